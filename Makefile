@@ -1,0 +1,65 @@
+# Every target sets up what it needs; `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TOOLS := build/bin
+
+# The first interpreter here that is new enough; `make PYTHON=/path/to/python3.13 …` chooses another.
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
+
+.PHONY: help serve test check lint proto bench lock tools clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(READY) ## run the service on a Postgres of its own, in the foreground
+	@exec $(BIN)/skilder-keys serve
+
+test: $(READY) ## run every test
+	$(BIN)/pytest
+
+check: lint test ## what CI runs: the linters and every test
+
+lint: $(READY) ## ruff, mypy, import contracts, buf, and that generated/ is up to date
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	@rm -rf build/generated && $(MAKE) --no-print-directory proto OUT=build/generated
+	diff -r --exclude=__pycache__ generated build/generated
+
+OUT := generated
+proto: $(READY) ## make generated/ anew from protos/
+	@rm -rf $(OUT)/skilder && mkdir -p $(OUT)
+	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
+		--python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=$(OUT) --mypy_grpc_out=$(OUT) \
+		protos/skilder/keys/v1/*.proto
+
+bench: $(READY) $(TOOLS)/ghz ## measure Authorize against an empty method; writes docs/performance.md
+	$(BIN)/python -m tests.bench
+
+lock: $(READY) ## choose the newest versions anew and write requirements.lock
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --all-extras \
+		--no-header --no-annotate --no-emit-index-url --output-file requirements.lock pyproject.toml
+
+tools: $(TOOLS)/grpcurl $(TOOLS)/ghz ## build grpcurl and ghz into build/bin (needs Go)
+
+$(TOOLS)/grpcurl:
+	GOBIN=$(abspath $(TOOLS)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
+
+$(TOOLS)/ghz:
+	GOBIN=$(abspath $(TOOLS)) go install github.com/bojand/ghz/cmd/ghz@v0.93.0
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean: ## remove what the targets made; the data folder stays
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

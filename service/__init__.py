@@ -1,0 +1,1 @@
+"""Skilder Keys: the service that owns Skilder's API keys."""

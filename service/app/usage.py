@@ -1,0 +1,63 @@
+"""When keys were last used, written in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from service.domain.errors import UnavailableError
+from service.storage import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from structlog.typing import FilteringBoundLogger
+
+    from service.domain.ids import KeyId
+    from service.storage.database import Database
+
+MAX_PENDING = 100_000
+
+
+class Usage:
+    """Remembers the last use of each key and writes them all every few seconds, in one statement.
+
+    The first use of a key is not left to it: Authorize writes that one at once, see `keys.claim_first_use`.
+    """
+
+    def __init__(
+        self, database: Database, log: FilteringBoundLogger, now: Callable[[], datetime], interval: float
+    ) -> None:
+        """Takes the wall clock, with its time zone, and the seconds between two writes."""
+        self._database = database
+        self._log = log
+        self._now = now
+        self._interval = interval
+        self._pending: dict[KeyId, datetime] = {}
+
+    def note(self, key_id: KeyId) -> None:
+        """Notes that a key is used now."""
+        # In a long outage the newest keys go unnoted rather than the memory without bound.
+        if key_id in self._pending or len(self._pending) < MAX_PENDING:
+            self._pending[key_id] = self._now()
+
+    async def flush(self) -> None:
+        """Writes what is pending; keeps it for the next time where the database does not answer."""
+        pending, self._pending = self._pending, {}
+        if not pending:
+            return
+        try:
+            async with self._database.connection() as connection:
+                await keys.note_uses(connection, pending)
+        except BaseException as error:
+            self._pending = pending | self._pending
+            if not isinstance(error, UnavailableError):
+                raise
+            self._log.warning("last uses not written yet", keys=len(self._pending))
+
+    async def run(self) -> None:
+        """Writes every few seconds until it is cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.flush()

@@ -1,0 +1,177 @@
+"""Applying, showing and deleting workspaces."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from service.domain.access import Actor
+from service.domain.difference import Change, difference
+from service.domain.errors import VersionMismatchError, WorkspaceDeletedError, WorkspaceNotFoundError
+from service.domain.fields import Violations
+from service.domain.workspace import Workspace, WorkspaceStatus
+from service.domain.workspace_checks import checked
+from service.storage import audit, catalogue, workspaces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from service.domain.access import Origin
+    from service.domain.ids import WorkspaceId
+    from service.domain.paging import PageTokens
+    from service.domain.workspace import Member
+    from service.storage.database import Connection, Database
+
+
+class Workspaces:
+    """Applies, shows and deletes workspaces.
+
+    Every method raises UnavailableError where the database does not answer, and, for a change on behalf of a person,
+    ActorNotMemberError or ActorNotAllowedError where that person is no admin of the workspace.
+    """
+
+    def __init__(self, database: Database, page_tokens: PageTokens) -> None:
+        self._database = database
+        self._page_tokens = page_tokens
+
+    async def apply(
+        self, desired: Workspace, expected_version: int | None, origin: Origin
+    ) -> tuple[int, tuple[Change, ...]]:
+        """Makes a workspace be what is desired; answers its version and what changed.
+
+        Args:
+            desired: All of it; what it leaves out is removed.
+            expected_version: The version the change is made against; 0 for a workspace that must not exist; None for
+                whatever is there.
+            origin: Who does it.
+
+        Raises:
+            InvalidRequestError: Names every field at fault; nothing was changed.
+            VersionMismatchError: The workspace is at another version.
+            WorkspaceDeletedError: The id was used before.
+        """
+        violations = Violations()
+        _check_change(violations, expected_version, origin)
+        violations.refuse()
+        desired = checked(desired)
+        async with self._database.transaction() as transaction:
+            created = await workspaces.create(transaction, desired.id, desired.name)
+            status = await _locked(transaction, desired.id)
+            if status.deleted_at is not None:
+                raise WorkspaceDeletedError
+            _check_version(0 if created else status.version, expected_version)
+            current = None if created else await _load(transaction, status)
+            _require_admin(origin, (current or desired).members)
+            changes = difference(current, desired)
+            version = status.version
+            if changes:
+                await catalogue.replace(transaction, desired)
+                if not created:
+                    version = await workspaces.advance(transaction, desired.id, desired.name)
+            await audit.record(
+                transaction,
+                "workspace.applied",
+                origin,
+                desired.id,
+                details={"version": version, "changes": _by_part(changes)},
+            )
+            return version, changes
+
+    async def get(self, workspace_id: WorkspaceId) -> tuple[WorkspaceStatus, Workspace]:
+        """Answers a workspace, its parts in order of id.
+
+        Raises:
+            InvalidRequestError: Names `workspace_id`.
+            WorkspaceNotFoundError: There is no such workspace, or it was deleted.
+        """
+        violations = Violations()
+        violations.identifier("workspace_id", workspace_id)
+        violations.refuse()
+        async with self._database.transaction() as transaction:
+            status = await workspaces.lock(transaction, workspace_id, "read")
+            if status is None or status.deleted_at is not None:
+                raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
+            return status, await _load(transaction, status)
+
+    async def list(self, *, page_size: int, page_token: str) -> tuple[list[WorkspaceStatus], str]:
+        """Answers a page of workspaces, in order of id, and the token of the next; empty on the last page.
+
+        Raises:
+            InvalidRequestError: Names `page_size` or `page_token`.
+        """
+        violations = Violations()
+        limit = violations.page_size(page_size)
+        violations.refuse()
+        after = self._page_tokens.open("workspaces", page_token)
+        async with self._database.connection() as connection:
+            found = await workspaces.list_page(connection, after=after, limit=limit + 1)
+        page = found[:limit]
+        return page, self._page_tokens.seal("workspaces", page[-1].id) if len(found) > limit else ""
+
+    async def delete(self, workspace_id: WorkspaceId, expected_version: int | None, origin: Origin) -> datetime:
+        """Deletes a workspace for good and answers when; changes nothing where it was deleted before.
+
+        Raises:
+            InvalidRequestError: Names every field at fault.
+            WorkspaceNotFoundError: There was never such a workspace.
+            VersionMismatchError: The workspace is at another version.
+        """
+        violations = Violations()
+        violations.identifier("workspace_id", workspace_id)
+        _check_change(violations, expected_version, origin)
+        violations.refuse()
+        async with self._database.transaction() as transaction:
+            status = await _locked(transaction, workspace_id)
+            if status.deleted_at is not None:
+                return status.deleted_at
+            _check_version(status.version, expected_version)
+            _require_admin(origin, await catalogue.load_members(transaction, workspace_id))
+            await catalogue.clear(transaction, workspace_id)
+            deleted_at = await workspaces.mark_deleted(transaction, workspace_id)
+            await audit.record(
+                transaction, "workspace.deleted", origin, workspace_id, details={"version": status.version}
+            )
+            return deleted_at
+
+
+async def _locked(transaction: Connection, workspace_id: WorkspaceId) -> WorkspaceStatus:
+    status = await workspaces.lock(transaction, workspace_id, "write")
+    if status is None:
+        raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
+    return status
+
+
+async def _load(transaction: Connection, status: WorkspaceStatus) -> Workspace:
+    """Answers all of a workspace that the transaction holds locked, so that its parts fit together."""
+    members = await catalogue.load_members(transaction, status.id)
+    _, found = await catalogue.load_catalogue(transaction, status.id)
+    return Workspace(status.id, status.name, members, found)
+
+
+def _check_change(violations: Violations, expected_version: int | None, origin: Origin) -> None:
+    if expected_version is not None and expected_version < 0:
+        violations.add("expected_version", "is negative")
+    violations.actor(origin.actor)
+
+
+def _check_version(current: int, expected: int | None) -> None:
+    if expected not in (None, current):
+        raise VersionMismatchError(
+            f"The workspace is at version {current}, not {expected}: read it again and decide anew.",
+            current_version=str(current),
+        )
+
+
+def _require_admin(origin: Origin, members: Iterable[Member]) -> None:
+    if origin.actor is not None:
+        role = next((member.role for member in members if member.id == origin.actor), None)
+        Actor(origin.actor, role).require_admin()
+
+
+def _by_part(changes: Iterable[Change]) -> dict[str, dict[str, list[str]]]:
+    """Arranges changes as {"hat": {"added": ["support-agent"]}}."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for change in changes:
+        found[change.part.value][change.action.value].append(change.id)
+    return found

@@ -1,0 +1,61 @@
+"""skilder-keys authorize."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import key_pb2
+from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
+
+from service.cli import output
+from service.cli.client import Connection, connected
+from service.cli.exits import Exit
+from service.cli.secrets import read_token
+
+
+@connected
+def authorize(
+    service: Connection,
+    tool: Annotated[str, typer.Option(help="Ask about this tool only, by its id.")] = "",
+    json: output.Json = False,
+) -> None:
+    """Ask whether a token, read from standard input or a prompt, is good, and which tools it may use."""
+    request = pb.AuthorizeRequest(token=read_token(), tool_id=tool)
+    with service.stub(AuthorizationServiceStub) as stub:
+        response = stub.Authorize(request)
+    if json:
+        output.print_json(output.as_dict(response))
+    elif response.HasField("denied"):
+        reason = output.short(output.DENIAL_REASON, response.denied.reason)
+        output.console().print(f"[bold red]denied[/bold red] {reason}: {response.denied.message}")
+    else:
+        _print_granted(response.granted)
+    if response.HasField("denied"):
+        raise typer.Exit(Exit.DENIED)
+
+
+def _print_granted(granted: pb.Granted) -> None:
+    key = granted.key
+    output.console().print("[bold green]granted[/bold green]")
+    output.print_fields(
+        [
+            ("key", key.id),
+            ("type", output.short(key_pb2.KeyType, key.type)),
+            ("workspace", key.workspace_id),
+            ("user", key.user_id),
+            ("runtime", key.runtime_id),
+            ("description", key.description),
+        ]
+    )
+    if granted.HasField("tool"):
+        tool = granted.tool.tool
+        ways = "; ".join(f"hat {path.hat_id}, skill {path.skill_id}" for path in granted.tool.paths)
+        output.print_fields([("tool", f"{tool.id} ({tool.name} of {tool.mcp_server})"), ("through", ways)])
+        return
+    tools = {tool.id: tool for tool in granted.tool_set.tools}
+    output.print_fields([("tools", f"{len(tools)}, version {granted.tool_set.version}")])
+    for hat in granted.tool_set.hats:
+        output.console().print(f"\n[bold]{hat.id}[/bold]", hat.name, markup=True)
+        output.print_fields((f"  {skill.id}", ", ".join(skill.tool_ids) or "-") for skill in hat.skills)

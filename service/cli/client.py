@@ -1,0 +1,163 @@
+"""The connection to the service, and the errors of its calls in words."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import grpc
+import typer
+from google.rpc.error_details_pb2 import BadRequest
+from grpc_status import rpc_status
+from rich.console import Console
+
+from service.cli.exits import Exit, exit_for
+from service.cli.options import variable
+from service.config import DEFAULT_DATA_DIR, DEFAULT_LISTEN, OPERATOR_TOKEN_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_TIMEOUT = 30.0
+
+Server = Annotated[
+    str,
+    typer.Option(
+        envvar=[variable("server"), variable("listen")], help="The service to talk to, HOST:PORT.", show_envvar=True
+    ),
+]
+DataDir = Annotated[
+    Path, typer.Option(envvar=variable("data_dir"), help="The data folder of a local service, which holds its token.")
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=variable("token_file"),
+        help="The file with the caller's own token [default: operator-token in --data-dir].",
+    ),
+]
+TlsCa = Annotated[
+    Path | None, typer.Option(envvar=variable("tls_ca"), help="The CA of the server's certificate, PEM; sets TLS.")
+]
+ClientCert = Annotated[
+    Path | None,
+    typer.Option(envvar=variable("client_cert"), help="A client certificate, PEM, where mTLS is asked for."),
+]
+ClientKey = Annotated[
+    Path | None, typer.Option(envvar=variable("client_key"), help="The private key of the client certificate, PEM.")
+]
+
+Stub = TypeVar("Stub")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How to reach the service, from the command line."""
+
+    server: str
+    token_file: Path
+    tls_ca: Path | None
+    client_cert: Path | None
+    client_key: Path | None
+
+    @contextmanager
+    def stub(self, kind: Callable[[grpc.Channel], Stub]) -> Iterator[Stub]:
+        """Lends a stub whose calls carry the caller's token and a deadline; a failed call ends the command."""
+        with grpc.intercept_channel(self._channel(), _Authorization(self._token())) as channel, _errors_in_words(self):
+            yield kind(channel)
+
+    def _channel(self) -> grpc.Channel:
+        if self.tls_ca is None:
+            return grpc.insecure_channel(self.server)
+        with _files_in_words():
+            credentials = grpc.ssl_channel_credentials(
+                self.tls_ca.read_bytes(),
+                self.client_key.read_bytes() if self.client_key else None,
+                self.client_cert.read_bytes() if self.client_cert else None,
+            )
+        return grpc.secure_channel(self.server, credentials)
+
+    def _token(self) -> str | None:
+        if self.client_cert is not None and not self.token_file.exists():
+            return None
+        with _files_in_words("; is the service running from this folder? Else set --token-file or --data-dir"):
+            return self.token_file.read_text("ascii").strip()
+
+
+def connected(function: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options by which it reaches the service, and hands it the `Connection` they make, first."""
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    added = list(inspect.signature(_connection, eval_str=True).parameters.values())
+
+    @functools.wraps(function)
+    def command(**values: object) -> None:
+        service = _connection(**{each.name: values.pop(each.name) for each in added})  # type: ignore[arg-type]
+        function(service, **values)
+
+    # Typer reads the options off a function's signature; ours has those of two.
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own + added]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def _connection(
+    server: Server = DEFAULT_LISTEN,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+) -> Connection:
+    return Connection(server, token_file or data_dir / OPERATOR_TOKEN_FILE, tls_ca, client_cert, client_key)
+
+
+def fail(message: str, code: Exit) -> typer.Exit:
+    """Says on standard error what went wrong and answers what to raise."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]Error:[/red] {_escaped(message)}")
+    return typer.Exit(code)
+
+
+class _Authorization(grpc.UnaryUnaryClientInterceptor):
+    def __init__(self, token: str | None) -> None:
+        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:  # noqa: ANN401 - gRPC's own
+        """Adds the caller's token and the deadline."""
+        return continuation(details._replace(metadata=self._metadata, timeout=_TIMEOUT), request)
+
+
+@contextmanager
+def _errors_in_words(to: Connection) -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        code = error.code()
+        details = error.details() or code.name
+        status = rpc_status.from_call(error)
+        if status is None and code is grpc.StatusCode.UNAVAILABLE:
+            # Without our details it is gRPC that speaks: there was nobody to talk to.
+            raise fail(f"cannot reach the service at {to.server}: {details}", Exit.UNAVAILABLE) from None
+        lines = [details]
+        for packed in status.details if status is not None else ():
+            bad_request = BadRequest()
+            if packed.Unpack(bad_request):
+                lines = ["the request is malformed:"]
+                lines += [f"  {each.field} {each.description}" for each in bad_request.field_violations]
+        raise fail("\n".join(lines), exit_for(code)) from None
+
+
+@contextmanager
+def _files_in_words(hint: str = "") -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        raise fail(f"{error}{hint}", Exit.USAGE) from None
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,67 @@
+"""skilder-keys: the command's own entry, and the two commands that run the service."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from service.callers_file import CallersFileError
+from service.cli import keys, workspace
+from service.cli.authorize import authorize
+from service.cli.client import fail
+from service.cli.exits import Exit
+from service.cli.options import takes_settings
+from service.config import Settings
+from service.domain.errors import UnavailableError
+from service.embedded import EmbeddedPostgresError
+from service.logs import make_log
+from service.server import ListenError
+from service.storage.migrations import SchemaOutdatedError
+from service.storage.migrations import migrate as run_migrations
+from service.supervisor import DataFolderTakenError, run
+
+_REFUSALS = (CallersFileError, DataFolderTakenError, EmbeddedPostgresError, ListenError, SchemaOutdatedError)
+
+app = typer.Typer(
+    help="Skilder Keys: the service that owns Skilder's API keys.",
+    epilog="Exit codes: 0 done or granted, 1 denied, 2 malformed, 3 forbidden, 4 not found, 5 conflict, "
+    "6 unavailable, 70 failed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # its frames show local variables, and one may be a token
+    rich_markup_mode=None,
+)
+app.add_typer(keys.app, name="keys")
+app.add_typer(workspace.app, name="workspace")
+
+
+@app.command()
+@takes_settings()
+def serve(settings: Settings) -> None:
+    """Run the service in the foreground, until SIGTERM or Ctrl-C."""
+    log = make_log(settings.log_format)
+    try:
+        run(settings, log)
+    except _REFUSALS as error:
+        raise fail(str(error), Exit.FAILED) from None
+    except UnavailableError as error:
+        raise fail(f"cannot reach the database: {error.__cause__ or error}", Exit.UNAVAILABLE) from None
+
+
+@app.command()
+@takes_settings("database_url")
+def migrate(settings: Settings) -> None:
+    """Bring the database named by SKILDER_KEYS_DATABASE_URL up to date."""
+    if settings.database_url is None:
+        raise fail("set SKILDER_KEYS_DATABASE_URL; the embedded database is migrated by serve", Exit.USAGE)
+    try:
+        done = asyncio.run(run_migrations(settings.database_url.get_secret_value()))
+    except UnavailableError as error:
+        raise fail(f"cannot migrate: {error.__cause__ or error}", Exit.UNAVAILABLE) from None
+    for migration in done:
+        typer.echo(f"ran {migration.number:04} {migration.name}")
+    if not done:
+        typer.echo("up to date")
+
+
+app.command()(authorize)

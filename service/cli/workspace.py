@@ -1,0 +1,152 @@
+"""skilder-keys workspace: apply, show, list, delete."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from google.protobuf.json_format import ParseDict, ParseError
+from skilder.keys.v1 import catalog_service_pb2 as pb
+from skilder.keys.v1 import workspace_pb2
+from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
+
+from service.cli import output
+from service.cli.client import Connection, connected, fail
+from service.cli.exits import Exit
+
+app = typer.Typer(help="Apply, show and delete workspaces.", no_args_is_help=True)
+
+WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
+Actor = Annotated[str, typer.Option(help="The user on whose behalf, who must then be an admin of the workspace.")]
+ExpectedVersion = Annotated[
+    int | None, typer.Option(min=0, help="Only if the workspace is at this version; 0: only if it is new.")
+]
+
+
+@app.command()
+@connected
+def apply(
+    service: Connection,
+    file: Annotated[Path, typer.Argument(help="The desired state, YAML; - for standard input.")],
+    expected_version: ExpectedVersion = None,
+    actor: Actor = "",
+    json: output.Json = False,
+) -> None:
+    """Make a workspace be exactly what a file says, or change nothing where the file is at fault."""
+    request = pb.ApplyWorkspaceRequest(workspace=_read(file), expected_version=expected_version, actor=actor)
+    with service.stub(CatalogServiceStub) as stub:
+        response = stub.ApplyWorkspace(request)
+    if json:
+        output.print_json(output.as_dict(response))
+        return
+    output.print_table(
+        ("part", "id", "change"),
+        (
+            (output.short(output.WORKSPACE_PART, each.part), each.id, output.short(output.CHANGE_ACTION, each.action))
+            for each in response.changes[:_SHOWN_CHANGES]
+        ),
+    ) if response.changes else None
+    if len(response.changes) > _SHOWN_CHANGES:
+        typer.echo(f"… and {len(response.changes) - _SHOWN_CHANGES} more")
+    changed = f"{len(response.changes)} changes" if response.changes else "nothing differed"
+    typer.echo(f"Workspace {request.workspace.id} is at version {response.version}: {changed}.")
+
+
+@app.command()
+@connected
+def show(
+    service: Connection,
+    workspace_id: WorkspaceId,
+    json: output.Json = False,
+) -> None:
+    """Show a workspace, as YAML that `apply` takes."""
+    with service.stub(CatalogServiceStub) as stub:
+        response = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=workspace_id))
+    if json:
+        output.print_json(output.as_dict(response))
+        return
+    shown = output.as_dict(response.workspace)
+    for member in shown.get("members", ()):
+        member["role"] = output.short(output.MEMBER_ROLE, output.MEMBER_ROLE.Value(member["role"]))
+    typer.echo(f"# version {response.version}, last changed {output.moment(response.updated_at)}")
+    typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120), nl=False)
+
+
+@app.command("list")
+@connected
+def list_(service: Connection, json: output.Json = False) -> None:
+    """List the workspaces."""
+    found: list[workspace_pb2.WorkspaceSummary] = []
+    request = pb.ListWorkspacesRequest(page_size=1000)
+    with service.stub(CatalogServiceStub) as stub:
+        while True:
+            page = stub.ListWorkspaces(request)
+            found += page.workspaces
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                break
+    if json:
+        output.print_json({"workspaces": [output.as_dict(each) for each in found]})
+        return
+    output.print_table(
+        ("workspace", "name", "version", "created", "changed"),
+        (
+            (each.id, each.name, str(each.version), output.moment(each.created_at), output.moment(each.updated_at))
+            for each in found
+        ),
+    )
+
+
+@app.command()
+@connected
+def delete(
+    service: Connection,
+    workspace_id: WorkspaceId,
+    expected_version: ExpectedVersion = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    actor: Actor = "",
+    json: output.Json = False,
+) -> None:
+    """Delete a workspace for good: its keys stop working at once and its id is never used again."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Every key of {workspace_id} stops working, and this cannot be undone. Go on?", abort=True)
+    request = pb.DeleteWorkspaceRequest(workspace_id=workspace_id, expected_version=expected_version, actor=actor)
+    with service.stub(CatalogServiceStub) as stub:
+        response = stub.DeleteWorkspace(request)
+    if json:
+        output.print_json(output.as_dict(response))
+    else:
+        typer.echo(f"Workspace {workspace_id} was deleted at {output.moment(response.deleted_at)}.")
+
+
+_SHOWN_CHANGES = 20
+
+
+def _read(file: Path) -> workspace_pb2.Workspace:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
+        return parse_workspace(yaml.safe_load(text))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ParseError, ValueError) as error:
+        raise fail(f"{file}: {error}", Exit.USAGE) from None
+
+
+def parse_workspace(content: Any) -> workspace_pb2.Workspace:  # noqa: ANN401 - whatever the YAML holds
+    """Makes a workspace message of a file's content: the message's fields, with roles by their short names.
+
+    Raises:
+        ValueError, ParseError: It is not of that shape; the field is named.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("is not a workspace: a mapping with id, name, members, teams, hats, skills and tools")  # noqa: TRY004 - of a file
+    members = content.get("members") or []
+    for index, member in enumerate(members):
+        if isinstance(member, dict) and isinstance(member.get("role"), str):
+            try:
+                role = output.number(output.MEMBER_ROLE, member["role"])
+            except ValueError:
+                raise ValueError(f"members[{index}].role: {member['role']!r} is not admin, editor or viewer") from None
+            members[index] = member | {"role": role}
+    return ParseDict(content | {"members": members}, workspace_pb2.Workspace())

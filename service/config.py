@@ -1,0 +1,87 @@
+"""Every option of the service, in one place.
+
+Each field is a flag of `skilder-keys serve` and a variable `SKILDER_KEYS_*`; `cli.options` makes both from it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+DEFAULT_LISTEN = "127.0.0.1:50051"
+DEFAULT_DATA_DIR = Path("data")
+OPERATOR_TOKEN_FILE = "operator-token"  # noqa: S105 - a file's name
+
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
+
+
+class Settings(BaseModel):
+    """The options of `serve`, checked. Times are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listen: str = Field(DEFAULT_LISTEN, description="The address to serve on, HOST:PORT; port 0 takes a free one.")
+    data_dir: Path = Field(DEFAULT_DATA_DIR, description="Holds the embedded database and the operator's token.")
+    database_url: SecretStr | None = Field(
+        None, description="The Postgres to use, postgresql://…; without one, an embedded Postgres in the data folder."
+    )
+    callers: Path | None = Field(None, description="The file that names the callers; see docs/callers.md.")
+    operator_token: bool = Field(
+        default=True, description="Let in whoever sends the token in the data folder's operator-token, as an operator."
+    )
+    tls_cert: Path | None = Field(None, description="The server's certificate chain, PEM. With it, TLS is served.")
+    tls_key: Path | None = Field(None, description="The private key of the certificate, PEM.")
+    tls_client_ca: Path | None = Field(
+        None, description="The CA of the clients' certificates, PEM. With it, every client must have one."
+    )
+    allow_plaintext: bool = Field(default=False, description="Serve without TLS on an address that is not loopback.")
+    reflection: bool = Field(default=True, description="Serve reflection, so that grpcurl needs no .proto files.")
+    pool_size: int = Field(10, ge=1, le=1000, description="The most database connections.")
+    statement_timeout: float = Field(5.0, gt=0, le=300, description="Seconds after which a statement is ended.")
+    lock_timeout: float = Field(2.0, gt=0, le=300, description="Seconds after which a wait for a lock is ended.")
+    call_timeout: float = Field(15.0, gt=0, le=600, description="Seconds a call may take, whatever its deadline.")
+    max_calls: int = Field(1000, ge=1, description="The most calls under way; more get RESOURCE_EXHAUSTED.")
+    max_message_bytes: int = Field(4 * 2**20, ge=2**16, le=2**28, description="The largest request, in bytes.")
+    drain_timeout: float = Field(10.0, ge=0, le=600, description="Seconds for running calls to end on SIGTERM.")
+    usage_interval: float = Field(5.0, gt=0, le=300, description="Seconds between two writes of the keys' last use.")
+    argon2_memory_kib: int = Field(1024, ge=8, le=2**20, description="Memory of a secret's hash, in KiB.")
+    argon2_passes: int = Field(1, ge=1, le=100, description="Passes of a secret's hash.")
+    argon2_lanes: int = Field(1, ge=1, le=64, description="Lanes of a secret's hash.")
+    argon2_threads: int = Field(2, ge=1, le=64, description="Threads that prove secrets.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="How log lines look: JSON, or coloured for people; auto chooses by the terminal."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        match = _HOST_PORT.fullmatch(self.listen)
+        if match is None or int(match["port"]) > 65535:  # noqa: PLR2004 - the last port
+            raise ValueError("listen: is not HOST:PORT")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if self.tls_cert is None and not self.allow_plaintext and not _is_loopback(match["host"]):
+            raise ValueError(
+                f"listen: {self.listen} is not loopback, and tokens would cross the network in the clear: "
+                "set tls_cert and tls_key, or allow_plaintext where something in front of the service does TLS"
+            )
+        return self
+
+    @property
+    def operator_token_file(self) -> Path:
+        """Where the operator's token is kept."""
+        return self.data_dir / OPERATOR_TOKEN_FILE
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

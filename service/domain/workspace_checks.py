@@ -1,0 +1,161 @@
+"""What a desired workspace must be before any of it is applied."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, TypeVar
+
+from service.domain.fields import MAX_DESCRIPTION, MAX_INSTRUCTIONS, MAX_NAME, MAX_USER_ID, Violations
+from service.domain.workspace import Catalogue, Hat, Member, Skill, Team, Tool, Workspace
+
+if TYPE_CHECKING:
+    from service.domain.ids import TeamId
+
+Part = TypeVar("Part", Member, Team, Hat, Skill, Tool)
+
+MAX_TEAM_DEPTH = 10
+MAX_MEMBERS = 10_000
+MAX_TEAMS = 1_000
+MAX_HATS = 1_000
+MAX_SKILLS = 5_000
+MAX_TOOLS = 20_000
+MAX_TOOL_PATHS = 50_000
+
+
+def checked(workspace: Workspace) -> Workspace:
+    """Answers the workspace in canonical order, so that equal workspaces compare equal.
+
+    Raises:
+        InvalidRequestError: Names every bound that is broken, every id or reference that is there twice, every
+            reference that leads nowhere, and every team that is its own ancestor or deeper than ten levels.
+    """
+    violations = Violations()
+    _check_bounds(violations, workspace)
+    violations.refuse()
+    _check_references(violations, workspace)
+    violations.refuse()
+    return _canonical(workspace)
+
+
+def _check_bounds(violations: Violations, workspace: Workspace) -> None:
+    catalogue = workspace.catalogue
+    violations.identifier("workspace.id", workspace.id)
+    violations.text("workspace.name", workspace.name, maximum=MAX_NAME)
+    violations.count("workspace.members", workspace.members, maximum=MAX_MEMBERS)
+    violations.count("workspace.teams", catalogue.teams, maximum=MAX_TEAMS)
+    violations.count("workspace.hats", catalogue.hats, maximum=MAX_HATS)
+    violations.count("workspace.skills", catalogue.skills, maximum=MAX_SKILLS)
+    violations.count("workspace.tools", catalogue.tools, maximum=MAX_TOOLS)
+    # Past here each element costs time, so a list that is too long is not looked into.
+    violations.refuse()
+    for at, member in _paths("members", workspace.members):
+        violations.identifier(f"{at}.user_id", member.id, maximum=MAX_USER_ID)
+    for at, team in _paths("teams", catalogue.teams):
+        violations.identifier(f"{at}.id", team.id)
+        violations.text(f"{at}.name", team.name, maximum=MAX_NAME)
+    for at, hat in _paths("hats", catalogue.hats):
+        violations.identifier(f"{at}.id", hat.id)
+        violations.text(f"{at}.name", hat.name, maximum=MAX_NAME)
+        violations.text(f"{at}.description", hat.description, maximum=MAX_DESCRIPTION, required=False, lines=True)
+        violations.text(f"{at}.instructions", hat.instructions, maximum=MAX_INSTRUCTIONS, required=False, lines=True)
+    for at, skill in _paths("skills", catalogue.skills):
+        violations.identifier(f"{at}.id", skill.id)
+        violations.text(f"{at}.name", skill.name, maximum=MAX_NAME)
+        violations.text(f"{at}.description", skill.description, maximum=MAX_DESCRIPTION, required=False, lines=True)
+    for at, tool in _paths("tools", catalogue.tools):
+        violations.identifier(f"{at}.id", tool.id)
+        violations.text(f"{at}.name", tool.name, maximum=MAX_NAME)
+        violations.text(f"{at}.mcp_server", tool.mcp_server, maximum=MAX_NAME)
+
+
+def _check_references(violations: Violations, workspace: Workspace) -> None:
+    catalogue = workspace.catalogue
+    _unique(violations, "workspace.members", "user_id", [member.id for member in workspace.members])
+    _unique(violations, "workspace.teams", "id", [team.id for team in catalogue.teams])
+    _unique(violations, "workspace.hats", "id", [hat.id for hat in catalogue.hats])
+    _unique(violations, "workspace.skills", "id", [skill.id for skill in catalogue.skills])
+    _unique(violations, "workspace.tools", "id", [tool.id for tool in catalogue.tools])
+    _unique(violations, "workspace.tools", "name", [(tool.mcp_server, tool.name) for tool in catalogue.tools])
+
+    teams = {team.id for team in catalogue.teams}
+    skills = {skill.id for skill in catalogue.skills}
+    tools = {tool.id for tool in catalogue.tools}
+    for at, member in _paths("members", workspace.members):
+        _references(violations, f"{at}.team_ids", member.team_ids, teams)
+    for at, hat in _paths("hats", catalogue.hats):
+        _references(violations, f"{at}.team_ids", hat.team_ids, teams)
+        _references(violations, f"{at}.skill_ids", hat.skill_ids, skills)
+    for at, skill in _paths("skills", catalogue.skills):
+        _references(violations, f"{at}.tool_ids", skill.tool_ids, tools)
+    _check_team_tree(violations, catalogue.teams)
+    _check_tool_paths(violations, catalogue)
+
+
+def _check_team_tree(violations: Violations, teams: Sequence[Team]) -> None:
+    parents = {team.id: team.parent_id for team in teams}
+    for at, team in _paths("teams", teams):
+        if team.parent_id is not None and team.parent_id not in parents:
+            violations.add(f"{at}.parent_id", f"names {team.parent_id!r}, which is not there")
+            continue
+        above: list[TeamId] = []
+        parent = team.parent_id
+        while parent is not None and parent != team.id and len(above) < MAX_TEAM_DEPTH:
+            above.append(parent)
+            parent = parents.get(parent)
+        if parent == team.id:
+            violations.add(f"{at}.parent_id", f"makes {team.id!r} its own ancestor")
+        elif len(above) == MAX_TEAM_DEPTH:
+            # This is also what a team sees that hangs below a cycle without being part of it.
+            violations.add(f"{at}.parent_id", f"puts {team.id!r} deeper than {MAX_TEAM_DEPTH} levels")
+
+
+def _check_tool_paths(violations: Violations, catalogue: Catalogue) -> None:
+    sizes = {skill.id: len(skill.tool_ids) for skill in catalogue.skills}
+    paths = sum(sizes.get(skill_id, 0) for hat in catalogue.hats for skill_id in hat.skill_ids)
+    if paths > MAX_TOOL_PATHS:
+        violations.add("workspace.hats", f"reach tools in {paths} ways; at most {MAX_TOOL_PATHS} are allowed")
+
+
+def _unique(violations: Violations, at: str, name: str, values: Sequence[Hashable]) -> None:
+    seen: set[Hashable] = set()
+    for index, value in enumerate(values):
+        if value in seen:
+            said = " on ".join(repr(part) for part in reversed(value)) if isinstance(value, tuple) else repr(value)
+            violations.add(f"{at}[{index}].{name}", f"is {said}, which is there already")
+        seen.add(value)
+
+
+def _references(violations: Violations, at: str, values: Sequence[str], known: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        if value not in known:
+            violations.add(f"{at}[{index}]", f"names {value[:128]!r}, which is not there")
+        elif value in seen:
+            violations.add(f"{at}[{index}]", f"names {value!r} again")
+        seen.add(value)
+
+
+def _paths(name: str, values: Sequence[Part]) -> Iterable[tuple[str, Part]]:
+    for index, value in enumerate(values):
+        yield f"workspace.{name}[{index}]", value
+
+
+def _canonical(workspace: Workspace) -> Workspace:
+    catalogue = workspace.catalogue
+    return replace(
+        workspace,
+        members=_in_order(replace(each, team_ids=tuple(sorted(each.team_ids))) for each in workspace.members),
+        catalogue=Catalogue(
+            teams=_in_order(catalogue.teams),
+            hats=_in_order(
+                replace(each, team_ids=tuple(sorted(each.team_ids)), skill_ids=tuple(sorted(each.skill_ids)))
+                for each in catalogue.hats
+            ),
+            skills=_in_order(replace(each, tool_ids=tuple(sorted(each.tool_ids))) for each in catalogue.skills),
+            tools=_in_order(catalogue.tools),
+        ),
+    )
+
+
+def _in_order(parts: Iterable[Part]) -> tuple[Part, ...]:
+    return tuple(sorted(parts, key=attrgetter("id")))

@@ -1,0 +1,86 @@
+"""Who is calling: by bearer token, by client certificate, or by a runtime key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from service.domain.errors import UnauthenticatedError
+from service.domain.token import PREFIXES, KeyType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import grpc
+
+    from service.app.authorize import Authorizer
+    from service.domain.access import Caller
+
+_MAX_BEARER = 512
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCaller:
+    """A caller, and how it shows who it is: by one or both of these.
+
+    Attributes:
+        token_sha256: The SHA-256 of its bearer token.
+        san: A subject alternative name of its client certificate: a DNS name or a URI.
+    """
+
+    caller: Caller
+    token_sha256: bytes | None = None
+    san: str | None = None
+
+
+class Callers:
+    """Identifies the callers of the service."""
+
+    def __init__(self, known: Sequence[KnownCaller], authorizer: Authorizer) -> None:
+        self._by_token = [(each.token_sha256, each.caller) for each in known if each.token_sha256 is not None]
+        self._by_san = {each.san: each.caller for each in known if each.san is not None}
+        self._authorizer = authorizer
+
+    async def identify(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+        """Answers who makes this call: by its bearer token or, where it sends none, by its client certificate.
+
+        Raises:
+            UnauthenticatedError: It shows neither, or one that is not known.
+            UnavailableError: It shows a runtime key, which cannot be decided about now.
+        """
+        bearer = _bearer(context)
+        if bearer is None:
+            caller = self._by_certificate(context)
+        elif bearer.startswith(PREFIXES[KeyType.RUNTIME]):
+            caller = await self._authorizer.identify_runtime(bearer)
+        else:
+            caller = self._by_bearer(bearer)
+        if caller is None:
+            raise UnauthenticatedError
+        return caller
+
+    def _by_bearer(self, bearer: str) -> Caller | None:
+        digest = hashlib.sha256(bearer.encode()).digest()
+        found = None
+        for expected, caller in self._by_token:
+            # Every caller is compared, so that the time taken tells nothing.
+            if hmac.compare_digest(digest, expected):
+                found = caller
+        return found
+
+    def _by_certificate(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller | None:
+        # gRPC fills these in only from a certificate that it has verified against the client CA.
+        names = context.auth_context().get("x509_subject_alternative_name", ())
+        return next((self._by_san[name] for name in map(bytes.decode, names) if name in self._by_san), None)
+
+
+def _bearer(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+    for name, value in context.invocation_metadata() or ():
+        if name == "authorization":
+            scheme, _, token = str(value).partition(" ")
+            if scheme.lower() != "bearer" or not 0 < len(token) <= _MAX_BEARER:
+                raise UnauthenticatedError
+            return token
+    return None

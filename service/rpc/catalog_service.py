@@ -1,0 +1,71 @@
+"""skilder.keys.v1.CatalogService."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder.keys.v1 import catalog_service_pb2 as pb
+
+from service.domain.ids import WorkspaceId
+from service.rpc import convert
+
+if TYPE_CHECKING:
+    from service.app.workspaces import Workspaces
+    from service.rpc.gate import Call
+
+DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CatalogService"]
+
+
+class CatalogServicer:
+    """Parses, calls, converts."""
+
+    def __init__(self, workspaces: Workspaces) -> None:
+        self._workspaces = workspaces
+
+    async def ApplyWorkspace(  # noqa: N802
+        self, request: pb.ApplyWorkspaceRequest, call: Call
+    ) -> pb.ApplyWorkspaceResponse:
+        """Makes a workspace be exactly what is given."""
+        desired = convert.workspace(request.workspace)
+        version, changes = await self._workspaces.apply(desired, _expected_version(request), call.origin(request.actor))
+        call.notes.update(workspace=desired.id, version=str(version))
+        return pb.ApplyWorkspaceResponse(version=version, changes=map(convert.change_message, changes))
+
+    async def GetWorkspace(  # noqa: N802
+        self,
+        request: pb.GetWorkspaceRequest,
+        call: Call,  # noqa: ARG002
+    ) -> pb.GetWorkspaceResponse:
+        """Answers a whole workspace."""
+        status, found = await self._workspaces.get(WorkspaceId(request.workspace_id))
+        return pb.GetWorkspaceResponse(
+            workspace=convert.workspace_message(found),
+            version=status.version,
+            created_at=convert.timestamp(status.created_at),
+            updated_at=convert.timestamp(status.updated_at),
+        )
+
+    async def ListWorkspaces(  # noqa: N802
+        self,
+        request: pb.ListWorkspacesRequest,
+        call: Call,  # noqa: ARG002
+    ) -> pb.ListWorkspacesResponse:
+        """Lists the workspaces, in order of id."""
+        found, next_page_token = await self._workspaces.list(page_size=request.page_size, page_token=request.page_token)
+        return pb.ListWorkspacesResponse(
+            workspaces=map(convert.summary_message, found), next_page_token=next_page_token
+        )
+
+    async def DeleteWorkspace(  # noqa: N802
+        self, request: pb.DeleteWorkspaceRequest, call: Call
+    ) -> pb.DeleteWorkspaceResponse:
+        """Deletes a workspace for good."""
+        deleted_at = await self._workspaces.delete(
+            WorkspaceId(request.workspace_id), _expected_version(request), call.origin(request.actor)
+        )
+        call.notes["workspace"] = request.workspace_id
+        return pb.DeleteWorkspaceResponse(deleted_at=convert.timestamp(deleted_at))
+
+
+def _expected_version(request: pb.ApplyWorkspaceRequest | pb.DeleteWorkspaceRequest) -> int | None:
+    return request.expected_version if request.HasField("expected_version") else None

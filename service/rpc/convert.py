@@ -1,0 +1,213 @@
+"""protobuf <-> domain. What a message cannot say in domain terms is refused here; all other checks are the domain's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
+
+from service.app.encoding import KEY_TYPES
+from service.domain.difference import Action, Part
+from service.domain.errors import FieldViolation, InvalidRequestError
+from service.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
+from service.domain.keys import Key, KeyFilter, KeyOrder, KeyState
+from service.domain.workspace import Catalogue, Hat, Member, MemberRole, Skill, Team, Tool, Workspace, WorkspaceStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from skilder.keys.v1 import key_service_pb2
+
+    from service.domain.difference import Change
+
+KEY_STATES = {KeyState.ACTIVE: key_pb2.KEY_STATE_ACTIVE, KeyState.REVOKED: key_pb2.KEY_STATE_REVOKED}
+MEMBER_ROLES = {
+    MemberRole.ADMIN: workspace_pb2.MEMBER_ROLE_ADMIN,
+    MemberRole.EDITOR: workspace_pb2.MEMBER_ROLE_EDITOR,
+    MemberRole.VIEWER: workspace_pb2.MEMBER_ROLE_VIEWER,
+}
+PARTS = {
+    Part.WORKSPACE: catalog_service_pb2.WORKSPACE_PART_WORKSPACE,
+    Part.MEMBER: catalog_service_pb2.WORKSPACE_PART_MEMBER,
+    Part.TEAM: catalog_service_pb2.WORKSPACE_PART_TEAM,
+    Part.HAT: catalog_service_pb2.WORKSPACE_PART_HAT,
+    Part.SKILL: catalog_service_pb2.WORKSPACE_PART_SKILL,
+    Part.TOOL: catalog_service_pb2.WORKSPACE_PART_TOOL,
+}
+ACTIONS = {
+    Action.ADDED: catalog_service_pb2.CHANGE_ACTION_ADDED,
+    Action.UPDATED: catalog_service_pb2.CHANGE_ACTION_UPDATED,
+    Action.REMOVED: catalog_service_pb2.CHANGE_ACTION_REMOVED,
+}
+
+Value = TypeVar("Value")
+
+
+def key_order(request: key_service_pb2.IssueKeyRequest) -> KeyOrder:
+    """Answers what key to issue."""
+    return KeyOrder(
+        type=_required("type", request.type, KEY_TYPES),
+        workspace_id=WorkspaceId(request.workspace_id),
+        user_id=UserId(request.user_id) if request.user_id else None,
+        runtime_id=RuntimeId(request.runtime_id) if request.runtime_id else None,
+        description=request.description,
+        hat_ids=tuple(map(HatId, request.hat_ids)),
+    )
+
+
+def key_filter(request: key_service_pb2.ListKeysRequest) -> KeyFilter:
+    """Answers which keys to list."""
+    return KeyFilter(
+        workspace_id=WorkspaceId(request.workspace_id),
+        type=_optional("type", request.type, KEY_TYPES),
+        user_id=UserId(request.user_id) if request.user_id else None,
+        state=_optional("state", request.state, KEY_STATES),
+        unused_since=_datetime("unused_since", request.unused_since) if request.HasField("unused_since") else None,
+    )
+
+
+def key_message(key: Key) -> key_pb2.Key:
+    """Answers a key as callers see it."""
+    revocation = key.revocation
+    return key_pb2.Key(
+        id=str(key.id),
+        type=KEY_TYPES[key.type],
+        workspace_id=key.workspace_id,
+        user_id=key.user_id or "",
+        runtime_id=key.runtime_id or "",
+        description=key.description,
+        hint=key.hint,
+        state=KEY_STATES[key.state],
+        limited_to_hats=key.hat_ids is not None,
+        hat_ids=key.hat_ids or (),
+        created_at=timestamp(key.created_at),
+        created_by=key.created_by,
+        last_used_at=timestamp(key.last_used_at) if key.last_used_at else None,
+        revoked_at=timestamp(revocation.at) if revocation else None,
+        revoked_by=revocation.by if revocation else "",
+        revoke_reason=revocation.reason if revocation else "",
+    )
+
+
+def workspace(message: workspace_pb2.Workspace) -> Workspace:
+    """Answers the desired state of a workspace."""
+    return Workspace(
+        id=WorkspaceId(message.id),
+        name=message.name,
+        members=tuple(
+            Member(
+                UserId(each.user_id),
+                _required(f"workspace.members[{index}].role", each.role, MEMBER_ROLES),
+                tuple(map(TeamId, each.team_ids)),
+            )
+            for index, each in enumerate(message.members)
+        ),
+        catalogue=Catalogue(
+            teams=tuple(
+                Team(TeamId(each.id), each.name, TeamId(each.parent_id) if each.parent_id else None)
+                for each in message.teams
+            ),
+            hats=tuple(
+                Hat(
+                    HatId(each.id),
+                    each.name,
+                    each.description,
+                    each.instructions,
+                    tuple(map(TeamId, each.team_ids)),
+                    tuple(map(SkillId, each.skill_ids)),
+                )
+                for each in message.hats
+            ),
+            skills=tuple(
+                Skill(SkillId(each.id), each.name, each.description, tuple(map(ToolId, each.tool_ids)))
+                for each in message.skills
+            ),
+            tools=tuple(
+                Tool(ToolId(each.id), each.name, each.mcp_server, each.active if each.HasField("active") else True)
+                for each in message.tools
+            ),
+        ),
+    )
+
+
+def workspace_message(found: Workspace) -> workspace_pb2.Workspace:
+    """Answers a workspace in the form that ApplyWorkspace takes."""
+    catalogue = found.catalogue
+    return workspace_pb2.Workspace(
+        id=found.id,
+        name=found.name,
+        members=[
+            workspace_pb2.Member(user_id=each.id, role=MEMBER_ROLES[each.role], team_ids=each.team_ids)
+            for each in found.members
+        ],
+        teams=[
+            workspace_pb2.Team(id=each.id, name=each.name, parent_id=each.parent_id or "") for each in catalogue.teams
+        ],
+        hats=[
+            workspace_pb2.Hat(
+                id=each.id,
+                name=each.name,
+                description=each.description,
+                instructions=each.instructions,
+                team_ids=each.team_ids,
+                skill_ids=each.skill_ids,
+            )
+            for each in catalogue.hats
+        ],
+        skills=[
+            workspace_pb2.Skill(id=each.id, name=each.name, description=each.description, tool_ids=each.tool_ids)
+            for each in catalogue.skills
+        ],
+        tools=[
+            workspace_pb2.Tool(id=each.id, name=each.name, mcp_server=each.mcp_server, active=each.active)
+            for each in catalogue.tools
+        ],
+    )
+
+
+def summary_message(status: WorkspaceStatus) -> workspace_pb2.WorkspaceSummary:
+    """Answers a workspace in brief."""
+    return workspace_pb2.WorkspaceSummary(
+        id=status.id,
+        name=status.name,
+        version=status.version,
+        created_at=timestamp(status.created_at),
+        updated_at=timestamp(status.updated_at),
+    )
+
+
+def change_message(change: Change) -> catalog_service_pb2.WorkspaceChange:
+    """Answers one part that changed."""
+    return catalog_service_pb2.WorkspaceChange(part=PARTS[change.part], id=change.id, action=ACTIONS[change.action])
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """Answers a moment, which must have a time zone, as a Timestamp."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def _datetime(field: str, message: Timestamp) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidRequestError(FieldViolation(field, "is not a time between the years 1 and 9999")) from None
+
+
+def _required(field: str, number: int, known: Mapping[Value, int]) -> Value:
+    value = _optional(field, number, known)
+    if value is None:
+        raise InvalidRequestError(FieldViolation(field, "is required"))
+    return value
+
+
+def _optional(field: str, number: int, known: Mapping[Value, int]) -> Value | None:
+    for value, each in known.items():
+        if each == number:
+            return value
+    if number:
+        raise InvalidRequestError(FieldViolation(field, f"is {number}, which is none of the enum's values"))
+    return None

@@ -1,0 +1,61 @@
+"""The standard health service (grpc.health.v1), which follows the database."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from grpc_health.v1 import health, health_pb2
+
+from service.domain.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from structlog.typing import FilteringBoundLogger
+
+    from service.storage.database import Database
+
+
+class Health:
+    """Answers SERVING while the database answers, and NOT_SERVING while it does not or the server drains.
+
+    Attributes:
+        servicer: The servicer to add to the server.
+    """
+
+    def __init__(
+        self, database: Database, services: Sequence[str], log: FilteringBoundLogger, interval: float = 1.0
+    ) -> None:
+        """Takes the full names of the services it speaks for, and the seconds between two looks at the database."""
+        self.servicer = health.aio.HealthServicer()
+        self._database = database
+        self._services = ("", *services)
+        self._log = log
+        self._interval = interval
+        self._serving: bool | None = None
+
+    async def check(self) -> None:
+        """Looks at the database once and sets the status by it."""
+        try:
+            async with asyncio.timeout(self._interval):
+                await self._database.ping()
+            serving = True
+        except (UnavailableError, TimeoutError):
+            serving = False
+        if serving is not self._serving:
+            self._log.info("health", serving=serving)
+            self._serving = serving
+        status = health_pb2.HealthCheckResponse
+        for name in self._services:
+            await self.servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def run(self) -> None:
+        """Looks at the database again and again until it is cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.check()
+
+    async def drain(self) -> None:
+        """Says NOT_SERVING from here on, so that clients go elsewhere."""
+        await self.servicer.enter_graceful_shutdown()

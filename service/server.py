@@ -1,0 +1,154 @@
+"""One worker: configuration -> database -> app -> server, in one straight line."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.app.authorize import Authorizer
+from service.app.keys import Keys
+from service.app.proof import Prover
+from service.app.usage import Usage
+from service.app.workspaces import Workspaces
+from service.callers_file import load_callers, local_operator
+from service.domain.access import Ability
+from service.domain.hashing import HashParameters, SecretHasher
+from service.domain.paging import PageTokens
+from service.rpc import authorization_service, catalog_service, key_service
+from service.rpc.callers import Callers
+from service.rpc.gate import Gate
+from service.rpc.health import Health
+from service.storage import signing_keys
+from service.storage.database import Database, DatabaseOptions
+from service.storage.migrations import require_schema
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from service.config import Settings
+
+
+class ListenError(Exception):
+    """The address could not be served on."""
+
+
+async def serve(settings: Settings, database_url: str, log: FilteringBoundLogger) -> None:
+    """Serves until SIGTERM or SIGINT, then lets the running calls end.
+
+    Raises:
+        UnavailableError: The database could not be reached at the start.
+        SchemaOutdatedError: It has not seen every migration.
+        CallersFileError: The callers file is not as it must be.
+        ListenError: The address is taken, or not ours.
+    """
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with AsyncExitStack() as stack:
+        address = await start(settings, database_url, log, stack)
+        log.info("serving", address=address, tls=settings.tls_cert is not None)
+        await stopping.wait()
+        log.info("draining", seconds=settings.drain_timeout)
+    log.info("stopped")
+
+
+async def start(settings: Settings, database_url: str, log: FilteringBoundLogger, stack: AsyncExitStack) -> str:
+    """Starts a server and answers the address it serves on, HOST:PORT. Raises as `serve` does.
+
+    The exit stack ends it: it drains, writes what is pending, and closes the database.
+    """
+    known = load_callers(settings.callers) if settings.callers else []
+    if settings.operator_token:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        known.append(local_operator(settings.operator_token_file))
+
+    database = await Database.open(
+        DatabaseOptions(
+            database_url,
+            pool_size=settings.pool_size,
+            statement_timeout=settings.statement_timeout,
+            lock_timeout=settings.lock_timeout,
+        )
+    )
+    stack.push_async_callback(database.close)
+    async with database.connection() as connection:
+        await require_schema(connection)
+        page_tokens = PageTokens(await signing_keys.load(connection, "page_token"))
+
+    parameters = HashParameters(settings.argon2_memory_kib, settings.argon2_passes, settings.argon2_lanes)
+    prover = Prover(SecretHasher(parameters), threads=settings.argon2_threads)
+    stack.callback(prover.close)
+    usage = Usage(database, log, partial(datetime.now, UTC), settings.usage_interval)
+    stack.push_async_callback(usage.flush)
+    authorizer = Authorizer(database, prover, usage)
+
+    gate = Gate(Callers(known, authorizer), log, settings.call_timeout)
+    services = (
+        (key_service.DESCRIPTOR, Ability.KEYS, key_service.KeyServicer(Keys(database, prover, page_tokens))),
+        (
+            catalog_service.DESCRIPTOR,
+            Ability.CATALOGUE,
+            catalog_service.CatalogServicer(Workspaces(database, page_tokens)),
+        ),
+        (
+            authorization_service.DESCRIPTOR,
+            Ability.AUTHORIZE,
+            authorization_service.AuthorizationServicer(authorizer),
+        ),
+    )
+    names = [descriptor.full_name for descriptor, _, _ in services]
+    health = Health(database, names, log)
+    await health.check()
+
+    server = grpc.aio.server(maximum_concurrent_rpcs=settings.max_calls, options=_options(settings))
+    server.add_generic_rpc_handlers(tuple(gate.service(*service) for service in services))
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    if settings.reflection:
+        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
+    port = _bind(server, settings)
+    await server.start()
+    stack.push_async_callback(server.stop, settings.drain_timeout)
+    stack.push_async_callback(health.drain)
+    for task in (asyncio.create_task(health.run()), asyncio.create_task(usage.run())):
+        stack.callback(task.cancel)
+    host, _, _ = settings.listen.rpartition(":")
+    return f"{host}:{port}"
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        # Off, so that a second server on the same port is told so instead of sharing it by chance.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_concurrent_streams", settings.max_calls),
+        # A client that died without a word is noticed within 80 s; one that pings oftener than every 10 s is cut off.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 3),
+    ]
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+    try:
+        if settings.tls_cert is None or settings.tls_key is None:
+            return server.add_insecure_port(settings.listen)
+        client_ca = settings.tls_client_ca
+        credentials = grpc.ssl_server_credentials(
+            [(settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())],
+            root_certificates=None if client_ca is None else client_ca.read_bytes(),
+            require_client_auth=client_ca is not None,
+        )
+        return server.add_secure_port(settings.listen, credentials)
+    except (RuntimeError, OSError) as error:
+        raise ListenError(f"Cannot serve on {settings.listen}: {error}") from error

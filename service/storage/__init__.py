@@ -1,0 +1,1 @@
+"""The database: the only room with SQL and asyncpg. One module a table family."""

@@ -1,0 +1,244 @@
+"""Keys: tables `key` and `key_hat`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.domain.ids import HatId, KeyId, RuntimeId, TeamId, UserId, WorkspaceId
+from service.domain.keys import Credential, Key, KeyFilter, KeyOrder, KeyState, Revocation
+from service.domain.token import KeyType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    import asyncpg
+
+    from service.storage.database import Connection
+
+# The columns of every query whose rows become keys. Constants only: no value is ever put into SQL this way.
+_KEY = """
+    key.id, key.type, key.workspace_id, key.user_id, key.runtime_id, key.description, key.limited_to_hats,
+    key.created_at, key.created_by, key.last_used_at, key.revoked_at, key.revoked_by, key.revoke_reason,
+    array(SELECT hat_id FROM key_hat WHERE key_hat.key_id = key.id) AS hat_ids
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class IssueRequest:
+    """What makes a retry of IssueKey recognisable: the caller's name, its request id, and a digest of the arguments."""
+
+    caller: str
+    id: str
+    digest: bytes
+
+
+async def insert(
+    connection: Connection,
+    key_id: KeyId,
+    order: KeyOrder,
+    *,
+    secret_hash: str,
+    created_by: str,
+    request: IssueRequest | None,
+) -> bool:
+    """Writes a new key; answers False, and writes nothing, where this request has issued one already."""
+    inserted = await connection.fetchval(
+        """
+        INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, limited_to_hats, secret_hash,
+                         created_by, request_caller, request_id, request_digest)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        ON CONFLICT ON CONSTRAINT key_request DO NOTHING
+        RETURNING true
+        """,
+        key_id,
+        order.type.value,
+        order.workspace_id,
+        order.user_id,
+        order.runtime_id,
+        order.description,
+        bool(order.hat_ids),
+        secret_hash,
+        created_by,
+        request.caller if request else None,
+        request.id if request else None,
+        request.digest if request else None,
+    )
+    if inserted and order.hat_ids:
+        await connection.execute(
+            "INSERT INTO key_hat (workspace_id, key_id, hat_id) SELECT $1, $2, unnest($3::text[])",
+            order.workspace_id,
+            key_id,
+            order.hat_ids,
+        )
+    return bool(inserted)
+
+
+async def lock_issued(connection: Connection, request: IssueRequest) -> tuple[Key, bytes]:
+    """Answers, locked, the key that a request issued, and the digest of the arguments it was issued with."""
+    row = await connection.fetchrow(
+        f"SELECT {_KEY}, key.request_digest FROM key WHERE request_caller = $1 AND request_id = $2 FOR UPDATE",  # noqa: S608
+        request.caller,
+        request.id,
+    )
+    return _key(_present(row)), _present(row)["request_digest"]
+
+
+async def find(connection: Connection, key_id: KeyId) -> Key | None:
+    """Answers a key, or None."""
+    row = await connection.fetchrow(f"SELECT {_KEY} FROM key WHERE key.id = $1", key_id)  # noqa: S608
+    return None if row is None else _key(row)
+
+
+async def find_credential(connection: Connection, key_id: KeyId) -> Credential | None:
+    """Answers all that decides about a key's token but for the catalogue, from one snapshot; None for an unknown id."""
+    row = await connection.fetchrow(
+        f"""
+        SELECT {_KEY}, key.secret_hash, workspace.version AS workspace_version,
+               workspace.deleted_at IS NOT NULL AS workspace_deleted,
+               EXISTS (SELECT FROM member
+                       WHERE member.workspace_id = key.workspace_id AND member.user_id = key.user_id) AS user_is_member,
+               array(SELECT team_id FROM team_member
+                     WHERE team_member.workspace_id = key.workspace_id
+                       AND team_member.user_id = key.user_id) AS team_ids
+        FROM key JOIN workspace ON workspace.id = key.workspace_id
+        WHERE key.id = $1
+        """,  # noqa: S608
+        key_id,
+    )
+    if row is None:
+        return None
+    return Credential(
+        key=_key(row),
+        secret_hash=row["secret_hash"],
+        workspace_version=row["workspace_version"],
+        workspace_deleted=row["workspace_deleted"],
+        user_is_member=row["user_is_member"],
+        team_ids=frozenset(map(TeamId, row["team_ids"])),
+    )
+
+
+async def list_page(connection: Connection, wanted: KeyFilter, *, before: KeyId | None, limit: int) -> list[Key]:
+    """Answers at most `limit` keys, newest first, from below `before`."""
+    conditions = ["key.workspace_id = $1"]
+    values: list[object] = [wanted.workspace_id, limit]
+
+    def condition(sql: str, value: object) -> None:
+        values.append(value)
+        conditions.append(sql.format(f"${len(values)}"))
+
+    if wanted.type is not None:
+        condition("key.type = {}", wanted.type.value)
+    if wanted.user_id is not None:
+        condition("key.user_id = {}", wanted.user_id)
+    if wanted.state is not None:
+        conditions.append(f"key.revoked_at IS {'' if wanted.state is KeyState.ACTIVE else 'NOT '}NULL")
+    if wanted.unused_since is not None:
+        condition("coalesce(key.last_used_at, key.created_at) < {}", wanted.unused_since)
+    if before is not None:
+        condition("key.id < {}", before)
+    rows = await connection.fetch(
+        f"SELECT {_KEY} FROM key WHERE {' AND '.join(conditions)} ORDER BY key.id DESC LIMIT $2",  # noqa: S608
+        *values,
+    )
+    return [_key(row) for row in rows]
+
+
+async def replace_secret(connection: Connection, key_id: KeyId, *, old_hash: str | None, new_hash: str) -> bool:
+    """Puts a new hash in the place of `old_hash` (None: of any); answers False where that was no longer there.
+
+    A revoked key keeps its hash: the answer is False.
+    """
+    return bool(
+        await connection.fetchval(
+            """
+            UPDATE key SET secret_hash = $3
+            WHERE id = $1 AND secret_hash = coalesce($2, secret_hash) AND revoked_at IS NULL
+            RETURNING true
+            """,
+            key_id,
+            old_hash,
+            new_hash,
+        )
+    )
+
+
+async def revoke(connection: Connection, key_id: KeyId, *, by: str, reason: str) -> bool:
+    """Revokes a key; answers False where it was revoked before."""
+    return bool(
+        await connection.fetchval(
+            """
+            UPDATE key SET revoked_at = now(), revoked_by = $2, revoke_reason = $3
+            WHERE id = $1 AND revoked_at IS NULL
+            RETURNING true
+            """,
+            key_id,
+            by,
+            reason,
+        )
+    )
+
+
+async def claim_first_use(connection: Connection, key_id: KeyId, secret_hash: str) -> bool:
+    """Notes the first use of a key; answers False where the key, or the secret that was proven, is no longer good.
+
+    A retry of IssueKey may renew the secret of a key that was never used. Both take the row's lock, so exactly one of
+    the two comes first: a key that was used is never renewed, and a renewed secret is never used.
+    """
+    return bool(
+        await connection.fetchval(
+            """
+            UPDATE key SET last_used_at = coalesce(last_used_at, now())
+            WHERE id = $1 AND secret_hash = $2 AND revoked_at IS NULL
+            RETURNING true
+            """,
+            key_id,
+            secret_hash,
+        )
+    )
+
+
+async def note_uses(connection: Connection, uses: Mapping[KeyId, datetime]) -> None:
+    """Notes when keys were last used, all in one statement."""
+    # In order of id, so that two processes that write the same keys do not deadlock.
+    ordered = sorted(uses.items())
+    await connection.execute(
+        """
+        WITH used AS MATERIALIZED (
+            SELECT key.id, noted.at
+            FROM unnest($1::uuid[], $2::timestamptz[]) AS noted (id, at) JOIN key ON key.id = noted.id
+            WHERE key.last_used_at IS NULL OR key.last_used_at < noted.at
+            ORDER BY key.id
+            FOR UPDATE OF key
+        )
+        UPDATE key SET last_used_at = used.at FROM used WHERE key.id = used.id
+        """,
+        [key_id for key_id, _ in ordered],
+        [at for _, at in ordered],
+    )
+
+
+def _key(row: asyncpg.Record) -> Key:
+    revocation = None
+    if row["revoked_at"] is not None:
+        revocation = Revocation(row["revoked_at"], row["revoked_by"], row["revoke_reason"])
+    return Key(
+        id=KeyId(row["id"]),
+        type=KeyType(row["type"]),
+        workspace_id=WorkspaceId(row["workspace_id"]),
+        user_id=None if row["user_id"] is None else UserId(row["user_id"]),
+        runtime_id=None if row["runtime_id"] is None else RuntimeId(row["runtime_id"]),
+        description=row["description"],
+        hat_ids=tuple(map(HatId, sorted(row["hat_ids"]))) if row["limited_to_hats"] else None,
+        created_at=row["created_at"],
+        created_by=row["created_by"],
+        last_used_at=row["last_used_at"],
+        revocation=revocation,
+    )
+
+
+def _present(row: asyncpg.Record | None) -> asyncpg.Record:
+    if row is None:
+        raise LookupError("a row that this transaction has just met is gone")
+    return row
