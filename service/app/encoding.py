@@ -6,11 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skilder.keys.v1 import authorization_service_pb2 as pb
-from skilder.keys.v1 import key_pb2
-
 from service.domain.token import KeyType
 from service.domain.verdict import DenialReason
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import key_pb2
 
 if TYPE_CHECKING:
     from service.domain.keys import Key

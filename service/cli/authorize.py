@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from skilder.keys.v1 import authorization_service_pb2 as pb
-from skilder.keys.v1 import key_pb2
-from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 
 from service.cli import output
 from service.cli.client import Connection, connected
 from service.cli.exits import Exit
 from service.cli.secrets import read_token
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import key_pb2
+from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 
 
 @connected

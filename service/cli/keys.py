@@ -9,14 +9,14 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from skilder.keys.v1 import key_pb2
-from skilder.keys.v1 import key_service_pb2 as pb
-from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
 
 from service.cli import output
 from service.cli.client import Connection, connected, fail
 from service.cli.exits import Exit
 from service.cli.secrets import read_token
+from skilder.keys.v1 import key_pb2
+from skilder.keys.v1 import key_service_pb2 as pb
+from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
 
 app = typer.Typer(help="Issue, find and revoke keys.", no_args_is_help=True)
 

@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
 from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, workspace_pb2
 
 if TYPE_CHECKING:

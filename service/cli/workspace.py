@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 import yaml
 from google.protobuf.json_format import ParseDict, ParseError
-from skilder.keys.v1 import catalog_service_pb2 as pb
-from skilder.keys.v1 import workspace_pb2
-from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 
 from service.cli import output
 from service.cli.client import Connection, connected, fail
 from service.cli.exits import Exit
+from skilder.keys.v1 import catalog_service_pb2 as pb
+from skilder.keys.v1 import workspace_pb2
+from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 
 app = typer.Typer(help="Apply, show and delete workspaces.", no_args_is_help=True)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skilder.keys.v1 import authorization_service_pb2 as pb
-
 from service.app.authorize import Question
 from service.domain.verdict import Denied
+from skilder.keys.v1 import authorization_service_pb2 as pb
 
 if TYPE_CHECKING:
     from service.app.authorize import Authorizer

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skilder.keys.v1 import catalog_service_pb2 as pb
-
 from service.domain.ids import WorkspaceId
 from service.rpc import convert
+from skilder.keys.v1 import catalog_service_pb2 as pb
 
 if TYPE_CHECKING:
     from service.app.workspaces import Workspaces

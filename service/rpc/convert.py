@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
 
 from service.app.encoding import KEY_TYPES
 from service.domain.difference import Action, Part
@@ -14,13 +13,13 @@ from service.domain.errors import FieldViolation, InvalidRequestError
 from service.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 from service.domain.keys import Key, KeyFilter, KeyOrder, KeyState
 from service.domain.workspace import Catalogue, Hat, Member, MemberRole, Skill, Team, Tool, Workspace, WorkspaceStatus
+from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from skilder.keys.v1 import key_service_pb2
-
     from service.domain.difference import Change
+    from skilder.keys.v1 import key_service_pb2
 
 KEY_STATES = {KeyState.ACTIVE: key_pb2.KEY_STATE_ACTIVE, KeyState.REVOKED: key_pb2.KEY_STATE_REVOKED}
 MEMBER_ROLES = {

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skilder.keys.v1 import key_service_pb2 as pb
-
 from service.domain.errors import FieldViolation, InvalidRequestError
 from service.domain.ids import UserId
 from service.rpc import convert
+from skilder.keys.v1 import key_service_pb2 as pb
 
 if TYPE_CHECKING:
     from service.app.keys import Keys

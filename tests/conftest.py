@@ -1,0 +1,106 @@
+"""Fixtures: one Postgres for the session, a database and a served service for each test."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from service.domain.token import MalformedTokenError, Token
+from service.storage.database import Database, DatabaseOptions
+from tests.support.postgres import cloned_database, template_database, test_postgres
+from tests.support.service import Service, serving
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Postgres of the session."""
+    with test_postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def template(postgres_url: str) -> AsyncIterator[str]:
+    """A migrated database to clone."""
+    async with template_database(postgres_url) as name:
+        yield name
+
+
+@pytest.fixture
+async def database_url(postgres_url: str, template: str) -> AsyncIterator[str]:
+    """A migrated database of the test's own."""
+    async with cloned_database(postgres_url, template) as url:
+        yield url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The test's database, as the service uses it."""
+    database = await Database.open(DatabaseOptions(database_url))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A connection of the test's own, to look at its database from outside."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def empty_service(database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Service]:
+    """A served service with no workspace.
+
+    When the test is over, its logs and its database are searched for every token that it saw.
+    """
+    caplog.set_level(logging.DEBUG)
+    async with serving(database_url, tmp_path) as service:
+        yield service
+    await assert_no_token_is_kept(service.watch.seen, service.log.text() + caplog.text, database_url)
+
+
+@pytest.fixture
+async def service(empty_service: Service) -> Service:
+    """A served service with the small workspace `acme`."""
+    await empty_service.operator.apply(small_workspace())
+    return empty_service
+
+
+async def assert_no_token_is_kept(tokens: set[str], log: str, database_url: str) -> None:
+    """Fails where a token, its secret or another spelling of the secret stands in the log or the database."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        rows = [
+            row["text"]
+            for table in tables
+            for row in await connection.fetch(f'SELECT t::text AS text FROM "{table["tablename"]}" AS t')  # noqa: S608
+        ]
+    finally:
+        await connection.close()
+    kept = "\n".join([log, *rows])
+    for token in tokens:
+        for spelling in _spellings(token):
+            assert spelling not in kept, "a token was kept"
+
+
+def _spellings(text: str) -> Iterator[str]:
+    try:
+        token = Token.parse(text)
+    except MalformedTokenError:
+        return
+    yield text
+    yield text[26:69]
+    yield token.secret.hex()
+    yield base64.b64encode(token.secret).decode().rstrip("=")
+    yield base64.urlsafe_b64encode(token.secret).decode().rstrip("=")

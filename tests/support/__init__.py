@@ -1,0 +1,1 @@
+"""What the tests share: a Postgres to run on, a served service with its clients, and workspaces to try."""

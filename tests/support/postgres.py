@@ -1,0 +1,101 @@
+"""The Postgres the tests run on, and a database of its own for each test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+import warnings
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from service.embedded import EmbeddedPostgres
+from service.storage.migrations import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+URL_VARIABLE = "SKILDER_KEYS_TEST_DATABASE_URL"
+_IMAGE = "postgres:18-alpine"
+_TEMPLATE = "skilder_keys_template"
+
+
+@contextmanager
+def test_postgres(folder: Path) -> Iterator[str]:
+    """Lends the URL of a Postgres whose user may create databases.
+
+    A given one where SKILDER_KEYS_TEST_DATABASE_URL is set; a container where a Docker engine answers; else an
+    embedded one in `folder`.
+    """
+    if given := os.environ.get(URL_VARIABLE):
+        yield given
+    elif _docker_answers():
+        from testcontainers.postgres import PostgresContainer  # noqa: PLC0415 - slow to import, and seldom needed
+
+        with PostgresContainer(_IMAGE, driver=None) as container:
+            yield container.get_connection_url()
+    else:
+        with warnings.catch_warnings():
+            # The package that starts Postgres leaves a socket, with which it tries a path's length, to the collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            postgres = EmbeddedPostgres.start(folder)
+        try:
+            yield postgres.url()
+        finally:
+            postgres.stop()
+
+
+@asynccontextmanager
+async def template_database(server_url: str) -> AsyncIterator[str]:
+    """Lends the name of a migrated database to clone."""
+    name = f"{_TEMPLATE}_{uuid.uuid4().hex[:8]}"
+    await _execute(server_url, f"CREATE DATABASE {name}")
+    try:
+        await migrate(database_url(server_url, name))
+        yield name
+    finally:
+        await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def cloned_database(server_url: str, template: str) -> AsyncIterator[str]:
+    """Lends the URL of a database of one's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield database_url(server_url, name)
+    finally:
+        await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def database_url(server_url: str, name: str) -> str:
+    """Answers the URL of another database of the same server."""
+    parts = urlsplit(server_url)
+    # A URL without a host (a socket folder in its query) must keep its empty host: urlunsplit would drop the slashes.
+    return urlunsplit(parts._replace(netloc=parts.netloc, path=f"/{name}"))
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+def _docker_answers() -> bool:
+    import docker  # noqa: PLC0415 - slow to import
+
+    try:
+        client = docker.from_env(timeout=5)
+    except docker.errors.DockerException:
+        return False
+    try:
+        return bool(client.ping())
+    except (docker.errors.DockerException, OSError):
+        return False
+    finally:
+        client.close()

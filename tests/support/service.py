@@ -1,0 +1,227 @@
+"""A served service: a real server on a real port over a real Postgres, and clients of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+import structlog
+import yaml
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from grpc_status import rpc_status
+
+from service.config import Settings
+from service.server import start
+from skilder.keys.v1 import authorization_service_pb2, key_pb2, key_service_pb2
+from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
+from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from skilder.keys.v1 import workspace_pb2
+
+TOKENS = {role: f"{role}-token-of-the-tests-0123456789abcdef" for role in ("operator", "console", "service")}
+
+
+class Client:
+    """A caller of the service: its stubs, and the calls that tests make all the time."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.keys: Any = KeyServiceStub(channel)
+        self.catalog: Any = CatalogServiceStub(channel)
+        self.authorization: Any = AuthorizationServiceStub(channel)
+
+    async def apply(self, workspace: workspace_pb2.Workspace, **fields: Any) -> Any:
+        """Applies a workspace."""
+        from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest  # noqa: PLC0415
+
+        return await self.catalog.ApplyWorkspace(ApplyWorkspaceRequest(workspace=workspace, **fields))
+
+    async def issue(self, **fields: Any) -> key_service_pb2.IssueKeyResponse:
+        """Issues a key: a workspace key of `acme` unless told otherwise."""
+        defaults: dict[str, Any] = {
+            "type": key_pb2.KEY_TYPE_WORKSPACE,
+            "workspace_id": "acme",
+            "description": "Slack Support Bot",
+        }
+        response: key_service_pb2.IssueKeyResponse = await self.keys.IssueKey(
+            key_service_pb2.IssueKeyRequest(**defaults | fields)
+        )
+        return response
+
+    async def revoke(self, **fields: Any) -> key_pb2.Key:
+        """Revokes a key and answers it."""
+        response = await self.keys.RevokeKey(key_service_pb2.RevokeKeyRequest(**fields))
+        key: key_pb2.Key = response.key
+        return key
+
+    async def authorize(self, token: str, **fields: Any) -> authorization_service_pb2.AuthorizeResponse:
+        """Authorizes a token."""
+        response: authorization_service_pb2.AuthorizeResponse = await self.authorization.Authorize(
+            authorization_service_pb2.AuthorizeRequest(token=token, **fields)
+        )
+        return response
+
+    async def denial(self, token: str, **fields: Any) -> str:
+        """Authorizes a token, which must be denied, and answers the reason without its prefix."""
+        response = await self.authorize(token, **fields)
+        assert response.HasField("denied"), response
+        return authorization_service_pb2.DenialReason.Name(response.denied.reason).removeprefix("DENIAL_REASON_")
+
+
+@dataclass
+class Refusal:
+    """A failed call: its code, the reason of its one ErrorInfo, that one's metadata, and the fields at fault."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    metadata: dict[str, str]
+    fields: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: grpc.aio.AioRpcError) -> Self:
+        """Takes a failed call apart; it must have exactly one ErrorInfo."""
+        status = rpc_status.from_call(error)
+        assert status is not None, error
+        infos, fields = [], {}
+        for packed in status.details:
+            info, bad_request = ErrorInfo(), BadRequest()
+            if packed.Unpack(info):
+                infos.append(info)
+            elif packed.Unpack(bad_request):
+                fields = {each.field: each.description for each in bad_request.field_violations}
+        (info,) = infos
+        assert info.domain == "keys.skilder"
+        return cls(error.code(), error.details() or "", info.reason, dict(info.metadata), fields)
+
+
+async def refusal(call: Any) -> Refusal:
+    """Awaits a call that must fail and answers how it did."""
+    try:
+        response = await call
+    except grpc.aio.AioRpcError as error:
+        return Refusal.of(error)
+    raise AssertionError(f"the call was answered: {response}")
+
+
+class TokenWatch(grpc.aio.UnaryUnaryClientInterceptor):
+    """Remembers every token that passes a client, so that logs and database can be searched for them."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        """Looks at the request and the response."""
+        call = await continuation(details, request)
+        self._note(request)
+        if details.method.endswith(b"IssueKey") and await call.code() is grpc.StatusCode.OK:
+            self._note(await call)
+        return call
+
+    def _note(self, message: Any) -> None:
+        token = getattr(message, "token", "")
+        if token:
+            self.seen.add(token)
+
+
+class CapturedLog:
+    """The service's log, kept in memory as the lines it would write."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.logger: Any = structlog.wrap_logger(
+            structlog.ReturnLogger(),
+            processors=[structlog.processors.add_log_level, structlog.processors.format_exc_info, self._keep],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        )
+
+    def _keep(self, _logger: Any, _method: str, event: Any) -> str:
+        self.events.append(dict(event))
+        return ""
+
+    def calls(self, method: str) -> list[dict[str, Any]]:
+        """Answers the lines of the calls of a method, e.g. `KeyService/IssueKey`."""
+        return [each for each in self.events if each["event"] == "call" and each["method"] == method]
+
+    def text(self) -> str:
+        """Answers all of it."""
+        return "\n".join(json.dumps(each, default=str) for each in self.events)
+
+
+@dataclass
+class Service:
+    """A served service.
+
+    Attributes:
+        operator, console, service: Its three callers, by their roles.
+    """
+
+    address: str
+    database_url: str
+    log: CapturedLog
+    watch: TokenWatch
+    stack: AsyncExitStack
+
+    async def __aenter__(self) -> Self:
+        """Connects the callers."""
+        self.operator = await self.client(TOKENS["operator"])
+        self.console = await self.client(TOKENS["console"])
+        self.service = await self.client(TOKENS["service"])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leaves ending to the stack."""
+
+    async def client(self, token: str | None, credentials: grpc.ChannelCredentials | None = None) -> Client:
+        """Answers a new client that calls with a bearer token, or with none."""
+        interceptors = [self.watch] if token is None else [self.watch, _Bearer(token)]
+        if credentials is None:
+            channel = grpc.aio.insecure_channel(self.address, interceptors=interceptors)
+        else:
+            channel = grpc.aio.secure_channel(self.address, credentials, interceptors=interceptors)
+        await self.stack.enter_async_context(channel)
+        return Client(channel)
+
+
+class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        """Adds the bearer token."""
+        metadata = grpc.aio.Metadata(*(details.metadata or ()))
+        metadata.add("authorization", f"Bearer {self._token}")
+        return await continuation(details._replace(metadata=metadata), request)
+
+
+@asynccontextmanager
+async def serving(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[Service]:
+    """Serves on a free port, with the callers of TOKENS, until left."""
+    callers_file = folder / "callers.yaml"
+    if not callers_file.exists():
+        write_callers(callers_file, [])
+    log = CapturedLog()
+    options = {"listen": "127.0.0.1:0", "data_dir": folder / "data", "callers": callers_file, "drain_timeout": 1}
+    async with AsyncExitStack() as stack:
+        address = await start(Settings(**options | settings), database_url, log.logger, stack)
+        async with Service(address, database_url, log, TokenWatch(), stack) as service:
+            yield service
+
+
+def write_callers(path: Path, more: list[dict[str, str]]) -> None:
+    """Writes a callers file with the callers of TOKENS and some more."""
+    known = [
+        {"name": role, "role": role, "token_sha256": hashlib.sha256(token.encode()).hexdigest()}
+        for role, token in TOKENS.items()
+    ]
+    path.write_text(yaml.safe_dump({"callers": known + more}))

@@ -1,0 +1,60 @@
+"""Workspaces to try."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from service.cli.workspace import parse_workspace
+
+if TYPE_CHECKING:
+    from skilder.keys.v1 import workspace_pb2
+
+EXAMPLE_FILE = Path(__file__).parents[2] / "examples" / "acme.yaml"
+
+_SMALL = """
+id: acme
+name: Acme
+members:
+  - {user_id: ada, role: admin}
+  - {user_id: bob, role: editor, team_ids: [support]}
+  - {user_id: cyd, role: viewer, team_ids: [engineering]}
+teams:
+  - {id: customer, name: Customer}
+  - {id: support, name: Support, parent_id: customer}
+  - {id: engineering, name: Engineering}
+hats:
+  - {id: everyone, name: Everyone, skill_ids: [search]}
+  - {id: customer-care, name: Customer Care, team_ids: [customer], skill_ids: [slack-reading]}
+  - {id: support-desk, name: Support Desk, team_ids: [support], skill_ids: [slack-reading, slack-replies]}
+  - {id: engineer, name: Engineer, team_ids: [engineering], skill_ids: [code, search]}
+skills:
+  - {id: search, name: Search, tool_ids: [web.search]}
+  - {id: slack-reading, name: Slack reading, tool_ids: [slack.history]}
+  - {id: slack-replies, name: Slack replies, tool_ids: [slack.history, slack.post]}
+  - {id: code, name: Code, tool_ids: [git.commit, git.push]}
+tools:
+  - {id: web.search, name: web_search, mcp_server: web}
+  - {id: slack.history, name: slack_get_channel_history, mcp_server: slack}
+  - {id: slack.post, name: slack_post_message, mcp_server: slack}
+  - {id: git.commit, name: git_commit, mcp_server: git}
+  - {id: git.push, name: git_push, mcp_server: git, active: false}
+"""
+
+
+def small_workspace(workspace_id: str = "acme") -> workspace_pb2.Workspace:
+    """Answers a workspace with one of each thing that the rules tell apart.
+
+    `ada` is an admin in no team, `bob` an editor in `support`, which is below `customer`, `cyd` a viewer in
+    `engineering`. `git.push` is inactive. `slack.history` is in two skills, `search` in two hats.
+    """
+    workspace = parse_workspace(yaml.safe_load(_SMALL))
+    workspace.id = workspace_id
+    return workspace
+
+
+def example_workspace() -> workspace_pb2.Workspace:
+    """Answers the workspace of `examples/acme.yaml`."""
+    return parse_workspace(yaml.safe_load(EXAMPLE_FILE.read_text("utf-8")))
