@@ -10,7 +10,7 @@ TOOLS := build/bin
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
 
-.PHONY: help serve test check lint proto bench lock tools clean
+.PHONY: help serve test check lint proto docs bench lock tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ proto: $(READY) ## make generated/ anew from protos/
 	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
 		--python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=$(OUT) --mypy_grpc_out=$(OUT) \
 		protos/skilder/keys/v1/*.proto
+
+docs: $(READY) ## write the README's table of options anew
+	$(BIN)/python -m tests.support.readme
 
 bench: $(READY) $(TOOLS)/ghz ## measure Authorize against an empty method; writes docs/performance.md
 	$(BIN)/python -m tests.bench

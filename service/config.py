@@ -27,7 +27,9 @@ class Settings(BaseModel):
     listen: str = Field(DEFAULT_LISTEN, description="The address to serve on, HOST:PORT; port 0 takes a free one.")
     data_dir: Path = Field(DEFAULT_DATA_DIR, description="Holds the embedded database and the operator's token.")
     database_url: SecretStr | None = Field(
-        None, description="The Postgres to use, postgresql://…; without one, an embedded Postgres in the data folder."
+        None,
+        description="The Postgres to use, postgresql://…; without one, an embedded Postgres in the data folder. "
+        "Every user of the machine can read a flag, so a password belongs into the variable.",
     )
     callers: Path | None = Field(None, description="The file that names the callers; see docs/callers.md.")
     operator_token: bool = Field(

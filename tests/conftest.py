@@ -11,7 +11,7 @@ import pytest
 
 from service.domain.token import MalformedTokenError, Token
 from service.storage.database import Database, DatabaseOptions
-from tests.support.postgres import cloned_database, template_database, test_postgres
+from tests.support.postgres import new_database, template_database, test_postgres
 from tests.support.service import Service, serving
 from tests.support.workspaces import small_workspace
 
@@ -37,7 +37,7 @@ async def template(postgres_url: str) -> AsyncIterator[str]:
 @pytest.fixture
 async def database_url(postgres_url: str, template: str) -> AsyncIterator[str]:
     """A migrated database of the test's own."""
-    async with cloned_database(postgres_url, template) as url:
+    async with new_database(postgres_url, template) as url:
         yield url
 
 

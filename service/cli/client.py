@@ -84,7 +84,7 @@ class Connection:
     def _token(self) -> str | None:
         if self.client_cert is not None and not self.token_file.exists():
             return None
-        with _files_in_words("; is the service running from this folder? Else set --token-file or --data-dir"):
+        with _files_in_words("; does the service run from this folder? If not, set --data-dir or --token-file"):
             return self.token_file.read_text("ascii").strip()
 
 
@@ -156,7 +156,8 @@ def _files_in_words(hint: str = "") -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeDecodeError) as error:
-        raise fail(f"{error}{hint}", Exit.USAGE) from None
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise fail(said + hint, Exit.USAGE) from None
 
 
 def _escaped(text: str) -> str:

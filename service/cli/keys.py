@@ -49,7 +49,9 @@ def issue(
     type_: Annotated[KeyType, typer.Option("--type", "-t", help="What the key is for.")] = KeyType.workspace,
     user: Annotated[str, typer.Option(help="The member a user key is tied to.")] = "",
     runtime: Annotated[str, typer.Option(help="The instance a runtime key authenticates.")] = "",
-    hat: Annotated[list[str] | None, typer.Option(help="A hat the key is limited to; repeat it for more.")] = None,
+    hat: Annotated[
+        list[str] | None, typer.Option(metavar="<hat>", help="A hat the key is limited to; repeat it for more.")
+    ] = None,
     actor: Actor = "",
     request_id: Annotated[
         str, typer.Option(help="The same again makes a retry safe [default: a random one].", show_default=False)

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_PREFIX = "SKILDER_KEYS_"
 
-# A password in an argument is seen by every user of the machine.
-_ENVIRONMENT_ONLY = frozenset({"database_url"})
-
 
 def variable(name: str) -> str:
     """Answers the environment variable of a setting."""
@@ -54,7 +51,6 @@ def _parameter(name: str) -> inspect.Parameter:
         f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
         envvar=variable(name),
         help=field.description,
-        hidden=name in _ENVIRONMENT_ONLY,
         show_default=field.default is not None,
     )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-import warnings
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 URL_VARIABLE = "SKILDER_KEYS_TEST_DATABASE_URL"
 _IMAGE = "postgres:18-alpine"
-_TEMPLATE = "skilder_keys_template"
 
 
 @contextmanager
@@ -38,10 +36,7 @@ def test_postgres(folder: Path) -> Iterator[str]:
         with PostgresContainer(_IMAGE, driver=None) as container:
             yield container.get_connection_url()
     else:
-        with warnings.catch_warnings():
-            # The package that starts Postgres leaves a socket, with which it tries a path's length, to the collector.
-            warnings.simplefilter("ignore", ResourceWarning)
-            postgres = EmbeddedPostgres.start(folder)
+        postgres = EmbeddedPostgres.start(folder)
         try:
             yield postgres.url()
         finally:
@@ -51,18 +46,14 @@ def test_postgres(folder: Path) -> Iterator[str]:
 @asynccontextmanager
 async def template_database(server_url: str) -> AsyncIterator[str]:
     """Lends the name of a migrated database to clone."""
-    name = f"{_TEMPLATE}_{uuid.uuid4().hex[:8]}"
-    await _execute(server_url, f"CREATE DATABASE {name}")
-    try:
-        await migrate(database_url(server_url, name))
-        yield name
-    finally:
-        await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    async with new_database(server_url) as url:
+        await migrate(url)
+        yield urlsplit(url).path.removeprefix("/")
 
 
 @asynccontextmanager
-async def cloned_database(server_url: str, template: str) -> AsyncIterator[str]:
-    """Lends the URL of a database of one's own."""
+async def new_database(server_url: str, template: str = "template1") -> AsyncIterator[str]:
+    """Lends the URL of a database of one's own: a clone of `template`, by default empty."""
     name = f"test_{uuid.uuid4().hex}"
     await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:

@@ -1,0 +1,98 @@
+"""Deadlines reach the query; waits have an end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from skilder.keys.v1 import key_service_pb2
+from tests.support.service import Service, refusal, serving
+from tests.support.waiting import until_running
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import asyncpg
+
+
+@asynccontextmanager
+async def locked_keys(sql: asyncpg.Connection[Any]) -> AsyncIterator[None]:
+    """Holds every key locked, so that whatever changes one waits."""
+    async with sql.transaction():
+        await sql.execute("SELECT FROM key FOR UPDATE")
+        yield
+
+
+async def test_a_deadline_ends_the_query_too(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """When the client's time is over, Postgres works for it no longer, and nothing was changed."""
+    issued = await service.operator.issue()
+    request = key_service_pb2.RevokeKeyRequest(key_id=issued.key.id)
+    async with locked_keys(sql):
+        call = service.operator.keys.RevokeKey(request, timeout=0.5)
+        await until_running(sql, 1)
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until_running(sql, 0)
+    key = (await service.operator.keys.GetKey(key_service_pb2.GetKeyRequest(key_id=issued.key.id))).key
+    assert not key.HasField("revoked_at")
+
+
+async def test_a_cancelled_call_ends_the_query_too(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """A client that hangs up is not worked for, and the log tells so."""
+    issued = await service.operator.issue()
+    async with locked_keys(sql):
+        call = service.operator.keys.RevokeKey(key_service_pb2.RevokeKeyRequest(key_id=issued.key.id))
+        await until_running(sql, 1)
+        call.cancel()
+        await until_running(sql, 0)
+    assert service.log.calls("KeyService/RevokeKey")[-1]["code"] == "CANCELLED"
+
+
+async def test_a_call_without_a_deadline_gets_the_services_own(
+    database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+) -> None:
+    """`call_timeout` ends it, with a reason."""
+    async with serving(database_url, tmp_path, call_timeout=0.3) as service:
+        await service.operator.apply(small_workspace())
+        issued = await service.operator.issue()
+        async with locked_keys(sql):
+            refused = await refusal(service.operator.revoke(key_id=issued.key.id))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+
+
+async def test_a_wait_for_a_lock_has_an_end(database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]) -> None:
+    """`lock_timeout` ends it as UNAVAILABLE: the service cannot do it now."""
+    async with serving(database_url, tmp_path, lock_timeout=0.2) as service:
+        await service.operator.apply(small_workspace())
+        issued = await service.operator.issue()
+        async with locked_keys(sql):
+            refused = await refusal(service.operator.revoke(key_id=issued.key.id))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+
+
+async def test_more_calls_than_connections_wait_their_turn(database_url: str, tmp_path: Path) -> None:
+    """A small pool serves many calls at once, none of which fails."""
+    async with serving(database_url, tmp_path, pool_size=2) as service:
+        await service.operator.apply(small_workspace())
+        issued = await service.operator.issue()
+        responses = await asyncio.gather(*(service.service.authorize(issued.token) for _ in range(100)))
+    assert all(response.HasField("granted") for response in responses)
+
+
+async def test_a_pool_that_stays_exhausted_is_unavailable(
+    database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+) -> None:
+    """A call that gets no connection in time says so, and is not left to hang."""
+    async with serving(database_url, tmp_path, pool_size=1, lock_timeout=60, statement_timeout=60) as service:
+        await service.operator.apply(small_workspace())
+        issued = await service.operator.issue()
+        async with locked_keys(sql):
+            holding = service.operator.keys.RevokeKey(key_service_pb2.RevokeKeyRequest(key_id=issued.key.id))
+            await until_running(sql, 1)
+            refused = await refusal(service.service.authorize(issued.token))
+        assert refused.code is grpc.StatusCode.UNAVAILABLE
+        assert (await holding).key.HasField("revoked_at")

@@ -1,0 +1,126 @@
+"""A database that goes away, and comes back: UNAVAILABLE meanwhile, never a denial, and nothing to restart."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.embedded import EmbeddedPostgres
+from service.storage.migrations import migrate
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.service import Service, refusal, serving
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import asyncpg
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def until_health_is(service: Service, status: int) -> None:
+    """Returns once the health service, watched, says so for AuthorizationService."""
+    stub: Any = health_pb2_grpc.HealthStub(service.operator.channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="skilder.keys.v1.AuthorizationService"), timeout=60)
+    async for response in watch:
+        if response.status == status:
+            watch.cancel()
+            return
+
+
+async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_it_is_back(tmp_path: Path) -> None:
+    """A good key is never denied in an outage, health follows, and the server recovers by itself."""
+    folder = tmp_path / "pg"
+    postgres = await asyncio.to_thread(EmbeddedPostgres.start, folder)
+    try:
+        await migrate(postgres.url())
+        async with serving(postgres.url(), tmp_path) as service:
+            await service.operator.apply(small_workspace())
+            issued = await service.operator.issue()
+            assert (await service.service.authorize(issued.token)).HasField("granted")
+
+            await asyncio.to_thread(postgres.stop)
+            for call in (
+                service.service.authorize(issued.token),
+                service.operator.issue(),
+                service.operator.revoke(key_id=issued.key.id),
+                service.operator.revoke(token=issued.token),
+                service.operator.apply(small_workspace()),
+            ):
+                refused = await refusal(call)
+                assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+                assert "pg" not in refused.message, "the answer tells nothing of the database"
+            assert await service.service.denial("no token") == "MALFORMED", "what needs no database is still decided"
+            await until_health_is(service, NOT_SERVING)
+
+            postgres = await asyncio.to_thread(EmbeddedPostgres.start, folder)
+            await until_health_is(service, SERVING)
+            assert (await service.service.authorize(issued.token)).HasField("granted")
+            assert [each for each in service.log.events if each["event"] == "database"], "the log tells what it was"
+    finally:
+        await asyncio.to_thread(postgres.stop)
+
+
+async def test_a_runtime_caller_is_not_turned_away_in_an_outage(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Whether its key is good cannot be decided, which is UNAVAILABLE and not UNAUTHENTICATED."""
+    issued = await service.operator.issue(type="KEY_TYPE_RUNTIME", runtime_id="runtime-1")
+    runtime = await service.client(issued.token)
+    await fail_updates(sql, "57P01")
+    assert (await refusal(runtime.authorize(issued.token))).code is grpc.StatusCode.UNAVAILABLE
+
+
+async def fail_updates(sql: asyncpg.Connection[Any], sqlstate: str) -> None:
+    """Makes every change of a key, its first use too, fail with this SQLSTATE."""
+    await sql.execute(
+        f"""
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END $$;
+        CREATE TRIGGER fail BEFORE UPDATE ON key EXECUTE FUNCTION fail();
+        """
+    )
+
+
+async def test_connections_that_are_cut_are_replaced(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """After every backend was terminated, a call fails as UNAVAILABLE at worst, and the next ones work."""
+    issued = await service.operator.issue()
+    for _ in range(3):
+        await sql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        granted = False
+        while not granted:
+            call = service.service.authorization.Authorize(pb.AuthorizeRequest(token=issued.token))
+            if await call.code() is grpc.StatusCode.OK:
+                granted = (await call).HasField("granted")
+                assert granted
+            else:
+                assert await call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("sqlstate", ["53300", "57014", "57P01", "57P03", "25006", "55P03", "40P01", "40001"])
+async def test_what_postgres_says_when_it_cannot_is_unavailable(
+    service: Service, sql: asyncpg.Connection[Any], sqlstate: str
+) -> None:
+    """Full, cancelled, shut down, starting, read-only, locked, deadlocked: none of these is the caller's fault."""
+    issued = await service.operator.issue()
+    await fail_updates(sql, sqlstate)
+    for call in (service.service.authorize(issued.token), service.operator.revoke(key_id=issued.key.id)):
+        assert (await refusal(call)).code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_fault_of_ours_is_internal_and_tells_nothing(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """An error nobody foresaw is logged whole, and leaves as a bare INTERNAL."""
+    issued = await service.operator.issue()
+    await sql.execute("ALTER TABLE key RENAME COLUMN secret_hash TO something_else")
+    refused = await refusal(service.service.authorize(issued.token))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "secret_hash" not in refused.message
+    (logged,) = [each for each in service.log.events if each["event"] == "unexpected error"]
+    assert "secret_hash" in logged["exception"]

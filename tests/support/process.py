@@ -1,0 +1,114 @@
+"""The real command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+COMMAND = Path(sys.executable).with_name("skilder-keys")
+_PATIENCE = 60
+
+
+class ServerProcess:
+    """A running `skilder-keys serve`, and what it has logged so far."""
+
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+        """Starts it in `folder`, with nothing of the environment's own SKILDER_KEYS_* variables."""
+        self.process = subprocess.Popen(
+            [COMMAND, "serve"], cwd=folder, env=environment(variables), stderr=subprocess.PIPE, text=True
+        )
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, message: str) -> dict[str, Any]:
+        """Waits for a log line with this message and answers it; fails where the process ends without one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._find(message) or self._ended, _PATIENCE)
+        line = self._find(message)
+        assert line is not None, f"no {message!r} in:\n" + "".join(self.lines)
+        return line
+
+    @property
+    def address(self) -> str:
+        """The address it serves on, once it does."""
+        return str(self.wait_for("serving")["address"])
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Sends a signal, waits for the end and answers the exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for the end and answers the exit code."""
+        code = self.process.wait(_PATIENCE)
+        self._reader.join(_PATIENCE)
+        return code
+
+    def text(self) -> str:
+        """Answers all it has written."""
+        return "".join(self.lines)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            for line in stream:
+                with self._changed:
+                    self.lines.append(line)
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _find(self, message: str) -> dict[str, Any] | None:
+        for line in self.lines:
+            if line.startswith("{"):
+                event: dict[str, Any] = json.loads(line)
+                if event.get("message") == message:
+                    return event
+        return None
+
+
+@contextmanager
+def serving_process(folder: Path, **variables: str) -> Iterator[ServerProcess]:
+    """Runs `skilder-keys serve` on a free port; ends it when left, if it still runs."""
+    server = ServerProcess(
+        folder, {"SKILDER_KEYS_LISTEN": "127.0.0.1:0", "SKILDER_KEYS_LOG_FORMAT": "json"} | variables
+    )
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.end()
+
+
+def run_command(*arguments: str, folder: Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs a `skilder-keys` command to its end."""
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=folder,
+        env=environment(variables),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Answers this process's environment with other SKILDER_KEYS_* variables."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SKILDER_KEYS_")}
+    return kept | dict(variables)
