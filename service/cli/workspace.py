@@ -141,12 +141,17 @@ def parse_workspace(content: Any) -> workspace_pb2.Workspace:  # noqa: ANN401 - 
     """
     if not isinstance(content, dict):
         raise ValueError("is not a workspace: a mapping with id, name, members, teams, hats, skills and tools")  # noqa: TRY004 - of a file
-    members = content.get("members") or []
-    for index, member in enumerate(members):
-        if isinstance(member, dict) and isinstance(member.get("role"), str):
-            try:
-                role = output.number(output.MEMBER_ROLE, member["role"])
-            except ValueError:
-                raise ValueError(f"members[{index}].role: {member['role']!r} is not admin, editor or viewer") from None
-            members[index] = member | {"role": role}
-    return ParseDict(content | {"members": members}, workspace_pb2.Workspace())
+    members = content.get("members")
+    if isinstance(members, list):
+        content = content | {"members": [_with_role(f"members[{index}]", each) for index, each in enumerate(members)]}
+    return ParseDict(content, workspace_pb2.Workspace())
+
+
+def _with_role(at: str, member: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+    """Puts the role's number in the place of its short name; what is no member is left for ParseDict to refuse."""
+    if not isinstance(member, dict) or not isinstance(member.get("role"), str):
+        return member
+    try:
+        return member | {"role": output.number(output.MEMBER_ROLE, member["role"])}
+    except ValueError:
+        raise ValueError(f"{at}.role: {member['role']!r} is not admin, editor or viewer") from None

@@ -1,0 +1,163 @@
+"""The command line, as its users and their scripts meet it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.support.process import run_command
+from tests.support.service import TOKENS
+from tests.support.workspaces import EXAMPLE_FILE
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from tests.support.service import Service
+
+
+class CommandLine:
+    """Runs commands against a served service, as one of its callers."""
+
+    def __init__(self, service: Service, folder: Path) -> None:
+        self._service = service
+        self._folder = folder
+
+    async def __call__(self, *arguments: str, stdin: str = "", caller: str = "operator") -> Any:
+        """Runs a command and answers what became of it."""
+        token_file = self._folder / f"{caller}.token"
+        token_file.write_text(TOKENS[caller])
+        variables = {"SKILDER_KEYS_SERVER": self._service.address, "SKILDER_KEYS_TOKEN_FILE": str(token_file)}
+        done: subprocess.CompletedProcess[str] = await asyncio.to_thread(
+            run_command, *arguments, folder=self._folder, stdin=stdin, **variables
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    async def json(self, *arguments: str, stdin: str = "", code: int = 0) -> Any:
+        """Runs a command with --json and answers the document it prints."""
+        done = await self(*arguments, "--json", stdin=stdin)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def command(service: Service, tmp_path: Path) -> CommandLine:
+    """The command line, with the small workspace in place."""
+    return CommandLine(service, tmp_path)
+
+
+async def test_a_keys_life_as_json(command: CommandLine) -> None:
+    """Programs get the API's own documents, with its field names."""
+    issued = await command.json("keys", "issue", "-w", "acme", "--hat", "support-desk", "Slack Support Bot")
+    key_id, token = issued["key"]["id"], issued["token"]
+    assert issued["key"]["hat_ids"] == ["support-desk"]
+    granted = (await command.json("authorize", "--tool", "slack.post", stdin=token))["granted"]
+    assert granted["tool"]["paths"] == [{"hat_id": "support-desk", "skill_id": "slack-replies"}]
+    assert [key["id"] for key in (await command.json("keys", "list", "-w", "acme"))["keys"]] == [key_id]
+    assert (await command.json("keys", "show", key_id))["last_used_at"]
+    revoked = await command.json("keys", "revoke", key_id, "--reason", "rotated")
+    assert (revoked["state"], revoked["revoke_reason"]) == ("KEY_STATE_REVOKED", "rotated")
+    denied = await command.json("authorize", stdin=token, code=1)
+    assert denied["denied"]["reason"] == "DENIAL_REASON_REVOKED"
+
+
+async def test_the_token_alone_goes_to_standard_output(command: CommandLine) -> None:
+    """So a pipe takes the token and nothing else, and the two can be put together."""
+    issued = await command("keys", "issue", "-w", "acme", "Slack Support Bot")
+    assert len(issued.stdout.strip()) == 75
+    assert issued.stdout.strip() not in issued.stderr
+    assert "Slack Support Bot" in issued.stderr
+    assert (await command("authorize", stdin=issued.stdout)).stdout.startswith("granted")
+
+
+async def test_a_shown_workspace_applies_as_it_is(command: CommandLine, tmp_path: Path) -> None:
+    """`show` prints what `apply` takes: nothing differs."""
+    shown = await command("workspace", "show", "acme")
+    assert yaml.safe_load(shown.stdout)["members"][0] == {"user_id": "ada", "role": "admin"}
+    applied = await command("workspace", "apply", "-", stdin=shown.stdout)
+    assert applied.stdout == "Workspace acme is at version 1: nothing differed.\n"
+    (tmp_path / "example.yaml").write_text(EXAMPLE_FILE.read_text("utf-8").replace("id: acme\n", "id: other\n", 1))
+    created = await command.json("workspace", "apply", "example.yaml", "--expected-version", "0")
+    assert len(created["changes"]) == 150
+    listed = await command.json("workspace", "list")
+    assert [each["id"] for each in listed["workspaces"]] == ["acme", "other"]
+
+
+async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
+    """And its id cannot be had again, which is a conflict."""
+    assert (await command("workspace", "delete", "acme")).stdout.startswith("Workspace acme was deleted at 20")
+    assert (await command("workspace", "show", "acme")).returncode == 4
+    again = await command("workspace", "apply", str(EXAMPLE_FILE))
+    assert again.returncode == 5
+    assert "its id is not used again" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("members: [", "while parsing"),
+        ("[]", "is not a workspace"),
+        ("id: acme\nnames: Acme", "names"),
+        ("id: acme\nmembers: [{user_id: ada, role: boss}]", "members[0].role: 'boss' is not admin, editor or viewer"),
+        ("id: acme\nmembers: 7", "members"),
+        ("id: acme\ntools: [{id: [1]}]", "parse tools field: Failed to parse id field"),
+        ("id: acme\nname: Acme\nhats: [{id: h, name: H, skill_ids: [x]}]", "workspace.hats[0].skill_ids[0] names 'x'"),
+    ],
+)
+async def test_a_file_at_fault_is_told_where(command: CommandLine, content: str, said: str) -> None:
+    """Whether YAML, the command or the service finds the fault, it is exit code 2 and the field is named."""
+    done = await command("workspace", "apply", "-", stdin=content)
+    assert done.returncode == 2, done
+    assert said in done.stderr
+
+
+async def test_exit_codes_tell_what_went_wrong(command: CommandLine, service: Service) -> None:
+    """One code for each kind, as the README lists them."""
+    unknown = "01890000-0000-7000-8000-000000000000"
+    assert (await command("keys", "show", unknown)).returncode == 4
+    assert (await command("keys", "show", "nonsense")).returncode == 2
+    assert (await command("keys", "revoke")).returncode == 2
+    assert (await command("keys", "revoke", unknown, "--token")).returncode == 2
+    assert (await command("keys", "list", "-w", "acme", "--state", "lost")).returncode == 2
+    assert (await command("keys", "list", "-w", "acme", caller="service")).returncode == 3
+    assert (await command("keys", "issue", "-w", "acme", "--actor", "cyd", "Bot")).returncode == 3
+    assert (await command("authorize", stdin="no token")).returncode == 1
+    issued = await service.operator.issue(request_id="once")
+    await service.operator.authorize(issued.token)
+    again = ("keys", "issue", "-w", "acme", "--request-id", "once", "Slack Support Bot")
+    assert (await command(*again)).returncode == 5
+
+
+async def test_a_service_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """Exit code 6, with the address; and a token that is not there is 2, with the way to name it."""
+    (tmp_path / "token").write_text("some-token")
+    variables = {"SKILDER_KEYS_SERVER": "127.0.0.1:1", "SKILDER_KEYS_TOKEN_FILE": "token"}
+    done = await asyncio.to_thread(run_command, "workspace", "list", folder=tmp_path, **variables)
+    assert (done.returncode, "cannot reach the service at 127.0.0.1:1" in done.stderr) == (6, True)
+    done = await asyncio.to_thread(run_command, "workspace", "list", folder=tmp_path)
+    assert (done.returncode, "--token-file" in done.stderr) == (2, True)
+
+
+async def test_keys_can_be_listed_by_what_people_look_for(command: CommandLine) -> None:
+    """Type, user, state, idleness and number; more than shown is told."""
+    for number in range(3):
+        await command("keys", "issue", "-w", "acme", f"Bot {number}")
+    await command("keys", "issue", "-w", "acme", "--type", "user", "--user", "bob", "Bob's own")
+
+    async def listed(*options: str) -> list[str]:
+        found = await command.json("keys", "list", "-w", "acme", *options)
+        return [key["description"] for key in found["keys"]]
+
+    assert await listed() == ["Bob's own", "Bot 2", "Bot 1", "Bot 0"]
+    assert await listed("--type", "user") == ["Bob's own"]
+    assert await listed("--user", "bob", "--actor", "bob") == ["Bob's own"]
+    assert await listed("--state", "revoked") == []
+    assert await listed("--unused-days", "1") == []
+    assert await listed("--unused-days", "0") == ["Bob's own", "Bot 2", "Bot 1", "Bot 0"]
+    few = await command("keys", "list", "-w", "acme", "--limit", "2")
+    assert "There are more" in few.stderr
