@@ -1,7 +1,7 @@
 """The bounds of single fields, and the list of those that break them."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from service.domain.errors import FieldViolation, InvalidRequestError
 
@@ -27,9 +27,17 @@ class Violations:
     def __init__(self) -> None:
         self._found: list[FieldViolation] = []
 
+    def __bool__(self) -> bool:
+        """Tells whether any field was at fault."""
+        return bool(self._found)
+
     def add(self, field: str, description: str) -> None:
         """Notes that a field is at fault."""
         self._found.append(FieldViolation(field, description))
+
+    def extend(self, found: Iterable[FieldViolation]) -> None:
+        """Notes what was found at fault elsewhere."""
+        self._found.extend(found)
 
     def refuse(self) -> None:
         """Raises InvalidRequestError where any field was at fault."""

@@ -22,32 +22,41 @@ MAX_TOOLS = 20_000
 MAX_TOOL_PATHS = 50_000
 
 
-def checked(workspace: Workspace) -> Workspace:
+def checked(workspace: Workspace, violations: Violations | None = None) -> Workspace:
     """Answers the workspace in canonical order, so that equal workspaces compare equal.
+
+    Args:
+        workspace: As it was asked for.
+        violations: What was found at fault before, to be told together with what is found here.
 
     Raises:
         InvalidRequestError: Names every bound that is broken, every id or reference that is there twice, every
             reference that leads nowhere, and every team that is its own ancestor or deeper than ten levels.
     """
-    violations = Violations()
+    violations = Violations() if violations is None else violations
+    _check_sizes(workspace)
     _check_bounds(violations, workspace)
-    violations.refuse()
     _check_references(violations, workspace)
     violations.refuse()
     return _canonical(workspace)
+
+
+def _check_sizes(workspace: Workspace) -> None:
+    """Refuses a list that is too long before it is looked into, which costs time for each element."""
+    violations = Violations()
+    catalogue = workspace.catalogue
+    violations.count("workspace.members", workspace.members, maximum=MAX_MEMBERS)
+    violations.count("workspace.teams", catalogue.teams, maximum=MAX_TEAMS)
+    violations.count("workspace.hats", catalogue.hats, maximum=MAX_HATS)
+    violations.count("workspace.skills", catalogue.skills, maximum=MAX_SKILLS)
+    violations.count("workspace.tools", catalogue.tools, maximum=MAX_TOOLS)
+    violations.refuse()
 
 
 def _check_bounds(violations: Violations, workspace: Workspace) -> None:
     catalogue = workspace.catalogue
     violations.identifier("workspace.id", workspace.id)
     violations.text("workspace.name", workspace.name, maximum=MAX_NAME)
-    violations.count("workspace.members", workspace.members, maximum=MAX_MEMBERS)
-    violations.count("workspace.teams", catalogue.teams, maximum=MAX_TEAMS)
-    violations.count("workspace.hats", catalogue.hats, maximum=MAX_HATS)
-    violations.count("workspace.skills", catalogue.skills, maximum=MAX_SKILLS)
-    violations.count("workspace.tools", catalogue.tools, maximum=MAX_TOOLS)
-    # Past here each element costs time, so a list that is too long is not looked into.
-    violations.refuse()
     for at, member in _paths("members", workspace.members):
         violations.identifier(f"{at}.user_id", member.id, maximum=MAX_USER_ID)
     for at, team in _paths("teams", catalogue.teams):

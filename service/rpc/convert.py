@@ -10,9 +10,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from service.app.encoding import KEY_TYPES
 from service.domain.difference import Action, Part
 from service.domain.errors import FieldViolation, InvalidRequestError
+from service.domain.fields import Violations
 from service.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 from service.domain.keys import Key, KeyFilter, KeyOrder, KeyState
 from service.domain.workspace import Catalogue, Hat, Member, MemberRole, Skill, Team, Tool, Workspace, WorkspaceStatus
+from service.domain.workspace_checks import checked
 from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
 
 if TYPE_CHECKING:
@@ -92,13 +94,14 @@ def key_message(key: Key) -> key_pb2.Key:
 
 def workspace(message: workspace_pb2.Workspace) -> Workspace:
     """Answers the desired state of a workspace."""
-    return Workspace(
+    violations = Violations()
+    converted = Workspace(
         id=WorkspaceId(message.id),
         name=message.name,
         members=tuple(
             Member(
                 UserId(each.user_id),
-                _required(f"workspace.members[{index}].role", each.role, MEMBER_ROLES),
+                _role(violations, f"workspace.members[{index}].role", each.role),
                 tuple(map(TeamId, each.team_ids)),
             )
             for index, each in enumerate(message.members)
@@ -129,6 +132,8 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
             ),
         ),
     )
+    # A role that is none has no place in the domain, so it is refused here, together with what the domain would refuse.
+    return checked(converted, violations) if violations else converted
 
 
 def workspace_message(found: Workspace) -> workspace_pb2.Workspace:
@@ -201,6 +206,14 @@ def _required(field: str, number: int, known: Mapping[Value, int]) -> Value:
     if value is None:
         raise InvalidRequestError(FieldViolation(field, "is required"))
     return value
+
+
+def _role(violations: Violations, field: str, number: int) -> MemberRole:
+    try:
+        return _required(field, number, MEMBER_ROLES)
+    except InvalidRequestError as error:
+        violations.extend(error.violations)
+        return MemberRole.VIEWER
 
 
 def _optional(field: str, number: int, known: Mapping[Value, int]) -> Value | None:
