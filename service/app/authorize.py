@@ -11,7 +11,7 @@ from service.domain.access import Caller, CallerRole
 from service.domain.errors import ForeignWorkspaceError, UnavailableError
 from service.domain.fields import MAX_ID, Violations
 from service.domain.ids import ToolId
-from service.domain.permissions import tool_set
+from service.domain.permissions import NOTHING, ToolSet, tool_set
 from service.domain.token import KeyType, MalformedTokenError, Token
 from service.domain.verdict import DenialReason, Denied, Granted, ToolGrant, Verdict, standing
 from service.storage import catalogue, keys
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from service.app.proof import Prover
     from service.app.usage import Usage
     from service.domain.ids import WorkspaceId
-    from service.domain.keys import Credential
+    from service.domain.keys import Credential, Key
     from service.storage.database import Database
 
 _ATTEMPTS = 5
@@ -106,10 +106,10 @@ class Authorizer:
             raise ForeignWorkspaceError
         if (reason := standing(credential)) is not None:
             return _denial(Denied(reason, key.id))
-        answer = await self._reach(credential, question)
-        if answer is None or not await self._note_use(credential, token):
+        reached = await self._reached(credential)
+        if reached is None or not await self._note_use(credential, token):
             return None
-        return answer
+        return _answer(key, reached, question)
 
     async def _proven(self, token: Token) -> Credential | None:
         async with self._database.connection() as connection:
@@ -118,22 +118,13 @@ class Authorizer:
             return None
         return credential if await self._prover.proves(token, credential.secret_hash) else None
 
-    async def _reach(self, credential: Credential, question: Question) -> Answer | None:
-        key = credential.key
+    async def _reached(self, credential: Credential) -> ToolSet | None:
+        """Answers what the key reaches; None where its workspace changed since the credential was read."""
+        if credential.reach == NOTHING:
+            return ToolSet((), ())
         async with self._database.connection() as connection:
-            version, found = await catalogue.load_catalogue(connection, key.workspace_id)
-        if version != credential.workspace_version:
-            return None
-        reached = tool_set(found, credential.reach)
-        if question.tool_id:
-            tool = reached.find(ToolId(question.tool_id))
-            if tool is None:
-                return _denial(Denied(DenialReason.TOOL_NOT_ALLOWED, key.id))
-            return Answer(Granted(key), encoding.granted_tool(key, ToolGrant(tool, reached.paths_to(tool.id))))
-        encoded = encoding.tool_set(reached)
-        if question.tool_set_version == encoded.version:
-            return Answer(Granted(key), encoding.granted_unchanged(key))
-        return Answer(Granted(key), encoding.granted_tool_set(key, encoded))
+            version, found = await catalogue.load_catalogue(connection, credential.key.workspace_id)
+        return tool_set(found, credential.reach) if version == credential.workspace_version else None
 
     async def _note_use(self, credential: Credential, token: Token) -> bool:
         if credential.key.last_used_at is not None:
@@ -161,6 +152,18 @@ def _parsed(token: str) -> Token | None:
         return Token.parse(token)
     except MalformedTokenError:
         return None
+
+
+def _answer(key: Key, reached: ToolSet, question: Question) -> Answer:
+    if question.tool_id:
+        tool = reached.find(ToolId(question.tool_id))
+        if tool is None:
+            return _denial(Denied(DenialReason.TOOL_NOT_ALLOWED, key.id))
+        return Answer(Granted(key), encoding.granted_tool(key, ToolGrant(tool, reached.paths_to(tool.id))))
+    encoded = encoding.tool_set(reached)
+    if question.tool_set_version == encoded.version:
+        return Answer(Granted(key), encoding.granted_unchanged(key))
+    return Answer(Granted(key), encoding.granted_tool_set(key, encoded))
 
 
 def _denial(denied: Denied) -> Answer:

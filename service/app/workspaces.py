@@ -88,11 +88,11 @@ class Workspaces:
         violations = Violations()
         violations.identifier("workspace_id", workspace_id)
         violations.refuse()
-        async with self._database.transaction() as transaction:
-            status = await workspaces.lock(transaction, workspace_id, "read")
+        async with self._database.snapshot() as snapshot:
+            status = await workspaces.find(snapshot, workspace_id)
             if status is None or status.deleted_at is not None:
                 raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
-            return status, await _load(transaction, status)
+            return status, await _load(snapshot, status)
 
     async def list(self, *, page_size: int, page_token: str) -> tuple[list[WorkspaceStatus], str]:
         """Answers a page of workspaces, in order of id, and the token of the next; empty on the last page.
@@ -142,10 +142,10 @@ async def _locked(transaction: Connection, workspace_id: WorkspaceId) -> Workspa
     return status
 
 
-async def _load(transaction: Connection, status: WorkspaceStatus) -> Workspace:
-    """Answers all of a workspace that the transaction holds locked, so that its parts fit together."""
-    members = await catalogue.load_members(transaction, status.id)
-    _, found = await catalogue.load_catalogue(transaction, status.id)
+async def _load(connection: Connection, status: WorkspaceStatus) -> Workspace:
+    """Answers all of a workspace. It must be locked, or the connection a snapshot, for its parts to fit together."""
+    members = await catalogue.load_members(connection, status.id)
+    _, found = await catalogue.load_catalogue(connection, status.id)
     return Workspace(status.id, status.name, members, found)
 
 

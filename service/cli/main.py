@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -24,7 +26,6 @@ from service.supervisor import DataFolderTakenError, run
 _REFUSALS = (CallersFileError, DataFolderTakenError, EmbeddedPostgresError, ListenError, SchemaOutdatedError)
 
 app = typer.Typer(
-    help="Skilder Keys: the service that owns Skilder's API keys.",
     epilog="Exit codes: 0 done or granted, 1 denied, 2 malformed, 3 forbidden, 4 not found, 5 conflict, "
     "6 unavailable, 70 failed.",
     no_args_is_help=True,
@@ -33,6 +34,21 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(workspace.app, name="workspace")
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as Typer calls it
+    if wanted:
+        typer.echo(f"skilder-keys {version('skilder-keys')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Skilder Keys: the service that owns Skilder's API keys."""
 
 
 @app.command()

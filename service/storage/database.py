@@ -107,6 +107,15 @@ class Database:
             await connection.execute("SELECT")
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """Lends a connection whose statements all see the database at one moment, and change nothing."""
+        async with (
+            self.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
+
+    @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Lends a connection inside a READ COMMITTED transaction, which any error rolls back."""
         async with self.connection() as connection, connection.transaction():

@@ -28,12 +28,13 @@ async def lock(
 ) -> WorkspaceStatus | None:
     """Answers as `find`, and holds the workspace as it is until the transaction ends.
 
-    Readers, who issue keys by what they see, keep writers out but not one another.
+    Readers, who issue keys by what they see, keep writers out but not one another. Neither keeps a key from being
+    revoked: a foreign key's check passes both locks.
     """
     row = await connection.fetchrow(
         f"""
         SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace WHERE id = $1
-        FOR {"SHARE" if mode == "read" else "UPDATE"}
+        FOR {"SHARE" if mode == "read" else "NO KEY UPDATE"}
         """,  # noqa: S608 - one of two constants
         workspace_id,
     )
