@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
-from skilder.keys.v1 import key_pb2
+from service.domain.ids import KeyId, new_key_id
+from service.domain.token import KeyType, Token
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import key_pb2, workspace_pb2
+from tests.support.calls import call, delete_workspace, get_key, part, remove
+from tests.support.service import Service, serving
+from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from skilder.keys.v1 import authorization_service_pb2 as pb
-    from tests.support.service import Service
+    from pathlib import Path
+
+    import asyncpg
+
+ALL_HATS = ["customer-care", "engineer", "everyone", "support-desk"]
 
 
 def hats(response: pb.AuthorizeResponse) -> list[str]:
     """Answers the ids of the hats a granted response reaches."""
+    assert response.granted.WhichOneof("reach") == "tool_set", response
     return [hat.id for hat in response.granted.tool_set.hats]
+
+
+def tools(response: pb.AuthorizeResponse) -> list[str]:
+    """Answers the ids of the tools a granted response reaches."""
+    assert response.granted.WhichOneof("reach") == "tool_set", response
+    return [tool.id for tool in response.granted.tool_set.tools]
+
+
+def workspace_without(list_name: str, *ids: str) -> workspace_pb2.Workspace:
+    """Answers `acme` without some members, hats or tools, and without links to them."""
+    workspace = small_workspace()
+    remove(getattr(workspace, list_name), *ids)
+    return workspace
 
 
 async def test_a_workspace_key_reaches_every_hat_and_every_active_tool_once(service: Service) -> None:
@@ -26,15 +51,14 @@ async def test_a_workspace_key_reaches_every_hat_and_every_active_tool_once(serv
     assert response.granted.key.type == key_pb2.KEY_TYPE_WORKSPACE
     assert response.granted.key.workspace_id == "acme"
     assert response.granted.key.description == "Slack Support Bot"
-    assert hats(response) == ["customer-care", "engineer", "everyone", "support-desk"]
-    tools = [(tool.id, tool.name, tool.mcp_server) for tool in response.granted.tool_set.tools]
-    assert tools == [
+    assert hats(response) == ALL_HATS
+    assert [(tool.id, tool.name, tool.mcp_server) for tool in response.granted.tool_set.tools] == [
         ("git.commit", "git_commit", "git"),
         ("slack.history", "slack_get_channel_history", "slack"),
         ("slack.post", "slack_post_message", "slack"),
         ("web.search", "web_search", "web"),
     ]
-    (engineer,) = [hat for hat in response.granted.tool_set.hats if hat.id == "engineer"]
+    engineer = part(response.granted.tool_set.hats, "engineer")
     assert [(skill.id, list(skill.tool_ids)) for skill in engineer.skills] == [
         ("code", ["git.commit"]),
         ("search", ["web.search"]),
@@ -55,3 +79,298 @@ async def test_a_user_key_reaches_the_hats_of_its_user(service: Service, user: s
     response = await service.service.authorize(issued.token)
     assert hats(response) == reached
     assert response.granted.key.user_id == user
+
+
+async def test_a_runtime_key_is_granted_and_reaches_nothing(service: Service) -> None:
+    """It authenticates an instance and is no agent: no hats, no tools, and no tool that is asked about."""
+    issued = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
+    response = await service.service.authorize(issued.token)
+    assert response.granted.key == pb.GrantedKey(
+        id=issued.key.id,
+        type=key_pb2.KEY_TYPE_RUNTIME,
+        workspace_id="acme",
+        runtime_id="runtime-7",
+        description="Slack Support Bot",
+    )
+    assert (hats(response), tools(response)) == ([], [])
+    assert await service.service.denial(issued.token, tool_id="web.search") == "TOOL_NOT_ALLOWED"
+
+
+async def test_a_limited_key_reaches_the_named_hats_only(service: Service) -> None:
+    """And of those only the ones that its user would reach anyway."""
+    workspace_key = await service.console.issue(hat_ids=["everyone", "engineer"])
+    user_key = await service.console.issue(
+        type=key_pb2.KEY_TYPE_USER, user_id="bob", hat_ids=["engineer", "support-desk"]
+    )
+    assert hats(await service.service.authorize(workspace_key.token)) == ["engineer", "everyone"]
+    assert hats(await service.service.authorize(user_key.token)) == ["support-desk"]
+
+
+async def test_a_removed_hat_narrows_a_limited_key_for_good(service: Service) -> None:
+    """A hat with the same id that comes later is another hat."""
+    issued = await service.console.issue(hat_ids=["everyone", "engineer"])
+    await service.console.apply(workspace_without("hats", "engineer"))
+    assert hats(await service.service.authorize(issued.token)) == ["everyone"]
+    await service.console.apply(small_workspace())
+    assert hats(await service.service.authorize(issued.token)) == ["everyone"]
+    key = await get_key(service.console, issued.key.id)
+    assert (key.limited_to_hats, list(key.hat_ids)) == (True, ["everyone"])
+
+
+async def test_a_limited_key_that_lost_all_its_hats_reaches_nothing(service: Service) -> None:
+    """It is still limited: to nothing, not to everything."""
+    issued = await service.console.issue(hat_ids=["engineer"])
+    await service.console.apply(workspace_without("hats", "engineer"))
+    response = await service.service.authorize(issued.token)
+    assert (hats(response), tools(response)) == ([], [])
+    await service.console.apply(small_workspace())
+    assert hats(await service.service.authorize(issued.token)) == []
+    key = await get_key(service.console, issued.key.id)
+    assert (key.limited_to_hats, list(key.hat_ids)) == (True, [])
+
+
+async def test_a_changed_hat_stays_with_a_limited_key(service: Service) -> None:
+    """Only a hat that goes takes itself from the key."""
+    issued = await service.console.issue(hat_ids=["engineer"])
+    workspace = small_workspace()
+    engineer = part(workspace.hats, "engineer")
+    engineer.name = "Engineer, renamed"
+    engineer.skill_ids[:] = ["search"]
+    await service.console.apply(workspace)
+    response = await service.service.authorize(issued.token)
+    assert [hat.name for hat in response.granted.tool_set.hats] == ["Engineer, renamed"]
+    assert tools(response) == ["web.search"]
+
+
+async def test_a_granted_tool_tells_every_path_in_order(service: Service) -> None:
+    """One tool asked about: that tool, all ways to it, and no tool set, whatever version the caller holds."""
+    issued = await service.console.issue()
+    response = await service.service.authorize(issued.token, tool_id="slack.history", tool_set_version="any")
+    assert response.granted.key.id == issued.key.id
+    assert response.granted.WhichOneof("reach") == "tool"
+    assert response.granted.tool == pb.ToolGrant(
+        tool=pb.ReachedTool(id="slack.history", name="slack_get_channel_history", mcp_server="slack"),
+        paths=[
+            pb.ToolPath(hat_id="customer-care", skill_id="slack-reading"),
+            pb.ToolPath(hat_id="support-desk", skill_id="slack-reading"),
+            pb.ToolPath(hat_id="support-desk", skill_id="slack-replies"),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "tool_id",
+    [
+        pytest.param("slack.post", id="of a hat the key does not reach"),
+        pytest.param("git.push", id="inactive"),
+        pytest.param("no.such.tool", id="unknown"),
+    ],
+)
+async def test_a_tool_out_of_reach_is_denied(service: Service, tool_id: str) -> None:
+    """The key is told, as its token proved right, and the tools it does have are not."""
+    issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="cyd")
+    response = await service.service.authorize(issued.token, tool_id=tool_id)
+    assert response == pb.AuthorizeResponse(
+        denied=pb.Denied(
+            reason=pb.DENIAL_REASON_TOOL_NOT_ALLOWED,
+            message="The key does not reach this tool.",
+            key_id=issued.key.id,
+        )
+    )
+
+
+async def test_the_current_version_brings_no_tools_again(service: Service) -> None:
+    """A caller that sends the version it holds is told `unchanged`, and all else as before."""
+    issued = await service.console.issue()
+    first = await service.service.authorize(issued.token)
+    again = await service.service.authorize(issued.token, tool_set_version=first.granted.tool_set.version)
+    assert again == pb.AuthorizeResponse(granted=pb.Granted(key=first.granted.key, unchanged=True))
+
+
+async def test_a_stale_version_brings_the_tools(service: Service) -> None:
+    """After a change that matters to the key the version is another; after one that does not it is the same."""
+    issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
+    first = await service.service.authorize(issued.token)
+    version = first.granted.tool_set.version
+
+    workspace = small_workspace()
+    part(workspace.members, "bob").role = workspace_pb2.MEMBER_ROLE_ADMIN
+    part(workspace.hats, "engineer").skill_ids.append("slack-replies")
+    await service.console.apply(workspace)
+    same = await service.service.authorize(issued.token, tool_set_version=version)
+    assert same.granted.WhichOneof("reach") == "unchanged"
+
+    part(workspace.tools, "slack.post").active = False
+    await service.console.apply(workspace)
+    other = await service.service.authorize(issued.token, tool_set_version=version)
+    assert tools(other) == ["slack.history", "web.search"]
+    assert other.granted.tool_set.version != version
+
+
+async def test_keys_of_equal_reach_share_a_version(service: Service, tmp_path: Path) -> None:
+    """On every server of the fleet; and keys of another reach have another, which brings them their own tools."""
+    shared = [
+        await service.console.issue(),
+        await service.console.issue(description="Another agent"),
+        await service.console.issue(hat_ids=ALL_HATS),
+    ]
+    other = await service.console.issue(hat_ids=["everyone"])
+    versions = {(await service.service.authorize(each.token)).granted.tool_set.version for each in shared}
+    (version,) = versions
+    response = await service.service.authorize(other.token, tool_set_version=version)
+    assert hats(response) == ["everyone"]
+    assert response.granted.tool_set.version != version
+    async with serving(service.database_url, tmp_path) as second:
+        elsewhere = await second.service.authorize(shared[0].token)
+    assert elsewhere.granted.tool_set.version == version
+
+
+async def test_what_is_no_token_is_malformed(service: Service) -> None:
+    """Any other spelling is no token, and no key is told."""
+    token = (await service.console.issue()).token
+    other = "1" if token[40] == "0" else "0"
+    spellings = [
+        "",
+        "WSK_",
+        "hello",
+        token[:-1],
+        token + "0",
+        f" {token}",
+        f"{token}\n",
+        f"{token}\x00",
+        token.lower(),
+        token.removeprefix("WSK_"),
+        f"XSK_{token[4:]}",
+        f"WSK-{token[4:]}",
+        token[:40] + other + token[41:],
+        token[:-1] + ("1" if token[-1] == "0" else "0"),
+        "WSK_" + "z" * 71,
+        "WSK_" + "\N{FULLWIDTH DIGIT ONE}" * 71,
+        "\N{KEY}" * 75,
+        "x" * 1_000_000,
+    ]
+    for spelling in spellings:
+        response = await service.service.authorize(spelling, tool_id="web.search")
+        assert response.denied == pb.Denied(
+            reason=pb.DENIAL_REASON_MALFORMED,
+            message="This is not a token: its length, characters, prefix or checksum are wrong.",
+        ), repr(spelling[:100])
+
+
+async def test_every_unknown_token_gets_the_same_bytes(service: Service) -> None:
+    """An unknown id, a wrong secret and a wrong prefix are not told apart, not even where the key was revoked."""
+    issued = await service.console.issue()
+    revoked = await service.console.issue()
+    await service.console.revoke(key_id=revoked.key.id)
+    right = Token.parse(issued.token)
+    unknown = [
+        Token.mint(KeyType.WORKSPACE, new_key_id()),
+        Token.mint(KeyType.WORKSPACE, right.key_id),
+        Token.mint(KeyType.WORKSPACE, KeyId(UUID(revoked.key.id))),
+        replace(right, type=KeyType.USER),
+        replace(right, type=KeyType.RUNTIME),
+    ]
+    answers = {
+        await call(service.service, "AuthorizationService/Authorize", pb.AuthorizeRequest(token=token.reveal()))
+        for token in unknown
+    }
+    expected = pb.Denied(reason=pb.DENIAL_REASON_UNKNOWN, message="No key has this token.")
+    assert answers == {pb.AuthorizeResponse(denied=expected).SerializeToString()}
+
+
+async def test_a_revoked_key_is_denied_and_named(service: Service) -> None:
+    """Its token proved right, so it is told which key it is."""
+    issued = await service.console.issue()
+    await service.console.revoke(key_id=issued.key.id)
+    response = await service.service.authorize(issued.token)
+    assert response.denied == pb.Denied(
+        reason=pb.DENIAL_REASON_REVOKED, message="The key was revoked.", key_id=issued.key.id
+    )
+
+
+async def test_a_user_who_leaves_takes_the_access_along_and_brings_it_back(service: Service) -> None:
+    """With the teams they have when they return; other keys notice nothing."""
+    users = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
+    workspaces = await service.console.issue()
+    await service.console.apply(workspace_without("members", "bob"))
+    response = await service.service.authorize(users.token, tool_id="web.search")
+    assert response.denied == pb.Denied(
+        reason=pb.DENIAL_REASON_MEMBER_REMOVED,
+        message="The key's user is no longer a member of the workspace.",
+        key_id=users.key.id,
+    )
+    assert hats(await service.service.authorize(workspaces.token)) == ALL_HATS
+    returned = small_workspace()
+    part(returned.members, "bob").team_ids[:] = ["engineering"]
+    await service.console.apply(returned)
+    assert hats(await service.service.authorize(users.token)) == ["engineer", "everyone"]
+
+
+async def test_a_key_of_a_deleted_workspace_is_denied(service: Service) -> None:
+    """Of every type, and also where its user went with the workspace."""
+    orders: list[dict[str, Any]] = [
+        {},
+        {"type": key_pb2.KEY_TYPE_USER, "user_id": "bob"},
+        {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"},
+    ]
+    issued = [await service.operator.issue(**order) for order in orders]
+    await delete_workspace(service.operator)
+    for each in issued:
+        response = await service.service.authorize(each.token, tool_id="web.search")
+        assert response.denied == pb.Denied(
+            reason=pb.DENIAL_REASON_WORKSPACE_GONE, message="The key's workspace was deleted.", key_id=each.key.id
+        )
+
+
+async def test_a_revocation_outranks_every_other_reason(service: Service) -> None:
+    """Revoked before or after its user left and its workspace went, a key is revoked."""
+    before, after = [await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob") for _ in range(2)]
+    await service.console.revoke(key_id=before.key.id)
+    await service.console.apply(workspace_without("members", "bob"))
+    assert await service.service.denial(before.token) == "REVOKED"
+    await delete_workspace(service.operator)
+    assert await service.service.denial(after.token) == "WORKSPACE_GONE"
+    await service.console.revoke(key_id=after.key.id)
+    assert [await service.service.denial(each.token) for each in (before, after)] == ["REVOKED", "REVOKED"]
+
+
+async def test_a_change_is_seen_by_the_very_next_call(service: Service) -> None:
+    """Teams, tools and skills: what was applied is what the next verdict is made by."""
+    issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
+    workspace = small_workspace()
+    for _ in range(5):
+        part(workspace.members, "bob").team_ids[:] = ["engineering"]
+        part(workspace.tools, "git.push").active = True
+        await service.console.apply(workspace)
+        assert tools(await service.service.authorize(issued.token)) == ["git.commit", "git.push", "web.search"]
+        part(workspace.tools, "git.push").active = False
+        await service.console.apply(workspace)
+        assert await service.service.denial(issued.token, tool_id="git.push") == "TOOL_NOT_ALLOWED"
+        part(workspace.members, "bob").team_ids[:] = []
+        await service.console.apply(workspace)
+        assert hats(await service.service.authorize(issued.token)) == ["everyone"]
+
+
+async def test_a_hash_is_renewed_when_the_parameters_changed(
+    service: Service, sql: asyncpg.Connection[Any], tmp_path: Path
+) -> None:
+    """By the next success, on whatever server; the token stays good everywhere, and today's hash is left as it is."""
+    issued = await service.console.issue()
+
+    async def secret_hash() -> str:
+        return str(await sql.fetchval("SELECT secret_hash FROM key WHERE id = $1", UUID(issued.key.id)))
+
+    first = await secret_hash()
+    assert first.startswith("$argon2id$v=19$m=1024,t=1,p=1$")
+    assert hats(await service.service.authorize(issued.token)) == ALL_HATS
+    assert await secret_hash() == first
+    async with serving(service.database_url, tmp_path, argon2_memory_kib=2048) as second:
+        wrong = Token.mint(KeyType.WORKSPACE, Token.parse(issued.token).key_id)
+        assert await second.service.denial(wrong.reveal()) == "UNKNOWN"
+        assert await secret_hash() == first
+        assert hats(await second.service.authorize(issued.token)) == ALL_HATS
+        renewed = await secret_hash()
+        assert renewed.startswith("$argon2id$v=19$m=2048,t=1,p=1$")
+        assert hats(await second.service.authorize(issued.token)) == ALL_HATS
+        assert await secret_hash() == renewed
+    assert hats(await service.service.authorize(issued.token)) == ALL_HATS

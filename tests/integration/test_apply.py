@@ -1,0 +1,314 @@
+"""ApplyWorkspace makes a workspace be exactly what is given, or refuses it whole; GetWorkspace shows it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from skilder.keys.v1 import catalog_service_pb2 as pb
+from skilder.keys.v1 import workspace_pb2
+from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN, MEMBER_ROLE_EDITOR
+from tests.support.calls import delete_workspace, get_workspace, list_workspaces, part, remove
+from tests.support.changes import CHANGES
+from tests.support.service import Client, Service, refusal
+from tests.support.shapes import big_workspace, canonical
+from tests.support.workspaces import example_workspace, small_workspace
+
+if TYPE_CHECKING:
+    from skilder.keys.v1.workspace_pb2 import Workspace
+
+
+def told(response: pb.ApplyWorkspaceResponse) -> list[str]:
+    """Answers the changes of a response as `hat support-desk added`."""
+    return [
+        f"{pb.WorkspacePart.Name(each.part).removeprefix('WORKSPACE_PART_').lower()} {each.id} "
+        f"{pb.ChangeAction.Name(each.action).removeprefix('CHANGE_ACTION_').lower()}"
+        for each in response.changes
+    ]
+
+
+async def test_a_new_workspace_starts_at_version_1(empty_service: Service) -> None:
+    """Every part of it is told as added, in order of kind and id."""
+    response = await empty_service.console.apply(small_workspace(), expected_version=0)
+    assert response.version == 1
+    assert told(response)[:3] == ["workspace acme added", "member ada added", "member bob added"]
+    assert {change.rpartition(" ")[2] for change in told(response)} == {"added"}
+    assert len(response.changes) == 1 + 3 + 3 + 4 + 4 + 5
+
+
+@pytest.mark.parametrize("workspace", [small_workspace(), example_workspace()], ids=["small", "example"])
+async def test_what_was_applied_is_what_is_shown(empty_service: Service, workspace: Workspace) -> None:
+    """In canonical order; applying what is shown changes nothing, and neither does applying the original again."""
+    await empty_service.console.apply(workspace)
+    shown = await get_workspace(empty_service.console)
+    assert shown.workspace == canonical(workspace)
+    assert shown.version == 1
+    assert shown.created_at == shown.updated_at
+    for same in (shown.workspace, workspace):
+        response = await empty_service.console.apply(same)
+        assert (response.version, told(response)) == (1, [])
+    assert await get_workspace(empty_service.console) == shown
+
+
+async def test_every_kind_of_change_is_applied_and_told(service: Service) -> None:
+    """Each counts the version up by one, is shown as given, and is undone by applying the state before."""
+    version = 1
+    for name, change, expected in CHANGES:
+        workspace = small_workspace()
+        change(workspace)
+        response = await service.console.apply(workspace)
+        assert (response.version, told(response)) == (version + 1, expected), name
+        shown = await get_workspace(service.console)
+        assert (shown.version, shown.workspace) == (version + 1, canonical(workspace)), name
+        assert shown.updated_at.ToNanoseconds() > shown.created_at.ToNanoseconds(), name
+        version = (await service.console.apply(small_workspace())).version
+        assert version == shown.version + 1, name
+    (summary,) = (await list_workspaces(service.console)).workspaces
+    assert (summary.version, summary.created_at) == (version, shown.created_at)
+
+
+async def test_words_are_kept_as_they_are(service: Service) -> None:
+    """To the longest allowed, with lines, tabs, and characters of every width."""
+    workspace = small_workspace()
+    workspace.name = "\N{ROBOT FACE}" * 128
+    hat = part(workspace.hats, "engineer")
+    hat.description, hat.instructions = "é" * 500, "Line\n\tü, \N{ROBOT FACE}\n" + "x" * 9985
+    tool = part(workspace.tools, "git.commit")
+    tool.name, tool.mcp_server = "'; DROP TABLE key; --", "\N{CJK UNIFIED IDEOGRAPH-9375}" * 128
+    part(workspace.skills, "code").description = "{}\\u0041\\x00%s$1"
+    await service.console.apply(workspace)
+    assert (await get_workspace(service.console)).workspace == canonical(workspace)
+
+
+async def test_the_expected_version_guards_a_change(service: Service) -> None:
+    """With the right one it is applied; with any other it is refused, the current one is told, and nothing changed."""
+    before = await get_workspace(service.console)
+    workspace = small_workspace()
+    workspace.name = "Acme Ltd"
+    for wrong in (0, 2, 2**63 - 1):
+        refused = await refusal(service.console.apply(workspace, expected_version=wrong))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "VERSION_MISMATCH")
+        assert refused.metadata == {"current_version": "1"}
+    assert await get_workspace(service.console) == before
+    assert (await service.console.apply(workspace, expected_version=1)).version == 2
+    refused = await refusal(service.console.apply(workspace, expected_version=1))
+    assert refused.metadata == {"current_version": "2"}
+    new = await refusal(service.console.apply(small_workspace("globex"), expected_version=1))
+    assert (new.reason, new.metadata) == ("VERSION_MISMATCH", {"current_version": "0"})
+    assert [each.id for each in (await list_workspaces(service.console)).workspaces] == ["acme"]
+    negative = await refusal(service.console.apply(workspace, expected_version=-1))
+    assert (negative.code, negative.fields) == (grpc.StatusCode.INVALID_ARGUMENT, {"expected_version": "is negative"})
+
+
+async def refused_fields(client: Client, workspace: Workspace) -> dict[str, str]:
+    """Applies what must be refused as malformed and answers the fields at fault."""
+    refused = await refusal(client.apply(workspace))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    return refused.fields
+
+
+async def test_every_bound_that_is_broken_is_named(service: Service) -> None:
+    """In one answer, from the workspace's own name to the last tool; and nothing has changed."""
+    before = await get_workspace(service.console)
+    bad = small_workspace()
+    bad.name = ""
+    bad.members.add(user_id="no one", role=MEMBER_ROLE_EDITOR)
+    bad.teams[1].name = "x" * 129
+    bad.hats[2].instructions = "x" * 10_001
+    bad.skills[0].description = "bell\a"
+    bad.tools[3].mcp_server = ""
+    assert await refused_fields(service.console, bad) == {
+        "workspace.name": "is required",
+        "workspace.members[3].user_id": "may hold letters, digits and ._:@/+|- only, a letter or digit first",
+        "workspace.teams[1].name": "has 129 characters; at most 128 are allowed",
+        "workspace.hats[2].instructions": "has 10001 characters; at most 10000 are allowed",
+        "workspace.skills[0].description": "has a character that cannot be printed",
+        "workspace.tools[3].mcp_server": "is required",
+    }
+    assert await get_workspace(service.console) == before
+
+
+async def test_every_reference_at_fault_is_named(service: Service) -> None:
+    """Dangling ones, cycles and duplicates, in one answer; and nothing has changed."""
+    before = await get_workspace(service.console)
+    bad = small_workspace()
+    bad.members.add(user_id="ada", role=MEMBER_ROLE_EDITOR, team_ids=["nowhere"])
+    bad.teams[0].parent_id = "support"
+    bad.teams.add(id="lost", name="Lost", parent_id="nowhere")
+    bad.hats[3].team_ids.append("engineering")
+    bad.hats[3].skill_ids.append("juggling")
+    bad.skills[0].tool_ids.append("ball")
+    bad.tools.add(id="git.other", name="git_push", mcp_server="git")
+    assert await refused_fields(service.console, bad) == {
+        "workspace.members[3].user_id": "is 'ada', which is there already",
+        "workspace.members[3].team_ids[0]": "names 'nowhere', which is not there",
+        "workspace.teams[0].parent_id": "makes 'customer' its own ancestor",
+        "workspace.teams[1].parent_id": "makes 'support' its own ancestor",
+        "workspace.teams[3].parent_id": "names 'nowhere', which is not there",
+        "workspace.hats[3].team_ids[1]": "names 'engineering' again",
+        "workspace.hats[3].skill_ids[2]": "names 'juggling', which is not there",
+        "workspace.skills[0].tool_ids[1]": "names 'ball', which is not there",
+        "workspace.tools[5].name": "is 'git_push' on 'git', which is there already",
+    }
+    assert await get_workspace(service.console) == before
+
+
+async def test_bounds_and_references_are_named_in_one_answer(service: Service) -> None:
+    """So that all of a file is mended at once, as the contract says."""
+    bad = small_workspace()
+    bad.tools[0].mcp_server = ""
+    bad.hats[0].skill_ids.append("juggling")
+    assert await refused_fields(service.console, bad) == {
+        "workspace.tools[0].mcp_server": "is required",
+        "workspace.hats[0].skill_ids[1]": "names 'juggling', which is not there",
+    }
+
+
+async def test_every_missing_role_is_named(service: Service) -> None:
+    """Each by its place, with the other fields at fault."""
+    bad = small_workspace()
+    for member in bad.members[:2]:
+        member.ClearField("role")
+    bad.teams[0].name = ""
+    assert await refused_fields(service.console, bad) == {
+        "workspace.members[0].role": "is required",
+        "workspace.members[1].role": "is required",
+        "workspace.teams[0].name": "is required",
+    }
+
+
+async def test_a_team_that_a_hat_names_cannot_be_left_out(service: Service) -> None:
+    """The hat would serve the whole workspace without a word: it must be told what it serves now."""
+    workspace = small_workspace()
+    remove(workspace.teams, "engineering")
+    remove(workspace.members, "cyd")
+    fault = {"workspace.hats[3].team_ids[0]": "names 'engineering', which is not there"}
+    assert await refused_fields(service.console, workspace) == fault
+    part(workspace.hats, "engineer").team_ids[:] = ["support"]
+    assert told(await service.console.apply(workspace)) == [
+        "member cyd removed",
+        "team engineering removed",
+        "hat engineer updated",
+    ]
+
+
+async def test_the_largest_lists_and_the_deepest_tree(empty_service: Service) -> None:
+    """Ten levels of teams are applied; an eleventh, and one element too many in any list, are named."""
+    tree = workspace_pb2.Workspace(id="tree", name="Tree")
+    for level in range(10):
+        tree.teams.add(id=f"t{level}", name="T", parent_id=f"t{level - 1}" if level else "")
+    await empty_service.console.apply(tree)
+    tree.teams.add(id="t10", name="T", parent_id="t9")
+    fault = {"workspace.teams[10].parent_id": "puts 't10' deeper than 10 levels"}
+    assert await refused_fields(empty_service.console, tree) == fault
+    for name, maximum in (("members", 10_000), ("teams", 1_000), ("hats", 1_000), ("skills", 5_000), ("tools", 20_000)):
+        full = workspace_pb2.Workspace(id="full", name="Full")
+        id_name = "user_id" if name == "members" else "id"
+        for index in range(maximum + 1):
+            getattr(full, name).add(**{id_name: f"i{index}"})
+        for member in full.members:
+            member.role = MEMBER_ROLE_EDITOR
+        fault = {f"workspace.{name}": f"has {maximum + 1} elements; at most {maximum} are allowed"}
+        assert await refused_fields(empty_service.console, full) == fault
+    wide = big_workspace()
+    for hat in wide.hats[:5]:
+        hat.skill_ids[:] = [skill.id for skill in wide.skills]
+    fault = {"workspace.hats": "reach tools in 59000 ways; at most 50000 are allowed"}
+    assert await refused_fields(empty_service.console, wide) == fault
+    assert len((await list_workspaces(empty_service.console)).workspaces) == 1
+
+
+async def test_a_big_workspace_is_applied_and_read_back(empty_service: Service) -> None:
+    """10,000 tools, 200 skills, 50 hats: within the time of an ordinary call, as new, unchanged and changed."""
+    workspace = big_workspace()
+    response = await empty_service.console.apply(workspace)
+    assert (response.version, len(response.changes)) == (1, 10_251)
+    assert (await get_workspace(empty_service.console, "big")).workspace == canonical(workspace)
+    assert (await empty_service.console.apply(workspace)).version == 1
+    issued = await empty_service.console.issue(workspace_id="big")
+    granted = (await empty_service.service.authorize(issued.token)).granted
+    assert [tool.id for tool in granted.tool_set.tools] == [tool.id for tool in workspace.tools]
+    for tool in workspace.tools:
+        tool.active = False
+    assert len((await empty_service.console.apply(workspace)).changes) == 10_000
+    granted = (await empty_service.service.authorize(issued.token)).granted
+    assert (len(granted.tool_set.hats), len(granted.tool_set.tools)) == (50, 0)
+
+
+@pytest.mark.parametrize(
+    ("actor", "reason"), [("", None), ("ada", None), ("bob", "ACTOR_NOT_ALLOWED"), ("dan", "ACTOR_NOT_MEMBER")]
+)
+async def test_the_actor_must_be_an_admin(service: Service, actor: str, reason: str | None) -> None:
+    """Of the workspace as it is, even where the change would make them one; of the new state where it is new."""
+    workspace = small_workspace()
+    remove(workspace.members, "ada")
+    part(workspace.members, "bob").role = MEMBER_ROLE_ADMIN
+    workspace.members.add(user_id="dan", role=MEMBER_ROLE_ADMIN)
+    new = small_workspace("globex")
+    if reason is None:
+        assert (await service.console.apply(workspace, actor=actor)).version == 2
+        assert (await service.console.apply(new, actor=actor)).version == 1
+        return
+    for refused in (
+        await refusal(service.console.apply(workspace, actor=actor)),
+        await refusal(service.console.apply(new, actor=actor)),
+    ):
+        assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
+    assert [each.id for each in (await list_workspaces(service.console)).workspaces] == ["acme"]
+    assert (await get_workspace(service.console)).version == 1
+
+
+async def test_two_changes_at_once_come_one_after_the_other(service: Service) -> None:
+    """The end is one of the two states, whole, two versions on; with an expected version one of them is refused."""
+    one, other = small_workspace(), small_workspace()
+    remove(one.hats, "engineer")
+    remove(one.tools, "git.push")
+    part(one.skills, "code").tool_ids[:] = ["git.commit"]
+    remove(other.members, "cyd")
+    part(other.tools, "git.commit").name = "renamed"
+    for round_ in range(5):
+        version = (await get_workspace(service.console)).version
+        responses = await asyncio.gather(*(service.console.apply(each) for each in (one, other)))
+        assert sorted(each.version for each in responses) == [version + 1, version + 2], round_
+        last = one if responses[0].version > responses[1].version else other
+        shown = await get_workspace(service.console)
+        assert (shown.version, shown.workspace) == (version + 2, canonical(last))
+        await service.console.apply(small_workspace())
+    version = (await get_workspace(service.console)).version
+    outcomes = await asyncio.gather(
+        *(service.console.apply(each, expected_version=version) for each in (one, other)), return_exceptions=True
+    )
+    errors = [each for each in outcomes if isinstance(each, grpc.aio.AioRpcError)]
+    assert [error.code() for error in errors] == [grpc.StatusCode.ABORTED]
+
+
+async def test_a_new_workspace_applied_twice_at_once_is_made_once(empty_service: Service) -> None:
+    """Of five calls that expect a new one, one makes it and four are told the version it is at."""
+    outcomes: list[Any] = await asyncio.gather(
+        *(empty_service.console.apply(small_workspace(), expected_version=0) for _ in range(5)), return_exceptions=True
+    )
+    errors = [each for each in outcomes if isinstance(each, grpc.aio.AioRpcError)]
+    assert [error.code() for error in errors] == [grpc.StatusCode.ABORTED] * 4
+    assert (await get_workspace(empty_service.console)).version == 1
+
+
+async def test_the_id_of_a_deleted_workspace_is_not_used_again(service: Service) -> None:
+    """Whatever version is expected, and whoever asks."""
+    await delete_workspace(service.operator)
+    requests: list[dict[str, Any]] = [{}, {"expected_version": 0}, {"expected_version": 2}, {"actor": "ada"}]
+    for fields in requests:
+        refused = await refusal(service.operator.apply(small_workspace(), **fields))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_DELETED")
+
+
+@pytest.mark.parametrize("workspace_id", ["", "no where", "x" * 65, "nowhere"])
+async def test_a_workspace_that_is_not_there_is_not_shown(service: Service, workspace_id: str) -> None:
+    """A malformed id is named, an unknown one is not found."""
+    refused = await refusal(get_workspace(service.console, workspace_id))
+    if workspace_id == "nowhere":
+        assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "WORKSPACE_NOT_FOUND")
+    else:
+        assert (refused.code, list(refused.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["workspace_id"])

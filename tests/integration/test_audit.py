@@ -1,0 +1,227 @@
+"""The audit trail: each change is told of once, in full, together with the change itself."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import grpc
+
+from skilder.keys.v1 import key_pb2
+from tests.support.calls import call, delete_workspace, get_key, get_workspace, list_keys, part, remove
+from tests.support.service import Service, refusal
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    import asyncpg
+
+Event = dict[str, Any]
+
+
+async def events(sql: asyncpg.Connection[Any]) -> list[Event]:
+    """Answers all events, in order, the details parsed; without the ids, and when and whence, which are checked here.
+
+    Takes them to be recent, and the peers to be addresses of this machine.
+    """
+    found = []
+    for row in await sql.fetch("SELECT * FROM audit_event ORDER BY id"):
+        event = dict(row)
+        del event["id"]
+        assert timedelta(minutes=-1) < datetime.now(UTC) - event.pop("at") < timedelta(minutes=1)
+        peer = event.pop("peer")
+        assert peer.startswith(("ipv4:127.0.0.1:", "ipv6:%5B::1%5D:")), peer
+        event["details"] = json.loads(event["details"])
+        found.append(event)
+    return found
+
+
+def key_event(action: str, key_id: str, details: Event, *, caller: str = "console", actor: str | None = None) -> Event:
+    """Answers the event of a change of a key of `acme`, the subject filled in."""
+    return {
+        "action": action,
+        "workspace_id": "acme",
+        "key_id": UUID(key_id),
+        "caller": caller,
+        "actor": actor,
+        "details": {"user_id": None, "runtime_id": None} | details,
+    }
+
+
+def workspace_event(action: str, details: Event, *, caller: str = "console", actor: str | None = None) -> Event:
+    """Answers the event of a change of `acme` itself."""
+    return {
+        "action": action,
+        "workspace_id": "acme",
+        "key_id": None,
+        "caller": caller,
+        "actor": actor,
+        "details": details,
+    }
+
+
+async def test_each_change_of_a_key_is_told_of_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Issued, renewed and revoked: which key, for whom, by whom, and why."""
+    shared = await service.console.issue(hat_ids=["everyone", "engineer"], actor="ada", request_id="r-1")
+    await service.console.issue(hat_ids=["everyone", "engineer"], actor="ada", request_id="r-1")
+    user = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob", description="Laptop")
+    runtime = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7", description="Runtime")
+    await service.console.revoke(key_id=shared.key.id, reason="Leaked", actor="ada")
+    await service.operator.revoke(token=user.token, actor="mallory")
+    await service.operator.revoke(key_id=runtime.key.id)
+    hat_ids = ["engineer", "everyone"]
+    bob, seven = {"user_id": "bob"}, {"runtime_id": "runtime-7"}
+    issued = {"type": "workspace", "description": "Slack Support Bot", "hat_ids": hat_ids}
+    laptop = {"type": "user", "description": "Laptop", "hat_ids": None}
+    instance = {"type": "runtime", "description": "Runtime", "hat_ids": None}
+    assert (await events(sql))[1:] == [
+        key_event("key.issued", shared.key.id, issued, actor="ada"),
+        key_event("key.renewed", shared.key.id, {}, actor="ada"),
+        key_event("key.issued", user.key.id, laptop | bob, caller="operator"),
+        key_event("key.issued", runtime.key.id, instance | seven, caller="operator"),
+        key_event("key.revoked", shared.key.id, {"reason": "Leaked"}, actor="ada"),
+        key_event("key.revoked", user.key.id, {"reason": ""} | bob, caller="operator", actor="mallory"),
+        key_event("key.revoked", runtime.key.id, {"reason": ""} | seven, caller="operator"),
+    ]
+
+
+async def test_each_change_of_a_workspace_is_told_of_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Which version it led to and which parts it changed, in order; the deletion with the version that was deleted."""
+    workspace = small_workspace()
+    workspace.name = "Acme Ltd"
+    remove(workspace.members, "cyd")
+    workspace.hats.add(id="new", name="New")
+    workspace.hats.add(id="added", name="Added")
+    part(workspace.tools, "git.push").active = True
+    await service.console.apply(workspace, actor="ada")
+    await delete_workspace(service.console, actor="ada")
+    added = {
+        "workspace": {"added": ["acme"]},
+        "member": {"added": ["ada", "bob", "cyd"]},
+        "team": {"added": ["customer", "engineering", "support"]},
+        "hat": {"added": ["customer-care", "engineer", "everyone", "support-desk"]},
+        "skill": {"added": ["code", "search", "slack-reading", "slack-replies"]},
+        "tool": {"added": ["git.commit", "git.push", "slack.history", "slack.post", "web.search"]},
+    }
+    changed = {
+        "workspace": {"updated": ["acme"]},
+        "member": {"removed": ["cyd"]},
+        "hat": {"added": ["added", "new"]},
+        "tool": {"updated": ["git.push"]},
+    }
+    assert await events(sql) == [
+        workspace_event("workspace.applied", {"version": 1, "changes": added}, caller="operator"),
+        workspace_event("workspace.applied", {"version": 2, "changes": changed}, actor="ada"),
+        workspace_event("workspace.deleted", {"version": 2}, actor="ada"),
+    ]
+
+
+async def test_what_changes_nothing_is_not_told_of(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Reading, authorizing, and repeating a revocation or a deletion leave no trace."""
+    issued = await service.operator.issue()
+    await service.operator.revoke(key_id=issued.key.id)
+    await service.operator.apply(small_workspace("globex"))
+    await delete_workspace(service.operator, "globex")
+    before = await events(sql)
+    await service.operator.revoke(key_id=issued.key.id, reason="again")
+    await service.operator.revoke(token=issued.token, reason="again")
+    await delete_workspace(service.operator, "globex")
+    await service.operator.authorize(issued.token)
+    await get_key(service.operator, issued.key.id)
+    await list_keys(service.operator)
+    await get_workspace(service.operator)
+    await call(service.operator, "CatalogService/ListWorkspaces", b"")
+    assert await events(sql) == before
+
+
+async def test_applying_the_same_again_is_told_of_with_no_changes(
+    service: Service, sql: asyncpg.Connection[Any]
+) -> None:
+    """Somebody said what the workspace should be, and so it was already."""
+    await service.console.apply(small_workspace())
+    assert (await events(sql))[1:] == [workspace_event("workspace.applied", {"version": 1, "changes": {}})]
+
+
+async def test_a_refused_call_is_not_told_of(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Whatever the reason, and however far the call got."""
+    used = await service.operator.issue(request_id="used")
+    await service.operator.authorize(used.token)
+    other = small_workspace()
+    other.name = "Another name"
+    dangling = small_workspace()
+    remove(dangling.teams, "engineering")
+    before = await events(sql)
+    refused = [
+        await refusal(asked)
+        for asked in (
+            service.console.issue(description=""),
+            service.console.issue(hat_ids=["nope"]),
+            service.console.issue(workspace_id="nowhere"),
+            service.console.issue(actor="bob"),
+            service.operator.issue(request_id="used"),
+            service.operator.issue(request_id="used", description="Other"),
+            service.service.issue(),
+            service.console.revoke(key_id=used.key.id, actor="bob"),
+            service.console.revoke(token="hello"),
+            service.console.apply(dangling),
+            service.console.apply(other, actor="bob"),
+            service.console.apply(other, expected_version=7),
+            service.console.apply(small_workspace("globex"), expected_version=7),
+            delete_workspace(service.console, actor="bob"),
+            delete_workspace(service.console, expected_version=7),
+        )
+    ]
+    assert len({each.reason for each in refused}) == 6
+    assert await events(sql) == before
+
+
+async def test_a_change_that_cannot_be_told_of_is_not_made(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """With an audit table that takes nothing more, every change fails as a fault of ours, and is undone."""
+    issued = await service.operator.issue(request_id="r-1")
+    rows = (
+        "SELECT key::text FROM key UNION ALL SELECT workspace::text FROM workspace UNION ALL SELECT hat::text FROM hat"
+    )
+    before = await sql.fetch(rows)
+    await sql.execute("ALTER TABLE audit_event ADD CONSTRAINT full_up CHECK (id < 0) NOT VALID")
+    other = small_workspace()
+    remove(other.hats, "engineer")
+    for asked in (
+        service.operator.issue(),
+        service.operator.issue(request_id="r-1"),
+        service.operator.revoke(key_id=issued.key.id),
+        service.operator.apply(other),
+        service.operator.apply(small_workspace("globex")),
+        delete_workspace(service.operator),
+    ):
+        refused = await refusal(asked)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+        assert refused.message == "The service failed; its log tells how."
+    assert await sql.fetch(rows) == before
+    assert (await service.service.authorize(issued.token)).HasField("granted")
+
+
+async def test_a_change_and_its_event_are_of_one_transaction(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Postgres says which transaction wrote a row; for each change it is the one that wrote the event."""
+    issued = await service.operator.issue(request_id="r-1")
+    same = "SELECT count(*) FROM audit_event JOIN {} AS it ON it.xmin = audit_event.xmin WHERE action = $1"
+    assert await sql.fetchval(same.format("key"), "key.issued") == 1
+    await service.operator.issue(request_id="r-1")
+    assert await sql.fetchval(same.format("key"), "key.renewed") == 1
+    await service.operator.revoke(key_id=issued.key.id)
+    assert await sql.fetchval(same.format("key"), "key.revoked") == 1
+    assert await sql.fetchval(same.format("workspace"), "workspace.applied") == 1
+    await delete_workspace(service.operator)
+    assert await sql.fetchval(same.format("workspace"), "workspace.deleted") == 1
+
+
+async def test_the_details_hold_no_hash(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Neither of the secret nor of the request; that they hold no token, every test here sees to at its end."""
+    issued = await service.operator.issue(request_id="r-1")
+    await service.operator.issue(request_id="r-1")
+    await service.operator.revoke(key_id=issued.key.id)
+    hashes = await sql.fetchrow("SELECT secret_hash, encode(request_digest, 'hex') FROM key")
+    assert hashes is not None
+    for details in await sql.fetch("SELECT details::text FROM audit_event"):
+        assert "argon2" not in details[0]
+        assert not any(each in details[0] for each in hashes)

@@ -1,0 +1,289 @@
+"""What the database refuses by itself, even where the code errs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from service.domain.ids import new_key_id
+from tests.support.rows import NO_HASH, insert, insert_key
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    Sql = asyncpg.Connection[Any]
+
+USER: dict[str, Any] = {"type": "user", "user_id": "ada"}
+RUNTIME: dict[str, Any] = {"type": "runtime", "runtime_id": "runtime-7"}
+REVOKED: dict[str, Any] = {"revoked_at": datetime(2026, 7, 1, tzinfo=UTC), "revoked_by": "ada", "revoke_reason": ""}
+REQUEST: dict[str, Any] = {"request_caller": "console", "request_id": "r-1", "request_digest": b"x" * 32}
+
+
+@pytest.fixture(autouse=True)
+async def workspaces(sql: Sql) -> None:
+    """Two workspaces; in `acme` there is one of each part, and in `globex` a hat, a team and a member."""
+    for workspace_id in ("acme", "globex"):
+        await insert(sql, "workspace", id=workspace_id, name="Name", version=1)
+        await insert(sql, "member", workspace_id=workspace_id, user_id=f"{workspace_id}-member", role="viewer")
+        await insert(sql, "team", workspace_id=workspace_id, id=f"{workspace_id}-team", name="Team")
+        await insert(
+            sql, "hat", workspace_id=workspace_id, id=f"{workspace_id}-hat", name="Hat", description="", instructions=""
+        )
+    await insert(sql, "hat_team", workspace_id="acme", hat_id="acme-hat", team_id="acme-team")
+    await insert(sql, "skill", workspace_id="acme", id="skill", name="Skill", description="")
+    await insert(sql, "tool", workspace_id="acme", id="tool", name="tool", mcp_server="server", active=True)
+
+
+async def refused(sql: Sql, statement: str, *values: object) -> asyncpg.PostgresError:
+    """Runs a statement that must be refused, at the latest when it is committed, and answers how it was."""
+
+    async def run() -> None:
+        async with sql.transaction():
+            await sql.execute(statement, *values)
+            await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await run()
+    return caught.value
+
+
+async def refused_row(sql: Sql, table: str, **values: Any) -> tuple[type[Exception], str | None]:
+    """Writes a row that must be refused, and answers the error's class and the constraint's name."""
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await (insert_key(sql, **values) if table == "key" else insert(sql, table, **values))
+    return type(caught.value), getattr(caught.value, "constraint_name", None)
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE audit_event SET caller = 'x'", "DELETE FROM audit_event", "TRUNCATE audit_event"]
+)
+@pytest.mark.parametrize("empty", [True, False])
+async def test_the_audit_trail_is_only_added_to(sql: Sql, statement: str, empty: bool) -> None:  # noqa: FBT001
+    """Whatever the statement, and whether or not it would find a row."""
+    if not empty:
+        event = {"workspace_id": "acme", "caller": "console", "peer": "ipv4:127.0.0.1:1", "details": "{}"}
+        await insert(sql, "audit_event", action="workspace.applied", **event)
+    error = await refused(sql, statement)
+    assert (type(error), str(error)) == (asyncpg.RaiseError, "the audit trail is only ever added to")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "revoked_at = NULL, revoked_by = NULL, revoke_reason = NULL",
+        "revoked_at = revoked_at - interval '1 day'",
+        "revoked_by = 'bob'",
+        "revoke_reason = 'another'",
+        "secret_hash = '$argon2id$v=19$m=8,t=1,p=1$other$other'",
+    ],
+)
+async def test_a_revocation_is_for_good(sql: Sql, change: str) -> None:
+    """It cannot be undone, re-dated or retold, and the key gets no other secret; what changes nothing passes."""
+    id_ = await insert_key(sql, **REVOKED)
+    error = await refused(sql, f"UPDATE key SET {change} WHERE id = $1", id_)  # noqa: S608 - the constants above
+    assert (type(error), str(error)) == (asyncpg.RaiseError, f"key {id_} is revoked, which cannot be undone")
+    await sql.execute("UPDATE key SET revoked_by = revoked_by, last_used_at = now() WHERE id = $1", id_)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": new_key_id()},
+        {"type": "user", "user_id": "ada"},
+        {"type": "runtime", "runtime_id": "runtime-7"},
+        {"workspace_id": "globex"},
+        {"limited_to_hats": True},
+        {"created_at": datetime(2020, 1, 1, tzinfo=UTC)},
+    ],
+)
+async def test_what_a_key_is_for_cannot_change(sql: Sql, changes: dict[str, Any]) -> None:
+    """Type, workspace, user, limits and age are what they were when it was issued."""
+    id_ = await insert_key(sql)
+    places = ", ".join(f"{name} = ${index}" for index, name in enumerate(changes, 2))
+    error = await refused(sql, f"UPDATE key SET {places} WHERE id = $1", id_, *changes.values())  # noqa: S608
+    assert (type(error), str(error)) == (asyncpg.RaiseError, f"what key {id_} is for cannot change")
+
+
+async def test_whose_a_key_is_cannot_change(sql: Sql) -> None:
+    """Neither the user of a user key nor the instance of a runtime key."""
+    for order, column in ((USER, "user_id"), (RUNTIME, "runtime_id")):
+        id_ = await insert_key(sql, **order)
+        error = await refused(sql, f"UPDATE key SET {column} = 'other' WHERE id = $1", id_)  # noqa: S608
+        assert (type(error), str(error)) == (asyncpg.RaiseError, f"what key {id_} is for cannot change")
+
+
+@pytest.mark.parametrize(
+    ("row", "constraint"),
+    [
+        pytest.param({"type": "user"}, "key_check", id="a user key without a user"),
+        pytest.param({"user_id": "ada"}, "key_check", id="a workspace key with a user"),
+        pytest.param({"type": "runtime"}, "key_check1", id="a runtime key without an instance"),
+        pytest.param({"runtime_id": "runtime-7"}, "key_check1", id="a workspace key with an instance"),
+        pytest.param(RUNTIME | {"limited_to_hats": True}, "key_check2", id="a runtime key with hats"),
+        pytest.param(REQUEST | {"request_digest": None}, "key_check3", id="a request without a digest"),
+        pytest.param(REVOKED | {"revoked_by": None}, "key_check4", id="a revocation by nobody"),
+        pytest.param({"type": "other"}, "key_type_check", id="an unknown type"),
+        pytest.param({"description": ""}, "key_description_check", id="an empty description"),
+        pytest.param({"description": "x" * 201}, "key_description_check", id="a long description"),
+        pytest.param({"secret_hash": "WSK_0123456789"}, "key_secret_hash_check", id="a token for a hash"),
+        pytest.param({"secret_hash": "$argon2i$v=19$"}, "key_secret_hash_check", id="another kind of hash"),
+        pytest.param({"type": "user", "user_id": ""}, "key_user_id_check", id="an empty user"),
+        pytest.param({"type": "user", "user_id": "x" * 129}, "key_user_id_check", id="a long user"),
+        pytest.param(RUNTIME | {"runtime_id": "x" * 129}, "key_runtime_id_check", id="a long instance"),
+        pytest.param(REQUEST | {"request_id": "x" * 65}, "key_request_id_check", id="a long request"),
+        pytest.param(REQUEST | {"request_digest": b"x" * 31}, "key_request_digest_check", id="a short digest"),
+        pytest.param(REVOKED | {"revoke_reason": "x" * 501}, "key_revoke_reason_check", id="a long reason"),
+    ],
+)
+async def test_a_key_is_as_it_must_be(sql: Sql, row: dict[str, Any], constraint: str) -> None:
+    """Each rule has a constraint of its own."""
+    assert await refused_row(sql, "key", **row) == (asyncpg.CheckViolationError, constraint)
+
+
+async def test_a_key_is_of_a_workspace_and_of_one_request(sql: Sql) -> None:
+    """Its workspace is there and cannot go; a caller's request issues one key."""
+    unknown = await refused_row(sql, "key", workspace_id="nowhere")
+    assert unknown == (asyncpg.ForeignKeyViolationError, "key_workspace_id_fkey")
+    id_ = await insert_key(sql, **REQUEST)
+    again = await refused_row(sql, "key", **REQUEST)
+    assert again == (asyncpg.UniqueViolationError, "key_request")
+    same = await refused_row(sql, "key", id=id_)
+    assert same == (asyncpg.UniqueViolationError, "key_pkey")
+    await insert_key(sql, **REQUEST | {"request_caller": "operator"})
+    error = await refused(sql, "DELETE FROM workspace WHERE id = 'acme'")
+    assert isinstance(error, asyncpg.ForeignKeyViolationError)
+
+
+async def test_a_key_that_the_trail_tells_of_cannot_be_removed(sql: Sql) -> None:
+    """Keys stay on record, as the trail does."""
+    id_ = await insert_key(sql)
+    event = {"workspace_id": "acme", "caller": "console", "peer": "ipv4:127.0.0.1:1", "details": "{}"}
+    await insert(sql, "audit_event", action="key.issued", key_id=id_, **event)
+    error = await refused(sql, "DELETE FROM key WHERE id = $1", id_)
+    assert isinstance(error, asyncpg.ForeignKeyViolationError)
+    assert error.constraint_name == "audit_event_key_id_fkey"
+    unknown = await refused_row(sql, "audit_event", action="key.made", **event)
+    assert unknown == (asyncpg.CheckViolationError, "audit_event_action_check")
+
+
+@pytest.mark.parametrize(
+    ("row", "constraint"),
+    [
+        ({"workspace_id": "acme", "hat_id": "globex-hat"}, "key_hat_workspace_id_hat_id_fkey"),
+        ({"workspace_id": "globex", "hat_id": "globex-hat"}, "key_hat_workspace_id_key_id_fkey"),
+        ({"workspace_id": "acme", "hat_id": "nowhere"}, "key_hat_workspace_id_hat_id_fkey"),
+    ],
+)
+async def test_a_key_is_limited_to_hats_of_its_own_workspace(sql: Sql, row: dict[str, Any], constraint: str) -> None:
+    """Neither a foreign hat, nor one under a foreign name, nor one that is not there."""
+    id_: UUID = await insert_key(sql, limited_to_hats=True)
+    await insert(sql, "key_hat", workspace_id="acme", key_id=id_, hat_id="acme-hat")
+    found = await refused_row(sql, "key_hat", key_id=id_, **row)
+    assert found == (asyncpg.ForeignKeyViolationError, constraint)
+
+
+async def test_a_hat_that_goes_leaves_its_keys_limited(sql: Sql) -> None:
+    """The link goes with it, the limit stays."""
+    id_ = await insert_key(sql, limited_to_hats=True)
+    await insert(sql, "key_hat", workspace_id="acme", key_id=id_, hat_id="acme-hat")
+    await sql.execute("DELETE FROM hat WHERE id = 'acme-hat'")
+    assert await sql.fetchval("SELECT count(*) FROM key_hat") == 0
+    assert await sql.fetchval("SELECT limited_to_hats FROM key") is True
+
+
+@pytest.mark.parametrize(
+    ("statement", "error", "constraint"),
+    [
+        pytest.param(
+            "INSERT INTO team VALUES ('acme', 'self', 'Self', 'self')",
+            asyncpg.CheckViolationError,
+            "team_check",
+            id="a team that is its own parent",
+        ),
+        pytest.param(
+            "INSERT INTO team VALUES ('acme', 'lost', 'Lost', 'globex-team')",
+            asyncpg.ForeignKeyViolationError,
+            "team_workspace_id_parent_id_fkey",
+            id="a parent in another workspace",
+        ),
+        pytest.param(
+            "DELETE FROM team WHERE id = 'acme-team'",
+            asyncpg.ForeignKeyViolationError,
+            "hat_team_workspace_id_team_id_fkey",
+            id="a team that a hat names is removed",
+        ),
+        pytest.param(
+            "INSERT INTO hat_team VALUES ('acme', 'acme-hat', 'globex-team')",
+            asyncpg.ForeignKeyViolationError,
+            "hat_team_workspace_id_team_id_fkey",
+            id="a hat for a team of another workspace",
+        ),
+        pytest.param(
+            "INSERT INTO team_member VALUES ('acme', 'acme-team', 'globex-member')",
+            asyncpg.ForeignKeyViolationError,
+            "team_member_workspace_id_user_id_fkey",
+            id="a stranger in a team",
+        ),
+        pytest.param(
+            "INSERT INTO hat_skill VALUES ('globex', 'globex-hat', 'skill')",
+            asyncpg.ForeignKeyViolationError,
+            "hat_skill_workspace_id_skill_id_fkey",
+            id="a skill of another workspace",
+        ),
+        pytest.param(
+            "INSERT INTO skill_tool VALUES ('acme', 'skill', 'nothing')",
+            asyncpg.ForeignKeyViolationError,
+            "skill_tool_workspace_id_tool_id_fkey",
+            id="a tool that is not there",
+        ),
+        pytest.param(
+            "INSERT INTO tool VALUES ('acme', 'other', 'tool', 'server', false)",
+            asyncpg.UniqueViolationError,
+            "tool_name_key",
+            id="two tools of one name on a server",
+        ),
+        pytest.param(
+            "INSERT INTO member VALUES ('acme', 'bob', 'owner')",
+            asyncpg.CheckViolationError,
+            "member_role_check",
+            id="an unknown role",
+        ),
+        pytest.param(
+            "INSERT INTO member VALUES ('acme', 'acme-member', 'admin')",
+            asyncpg.UniqueViolationError,
+            "member_pkey",
+            id="a member twice",
+        ),
+        pytest.param(
+            "UPDATE workspace SET version = 0",
+            asyncpg.CheckViolationError,
+            "workspace_version_check",
+            id="a version before the first",
+        ),
+        pytest.param(
+            "UPDATE hat SET instructions = repeat('x', 10001)",
+            asyncpg.CheckViolationError,
+            "hat_instructions_check",
+            id="long instructions",
+        ),
+    ],
+)
+async def test_a_workspace_is_as_it_must_be(sql: Sql, statement: str, error: type[Exception], constraint: str) -> None:
+    """Parts are of one workspace, and no link leads nowhere."""
+    found = await refused(sql, statement)
+    assert (type(found), found.constraint_name) == (error, constraint)
+
+
+async def test_what_the_code_does_is_allowed(sql: Sql) -> None:
+    """Revoking, renewing an active key's secret, noting a use, and swapping two tools' names in one transaction."""
+    id_ = await insert_key(sql, limited_to_hats=True)
+    await sql.execute("UPDATE key SET secret_hash = $2 WHERE id = $1", id_, NO_HASH + "2")
+    await sql.execute("UPDATE key SET last_used_at = $1", datetime.now(UTC) - timedelta(days=1))
+    await sql.execute("UPDATE key SET revoked_at = now(), revoked_by = 'ada', revoke_reason = ''")
+    await insert(sql, "tool", workspace_id="acme", id="other", name="other", mcp_server="server", active=True)
+    await sql.execute("UPDATE tool SET name = CASE id WHEN 'tool' THEN 'other' ELSE 'tool' END")
+    names = await sql.fetch("SELECT id, name FROM tool ORDER BY id")
+    assert [tuple(row) for row in names] == [("other", "tool"), ("tool", "other")]

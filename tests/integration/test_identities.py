@@ -1,0 +1,238 @@
+"""Who may call: bearer tokens, roles, runtime keys, client certificates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from service.domain.ids import new_key_id
+from service.domain.token import KeyType, Token
+from skilder.keys.v1 import key_pb2
+from tests.support.calls import METHODS, call, delete_workspace, list_keys, list_workspaces
+from tests.support.certificates import Authority
+from tests.support.service import TOKENS, Client, Refusal, Service, refusal, serving, write_callers
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+RUNTIME: dict[str, Any] = {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"}
+GARBAGE = b"\xff\xff\xff\xff"
+
+
+def forbidden(refused: Refusal, reason: str) -> bool:
+    """Tells whether a call was refused as not allowed, for this reason."""
+    return (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
+
+
+async def assert_unknown(client: Client, **options: Any) -> None:
+    """Fails unless every method refuses the client as unknown, before it looks at what is asked."""
+    for method in METHODS:
+        for body in (b"", GARBAGE):
+            refused = await refusal(call(client, method, body, **options))
+            assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"), method
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Bearer  {TOKENS['operator']}",
+        f"Bearer {TOKENS['operator']} ",
+        f"Bearer {TOKENS['operator'].upper()}",
+        f"Basic {TOKENS['operator']}",
+        TOKENS["operator"],
+        "Bearer nobody-we-know-0123456789",
+        f"Bearer {'x' * 513}",
+        f"Bearer RTK_{'x' * 600}",
+    ],
+)
+async def test_a_stranger_is_let_in_nowhere(empty_service: Service, header: str | None) -> None:
+    """With no token, an empty, unknown or over-long one, or one that is not sent as a bearer token."""
+    stranger = await empty_service.client(None)
+    await assert_unknown(stranger, metadata=() if header is None else (("authorization", header),))
+
+
+async def test_the_scheme_is_spelled_in_any_case(empty_service: Service) -> None:
+    """As RFC 9110 has it; and the first of two tokens counts."""
+    anybody = await empty_service.client(None)
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        metadata = (("authorization", f"{scheme} {TOKENS['operator']}"), ("authorization", "Bearer unknown"))
+        assert await call(anybody, "CatalogService/ListWorkspaces", b"", metadata=metadata) == b""
+        await assert_unknown(anybody, metadata=metadata[::-1])
+
+
+@pytest.mark.parametrize(
+    ("role", "services"),
+    [
+        ("operator", {"AuthorizationService", "CatalogService", "KeyService"}),
+        ("console", {"CatalogService", "KeyService"}),
+        ("service", {"AuthorizationService"}),
+    ],
+)
+async def test_a_role_opens_its_services_only(service: Service, role: str, services: set[str]) -> None:
+    """What a caller may not do is refused before what it asks is looked at."""
+    client: Client = getattr(service, role)
+    assert len(METHODS) == 9
+    for method in METHODS:
+        refused = await refusal(call(client, method, GARBAGE))
+        if method.partition("/")[0] in services:
+            assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE"), method
+        else:
+            assert forbidden(refused, "CALLER_NOT_ALLOWED"), method
+
+
+async def test_a_runtime_instance_asks_about_keys_of_its_own_workspace(service: Service) -> None:
+    """Its own runtime key is its bearer token. Of a foreign key it learns nothing that its holder must not know."""
+    await service.operator.apply(small_workspace("globex"))
+    instance = await service.client((await service.operator.issue(**RUNTIME)).token)
+    own, foreign = await service.operator.issue(), await service.operator.issue(workspace_id="globex")
+    assert (await instance.authorize(own.token)).granted.key.id == own.key.id
+    assert await instance.denial("hello") == "MALFORMED"
+    assert await instance.denial(Token.mint(KeyType.WORKSPACE, new_key_id()).reveal()) == "UNKNOWN"
+    assert await instance.denial(Token.mint(KeyType.WORKSPACE, Token.parse(foreign.token).key_id).reveal()) == "UNKNOWN"
+    assert forbidden(await refusal(instance.authorize(foreign.token)), "FOREIGN_WORKSPACE")
+    for revoked in (own, foreign):
+        await service.operator.revoke(key_id=revoked.key.id)
+    assert await instance.denial(own.token) == "REVOKED"
+    assert forbidden(await refusal(instance.authorize(foreign.token)), "FOREIGN_WORKSPACE")
+
+
+async def test_a_runtime_instance_may_do_nothing_else(service: Service) -> None:
+    """No keys, no workspaces, not even with a request that is none."""
+    instance = await service.client((await service.operator.issue(**RUNTIME)).token)
+    for method in METHODS:
+        if method != "AuthorizationService/Authorize":
+            assert forbidden(await refusal(call(instance, method, GARBAGE)), "CALLER_NOT_ALLOWED"), method
+
+
+async def test_a_bad_runtime_key_lets_nobody_in(service: Service) -> None:
+    """Revoked, of a deleted workspace, with a wrong secret; and keys of agents never do."""
+    await service.operator.apply(small_workspace("globex"))
+    good, revoked = [await service.operator.issue(**RUNTIME) for _ in range(2)]
+    gone = await service.operator.issue(**RUNTIME, workspace_id="globex")
+    agent = await service.operator.issue()
+    user = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="ada")
+    await service.operator.revoke(key_id=revoked.key.id)
+    await delete_workspace(service.operator, "globex")
+    wrong = Token.mint(KeyType.RUNTIME, Token.parse(good.token).key_id).reveal()
+    for token in (revoked.token, gone.token, wrong, good.token[:-1], agent.token, user.token):
+        await assert_unknown(await service.client(token))
+    instance = await service.client(good.token)
+    assert await instance.denial(revoked.token) == "REVOKED"
+    await service.operator.revoke(key_id=good.key.id)
+    await assert_unknown(instance)
+
+
+async def test_a_runtime_key_is_named_in_the_log_by_its_instance(service: Service) -> None:
+    """Every caller is, whether it is let in or not; its token never."""
+    instance = await service.client((await service.operator.issue(**RUNTIME)).token)
+    await instance.denial("hello")
+    await refusal(list_keys(instance))
+    await refusal(list_keys(await service.client(None)))
+    assert service.log.calls("AuthorizationService/Authorize")[-1]["caller"] == "runtime-7"
+    forbidden_call, unknown_call = service.log.calls("KeyService/ListKeys")[-2:]
+    assert (forbidden_call["caller"], forbidden_call["reason"]) == ("runtime-7", "CALLER_NOT_ALLOWED")
+    assert ("caller" in unknown_call, unknown_call["reason"]) == (False, "UNAUTHENTICATED")
+
+
+async def test_the_operators_token_of_the_data_folder_lets_in(database_url: str, tmp_path: Path) -> None:
+    """As an operator, and the same after a restart; not where it is turned off."""
+    tokens = set()
+    for _ in range(2):
+        async with serving(database_url, tmp_path) as service:
+            tokens.add((tmp_path / "data" / "operator-token").read_text().strip())
+            operator = await service.client(next(iter(tokens)))
+            assert list((await list_workspaces(operator)).workspaces) == []
+            assert await operator.denial("hello") == "MALFORMED"
+    (token,) = tokens
+    async with serving(database_url, tmp_path, operator_token=False) as service:
+        await assert_unknown(await service.client(token))
+        assert list((await list_workspaces(service.operator)).workspaces) == []
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority that the server trusts, and is trusted by."""
+    return Authority(tmp_path_factory.mktemp("authority"), "authority")
+
+
+@pytest.fixture
+async def tls_service(authority: Authority, database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    """A service that wants a certificate of every client, and knows two callers by theirs."""
+    server = authority.issue("server", "IP:127.0.0.1")
+    write_callers(
+        tmp_path / "callers.yaml",
+        [
+            {"name": "gateway", "role": "service", "san": "spiffe://acme.example/gateway"},
+            {"name": "console-2", "role": "console", "san": "console.acme.example"},
+        ],
+    )
+    async with serving(
+        database_url,
+        tmp_path,
+        tls_cert=server.certificate,
+        tls_key=server.key,
+        tls_client_ca=authority.root.certificate,
+    ) as service:
+        yield service
+
+
+async def test_a_certificate_lets_its_caller_in(tls_service: Service, authority: Authority) -> None:
+    """By a URI or a DNS name, whatever stands beside it, with the role of that caller and no other."""
+    uri = authority.issue("gateway", "DNS:elsewhere.example", "URI:spiffe://acme.example/gateway")
+    dns = authority.issue("console-2", "DNS:console.acme.example")
+    gateway = await tls_service.client(None, authority.credentials(uri))
+    console = await tls_service.client(None, authority.credentials(dns))
+    assert await gateway.denial("hello") == "MALFORMED"
+    assert forbidden(await refusal(list_workspaces(gateway)), "CALLER_NOT_ALLOWED")
+    await console.apply(small_workspace())
+    assert (await console.issue()).key.created_by == "caller:console-2"
+    assert forbidden(await refusal(console.authorize("hello")), "CALLER_NOT_ALLOWED")
+
+
+async def test_a_bearer_token_counts_before_the_certificate(tls_service: Service, authority: Authority) -> None:
+    """A known one lets its own caller in, an unknown one nobody; a certificate that is not listed is no caller."""
+    gateway = authority.issue("gateway", "URI:spiffe://acme.example/gateway")
+    operator = await tls_service.client(TOKENS["operator"], authority.credentials(gateway))
+    assert list((await list_workspaces(operator)).workspaces) == []
+    await assert_unknown(await tls_service.client("unknown", authority.credentials(gateway)))
+    for names in (["DNS:other.example"], ["URI:spiffe://acme.example/gateway/2"], []):
+        stranger = authority.issue("stranger", *names)
+        await assert_unknown(await tls_service.client(None, authority.credentials(stranger)))
+        console = await tls_service.client(TOKENS["console"], authority.credentials(stranger))
+        assert list((await list_workspaces(console)).workspaces) == []
+
+
+async def test_a_certificate_of_another_authority_does_not_connect(
+    tls_service: Service, authority: Authority, tmp_path: Path
+) -> None:
+    """Nor does a client without one, or without TLS: no call gets as far as a method."""
+    other = Authority(tmp_path, "other").issue("gateway", "URI:spiffe://acme.example/gateway")
+    for credentials in (authority.credentials(other), authority.credentials(), None):
+        client = await tls_service.client(TOKENS["operator"], credentials)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await list_workspaces(client)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert tls_service.log.calls("CatalogService/ListWorkspaces") == []
+
+
+async def test_tls_without_client_certificates_works_with_bearer_tokens(
+    authority: Authority, database_url: str, tmp_path: Path
+) -> None:
+    """A certificate that nobody asked for and nobody verified lets nobody in."""
+    server = authority.issue("server", "IP:127.0.0.1")
+    write_callers(tmp_path / "callers.yaml", [{"name": "g", "role": "operator", "san": "gateway.example"}])
+    async with serving(database_url, tmp_path, tls_cert=server.certificate, tls_key=server.key) as service:
+        known = await service.client(TOKENS["operator"], authority.credentials())
+        assert list((await list_workspaces(known)).workspaces) == []
+        await assert_unknown(await service.client(None, authority.credentials()))
+        for issuer in (authority, Authority(tmp_path, "other")):
+            unverified = issuer.issue("gateway", "DNS:gateway.example")
+            await assert_unknown(await service.client(None, authority.credentials(unverified)))

@@ -1,0 +1,283 @@
+"""IssueKey: what key comes of it, who may, and what a retry does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import grpc
+import pytest
+
+from service.domain.token import Token
+from skilder.keys.v1 import key_pb2, workspace_pb2
+from tests.support.calls import delete_workspace, get_key, remove
+from tests.support.service import Client, Service, refusal
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    import asyncpg
+
+WORKSPACE: dict[str, Any] = {"type": key_pb2.KEY_TYPE_WORKSPACE}
+USER: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER}
+RUNTIME: dict[str, Any] = {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"}
+PREFIXES = {key_pb2.KEY_TYPE_WORKSPACE: "WSK", key_pb2.KEY_TYPE_USER: "USK", key_pb2.KEY_TYPE_RUNTIME: "RTK"}
+
+
+async def actions(sql: asyncpg.Connection[Any]) -> list[str]:
+    """Answers what was done to keys, in order."""
+    rows = await sql.fetch("SELECT action FROM audit_event WHERE key_id IS NOT NULL ORDER BY id")
+    return [row["action"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param(WORKSPACE, id="workspace"),
+        pytest.param(WORKSPACE | {"hat_ids": ["everyone", "engineer"], "actor": "ada"}, id="limited"),
+        pytest.param(USER | {"user_id": "bob", "actor": "bob"}, id="user"),
+        pytest.param(USER | {"user_id": "bob", "hat_ids": ["engineer"]}, id="limited user"),
+        pytest.param(RUNTIME, id="runtime"),
+    ],
+)
+async def test_the_answer_holds_the_key_in_full(service: Service, order: dict[str, Any]) -> None:
+    """Every field of the key, a token of its type and id, and the same key when it is asked for again."""
+    before = time.time()
+    issued = await service.console.issue(**order)
+    assert re.fullmatch(rf"{PREFIXES[order['type']]}_[0-9A-Za-z]{{71}}", issued.token)
+    token = Token.parse(issued.token)
+    hat_ids = sorted(order.get("hat_ids", []))
+    expected = key_pb2.Key(
+        id=str(token.key_id),
+        type=order["type"],
+        workspace_id="acme",
+        user_id=order.get("user_id", ""),
+        runtime_id=order.get("runtime_id", ""),
+        description="Slack Support Bot",
+        hint=issued.token[:16],
+        state=key_pb2.KEY_STATE_ACTIVE,
+        limited_to_hats=bool(hat_ids),
+        hat_ids=hat_ids,
+        created_at=issued.key.created_at,
+        created_by=order.get("actor", "caller:console"),
+    )
+    assert issued.key == expected
+    assert before - 1 < issued.key.created_at.ToNanoseconds() / 1e9 < time.time() + 1
+    assert (UUID(issued.key.id).version, UUID(issued.key.id).variant) == (7, "specified in RFC 4122")
+    assert await get_key(service.console, issued.key.id) == expected
+    assert (await service.service.authorize(issued.token)).granted.key.id == issued.key.id
+
+
+@pytest.mark.parametrize("description", ["x", "x" * 200, "\N{ROBOT FACE}" * 200, " inner and outer blanks ", "'; --"])
+async def test_a_description_is_kept_as_it_is(service: Service, description: str) -> None:
+    """1 to 200 characters, counted as people count them, not as bytes."""
+    issued = await service.console.issue(description=description)
+    assert (await get_key(service.console, issued.key.id)).description == description
+
+
+@pytest.mark.parametrize(
+    ("order", "faults"),
+    [
+        ({"description": ""}, {"description": "is required"}),
+        ({"description": " \t "}, {"description": "is required"}),
+        ({"description": "x" * 201}, {"description": "has 201 characters; at most 200 are allowed"}),
+        ({"description": "two\nlines"}, {"description": "has a character that cannot be printed"}),
+        ({"type": key_pb2.KEY_TYPE_UNSPECIFIED}, {"type": "is required"}),
+        ({"workspace_id": ""}, {"workspace_id": "is required"}),
+        (USER, {"user_id": "is required"}),
+        ({"user_id": "bob"}, {"user_id": "is for user keys only"}),
+        ({"runtime_id": "r"}, {"runtime_id": "is for runtime keys only"}),
+        ({"type": key_pb2.KEY_TYPE_RUNTIME}, {"runtime_id": "is required"}),
+        (RUNTIME | {"hat_ids": ["everyone"]}, {"hat_ids": "must be empty: a runtime key has no tools"}),
+        ({"hat_ids": ["everyone", "everyone"]}, {"hat_ids[1]": "names 'everyone' again"}),
+        ({"hat_ids": [f"h{i}" for i in range(101)]}, {"hat_ids": "has 101 elements; at most 100 are allowed"}),
+        ({"hat_ids": ["everyone", ""]}, {"hat_ids[1]": "is required"}),
+        ({"request_id": "x" * 65}, {"request_id": "has 65 characters; at most 64 are allowed"}),
+        (
+            {"description": "", "user_id": "bob", "runtime_id": "r"},
+            {
+                "description": "is required",
+                "user_id": "is for user keys only",
+                "runtime_id": "is for runtime keys only",
+            },
+        ),
+    ],
+)
+async def test_fields_at_fault_are_named(service: Service, order: dict[str, Any], faults: dict[str, str]) -> None:
+    """Every one of them, in one answer."""
+    refused = await refusal(service.console.issue(**order))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert refused.fields == faults
+
+
+async def test_hats_that_the_workspace_does_not_have_are_named(service: Service) -> None:
+    """Unknown ones, and those of another workspace, each by its place."""
+    other = small_workspace("globex")
+    other.hats.add(id="globex-only", name="Globex only")
+    await service.operator.apply(other)
+    refused = await refusal(service.console.issue(hat_ids=["everyone", "globex-only", "engineer", "no-such-hat"]))
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.fields == {
+        "hat_ids[1]": "names 'globex-only', which the workspace does not have",
+        "hat_ids[3]": "names 'no-such-hat', which the workspace does not have",
+    }
+
+
+async def test_a_user_key_needs_a_member(service: Service) -> None:
+    """The user is named, together with the other references that lead nowhere."""
+    refused = await refusal(service.console.issue(**USER, user_id="dan", hat_ids=["nope"]))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert refused.fields == {
+        "user_id": "names 'dan', who is not a member of the workspace",
+        "hat_ids[0]": "names 'nope', which the workspace does not have",
+    }
+
+
+@pytest.mark.parametrize("actor", ["", "ada"])
+async def test_an_unknown_and_a_deleted_workspace_are_told_apart(service: Service, actor: str) -> None:
+    """One was never there, the other will never be again."""
+    unknown = await refusal(service.console.issue(workspace_id="nowhere", actor=actor))
+    assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "WORKSPACE_NOT_FOUND")
+    await delete_workspace(service.operator)
+    deleted = await refusal(service.console.issue(actor=actor))
+    assert (deleted.code, deleted.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_DELETED")
+
+
+@pytest.mark.parametrize(
+    ("actor", "order", "reason"),
+    [
+        ("ada", WORKSPACE, None),
+        ("ada", USER | {"user_id": "ada"}, None),
+        ("ada", USER | {"user_id": "bob"}, "ACTOR_NOT_ALLOWED"),
+        ("ada", RUNTIME, "ACTOR_NOT_ALLOWED"),
+        ("bob", WORKSPACE, "ACTOR_NOT_ALLOWED"),
+        ("bob", USER | {"user_id": "bob"}, None),
+        ("bob", USER | {"user_id": "ada"}, "ACTOR_NOT_ALLOWED"),
+        ("bob", RUNTIME, "ACTOR_NOT_ALLOWED"),
+        ("cyd", WORKSPACE, "ACTOR_NOT_ALLOWED"),
+        ("cyd", USER | {"user_id": "cyd"}, None),
+        ("cyd", USER | {"user_id": "bob"}, "ACTOR_NOT_ALLOWED"),
+        ("cyd", RUNTIME, "ACTOR_NOT_ALLOWED"),
+        ("dan", WORKSPACE, "ACTOR_NOT_MEMBER"),
+        ("dan", USER | {"user_id": "dan"}, "ACTOR_NOT_MEMBER"),
+        ("dan", RUNTIME, "ACTOR_NOT_MEMBER"),
+        ("eve", WORKSPACE, "ACTOR_NOT_MEMBER"),
+        ("", WORKSPACE, None),
+        ("", USER | {"user_id": "bob"}, None),
+        ("", RUNTIME, None),
+    ],
+)
+async def test_the_actor_is_held_to_the_rules(
+    service: Service, actor: str, order: dict[str, Any], reason: str | None
+) -> None:
+    """Admins issue workspace keys, members their own user keys, nobody runtime keys; `dan` is of another workspace."""
+    other = small_workspace("globex")
+    other.members.add(user_id="dan", role=workspace_pb2.MEMBER_ROLE_ADMIN)
+    await service.operator.apply(other)
+    if reason is None:
+        assert (await service.console.issue(**order, actor=actor)).key.created_by == (actor or "caller:console")
+    else:
+        refused = await refusal(service.console.issue(**order, actor=actor))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
+
+
+async def test_a_retry_before_the_first_use_answers_the_same_key_with_a_new_token(
+    service: Service, sql: asyncpg.Connection[Any]
+) -> None:
+    """The first token, which may never have arrived, is good no longer; the trail tells of the renewal."""
+    order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"], "actor": "ada"}
+    first = await service.console.issue(**order)
+    again = await service.console.issue(**order | {"hat_ids": ["engineer", "everyone"]})
+    assert again.key == first.key
+    assert again.token != first.token
+    assert Token.parse(again.token).key_id == Token.parse(first.token).key_id
+    assert await service.service.denial(first.token) == "UNKNOWN"
+    assert (await service.service.authorize(again.token)).granted.key.id == first.key.id
+    assert await actions(sql) == ["key.issued", "key.renewed"]
+
+
+async def test_a_retry_after_the_first_use_is_refused(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """The first answer arrived, so another secret would only break the agent; the key is named."""
+    first = await service.console.issue(request_id="r-1")
+    assert await service.service.denial(first.token, tool_id="no.such.tool") == "TOOL_NOT_ALLOWED"
+    refused = await refusal(service.console.issue(request_id="r-1"))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_USED")
+    assert refused.metadata == {"key_id": first.key.id}
+    assert (await service.service.authorize(first.token)).HasField("granted")
+    assert await actions(sql) == ["key.issued"]
+
+
+async def test_a_retry_after_the_revocation_is_refused(service: Service) -> None:
+    """A revoked key comes back in no way, used or not."""
+    for request_id in ("unused", "used"):
+        first = await service.console.issue(request_id=request_id)
+        if request_id == "used":
+            await service.service.authorize(first.token)
+        await service.console.revoke(key_id=first.key.id)
+        refused = await refusal(service.console.issue(request_id=request_id))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "REQUEST_REVOKED")
+        assert refused.metadata == {"key_id": first.key.id}
+        assert await service.service.denial(first.token) == "REVOKED"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"description": "Another bot"},
+        {"hat_ids": ["engineer"]},
+        {"hat_ids": []},
+        {"actor": ""},
+        {"workspace_id": "globex"},
+        USER | {"user_id": "ada"},
+    ],
+)
+async def test_a_request_id_is_good_for_one_request(service: Service, change: dict[str, Any]) -> None:
+    """With any other argument it is refused, even after the first key was used, and that key stays as it is."""
+    await service.operator.apply(small_workspace("globex"))
+    order = {"request_id": "r-1", "hat_ids": ["everyone"], "actor": "ada"}
+    first = await service.console.issue(**order)
+    for _ in range(2):
+        refused = await refusal(service.console.issue(**order | change))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert list(refused.fields) == ["request_id"]
+        assert (await service.service.authorize(first.token)).HasField("granted")
+
+
+async def test_a_request_is_known_again_after_its_hat_went(service: Service) -> None:
+    """A retry that names a hat which is gone is refused by that name, and the first token stays good."""
+    order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"]}
+    first = await service.console.issue(**order)
+    workspace = small_workspace()
+    remove(workspace.hats, "engineer")
+    await service.operator.apply(workspace)
+    assert list((await refusal(service.console.issue(**order))).fields) == ["hat_ids[1]"]
+    assert list((await refusal(service.console.issue(**order | {"hat_ids": ["everyone"]}))).fields) == ["request_id"]
+    assert (await service.service.authorize(first.token)).HasField("granted")
+
+
+async def test_two_callers_do_not_meet_each_others_request_ids(service: Service) -> None:
+    """The same id from the operator and the console issues two keys, each retried on its own."""
+    clients: list[Client] = [service.operator, service.console]
+    first = [await client.issue(request_id="r-1") for client in clients]
+    again = [await client.issue(request_id="r-1") for client in clients]
+    assert [each.key.id for each in again] == [each.key.id for each in first]
+    assert len({each.key.id for each in first}) == 2
+
+
+async def test_calls_without_a_request_id_issue_a_key_each(service: Service) -> None:
+    """Nothing tells one from a retry of another."""
+    issued = await asyncio.gather(*(service.console.issue() for _ in range(10)))
+    assert len({each.key.id for each in issued}) == 10
+
+
+async def test_identical_requests_at_once_issue_one_key(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """All get the same key; exactly one of their tokens is good."""
+    issued = await asyncio.gather(*(service.console.issue(request_id="r-1") for _ in range(10)))
+    assert len({each.key.id for each in issued}) == 1
+    assert len({each.token for each in issued}) == 10
+    verdicts = [await service.service.authorize(each.token) for each in issued]
+    assert sorted(each.WhichOneof("verdict") or "" for each in verdicts) == ["denied"] * 9 + ["granted"]
+    assert await actions(sql) == ["key.issued"] + ["key.renewed"] * 9
+    assert await sql.fetchval("SELECT count(*) FROM key") == 1

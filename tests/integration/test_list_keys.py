@@ -1,0 +1,247 @@
+"""ListKeys and ListWorkspaces: what is listed, in what order, page by page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from skilder.keys.v1 import key_pb2
+from tests.support.calls import delete_workspace, get_key, list_keys, list_workspaces
+from tests.support.rows import insert_key
+from tests.support.service import Client, Service, refusal
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from skilder.keys.v1 import key_service_pb2
+
+USER: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER}
+NOT_OURS = {"page_token": "is not the next_page_token of a call with the same filters"}
+
+
+def ids(page: key_service_pb2.ListKeysResponse) -> list[str]:
+    """Answers the ids of a page of keys."""
+    return [key.id for key in page.keys]
+
+
+async def pages(client: Client, **fields: Any) -> list[list[str]]:
+    """Answers the ids of all pages, to the last."""
+    found = [await list_keys(client, **fields)]
+    while found[-1].next_page_token:
+        found.append(await list_keys(client, **fields, page_token=found[-1].next_page_token))
+    return [ids(page) for page in found]
+
+
+async def issue(service: Service, count: int, **fields: Any) -> list[str]:
+    """Issues keys one after another and answers their ids, newest first."""
+    return [(await service.console.issue(**fields)).key.id for _ in range(count)][::-1]
+
+
+async def test_keys_are_listed_newest_first_and_in_full(service: Service) -> None:
+    """Each as GetKey answers it: used, limited and revoked ones too; an empty workspace has an empty page."""
+    assert await list_keys(service.console) == await list_keys(service.console, page_size=1)
+    first = await service.console.issue(hat_ids=["everyone", "engineer"])
+    second = await service.console.issue(**USER, user_id="bob", actor="bob")
+    third = await service.console.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
+    await service.service.authorize(first.token)
+    await service.console.revoke(key_id=second.key.id, reason="Not needed")
+    page = await list_keys(service.console)
+    assert list(page.keys) == [await get_key(service.console, each.key.id) for each in (third, second, first)]
+    assert page.next_page_token == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, [0]), (9, [9]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (25, [10, 10, 5])]
+)
+async def test_pages_hold_each_key_once(service: Service, count: int, sizes: list[int]) -> None:
+    """In order, and with no token on the last page, also where it is full."""
+    await service.operator.apply(small_workspace("globex"))
+    await issue(service, 3, workspace_id="globex")
+    issued = await issue(service, count)
+    found = await pages(service.console, page_size=10)
+    assert [len(page) for page in found] == sizes
+    assert [key_id for page in found for key_id in page] == issued
+
+
+async def test_keys_issued_while_paging_shift_no_page(service: Service) -> None:
+    """A page begins below the last key of the one before, whatever was issued or revoked meanwhile."""
+    issued = await issue(service, 6)
+    first = await list_keys(service.console, page_size=2)
+    await issue(service, 3)
+    await service.console.revoke(key_id=issued[1])
+    second = await list_keys(service.console, page_size=2, page_token=first.next_page_token)
+    await issue(service, 3)
+    third = await list_keys(service.console, page_size=3, page_token=second.next_page_token)
+    assert ids(first) + ids(second) + ids(third) == issued
+
+
+async def test_a_page_has_100_keys_unless_told_otherwise(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """And 1,000 at most; a size beyond the bounds is named."""
+    for _ in range(101):
+        await insert_key(sql)
+    assert len((await list_keys(service.console)).keys) == 100
+    assert len((await list_keys(service.console, page_size=0)).keys) == 100
+    assert len((await list_keys(service.console, page_size=1000)).keys) == 101
+    for size in (-1, 1001, -(2**31), 2**31 - 1):
+        for asked in (list_keys(service.console, page_size=size), list_workspaces(service.console, page_size=size)):
+            refused = await refusal(asked)
+            assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+            assert refused.fields == {"page_size": f"is {size}; 1 to 1000 are allowed, and 0 for 100"}
+
+
+async def test_filters_choose_keys(service: Service) -> None:
+    """By type, user and state, each alone and together, also across pages."""
+    shared = await issue(service, 2)
+    bobs = await issue(service, 3, **USER, user_id="bob")
+    cyds = await issue(service, 2, **USER, user_id="cyd")
+    runtime = await issue(service, 1, type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
+    for revoked in (shared[0], bobs[1], cyds[0]):
+        await service.console.revoke(key_id=revoked)
+    active, gone = {"state": key_pb2.KEY_STATE_ACTIVE}, {"state": key_pb2.KEY_STATE_REVOKED}
+    expected: list[tuple[dict[str, Any], list[str]]] = [
+        ({"type": key_pb2.KEY_TYPE_WORKSPACE}, shared),
+        (USER, cyds + bobs),
+        ({"type": key_pb2.KEY_TYPE_RUNTIME}, runtime),
+        ({"user_id": "bob"}, bobs),
+        ({"user_id": "nobody"}, []),
+        (active, [*runtime, cyds[1], bobs[0], bobs[2], shared[1]]),
+        (gone, [cyds[0], bobs[1], shared[0]]),
+        (USER | active | {"user_id": "bob"}, [bobs[0], bobs[2]]),
+        (USER | gone, [cyds[0], bobs[1]]),
+        ({"type": key_pb2.KEY_TYPE_RUNTIME, "user_id": "bob"}, []),
+    ]
+    for wanted, found in expected:
+        assert ids(await list_keys(service.console, **wanted)) == found, wanted
+        assert [id_ for page in await pages(service.console, page_size=1, **wanted) for id_ in page] == found, wanted
+
+
+async def test_keys_unused_since_a_time_are_found(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Last used before it or, never used, issued before it; a key used or issued at that very time is not."""
+    moment = datetime(2025, 6, 1, 12, tzinfo=UTC)
+    early, late = moment - timedelta(microseconds=1), moment + timedelta(microseconds=1)
+    old = moment - timedelta(days=300)
+    rows: dict[str, dict[str, Any]] = {
+        "never used, old": {"created_at": old},
+        "never used, issued just before": {"created_at": early},
+        "never used, issued then": {"created_at": moment},
+        "used before": {"created_at": old, "last_used_at": early},
+        "used then": {"created_at": old, "last_used_at": moment},
+        "used after": {"created_at": old, "last_used_at": late},
+    }
+    for description, row in rows.items():
+        await insert_key(sql, description=description, **row)
+    since = Timestamp()
+    since.FromDatetime(moment)
+    page = await list_keys(service.console, unused_since=since)
+    assert [key.description for key in page.keys] == [
+        "used before",
+        "never used, issued just before",
+        "never used, old",
+    ]
+
+
+async def test_a_time_out_of_range_is_named(service: Service) -> None:
+    """The years 1 to 9999 are times, with whole nanoseconds."""
+    for since in (
+        Timestamp(seconds=253_402_300_800),
+        Timestamp(seconds=-62_135_596_801),
+        Timestamp(seconds=2**63 - 1),
+        Timestamp(nanos=-1),
+        Timestamp(nanos=1_000_000_000),
+    ):
+        refused = await refusal(list_keys(service.console, unused_since=since))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert list(refused.fields) == ["unused_since"], since
+    for since in (Timestamp(seconds=253_402_300_799, nanos=999_999_999), Timestamp(seconds=-62_135_596_800)):
+        assert ids(await list_keys(service.console, unused_since=since)) == []
+
+
+async def test_a_page_token_is_good_with_the_same_filters_only(service: Service) -> None:
+    """Another filter, another workspace, a changed token and a token of ListWorkspaces are all refused."""
+    await service.operator.apply(small_workspace("globex"))
+    await issue(service, 3, **USER, user_id="bob")
+    filters = USER | {"user_id": "bob", "state": key_pb2.KEY_STATE_ACTIVE}
+    token = (await list_keys(service.console, page_size=1, **filters)).next_page_token
+    workspaces_token = (await list_workspaces(service.console, page_size=1)).next_page_token
+    assert token
+    assert workspaces_token
+    changed = ("A" if token[0] != "A" else "B") + token[1:]
+    attempts: list[dict[str, Any]] = [
+        filters | {"page_token": token, "user_id": "cyd"},
+        filters | {"page_token": token, "workspace_id": "globex"},
+        filters | {"page_token": token, "state": key_pb2.KEY_STATE_REVOKED},
+        filters | {"page_token": token, "type": key_pb2.KEY_TYPE_UNSPECIFIED},
+        filters | {"page_token": token, "unused_since": Timestamp(seconds=1)},
+        *(filters | {"page_token": bad} for bad in (changed, token + "=", token[:-1], f"{token}\n", "x", "\x00", "é")),
+        filters | {"page_token": "x" * 100_000},
+        filters | {"page_token": workspaces_token},
+    ]
+    for attempt in attempts:
+        refused = await refusal(list_keys(service.console, **attempt))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert refused.fields == NOT_OURS, attempt
+    assert (await refusal(list_workspaces(service.console, page_token=token))).fields == NOT_OURS
+    # Who asks, and for how many, is no filter.
+    again = await list_keys(service.operator, page_token=token, page_size=7, actor="bob", **filters)
+    assert len(again.keys) == 2
+
+
+@pytest.mark.parametrize(
+    ("actor", "wanted", "reason"),
+    [
+        ("ada", {}, None),
+        ("ada", {"user_id": "bob"}, None),
+        ("bob", {}, "ACTOR_NOT_ALLOWED"),
+        ("bob", USER, "ACTOR_NOT_ALLOWED"),
+        ("bob", {"user_id": "bob"}, None),
+        ("bob", {"user_id": "cyd"}, "ACTOR_NOT_ALLOWED"),
+        ("cyd", {"user_id": "cyd"}, None),
+        ("dan", {"user_id": "dan"}, "ACTOR_NOT_MEMBER"),
+    ],
+)
+async def test_the_actor_is_held_to_the_rules(
+    service: Service, actor: str, wanted: dict[str, Any], reason: str | None
+) -> None:
+    """Admins list any keys, members their own user keys; `dan` is not in the workspace."""
+    await issue(service, 1, **USER, user_id="bob")
+    if reason is None:
+        found = await list_keys(service.console, **wanted, actor=actor)
+        assert len(found.keys) == (0 if actor == "cyd" else 1)
+    else:
+        refused = await refusal(list_keys(service.console, **wanted, actor=actor))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
+
+
+async def test_the_keys_of_a_deleted_workspace_are_still_listed(service: Service) -> None:
+    """Without an actor, as nobody is a member there; a workspace that never was is not found."""
+    issued = await issue(service, 2)
+    await delete_workspace(service.operator)
+    assert ids(await list_keys(service.console)) == issued
+    gone = await refusal(list_keys(service.console, actor="ada"))
+    assert (gone.code, gone.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACTOR_NOT_MEMBER")
+    for actor in ("", "ada"):
+        unknown = await refusal(list_keys(service.console, workspace_id="nowhere", actor=actor))
+        assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "WORKSPACE_NOT_FOUND")
+
+
+async def test_workspaces_are_listed_page_by_page_in_order_of_id(empty_service: Service) -> None:
+    """Each once, deleted ones not, by the order of their bytes."""
+    assert list((await list_workspaces(empty_service.console)).workspaces) == []
+    names = ["a", "B", "a-b", "a.b", "A", "b", "10", "9", "a:b"]
+    for name in [*names, "gone"]:
+        await empty_service.operator.apply(small_workspace(name))
+    await delete_workspace(empty_service.operator, "gone")
+    found = []
+    token = ""
+    for size in (3, 3, 3):
+        page = await list_workspaces(empty_service.console, page_size=3, page_token=token)
+        assert len(page.workspaces) == size
+        found += [(each.id, each.name, each.version) for each in page.workspaces]
+        token = page.next_page_token
+    assert token == ""
+    assert found == [(name, "Acme", 1) for name in sorted(names)]

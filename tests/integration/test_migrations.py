@@ -1,0 +1,139 @@
+"""The schema: made by numbered migrations, each run once, and exactly what schema.txt says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from service.domain.errors import UnavailableError
+from service.storage import migrations
+from service.storage.migrations import Migration, SchemaOutdatedError, migrate, require_schema, schema_version
+from tests.support.postgres import database_url, new_database
+from tests.support.schema import schema_text
+from tests.support.service import serving
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SCHEMA_FILE = Path(__file__).with_name("schema.txt")
+UPDATE_VARIABLE = "UPDATE_SCHEMA"
+
+
+@pytest.fixture
+async def empty_url(postgres_url: str) -> AsyncIterator[str]:
+    """The URL of a database that no migration has seen."""
+    async with new_database(postgres_url) as url:
+        yield url
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """Lends a connection."""
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    """From 0001, four digits and a name; no SQL file beside them goes unnoticed."""
+    found = sorted(
+        file.name for file in files("service.storage.migrations").iterdir() if not file.name.startswith("__")
+    )
+    expected = [f"{each.number:04}_{each.name}.sql" for each in migrations.migrations()]
+    assert found == expected
+    assert [each.number for each in migrations.migrations()] == list(range(1, len(found) + 1))
+
+
+async def test_each_migration_runs_once(empty_url: str) -> None:
+    """The first call runs them all, in order; the second finds nothing to do."""
+    assert await migrate(empty_url) == migrations.migrations()
+    assert await migrate(empty_url) == ()
+    async with connected(empty_url) as sql:
+        done = await sql.fetch("SELECT number, name FROM schema_migration ORDER BY number")
+        assert [tuple(row) for row in done] == [(each.number, each.name) for each in migrations.migrations()]
+        assert await schema_version(sql) == len(migrations.migrations())
+
+
+async def test_processes_that_start_at_once_run_each_migration_once(empty_url: str) -> None:
+    """One of eight does the work while the others wait for it."""
+    done = await asyncio.gather(*(migrate(empty_url) for _ in range(8)))
+    assert sorted(done, key=len) == [()] * 7 + [migrations.migrations()]
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is rolled back, those before it stay, and it is run again the next time."""
+    good = migrations.migrations()
+    number = len(good) + 1
+    bad = Migration(number, "bad", "CREATE TABLE half (id int); SELECT 1 / 0")
+    monkeypatch.setattr(migrations, "migrations", lambda: (*good, bad))
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(empty_url)
+    async with connected(empty_url) as sql:
+        assert await schema_version(sql) == len(good)
+        assert await sql.fetchval("SELECT to_regclass('half')") is None
+    mended = Migration(number, "bad", "CREATE TABLE half (id int)")
+    monkeypatch.setattr(migrations, "migrations", lambda: (*good, mended))
+    assert await migrate(empty_url) == (mended,)
+
+
+async def test_migrating_without_a_database_is_unavailable(postgres_url: str) -> None:
+    """As every other use of a database that is not there."""
+    with pytest.raises(UnavailableError):
+        await migrate(database_url(postgres_url, "no_such_database"))
+
+
+async def test_the_server_does_not_start_on_an_empty_database(empty_url: str, tmp_path: Path) -> None:
+    """It says what to do; once that is done it starts."""
+    with pytest.raises(SchemaOutdatedError, match="run `skilder-keys migrate`"):
+        async with serving(empty_url, tmp_path):
+            pass
+    await migrate(empty_url)
+    async with serving(empty_url, tmp_path) as service:
+        await service.operator.apply(small_workspace())
+
+
+async def test_a_newer_schema_is_fine(database_url: str, sql: asyncpg.Connection[Any], tmp_path: Path) -> None:
+    """While a fleet is being renewed, old servers run on; and an old `migrate` has nothing to do."""
+    await sql.execute("INSERT INTO schema_migration (number, name) VALUES (9999, 'from_the_future')")
+    await require_schema(sql)
+    assert await migrate(database_url) == ()
+    async with serving(database_url, tmp_path) as service:
+        await service.operator.apply(small_workspace())
+
+
+async def test_an_older_schema_is_not(sql: asyncpg.Connection[Any]) -> None:
+    """One migration missing is one too many."""
+    await sql.execute("DELETE FROM schema_migration WHERE number = (SELECT max(number) FROM schema_migration)")
+    with pytest.raises(SchemaOutdatedError):
+        await require_schema(sql)
+
+
+async def test_the_schema_is_what_the_file_says(sql: asyncpg.Connection[Any]) -> None:
+    """All migrations together make exactly the tables, constraints, indexes, triggers and functions of schema.txt."""
+    text = await schema_text(sql)
+    if os.environ.get(UPDATE_VARIABLE) == "1":
+        SCHEMA_FILE.write_text(text, "utf-8")
+    assert text == SCHEMA_FILE.read_text("utf-8"), (
+        f"the migrations make another schema than {SCHEMA_FILE.name} says: if that is meant, renew the file with "
+        f"`{UPDATE_VARIABLE}=1 pytest {Path(__file__).name}` and review its difference"
+    )
+
+
+async def test_each_database_has_a_signing_key_of_its_own(empty_url: str, sql: asyncpg.Connection[Any]) -> None:
+    """32 random bytes, made when it was migrated."""
+    await migrate(empty_url)
+    async with connected(empty_url) as other:
+        rows = [await each.fetchrow("SELECT name, value FROM signing_key") for each in (sql, other)]
+    assert [row["name"] for row in rows if row is not None] == ["page_token"] * 2
+    values = {bytes(row["value"]) for row in rows if row is not None}
+    assert [len(value) for value in values] == [32, 32]

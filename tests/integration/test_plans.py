@@ -1,0 +1,178 @@
+"""The hot queries stay fast: no plan reads a workspace's 20,000 keys to find a few of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from service.domain.ids import KeyId, UserId, WorkspaceId
+from service.domain.keys import KeyFilter, KeyState
+from service.domain.token import KeyType
+from service.storage import catalogue, keys
+from tests.support.plans import Mode, Plan, plans
+from tests.support.postgres import new_database
+from tests.support.rows import NO_HASH
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from service.storage.database import Connection
+
+LIMIT = 101
+
+# Of 20,000 keys of `acme`, newest last: 200 users have 25 keys each, 400 are of runtime instances, 1,000 are revoked.
+# 2,000 other workspaces have 2 keys each.
+_ROWS = """
+INSERT INTO workspace (id, name, version) SELECT 'w' || n, 'W', 1 FROM generate_series(1, 2000) AS n;
+INSERT INTO workspace (id, name, version) VALUES ('acme', 'Acme', 1);
+INSERT INTO member (workspace_id, user_id, role) SELECT 'acme', 'u' || n, 'viewer' FROM generate_series(0, 9999) AS n;
+INSERT INTO team (workspace_id, id, name) SELECT 'acme', 't' || n, 'T' FROM generate_series(0, 99) AS n;
+INSERT INTO team_member (workspace_id, user_id, team_id)
+SELECT 'acme', 'u' || n, 't' || n % 100 FROM generate_series(0, 9999) AS n;
+INSERT INTO hat (workspace_id, id, name, description, instructions)
+SELECT 'acme', 'h' || n, 'H', '', '' FROM generate_series(0, 99) AS n;
+INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, secret_hash, limited_to_hats, created_by,
+                 request_caller, request_id, request_digest, last_used_at, revoked_at, revoked_by, revoke_reason)
+SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+       CASE WHEN n % 4 = 0 THEN 'user' WHEN n % 50 = 1 THEN 'runtime' ELSE 'workspace' END,
+       CASE WHEN n <= 20000 THEN 'acme' ELSE 'w' || (n % 2000 + 1) END,
+       CASE WHEN n % 4 = 0 THEN 'u' || n / 4 % 200 END,
+       CASE WHEN n % 4 <> 0 AND n % 50 = 1 THEN 'r' || n END,
+       'Slack Support Bot', '{hash}', n % 100 = 2, 'caller:console', 'console', 'r' || n, sha256(n::text::bytea),
+       CASE WHEN n % 3 = 0 THEN now() END,
+       CASE WHEN n % 20 = 0 THEN now() END, CASE WHEN n % 20 = 0 THEN 'ada' END, CASE WHEN n % 20 = 0 THEN '' END
+FROM generate_series(1, 24000) AS n;
+INSERT INTO key_hat (workspace_id, key_id, hat_id)
+SELECT workspace_id, id, 'h' || h FROM key, generate_series(1, 3) AS h WHERE limited_to_hats AND workspace_id = 'acme'
+""".replace("{hash}", NO_HASH)
+
+
+def key_id(number: int) -> KeyId:
+    """Answers the id of a key by its place."""
+    return KeyId(UUID(f"0198c2f4-7c3e-7000-8000-{number:012x}"))
+
+
+@pytest.fixture(scope="module")
+async def full(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A database with many keys, which the tests here leave as it is."""
+    async with new_database(postgres_url, template) as url:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(_ROWS)
+            await connection.execute("VACUUM ANALYZE")
+            yield connection
+        finally:
+            await connection.close()
+
+
+ALL_TABLES = ("key", "key_hat", "workspace", "member", "team_member", "hat", "audit_event")
+_REQUEST = keys.IssueRequest("console", "r1234", b"x" * 32)
+_BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
+    "find_credential of a user key": lambda sql: keys.find_credential(sql, key_id(1204)),
+    "find_credential of a limited key": lambda sql: keys.find_credential(sql, key_id(1302)),
+    "find_credential of no key": lambda sql: keys.find_credential(sql, key_id(99_999)),
+    "find": lambda sql: keys.find(sql, key_id(1302)),
+    "lock_issued": lambda sql: keys.lock_issued(sql, _REQUEST),
+    "claim_first_use": lambda sql: keys.claim_first_use(sql, key_id(1301), NO_HASH),
+    "replace_secret": lambda sql: keys.replace_secret(sql, key_id(1301), old_hash=NO_HASH, new_hash=NO_HASH + "2"),
+    "replace_secret of any": lambda sql: keys.replace_secret(sql, key_id(1301), old_hash=None, new_hash=NO_HASH + "2"),
+    "revoke": lambda sql: keys.revoke(sql, key_id(1301), by="ada", reason=""),
+    "member_role": lambda sql: catalogue.member_role(sql, WorkspaceId("acme"), UserId("u77")),
+}
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", _BY_ID)
+async def test_one_key_is_found_by_an_index(full: asyncpg.Connection[Any], name: str, mode: Mode) -> None:
+    """And so is all that is read with it: no table that can grow is ever read from end to end."""
+    for plan in await plans(full, _BY_ID[name], mode):
+        assert "Seq Scan" not in plan.kinds(), plan
+        for table in ALL_TABLES:
+            assert all(scan.startswith(("Index", "Bitmap Heap Scan")) for scan in plan.scans(table)), plan
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", [name for name in _BY_ID if name.startswith(("find", "lock"))])
+async def test_one_key_is_found_without_reading_others(full: asyncpg.Connection[Any], name: str, mode: Mode) -> None:
+    """One row of each table that has one for it, and as many hats as it names."""
+    for plan in await plans(full, _BY_ID[name], mode, analyze=True):
+        assert plan.rows_read("key") <= 1
+        assert plan.rows_read("key_hat") <= 3
+        assert plan.rows_read("workspace") <= 1
+        assert plan.rows_read("team_member") <= 1
+
+
+async def test_the_request_of_a_retry_is_found_by_its_constraint(full: asyncpg.Connection[Any]) -> None:
+    """By caller and request together."""
+    (plan,) = await plans(full, _BY_ID["lock_issued"], "custom")
+    assert plan.scans("key") == ["Index Scan key_request"]
+
+
+def wanted(**fields: Any) -> KeyFilter:
+    """Answers a filter of the keys of `acme`."""
+    return KeyFilter(WorkspaceId("acme"), **fields)
+
+
+LISTINGS: dict[str, KeyFilter] = {
+    "all": wanted(),
+    "of a rare type": wanted(type=KeyType.RUNTIME),
+    "of the commonest type": wanted(type=KeyType.WORKSPACE),
+    "of a user": wanted(user_id=UserId("u77")),
+    "of a user, by type": wanted(user_id=UserId("u77"), type=KeyType.USER),
+    "revoked": wanted(state=KeyState.REVOKED),
+    "active": wanted(state=KeyState.ACTIVE),
+}
+
+
+async def page(sql: asyncpg.Connection[Any], filters: KeyFilter, before: KeyId | None, mode: Mode) -> Plan:
+    """Answers the plan of a page, which was run."""
+    (plan,) = await plans(
+        sql, lambda connection: keys.list_page(connection, filters, before=before, limit=LIMIT), mode, analyze=True
+    )
+    return plan
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("before", [None, key_id(10_000), key_id(5)], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("name", LISTINGS)
+async def test_a_page_reads_about_as_many_keys_as_it_shows(
+    full: asyncpg.Connection[Any], name: str, before: KeyId | None, mode: Mode
+) -> None:
+    """Backwards through an index that has the filter's order, from where the page begins: nothing is sorted."""
+    plan = await page(full, LISTINGS[name], before, mode)
+    assert {"Seq Scan", "Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
+    assert plan.rows_read("key") <= 2 * LIMIT, plan.scans("key")
+
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize(
+    ("filters", "most"),
+    [
+        pytest.param(wanted(user_id=UserId("u77"), state=KeyState.REVOKED), 1_000, id="revoked of a user"),
+        pytest.param(wanted(user_id=UserId("u77"), unused_since=LONG_AGO), 25, id="unused of a user"),
+        pytest.param(wanted(type=KeyType.RUNTIME, state=KeyState.REVOKED), 1_000, id="revoked of a type"),
+        pytest.param(wanted(type=KeyType.RUNTIME, unused_since=LONG_AGO), 400, id="unused of a type"),
+        pytest.param(wanted(unused_since=LONG_AGO), 20_000, id="unused"),
+    ],
+)
+async def test_a_filter_without_an_index_reads_what_the_others_leave(
+    full: asyncpg.Connection[Any], filters: KeyFilter, most: int, mode: Mode
+) -> None:
+    """At the worst the keys of the one workspace, and never those of all."""
+    plan = await page(full, filters, None, mode)
+    assert {"Seq Scan", "Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
+    assert plan.rows_read("key") <= most, plan.scans("key")
+
+
+async def test_a_batch_of_uses_is_found_by_the_index(full: asyncpg.Connection[Any]) -> None:
+    """Whose rows are all written by one statement."""
+    uses = {key_id(number): datetime.now(UTC) for number in range(100, 20_000, 1_000)}
+    (plan,) = await plans(full, lambda sql: keys.note_uses(sql, uses), "custom")
+    assert plan.scans("key") == ["Index Scan key_pkey"] * 2

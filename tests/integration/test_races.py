@@ -1,0 +1,238 @@
+"""Calls that meet: whatever comes first, what has been told to one caller stays true for the next."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.calls import delete_workspace, get_key, get_workspace, list_keys, remove
+from tests.support.service import Refusal, Service, refusal, serving
+from tests.support.waiting import until_running
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import asyncpg
+
+    from skilder.keys.v1 import key_service_pb2
+
+_ROUNDS = 40
+
+
+async def outcome(asked: Any) -> Any:
+    """Awaits a call and answers its response, or how it was refused."""
+    try:
+        return await asked
+    except grpc.aio.AioRpcError as error:
+        return Refusal.of(error)
+
+
+async def after(steps: int, asked: Any) -> Any:
+    """Answers the outcome of a call that is made some turns of the event loop later, so that rounds differ."""
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    return await outcome(asked)
+
+
+async def test_a_key_is_used_or_renewed_and_never_both(
+    service: Service, tmp_path: Path, sql: asyncpg.Connection[Any]
+) -> None:
+    """A first use that was granted refuses the retry; a retry that was answered takes the first token away.
+
+    On one server and on two, many times over, with more and more of a head start for either.
+    """
+    seen = set()
+    async with serving(service.database_url, tmp_path) as second:
+        for round_ in range(_ROUNDS):
+            issued = await service.console.issue(request_id=f"r-{round_}")
+            verdict, retried = await asyncio.gather(
+                after(round_ % 7 * 8, second.service.authorize(issued.token)),
+                after(round_ % 5 * 8, service.console.issue(request_id=f"r-{round_}")),
+            )
+            if verdict.HasField("granted"):
+                assert isinstance(retried, Refusal), round_
+                assert (retried.reason, retried.metadata) == ("REQUEST_USED", {"key_id": issued.key.id})
+                assert (await service.service.authorize(issued.token)).HasField("granted")
+            else:
+                assert verdict.denied.reason == pb.DENIAL_REASON_UNKNOWN
+                assert retried.key.id == issued.key.id
+                assert await second.service.denial(issued.token) == "UNKNOWN"
+                assert (await second.service.authorize(retried.token)).HasField("granted")
+            seen.add(verdict.WhichOneof("verdict"))
+        second.watch.seen.clear()
+    assert seen == {"granted", "denied"}
+    used = await sql.fetchval("SELECT count(*) FROM key WHERE last_used_at IS NULL")
+    assert used == 0
+
+
+async def test_after_a_revocation_nothing_is_granted(service: Service, tmp_path: Path) -> None:
+    """20 callers on two servers ask all the time; no call that begins once RevokeKey has returned is granted."""
+    async with serving(service.database_url, tmp_path) as second:
+        for used_before in (True, False):
+            issued = await service.console.issue()
+            if used_before:
+                await second.service.authorize(issued.token)
+            revoked, late, answers = False, [], 0
+
+            async def ask(caller: Service, token: str) -> None:
+                nonlocal answers
+                asked_late = False
+                while not asked_late:
+                    asked_late = revoked  # noqa: B023 - each round waits for its own callers
+                    response = await caller.service.authorize(token)
+                    answers += 1
+                    if asked_late:
+                        late.append(response.denied)  # noqa: B023 - the same
+
+            callers = [asyncio.create_task(ask(each, issued.token)) for each in (service, second) for _ in range(10)]
+            while answers < 20:
+                await asyncio.sleep(0)
+            await service.console.revoke(key_id=issued.key.id)
+            revoked = True
+            await asyncio.gather(*callers)
+            expected = pb.Denied(reason=pb.DENIAL_REASON_REVOKED, message="The key was revoked.", key_id=issued.key.id)
+            assert late == [expected] * 20
+
+
+async def test_a_revocation_waits_for_no_change_of_the_workspace(
+    service: Service, sql: asyncpg.Connection[Any]
+) -> None:
+    """While a change is being written, its locks held, keys are revoked and authorized and everything is read."""
+    issued, other = await service.console.issue(), await service.console.issue()
+    changed = small_workspace()
+    changed.hats.add(id="new", name="New")
+    async with sql.transaction():
+        # Reading is allowed, writing waits.
+        await sql.execute("LOCK TABLE hat IN EXCLUSIVE MODE")
+        applying = asyncio.create_task(service.operator.apply(changed))
+        await until_running(sql, 1)
+        assert (await service.service.authorize(other.token)).HasField("granted")
+        assert (await service.console.revoke(key_id=issued.key.id)).HasField("revoked_at")
+        assert (await service.console.revoke(token=other.token)).HasField("revoked_at")
+        assert await service.service.denial(issued.token) == "REVOKED"
+        assert (await get_workspace(service.console)).version == 1
+        assert len((await list_keys(service.console)).keys) == 2
+        assert not applying.done()
+    assert (await applying).version == 2
+
+
+async def test_a_change_of_the_workspace_is_seen_by_every_later_call(service: Service, tmp_path: Path) -> None:
+    """On another server too: no call that begins once ApplyWorkspace has returned sees the state before."""
+    small = small_workspace()
+    without = small_workspace()
+    remove(without.hats, "engineer")
+    issued = await service.console.issue()
+    async with serving(service.database_url, tmp_path) as second:
+        for round_ in range(_ROUNDS // 2):
+            calls = [asyncio.create_task(second.service.authorize(issued.token)) for _ in range(5)]
+            await service.console.apply(without if round_ % 2 == 0 else small)
+            response = await second.service.authorize(issued.token)
+            hats = [hat.id for hat in response.granted.tool_set.hats]
+            assert ("engineer" in hats) == (round_ % 2 == 1)
+            for earlier in await asyncio.gather(*calls):
+                # Before or after the change, but never a mixture of the two.
+                tools = {tool.id for tool in earlier.granted.tool_set.tools}
+                told = {hat.id for hat in earlier.granted.tool_set.hats}
+                assert ("git.commit" in tools) == ("engineer" in told)
+
+
+async def test_a_key_is_issued_before_the_deletion_or_not_at_all(
+    service: Service, sql: asyncpg.Connection[Any]
+) -> None:
+    """Every key that was answered is listed, and gone with its workspace; every other call was refused as too late."""
+    seen = set()
+    for round_ in range(_ROUNDS // 2):
+        workspace_id = f"w{round_}"
+        await service.operator.apply(small_workspace(workspace_id))
+        *issued, deleted = await asyncio.gather(
+            *(
+                after(index * round_, service.console.issue(workspace_id=workspace_id, hat_ids=["everyone"]))
+                for index in range(4)
+            ),
+            after(round_ % 5, delete_workspace(service.operator, workspace_id)),
+        )
+        assert deleted.HasField("deleted_at")
+        answered: list[key_service_pb2.IssueKeyResponse] = []
+        for each in issued:
+            if isinstance(each, Refusal):
+                assert (each.code, each.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_DELETED")
+            else:
+                answered.append(each)
+        seen.add(len(answered))
+        for each in answered:
+            assert await service.service.denial(each.token) == "WORKSPACE_GONE"
+        listed = await list_keys(service.operator, workspace_id=workspace_id)
+        assert sorted(key.id for key in listed.keys) == sorted(each.key.id for each in answered)
+    assert len(seen) > 1, "the rounds did not differ"
+    assert await sql.fetchval("SELECT count(*) FROM key_hat") == 0
+
+
+async def test_a_key_is_limited_to_hats_that_were_there(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Where a hat goes while a key is issued for it, the key is refused, or loses it; it never reaches more."""
+    without = small_workspace()
+    remove(without.hats, "engineer")
+    for round_ in range(_ROUNDS // 2):
+        await service.operator.apply(small_workspace())
+        issued, _ = await asyncio.gather(
+            after(round_ % 4 * 8, service.console.issue(hat_ids=["engineer"])),
+            after(round_ % 5 * 8, service.operator.apply(without)),
+        )
+        if isinstance(issued, Refusal):
+            assert list(issued.fields) == ["hat_ids[0]"]
+        else:
+            response = await service.service.authorize(issued.token)
+            assert list(response.granted.tool_set.hats) == []
+    assert await sql.fetchval("SELECT count(*) FROM key_hat") == 0
+
+
+async def test_revocations_at_once_are_one(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """All get the same answer, with the reason of the one that came first; the trail tells of it once."""
+    for _ in range(5):
+        issued = await service.console.issue()
+        revoked = await asyncio.gather(
+            *(service.console.revoke(key_id=issued.key.id, reason=f"by id {index}") for index in range(5)),
+            *(service.operator.revoke(token=issued.token, reason=f"by token {index}") for index in range(5)),
+        )
+        assert revoked == [await get_key(service.console, issued.key.id)] * 10
+        details = await sql.fetch("SELECT details ->> 'reason' FROM audit_event WHERE action = 'key.revoked'")
+        assert [row[0] for row in details] == [revoked[0].revoke_reason]
+        await sql.execute("ALTER TABLE audit_event DISABLE TRIGGER USER; DELETE FROM audit_event")
+
+
+async def test_a_key_is_revoked_or_renewed_and_never_both(service: Service) -> None:
+    """After both calls the key is revoked, and whichever token is the last one says so."""
+    for round_ in range(_ROUNDS // 2):
+        issued = await service.console.issue(request_id=f"r-{round_}")
+        retried, revoked = await asyncio.gather(
+            after(round_ % 5 * 8, service.console.issue(request_id=f"r-{round_}")),
+            after(round_ % 7 * 8, service.console.revoke(key_id=issued.key.id)),
+        )
+        assert revoked.id == issued.key.id
+        if isinstance(retried, Refusal):
+            assert retried.reason == "REQUEST_REVOKED"
+            assert await service.service.denial(issued.token) == "REVOKED"
+        else:
+            assert await service.service.denial(issued.token) == "UNKNOWN"
+            assert await service.service.denial(retried.token) == "REVOKED"
+        again = await refusal(service.console.issue(request_id=f"r-{round_}"))
+        assert again.reason == "REQUEST_REVOKED"
+
+
+async def test_a_revoked_token_may_lose_a_race_against_its_renewal(service: Service) -> None:
+    """Revoked by a token that a retry has just replaced, the key is revoked, or the token is told to be no key's."""
+    for round_ in range(_ROUNDS // 2):
+        issued = await service.console.issue(request_id=f"r-{round_}")
+        retried, revoked = await asyncio.gather(
+            after(round_ % 5 * 8, service.console.issue(request_id=f"r-{round_}")),
+            after(round_ % 7 * 8, service.console.revoke(token=issued.token)),
+        )
+        last = issued if isinstance(retried, Refusal) else retried
+        if isinstance(revoked, Refusal):
+            assert revoked.reason == "KEY_NOT_FOUND"
+            assert (await service.service.authorize(last.token)).HasField("granted")
+        else:
+            assert await service.service.denial(last.token) == "REVOKED"

@@ -1,0 +1,124 @@
+"""The plans that Postgres makes for the very statements the code runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    import asyncpg
+    from asyncpg.connection import LoggedQuery
+
+    Sql = asyncpg.Connection[Any]
+
+Mode = Literal["custom", "generic"]
+"""Made for the values at hand, or for any: what Postgres may use once a connection has run a statement five times."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan, as `EXPLAIN (FORMAT JSON)` tells it."""
+
+    query: str
+    root: dict[str, Any]
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        """Yields every node, from the top."""
+        waiting = [self.root]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += node.get("Plans", ())
+
+    def kinds(self) -> set[str]:
+        """Answers the kinds of nodes, e.g. `Index Scan`."""
+        return {node["Node Type"] for node in self.nodes()}
+
+    def scans(self, table: str) -> list[str]:
+        """Answers how a table is read: `Index Scan key_pkey`, or `Seq Scan`; what only writes it is left out."""
+        return [
+            " ".join(filter(None, (node["Node Type"], node.get("Index Name"))))
+            for node in self.nodes()
+            if node.get("Relation Name") == table and node["Node Type"] != "ModifyTable"
+        ]
+
+    def rows_read(self, table: str) -> int:
+        """Answers how many rows of a table were looked at; only for a plan that was run."""
+        return sum(
+            (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            for node in self.nodes()
+            if node.get("Relation Name") == table
+        )
+
+
+async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *, analyze: bool = False) -> list[Plan]:
+    """Answers the plans of all statements that `run` runs on a connection; what it changes is undone.
+
+    Args:
+        sql: The connection.
+        run: Calls functions of `service.storage` with it.
+        mode: Which plans.
+        analyze: Whether to run them as well, which fills in the rows that were read.
+    """
+    logged: list[LoggedQuery] = []
+    async with _undone(sql):
+        # The driver asks for the types it does not know yet, which is none of the code's statements.
+        await run(sql)
+    async with _undone(sql):
+        with sql.query_logger(logged.append):
+            await run(sql)
+            # The driver tells of a statement on the event loop's next turn.
+            await asyncio.sleep(0)
+        assert logged, "no statement was run"
+        options = "ANALYZE, FORMAT JSON" if analyze else "FORMAT JSON"
+        explain = _explain_custom if mode == "custom" else _explain_generic
+        found = []
+        for each in logged:
+            text = await explain(sql, options, each.query, each.args)
+            found.append(Plan(each.query, json.loads(text)[0]["Plan"]))
+        return found
+
+
+@asynccontextmanager
+async def _undone(sql: Sql) -> AsyncIterator[None]:
+    transaction = sql.transaction()
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
+async def _explain_custom(sql: Sql, options: str, query: str, values: Any) -> str:
+    return str(await sql.fetchval(f"EXPLAIN ({options}) {query}", *values))
+
+
+async def _explain_generic(sql: Sql, options: str, query: str, values: Any) -> str:
+    types = [parameter.name for parameter in (await sql.prepare(query)).get_parameters()]
+    await sql.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+    await sql.execute(
+        f"PREPARE explained ({', '.join(types)}) AS {query}" if types else f"PREPARE explained AS {query}"
+    )
+    try:
+        literals = f"({', '.join(map(_literal, values))})" if values else ""
+        return str(await sql.fetchval(f"EXPLAIN ({options}) EXECUTE explained {literals}"))
+    finally:
+        await sql.execute("DEALLOCATE explained")
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        text = f"\\x{value.hex()}"
+    elif isinstance(value, datetime):
+        text = value.isoformat()
+    else:
+        text = str(value)
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,39 @@
+"""Rows written past the service, to make what would take it long or what it would never do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from service.domain.ids import new_key_id
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    import asyncpg
+
+NO_HASH = "$argon2id$v=19$m=1024,t=1,p=1$none$none"
+"""Stands where a hash must, and proves no secret."""
+
+
+async def insert(sql: asyncpg.Connection[Any], table: str, **values: Any) -> None:
+    """Writes a row."""
+    columns = ", ".join(values)
+    places = ", ".join(f"${index}" for index, _ in enumerate(values, 1))
+    await sql.execute(f'INSERT INTO "{table}" ({columns}) VALUES ({places})', *values.values())  # noqa: S608
+
+
+async def insert_key(sql: asyncpg.Connection[Any], **values: Any) -> UUID:
+    """Writes a key, a workspace key of `acme` unless told otherwise, and answers its id."""
+    defaults: dict[str, Any] = {
+        "id": new_key_id(),
+        "type": "workspace",
+        "workspace_id": "acme",
+        "description": "Slack Support Bot",
+        "secret_hash": NO_HASH,
+        "limited_to_hats": False,
+        "created_by": "caller:tests",
+    }
+    row = defaults | values
+    await insert(sql, "key", **row)
+    id_: UUID = row["id"]
+    return id_

@@ -1,0 +1,36 @@
+"""A workspace as the service shows it, and one of a size that shows what the service can bear."""
+
+from __future__ import annotations
+
+from skilder.keys.v1.workspace_pb2 import Hat, Skill, Tool, Workspace
+
+
+def canonical(workspace: Workspace) -> Workspace:
+    """Answers the workspace as GetWorkspace shows it: in order of id, every tool saying whether it is active."""
+    ordered = Workspace(id=workspace.id, name=workspace.name)
+    ordered.members.extend(sorted(workspace.members, key=lambda member: member.user_id))
+    for name in ("teams", "hats", "skills", "tools"):
+        getattr(ordered, name).extend(sorted(getattr(workspace, name), key=lambda each: each.id))
+    for links in (
+        *(member.team_ids for member in ordered.members),
+        *(hat.team_ids for hat in ordered.hats),
+        *(hat.skill_ids for hat in ordered.hats),
+        *(skill.tool_ids for skill in ordered.skills),
+    ):
+        links[:] = sorted(links)
+    for tool in ordered.tools:
+        tool.active = tool.active if tool.HasField("active") else True
+    return ordered
+
+
+def big_workspace() -> Workspace:
+    """Answers a workspace of 10,000 tools in 200 skills in 50 hats, which reach each tool once."""
+    return Workspace(
+        id="big",
+        name="Big",
+        tools=[Tool(id=f"t{i:05}", name=f"tool_{i}", mcp_server=f"server-{i % 7}") for i in range(10_000)],
+        skills=[
+            Skill(id=f"s{i:03}", name="S", tool_ids=[f"t{j:05}" for j in range(i, 10_000, 200)]) for i in range(200)
+        ],
+        hats=[Hat(id=f"h{i:02}", name="H", skill_ids=[f"s{j:03}" for j in range(i, 200, 50)]) for i in range(50)],
+    )

@@ -1,0 +1,112 @@
+"""Requests that are as they must be, and every text field they have: what tests of bad input start from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.message import Message
+
+    from skilder.keys.v1.workspace_pb2 import Workspace
+
+_KEY_ID = "0198c2f4-7c3e-7a10-8f5e-3b1d2c4a5e6f"
+
+
+def valid_requests() -> dict[str, list[Message]]:
+    """Answers well-formed requests of every method, with every field set. None of them would change a thing.
+
+    Workspaces, keys and actors are none that a test has, and the workspace to apply is at a version that it cannot be.
+    """
+    order: dict[str, Any] = {
+        "request_id": "r-1",
+        "workspace_id": "nowhere",
+        "description": "Slack Support Bot",
+        "actor": "nobody",
+    }
+    issue, revoke = key_service_pb2.IssueKeyRequest, key_service_pb2.RevokeKeyRequest
+    return {
+        "KeyService/IssueKey": [
+            issue(type=key_pb2.KEY_TYPE_USER, user_id="ada", hat_ids=["everyone", "engineer"], **order),
+            issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7", **order),
+        ],
+        "KeyService/RevokeKey": [
+            revoke(key_id=_KEY_ID, reason="Leaked", actor="nobody"),
+            revoke(token=f"WSK_{'0' * 71}", reason="Leaked", actor="nobody"),
+        ],
+        "KeyService/ListKeys": [
+            key_service_pb2.ListKeysRequest(
+                workspace_id="acme",
+                type=key_pb2.KEY_TYPE_USER,
+                user_id="ada",
+                state=key_pb2.KEY_STATE_ACTIVE,
+                unused_since=Timestamp(seconds=1_700_000_000, nanos=5),
+                page_size=10,
+                page_token="abc",
+                actor="nobody",
+            )
+        ],
+        "KeyService/GetKey": [key_service_pb2.GetKeyRequest(key_id=_KEY_ID, actor="nobody")],
+        "CatalogService/ApplyWorkspace": [
+            catalog_service_pb2.ApplyWorkspaceRequest(workspace=_full_workspace(), expected_version=7, actor="nobody")
+        ],
+        "CatalogService/GetWorkspace": [catalog_service_pb2.GetWorkspaceRequest(workspace_id="nowhere")],
+        "CatalogService/ListWorkspaces": [catalog_service_pb2.ListWorkspacesRequest(page_size=10, page_token="abc")],
+        "CatalogService/DeleteWorkspace": [
+            catalog_service_pb2.DeleteWorkspaceRequest(workspace_id="nowhere", expected_version=7, actor="nobody")
+        ],
+        "AuthorizationService/Authorize": [
+            authorization_service_pb2.AuthorizeRequest(
+                token=f"WSK_{'0' * 71}", tool_id="web.search", tool_set_version="abc"
+            )
+        ],
+    }
+
+
+def _full_workspace() -> Workspace:
+    workspace = small_workspace("nowhere")
+    workspace.teams[-1].parent_id = "customer"
+    workspace.hats[-1].description = workspace.skills[-1].description = "What it is for"
+    workspace.hats[-1].instructions = "What to do"
+    return workspace
+
+
+def with_each_text(request: Message, value: str) -> Iterator[tuple[str, Message]]:
+    """Yields, for each text that the request holds, its path and the request with `value` in its place.
+
+    Of the parts of a list only the last is gone through, so that a bad reference does not stand before a bad id.
+    """
+    for path in _texts(request):
+        changed = type(request)()
+        changed.CopyFrom(request)
+        *steps, (name, index) = path
+        message: Any = changed
+        for step, at in steps:
+            message = getattr(message, step) if at is None else getattr(message, step)[at]
+        if index is None:
+            setattr(message, name, value)
+        else:
+            getattr(message, name)[index] = value
+        yield ".".join(step if at is None else f"{step}[{at}]" for step, at in path), changed
+
+
+_Path = list[tuple[str, int | None]]
+
+
+def _texts(message: Message) -> Iterator[_Path]:
+    for field, value in message.ListFields():
+        repeated = not isinstance(value, str) and hasattr(value, "append")
+        index = len(value) - 1 if repeated else None
+        step = [(field.name, index)]
+        if field.type == FieldDescriptor.TYPE_STRING:
+            yield step
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for path in _texts(value[index] if repeated else value):
+                yield step + path

@@ -1,0 +1,117 @@
+"""Who may do what: every role with every kind of key, and every caller with every ability."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import product
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.domain.access import Ability, Actor, Caller, CallerRole, Origin
+from service.domain.errors import ActorNotAllowedError, ActorNotMemberError, CallerNotAllowedError, KeysError
+from service.domain.ids import RuntimeId, UserId, WorkspaceId, new_key_id
+from service.domain.keys import Key, KeyFilter, KeyOrder, Revocation
+from service.domain.token import KeyType
+from service.domain.workspace import MemberRole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ACME, ADA, BOB = WorkspaceId("acme"), UserId("ada"), UserId("bob")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ROLES = [MemberRole.ADMIN, MemberRole.EDITOR, MemberRole.VIEWER, None]
+# A key's type and user, seen from ada: shared, her own, somebody else's, a runtime's.
+WORKSPACE = (KeyType.WORKSPACE, None)
+OWN = (KeyType.USER, ADA)
+FOREIGN = (KeyType.USER, BOB)
+RUNTIME = (KeyType.RUNTIME, None)
+KINDS = [WORKSPACE, OWN, FOREIGN, RUNTIME]
+CASES = list(product(ROLES, KINDS))
+
+
+def outcome(role: MemberRole | None, ask: Callable[[Actor], None]) -> type[KeysError] | None:
+    """Answers with what error ada, who has the role, is refused, or None where she may."""
+    try:
+        ask(Actor(ADA, role))
+    except KeysError as error:
+        return type(error)
+    return None
+
+
+def expected(role: MemberRole | None, *, allowed: bool) -> type[KeysError] | None:
+    """Answers the error that is due: who is no member is told so, whatever they ask."""
+    if role is None:
+        return ActorNotMemberError
+    return None if allowed else ActorNotAllowedError
+
+
+def made(kind: tuple[KeyType, UserId | None], revocation: Revocation | None = None) -> Key:
+    """Makes a key that ada issued, which makes none her own."""
+    runtime = RuntimeId("rt-1") if kind == RUNTIME else None
+    return Key(new_key_id(), kind[0], ACME, kind[1], runtime, "a key", None, NOW, ADA, None, revocation)
+
+
+@pytest.mark.parametrize(("role", "kind"), CASES)
+def test_who_issues_what(role: MemberRole | None, kind: tuple[KeyType, UserId | None]) -> None:
+    """Admins issue workspace keys, members their own user keys, nobody runtime keys or keys of others."""
+    allowed = (role, kind) in {
+        (MemberRole.ADMIN, WORKSPACE),
+        (MemberRole.ADMIN, OWN),
+        (MemberRole.EDITOR, OWN),
+        (MemberRole.VIEWER, OWN),
+    }
+    order = KeyOrder(kind[0], ACME, kind[1], RuntimeId("rt-1") if kind == RUNTIME else None, "a key", ())
+    assert outcome(role, lambda actor: actor.require_issue(order)) is expected(role, allowed=allowed)
+
+
+@pytest.mark.parametrize(("role", "kind"), CASES)
+@pytest.mark.parametrize("revocation", [None, Revocation(NOW, ADA, "")])
+def test_who_sees_and_revokes_what(
+    role: MemberRole | None, kind: tuple[KeyType, UserId | None], revocation: Revocation | None
+) -> None:
+    """Admins any key, members their own user keys."""
+    allowed = role is MemberRole.ADMIN or kind == OWN
+    key = made(kind, revocation)
+    assert outcome(role, lambda actor: actor.require_key(key)) is expected(role, allowed=allowed)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("user_id", [None, ADA, BOB])
+@pytest.mark.parametrize("key_type", [None, *KeyType])
+def test_who_lists_what(role: MemberRole | None, user_id: UserId | None, key_type: KeyType | None) -> None:
+    """Admins any keys, members those of themselves, whatever the other filters."""
+    wanted = KeyFilter(ACME, type=key_type, user_id=user_id)
+    allowed = role is MemberRole.ADMIN or user_id == ADA
+    assert outcome(role, lambda actor: actor.require_list(wanted)) is expected(role, allowed=allowed)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_changes_a_workspace(role: MemberRole | None) -> None:
+    """Admins only."""
+    assert outcome(role, Actor.require_admin) is expected(role, allowed=role is MemberRole.ADMIN)
+
+
+@pytest.mark.parametrize(("role", "ability"), list(product(CallerRole, Ability)))
+def test_what_a_caller_may(role: CallerRole, ability: Ability) -> None:
+    """The console looks after keys and workspaces, services and runtimes ask, an operator does all of it."""
+    allowed = {
+        CallerRole.OPERATOR: {Ability.KEYS, Ability.CATALOGUE, Ability.AUTHORIZE},
+        CallerRole.CONSOLE: {Ability.KEYS, Ability.CATALOGUE},
+        CallerRole.SERVICE: {Ability.AUTHORIZE},
+        CallerRole.RUNTIME: {Ability.AUTHORIZE},
+    }
+    caller = Caller("it", role)
+    if ability in allowed[role]:
+        caller.require(ability)
+    else:
+        with pytest.raises(CallerNotAllowedError, match=role.value) as caught:
+            caller.require(ability)
+        assert ability.value in str(caught.value)
+
+
+def test_an_origin_is_named_after_the_actor_or_the_caller() -> None:
+    """A person where there is one; the caller, marked as such, where there is none."""
+    console = Caller("console", CallerRole.CONSOLE)
+    assert Origin(console, ADA, "ipv4:127.0.0.1:1").name == "ada"
+    assert Origin(console, None, "ipv4:127.0.0.1:1").name == "caller:console"

@@ -1,0 +1,206 @@
+"""The callers file and the operator's token: what is taken, what is refused, and that no token is told."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from service.callers_file import CallersFileError, load_callers, local_operator
+from service.domain.access import Caller, CallerRole
+from service.rpc.callers import KnownCaller
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHA = hashlib.sha256(b"a token").hexdigest()
+TOKEN = "operator_p8WqXo0cT5vE1nQz7RkYb3uJ9sLmA2dH4gFi6wCxVtN"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file that is not there yet."""
+    return tmp_path / "file"
+
+
+def entry(**fields: Any) -> dict[str, Any]:
+    """Makes a good caller with other fields; None leaves one out."""
+    found = {"name": "console", "role": "console", "token_sha256": SHA} | fields
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def refusal(path: Path, content: str) -> str:
+    """Answers why a callers file is refused; the file is always named, and never a token or a piece of one."""
+    path.write_text(content)
+    with pytest.raises(CallersFileError) as caught:
+        load_callers(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    pieces = (TOKEN[at : at + 8] for at in range(9, len(TOKEN) - 7))
+    assert [piece for piece in pieces if piece in message] == []
+    return message.removeprefix(f"{path}: ")
+
+
+def test_callers_are_read(path: Path) -> None:
+    """By token, by certificate, or by both, in the order of the file."""
+    gateway = {"name": "gateway", "role": "service", "san": "spiffe://acme.example/gateway"}
+    both = {"name": "ops-1.acme_x", "role": "operator", "san": "ops.acme.example", "token_sha256": "0" * 63 + "a"}
+    path.write_text(yaml.safe_dump({"callers": [entry(), gateway, both]}))
+    assert load_callers(path) == [
+        KnownCaller(Caller("console", CallerRole.CONSOLE), hashlib.sha256(b"a token").digest(), None),
+        KnownCaller(Caller("gateway", CallerRole.SERVICE), None, "spiffe://acme.example/gateway"),
+        KnownCaller(Caller("ops-1.acme_x", CallerRole.OPERATOR), bytes(31) + b"\x0a", "ops.acme.example"),
+    ]
+
+
+def test_a_file_may_have_no_callers(path: Path) -> None:
+    """The operator's token is enough."""
+    path.write_text("callers: []\n")
+    assert load_callers(path) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"role": "admin"}, "callers.0.role"),
+        ({"role": "runtime"}, "callers.0.role"),
+        ({"role": "Operator"}, "callers.0.role"),
+        ({"role": None}, "callers.0.role"),
+        ({"name": None}, "callers.0.name"),
+        ({"name": ""}, "callers.0.name"),
+        ({"name": "a b"}, "callers.0.name"),
+        ({"name": "console\n"}, "callers.0.name"),
+        ({"name": "n" * 65}, "callers.0.name"),
+        ({"name": 7}, "callers.0.name"),
+        ({"token_sha256": SHA[:-1]}, "callers.0.token_sha256"),
+        ({"token_sha256": SHA.upper()}, "callers.0.token_sha256"),
+        ({"token_sha256": f"{SHA}\n"}, "callers.0.token_sha256"),
+        ({"token_sha256": TOKEN}, "callers.0.token_sha256"),
+        ({"token_sha256": ""}, "callers.0.token_sha256"),
+        ({"san": ""}, "callers.0.san"),
+        ({"san": ["a", "b"]}, "callers.0.san"),
+        ({"token": TOKEN}, "callers.0.token"),
+        ({"workspace_id": "acme"}, "callers.0.workspace_id"),
+    ],
+)
+def test_a_field_at_fault_is_named(path: Path, fields: dict[str, Any], field: str) -> None:
+    """With the place of the caller in the file."""
+    assert refusal(path, yaml.safe_dump({"callers": [entry(**fields)]})).startswith(f"{field}: ")
+
+
+def test_a_caller_must_show_who_it_is(path: Path) -> None:
+    """Neither a token nor a certificate lets nobody in, or everybody."""
+    message = refusal(path, yaml.safe_dump({"callers": [entry(), entry(name="x", token_sha256=None)]}))
+    assert message.startswith("callers.1: ")
+    assert "needs token_sha256, san or both" in message
+
+
+@pytest.mark.parametrize("field", ["name", "token_sha256", "san"])
+def test_two_callers_do_not_share(path: Path, field: str) -> None:
+    """A name, a token and a certificate are each one caller's."""
+    first = entry(san="one.example")
+    other = {"name": "other", "role": "service", "token_sha256": "0" * 64, "san": "two.example"}
+    message = refusal(path, yaml.safe_dump({"callers": [first, other | {field: first[field]}]}))
+    assert f"two callers have the same {field}" in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "callers:",
+        "[]",
+        "callers: console",
+        "callers: {a: b}",
+        "callers: [a]",
+        "callers: []\nmore: 1",
+        f"token: {TOKEN}",
+    ],
+)
+def test_a_file_of_another_shape_is_refused(path: Path, content: str) -> None:
+    """Whatever it is, it is no list of callers."""
+    assert refusal(path, content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "callers: [",
+        "\tcallers: []",
+        "callers: \x00",
+        "!!python/object/apply:os.getcwd []",
+        f'callers:\n  - name: a\n    token: "{TOKEN}',
+        f"callers:\n  - token: {TOKEN}: x",
+        f"callers:\n  - {{token: {TOKEN}",
+    ],
+    ids=["open list", "tab", "nul", "object", "open quote", "colon", "open map"],
+)
+def test_a_file_that_is_no_yaml_is_refused(path: Path, content: str) -> None:
+    """With the place of the fault, and without its text: that may be a token in the wrong place."""
+    assert refusal(path, content)
+
+
+def test_a_file_that_cannot_be_read_is_refused(path: Path, tmp_path: Path) -> None:
+    """Missing, a folder, or no UTF-8."""
+    with pytest.raises(CallersFileError, match="No such file"):
+        load_callers(path)
+    with pytest.raises(CallersFileError, match="directory"):
+        load_callers(tmp_path)
+    path.write_bytes(b"callers: \xff")
+    with pytest.raises(CallersFileError, match="utf-8"):
+        load_callers(path)
+
+
+def test_the_operators_token_is_made_once(path: Path) -> None:
+    """In a file that is its owner's alone; the second time it is read."""
+    first = local_operator(path)
+    token = path.read_text().strip()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(token) >= 50
+    assert first == KnownCaller(Caller("operator", CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
+    assert local_operator(path) == first
+    assert path.read_text().strip() == token
+
+
+def test_every_operators_token_is_another(tmp_path: Path) -> None:
+    """It is random."""
+    assert local_operator(tmp_path / "one").token_sha256 != local_operator(tmp_path / "two").token_sha256
+
+
+def test_the_files_mode_does_not_depend_on_the_umask(path: Path) -> None:
+    """Not even for a moment may others read it."""
+    before = os.umask(0)
+    try:
+        local_operator(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666, 0o644, 0o601])
+def test_a_token_that_others_may_read_is_refused(path: Path, mode: int) -> None:
+    """The message says what to do and not what is in the file."""
+    path.write_text(TOKEN)
+    path.chmod(mode)
+    with pytest.raises(CallersFileError, match="chmod 600") as caught:
+        local_operator(path)
+    assert TOKEN not in str(caught.value)
+    path.chmod(0o600)
+    assert local_operator(path).token_sha256 == hashlib.sha256(TOKEN.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"   ", b"operator_", b"x" * 31, b"\xff" * 60, "é".encode() * 40],
+    ids=["empty", "line", "spaces", "prefix", "short", "no text", "no ASCII"],
+)
+def test_a_file_without_a_token_is_refused(path: Path, content: bytes) -> None:
+    """Empty, cut short, or something else; an empty token would let in everybody who sends none."""
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(CallersFileError, match="holds no token"):
+        local_operator(path)

@@ -1,0 +1,176 @@
+"""The options: what is refused, and what is never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from service.config import Settings
+
+TLS: dict[str, Any] = {"tls_cert": Path("cert.pem"), "tls_key": Path("key.pem")}
+URL = "postgresql://keys:hunter2@db.internal/keys"
+
+
+def refusal(**values: Any) -> str:
+    """Answers why settings are refused."""
+    with pytest.raises(ValidationError) as caught:
+        Settings(**values)
+    return "; ".join(each["msg"] for each in caught.value.errors())
+
+
+def test_the_defaults_are_good() -> None:
+    """Nobody must set anything; by default only this machine is served."""
+    settings = Settings()
+    assert settings.listen == "127.0.0.1:50051"
+    assert settings.database_url is None
+    assert settings.operator_token_file == Path("data/operator-token")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost", "127.9.9.9", "[0:0:0:0:0:0:0:1]"])
+def test_loopback_is_served_in_plaintext(host: str) -> None:
+    """What never leaves the machine needs no TLS."""
+    assert Settings(listen=f"{host}:50051").listen == f"{host}:50051"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0.0.0.0",  # noqa: S104 - refused
+        "[::]",
+        "10.0.0.1",
+        "128.0.0.1",
+        "example.com",
+        "localhost.example.com",
+        "127.0.0.1.example.com",
+        "[2001:db8::1]",
+        "127.1",
+        "0127.0.0.1",
+        "localhost ",
+        "*",
+    ],
+)
+def test_other_addresses_need_tls_or_a_word(host: str) -> None:
+    """Tokens do not cross a network in the clear by mistake."""
+    assert "is not loopback" in refusal(listen=f"{host}:50051")
+    assert Settings(listen=f"{host}:50051", allow_plaintext=True).allow_plaintext
+    assert Settings(listen=f"{host}:50051", **TLS).tls_cert == Path("cert.pem")
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "",
+        ":",
+        ":50051",
+        "localhost",
+        "localhost:",
+        "localhost:x",
+        "localhost:-1",
+        "localhost:65536",
+        "localhost:123456",
+        "::1:50051",
+        "[::1]",
+        "[::1]50051",
+        "[localhost]:1",
+        "http://localhost:1",
+        "unix:/tmp/socket",
+        "localhost:1\n",
+        "localhost: 1",
+        "localhost:1:2",
+        "localhost:\u0665\u0660",
+    ],
+)
+def test_an_address_is_host_and_port(listen: str) -> None:
+    """Anything else is refused at once, also where plaintext is allowed."""
+    assert "is not HOST:PORT" in refusal(listen=listen, allow_plaintext=True)
+
+
+@pytest.mark.parametrize("port", [0, 1, 65535])
+def test_ports_are_those_there_are(port: int) -> None:
+    """Zero takes a free one."""
+    assert Settings(listen=f"localhost:{port}").listen == f"localhost:{port}"
+
+
+@pytest.mark.parametrize("missing", ["tls_cert", "tls_key"])
+def test_certificate_and_key_go_together(missing: str) -> None:
+    """One without the other is refused rather than served in plaintext."""
+    assert "go together" in refusal(**{name: value for name, value in TLS.items() if name != missing})
+
+
+def test_clients_certificates_need_tls() -> None:
+    """A client CA without a certificate of the server's own would check nobody."""
+    assert "needs tls_cert" in refusal(tls_client_ca=Path("ca.pem"))
+    assert Settings(tls_client_ca=Path("ca.pem"), **TLS).tls_client_ca == Path("ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("pool_size", 0),
+        ("pool_size", 1001),
+        ("statement_timeout", 0),
+        ("statement_timeout", float("inf")),
+        ("lock_timeout", -1),
+        ("call_timeout", float("nan")),
+        ("max_calls", 0),
+        ("max_message_bytes", 65535),
+        ("drain_timeout", -0.1),
+        ("usage_interval", 0),
+        ("argon2_memory_kib", 7),
+        ("argon2_passes", 0),
+        ("argon2_lanes", 0),
+        ("argon2_threads", 0),
+        ("log_format", "xml"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named(name: str, bad: Any) -> None:
+    """Numbers that would stop the service from working, or mean nothing."""
+    with pytest.raises(ValidationError) as caught:
+        Settings(**{name: bad})
+    assert [each["loc"] for each in caught.value.errors()] == [(name,)]
+
+
+def test_argon2_has_the_memory_its_lanes_need() -> None:
+    """Argon2 takes no less than 8 KiB a lane (RFC 9106, 3.1): every issue would fail, so the start does."""
+    assert Settings(argon2_memory_kib=32, argon2_lanes=4).argon2_lanes == 4
+    assert refusal(argon2_memory_kib=31, argon2_lanes=4)
+
+
+def test_an_option_that_is_none_is_refused() -> None:
+    """A typo is no option that is silently left alone."""
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"tls_certificate": "cert.pem"})
+    assert [(each["loc"], each["type"]) for each in caught.value.errors()] == [
+        (("tls_certificate",), "extra_forbidden")
+    ]
+
+
+def test_options_do_not_change() -> None:
+    """What was checked stays as it was."""
+    with pytest.raises(ValidationError):
+        Settings().listen = "0.0.0.0:1"  # type: ignore[misc]  # that is the point
+
+
+def test_the_databases_password_is_not_shown() -> None:
+    """Neither printed nor dumped; it must be asked for."""
+    settings = Settings.model_validate({"database_url": URL})
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == URL
+    for shown in (repr(settings), str(settings), f"{settings.database_url}", str(settings.model_dump())):
+        assert "hunter2" not in shown
+    assert "hunter2" not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"listen": "0.0.0.0:1"}, {"pool_size": 0}, {"tls_key": Path("k")}, {"none": 1}],
+    ids=["plaintext", "bound", "half of TLS", "unknown"],
+)
+def test_a_refusal_does_not_show_the_databases_password(fault: dict[str, Any]) -> None:
+    """Whatever else is wrong, the error is printed somewhere."""
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({**fault, "database_url": "postgresql://k:hunter2@db/k"})
+    assert "hunter2" not in str(caught.value)

@@ -1,0 +1,133 @@
+"""The contract in protos/ and the code that serves it agree, and no message can tell a token by accident."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor import FieldDescriptor
+
+import skilder.keys.v1
+from service.app.encoding import KEY_TYPES
+from service.rpc import authorization_service, catalog_service, convert, key_service
+from service.rpc.authorization_service import AuthorizationServicer
+from service.rpc.catalog_service import CatalogServicer
+from service.rpc.key_service import KeyServicer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from enum import Enum
+
+FILES: list[Any] = [
+    importlib.import_module(f"skilder.keys.v1.{module.name}").DESCRIPTOR
+    for module in pkgutil.iter_modules(skilder.keys.v1.__path__)
+    if module.name.endswith("_pb2")
+]
+SERVICERS: dict[str, type] = {
+    "KeyService": KeyServicer,
+    "CatalogService": CatalogServicer,
+    "AuthorizationService": AuthorizationServicer,
+}
+SERVICES = {service.name: service for file in FILES for service in file.services_by_name.values()}
+
+
+def messages() -> Iterator[Any]:
+    """Yields the descriptor of every message of the contract, nested ones too."""
+    waiting = [message for file in FILES for message in file.message_types_by_name.values()]
+    while waiting:
+        message = waiting.pop()
+        waiting += message.nested_types
+        yield message
+
+
+def test_every_service_of_the_contract_is_served() -> None:
+    """By the servicer of its name."""
+    assert set(SERVICES) == set(SERVICERS)
+    for module in (key_service, catalog_service, authorization_service):
+        assert SERVICES[module.DESCRIPTOR.name] == module.DESCRIPTOR
+
+
+@pytest.mark.parametrize("name", SERVICERS)
+def test_every_method_of_the_contract_is_served(name: str) -> None:
+    """By an asynchronous method of its name, and there are no others."""
+    servicer = SERVICERS[name]
+    served = {
+        method for method, function in vars(servicer).items() if callable(function) and not method.startswith("_")
+    }
+    assert served == {method.name for method in SERVICES[name].methods}
+    for method in served:
+        function = getattr(servicer, method)
+        assert inspect.iscoroutinefunction(function), method
+        assert list(inspect.signature(function).parameters) == ["self", "request", "call"]
+
+
+@pytest.mark.parametrize("name", SERVICERS)
+def test_every_method_has_messages_of_its_own(name: str) -> None:
+    """Named after it, so that each can grow alone (AIP-130); no method streams."""
+    for method in SERVICES[name].methods:
+        assert (method.input_type.name, method.output_type.name) == (f"{method.name}Request", f"{method.name}Response")
+        assert not method.client_streaming
+        assert not method.server_streaming
+
+
+def test_tokens_are_in_three_messages_only() -> None:
+    """Shown when a key is issued, presented to revoke or to authorize; nowhere else is there a place for one."""
+    places = {
+        f"{message.name}.{field.name}"
+        for message in messages()
+        for field in message.fields
+        if "token" in field.name and not field.name.endswith("page_token")
+    }
+    assert places == {"IssueKeyResponse.token", "RevokeKeyRequest.token", "AuthorizeRequest.token"}
+
+
+def test_nothing_else_has_room_for_a_secret() -> None:
+    """No field of bytes, of any type, or of a name that tells of secrets."""
+    fields = [(message.name, field) for message in messages() for field in message.fields]
+    assert len(fields) > 50
+    for name, field in fields:
+        assert field.type != FieldDescriptor.TYPE_BYTES, f"{name}.{field.name}"
+        assert not any(word in field.name for word in ("secret", "hash", "password", "digest")), f"{name}.{field.name}"
+        if field.message_type is not None:
+            assert field.message_type.full_name.startswith(("skilder.keys.v1.", "google.protobuf.Timestamp"))
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("KeyType", KEY_TYPES),
+        ("KeyState", convert.KEY_STATES),
+        ("MemberRole", convert.MEMBER_ROLES),
+        ("WorkspacePart", convert.PARTS),
+        ("ChangeAction", convert.ACTIONS),
+    ],
+)
+def test_every_value_of_an_enum_is_known(name: str, known: Mapping[Enum, int]) -> None:
+    """All but UNSPECIFIED, which is 0, and each under the domain's own name for it."""
+    (enum,) = [file.enum_types_by_name[name] for file in FILES if name in file.enum_types_by_name]
+    numbers = {value.number: value.name for value in enum.values}
+    assert numbers.pop(0).endswith("_UNSPECIFIED")
+    (kind,) = {type(value) for value in known}
+    assert set(known) == set(kind)
+    assert sorted(known.values()) == sorted(numbers)
+    for value, number in known.items():
+        assert numbers[number].endswith(f"_{value.name}")
+
+
+def test_every_enum_of_the_contract_is_looked_at() -> None:
+    """The five above, and the reasons of denials, which test_encoding.py looks at."""
+    enums = {name for file in FILES for name in file.enum_types_by_name}
+    assert enums == {"KeyType", "KeyState", "MemberRole", "WorkspacePart", "ChangeAction", "DenialReason"}
+    assert not any(message.enum_types for message in messages())
+
+
+def test_a_verdict_is_empty_unless_it_is_granted() -> None:
+    """A client that looks at neither grant nor denial sees no tools."""
+    (response,) = [message for message in messages() if message.name == "AuthorizeResponse"]
+    empty: Any = message_factory.GetMessageClass(response)()
+    assert list(empty.granted.tool_set.tools) == []
+    assert empty.granted.tool.tool.id == ""

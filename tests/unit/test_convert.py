@@ -1,0 +1,184 @@
+"""protobuf <-> domain: nothing is lost on the way, and what has no meaning is refused by its field."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.domain.difference import Action, Change, Part
+from service.domain.errors import InvalidRequestError
+from service.domain.ids import HatId, RuntimeId, UserId, WorkspaceId, new_key_id
+from service.domain.keys import Key, KeyFilter, KeyOrder, KeyState, Revocation
+from service.domain.token import KeyType
+from service.domain.workspace import WorkspaceStatus
+from service.rpc import convert
+from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
+from skilder.keys.v1.key_service_pb2 import IssueKeyRequest, ListKeysRequest
+from tests.support.workspaces import example_workspace, small_workspace
+
+ACME = WorkspaceId("acme")
+NOW = datetime(2026, 7, 31, 12, 30, 15, 123456, tzinfo=UTC)
+KEY = Key(new_key_id(), KeyType.WORKSPACE, ACME, None, None, "a key", None, NOW, "ada", None, None)
+
+
+def refused_field(convert_it: Any, message: Any) -> str:
+    """Answers the one field for which a message is refused."""
+    with pytest.raises(InvalidRequestError) as caught:
+        convert_it(message)
+    (violation,) = caught.value.violations
+    return violation.field
+
+
+@pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
+def test_a_workspace_survives_the_round_trip(message: workspace_pb2.Workspace) -> None:
+    """In both directions; only `active` is set in the end where it was left out."""
+    workspace = convert.workspace(message)
+    shown = convert.workspace_message(workspace)
+    assert convert.workspace(shown) == workspace
+    for tool in message.tools:
+        tool.active = tool.active if tool.HasField("active") else True
+    assert shown == message
+
+
+def test_a_tool_is_active_unless_told_otherwise() -> None:
+    """Left out is not false."""
+    tools = [
+        workspace_pb2.Tool(id="a"),
+        workspace_pb2.Tool(id="b", active=False),
+        workspace_pb2.Tool(id="c", active=True),
+    ]
+    found = convert.workspace(workspace_pb2.Workspace(id="acme", tools=tools)).catalogue.tools
+    assert [tool.active for tool in found] == [True, False, True]
+
+
+@pytest.mark.parametrize("role", [0, 4, -1, 2**31 - 1])
+def test_a_role_that_is_none_is_named(role: Any) -> None:
+    """Not said, or of a later version: neither may become some role."""
+    message = small_workspace()
+    message.members[1].role = role
+    assert refused_field(convert.workspace, message) == "workspace.members[1].role"
+
+
+def test_every_role_that_is_none_is_named_with_all_other_faults() -> None:
+    """A caller mends them all at once."""
+    message = small_workspace()
+    message.name = ""
+    for at in (0, 2):
+        message.members[at].ClearField("role")
+    message.hats[0].team_ids.append("gone")
+    with pytest.raises(InvalidRequestError) as caught:
+        convert.workspace(message)
+    fields = [
+        "workspace.members[0].role",
+        "workspace.members[2].role",
+        "workspace.name",
+        "workspace.hats[0].team_ids[0]",
+    ]
+    assert [each.field for each in caught.value.violations] == fields
+
+
+@pytest.mark.parametrize("number", [0, 4, -1])
+def test_a_key_is_issued_of_a_known_type(number: Any) -> None:
+    """Not said, or of a later version, is refused."""
+    assert refused_field(convert.key_order, IssueKeyRequest(type=number, workspace_id="acme")) == "type"
+
+
+def test_an_order_has_all_that_was_asked() -> None:
+    """An empty user or runtime is none."""
+    request = IssueKeyRequest(
+        type=key_pb2.KEY_TYPE_USER, workspace_id="acme", user_id="ada", description="x", hat_ids="ba"
+    )
+    hats = (HatId("b"), HatId("a"))
+    assert convert.key_order(request) == KeyOrder(KeyType.USER, ACME, UserId("ada"), None, "x", hats)
+    request = IssueKeyRequest(type=key_pb2.KEY_TYPE_RUNTIME, workspace_id="acme", runtime_id="rt-1")
+    assert convert.key_order(request) == KeyOrder(KeyType.RUNTIME, ACME, None, RuntimeId("rt-1"), "", ())
+
+
+def test_a_filter_has_all_that_was_asked() -> None:
+    """What is not said filters nothing."""
+    assert convert.key_filter(ListKeysRequest(workspace_id="acme")) == KeyFilter(ACME)
+    request = ListKeysRequest(
+        workspace_id="acme",
+        type=key_pb2.KEY_TYPE_RUNTIME,
+        user_id="ada",
+        state=key_pb2.KEY_STATE_REVOKED,
+        unused_since=convert.timestamp(NOW),
+    )
+    expected = KeyFilter(ACME, KeyType.RUNTIME, UserId("ada"), KeyState.REVOKED, NOW)
+    assert convert.key_filter(request) == expected
+
+
+@pytest.mark.parametrize("field", ["type", "state"])
+@pytest.mark.parametrize("number", [4, 99, -1])
+def test_a_filter_of_no_known_value_is_named(field: str, number: int) -> None:
+    """It is refused, not taken for no filter."""
+    fields: dict[str, Any] = {field: number}
+    assert refused_field(convert.key_filter, ListKeysRequest(workspace_id="acme", **fields)) == field
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos"), [(10**15, 0), (-(10**15), 0), (253402300800, 0), (2**63 - 1, 0), (0, -1), (0, 10**9)]
+)
+def test_a_time_that_is_none_is_named(seconds: int, nanos: int) -> None:
+    """Past the years 1 to 9999, or with nanoseconds that are none."""
+    request = ListKeysRequest(workspace_id="acme", unused_since=Timestamp(seconds=seconds, nanos=nanos))
+    assert refused_field(convert.key_filter, request) == "unused_since"
+
+
+@pytest.mark.parametrize("moment", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), NOW])
+def test_a_moment_survives_the_round_trip(moment: datetime) -> None:
+    """To the microsecond, from the first to the last there is; a filter at the epoch is a filter."""
+    request = ListKeysRequest(workspace_id="acme", unused_since=convert.timestamp(moment))
+    assert convert.key_filter(request).unused_since == moment
+    elsewhere = convert.timestamp(NOW.astimezone(timezone(timedelta(hours=-7))))
+    assert elsewhere == convert.timestamp(NOW)
+    epoch = ListKeysRequest(workspace_id="acme", unused_since=Timestamp())
+    assert convert.key_filter(epoch).unused_since == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def test_an_unused_active_key_leaves_out_what_it_has_not() -> None:
+    """Times that never were are unset, and a key with no limit has none."""
+    message = convert.key_message(KEY)
+    assert message == key_pb2.Key(
+        id=str(KEY.id),
+        type=key_pb2.KEY_TYPE_WORKSPACE,
+        workspace_id="acme",
+        description="a key",
+        hint=KEY.hint,
+        state=key_pb2.KEY_STATE_ACTIVE,
+        created_at=convert.timestamp(NOW),
+        created_by="ada",
+    )
+
+
+def test_a_used_limited_revoked_key_is_told_in_full() -> None:
+    """A limit whose hats are all gone is still a limit."""
+    later = NOW + timedelta(days=1)
+    revocation = Revocation(later, "caller:console", "it leaked")
+    user, runtime, hats = UserId("ada"), RuntimeId("rt-1"), (HatId("a"), HatId("b"))
+    key = Key(KEY.id, KeyType.USER, ACME, user, runtime, "a key", hats, NOW, "ada", later, revocation)
+    message = convert.key_message(key)
+    assert (message.user_id, message.runtime_id) == ("ada", "rt-1")
+    assert (message.limited_to_hats, list(message.hat_ids)) == (True, ["a", "b"])
+    assert message.last_used_at == message.revoked_at == convert.timestamp(later)
+    assert (message.state, message.revoked_by) == (key_pb2.KEY_STATE_REVOKED, "caller:console")
+    assert message.revoke_reason == "it leaked"
+    gone = Key(KEY.id, KeyType.USER, ACME, user, None, "a key", (), NOW, "ada", None, None)
+    assert convert.key_message(gone).limited_to_hats
+    assert not convert.key_message(gone).hat_ids
+
+
+def test_a_summary_and_a_change_are_told_in_full() -> None:
+    """Every field has its place."""
+    later = NOW + timedelta(days=1)
+    summary = convert.summary_message(WorkspaceStatus(ACME, "Acme", 7, NOW, later, None))
+    assert summary == workspace_pb2.WorkspaceSummary(
+        id="acme", name="Acme", version=7, created_at=convert.timestamp(NOW), updated_at=convert.timestamp(later)
+    )
+    change = convert.change_message(Change(Part.SKILL, "search", Action.REMOVED))
+    assert change == catalog_service_pb2.WorkspaceChange(
+        part=catalog_service_pb2.WORKSPACE_PART_SKILL, id="search", action=catalog_service_pb2.CHANGE_ACTION_REMOVED
+    )

@@ -1,0 +1,154 @@
+"""The ready-made answers of Authorize."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.app import encoding
+from service.domain.ids import HatId, RuntimeId, SkillId, ToolId, UserId, WorkspaceId, new_key_id
+from service.domain.keys import Key
+from service.domain.permissions import ReachedHat, ReachedSkill, ToolPath, ToolSet
+from service.domain.token import KeyType
+from service.domain.verdict import DenialReason, Denied, ToolGrant
+from service.domain.workspace import Tool
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import key_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = Key(
+    new_key_id(), KeyType.USER, WorkspaceId("acme"), UserId("ada"), None, "Slack Bot", None, NOW, "bob", NOW, None
+)
+TOOL = Tool(ToolId("slack.post"), "slack_post_message", "slack", active=True)
+SKILL = ReachedSkill(SkillId("replies"), "Replies", (TOOL.id,))
+HAT = ReachedHat(HatId("support"), "Support", (SKILL,))
+TOOLS = ToolSet((HAT,), (TOOL,))
+
+
+def granted(body: bytes) -> pb.Granted:
+    """Reads an answer, which must be a grant."""
+    response = pb.AuthorizeResponse.FromString(body)
+    assert response.WhichOneof("verdict") == "granted"
+    return response.granted
+
+
+WORDS = st.sampled_from(["", "a", "b", "ab"])
+SKILLS = st.builds(ReachedSkill, WORDS.map(SkillId), WORDS, st.lists(WORDS.map(ToolId), max_size=2).map(tuple))
+HATS = st.builds(ReachedHat, WORDS.map(HatId), WORDS, st.lists(SKILLS, max_size=2).map(tuple))
+REACHED = st.builds(Tool, WORDS.map(ToolId), WORDS, WORDS, st.just(value=True))
+TOOL_SETS = st.builds(ToolSet, st.lists(HATS, max_size=2).map(tuple), st.lists(REACHED, max_size=2).map(tuple))
+
+
+@settings(deadline=None)
+@given(TOOL_SETS, TOOL_SETS)
+def test_equal_versions_mean_equal_tool_sets(one: ToolSet, other: ToolSet) -> None:
+    """A version names the content, all of it and nothing else."""
+    assert (encoding.tool_set(one).version == encoding.tool_set(other).version) == (one == other)
+    assert encoding.tool_set(one) == encoding.tool_set(ToolSet(one.hats, one.tools))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tools: replace(tools, hats=()),
+        lambda tools: replace(tools, tools=()),
+        lambda tools: replace(tools, hats=(HAT, HAT)),
+        lambda tools: replace(tools, hats=(replace(HAT, id=HatId("desk")),)),
+        lambda tools: replace(tools, hats=(replace(HAT, name="Support!"),)),
+        lambda tools: replace(tools, hats=(replace(HAT, skills=()),)),
+        lambda tools: replace(tools, hats=(replace(HAT, skills=(replace(SKILL, id=SkillId("x")),)),)),
+        lambda tools: replace(tools, hats=(replace(HAT, skills=(replace(SKILL, name="x"),)),)),
+        lambda tools: replace(tools, hats=(replace(HAT, skills=(replace(SKILL, tool_ids=()),)),)),
+        lambda tools: replace(tools, tools=(replace(TOOL, id=ToolId("x")),)),
+        lambda tools: replace(tools, tools=(replace(TOOL, name="x"),)),
+        lambda tools: replace(tools, tools=(replace(TOOL, mcp_server="x"),)),
+    ],
+)
+def test_any_change_gives_another_version(change: Callable[[ToolSet], ToolSet]) -> None:
+    """Whatever a caller sees of a tool set."""
+    assert encoding.tool_set(change(TOOLS)).version != encoding.tool_set(TOOLS).version
+
+
+def test_a_version_can_be_sent_back() -> None:
+    """32 hexadecimal digits, also in the message, and also of no tools."""
+    for tools in (TOOLS, ToolSet((), ())):
+        encoded = encoding.tool_set(tools)
+        assert len(bytes.fromhex(encoded.version)) == 16
+        assert encoded.message.version == encoded.version
+
+
+def test_a_grant_of_a_tool_set_holds_all_of_it() -> None:
+    """The key, its hats, their skills and the tools."""
+    found = granted(encoding.granted_tool_set(KEY, encoding.tool_set(TOOLS)))
+    assert found.key == pb.GrantedKey(
+        id=str(KEY.id), type=key_pb2.KEY_TYPE_USER, workspace_id="acme", user_id="ada", description="Slack Bot"
+    )
+    skill = pb.ReachedSkill(id="replies", name="Replies", tool_ids=["slack.post"])
+    assert found.tool_set == pb.ToolSet(
+        version=encoding.tool_set(TOOLS).version,
+        hats=[pb.ReachedHat(id="support", name="Support", skills=[skill])],
+        tools=[pb.ReachedTool(id="slack.post", name="slack_post_message", mcp_server="slack")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"type": KeyType.WORKSPACE, "user_id": None}, {"type": key_pb2.KEY_TYPE_WORKSPACE, "user_id": ""}),
+        (
+            {"type": KeyType.RUNTIME, "user_id": None, "runtime_id": RuntimeId("rt-1")},
+            {"type": key_pb2.KEY_TYPE_RUNTIME, "user_id": "", "runtime_id": "rt-1"},
+        ),
+    ],
+)
+def test_a_grant_tells_whose_key_it_is(change: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Every type with the fields that are its own."""
+    key = granted(encoding.granted_unchanged(replace(KEY, **change))).key
+    assert {name: getattr(key, name) for name in expected} == expected
+
+
+def test_an_unchanged_grant_carries_no_tools() -> None:
+    """The caller holds them already; the key is told as ever."""
+    body = encoding.granted_unchanged(KEY)
+    found = granted(body)
+    assert found.WhichOneof("reach") == "unchanged"
+    assert found.unchanged
+    assert found.key == granted(encoding.granted_tool_set(KEY, encoding.tool_set(TOOLS))).key
+    assert b"slack" not in body
+
+
+def test_a_grant_of_one_tool_holds_its_ways() -> None:
+    """In the order they were given, and nothing else of the tool set."""
+    paths = (ToolPath(HatId("a"), SkillId("s")), ToolPath(HatId("b"), SkillId("r")))
+    found = granted(encoding.granted_tool(KEY, ToolGrant(TOOL, paths)))
+    assert found.WhichOneof("reach") == "tool"
+    assert found.key.id == str(KEY.id)
+    assert found.tool == pb.ToolGrant(
+        tool=pb.ReachedTool(id="slack.post", name="slack_post_message", mcp_server="slack"),
+        paths=[pb.ToolPath(hat_id="a", skill_id="s"), pb.ToolPath(hat_id="b", skill_id="r")],
+    )
+
+
+@pytest.mark.parametrize("reason", DenialReason)
+def test_every_reason_of_a_denial_has_its_number(reason: DenialReason) -> None:
+    """Under its own name, with its sentence, and with the key only where one was proven."""
+    for key_id in (None, KEY.id):
+        response = pb.AuthorizeResponse.FromString(encoding.denied(Denied(reason, key_id)))
+        assert response.WhichOneof("verdict") == "denied"
+        assert pb.DenialReason.Name(response.denied.reason) == f"DENIAL_REASON_{reason.name}"
+        assert response.denied.message == reason.value
+        assert response.denied.key_id == ("" if key_id is None else str(key_id))
+
+
+def test_every_number_of_a_denial_has_its_reason() -> None:
+    """The contract has no reason that is never sent, but UNSPECIFIED."""
+    names = {name.removeprefix("DENIAL_REASON_") for name in pb.DenialReason.keys()}  # noqa: SIM118 - it is no dictionary
+    assert names == {reason.name for reason in DenialReason} | {"UNSPECIFIED"}

@@ -1,0 +1,99 @@
+"""How secrets are kept, and how proven tokens are recognised."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import argon2
+import pytest
+
+from service.domain.hashing import HashParameters, Recogniser, SecretHasher
+from service.domain.ids import new_key_id
+from service.domain.token import KeyType, Token
+
+PHC = re.compile(r"\$argon2id\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}")
+CHEAP = HashParameters(memory_kib=16, passes=2, lanes=2)
+
+
+def minted() -> Token:
+    """Makes a token of a new key."""
+    return Token.mint(KeyType.WORKSPACE, new_key_id())
+
+
+def test_the_default_cost_is_the_one_of_the_design() -> None:
+    """One MiB, one pass, one lane."""
+    assert HashParameters() == HashParameters(memory_kib=1024, passes=1, lanes=1)
+    assert SecretHasher(HashParameters()).hash(minted()).startswith("$argon2id$v=19$m=1024,t=1,p=1$")
+
+
+@pytest.mark.parametrize("parameters", [HashParameters(), CHEAP, HashParameters(64, 3, 1)])
+def test_a_hash_is_a_phc_string_with_the_given_cost(parameters: HashParameters) -> None:
+    """The hash says how it was made: argon2id, a salt of 16 bytes, 32 bytes of hash."""
+    match = PHC.fullmatch(SecretHasher(parameters).hash(minted()))
+    assert match
+    assert tuple(map(int, match.groups())) == (parameters.memory_kib, parameters.passes, parameters.lanes)
+
+
+def test_two_hashes_of_one_token_differ() -> None:
+    """Each hash has a salt of its own, and both prove the token."""
+    hasher, token = SecretHasher(CHEAP), minted()
+    first, second = hasher.hash(token), hasher.hash(token)
+    assert first != second
+    assert hasher.proves(token, first)
+    assert hasher.proves(token, second)
+
+
+def test_only_the_hashed_secret_is_proven() -> None:
+    """Another secret of the same key is not, be it random or one bit away."""
+    hasher, token = SecretHasher(CHEAP), minted()
+    kept = hasher.hash(token)
+    assert not hasher.proves(Token.mint(token.type, token.key_id), kept)
+    for at in (0, 31):
+        flipped = bytes(byte ^ (index == at) for index, byte in enumerate(token.secret))
+        assert not hasher.proves(replace(token, secret=flipped), kept)
+
+
+def test_a_hash_holds_nothing_of_the_token() -> None:
+    """Neither the token's text nor its secret stands in the hash."""
+    token = minted()
+    kept = SecretHasher(CHEAP).hash(token)
+    assert token.reveal()[26:69] not in kept
+    assert token.secret.hex() not in kept
+
+
+@pytest.mark.parametrize("today", [HashParameters(32, 2, 2), HashParameters(16, 3, 2), HashParameters(16, 2, 1)])
+def test_a_hash_of_another_cost_is_outdated_and_still_good(today: HashParameters) -> None:
+    """Every change of a parameter is noticed, whichever way, and old hashes prove as before."""
+    token = minted()
+    kept = SecretHasher(CHEAP).hash(token)
+    assert not SecretHasher(CHEAP).is_outdated(kept)
+    assert SecretHasher(today).is_outdated(kept)
+    assert SecretHasher(today).proves(token, kept)
+
+
+@pytest.mark.parametrize("kept", ["", "plain", "$argon2id$v=19$m=16,t=2,p=2$short", "$2b$12$" + "a" * 53])
+def test_a_broken_hash_is_an_error_and_no_answer(kept: str) -> None:
+    """What is no argon2 hash is our fault, and must not look like a wrong token."""
+    with pytest.raises((argon2.exceptions.InvalidHashError, argon2.exceptions.VerificationError)) as caught:
+        SecretHasher(CHEAP).proves(minted(), kept)
+    assert not isinstance(caught.value, argon2.exceptions.VerifyMismatchError)
+
+
+def test_a_digest_stands_for_one_token() -> None:
+    """The same token has the same 32 bytes; another secret, id or type has others."""
+    recogniser, token = Recogniser(), minted()
+    others = [
+        replace(token, secret=minted().secret),
+        replace(token, key_id=new_key_id()),
+        replace(token, type=KeyType.USER),
+    ]
+    digests = {recogniser.digest(each) for each in [token, Token.parse(token.reveal()), *others]}
+    assert len(digests) == 4
+    assert {len(each) for each in digests} == {32}
+
+
+def test_another_recogniser_gives_other_digests() -> None:
+    """A digest says nothing outside the process that made it."""
+    token = minted()
+    assert Recogniser().digest(token) != Recogniser().digest(token)

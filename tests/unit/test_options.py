@@ -1,0 +1,144 @@
+"""The options of the command line: one for each setting, from a flag or a variable, refused by name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from service.cli.main import app
+from service.cli.options import takes_settings, variable
+from service.config import Settings
+
+PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+URL = "postgresql://keys:hunter2@db.internal/keys"
+# A value for each setting that is not its default.
+VALUES: dict[str, Any] = {
+    "listen": "0.0.0.0:7000",
+    "data_dir": Path("elsewhere"),
+    "database_url": URL,
+    "callers": Path("callers.yaml"),
+    "operator_token": False,
+    "tls_cert": Path("cert.pem"),
+    "tls_key": Path("key.pem"),
+    "tls_client_ca": Path("ca.pem"),
+    "allow_plaintext": True,
+    "reflection": False,
+    "pool_size": 7,
+    "statement_timeout": 1.5,
+    "lock_timeout": 2.5,
+    "call_timeout": 3.5,
+    "max_calls": 8,
+    "max_message_bytes": 2**20,
+    "drain_timeout": 0.0,
+    "usage_interval": 4.5,
+    "argon2_memory_kib": 2048,
+    "argon2_passes": 2,
+    "argon2_lanes": 3,
+    "argon2_threads": 4,
+    "log_format": "json",
+}
+FLAGS = {name: f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+
+
+def settings_from(*arguments: str, **variables: str) -> Settings:
+    """Answers what a command that takes settings is given."""
+    seen: list[Settings] = []
+    probe = typer.Typer()
+    probe.command()(takes_settings()(seen.append))
+    result = CliRunner().invoke(probe, arguments, env=PLAIN | variables, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    (settings,) = seen
+    return settings
+
+
+def refusal(*arguments: str, **variables: str) -> str:
+    """Answers what `skilder-keys` says to arguments that it refuses: a sentence and no traceback."""
+    result = CliRunner().invoke(app, arguments, env=PLAIN | variables)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_the_values_of_this_test_are_of_all_settings() -> None:
+    """A new setting must be added here, and no value may be the default."""
+    assert set(VALUES) == set(Settings.model_fields)
+    defaults = Settings()
+    assert [name for name, value in VALUES.items() if getattr(defaults, name) == value] == []
+
+
+def test_every_setting_is_an_option_with_a_variable() -> None:
+    """Both are in the help."""
+    result = CliRunner().invoke(app, ["serve", "--help"], env=PLAIN)
+    assert result.exit_code == 0
+    words = set(re.findall(r"--[a-z0-9-]+", result.output))
+    assert words >= set(FLAGS.values())
+    for name in FLAGS:
+        assert variable(name) in result.output
+
+
+def test_a_variable_is_the_settings_name_in_capitals() -> None:
+    """With a prefix of ours."""
+    assert variable("pool_size") == "SKILDER_KEYS_POOL_SIZE"
+    assert variable("database_url") == "SKILDER_KEYS_DATABASE_URL"
+
+
+def test_without_options_the_settings_are_the_defaults() -> None:
+    """The command line adds none of its own."""
+    assert settings_from() == Settings()
+
+
+def test_every_variable_arrives() -> None:
+    """As the type the setting has."""
+    variables = {variable(name): str(value) for name, value in VALUES.items()}
+    assert settings_from(**variables) == Settings.model_validate(VALUES)
+
+
+def test_every_flag_arrives() -> None:
+    """And is preferred to its variable."""
+    arguments: list[str] = []
+    for name, flag in FLAGS.items():
+        value = VALUES[name]
+        if isinstance(value, bool):
+            arguments.append(flag if value else flag.replace("--", "--no-"))
+        else:
+            arguments += [flag, str(value)]
+    settings = settings_from(*arguments, SKILDER_KEYS_POOL_SIZE="9", SKILDER_KEYS_REFLECTION="1")
+    assert settings == Settings.model_validate(VALUES)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--pool-size", "0"),
+        ("--pool-size", "many"),
+        ("--listen", "nowhere"),
+        ("--listen", "0.0.0.0:50051"),
+        ("--drain-timeout", "-1"),
+        ("--call-timeout", "inf"),
+        ("--log-format", "xml"),
+        ("--tls-cert", "cert.pem"),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_flag(flag: str, value: str) -> None:
+    """From the flag or from the variable, in one line."""
+    name = next(name for name, each in FLAGS.items() if each == flag)
+    for output in (refusal("serve", flag, value), refusal("serve", **{variable(name): value})):
+        (told,) = [line for line in output.splitlines() if line.startswith("Error")]
+        assert flag.removeprefix("--") in told.replace("_", "-")
+
+
+def test_a_refusal_does_not_show_the_databases_password() -> None:
+    """Whatever else is wrong."""
+    for fault in (["--pool-size", "0"], ["--listen", "0.0.0.0:1"], ["--tls-key", "key.pem"]):
+        assert "hunter2" not in refusal("serve", *fault, SKILDER_KEYS_DATABASE_URL=URL)
+
+
+def test_an_option_that_is_none_is_refused() -> None:
+    """A typo is not left alone."""
+    assert "--pool-sise" in refusal("serve", "--pool-sise", "7")

@@ -1,0 +1,201 @@
+"""The permission rule, against a slow and obvious reading of it, and by examples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.domain.ids import HatId, SkillId, TeamId, ToolId
+from service.domain.permissions import NOTHING, Reach, ToolPath, ToolSet, tool_set
+from service.domain.workspace import Catalogue, Hat, Skill, Team, Tool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeVar
+
+    Id = TypeVar("Id", TeamId, HatId, SkillId, ToolId)
+
+TEAMS = [TeamId(f"team-{letter}") for letter in "abcde"]
+HATS = [HatId(f"hat-{letter}") for letter in "abcd"]
+SKILLS = [SkillId(f"skill-{letter}") for letter in "abcde"]
+TOOLS = [ToolId(f"tool-{letter}") for letter in "abcdef"]
+
+
+def some(ids: Sequence[Id]) -> st.SearchStrategy[tuple[Id, ...]]:
+    """Draws some of the ids, each at most once, in any order."""
+    return st.lists(st.sampled_from(ids), unique=True).map(tuple) if ids else st.just(())
+
+
+@st.composite
+def catalogues(draw: st.DrawFn) -> Catalogue:
+    """Draws a catalogue as the checks let it through: a forest of teams, no dangling reference, nothing in order."""
+    teams: list[Team] = []
+    for team_id in draw(some(TEAMS)):
+        teams.append(Team(team_id, team_id, draw(st.sampled_from([None, *(team.id for team in teams)]))))
+    tools = tuple(Tool(each, f"name of {each}", "server", draw(st.booleans())) for each in draw(some(TOOLS)))
+    tool_ids = [tool.id for tool in tools]
+    skills = tuple(Skill(each, f"name of {each}", "", draw(some(tool_ids))) for each in draw(some(SKILLS)))
+    team_ids, skill_ids = [team.id for team in teams], [skill.id for skill in skills]
+    hats = tuple(
+        Hat(each, f"name of {each}", "", "", draw(some(team_ids)), draw(some(skill_ids))) for each in draw(some(HATS))
+    )
+    return Catalogue(tuple(draw(st.permutations(teams))), hats, skills, tools)
+
+
+# Also teams and hats that the catalogue has not, or has no more.
+REACHES = st.builds(
+    Reach,
+    team_ids=st.none() | some([*TEAMS, TeamId("team-gone")]).map(frozenset),
+    hat_ids=st.none() | some([*HATS, HatId("hat-gone")]).map(frozenset),
+)
+
+
+def is_at_or_below(catalogue: Catalogue, team_id: TeamId, above: TeamId) -> bool:
+    """Tells whether a team is another or hangs below it."""
+    if team_id == above:
+        return True
+    return any(
+        is_at_or_below(catalogue, team.parent_id, above)
+        for team in catalogue.teams
+        if team.id == team_id and team.parent_id is not None
+    )
+
+
+def hat_is_reached(catalogue: Catalogue, reach: Reach, hat: Hat) -> bool:
+    """Tells whether a hat is among the named ones and serves the user, read off the rule word by word."""
+    if reach.hat_ids is not None and hat.id not in reach.hat_ids:
+        return False
+    if reach.team_ids is None or hat.team_ids == ():
+        return True
+    return any(is_at_or_below(catalogue, mine, served) for mine in reach.team_ids for served in hat.team_ids)
+
+
+def reached(catalogue: Catalogue, reach: Reach, hat: Hat, skill: Skill, tool: Tool) -> bool:
+    """Tells whether this way leads from the key to the tool."""
+    return (
+        hat_is_reached(catalogue, reach, hat)
+        and skill.id in hat.skill_ids
+        and tool.id in skill.tool_ids
+        and tool.active
+    )
+
+
+@settings(deadline=None)
+@given(catalogues(), REACHES)
+def test_the_reached_hats_skills_and_tools_are_those_of_the_rule(catalogue: Catalogue, reach: Reach) -> None:
+    """Hats, their skills, those skills' active tools and the tools together, each once and in order of id."""
+    found = tool_set(catalogue, reach)
+    expected = [
+        (
+            hat.id,
+            hat.name,
+            [
+                (
+                    skill.id,
+                    skill.name,
+                    sorted(tool.id for tool in catalogue.tools if tool.active and tool.id in skill.tool_ids),
+                )
+                for skill in sorted(catalogue.skills, key=lambda skill: skill.id)
+                if skill.id in hat.skill_ids
+            ],
+        )
+        for hat in sorted(catalogue.hats, key=lambda hat: hat.id)
+        if hat_is_reached(catalogue, reach, hat)
+    ]
+    assert [
+        (hat.id, hat.name, [(skill.id, skill.name, list(skill.tool_ids)) for skill in hat.skills]) for hat in found.hats
+    ] == expected
+    assert list(found.tools) == [
+        tool
+        for tool in sorted(catalogue.tools, key=lambda tool: tool.id)
+        if any(reached(catalogue, reach, hat, skill, tool) for hat in catalogue.hats for skill in catalogue.skills)
+    ]
+
+
+@settings(deadline=None)
+@given(catalogues(), REACHES)
+def test_every_way_to_a_tool_is_told(catalogue: Catalogue, reach: Reach) -> None:
+    """A tool is found exactly where a way leads to it, and all its ways are told in order."""
+    found = tool_set(catalogue, reach)
+    for tool in catalogue.tools:
+        ways = sorted(
+            (hat.id, skill.id)
+            for hat in catalogue.hats
+            for skill in catalogue.skills
+            if reached(catalogue, reach, hat, skill, tool)
+        )
+        assert found.paths_to(tool.id) == tuple(ToolPath(hat_id, skill_id) for hat_id, skill_id in ways)
+        assert found.find(tool.id) == (tool if ways else None)
+    assert found.find(ToolId("tool-gone")) is None
+    assert found.paths_to(ToolId("tool-gone")) == ()
+
+
+@settings(deadline=None)
+@given(catalogues())
+def test_nothing_reaches_nothing(catalogue: Catalogue) -> None:
+    """A runtime key has no hat, whatever the workspace."""
+    assert tool_set(catalogue, NOTHING) == ToolSet(hats=(), tools=())
+
+
+def hats_reached(reach: Reach) -> list[str]:
+    """Answers which hats of a small company are reached: `top` is above `left` and `right`, `low` below `left`."""
+    top, left, right, low = (TeamId(each) for each in ("top", "left", "right", "low"))
+    teams = (Team(low, "", left), Team(top, "", None), Team(right, "", top), Team(left, "", top))
+    of_teams = {"all": (), "of-top": (top,), "of-left": (left,), "of-low": (low,), "of-both": (right, low)}
+    hats = tuple(Hat(HatId(each), each, "", "", team_ids, ()) for each, team_ids in of_teams.items())
+    return [hat.id for hat in tool_set(Catalogue(teams, hats, (), ()), reach).hats]
+
+
+@pytest.mark.parametrize(
+    ("teams", "expected"),
+    [
+        (None, ["all", "of-both", "of-left", "of-low", "of-top"]),
+        (set(), ["all"]),
+        ({"gone"}, ["all"]),
+        ({"top"}, ["all", "of-top"]),
+        ({"left"}, ["all", "of-left", "of-top"]),
+        ({"right"}, ["all", "of-both", "of-top"]),
+        ({"low"}, ["all", "of-both", "of-left", "of-low", "of-top"]),
+    ],
+)
+def test_hats_come_from_the_own_team_and_those_above(teams: set[TeamId] | None, expected: list[str]) -> None:
+    """Hats with no team serve all; a team's hats serve those below it, never those above or beside it."""
+    assert hats_reached(Reach(None if teams is None else frozenset(teams), None)) == expected
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [({"of-top"}, ["of-top"]), ({"of-low", "all"}, ["all"]), ({"gone"}, []), (set(), []), ({"gone", "all"}, ["all"])],
+)
+def test_a_limited_key_reaches_named_hats_only(named: set[HatId], expected: list[str]) -> None:
+    """Naming a hat gives nothing the user has not, and hats that are gone leave nothing, never everything."""
+    assert hats_reached(Reach(frozenset({TeamId("left")}), frozenset(named))) == expected
+
+
+def test_a_workspace_key_limited_to_hats_that_are_gone_reaches_nothing() -> None:
+    """The limit outlives the hats it names."""
+    assert hats_reached(Reach(None, frozenset({HatId("gone")}))) == []
+    assert hats_reached(Reach(None, frozenset())) == []
+
+
+def test_inactive_tools_are_nowhere() -> None:
+    """An inactive tool is in no list, is not found and has no ways; its skill stays."""
+    tools = (Tool(TOOLS[0], "on", "s", active=True), Tool(TOOLS[1], "off", "s", active=False))
+    skills = (Skill(SKILLS[0], "both", "", (TOOLS[1], TOOLS[0])), Skill(SKILLS[1], "off", "", (TOOLS[1],)))
+    hats = (Hat(HATS[0], "hat", "", "", (), (SKILLS[1], SKILLS[0])),)
+    found = tool_set(Catalogue((), hats, skills, tools), Reach(None, None))
+    assert [(skill.id, skill.tool_ids) for skill in found.hats[0].skills] == [(SKILLS[0], (TOOLS[0],)), (SKILLS[1], ())]
+    assert found.tools == (tools[0],)
+    assert found.find(TOOLS[1]) is None
+    assert found.paths_to(TOOLS[1]) == ()
+
+
+def test_a_cycle_of_teams_ends() -> None:
+    """Should a cycle ever get past the checks, its teams are above each other and nothing hangs."""
+    teams = (Team(TEAMS[0], "", TEAMS[1]), Team(TEAMS[1], "", TEAMS[0]), Team(TEAMS[2], "", TEAMS[2]))
+    hats = tuple(Hat(hat_id, "", "", "", (team.id,), ()) for hat_id, team in zip(HATS, teams, strict=False))
+    found = [tool_set(Catalogue(teams, hats, (), ()), Reach(frozenset({team.id}), None)).hats for team in teams]
+    assert [[hat.id for hat in each] for each in found] == [HATS[:2], HATS[:2], HATS[2:3]]

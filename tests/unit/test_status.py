@@ -1,0 +1,172 @@
+"""Errors as statuses: one table, one ErrorInfo each, and never more than a trailer takes."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import pkgutil
+import re
+import string
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+
+import service
+from service.domain.errors import (
+    FieldViolation,
+    InvalidRequestError,
+    KeyNotFoundError,
+    KeysError,
+    UnavailableError,
+    VersionMismatchError,
+)
+from service.rpc.status import STATUS_CODES, trailing_status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What clients take, by gRPC's default for GRPC_ARG_MAX_METADATA_SIZE.
+MAX_TRAILER_BYTES = 8192
+
+
+def kinds(parent: type[KeysError] = KeysError) -> Iterator[type[KeysError]]:
+    """Yields a kind of error and all below it, wherever in the service they are defined."""
+    yield parent
+    for child in parent.__subclasses__():
+        yield from kinds(child)
+
+
+for module in pkgutil.walk_packages(service.__path__, "service."):
+    importlib.import_module(module.name)
+KINDS = list(kinds())
+
+
+def made(kind: type[KeysError]) -> KeysError:
+    """Makes an error with the message of its kind."""
+    if kind is InvalidRequestError:
+        return InvalidRequestError(FieldViolation("type", "is required"))
+    return kind()
+
+
+def details(status: grpc.Status) -> tuple[Status, list[ErrorInfo], list[BadRequest]]:
+    """Takes apart what travels in the trailer."""
+    ((name, value),) = status.trailing_metadata
+    assert name == "grpc-status-details-bin"
+    assert isinstance(value, bytes)
+    packed = Status.FromString(value)
+    infos, bad_requests = [], []
+    for each in packed.details:
+        info, bad_request = ErrorInfo(), BadRequest()
+        if each.Unpack(info):
+            infos.append(info)
+        elif each.Unpack(bad_request):
+            bad_requests.append(bad_request)
+    assert len(packed.details) == len(infos) + len(bad_requests)
+    return packed, infos, bad_requests
+
+
+def trailer_bytes(status: grpc.Status) -> int:
+    """Answers the size of a status as it travels: percent-encoded and base64, 32 bytes a field (RFC 9113, 10.5.1)."""
+    printable = string.punctuation.replace("%", "") + " "
+    fields = {"grpc-status": b"13", "grpc-message": quote(status.details, safe=printable).encode()}
+    for name, value in status.trailing_metadata:
+        fields[name] = base64.b64encode(value if isinstance(value, bytes) else value.encode())
+    return sum(len(name) + len(value) + 32 for name, value in fields.items())
+
+
+def test_every_kind_of_error_has_a_status_code() -> None:
+    """The table has them all, and nothing else; what nobody foresaw is INTERNAL."""
+    assert len(KINDS) > 10
+    assert set(STATUS_CODES) == set(KINDS)
+    assert STATUS_CODES[KeysError] is grpc.StatusCode.INTERNAL
+    assert grpc.StatusCode.OK not in STATUS_CODES.values()
+
+
+def test_every_kind_of_error_has_a_reason_of_its_own() -> None:
+    """Programs tell errors apart by it (AIP-193): unique, UPPER_SNAKE_CASE, at most 63 characters."""
+    reasons = [kind.reason for kind in KINDS]
+    assert len(set(reasons)) == len(reasons)
+    for reason in reasons:
+        assert re.fullmatch(r"[A-Z][A-Z0-9_]{1,61}[A-Z0-9]", reason), reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_error_says_what_is_wrong(kind: type[KeysError]) -> None:
+    """Without a message of its own an error has its kind's, one sentence; a given message takes its place."""
+    assert re.fullmatch(r"[A-Z`][^\n]+\.|type is required|.+ listed\.", str(made(kind)))
+    if kind is not InvalidRequestError:
+        assert str(kind("Something else.")) == "Something else."
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_status_has_one_error_info(kind: type[KeysError]) -> None:
+    """With the reason, the domain, and nothing that was not given; code and message agree with the outer ones."""
+    error = made(kind)
+    status = trailing_status(error)
+    packed, (info,), _ = details(status)
+    assert (info.reason, info.domain, dict(info.metadata)) == (kind.reason, "keys.skilder", {})
+    assert status.code is STATUS_CODES[kind]
+    assert (packed.code, packed.message) == (status.code.value[0], status.details) == (packed.code, str(error))
+
+
+def test_details_for_programs_are_in_the_error_info() -> None:
+    """By their names."""
+    _, (info,), bad_requests = details(trailing_status(VersionMismatchError(current_version="7")))
+    assert dict(info.metadata) == {"current_version": "7"}
+    assert bad_requests == []
+
+
+def test_an_error_nobody_foresaw_tells_nothing() -> None:
+    """INTERNAL, and a sentence that fits all of them."""
+    status = trailing_status(KeysError())
+    assert status.code is grpc.StatusCode.INTERNAL
+    assert status.details == "The service failed; its log tells how."
+
+
+def test_fields_at_fault_are_in_a_bad_request() -> None:
+    """Each with its path and what is wrong, in order."""
+    error = InvalidRequestError(FieldViolation("a", "is odd"), FieldViolation("b[1].c", "is required"))
+    _, _, (bad_request,) = details(trailing_status(error))
+    found = [(each.field, each.description) for each in bad_request.field_violations]
+    assert found == [("a", "is odd"), ("b[1].c", "is required")]
+
+
+@pytest.mark.parametrize("kind", [KeyNotFoundError, UnavailableError])
+def test_no_other_error_has_a_bad_request(kind: type[KeysError]) -> None:
+    """No field is to blame."""
+    _, _, bad_requests = details(trailing_status(kind()))
+    assert bad_requests == []
+
+
+def test_as_many_fields_are_told_as_a_trailer_takes() -> None:
+    """Of 100,000 fields at fault the first are told, and how many there are."""
+    fault = "names 'nobody', which is not there"
+    error = InvalidRequestError(
+        *(FieldViolation(f"workspace.members[{at}].team_ids[0]", fault) for at in range(100_000))
+    )
+    status = trailing_status(error)
+    assert trailer_bytes(status) < MAX_TRAILER_BYTES
+    _, _, (bad_request,) = details(status)
+    told = [each.field for each in bad_request.field_violations]
+    assert told == [each.field for each in error.violations[: len(told)]]
+    assert len(told) >= 20
+    assert status.details.endswith("; and 99997 more")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 128, "é" * 128, "日" * 128, "🤖" * 128, "\x00" * 128, "\U0010ffff" * 128, "'\"" * 64],
+    ids=["ascii", "two bytes", "three bytes", "four bytes", "control", "unassigned", "quotes"],
+)
+def test_long_and_foreign_values_fit_a_trailer_too(value: str) -> None:
+    """What the checks repeat of a request, 128 characters of whatever kind, is told and does not burst it."""
+    fault = f"names {value!r}, which is not there"
+    error = InvalidRequestError(*(FieldViolation(f"workspace.members[{at}].team_ids[0]", fault) for at in range(1000)))
+    status = trailing_status(error)
+    assert trailer_bytes(status) < MAX_TRAILER_BYTES
+    _, _, (bad_request,) = details(status)
+    assert bad_request.field_violations[0].field == "workspace.members[0].team_ids[0]"

@@ -1,0 +1,304 @@
+"""What a desired workspace must be: each fault with the path of its field, and one canonical order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.domain.errors import InvalidRequestError
+from service.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
+from service.domain.workspace import Catalogue, Hat, Member, MemberRole, Skill, Team, Tool, Workspace
+from service.domain.workspace_checks import checked
+from service.rpc import convert
+from tests.support.workspaces import example_workspace, small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from random import Random
+
+
+def made(
+    members: Iterable[Member] = (),
+    teams: Iterable[Team] = (),
+    hats: Iterable[Hat] = (),
+    skills: Iterable[Skill] = (),
+    tools: Iterable[Tool] = (),
+) -> Workspace:
+    """Makes a workspace of some parts."""
+    return Workspace(
+        WorkspaceId("acme"), "Acme", tuple(members), Catalogue(tuple(teams), tuple(hats), tuple(skills), tuple(tools))
+    )
+
+
+def member(user_id: str, *team_ids: str) -> Member:
+    """Makes a member."""
+    return Member(UserId(user_id), MemberRole.VIEWER, tuple(map(TeamId, team_ids)))
+
+
+def team(team_id: str, parent_id: str | None = None) -> Team:
+    """Makes a team."""
+    return Team(TeamId(team_id), "a team", None if parent_id is None else TeamId(parent_id))
+
+
+def hat(hat_id: str, team_ids: Sequence[str] = (), skill_ids: Sequence[str] = ()) -> Hat:
+    """Makes a hat."""
+    return Hat(HatId(hat_id), "a hat", "", "", tuple(map(TeamId, team_ids)), tuple(map(SkillId, skill_ids)))
+
+
+def skill(skill_id: str, *tool_ids: str) -> Skill:
+    """Makes a skill."""
+    return Skill(SkillId(skill_id), "a skill", "", tuple(map(ToolId, tool_ids)))
+
+
+def tool(tool_id: str, name: str = "run", server: str | None = None) -> Tool:
+    """Makes a tool of a server of its own."""
+    return Tool(ToolId(tool_id), name, server or f"server of {tool_id}", active=True)
+
+
+def faults(workspace: Workspace) -> dict[str, str]:
+    """Answers what is said of each field of a workspace, which must be refused; each field is told once."""
+    with pytest.raises(InvalidRequestError) as caught:
+        checked(workspace)
+    told = [(each.field, each.description) for each in caught.value.violations]
+    assert len(dict(told)) == len(told)
+    return dict(told)
+
+
+@pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
+def test_the_workspaces_of_the_tests_pass(message: Any) -> None:
+    """Nothing is lost on the way, and what has passed once passes again unchanged."""
+    workspace = convert.workspace(message)
+    once = checked(workspace)
+    assert checked(once) == once
+    assert {each.id for each in once.members} == {each.user_id for each in message.members}
+    assert {each.id for each in once.catalogue.tools} == {each.id for each in message.tools}
+
+
+def test_an_empty_workspace_passes() -> None:
+    """A workspace may have nobody and nothing in it."""
+    assert checked(made()) == made()
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_the_input_does_not_matter(order: Random) -> None:
+    """However parts and references are shuffled, the same workspace comes out, sorted by id."""
+
+    def shuffled(part: Any) -> Any:
+        names = [name for name in ("team_ids", "skill_ids", "tool_ids") if hasattr(part, name)]
+        return replace(part, **{name: mixed(getattr(part, name)) for name in names})
+
+    def mixed(values: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(order.sample(values, len(values)))
+
+    message = small_workspace()
+    message.members[1].team_ids.append("customer")
+    message.hats[3].team_ids.append("customer")
+    small = convert.workspace(message)
+    catalogue = small.catalogue
+    mixed_up = replace(
+        small,
+        members=mixed([shuffled(each) for each in small.members]),
+        catalogue=Catalogue(
+            teams=mixed(catalogue.teams),
+            hats=mixed([shuffled(each) for each in catalogue.hats]),
+            skills=mixed([shuffled(each) for each in catalogue.skills]),
+            tools=mixed(catalogue.tools),
+        ),
+    )
+    once = checked(mixed_up)
+    assert once == checked(small)
+    for parts in (once.members, once.catalogue.teams, once.catalogue.hats, once.catalogue.skills, once.catalogue.tools):
+        ids = [each.id for each in parts]
+        assert ids == sorted(ids)
+    references: list[Sequence[str]] = [each.team_ids for each in once.members]
+    references += [each.team_ids for each in once.catalogue.hats]
+    references += [each.skill_ids for each in once.catalogue.hats]
+    references += [each.tool_ids for each in once.catalogue.skills]
+    assert [list(each) for each in references] == [sorted(each) for each in references]
+    assert max(map(len, references)) == 2
+
+
+@pytest.mark.parametrize(
+    ("workspace", "field"),
+    [
+        (made(members=[member("ada", "gone")]), "workspace.members[0].team_ids[0]"),
+        (made(teams=[team("a"), team("b", "gone")]), "workspace.teams[1].parent_id"),
+        (made(teams=[team("a")], hats=[hat("h"), hat("i", ["a", "gone"])]), "workspace.hats[1].team_ids[1]"),
+        (made(hats=[hat("h", (), ["gone"])]), "workspace.hats[0].skill_ids[0]"),
+        (made(skills=[skill("s", "t", "gone")], tools=[tool("t")]), "workspace.skills[0].tool_ids[1]"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_named(workspace: Workspace, field: str) -> None:
+    """The index of the part and of the reference in it are told, and what it names."""
+    assert faults(workspace) == {field: "names 'gone', which is not there"}
+
+
+@pytest.mark.parametrize(
+    ("workspace", "field"),
+    [
+        (made(members=[member("x"), member("y"), member("x")]), "workspace.members[2].user_id"),
+        (made(teams=[team("x"), team("x")]), "workspace.teams[1].id"),
+        (made(hats=[hat("x"), hat("x")]), "workspace.hats[1].id"),
+        (made(skills=[skill("x"), skill("x")]), "workspace.skills[1].id"),
+        (made(tools=[tool("x", "one"), tool("x", "two")]), "workspace.tools[1].id"),
+        (made([member("ada", "a", "a")], [team("a")]), "workspace.members[0].team_ids[1]"),
+        (made(teams=[team("a")], hats=[hat("h", ["a", "a"])]), "workspace.hats[0].team_ids[1]"),
+        (made(hats=[hat("h", (), ["s", "s"])], skills=[skill("s")]), "workspace.hats[0].skill_ids[1]"),
+        (made(skills=[skill("s", "t", "t")], tools=[tool("t")]), "workspace.skills[0].tool_ids[1]"),
+        (made(tools=[tool("t", "run", "s"), tool("u", "run", "s")]), "workspace.tools[1].name"),
+    ],
+)
+def test_what_is_there_twice_is_named(workspace: Workspace, field: str) -> None:
+    """Ids, references, and names of tools of one server are each there once."""
+    assert list(faults(workspace)) == [field]
+
+
+def test_tools_of_two_servers_may_have_one_name() -> None:
+    """A tool's name is its server's business."""
+    workspace = made(tools=[tool("t", "run", "one"), tool("u", "run", "two")])
+    assert checked(workspace) == workspace
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 10])
+def test_a_cycle_of_teams_is_named_on_each_of_them(length: int) -> None:
+    """A team that is its own parent, and every longer way round."""
+    ring = made(teams=[team(f"t{at}", f"t{(at + 1) % length}") for at in range(length)])
+    assert faults(ring) == {
+        f"workspace.teams[{at}].parent_id": f"makes 't{at}' its own ancestor" for at in range(length)
+    }
+
+
+def test_a_team_below_a_cycle_is_refused_too() -> None:
+    """It never gets to a top."""
+    found = faults(made(teams=[team("a", "b"), team("b", "a"), team("c", "a")]))
+    assert list(found) == [f"workspace.teams[{at}].parent_id" for at in range(3)]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_ten_levels_of_teams_pass_and_the_eleventh_does_not(*, reverse: bool) -> None:
+    """Only the team that is too deep is named, in whatever order they come."""
+    tower = [team("t0"), *(team(f"t{at}", f"t{at - 1}") for at in range(1, 11))]
+    passed = made(teams=sorted(tower[:10], key=lambda each: each.id, reverse=reverse))
+    assert len(checked(passed).catalogue.teams) == 10
+    refused = tower[::-1] if reverse else tower
+    at = refused.index(tower[10])
+    assert faults(made(teams=refused)) == {f"workspace.teams[{at}].parent_id": "puts 't10' deeper than 10 levels"}
+
+
+@pytest.mark.parametrize("name", ["", " ", "\n", "a\nb", "a\x00", "a\u202eb", "n" * 129])
+def test_a_bad_name_is_named_wherever_it_stands(name: str) -> None:
+    """Everything that has a name is held to the same bounds."""
+    bad = made(
+        teams=[replace(team("a"), name=name)],
+        hats=[replace(hat("h"), name=name)],
+        skills=[replace(skill("s"), name=name)],
+        tools=[replace(tool("t"), name=name, mcp_server=name)],
+    )
+    parts = ["teams[0].name", "hats[0].name", "skills[0].name", "tools[0].name", "tools[0].mcp_server"]
+    assert list(faults(bad)) == [f"workspace.{each}" for each in parts]
+    assert list(faults(replace(made(), name=name))) == ["workspace.name"]
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "-a", "é", "i" * 129])
+def test_a_bad_id_is_named_wherever_it_stands(bad: str) -> None:
+    """Every id is held to its bounds."""
+    parts = made([member(bad)], [team(bad)], [hat(bad)], [skill(bad)], [tool(bad, server="s")])
+    ids = ["members[0].user_id", "teams[0].id", "hats[0].id", "skills[0].id", "tools[0].id"]
+    assert list(faults(parts)) == [f"workspace.{each}" for each in ids]
+    assert list(faults(replace(made(), id=WorkspaceId(bad)))) == ["workspace.id"]
+
+
+def test_a_user_id_may_be_longer_than_other_ids() -> None:
+    """Users are named by systems we do not know: 128 characters; all other ids have 64."""
+    assert checked(made([member("u" * 128)])).members[0].id == "u" * 128
+    assert list(faults(made([member("u" * 129)]))) == ["workspace.members[0].user_id"]
+    assert checked(made(teams=[team("t" * 64)])).catalogue.teams[0].id == "t" * 64
+    assert list(faults(made(teams=[team("t" * 65)]))) == ["workspace.teams[0].id"]
+
+
+def test_the_lengths_of_descriptions_and_instructions_are_bounded() -> None:
+    """500 and 10,000 characters pass, line breaks and tabs among them, and one more does not."""
+    text, instructions = "line\n\tof text\u00e9 " + "d" * 485, "i" * 10_000
+    good_hat = replace(hat("h"), description=text, instructions=instructions)
+    good_skill = replace(skill("s"), description=text)
+    assert len(text) == 500
+    assert checked(made(hats=[good_hat], skills=[good_skill])) == made(hats=[good_hat], skills=[good_skill])
+    bad_hat = replace(hat("h"), description=text + "d", instructions=instructions + "i")
+    assert faults(made(hats=[bad_hat], skills=[replace(skill("s"), description=text + "d")])) == {
+        "workspace.hats[0].description": "has 501 characters; at most 500 are allowed",
+        "workspace.hats[0].instructions": "has 10001 characters; at most 10000 are allowed",
+        "workspace.skills[0].description": "has 501 characters; at most 500 are allowed",
+    }
+
+
+def test_a_list_that_is_too_long_is_named_and_not_looked_into() -> None:
+    """10,001 members are one fault, not 10,001, even where each of them is bad."""
+    assert list(faults(made([member("")] * 10_001))) == ["workspace.members"]
+    assert len(checked(made(member(f"u{at}") for at in range(10_000))).members) == 10_000
+
+
+def test_the_ways_to_tools_are_bounded() -> None:
+    """50,000 ways of hat, skill and tool pass, and one more does not."""
+    tools = [tool(f"t{at}") for at in range(500)]
+    skills = [skill("all", *(each.id for each in tools)), skill("one", tools[0].id)]
+    hats = [hat(f"h{at}", (), ["all"]) for at in range(100)]
+    assert len(checked(made(hats=hats, skills=skills, tools=tools)).catalogue.hats) == 100
+    found = faults(made(hats=[*hats, hat("more", (), ["one"])], skills=skills, tools=tools))
+    assert found == {"workspace.hats": "reach tools in 50001 ways; at most 50000 are allowed"}
+
+
+def test_several_faults_are_told_at_once() -> None:
+    """A caller mends all of a workspace in one go: its bounds, then its references, then its teams."""
+    bad = made(
+        [member("ada", "gone"), member("ada")],
+        [team("a", "a"), team("b", "gone")],
+        [hat("h", ["gone"], ["gone", "s", "s"]), hat("i i")],
+        [skill("s", "gone")],
+    )
+    assert list(faults(replace(bad, name=""))) == [
+        "workspace.name",
+        "workspace.hats[1].id",
+        "workspace.members[1].user_id",
+        "workspace.members[0].team_ids[0]",
+        "workspace.hats[0].team_ids[0]",
+        "workspace.hats[0].skill_ids[0]",
+        "workspace.hats[0].skill_ids[2]",
+        "workspace.skills[0].tool_ids[0]",
+        "workspace.teams[0].parent_id",
+        "workspace.teams[1].parent_id",
+    ]
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "workspace",
+    [
+        made(teams=[team("a", LONG)]),
+        made([member("ada", LONG)]),
+        made(hats=[hat("h", [LONG], [LONG])]),
+        made(skills=[skill("s", LONG)]),
+        made(teams=[team(LONG), team(LONG)]),
+        made(teams=[team(LONG, LONG)]),
+        made(tools=[tool("t", LONG, LONG), tool("u", LONG, LONG)]),
+        made(hats=[hat("h", [LONG, LONG])], teams=[team(LONG)]),
+        made(teams=[team("t0"), *(team(f"t{at}", f"t{at - 1}") for at in range(1, 10)), team(LONG, "t9")]),
+    ],
+    ids=["parent", "member", "hat", "skill", "team twice", "own parent", "tool twice", "reference twice", "deep"],
+)
+def test_what_is_said_of_a_field_stays_short(workspace: Workspace) -> None:
+    """What a request holds is repeated in part only, as what is said travels in a trailer."""
+    assert max(map(len, found_in(workspace))) < 1000
+
+
+def found_in(workspace: Workspace) -> list[str]:
+    """Answers all that is said of a workspace, which must be refused."""
+    with pytest.raises(InvalidRequestError) as caught:
+        checked(workspace)
+    return [each.description for each in caught.value.violations]
