@@ -67,8 +67,13 @@ def load_callers(path: Path) -> list[KnownCaller]:
     """
     try:
         parsed = _CallersFile.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CallersFileError(f"{path}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CallersFileError(_told(path, error)) from None
+    except yaml.YAMLError as error:
+        # Its own words quote the line at fault, which may hold what somebody took for a token's place.
+        mark = getattr(error, "problem_mark", None)
+        at = f" in line {mark.line + 1}" if mark else ""
+        raise CallersFileError(f"{path}: is not YAML{at}") from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'file'}: {each['msg']}" for each in error.errors())
         raise CallersFileError(f"{path}: {faults}") from None
@@ -97,7 +102,16 @@ def local_operator(path: Path) -> KnownCaller:
             file.write(f"operator_{secrets.token_urlsafe(32)}\n")
     if path.stat().st_mode & 0o077:
         raise CallersFileError(f"{path}: others than its owner may read it: chmod 600, or remove it to make a new one")
-    token = path.read_text("ascii").strip()
+    try:
+        token = path.read_text("ascii").strip()
+    except OSError as error:
+        raise CallersFileError(_told(path, error)) from None
+    except UnicodeDecodeError:
+        token = ""
     if len(token) < 32:  # noqa: PLR2004 - far below what we write: cut short, or made by hand
         raise CallersFileError(f"{path}: holds no token: remove it to make a new one")
     return KnownCaller(Caller("operator", CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
+
+
+def _told(path: Path, error: OSError | UnicodeDecodeError) -> str:
+    return f"{path}: {error.strerror if isinstance(error, OSError) else 'is no utf-8 text'}"

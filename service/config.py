@@ -16,13 +16,13 @@ DEFAULT_LISTEN = "127.0.0.1:50051"
 DEFAULT_DATA_DIR = Path("data")
 OPERATOR_TOKEN_FILE = "operator-token"  # noqa: S105 - a file's name
 
-_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
 
 
 class Settings(BaseModel):
     """The options of `serve`, checked. Times are in seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     listen: str = Field(DEFAULT_LISTEN, description="The address to serve on, HOST:PORT; port 0 takes a free one.")
     data_dir: Path = Field(DEFAULT_DATA_DIR, description="Holds the embedded database and the operator's token.")
@@ -63,6 +63,8 @@ class Settings(BaseModel):
         match = _HOST_PORT.fullmatch(self.listen)
         if match is None or int(match["port"]) > 65535:  # noqa: PLR2004 - the last port
             raise ValueError("listen: is not HOST:PORT")
+        if self.argon2_memory_kib < 8 * self.argon2_lanes:
+            raise ValueError("argon2_memory_kib: argon2 needs 8 KiB for each of argon2_lanes")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
         if self.tls_client_ca is not None and self.tls_cert is None:

@@ -94,7 +94,7 @@ class Authorizer:
         verdict = (await self.authorize(token, Question())).verdict
         if isinstance(verdict, Denied) or verdict.key.runtime_id is None:
             return None
-        return Caller(verdict.key.runtime_id, CallerRole.RUNTIME, verdict.key.workspace_id)
+        return Caller(f"runtime:{verdict.key.runtime_id}", CallerRole.RUNTIME, verdict.key.workspace_id)
 
     async def _decide(self, token: Token, question: Question) -> Answer | None:
         """Answers None where something changed between two reads, which together would be a state that never was."""

@@ -17,7 +17,7 @@ from service.domain.errors import (
     WorkspaceDeletedError,
     WorkspaceNotFoundError,
 )
-from service.domain.fields import MAX_DESCRIPTION, MAX_USER_ID, Violations
+from service.domain.fields import MAX_DESCRIPTION, Violations
 from service.domain.ids import KeyId, new_key_id
 from service.domain.token import MalformedTokenError, Token
 from service.storage import audit, catalogue, keys, workspaces
@@ -161,13 +161,13 @@ class Keys:
         """
         violations = Violations()
         violations.identifier("workspace_id", wanted.workspace_id)
-        violations.identifier("user_id", wanted.user_id or "", maximum=MAX_USER_ID, required=False)
+        violations.user("user_id", wanted.user_id or "", required=False)
         limit = violations.page_size(page_size)
         violations.actor(actor)
         violations.refuse()
         listing = _listing(wanted)
         position = self._page_tokens.open(listing, page_token)
-        async with self._database.connection() as connection:
+        async with self._database.snapshot() as connection:
             if await workspaces.find(connection, wanted.workspace_id) is None:
                 raise WorkspaceNotFoundError
             if actor is not None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from service.domain.errors import ActorNotAllowedError, ActorNotMemberError, CallerNotAllowedError
+from service.domain.fields import CALLER_PREFIX
 from service.domain.ids import UserId, WorkspaceId
 from service.domain.keys import Key, KeyFilter, KeyOrder
 from service.domain.token import KeyType
@@ -40,7 +41,7 @@ class Caller:
     """A program that calls the service.
 
     Attributes:
-        name: Its name in the callers file; for a runtime instance the instance's id.
+        name: Its name in the callers file; `runtime:` and the instance's id for a runtime instance.
         workspace_id: The one workspace a runtime instance may ask about; None for any.
     """
 
@@ -70,7 +71,7 @@ class Origin:
     @property
     def name(self) -> str:
         """Who did it: the actor's id or, without one, `caller:NAME`."""
-        return self.actor or f"caller:{self.caller.name}"
+        return self.actor or f"{CALLER_PREFIX}{self.caller.name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from service.domain.fields import MAX_KEY_DESCRIPTION, MAX_USER_ID, Violations
+from service.domain.fields import MAX_KEY_DESCRIPTION, MAX_USER_ID, Violations, quoted
 from service.domain.ids import HatId, KeyId, RuntimeId, TeamId, UserId, WorkspaceId
 from service.domain.permissions import NOTHING, Reach
 from service.domain.token import KeyType, hint
@@ -117,21 +117,21 @@ class KeyOrder:
         """Notes every field that is not as it must be."""
         violations.identifier("workspace_id", self.workspace_id)
         violations.text("description", self.description, maximum=MAX_KEY_DESCRIPTION)
-        for field, value, key_type, maximum in (
-            ("user_id", self.user_id, KeyType.USER, MAX_USER_ID),
-            ("runtime_id", self.runtime_id, KeyType.RUNTIME, MAX_USER_ID),
-        ):
-            if self.type is key_type:
-                violations.identifier(field, value or "", maximum=maximum)
-            elif value:
-                violations.add(field, f"is for {key_type.value} keys only")
+        if self.type is KeyType.USER:
+            violations.user("user_id", self.user_id or "")
+        elif self.user_id:
+            violations.add("user_id", "is for user keys only")
+        if self.type is KeyType.RUNTIME:
+            violations.identifier("runtime_id", self.runtime_id or "", maximum=MAX_USER_ID)
+        elif self.runtime_id:
+            violations.add("runtime_id", "is for runtime keys only")
         if self.type is KeyType.RUNTIME and self.hat_ids:
             violations.add("hat_ids", "must be empty: a runtime key has no tools")
         violations.count("hat_ids", self.hat_ids, maximum=MAX_NAMED_HATS)
         for index, hat_id in enumerate(self.hat_ids[:MAX_NAMED_HATS]):
             violations.identifier(f"hat_ids[{index}]", hat_id)
             if hat_id in self.hat_ids[:index]:
-                violations.add(f"hat_ids[{index}]", f"names {hat_id[:128]!r} again")
+                violations.add(f"hat_ids[{index}]", f"names {quoted(hat_id)} again")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
-from service.domain.fields import MAX_DESCRIPTION, MAX_INSTRUCTIONS, MAX_NAME, MAX_USER_ID, Violations
+from service.domain.fields import MAX_DESCRIPTION, MAX_INSTRUCTIONS, MAX_NAME, Violations, quoted
 from service.domain.workspace import Catalogue, Hat, Member, Skill, Team, Tool, Workspace
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _check_bounds(violations: Violations, workspace: Workspace) -> None:
     violations.identifier("workspace.id", workspace.id)
     violations.text("workspace.name", workspace.name, maximum=MAX_NAME)
     for at, member in _paths("members", workspace.members):
-        violations.identifier(f"{at}.user_id", member.id, maximum=MAX_USER_ID)
+        violations.user(f"{at}.user_id", member.id)
     for at, team in _paths("teams", catalogue.teams):
         violations.identifier(f"{at}.id", team.id)
         violations.text(f"{at}.name", team.name, maximum=MAX_NAME)
@@ -104,7 +104,7 @@ def _check_team_tree(violations: Violations, teams: Sequence[Team]) -> None:
     parents = {team.id: team.parent_id for team in teams}
     for at, team in _paths("teams", teams):
         if team.parent_id is not None and team.parent_id not in parents:
-            violations.add(f"{at}.parent_id", f"names {team.parent_id!r}, which is not there")
+            violations.add(f"{at}.parent_id", f"names {quoted(team.parent_id)}, which is not there")
             continue
         above: list[TeamId] = []
         parent = team.parent_id
@@ -112,10 +112,10 @@ def _check_team_tree(violations: Violations, teams: Sequence[Team]) -> None:
             above.append(parent)
             parent = parents.get(parent)
         if parent == team.id:
-            violations.add(f"{at}.parent_id", f"makes {team.id!r} its own ancestor")
+            violations.add(f"{at}.parent_id", f"makes {quoted(team.id)} its own ancestor")
         elif len(above) == MAX_TEAM_DEPTH:
             # This is also what a team sees that hangs below a cycle without being part of it.
-            violations.add(f"{at}.parent_id", f"puts {team.id!r} deeper than {MAX_TEAM_DEPTH} levels")
+            violations.add(f"{at}.parent_id", f"puts {quoted(team.id)} deeper than {MAX_TEAM_DEPTH} levels")
 
 
 def _check_tool_paths(violations: Violations, catalogue: Catalogue) -> None:
@@ -129,7 +129,8 @@ def _unique(violations: Violations, at: str, name: str, values: Sequence[Hashabl
     seen: set[Hashable] = set()
     for index, value in enumerate(values):
         if value in seen:
-            said = " on ".join(repr(part) for part in reversed(value)) if isinstance(value, tuple) else repr(value)
+            parts = value[::-1] if isinstance(value, tuple) else (value,)
+            said = " on ".join(quoted(str(part)) for part in parts)
             violations.add(f"{at}[{index}].{name}", f"is {said}, which is there already")
         seen.add(value)
 
@@ -138,9 +139,11 @@ def _references(violations: Violations, at: str, values: Sequence[str], known: I
     seen: set[str] = set()
     for index, value in enumerate(values):
         if value not in known:
-            violations.add(f"{at}[{index}]", f"names {value[:128]!r}, which is not there")
+            violations.add(f"{at}[{index}]", f"names {quoted(value)}, which is not there")
         elif value in seen:
-            violations.add(f"{at}[{index}]", f"names {value!r} again")
+            violations.add(f"{at}[{index}]", f"names {quoted(value)} again")
+        if violations.full:
+            return
         seen.add(value)
 
 

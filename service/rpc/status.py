@@ -10,6 +10,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from service.domain import errors
+from service.domain.fields import shortened
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -35,9 +36,10 @@ STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     errors.KeysError: grpc.StatusCode.INTERNAL,  # what nobody foresaw: logged, and told without a detail
 }
 
-# A status travels in a trailer, and clients refuse trailers of more than 8 KiB: what does not fit is left out, and the
-# message says how many fields there were.
+# A status travels in trailers, the message twice, and clients refuse trailers of more than 8 KiB: what does not fit is
+# left out, and the message says how many fields there were.
 _MAX_VIOLATION_BYTES = 3_500
+_MAX_MESSAGE_BYTES = 500
 
 
 def trailing_status(error: errors.KeysError) -> grpc.Status:
@@ -45,7 +47,7 @@ def trailing_status(error: errors.KeysError) -> grpc.Status:
     details: list[Message] = [ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.details)]
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error))
-    status = Status(code=STATUS_CODES[type(error)].value[0], message=str(error))
+    status = Status(code=STATUS_CODES[type(error)].value[0], message=shortened(str(error), _MAX_MESSAGE_BYTES))
     for detail in details:
         status.details.add().Pack(detail)
     answer: grpc.Status = rpc_status.to_status(status)

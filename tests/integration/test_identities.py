@@ -136,7 +136,7 @@ async def test_a_runtime_key_is_named_in_the_log_by_its_instance(service: Servic
     await instance.denial("hello")
     await refusal(list_keys(instance))
     await refusal(list_keys(await service.client(None)))
-    assert service.log.calls("AuthorizationService/Authorize")[-1]["caller"] == "runtime-7"
+    assert service.log.calls("AuthorizationService/Authorize")[-1]["caller"] == "runtime:runtime-7"
     forbidden_call, unknown_call = service.log.calls("KeyService/ListKeys")[-2:]
     assert (forbidden_call["caller"], forbidden_call["reason"]) == ("runtime-7", "CALLER_NOT_ALLOWED")
     assert ("caller" in unknown_call, unknown_call["reason"]) == (False, "UNAUTHENTICATED")

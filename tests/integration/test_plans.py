@@ -128,22 +128,21 @@ LISTINGS: dict[str, KeyFilter] = {
 }
 
 
-async def page(sql: asyncpg.Connection[Any], filters: KeyFilter, before: KeyId | None, mode: Mode) -> Plan:
-    """Answers the plan of a page, which was run."""
+async def page(sql: asyncpg.Connection[Any], filters: KeyFilter, before: KeyId | None) -> Plan:
+    """Answers the plan of a page, which was run; `list_page` asks for a generic one."""
     (plan,) = await plans(
-        sql, lambda connection: keys.list_page(connection, filters, before=before, limit=LIMIT), mode, analyze=True
+        sql, lambda connection: keys.list_page(connection, filters, before=before, limit=LIMIT), "generic", analyze=True
     )
     return plan
 
 
-@pytest.mark.parametrize("mode", ["custom", "generic"])
 @pytest.mark.parametrize("before", [None, key_id(10_000), key_id(5)], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("name", LISTINGS)
 async def test_a_page_reads_about_as_many_keys_as_it_shows(
-    full: asyncpg.Connection[Any], name: str, before: KeyId | None, mode: Mode
+    full: asyncpg.Connection[Any], name: str, before: KeyId | None
 ) -> None:
     """Backwards through an index that has the filter's order, from where the page begins: nothing is sorted."""
-    plan = await page(full, LISTINGS[name], before, mode)
+    plan = await page(full, LISTINGS[name], before)
     assert {"Seq Scan", "Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
     assert plan.rows_read("key") <= 2 * LIMIT, plan.scans("key")
 
@@ -151,7 +150,6 @@ async def test_a_page_reads_about_as_many_keys_as_it_shows(
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("mode", ["custom", "generic"])
 @pytest.mark.parametrize(
     ("filters", "most"),
     [
@@ -163,10 +161,10 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
     ],
 )
 async def test_a_filter_without_an_index_reads_what_the_others_leave(
-    full: asyncpg.Connection[Any], filters: KeyFilter, most: int, mode: Mode
+    full: asyncpg.Connection[Any], filters: KeyFilter, most: int
 ) -> None:
     """At the worst the keys of the one workspace, and never those of all."""
-    plan = await page(full, filters, None, mode)
+    plan = await page(full, filters, None)
     assert {"Seq Scan", "Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
     assert plan.rows_read("key") <= most, plan.scans("key")
 

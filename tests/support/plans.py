@@ -80,6 +80,8 @@ async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *
         explain = _explain_custom if mode == "custom" else _explain_generic
         found = []
         for each in logged:
+            if each.query.startswith("SET "):
+                continue
             text = await explain(sql, options, each.query, each.args)
             found.append(Plan(each.query, json.loads(text)[0]["Plan"]))
         return found
