@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+LOCAL_OPERATOR = "local-operator"
+
+
 class CallersFileError(Exception):
     """The callers file, or the file with the operator's token, is not as it must be."""
 
@@ -56,6 +59,8 @@ class _CallersFile(BaseModel):
             values = [value for each in self.callers if (value := getattr(each, field)) is not None]
             if len(set(values)) < len(values):
                 raise ValueError(f"two callers have the same {field}")
+        if any(each.name == LOCAL_OPERATOR for each in self.callers):
+            raise ValueError(f"the name {LOCAL_OPERATOR} is that of the caller whose token is in the data folder")
         return self
 
 
@@ -110,7 +115,7 @@ def local_operator(path: Path) -> KnownCaller:
         token = ""
     if len(token) < 32:  # noqa: PLR2004 - far below what we write: cut short, or made by hand
         raise CallersFileError(f"{path}: holds no token: remove it to make a new one")
-    return KnownCaller(Caller("operator", CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
+    return KnownCaller(Caller(LOCAL_OPERATOR, CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
 
 
 def _told(path: Path, error: OSError | UnicodeDecodeError) -> str:

@@ -9,6 +9,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -32,7 +33,7 @@ class Settings(BaseModel):
         "Every user of the machine can read a flag, so a password belongs into the variable.",
     )
     callers: Path | None = Field(None, description="The file that names the callers; see docs/callers.md.")
-    operator_token: bool = Field(
+    local_operator: bool = Field(
         default=True, description="Let in whoever sends the token in the data folder's operator-token, as an operator."
     )
     tls_cert: Path | None = Field(None, description="The server's certificate chain, PEM. With it, TLS is served.")
@@ -65,11 +66,15 @@ class Settings(BaseModel):
             raise ValueError("listen: is not HOST:PORT")
         if self.argon2_memory_kib < 8 * self.argon2_lanes:
             raise ValueError("argon2_memory_kib: argon2 needs 8 KiB for each of argon2_lanes")
+        if self.database_url is not None and not _is_postgres_url(self.database_url.get_secret_value()):
+            raise ValueError(
+                "database_url: is not postgresql://USER:PASSWORD@HOST:PORT/NAME, special characters escaped"
+            )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
-        if self.tls_cert is None and not self.allow_plaintext and not _is_loopback(match["host"]):
+        if self.tls_cert is None and not self.allow_plaintext and not is_loopback(self.listen):
             raise ValueError(
                 f"listen: {self.listen} is not loopback, and tokens would cross the network in the clear: "
                 "set tls_cert and tls_key, or allow_plaintext where something in front of the service does TLS"
@@ -82,10 +87,21 @@ class Settings(BaseModel):
         return self.data_dir / OPERATOR_TOKEN_FILE
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Tells whether HOST:PORT is an address that no other machine reaches."""
+    host, _, _ = address.rpartition(":")
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _is_postgres_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read for the error of one that is no number
+    except ValueError:
+        return False
+    return parts.scheme in ("postgresql", "postgres")

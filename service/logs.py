@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Literal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 import structlog
 
@@ -13,25 +14,52 @@ if TYPE_CHECKING:
 
 
 def make_log(form: Literal["auto", "json", "console"]) -> FilteringBoundLogger:
-    """Makes the service's logger: JSON for programs, or colours for people; `auto` chooses by the terminal."""
+    """Makes the service's logger: JSON for programs, or colours for people; `auto` chooses by the terminal.
+
+    The warnings of libraries, which use the standard logging, take the same form.
+    """
     for_people = form == "console" or (form == "auto" and sys.stderr.isatty())
-    # Frames are told without their local variables: one of those may be a token.
-    processors: list[Processor] = [
+    stamps: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if for_people:
-        processors.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
-    else:
-        processors += [
+    # Frames are told without their local variables: one of those may be a token.
+    rendering: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if for_people
+        else [
             structlog.processors.EventRenamer("message"),
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ]
+    )
+    stream = cast("TextIO", _Unfailing())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *stamps],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     log: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(sys.stderr),
-        processors=processors,
+        structlog.WriteLogger(stream),
+        processors=[*stamps, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
     return log
+
+
+class _Unfailing:
+    """Standard error, but for its errors: a full disk or a reader that is gone must not fail the calls logged there."""
+
+    def write(self, text: str) -> None:
+        """Writes, if it can be done."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flushes, if it can be done."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()

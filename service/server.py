@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -50,8 +51,14 @@ async def serve(settings: Settings, database_url: str, log: FilteringBoundLogger
         ListenError: The address is taken, or not ours.
     """
     stopping = asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)  # asked twice: whoever asks does not want to wait for anything
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
     async with AsyncExitStack() as stack:
         address = await start(settings, database_url, log, stack)
         log.info("serving", address=address, tls=settings.tls_cert is not None)
@@ -66,7 +73,7 @@ async def start(settings: Settings, database_url: str, log: FilteringBoundLogger
     The exit stack ends it: it drains, writes what is pending, and closes the database.
     """
     known = load_callers(settings.callers) if settings.callers else []
-    if settings.operator_token:
+    if settings.local_operator:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         known.append(local_operator(settings.operator_token_file))
 
@@ -87,7 +94,7 @@ async def start(settings: Settings, database_url: str, log: FilteringBoundLogger
     prover = Prover(SecretHasher(parameters), threads=settings.argon2_threads)
     stack.callback(prover.close)
     usage = Usage(database, log, partial(datetime.now, UTC), settings.usage_interval)
-    stack.push_async_callback(usage.flush)
+    stack.push_async_callback(usage.close)
     authorizer = Authorizer(database, prover, usage)
 
     gate = Gate(Callers(known, authorizer), log, settings.call_timeout)
@@ -129,7 +136,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # Off, so that a second server on the same port is told so instead of sharing it by chance.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_concurrent_streams", settings.max_calls),
+        # A client needs more than this at once only to harm others; a well-meaning one opens a second connection.
+        ("grpc.max_concurrent_streams", 100),
         # A client that died without a word is noticed within 80 s; one that pings oftener than every 10 s is cut off.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

@@ -1,13 +1,15 @@
-"""The parent of a server: the data folder, the embedded database, then the server itself."""
+"""The parent of a server: the data folder, and the embedded database for as long as the server runs."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import signal
+import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from service.embedded import EmbeddedPostgres
+from service.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from service.server import serve
 from service.storage.migrations import migrate
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from service.config import Settings
+
+_WATCH_SECONDS = 1.0
 
 
 class DataFolderTakenError(Exception):
@@ -38,10 +42,32 @@ def run(settings: Settings, log: FilteringBoundLogger) -> None:
     if settings.database_url is not None:
         asyncio.run(serve(settings, settings.database_url.get_secret_value(), log))
         return
-    with _own(settings.data_dir), _embedded_postgres(settings.data_dir / "postgres", log) as url:
-        for migration in asyncio.run(migrate(url)):
+    # Until the server takes the signals over, they too must not leave a Postgres running behind.
+    signal.signal(signal.SIGTERM, _leave)
+    with _own(settings.data_dir), _embedded_postgres(settings.data_dir / "postgres", log) as postgres:
+        for migration in asyncio.run(migrate(postgres.url())):
             log.info("migrated", number=migration.number, name=migration.name)
-        asyncio.run(serve(settings, url, log))
+        asyncio.run(_serve_beside(postgres, settings, log))
+
+
+async def _serve_beside(postgres: EmbeddedPostgres, settings: Settings, log: FilteringBoundLogger) -> None:
+    watching = asyncio.create_task(_keep_running(settings.data_dir / "postgres", postgres, log))
+    try:
+        await serve(settings, postgres.url(), log)
+    finally:
+        watching.cancel()
+
+
+async def _keep_running(folder: Path, postgres: EmbeddedPostgres, log: FilteringBoundLogger) -> NoReturn:
+    """Starts Postgres again whenever it has crashed."""
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        if not postgres.is_running():
+            log.warning("the embedded Postgres is gone: starting it again")
+            try:
+                await asyncio.to_thread(EmbeddedPostgres.start, folder)
+            except EmbeddedPostgresError as error:
+                log.error("the embedded Postgres did not start", error=str(error))  # noqa: TRY400 - no fault of ours
 
 
 @contextmanager
@@ -56,10 +82,14 @@ def _own(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _embedded_postgres(folder: Path, log: FilteringBoundLogger) -> Iterator[str]:
+def _embedded_postgres(folder: Path, log: FilteringBoundLogger) -> Iterator[EmbeddedPostgres]:
     log.info("starting the embedded Postgres", folder=str(folder))
     postgres = EmbeddedPostgres.start(folder)
     try:
-        yield postgres.url()
+        yield postgres
     finally:
         postgres.stop()
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """The Postgres of the session."""
-    with test_postgres(tmp_path_factory.mktemp("postgres")) as url:
+    with test_postgres() as url:
         yield url
 
 

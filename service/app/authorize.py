@@ -139,7 +139,7 @@ class Authorizer:
     async def _renew_hash(self, credential: Credential, token: Token) -> None:
         renewed = await self._prover.renewed(token, credential.secret_hash)
         if renewed is not None:
-            # The old hash is as good as ever, so a call is not failed for it.
+            # The old hash is as good as ever, so an outage here does not fail the call.
             with suppress(UnavailableError):
                 async with self._database.connection() as connection:
                     await keys.replace_secret(

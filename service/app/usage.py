@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from service.domain.errors import UnavailableError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from service.storage.database import Database
 
 MAX_PENDING = 100_000
+_CLOSE_SECONDS = 5.0
 
 
 class Usage:
@@ -56,8 +58,17 @@ class Usage:
                 raise
             self._log.warning("last uses not written yet", keys=len(self._pending))
 
+    async def close(self) -> None:
+        """Writes what is pending for the last time, if the database answers within five seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.flush()
+
     async def run(self) -> None:
         """Writes every few seconds until it is cancelled."""
         while True:
             await asyncio.sleep(self._interval)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception as error:  # noqa: BLE001 - one that ended this loop would end it unseen
+                self._log.error("last uses not written", exc_info=error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from service.cli import output
 from service.cli.client import Connection, connected
@@ -57,5 +58,5 @@ def _print_granted(granted: pb.Granted) -> None:
     tools = {tool.id: tool for tool in granted.tool_set.tools}
     output.print_fields([("tools", f"{len(tools)}, version {granted.tool_set.version}")])
     for hat in granted.tool_set.hats:
-        output.console().print(f"\n[bold]{hat.id}[/bold]", hat.name, markup=True)
+        output.console().print(Text.assemble("\n", (hat.id, "bold"), " ", hat.name))
         output.print_fields((f"  {skill.id}", ", ".join(skill.tool_ids) or "-") for skill in hat.skills)

@@ -14,15 +14,18 @@ import typer
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 from rich.console import Console
+from rich.text import Text
 
 from service.cli.exits import Exit, exit_for
 from service.cli.options import variable
-from service.config import DEFAULT_DATA_DIR, DEFAULT_LISTEN, OPERATOR_TOKEN_FILE
+from service.config import DEFAULT_DATA_DIR, DEFAULT_LISTEN, OPERATOR_TOKEN_FILE, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _TIMEOUT = 30.0
+# A workspace, or a long page of keys, is more than a gRPC client takes unless told to.
+_OPTIONS = [("grpc.max_receive_message_length", 256 * 2**20)]
 
 Server = Annotated[
     str,
@@ -39,6 +42,10 @@ TokenFile = Annotated[
         envvar=variable("token_file"),
         help="The file with the caller's own token [default: operator-token in --data-dir].",
     ),
+]
+Tls = Annotated[bool, typer.Option("--tls", envvar=variable("tls"), help="Use TLS, and trust the system's CAs.")]
+AllowPlaintext = Annotated[
+    bool, typer.Option("--allow-plaintext", help="Talk without TLS to an address that is not loopback.")
 ]
 TlsCa = Annotated[
     Path | None, typer.Option(envvar=variable("tls_ca"), help="The CA of the server's certificate, PEM; sets TLS.")
@@ -60,9 +67,11 @@ class Connection:
 
     server: str
     token_file: Path
+    tls: bool
     tls_ca: Path | None
     client_cert: Path | None
     client_key: Path | None
+    allow_plaintext: bool
 
     @contextmanager
     def stub(self, kind: Callable[[grpc.Channel], Stub]) -> Iterator[Stub]:
@@ -71,15 +80,23 @@ class Connection:
             yield kind(channel)
 
     def _channel(self) -> grpc.Channel:
-        if self.tls_ca is None:
-            return grpc.insecure_channel(self.server)
+        if not (self.tls or self.tls_ca or self.client_cert or self.client_key):
+            if not (self.allow_plaintext or is_loopback(self.server)):
+                raise fail(
+                    f"{self.server} is not loopback, and the token would cross the network in the clear: "
+                    "set --tls or --tls-ca, or --allow-plaintext",
+                    Exit.USAGE,
+                )
+            return grpc.insecure_channel(self.server, options=_OPTIONS)
+        if (self.client_cert is None) != (self.client_key is None):
+            raise fail("--client-cert and --client-key go together", Exit.USAGE)
         with _files_in_words():
             credentials = grpc.ssl_channel_credentials(
-                self.tls_ca.read_bytes(),
+                self.tls_ca.read_bytes() if self.tls_ca else None,
                 self.client_key.read_bytes() if self.client_key else None,
                 self.client_cert.read_bytes() if self.client_cert else None,
             )
-        return grpc.secure_channel(self.server, credentials)
+        return grpc.secure_channel(self.server, credentials, options=_OPTIONS)
 
     def _token(self) -> str | None:
         if self.client_cert is not None and not self.token_file.exists():
@@ -109,16 +126,26 @@ def _connection(
     server: Server = DEFAULT_LISTEN,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     token_file: TokenFile = None,
+    tls: Tls = False,
     tls_ca: TlsCa = None,
     client_cert: ClientCert = None,
     client_key: ClientKey = None,
+    allow_plaintext: AllowPlaintext = False,
 ) -> Connection:
-    return Connection(server, token_file or data_dir / OPERATOR_TOKEN_FILE, tls_ca, client_cert, client_key)
+    return Connection(
+        server=server,
+        token_file=token_file or data_dir / OPERATOR_TOKEN_FILE,
+        tls=tls,
+        tls_ca=tls_ca,
+        client_cert=client_cert,
+        client_key=client_key,
+        allow_plaintext=allow_plaintext,
+    )
 
 
 def fail(message: str, code: Exit) -> typer.Exit:
     """Says on standard error what went wrong and answers what to raise."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]Error:[/red] {_escaped(message)}")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("Error:", "red"), " ", message))
     return typer.Exit(code)
 
 
@@ -158,7 +185,3 @@ def _files_in_words(hint: str = "") -> Iterator[None]:
     except (OSError, UnicodeDecodeError) as error:
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise fail(said + hint, Exit.USAGE) from None
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -18,6 +18,7 @@ class Exit(IntEnum):
     CONFLICT = 5  # something is there already, or is no longer as expected
     UNAVAILABLE = 6  # the service cannot be reached, or cannot decide now
     FAILED = 70  # the service or this command failed
+    STOPPED = 130  # by Ctrl-C, or by a no to a question
 
 
 _BY_STATUS = {

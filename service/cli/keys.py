@@ -69,8 +69,13 @@ def issue(
         hat_ids=hat or (),
         actor=actor,
     )
-    with service.stub(KeyServiceStub) as stub:
-        response = stub.IssueKey(request)
+    try:
+        with service.stub(KeyServiceStub) as stub:
+            response = stub.IssueKey(request)
+    except typer.Exit as error:
+        if error.exit_code == Exit.UNAVAILABLE:
+            typer.echo(f"The key may have been issued: try again with --request-id {request.request_id}", err=True)
+        raise
     if json:
         output.print_json(output.as_dict(response))
         return

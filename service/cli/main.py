@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from service.callers_file import CallersFileError
 from service.cli import keys, workspace
 from service.cli.authorize import authorize
 from service.cli.client import fail
 from service.cli.exits import Exit
-from service.cli.options import takes_settings
+from service.cli.options import takes_settings, variable
 from service.config import Settings
 from service.domain.errors import UnavailableError
 from service.embedded import EmbeddedPostgresError
@@ -27,7 +30,7 @@ _REFUSALS = (CallersFileError, DataFolderTakenError, EmbeddedPostgresError, List
 
 app = typer.Typer(
     epilog="Exit codes: 0 done or granted, 1 denied, 2 malformed, 3 forbidden, 4 not found, 5 conflict, "
-    "6 unavailable, 70 failed.",
+    "6 unavailable, 70 failed, 130 stopped.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its frames show local variables, and one may be a token
     rich_markup_mode=None,
@@ -81,3 +84,20 @@ def migrate(settings: Settings) -> None:
 
 
 app.command()(authorize)
+
+
+def entry() -> None:
+    """Runs the command. Whatever goes wrong ends in one line and an exit code that is no verdict's."""
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        error.show()  # type: ignore[attr-defined]  # every usage error has it; Typer keeps their class to itself
+        code = error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("stopped", err=True)
+        code = Exit.STOPPED
+    except Exception as error:
+        if os.environ.get(variable("traceback")):
+            raise
+        code = fail(f"{type(error).__name__}: the command failed", Exit.FAILED).exit_code
+    sys.exit(code)

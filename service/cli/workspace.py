@@ -19,6 +19,8 @@ from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 
 app = typer.Typer(help="Apply, show and delete workspaces.", no_args_is_help=True)
 
+_SHOWN_CHANGES = 20
+
 WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
 Actor = Annotated[str, typer.Option(help="The user on whose behalf, who must then be an admin of the workspace.")]
 ExpectedVersion = Annotated[
@@ -42,13 +44,19 @@ def apply(
     if json:
         output.print_json(output.as_dict(response))
         return
-    output.print_table(
-        ("part", "id", "change"),
-        (
-            (output.short(output.WORKSPACE_PART, each.part), each.id, output.short(output.CHANGE_ACTION, each.action))
-            for each in response.changes[:_SHOWN_CHANGES]
-        ),
-    ) if response.changes else None
+    if response.changes:
+        shown = response.changes[:_SHOWN_CHANGES]
+        output.print_table(
+            ("part", "id", "change"),
+            (
+                (
+                    output.short(output.WORKSPACE_PART, each.part),
+                    each.id,
+                    output.short(output.CHANGE_ACTION, each.action),
+                )
+                for each in shown
+            ),
+        )
     if len(response.changes) > _SHOWN_CHANGES:
         typer.echo(f"… and {len(response.changes) - _SHOWN_CHANGES} more")
     changed = f"{len(response.changes)} changes" if response.changes else "nothing differed"
@@ -111,7 +119,9 @@ def delete(
     json: output.Json = False,
 ) -> None:
     """Delete a workspace for good: its keys stop working at once and its id is never used again."""
-    if not yes and sys.stdin.isatty():
+    if not yes and not sys.stdin.isatty():
+        raise fail("say --yes: this cannot be undone, and there is no terminal to ask on", Exit.USAGE)
+    if not yes:
         typer.confirm(f"Every key of {workspace_id} stops working, and this cannot be undone. Go on?", abort=True)
     request = pb.DeleteWorkspaceRequest(workspace_id=workspace_id, expected_version=expected_version, actor=actor)
     with service.stub(CatalogServiceStub) as stub:
@@ -120,9 +130,6 @@ def delete(
         output.print_json(output.as_dict(response))
     else:
         typer.echo(f"Workspace {workspace_id} was deleted at {output.moment(response.deleted_at)}.")
-
-
-_SHOWN_CHANGES = 20
 
 
 def _read(file: Path) -> workspace_pb2.Workspace:

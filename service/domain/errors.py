@@ -129,3 +129,9 @@ class UnavailableError(KeysError):
     """The service cannot decide now: try again."""
 
     reason = "UNAVAILABLE"
+
+
+class BusyError(UnavailableError):
+    """The service has more to do than it can: try again a little later."""
+
+    reason = "BUSY"

@@ -16,13 +16,15 @@ Request = TypeVar("Request", bound=Message)
 _LENGTH_DELIMITED = 2
 
 
-def decode(request_type: type[Request], body: bytes) -> Request:
-    """Parses a request.
+def decode(request_type: type[Request], body: object) -> Request:
+    """Parses a request: the bytes of a message or, where a client sent none, gRPC's mark of the end.
 
     Raises:
         InvalidRequestError: Names the string field that is no UTF-8.
         MalformedMessageError: These are not the bytes of any message.
     """
+    if not isinstance(body, bytes):
+        raise MalformedMessageError("The request has no message.")
     try:
         return request_type.FromString(body)
     except DecodeError:

@@ -2,10 +2,12 @@
 
 One function around each method instead of a chain of interceptors, in this order:
 
-1. The time limit starts first, so that it covers everything.
-2. The caller is identified before a byte of the request is looked at.
-3. The caller's ability is checked before the request is parsed.
-4. The request is parsed here, not by gRPC, so that bad bytes get a clear error instead of a bare INTERNAL.
+1. The time limit starts first, so that it covers everything, the client's sending of its request too.
+2. The caller is identified, and its ability checked, before the request is read. That is why methods are served as
+   client-streaming ones, which gRPC's wire does not tell apart: a unary one would be read first, and an unknown caller
+   could hold a place, and megabytes, for as long as it takes its time.
+3. The one message is read.
+4. It is parsed here, not by gRPC, so that bad bytes get a clear error instead of a bare INTERNAL.
 5. The method runs.
 6. An error becomes a status by the one table of `rpc.status`.
 7. One line is logged, whatever happened. It holds what the method noted, never the request.
@@ -72,7 +74,7 @@ class Gate:
     def service(self, descriptor: ServiceDescriptor, ability: Ability, servicer: object) -> grpc.GenericRpcHandler:
         """Answers the handler of a service, every method of which needs `ability`."""
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            method.name: grpc.unary_unary_rpc_method_handler(
+            method.name: grpc.stream_unary_rpc_method_handler(
                 self._wrap(method, ability, getattr(servicer, method.name))
             )
             for method in descriptor.methods
@@ -81,11 +83,11 @@ class Gate:
 
     def _wrap(
         self, descriptor: MethodDescriptor, ability: Ability, method: Method
-    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    ) -> Callable[[object, Context], Awaitable[bytes]]:
         request_type = message_factory.GetMessageClass(descriptor.input_type)
         name = f"{descriptor.containing_service.name}/{descriptor.name}"
 
-        async def serve(body: bytes, context: Context) -> bytes:
+        async def serve(_messages: object, context: Context) -> bytes:
             started = perf_counter()
             facts: dict[str, str] = {}
             code = "CANCELLED"  # unless one of the ways below is taken to its end
@@ -94,7 +96,8 @@ class Gate:
                     caller = await self._callers.identify(context)
                     facts["caller"] = caller.name
                     caller.require(ability)
-                    reply = await method(decode(request_type, body), Call(caller, context.peer(), facts))
+                    request = decode(request_type, await context.read())
+                    reply = await method(request, Call(caller, context.peer(), facts))
                 code = "OK"
                 return reply if isinstance(reply, bytes) else reply.SerializeToString()
             except Exception as error:  # noqa: BLE001 - whatever it is, it leaves as a status

@@ -43,6 +43,9 @@ class Health:
             serving = True
         except (UnavailableError, TimeoutError):
             serving = False
+        except Exception as error:  # noqa: BLE001 - one that ended `run` would leave the last status standing
+            self._log.error("health", exc_info=error)
+            serving = False
         if serving is not self._serving:
             self._log.info("health", serving=serving)
             self._serving = serving

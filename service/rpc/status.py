@@ -33,6 +33,7 @@ STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     errors.RequestRevokedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.BusyError: grpc.StatusCode.UNAVAILABLE,
     errors.KeysError: grpc.StatusCode.INTERNAL,  # what nobody foresaw: logged, and told without a detail
 }
 

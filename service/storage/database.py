@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import asyncpg
 
-from service.domain.errors import UnavailableError
+from service.domain.errors import BusyError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,9 +64,10 @@ class Database:
     that break are replaced by themselves, so a database that comes back is used again without a restart.
     """
 
-    def __init__(self, pool: Pool, acquire_timeout: float) -> None:
+    def __init__(self, pool: Pool, options: DatabaseOptions) -> None:
         self._pool = pool
-        self._acquire_timeout = acquire_timeout
+        self._options = options
+        self._probe: asyncpg.Connection[asyncpg.Record] | None = None
 
     @classmethod
     async def open(cls, options: DatabaseOptions) -> Self:
@@ -78,16 +79,22 @@ class Database:
         with translated_errors():
             pool = await asyncpg.create_pool(
                 options.url,
-                min_size=1,
+                min_size=0,
                 max_size=options.pool_size,
                 timeout=options.acquire_timeout,
+                # Postgres ends a statement before this; it is for a Postgres that is frozen, or out of reach.
+                command_timeout=options.statement_timeout + 1,
                 server_settings=_session_settings(options),
                 connection_class=_Connection,
             )
-        return cls(pool, options.acquire_timeout)
+        database = cls(pool, options)
+        await database.ping()
+        return database
 
     async def close(self) -> None:
         """Waits for running queries, at most 5 s, and closes every connection."""
+        if self._probe is not None:
+            self._probe.terminate()
         try:
             async with asyncio.timeout(5):
                 await self._pool.close()
@@ -96,15 +103,43 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lends a connection outside of any transaction, for a single statement."""
+        """Lends a connection outside of any transaction.
+
+        Raises:
+            BusyError: All were in use for too long.
+        """
         with translated_errors():
-            async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
+            try:
+                connection = await self._pool.acquire(timeout=self._options.acquire_timeout)
+            except TimeoutError:
+                if self._pool.get_idle_size() or self._pool.get_size() < self._pool.get_max_size():
+                    raise
+                raise BusyError from None
+            try:
                 yield connection
+            finally:
+                await self._pool.release(connection)
 
     async def ping(self) -> None:
-        """Asks the database for nothing, to see that it answers."""
-        async with self.connection() as connection:
-            await connection.execute("SELECT")
+        """Asks the database for nothing, to see that it answers: on a connection of its own, however busy the pool is.
+
+        Not for two at a time.
+        """
+        with translated_errors():
+            try:
+                if self._probe is None or self._probe.is_closed():
+                    self._probe = await asyncpg.connect(
+                        self._options.url,
+                        timeout=self._options.acquire_timeout,
+                        command_timeout=self._options.acquire_timeout,
+                        server_settings={"application_name": "skilder-keys health"},
+                    )
+                await self._probe.execute("SELECT")
+            except BaseException:
+                if self._probe is not None:
+                    self._probe.terminate()
+                    self._probe = None
+                raise
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:

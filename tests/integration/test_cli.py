@@ -90,7 +90,7 @@ async def test_a_shown_workspace_applies_as_it_is(command: CommandLine, tmp_path
 
 async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
     """And its id cannot be had again, which is a conflict."""
-    assert (await command("workspace", "delete", "acme")).stdout.startswith("Workspace acme was deleted at 20")
+    assert (await command("workspace", "delete", "acme", "--yes")).stdout.startswith("Workspace acme was deleted at 20")
     assert (await command("workspace", "show", "acme")).returncode == 4
     again = await command("workspace", "apply", str(EXAMPLE_FILE))
     assert again.returncode == 5

@@ -138,7 +138,7 @@ async def test_a_runtime_key_is_named_in_the_log_by_its_instance(service: Servic
     await refusal(list_keys(await service.client(None)))
     assert service.log.calls("AuthorizationService/Authorize")[-1]["caller"] == "runtime:runtime-7"
     forbidden_call, unknown_call = service.log.calls("KeyService/ListKeys")[-2:]
-    assert (forbidden_call["caller"], forbidden_call["reason"]) == ("runtime-7", "CALLER_NOT_ALLOWED")
+    assert (forbidden_call["caller"], forbidden_call["reason"]) == ("runtime:runtime-7", "CALLER_NOT_ALLOWED")
     assert ("caller" in unknown_call, unknown_call["reason"]) == (False, "UNAUTHENTICATED")
 
 
@@ -152,7 +152,7 @@ async def test_the_operators_token_of_the_data_folder_lets_in(database_url: str,
             assert list((await list_workspaces(operator)).workspaces) == []
             assert await operator.denial("hello") == "MALFORMED"
     (token,) = tokens
-    async with serving(database_url, tmp_path, operator_token=False) as service:
+    async with serving(database_url, tmp_path, local_operator=False) as service:
         await assert_unknown(await service.client(token))
         assert list((await list_workspaces(service.operator)).workspaces) == []
 

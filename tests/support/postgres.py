@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,18 +17,18 @@ from service.storage.migrations import migrate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 URL_VARIABLE = "SKILDER_KEYS_TEST_DATABASE_URL"
 _IMAGE = "postgres:18-alpine"
 
 
 @contextmanager
-def test_postgres(folder: Path) -> Iterator[str]:
+def test_postgres() -> Iterator[str]:
     """Lends the URL of a Postgres whose user may create databases.
 
     A given one where SKILDER_KEYS_TEST_DATABASE_URL is set; a container where a Docker engine answers; else an
-    embedded one in `folder`.
+    embedded one, in a folder of its own: pytest closes its folders to other users whenever it starts, and to a Postgres
+    that runs there as one, where root runs the tests.
     """
     if given := os.environ.get(URL_VARIABLE):
         yield given
@@ -36,11 +38,12 @@ def test_postgres(folder: Path) -> Iterator[str]:
         with PostgresContainer(_IMAGE, driver=None) as container:
             yield container.get_connection_url()
     else:
-        postgres = EmbeddedPostgres.start(folder)
-        try:
-            yield postgres.url()
-        finally:
-            postgres.stop()
+        with tempfile.TemporaryDirectory(prefix="skilder-keys-tests-") as folder:
+            postgres = EmbeddedPostgres.start(Path(folder) / "postgres")
+            try:
+                yield postgres.url()
+            finally:
+                postgres.stop()
 
 
 @asynccontextmanager

@@ -18,7 +18,9 @@ def with_options(text: str) -> str:
     for name, field in Settings.model_fields.items():
         flag = name.replace("_", "-")
         negated = f", `--no-{flag}`" if isinstance(field.default, bool) else ""
-        default = {None: "", True: "on", False: "off"}.get(field.default, f"`{field.default}`")
+        default = "" if field.default is None else f"`{field.default}`"
+        if isinstance(field.default, bool):
+            default = "on" if field.default else "off"
         rows.append(f"| `{variable(name)}` | `--{flag}`{negated} | {default} | {field.description} |")
     return _TABLE.sub(lambda match: match[1] + "\n".join(rows) + "\n" + match[2], text)
 

@@ -161,7 +161,7 @@ def test_the_operators_token_is_made_once(path: Path) -> None:
     token = path.read_text().strip()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(token) >= 50
-    assert first == KnownCaller(Caller("operator", CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
+    assert first == KnownCaller(Caller("local-operator", CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
     assert local_operator(path) == first
     assert path.read_text().strip() == token
 

@@ -22,7 +22,7 @@ VALUES: dict[str, Any] = {
     "data_dir": Path("elsewhere"),
     "database_url": URL,
     "callers": Path("callers.yaml"),
-    "operator_token": False,
+    "local_operator": False,
     "tls_cert": Path("cert.pem"),
     "tls_key": Path("key.pem"),
     "tls_client_ca": Path("ca.pem"),
