@@ -60,9 +60,9 @@ class Workspaces:
             status = await _locked(transaction, desired.id)
             if status.deleted_at is not None:
                 raise WorkspaceDeletedError
-            _check_version(0 if created else status.version, expected_version)
             current = None if created else await _load(transaction, status)
             _require_admin(origin, (current or desired).members)
+            _check_version(0 if created else status.version, expected_version)
             changes = difference(current, desired)
             version = status.version
             if changes:
@@ -125,8 +125,8 @@ class Workspaces:
             status = await _locked(transaction, workspace_id)
             if status.deleted_at is not None:
                 return status.deleted_at
-            _check_version(status.version, expected_version)
             _require_admin(origin, await catalogue.load_members(transaction, workspace_id))
+            _check_version(status.version, expected_version)
             await catalogue.clear(transaction, workspace_id)
             deleted_at = await workspaces.mark_deleted(transaction, workspace_id)
             await audit.record(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import grpc
 from grpc_health.v1 import health, health_pb2
 
 from service.domain.errors import UnavailableError
@@ -15,6 +16,35 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from service.storage.database import Database
+
+
+MAX_WATCHES = 100
+
+
+class _HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # untyped
+    """The standard servicer, but for watches: anybody may open one and keep it, so they are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watches: set[asyncio.Task[object]] = set()
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: ANN401, N802
+        """Sends the status of a service whenever it changes."""
+        if len(self._watches) >= MAX_WATCHES:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHES} watches are open already.")
+        task = asyncio.current_task()
+        if task is None:
+            raise LookupError("a servicer's method runs in a task")
+        self._watches.add(task)
+        try:
+            await super().Watch(request, context)
+        finally:
+            self._watches.discard(task)
+
+    def end_watches(self) -> None:
+        """Ends every open watch."""
+        for task in self._watches:
+            task.cancel()
 
 
 class Health:
@@ -28,7 +58,7 @@ class Health:
         self, database: Database, services: Sequence[str], log: FilteringBoundLogger, interval: float = 1.0
     ) -> None:
         """Takes the full names of the services it speaks for, and the seconds between two looks at the database."""
-        self.servicer = health.aio.HealthServicer()
+        self.servicer = _HealthServicer()
         self._database = database
         self._services = ("", *services)
         self._log = log
@@ -60,5 +90,6 @@ class Health:
             await self.check()
 
     async def drain(self) -> None:
-        """Says NOT_SERVING from here on, so that clients go elsewhere."""
+        """Says NOT_SERVING from here on, so that clients go elsewhere, and ends what would hold the server up."""
         await self.servicer.enter_graceful_shutdown()
+        self.servicer.end_watches()

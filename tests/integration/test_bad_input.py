@@ -291,3 +291,28 @@ async def test_random_bytes_break_nothing(service: Service, sql: asyncpg.Connect
     assert [each for each in service.log.events if each["level"] == "error"] == []
     assert await sql.fetchrow(count) == before
     assert (await service.operator.authorize(issued.token)).granted.key.type == key_pb2.KEY_TYPE_WORKSPACE
+
+
+async def test_a_token_in_a_text_is_refused_and_not_told_again(service: Service) -> None:
+    """People write "found WSK_… in a gist"; that must not be stored, nor shown to others."""
+    token = (await service.operator.issue()).token
+    workspace = small_workspace()
+    workspace.hats[0].instructions = f"Use {token}."
+    for refused_call, field in (
+        (service.operator.revoke(token=token, reason=f"found {token} in a gist"), "reason"),
+        (service.operator.issue(description=token), "description"),
+        (service.operator.issue(actor=token), "actor"),
+        (service.operator.apply(workspace), "workspace.hats[0].instructions"),
+    ):
+        refused = await refusal(refused_call)
+        assert "holds a token" in refused.fields[field]
+        assert token not in refused.message
+
+
+async def test_a_person_cannot_be_named_like_a_program(service: Service) -> None:
+    """`created_by` and `revoked_by` tell programs as `caller:NAME`."""
+    refused = await refusal(service.operator.issue(actor="caller:console"))
+    assert "actor" in refused.fields
+    workspace = small_workspace()
+    workspace.members[0].user_id = "caller:console"
+    assert "workspace.members[0].user_id" in (await refusal(service.operator.apply(workspace))).fields

@@ -11,7 +11,7 @@ import yaml
 
 from tests.support.process import run_command
 from tests.support.service import TOKENS
-from tests.support.workspaces import EXAMPLE_FILE
+from tests.support.workspaces import EXAMPLE_FILE, small_workspace
 
 if TYPE_CHECKING:
     import subprocess
@@ -161,3 +161,33 @@ async def test_keys_can_be_listed_by_what_people_look_for(command: CommandLine) 
     assert await listed("--unused-days", "0") == ["Bob's own", "Bot 2", "Bot 1", "Bot 0"]
     few = await command("keys", "list", "-w", "acme", "--limit", "2")
     assert "There are more" in few.stderr
+
+
+async def test_a_token_is_not_sent_in_the_clear_to_other_machines(tmp_path: Path) -> None:
+    """Without TLS the command talks to loopback only, unless told otherwise; half a client certificate is told."""
+    (tmp_path / "token").write_text("some-token")
+    elsewhere = {"SKILDER_KEYS_SERVER": "192.0.2.1:50051", "SKILDER_KEYS_TOKEN_FILE": "token"}
+    done = await asyncio.to_thread(run_command, "workspace", "list", folder=tmp_path, **elsewhere)
+    assert (done.returncode, "is not loopback" in done.stderr) == (2, True)
+    half = ("workspace", "list", "--tls", "--client-cert", "token")
+    done = await asyncio.to_thread(run_command, *half, folder=tmp_path, **elsewhere)
+    assert (done.returncode, "go together" in done.stderr) == (2, True)
+
+
+async def test_names_are_shown_as_they_are(command: CommandLine, service: Service) -> None:
+    """A hat's name is no markup, whatever is in it."""
+    workspace = small_workspace()
+    workspace.hats[0].name = "Ops [/x] [bold]"
+    await service.operator.apply(workspace)
+    issued = await service.operator.issue()
+    granted = await command("authorize", stdin=issued.token)
+    assert (granted.returncode, "Ops [/x] [bold]" in granted.stdout) == (0, True)
+
+
+async def test_what_nobody_foresaw_is_no_verdict(command: CommandLine) -> None:
+    """A failure of the command ends with 70 and one line; a deletion nobody can be asked about is refused."""
+    failed = await command("keys", "list", "-w", "\udcff")
+    assert failed.returncode == 70, failed
+    assert len(failed.stderr.splitlines()) == 1
+    refused = await command("workspace", "delete", "acme")
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)

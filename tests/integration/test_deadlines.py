@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from skilder.keys.v1 import key_service_pb2
 from tests.support.service import Service, refusal, serving
@@ -94,5 +95,8 @@ async def test_a_pool_that_stays_exhausted_is_unavailable(
             holding = service.operator.keys.RevokeKey(key_service_pb2.RevokeKeyRequest(key_id=issued.key.id))
             await until_running(sql, 1)
             refused = await refusal(service.service.authorize(issued.token))
-        assert refused.code is grpc.StatusCode.UNAVAILABLE
+            checked: Any = health_pb2_grpc.HealthStub(service.operator.channel)
+            health = await checked.Check(health_pb2.HealthCheckRequest())
+        assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "BUSY")
+        assert health.status == health_pb2.HealthCheckResponse.SERVING, "a busy service is not a sick one"
         assert (await holding).key.HasField("revoked_at")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -9,11 +11,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.support.service import Service, serving
+from service.rpc.health import MAX_WATCHES
+from tests.support.service import TOKENS, Service, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 SERVICES = (
     "skilder.keys.v1.AuthorizationService",
     "skilder.keys.v1.CatalogService",
@@ -63,3 +67,46 @@ async def test_reflection_can_be_turned_off(database_url: str, tmp_path: Path) -
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await listed(service)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_watches_are_counted_and_checks_get_through(empty_service: Service) -> None:
+    """Whoever opens watch after watch gets no more than a hundred, and keeps nobody from asking."""
+    stub: Any = health_pb2_grpc.HealthStub(empty_service.operator.channel)
+    watches = []
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(empty_service.address, options=[OWN_CONNECTION]))
+            for _ in range(2)
+        ]
+        for number in range(MAX_WATCHES):
+            watching: Any = health_pb2_grpc.HealthStub(channels[number % 2])
+            watches.append(watching.Watch(health_pb2.HealthCheckRequest()))
+            assert await watches[-1].read()
+        over: Any = health_pb2_grpc.HealthStub(channels[0]).Watch(health_pb2.HealthCheckRequest())
+        assert await over.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_an_open_watch_is_told_and_does_not_hold_up_the_end(database_url: str, tmp_path: Path) -> None:
+    """It hears NOT_SERVING, and the server ends long before its drain would."""
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(30):
+        service = await stack.enter_async_context(serving(database_url, tmp_path, drain_timeout=600))
+        stub: Any = health_pb2_grpc.HealthStub(service.operator.channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service: Service) -> None:
+    """A call that never sends its message holds no place."""
+    anybody = await empty_service.client(None)
+    call: Any = anybody.channel.stream_unary("/skilder.keys.v1.AuthorizationService/Authorize")()
+    assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_caller_that_does_not_send_its_request_runs_out_of_time(database_url: str, tmp_path: Path) -> None:
+    """The service's own limit covers the reading too; one that sends nothing at all is told so."""
+    async with serving(database_url, tmp_path, call_timeout=0.3) as service:
+        metadata = (("authorization", f"Bearer {TOKENS['service']}"),)
+        method: Any = service.service.channel.stream_unary("/skilder.keys.v1.AuthorizationService/Authorize")
+        assert await method(metadata=metadata).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await method(iter([]), metadata=metadata).code() is grpc.StatusCode.INVALID_ARGUMENT

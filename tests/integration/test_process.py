@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import psutil
 import pytest
 
-from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2
+from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2
+from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
 from tests.support.postgres import new_database
-from tests.support.process import ServerProcess, run_command, serving_process
+from tests.support.process import COMMAND, ServerProcess, environment, run_command, serving_process
 from tests.support.service import Client
 from tests.support.waiting import until_running
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import asyncpg
 
@@ -135,3 +141,82 @@ async def test_serve_asks_for_the_migrations_and_migrate_runs_them(postgres_url:
         assert (first.returncode, first.stdout) == (0, "ran 0001 keys_and_workspaces\n")
         second = await asyncio.to_thread(run_command, "migrate", folder=tmp_path, **variables)
         assert (second.returncode, second.stdout) == (0, "up to date\n")
+
+
+def test_a_stale_pid_file_harms_nobody(tmp_path: Path) -> None:
+    """After a crash its number may be that of any process, which is left alone; and Postgres starts."""
+    with serving_process(tmp_path) as server:
+        assert server.address
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bystander:
+        pid_file = tmp_path / "data" / "postgres" / "postmaster.pid"
+        pid_file.write_text(f"{bystander.pid}\n{pid_file.parent}\n1\n5432\n{pid_file.parent}\n\n1 1\nready\n")
+        with serving_process(tmp_path) as server:
+            assert server.address
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_a_first_start_that_was_cut_short_is_made_good(tmp_path: Path) -> None:
+    """What a killed initdb left behind is cleared away."""
+    unfinished = tmp_path / "data" / "postgres.unfinished"
+    unfinished.mkdir(parents=True)
+    (unfinished / "PG_VERSION").write_text("18")
+    with serving_process(tmp_path) as server:
+        assert server.address
+    assert not unfinished.exists()
+
+
+def test_an_embedded_database_that_crashes_is_started_again(tmp_path: Path) -> None:
+    """Kill -9 of Postgres: health falls, and rises again by itself."""
+    with serving_process(tmp_path) as server:
+        assert server.address
+        os.kill(int((tmp_path / "data" / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+        server.wait_for("the embedded Postgres is gone: starting it again")
+        server.wait_for("health", serving=False)
+        server.wait_for("health", serving=True)
+
+
+def test_a_database_that_is_frozen_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """SIGTERM ends the server in bounded time, though uses are pending and Postgres does not answer."""
+    with serving_process(tmp_path, SKILDER_KEYS_USAGE_INTERVAL="300", SKILDER_KEYS_DRAIN_TIMEOUT="1") as server:
+        with grpc.insecure_channel(server.address) as channel:
+            metadata = operator_metadata(server, tmp_path)
+            apply = catalog_service_pb2.ApplyWorkspaceRequest(workspace=small_workspace())
+            CatalogServiceStub(channel).ApplyWorkspace(apply, metadata=metadata)
+            issue = key_service_pb2.IssueKeyRequest(
+                type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme", description="Bot"
+            )
+            token = KeyServiceStub(channel).IssueKey(issue, metadata=metadata).token
+            for _ in range(2):
+                AuthorizationServiceStub(channel).Authorize(
+                    authorization_service_pb2.AuthorizeRequest(token=token), metadata=metadata
+                )
+        postmaster = psutil.Process(int((tmp_path / "data" / "postgres" / "postmaster.pid").read_text().split()[0]))
+        frozen = [postmaster, *postmaster.children()]
+        for process in frozen:
+            process.suspend()
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopped")
+        for process in frozen:
+            process.resume()
+        assert server.wait() == 0
+
+
+def test_a_log_that_cannot_be_written_fails_no_call(database_url: str, tmp_path: Path) -> None:
+    """The disk is full; calls are answered as before."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    variables = environment({"SKILDER_KEYS_LISTEN": address, "SKILDER_KEYS_DATABASE_URL": database_url})
+    with (
+        Path("/dev/full").open("w") as full,
+        subprocess.Popen([COMMAND, "serve"], cwd=tmp_path, env=variables, stderr=full) as process,
+    ):
+        with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(timeout=60)
+            token = (tmp_path / "data" / "operator-token").read_text("ascii").strip()
+            for _ in range(3):
+                CatalogServiceStub(channel).ListWorkspaces(
+                    catalog_service_pb2.ListWorkspacesRequest(), metadata=(("authorization", f"Bearer {token}"),)
+                )
+        process.terminate()
+        assert process.wait(60) == 0

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,20 +29,25 @@ class ServerProcess:
             [COMMAND, "serve"], cwd=folder, env=environment(variables), stderr=subprocess.PIPE, text=True
         )
         self.lines: list[str] = []
+        self._seen = 0
         self._changed = threading.Condition()
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def wait_for(self, message: str) -> dict[str, Any]:
-        """Waits for a log line with this message and answers it; fails where the process ends without one."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._find(message) or self._ended, _PATIENCE)
-        line = self._find(message)
-        assert line is not None, f"no {message!r} in:\n" + "".join(self.lines)
-        return line
+    def wait_for(self, message: str, **fields: Any) -> dict[str, Any]:
+        """Waits for the next log line with this message and these fields, after the one answered last; answers it.
 
-    @property
+        Fails where the process ends without one.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._find(message, fields) or self._ended, _PATIENCE)
+        found = self._find(message, fields)
+        assert found is not None, f"no {message!r} {fields} in:\n" + "".join(self.lines)
+        self._seen, event = found
+        return event
+
+    @cached_property
     def address(self) -> str:
         """The address it serves on, once it does."""
         return str(self.wait_for("serving")["address"])
@@ -72,12 +78,13 @@ class ServerProcess:
             self._ended = True
             self._changed.notify_all()
 
-    def _find(self, message: str) -> dict[str, Any] | None:
-        for line in self.lines:
+    def _find(self, message: str, fields: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        """Answers a log line, and how many lines have been seen with it."""
+        for number, line in enumerate(self.lines[self._seen :], self._seen + 1):
             if line.startswith("{"):
                 event: dict[str, Any] = json.loads(line)
-                if event.get("message") == message:
-                    return event
+                if event == {**event, **fields, "message": message}:
+                    return number, event
         return None
 
 
