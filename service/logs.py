@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TextIO, cast
@@ -11,6 +12,8 @@ import structlog
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger, Processor
+
+_STANDARD_ERROR = 2
 
 
 def make_log(form: Literal["auto", "json", "console"]) -> FilteringBoundLogger:
@@ -52,14 +55,15 @@ def make_log(form: Literal["auto", "json", "console"]) -> FilteringBoundLogger:
 
 
 class _Unfailing:
-    """Standard error, but for its errors: a full disk or a reader that is gone must not fail the calls logged there."""
+    """Standard error, but for its errors: a full disk or a reader that is gone must not fail the calls logged there.
+
+    Nothing is kept in a buffer, whose rest would fail the end of the process.
+    """
 
     def write(self, text: str) -> None:
         """Writes, if it can be done."""
-        with suppress(OSError, ValueError):
-            sys.stderr.write(text)
+        with suppress(OSError):
+            os.write(_STANDARD_ERROR, text.encode("utf-8", "backslashreplace"))
 
     def flush(self) -> None:
-        """Flushes, if it can be done."""
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
+        """Has nothing to do."""
