@@ -51,7 +51,7 @@ def pattern(output: str) -> re.Pattern[str]:
 
 
 @pytest.mark.parametrize("grpcurl", [False, True], ids=["command line alone", "with grpcurl"])
-async def test_the_walk_goes_as_the_readme_says(tmp_path: Path, grpcurl: bool) -> None:
+async def test_the_walk_goes_as_the_readme_says(tmp_path: Path, *, grpcurl: bool) -> None:
     """Every command is run as it stands, only on another port, and answers what the README shows."""
     walk = steps(README.read_text("utf-8"))
     assert len(walk) >= 9, "the README has lost its walk"
