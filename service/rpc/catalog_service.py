@@ -30,13 +30,10 @@ class CatalogServicer:
         call.notes.update(workspace=desired.id, version=str(version))
         return pb.ApplyWorkspaceResponse(version=version, changes=map(convert.change_message, changes))
 
-    async def GetWorkspace(  # noqa: N802
-        self,
-        request: pb.GetWorkspaceRequest,
-        call: Call,  # noqa: ARG002
-    ) -> pb.GetWorkspaceResponse:
+    async def GetWorkspace(self, request: pb.GetWorkspaceRequest, call: Call) -> pb.GetWorkspaceResponse:  # noqa: N802
         """Answers a whole workspace."""
         status, found = await self._workspaces.get(WorkspaceId(request.workspace_id))
+        call.notes["workspace"] = found.id
         return pb.GetWorkspaceResponse(
             workspace=convert.workspace_message(found),
             version=status.version,

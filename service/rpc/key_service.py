@@ -41,7 +41,7 @@ class KeyServicer:
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
         return pb.RevokeKeyResponse(key=convert.key_message(key))
 
-    async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> pb.ListKeysResponse:  # noqa: N802, ARG002
+    async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> pb.ListKeysResponse:  # noqa: N802
         """Lists the keys of a workspace, newest first."""
         found, next_page_token = await self._keys.list(
             convert.key_filter(request),
@@ -49,9 +49,11 @@ class KeyServicer:
             page_token=request.page_token,
             actor=UserId(request.actor) if request.actor else None,
         )
+        call.notes["workspace"] = request.workspace_id
         return pb.ListKeysResponse(keys=map(convert.key_message, found), next_page_token=next_page_token)
 
-    async def GetKey(self, request: pb.GetKeyRequest, call: Call) -> pb.GetKeyResponse:  # noqa: N802, ARG002
+    async def GetKey(self, request: pb.GetKeyRequest, call: Call) -> pb.GetKeyResponse:  # noqa: N802
         """Answers one key."""
         key = await self._keys.get(request.key_id, UserId(request.actor) if request.actor else None)
+        call.notes.update(key=str(key.id), workspace=key.workspace_id)
         return pb.GetKeyResponse(key=convert.key_message(key))
