@@ -123,7 +123,7 @@ class Authorizer:
         if credential.reach == NOTHING:
             return ToolSet((), ())
         async with self._database.connection() as connection:
-            version, found = await catalogue.load_catalogue(connection, credential.key.workspace_id)
+            version, found = await catalogue.load_catalogue(connection, credential.key.workspace_id, texts=False)
         return tool_set(found, credential.reach) if version == credential.workspace_version else None
 
     async def _note_use(self, credential: Credential, token: Token) -> bool:

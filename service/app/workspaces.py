@@ -145,7 +145,7 @@ async def _locked(transaction: Connection, workspace_id: WorkspaceId) -> Workspa
 async def _load(connection: Connection, status: WorkspaceStatus) -> Workspace:
     """Answers all of a workspace. It must be locked, or the connection a snapshot, for its parts to fit together."""
     members = await catalogue.load_members(connection, status.id)
-    _, found = await catalogue.load_catalogue(connection, status.id)
+    _, found = await catalogue.load_catalogue(connection, status.id, texts=True)
     return Workspace(status.id, status.name, members, found)
 
 

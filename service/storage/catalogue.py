@@ -14,22 +14,28 @@ if TYPE_CHECKING:
     from service.storage.database import Connection
 
 
-async def load_catalogue(connection: Connection, workspace_id: WorkspaceId) -> tuple[int, Catalogue]:
-    """Answers a workspace's catalogue and the version it is of, from one snapshot."""
+async def load_catalogue(connection: Connection, workspace_id: WorkspaceId, *, texts: bool) -> tuple[int, Catalogue]:
+    """Answers a workspace's catalogue and the version it is of, from one snapshot.
+
+    Without `texts`, descriptions and instructions are left empty: they decide nothing, and may be most of it.
+    """
     row = await connection.fetchrow(
         """
         SELECT workspace.version,
             (SELECT json_agg(json_build_object('id', team.id, 'name', team.name, 'parent_id', team.parent_id))
              FROM team WHERE team.workspace_id = workspace.id) AS teams,
             (SELECT json_agg(json_build_object(
-                'id', hat.id, 'name', hat.name, 'description', hat.description, 'instructions', hat.instructions,
+                'id', hat.id, 'name', hat.name,
+                'description', CASE WHEN $2 THEN hat.description ELSE '' END,
+                'instructions', CASE WHEN $2 THEN hat.instructions ELSE '' END,
                 'team_ids', array(SELECT team_id FROM hat_team
                                   WHERE hat_team.workspace_id = hat.workspace_id AND hat_team.hat_id = hat.id),
                 'skill_ids', array(SELECT skill_id FROM hat_skill
                                    WHERE hat_skill.workspace_id = hat.workspace_id AND hat_skill.hat_id = hat.id)))
              FROM hat WHERE hat.workspace_id = workspace.id) AS hats,
             (SELECT json_agg(json_build_object(
-                'id', skill.id, 'name', skill.name, 'description', skill.description,
+                'id', skill.id, 'name', skill.name,
+                'description', CASE WHEN $2 THEN skill.description ELSE '' END,
                 'tool_ids', array(SELECT tool_id FROM skill_tool
                                   WHERE skill_tool.workspace_id = skill.workspace_id
                                     AND skill_tool.skill_id = skill.id)))
@@ -40,6 +46,7 @@ async def load_catalogue(connection: Connection, workspace_id: WorkspaceId) -> t
         FROM workspace WHERE workspace.id = $1
         """,
         workspace_id,
+        texts,
     )
     if row is None:
         raise LookupError("workspaces stay on record for ever, and this one is not there")
