@@ -110,8 +110,11 @@ class Violations:
 
 
 def quoted(value: str) -> str:
-    """Quotes a value for a message, cut to what a person needs to know it again; what is not printable is escaped."""
-    return shortened(repr(value[:_QUOTED]), _QUOTED)
+    """Quotes a value for a message, cut to what a person needs to know it again; what is not printable is escaped.
+
+    A token in it is left out: messages end in logs.
+    """
+    return shortened(repr(TOKEN_PATTERN.sub("…", value)[:_QUOTED]), _QUOTED)
 
 
 def shortened(text: str, size: int) -> str:

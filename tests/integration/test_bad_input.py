@@ -309,6 +309,19 @@ async def test_a_token_in_a_text_is_refused_and_not_told_again(service: Service)
         assert token not in refused.message
 
 
+async def test_a_token_in_the_place_of_a_reference_is_not_told_again(service: Service) -> None:
+    """What names nothing, or is there twice, is quoted in the error; a token is not."""
+    token = (await service.operator.issue()).token
+    workspace = small_workspace()
+    workspace.hats[0].team_ids.append(token)
+    workspace.teams[0].parent_id = token
+    for name in ("one", "two"):
+        workspace.tools.add(id=name, name=f"{token}", mcp_server="m")
+    refused = await refusal(service.operator.apply(workspace))
+    assert {"workspace.hats[0].team_ids[0]", "workspace.teams[0].parent_id"} <= refused.fields.keys()
+    assert token not in refused.message + "".join(refused.fields.values())
+
+
 async def test_a_person_cannot_be_named_like_a_program(service: Service) -> None:
     """`created_by` and `revoked_by` tell programs as `caller:NAME`."""
     refused = await refusal(service.operator.issue(actor="caller:console"))
