@@ -30,7 +30,7 @@ class Settings(BaseModel):
     database_url: SecretStr | None = Field(
         None,
         description="The Postgres to use, postgresql://…; without one, an embedded Postgres in the data folder. "
-        "Every user of the machine can read a flag, so a password belongs into the variable.",
+        "Every user of the machine can read a flag, so a password belongs in the variable.",
     )
     callers: Path | None = Field(None, description="The file that names the callers; see docs/callers.md.")
     local_operator: bool = Field(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.app import encoding
+from service.app.proof import proven_credential
 from service.domain.access import Caller, CallerRole
 from service.domain.errors import ForeignWorkspaceError, UnavailableError
-from service.domain.fields import MAX_ID, Violations
+from service.domain.fields import Violations
 from service.domain.ids import ToolId
 from service.domain.permissions import NOTHING, ToolSet, tool_set
 from service.domain.token import KeyType, MalformedTokenError, Token
@@ -44,7 +45,7 @@ class Question:
         """Raises InvalidRequestError where a field is over its bound. The token is not a field: it gets a verdict."""
         violations = Violations()
         violations.identifier("tool_id", self.tool_id, required=False)
-        violations.identifier("tool_set_version", self.tool_set_version, maximum=MAX_ID, required=False)
+        violations.identifier("tool_set_version", self.tool_set_version, required=False)
         violations.refuse()
 
 
@@ -98,7 +99,7 @@ class Authorizer:
 
     async def _decide(self, token: Token, question: Question) -> Answer | None:
         """Answers None where something changed between two reads, which together would be a state that never was."""
-        credential = await self._proven(token)
+        credential = await proven_credential(self._database, self._prover, token)
         if credential is None:
             return _denial(Denied(DenialReason.UNKNOWN))
         key = credential.key
@@ -110,13 +111,6 @@ class Authorizer:
         if reached is None or not await self._note_use(credential, token):
             return None
         return _answer(key, reached, question)
-
-    async def _proven(self, token: Token) -> Credential | None:
-        async with self._database.connection() as connection:
-            credential = await keys.find_credential(connection, token.key_id)
-        if credential is None or credential.key.type is not token.type:
-            return None
-        return credential if await self._prover.proves(token, credential.secret_hash) else None
 
     async def _reached(self, credential: Credential) -> ToolSet | None:
         """Answers what the key reaches; None where its workspace changed since the credential was read."""

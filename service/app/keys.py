@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from service.app.proof import proven_credential
 from service.domain.access import Actor
 from service.domain.errors import (
     FieldViolation,
@@ -124,11 +125,7 @@ class Keys:
             violations.add("token", "is not a token: its length, characters, prefix or checksum are wrong")
         _check_revocation(violations, reason, origin)
         violations.refuse()
-        async with self._database.connection() as connection:
-            credential = await keys.find_credential(connection, token.key_id)
-        if credential is None or credential.key.type is not token.type:
-            raise KeyNotFoundError("No key has this token.")
-        if not await self._prover.proves(token, credential.secret_hash):
+        if await proven_credential(self._database, self._prover, token) is None:
             raise KeyNotFoundError("No key has this token.")
         async with self._database.transaction() as transaction:
             return await _revoke(transaction, token.key_id, reason, origin)

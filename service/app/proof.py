@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from service.domain.hashing import Recogniser
+from service.storage import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from service.domain.hashing import SecretHasher
+    from service.domain.keys import Credential
     from service.domain.token import Token
+    from service.storage.database import Database
 
 Result = TypeVar("Result")
 
@@ -62,3 +65,15 @@ class Prover:
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+async def proven_credential(database: Database, prover: Prover, token: Token) -> Credential | None:
+    """Reads the key a token claims to be of; None where there is none, or the type or the secret is not that key's.
+
+    The prover looks at the secret alone, so the type must be compared before.
+    """
+    async with database.connection() as connection:
+        credential = await keys.find_credential(connection, token.key_id)
+    if credential is None or credential.key.type is not token.type:
+        return None
+    return credential if await prover.proves(token, credential.secret_hash) else None

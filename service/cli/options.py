@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -47,7 +46,7 @@ def _parameter(name: str) -> inspect.Parameter:
     flag = name.replace("_", "-")
     kind = _plain_type(field.annotation)
     option = typer.Option(
-        field.default.value if hasattr(field.default, "value") else field.default,
+        field.default,
         f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
         envvar=variable(name),
         help=field.description,
@@ -62,7 +61,7 @@ def _plain_type(annotation: Any) -> Any:  # noqa: ANN401 - a type, or a form of 
         annotation = next(each for each in annotation.__args__ if each is not types.NoneType)
     if annotation is SecretStr or typing.get_origin(annotation) is typing.Literal:
         return str
-    return annotation if annotation in (str, int, float, bool, Path) else str
+    return annotation
 
 
 def _settings(values: dict[str, Any]) -> Settings:
