@@ -42,8 +42,8 @@ proto: $(READY) ## make generated/ anew from protos/
 docs: $(READY) ## write the README's table of options anew
 	$(BIN)/python -m tests.support.readme
 
-bench: $(READY) $(TOOLS)/ghz ## measure Authorize against an empty method; writes docs/performance.md
-	$(BIN)/python -m tests.bench
+bench: $(READY) $(TOOLS)/ghz ## measure what calls cost, in eleven minutes; writes docs/performance.md (ROUNDS=2: quicker)
+	$(BIN)/python -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS))
 
 lock: $(READY) ## choose the newest versions anew and write requirements.lock
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --all-extras \

@@ -26,6 +26,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     listen: str = Field(DEFAULT_LISTEN, description="The address to serve on, HOST:PORT; port 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=64, description="Processes that serve, all on that address.")
+    metrics_listen: str | None = Field(
+        None, description="The address to serve Prometheus metrics on, for all workers; none without."
+    )
     data_dir: Path = Field(DEFAULT_DATA_DIR, description="Holds the embedded database and the operator's token.")
     database_url: SecretStr | None = Field(
         None,
@@ -43,27 +47,44 @@ class Settings(BaseModel):
     )
     allow_plaintext: bool = Field(default=False, description="Serve without TLS on an address that is not loopback.")
     reflection: bool = Field(default=True, description="Serve reflection, so that grpcurl needs no .proto files.")
-    pool_size: int = Field(10, ge=1, le=1000, description="The most database connections.")
+    pool_size: int = Field(10, ge=1, le=1000, description="The most database connections, of each worker.")
     statement_timeout: float = Field(5.0, gt=0, le=300, description="Seconds after which a statement is ended.")
     lock_timeout: float = Field(2.0, gt=0, le=300, description="Seconds after which a wait for a lock is ended.")
     call_timeout: float = Field(15.0, gt=0, le=600, description="Seconds a call may take, whatever its deadline.")
-    max_calls: int = Field(1000, ge=1, description="The most calls under way; more get RESOURCE_EXHAUSTED.")
+    max_calls: int = Field(1000, ge=1, description="The most calls under way in a worker; more get RESOURCE_EXHAUSTED.")
     max_message_bytes: int = Field(4 * 2**20, ge=2**16, le=2**28, description="The largest request, in bytes.")
+    max_connection_age: float = Field(
+        60.0,
+        ge=1,
+        le=86400,
+        description="Seconds after which a client is told to connect anew, so that clients spread over the workers. "
+        "SIGHUP waits that long for each worker.",
+    )
     drain_timeout: float = Field(10.0, ge=0, le=600, description="Seconds for running calls to end on SIGTERM.")
     usage_interval: float = Field(5.0, gt=0, le=300, description="Seconds between two writes of the keys' last use.")
+    lease: float = Field(
+        2.0, ge=0.2, le=60, description="Seconds a process may answer from memory after it last heard of all changes."
+    )
+    cache_keys: int = Field(100_000, ge=1, description="The most keys in memory, of about 1 KiB each.")
+    cache_tool_sets_mib: int = Field(64, ge=1, description="The most memory for tool sets, in MiB.")
     argon2_memory_kib: int = Field(1024, ge=8, le=2**20, description="Memory of a secret's hash, in KiB.")
     argon2_passes: int = Field(1, ge=1, le=100, description="Passes of a secret's hash.")
     argon2_lanes: int = Field(1, ge=1, le=64, description="Lanes of a secret's hash.")
-    argon2_threads: int = Field(2, ge=1, le=64, description="Threads that prove secrets.")
+    argon2_threads: int = Field(2, ge=1, le=64, description="Threads that prove secrets, of each worker.")
+    log_grants: bool = Field(
+        default=False, description="Log each granted Authorize too; without it they are only counted."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="How log lines look: JSON, or coloured for people; auto chooses by the terminal."
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        match = _HOST_PORT.fullmatch(self.listen)
-        if match is None or int(match["port"]) > 65535:  # noqa: PLR2004 - the last port
-            raise ValueError("listen: is not HOST:PORT")
+        for name, address in (("listen", self.listen), ("metrics_listen", self.metrics_listen)):
+            if address is not None and not _is_host_port(address):
+                raise ValueError(f"{name}: is not HOST:PORT")
+        if self.lease >= self.call_timeout:
+            raise ValueError("lease: must be less than call_timeout, for a change may have to wait for one to run out")
         if self.argon2_memory_kib < 8 * self.argon2_lanes:
             raise ValueError("argon2_memory_kib: argon2 needs 8 KiB for each of argon2_lanes")
         if self.database_url is not None and not _is_postgres_url(self.database_url.get_secret_value()):
@@ -85,6 +106,11 @@ class Settings(BaseModel):
     def operator_token_file(self) -> Path:
         """Where the operator's token is kept."""
         return self.data_dir / OPERATOR_TOKEN_FILE
+
+
+def _is_host_port(address: str) -> bool:
+    match = _HOST_PORT.fullmatch(address)
+    return match is not None and int(match["port"]) <= 65535  # noqa: PLR2004 - the last port
 
 
 def is_loopback(address: str) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from contextlib import AsyncExitStack
+import time
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,20 +12,27 @@ from typing import TYPE_CHECKING
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
 
+from service.address import ListenError
 from service.app.authorize import Authorizer
+from service.app.cache import KeyCache
+from service.app.fence import Lease, Reader, Writer
 from service.app.keys import Keys
 from service.app.proof import Prover
+from service.app.tool_sets import ToolSets
 from service.app.usage import Usage
 from service.app.workspaces import Workspaces
 from service.callers_file import load_callers, local_operator
 from service.domain.access import Ability
-from service.domain.hashing import HashParameters, SecretHasher
+from service.domain.hashing import HashParameters, Recogniser, SecretHasher
 from service.domain.paging import PageTokens
+from service.figures import Figures, writer_waits
 from service.rpc import authorization_service, catalog_service, key_service
 from service.rpc.callers import Callers
 from service.rpc.gate import Gate
 from service.rpc.health import Health
+from service.rpc.time_limit import TimeLimit
 from service.storage import signing_keys
 from service.storage.database import Database, DatabaseOptions
 from service.storage.migrations import require_schema
@@ -36,41 +42,35 @@ if TYPE_CHECKING:
 
     from service.config import Settings
 
-
-class ListenError(Exception):
-    """The address could not be served on."""
+_AGE_GRACE_SECONDS = 5.0
 
 
-async def serve(settings: Settings, database_url: str, log: FilteringBoundLogger) -> None:
-    """Serves until SIGTERM or SIGINT, then lets the running calls end.
+async def start(
+    settings: Settings,
+    database_url: str,
+    log: FilteringBoundLogger,
+    stack: AsyncExitStack,
+    registry: CollectorRegistry | None = None,
+    *,
+    reuse_port: bool = False,
+) -> str:
+    """Starts a server and answers the address it serves on, HOST:PORT.
+
+    The exit stack ends it: it drains, writes what is pending, and closes the database.
+
+    Args:
+        settings: The settings.
+        database_url: The database.
+        log: The log.
+        stack: What ends it.
+        registry: Where its figures are told; None for nowhere.
+        reuse_port: Whether other processes of this user that ask for the same may serve on the port too.
 
     Raises:
-        UnavailableError: The database could not be reached at the start.
+        UnavailableError: The database could not be reached.
         SchemaOutdatedError: It has not seen every migration.
         CallersFileError: The callers file is not as it must be.
         ListenError: The address is taken, or not ours.
-    """
-    stopping = asyncio.Event()
-
-    def stop(number: signal.Signals) -> None:
-        if stopping.is_set():
-            os._exit(128 + number)  # asked twice: whoever asks does not want to wait for anything
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    async with AsyncExitStack() as stack:
-        address = await start(settings, database_url, log, stack)
-        log.info("serving", address=address, tls=settings.tls_cert is not None)
-        await stopping.wait()
-        log.info("draining", seconds=settings.drain_timeout)
-    log.info("stopped")
-
-
-async def start(settings: Settings, database_url: str, log: FilteringBoundLogger, stack: AsyncExitStack) -> str:
-    """Starts a server and answers the address it serves on, HOST:PORT. Raises as `serve` does.
-
-    The exit stack ends it: it drains, writes what is pending, and closes the database.
     """
     known = load_callers(settings.callers) if settings.callers else []
     if settings.local_operator:
@@ -90,32 +90,46 @@ async def start(settings: Settings, database_url: str, log: FilteringBoundLogger
         await require_schema(connection)
         page_tokens = PageTokens(await signing_keys.load(connection, "page_token"))
 
+    clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    lease = Lease(clock)
+    recogniser = Recogniser()
+    tool_sets = ToolSets(database, settings.cache_tool_sets_mib * 2**20)
+    cache = KeyCache(lease, recogniser, tool_sets, settings.cache_keys)
+    reader = Reader(database, cache, lease, log, clock, settings.lease)
+    stack.push_async_callback(reader.close)
+    registry = registry or CollectorRegistry()
+    writer = Writer(database, clock, writer_waits(registry).observe)
+
     parameters = HashParameters(settings.argon2_memory_kib, settings.argon2_passes, settings.argon2_lanes)
-    prover = Prover(SecretHasher(parameters), threads=settings.argon2_threads)
+    prover = Prover(SecretHasher(parameters), recogniser, threads=settings.argon2_threads, capacity=settings.cache_keys)
     stack.callback(prover.close)
     usage = Usage(database, log, partial(datetime.now, UTC), settings.usage_interval)
     stack.push_async_callback(usage.close)
-    authorizer = Authorizer(database, prover, usage)
+    authorizer = Authorizer(database, lease, cache, tool_sets, recogniser, prover, usage)
 
-    gate = Gate(Callers(known, authorizer), log, settings.call_timeout)
+    time_limit = TimeLimit(settings.call_timeout)
+    gate = Gate(Callers(known, authorizer), log, time_limit)
+    registry.register(Figures(reader, lease, cache, tool_sets, authorizer, gate))
     services = (
-        (key_service.DESCRIPTOR, Ability.KEYS, key_service.KeyServicer(Keys(database, prover, page_tokens))),
+        (key_service.DESCRIPTOR, Ability.KEYS, key_service.KeyServicer(Keys(database, writer, prover, page_tokens))),
         (
             catalog_service.DESCRIPTOR,
             Ability.CATALOGUE,
-            catalog_service.CatalogServicer(Workspaces(database, page_tokens)),
+            catalog_service.CatalogServicer(Workspaces(database, writer, page_tokens)),
         ),
         (
             authorization_service.DESCRIPTOR,
             Ability.AUTHORIZE,
-            authorization_service.AuthorizationServicer(authorizer),
+            authorization_service.AuthorizationServicer(authorizer, log_grants=settings.log_grants),
         ),
     )
     names = [descriptor.full_name for descriptor, _, _ in services]
     health = Health(database, names, log)
     await health.check()
 
-    server = grpc.aio.server(maximum_concurrent_rpcs=settings.max_calls, options=_options(settings))
+    server = grpc.aio.server(
+        maximum_concurrent_rpcs=settings.max_calls, options=_options(settings, reuse_port=reuse_port)
+    )
     server.add_generic_rpc_handlers(tuple(gate.service(*service) for service in services))
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if settings.reflection:
@@ -123,18 +137,30 @@ async def start(settings: Settings, database_url: str, log: FilteringBoundLogger
         reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
     port = _bind(server, settings)
     await server.start()
+    stack.push_async_callback(_ended, asyncio.create_task(reader.run()))
     stack.push_async_callback(server.stop, settings.drain_timeout)
     stack.push_async_callback(health.drain)
-    for task in (asyncio.create_task(health.run()), asyncio.create_task(usage.run())):
+    for task in (asyncio.create_task(each.run()) for each in (health, usage, time_limit)):
         stack.callback(task.cancel)
     host, _, _ = settings.listen.rpartition(":")
     return f"{host}:{port}"
 
 
-def _options(settings: Settings) -> list[tuple[str, int]]:
+async def _ended(task: asyncio.Task[object]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _options(settings: Settings, *, reuse_port: bool) -> list[tuple[str, int]]:
     return [
-        # Off, so that a second server on the same port is told so instead of sharing it by chance.
-        ("grpc.so_reuseport", 0),
+        # Off by default, so that a second server on the same port is told so instead of sharing it by chance.
+        ("grpc.so_reuseport", int(reuse_port)),
+        # A client keeps its connection, and with it one worker, for as long as it can; so that clients spread over the
+        # workers, and one that leaves is rid of them, connections end by age. gRPC varies it by a tenth, at random, for
+        # each connection, so they do not come back all at once. The grace lets the calls end that were under way.
+        ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1000)),
+        ("grpc.max_connection_age_grace_ms", round((settings.call_timeout + _AGE_GRACE_SECONDS) * 1000)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         # A client needs more than this at once only to harm others; a well-meaning one opens a second connection.
         ("grpc.max_concurrent_streams", 100),

@@ -2,86 +2,153 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from service.app import encoding
-from service.app.proof import proven_credential
+from service.app.batching import Batches
+from service.app.cache import KnownKey
+from service.app.proof import proven
 from service.domain.access import Caller, CallerRole
 from service.domain.errors import ForeignWorkspaceError, UnavailableError
 from service.domain.fields import Violations
-from service.domain.ids import ToolId
-from service.domain.permissions import NOTHING, ToolSet, tool_set
-from service.domain.token import KeyType, MalformedTokenError, Token
-from service.domain.verdict import DenialReason, Denied, Granted, ToolGrant, Verdict, standing
-from service.storage import catalogue, keys
+from service.domain.token import MalformedTokenError, Token
+from service.domain.verdict import DenialReason, Denied, standing
+from service.storage import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.app.cache import KeyCache, Load
+    from service.app.fence import Lease
     from service.app.proof import Prover
+    from service.app.tool_sets import SharedToolSet, ToolSets
     from service.app.usage import Usage
-    from service.domain.ids import WorkspaceId
+    from service.domain.hashing import Recogniser
+    from service.domain.ids import KeyId, WorkspaceId
     from service.domain.keys import Credential, Key
     from service.storage.database import Database
 
+MAX_BATCH = 1000
+MAX_BATCH_BYTES = 32 * 2**20
+"""The most bytes in the answer to a batch."""
+
 _ATTEMPTS = 5
+_MALFORMED = Denied(DenialReason.MALFORMED)
+_UNKNOWN = Denied(DenialReason.UNKNOWN)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What is asked about a token.
 
     Attributes:
+        token: The token, as its holder presented it.
         tool_id: Ask about this tool only; empty for the whole tool set.
         tool_set_version: The version the asker holds; empty for none.
-        workspace_id: The one workspace the asker may ask about; None for any.
     """
 
+    token: str
     tool_id: str = ""
     tool_set_version: str = ""
-    workspace_id: WorkspaceId | None = None
 
-    def check(self) -> None:
-        """Raises InvalidRequestError where a field is over its bound. The token is not a field: it gets a verdict."""
-        violations = Violations()
-        violations.identifier("tool_id", self.tool_id, required=False)
-        violations.identifier("tool_set_version", self.tool_set_version, required=False)
-        violations.refuse()
+    def check(self, violations: Violations, path: str) -> None:
+        """Notes the fields that are over their bounds. The token is not among them: it gets a verdict."""
+        violations.identifier(f"{path}tool_id", self.tool_id, required=False)
+        violations.identifier(f"{path}tool_set_version", self.tool_set_version, required=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A verdict, and the same as a serialised AuthorizeResponse."""
+class Answer(NamedTuple):
+    """A verdict, and the same as a serialised AuthorizeResponse.
 
-    verdict: Verdict
+    Attributes:
+        key_id: The key the token proved to be of; None where it is no key's.
+        denied: Why it is not good for what was asked; None where it is.
+        body: The response.
+    """
+
+    key_id: KeyId | None
+    denied: DenialReason | None
     body: bytes
 
 
 class Authorizer:
-    """Decides about tokens. Every decision reads Postgres."""
+    """Decides about tokens: from memory where the fence vouches for that, else by the database.
 
-    def __init__(self, database: Database, prover: Prover, usage: Usage) -> None:
+    Attributes:
+        denials: How many tokens were denied, by reason.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        lease: Lease,
+        cache: KeyCache,
+        tool_sets: ToolSets,
+        recogniser: Recogniser,
+        prover: Prover,
+        usage: Usage,
+    ) -> None:
         self._database = database
+        self._lease = lease
+        self._cache = cache
+        self._tool_sets = tool_sets
+        self._recogniser = recogniser
         self._prover = prover
         self._usage = usage
+        self.denials: Counter[DenialReason] = Counter()
+        self._credentials = Batches(self._find_credentials)
+        self._first_uses = Batches(self._claim_first_uses)
 
-    async def authorize(self, token: str, question: Question) -> Answer:
-        """Decides about a token, as its holder presented it.
+    async def authorize(self, question: Question, workspace_id: WorkspaceId | None = None) -> Answer:
+        """Decides about a token. With a workspace, only keys of that one may be asked about.
 
         Raises:
             InvalidRequestError: A field of the question is over its bound.
-            ForeignWorkspaceError: The key is of another workspace than the asker may ask about.
+            ForeignWorkspaceError: The key is of another workspace.
             UnavailableError: It cannot be decided now.
         """
-        question.check()
-        parsed = _parsed(token)
-        if parsed is None:
-            return _denial(Denied(DenialReason.MALFORMED))
-        for _ in range(_ATTEMPTS):
-            answer = await self._decide(parsed, question)
-            if answer is not None:
-                return answer
-        raise UnavailableError("The key or its workspace changed again and again while it was read: try again.")
+        known = self._cache.find(question.token)
+        if known is None or not _is_expected(known, question):
+            violations = Violations()
+            question.check(violations, "")
+            violations.refuse()
+        return self._answer(known or await self._read(question.token, workspace_id), question, workspace_id, None)
+
+    async def authorize_all(
+        self, questions: Sequence[Question], workspace_id: WorkspaceId | None = None
+    ) -> tuple[list[Answer], bytes]:
+        """Decides about many tokens; answers each verdict, in order, and a serialised BatchAuthorizeResponse of all.
+
+        Raises as `authorize`: all are decided, or the call fails.
+        """
+        found = [self._cache.find(question.token) for question in questions]
+        violations = Violations()
+        violations.count("requests", questions, maximum=MAX_BATCH)
+        for index, (known, question) in enumerate(zip(found, questions, strict=True)):
+            if (known is None or not _is_expected(known, question)) and not violations.full:
+                question.check(violations, f"requests[{index}].")
+        violations.refuse()
+        missing = [index for index, known in enumerate(found) if known is None]
+        reads = await asyncio.gather(
+            *(self._read(questions[index].token, workspace_id) for index in missing), return_exceptions=True
+        )
+        read: dict[int, KnownKey | Denied] = {}
+        for index, result in zip(missing, reads, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            read[index] = result
+        shared: dict[str, SharedToolSet] = {}
+        answers = []
+        size = 0
+        for index, (known, question) in enumerate(zip(found, questions, strict=True)):
+            answers.append(self._answer(known or read[index], question, workspace_id, shared))
+            size += len(answers[-1].body)
+            if size + sum(len(each.field) for each in shared.values()) > MAX_BATCH_BYTES:
+                violations.add("requests", "would be answered with more than 32 MiB: ask about fewer tokens at once")
+                violations.refuse()
+        return answers, encoding.batch((each.body for each in answers), (each.field for each in shared.values()))
 
     async def identify_runtime(self, token: str) -> Caller | None:
         """Answers the runtime instance whose token this is, or None where it is not the token of a good runtime key.
@@ -89,46 +156,96 @@ class Authorizer:
         Raises:
             UnavailableError: It cannot be decided now.
         """
-        parsed = _parsed(token)
-        if parsed is None or parsed.type is not KeyType.RUNTIME:
+        known = self._cache.find(token) or await self._read(token, None)
+        if isinstance(known, Denied) or known.runtime is None or known.denied is not None:
             return None
-        verdict = (await self.authorize(token, Question())).verdict
-        if isinstance(verdict, Denied) or verdict.key.runtime_id is None:
-            return None
-        return Caller(f"runtime:{verdict.key.runtime_id}", CallerRole.RUNTIME, verdict.key.workspace_id)
+        self._usage.note(known.key_id)
+        return known.runtime
 
-    async def _decide(self, token: Token, question: Question) -> Answer | None:
-        """Answers None where something changed between two reads, which together would be a state that never was."""
-        credential = await proven_credential(self._database, self._prover, token)
-        if credential is None:
-            return _denial(Denied(DenialReason.UNKNOWN))
-        key = credential.key
-        if question.workspace_id not in (None, key.workspace_id):
-            raise ForeignWorkspaceError
-        if (reason := standing(credential)) is not None:
-            return _denial(Denied(reason, key.id))
-        reached = await self._reached(credential)
-        if reached is None or not await self._note_use(credential, token):
-            return None
-        return _answer(key, reached, question)
-
-    async def _reached(self, credential: Credential) -> ToolSet | None:
-        """Answers what the key reaches; None where its workspace changed since the credential was read."""
-        if credential.reach == NOTHING:
-            return ToolSet((), ())
-        async with self._database.connection() as connection:
-            version, found = await catalogue.load_catalogue(connection, credential.key.workspace_id, texts=False)
-        return tool_set(found, credential.reach) if version == credential.workspace_version else None
-
-    async def _note_use(self, credential: Credential, token: Token) -> bool:
-        if credential.key.last_used_at is not None:
-            self._usage.note(credential.key.id)
+    def _answer(
+        self,
+        known: KnownKey | Denied,
+        question: Question,
+        workspace_id: WorkspaceId | None,
+        shared: dict[str, SharedToolSet] | None,
+    ) -> Answer:
+        """Answers a question; in a batch, what is `shared` by answers is put there and named in them."""
+        if isinstance(known, Denied):
+            return self._denial(known)
+        _require_workspace(known.scope.workspace_id, workspace_id)
+        if known.denied is not None:
+            return self._denial(Denied(known.denied, known.key_id))
+        self._usage.note(known.key_id)
+        tool_set = known.tool_set
+        if question.tool_id:
+            grant = tool_set.grant(question.tool_id)
+            if grant is None:
+                return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, known.key_id))
+            reach = grant
+        elif question.tool_set_version == tool_set.version:
+            reach = encoding.UNCHANGED
+        elif shared is None:
+            reach = tool_set.field
         else:
-            async with self._database.connection() as connection:
-                if not await keys.claim_first_use(connection, credential.key.id, credential.secret_hash):
-                    return False
-        await self._renew_hash(credential, token)
-        return True
+            shared[tool_set.version] = tool_set
+            reach = tool_set.reference
+        return Answer(known.key_id, None, encoding.granted(known.head, reach))
+
+    def _denial(self, denied: Denied) -> Answer:
+        self.denials[denied.reason] += 1
+        return Answer(denied.key_id, denied.reason, encoding.denied(denied))
+
+    async def _read(self, text: str, workspace_id: WorkspaceId | None) -> KnownKey | Denied:
+        """Answers the key whose token this is, for a token that memory does not know."""
+        try:
+            token = Token.parse(text)
+        except MalformedTokenError:
+            return _MALFORMED
+        digest = self._recogniser.digest(text)
+        if self._cache.refuses(token.key_id, digest):
+            return _UNKNOWN
+        known = await self._cache.load(
+            (digest, workspace_id), token.key_id, lambda load: self._load(load, token, digest, workspace_id)
+        )
+        return _UNKNOWN if known is None else known
+
+    async def _load(self, load: Load, token: Token, digest: bytes, workspace_id: WorkspaceId | None) -> KnownKey | None:
+        for _ in range(_ATTEMPTS):
+            credential = await self._credentials.get(token.key_id)
+            if credential is not None:
+                load.workspace_id = credential.key.workspace_id
+            credential = await proven(self._prover, token, digest, credential)
+            if credential is None:
+                return None
+            _require_workspace(credential.key.workspace_id, workspace_id)  # or it would count as a use of the key
+            known = await self._completed(credential, token, digest)
+            if known is not None:
+                return known
+        raise UnavailableError("The key or its workspace changed again and again while it was read: try again.")
+
+    async def _completed(self, credential: Credential, token: Token, digest: bytes) -> KnownKey | None:
+        """Answers None where something changed between two reads, which together would be a state that never was."""
+        key, tool_set = credential.key, self._tool_sets.nothing
+        denied = standing(credential)
+        if denied is None:
+            found = await self._tool_sets.get(key.workspace_id, credential.workspace_version, credential.reach)
+            if found is None or not await self._note_first_use(credential):
+                return None
+            tool_set = found
+            await self._renew_hash(credential, token)
+        return KnownKey(
+            key_id=key.id,
+            digest=digest,
+            scope=self._cache.scope(key.workspace_id),
+            denied=denied,
+            head=encoding.granted_key(key),
+            tool_set=tool_set,
+            runtime=_runtime(key),
+        )
+
+    async def _note_first_use(self, credential: Credential) -> bool:
+        key = credential.key
+        return key.last_used_at is not None or bool(await self._first_uses.get((key.id, credential.secret_hash)))
 
     async def _renew_hash(self, credential: Credential, token: Token) -> None:
         renewed = await self._prover.renewed(token, credential.secret_hash)
@@ -140,25 +257,31 @@ class Authorizer:
                         connection, credential.key.id, old_hash=credential.secret_hash, new_hash=renewed
                     )
 
+    async def _find_credentials(self, key_ids: list[KeyId]) -> dict[KeyId, Credential]:
+        known_epoch = self._lease.epoch
+        async with self._database.connection() as connection:
+            epoch, found = await keys.find_credentials(connection, key_ids)
+        if epoch < known_epoch:
+            # A replica, or a primary that is none any more: what it says was true once.
+            raise UnavailableError("The database that was asked lacks changes that another one has: try again.")
+        return found
 
-def _parsed(token: str) -> Token | None:
-    try:
-        return Token.parse(token)
-    except MalformedTokenError:
+    async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
+        async with self._database.connection() as connection:
+            return await keys.claim_first_uses(connection, secret_hashes)
+
+
+def _is_expected(known: KnownKey, question: Question) -> bool:
+    """Tells whether a question asks nothing that its fields would have to be checked for."""
+    return not question.tool_id and question.tool_set_version in ("", known.tool_set.version)
+
+
+def _require_workspace(workspace_id: WorkspaceId, asked: WorkspaceId | None) -> None:
+    if asked not in (None, workspace_id):
+        raise ForeignWorkspaceError
+
+
+def _runtime(key: Key) -> Caller | None:
+    if key.runtime_id is None:
         return None
-
-
-def _answer(key: Key, reached: ToolSet, question: Question) -> Answer:
-    if question.tool_id:
-        tool = reached.find(ToolId(question.tool_id))
-        if tool is None:
-            return _denial(Denied(DenialReason.TOOL_NOT_ALLOWED, key.id))
-        return Answer(Granted(key), encoding.granted_tool(key, ToolGrant(tool, reached.paths_to(tool.id))))
-    encoded = encoding.tool_set(reached)
-    if question.tool_set_version == encoded.version:
-        return Answer(Granted(key), encoding.granted_unchanged(key))
-    return Answer(Granted(key), encoding.granted_tool_set(key, encoded))
-
-
-def _denial(denied: Denied) -> Answer:
-    return Answer(denied, encoding.denied(denied))
+    return Caller(f"runtime:{key.runtime_id}", CallerRole.RUNTIME, key.workspace_id)

@@ -12,6 +12,8 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from service.domain.keys import Key
     from service.domain.permissions import ToolSet
     from service.domain.verdict import Denied, ToolGrant
@@ -32,12 +34,28 @@ _DENIAL_REASONS = {
 }
 
 
+def _tag(number: int) -> bytes:
+    """Answers the tag of a field that is written with its length; the number must be below 16."""
+    return bytes((number << 3 | 2,))
+
+
+_GRANTED = _tag(pb.AuthorizeResponse.GRANTED_FIELD_NUMBER)
+_RESPONSES = _tag(pb.BatchAuthorizeResponse.RESPONSES_FIELD_NUMBER)
+# The tag of `BatchAuthorizeResponse.tool_sets` too, so that a serialised tool set serves both.
+_TOOL_SET = _tag(pb.Granted.TOOL_SET_FIELD_NUMBER)
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedToolSet:
-    """A tool set as a message, and its version: 32 hexadecimal digits, a digest of all that is in it."""
+    """A tool set, serialised.
+
+    Attributes:
+        version: 32 hexadecimal digits, a digest of all that is in it.
+        message: The serialised `ToolSet`.
+    """
 
     version: str
-    message: pb.ToolSet
+    message: bytes
 
 
 def tool_set(tools: ToolSet) -> EncodedToolSet:
@@ -55,23 +73,48 @@ def tool_set(tools: ToolSet) -> EncodedToolSet:
     )
     content = message.SerializeToString(deterministic=True)
     message.version = hashlib.blake2b(content, digest_size=16).hexdigest()
-    return EncodedToolSet(message.version, message)
+    return EncodedToolSet(message.version, message.SerializeToString())
 
 
-def granted_tool_set(key: Key, tools: EncodedToolSet) -> bytes:
-    """Answers a grant with all that the key reaches."""
-    return _granted(pb.Granted(key=_granted_key(key), tool_set=tools.message))
+# An answer is put together from serialised fields of `Granted`, since messages concatenate: first the key's, which each
+# key has of its own, then what it reaches, which is shared.
+
+UNCHANGED = pb.Granted(unchanged=True).SerializeToString()
+"""The field for a caller that holds the current tool set already."""
 
 
-def granted_unchanged(key: Key) -> bytes:
-    """Answers a grant to a caller that holds the current tool set already."""
-    return _granted(pb.Granted(key=_granted_key(key), unchanged=True))
+def granted_key(key: Key) -> bytes:
+    """Answers the field that tells whose token it is."""
+    message = pb.GrantedKey(
+        id=str(key.id),
+        type=KEY_TYPES[key.type],
+        workspace_id=key.workspace_id,
+        user_id=key.user_id or "",
+        runtime_id=key.runtime_id or "",
+        description=key.description,
+    )
+    return pb.Granted(key=message).SerializeToString()
 
 
-def granted_tool(key: Key, grant: ToolGrant) -> bytes:
-    """Answers a grant of one tool."""
+def tool_set_field(tools: EncodedToolSet) -> bytes:
+    """Answers the field with all that a key reaches."""
+    return delimited(_TOOL_SET, tools.message)
+
+
+def shared_tool_set_field(tools: EncodedToolSet) -> bytes:
+    """Answers the field that names, in a batch, what a key reaches."""
+    return pb.Granted(shared_tool_set=tools.version).SerializeToString()
+
+
+def tool_grant_field(grant: ToolGrant) -> bytes:
+    """Answers the field for one tool that was asked about."""
     paths = [pb.ToolPath(hat_id=path.hat_id, skill_id=path.skill_id) for path in grant.paths]
-    return _granted(pb.Granted(key=_granted_key(key), tool=pb.ToolGrant(tool=_tool(grant.tool), paths=paths)))
+    return pb.Granted(tool=pb.ToolGrant(tool=_tool(grant.tool), paths=paths)).SerializeToString()
+
+
+def granted(key: bytes, reach: bytes) -> bytes:
+    """Answers a grant, from the key's field and that of what it reaches."""
+    return delimited(_GRANTED, key, reach)
 
 
 def denied(denial: Denied) -> bytes:
@@ -84,19 +127,21 @@ def denied(denial: Denied) -> bytes:
     return pb.AuthorizeResponse(denied=message).SerializeToString()
 
 
-def _granted(message: pb.Granted) -> bytes:
-    return pb.AuthorizeResponse(granted=message).SerializeToString()
+def batch(responses: Iterable[bytes], tool_set_fields: Iterable[bytes]) -> bytes:
+    """Answers a BatchAuthorizeResponse of serialised responses, and of the fields that hold their tool sets."""
+    return b"".join((*(delimited(_RESPONSES, each) for each in responses), *tool_set_fields))
 
 
-def _granted_key(key: Key) -> pb.GrantedKey:
-    return pb.GrantedKey(
-        id=str(key.id),
-        type=KEY_TYPES[key.type],
-        workspace_id=key.workspace_id,
-        user_id=key.user_id or "",
-        runtime_id=key.runtime_id or "",
-        description=key.description,
-    )
+def delimited(tag: bytes, *parts: bytes) -> bytes:
+    """Answers a field that holds bytes: its tag, the length as a varint, and the content."""
+    return b"".join((tag, _varint(sum(map(len, parts))), *parts))
+
+
+def _varint(number: int) -> bytes:
+    """Answers seven bits a byte, the lowest first, the top bit set on all but the last."""
+    if number <= 0x7F:  # noqa: PLR2004 - seven bits
+        return bytes((number,))
+    return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
 
 
 def _tool(tool: Tool) -> pb.ReachedTool:

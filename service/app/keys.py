@@ -24,6 +24,7 @@ from service.domain.token import MalformedTokenError, Token
 from service.storage import audit, catalogue, keys, workspaces
 
 if TYPE_CHECKING:
+    from service.app.fence import Writer
     from service.app.proof import Prover
     from service.domain.access import Origin
     from service.domain.ids import UserId, WorkspaceId
@@ -47,8 +48,9 @@ class Keys:
     ActorNotMemberError or ActorNotAllowedError where the rules forbid it to that person.
     """
 
-    def __init__(self, database: Database, prover: Prover, page_tokens: PageTokens) -> None:
+    def __init__(self, database: Database, writer: Writer, prover: Prover, page_tokens: PageTokens) -> None:
         self._database = database
+        self._writer = writer
         self._prover = prover
         self._page_tokens = page_tokens
 
@@ -92,7 +94,9 @@ class Keys:
                 return IssuedKey(key, token)
             if request is None:
                 raise LookupError("an insert without a request_id met no other, and yet wrote nothing")
-            return await _renew(transaction, request, token, secret_hash, origin)
+            renewed = await _renew(transaction, request, token, secret_hash, origin)
+        await self._writer.settle()
+        return renewed
 
     async def revoke(self, key_id: str, reason: str, origin: Origin) -> Key:
         """Revokes a key by its id, for good; changes nothing where it was revoked before.
@@ -109,7 +113,9 @@ class Keys:
             key = await _find(transaction, parsed)
             if origin.actor is not None:
                 (await _actor(transaction, key.workspace_id, origin.actor)).require_key(key)
-            return await _revoke(transaction, parsed, reason, origin)
+            revoked = await _revoke(transaction, parsed, reason, origin)
+        await self._writer.settle()
+        return revoked
 
     async def revoke_by_token(self, text: str, reason: str, origin: Origin) -> Key:
         """Revokes a key by its token. Who holds it could use it, so they may end it, whoever the actor.
@@ -128,7 +134,9 @@ class Keys:
         if await proven_credential(self._database, self._prover, token) is None:
             raise KeyNotFoundError("No key has this token.")
         async with self._database.transaction() as transaction:
-            return await _revoke(transaction, token.key_id, reason, origin)
+            revoked = await _revoke(transaction, token.key_id, reason, origin)
+        await self._writer.settle()
+        return revoked
 
     async def get(self, key_id: str, actor: UserId | None) -> Key:
         """Answers a key.

@@ -6,20 +6,25 @@ import asyncio
 import hmac
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from service.domain.hashing import Recogniser
+from service.app.batching import Shared
+from service.domain.errors import BusyError
 from service.storage import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from service.domain.hashing import SecretHasher
+    from service.domain.hashing import Recogniser, SecretHasher
     from service.domain.keys import Credential
     from service.domain.token import Token
     from service.storage.database import Database
 
 Result = TypeVar("Result")
+
+MAX_QUEUE = 1000
+"""The most different tokens of one key that may wait for their proof."""
 
 
 class Prover:
@@ -27,13 +32,21 @@ class Prover:
 
     That a secret has a given hash is true for ever, so the proof may be remembered for ever: it says nothing of whether
     the key is still good. What is remembered of a token is a digest under a random key of this process.
+
+    Proofs against one hash are made one after another, and the threads go to the hashes in turn. So a flood of wrong
+    secrets for one key keeps one thread busy at most, and makes the holders of other keys wait for one proof of it.
     """
 
-    def __init__(self, hasher: SecretHasher, *, threads: int = 2, capacity: int = 100_000) -> None:
+    def __init__(
+        self, hasher: SecretHasher, recogniser: Recogniser, *, threads: int = 2, capacity: int = 100_000
+    ) -> None:
         """Takes the number of threads that argon2 may keep busy, and of proofs to remember."""
         self._hasher = hasher
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._recogniser = Recogniser()
+        self._recogniser = recogniser
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._threads = asyncio.Semaphore(threads)  # whose waiters are served in order of their coming
+        self._proofs: Shared[tuple[str, bytes], bool] = Shared()
+        self._queues: dict[str, _Queue] = {}  # by secret hash
         self._proven: OrderedDict[str, bytes] = OrderedDict()  # secret hash -> digest of its token
         self._capacity = capacity
 
@@ -41,19 +54,38 @@ class Prover:
         """Answers the hash to keep of a token's secret."""
         return await self._in_thread(self._hasher.hash, token)
 
-    async def proves(self, token: Token, secret_hash: str) -> bool:
-        """Tells whether the token's secret is the hashed one."""
-        digest = self._recogniser.digest(token)
+    async def proves(self, token: Token, digest: bytes, secret_hash: str) -> bool:
+        """Tells whether the token's secret is the hashed one.
+
+        Args:
+            token: The token.
+            digest: Its digest by the recogniser.
+            secret_hash: The hash on record.
+
+        Raises:
+            BusyError: Too many tokens wait for their proof against this hash.
+        """
         known = self._proven.get(secret_hash)
-        if known is not None:
-            self._proven.move_to_end(secret_hash)
-            return hmac.compare_digest(known, digest)
-        if not await self._in_thread(self._hasher.proves, token, secret_hash):
-            return False
-        self._proven[secret_hash] = digest
-        if len(self._proven) > self._capacity:
-            self._proven.popitem(last=False)
-        return True
+        if known is None:
+            return await self._proofs.get((secret_hash, digest), lambda: self._prove(token, digest, secret_hash))
+        self._proven.move_to_end(secret_hash)
+        return hmac.compare_digest(known, digest)
+
+    async def _prove(self, token: Token, digest: bytes, secret_hash: str) -> bool:
+        async with self._turn(secret_hash):
+            known = self._proven.get(secret_hash)
+            if known is not None:  # whoever had the turn before has proven the one right token
+                return hmac.compare_digest(known, digest)
+            if not await self._in_thread(self._hasher.proves, token, secret_hash):
+                return False
+            self._proven[secret_hash] = digest
+            if len(self._proven) > self._capacity:
+                self._proven.popitem(last=False)
+            return True
+
+    def digest(self, token: Token) -> bytes:
+        """Answers the digest by which this process knows a token again."""
+        return self._recogniser.digest(token.reveal())
 
     async def renewed(self, token: Token, secret_hash: str) -> str | None:
         """Answers a hash with today's parameters for a proven token, or None where it has them already."""
@@ -61,19 +93,49 @@ class Prover:
 
     def close(self) -> None:
         """Ends the threads."""
-        self._threads.shutdown(cancel_futures=True)
+        self._executor.shutdown(cancel_futures=True)
+
+    @asynccontextmanager
+    async def _turn(self, secret_hash: str) -> AsyncIterator[None]:
+        queue = self._queues.setdefault(secret_hash, _Queue())
+        if queue.length >= MAX_QUEUE:
+            raise BusyError
+        queue.length += 1
+        try:
+            async with queue.lock:
+                yield
+        finally:
+            queue.length -= 1
+            if not queue.length:
+                del self._queues[secret_hash]
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        async with self._threads:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
 
-async def proven_credential(database: Database, prover: Prover, token: Token) -> Credential | None:
-    """Reads the key a token claims to be of; None where there is none, or the type or the secret is not that key's.
+class _Queue:
+    """Those who wait for a proof against one hash."""
+
+    __slots__ = ("length", "lock")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.lock = asyncio.Lock()
+
+
+async def proven(prover: Prover, token: Token, digest: bytes, credential: Credential | None) -> Credential | None:
+    """Answers the credential if it is the token's: None where there is none, or its type or its secret is another.
 
     The prover looks at the secret alone, so the type must be compared before.
     """
-    async with database.connection() as connection:
-        credential = await keys.find_credential(connection, token.key_id)
     if credential is None or credential.key.type is not token.type:
         return None
-    return credential if await prover.proves(token, credential.secret_hash) else None
+    return credential if await prover.proves(token, digest, credential.secret_hash) else None
+
+
+async def proven_credential(database: Database, prover: Prover, token: Token) -> Credential | None:
+    """Reads the key that a token claims to be of; None where there is none, or the token is not that key's."""
+    async with database.connection() as connection:
+        _, found = await keys.find_credentials(connection, [token.key_id])
+    return await proven(prover, token, prover.digest(token), found.get(token.key_id))

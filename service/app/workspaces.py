@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from service.app.fence import Writer
     from service.domain.access import Origin
     from service.domain.ids import WorkspaceId
     from service.domain.paging import PageTokens
@@ -31,8 +32,9 @@ class Workspaces:
     ActorNotMemberError or ActorNotAllowedError where that person is no admin of the workspace.
     """
 
-    def __init__(self, database: Database, page_tokens: PageTokens) -> None:
+    def __init__(self, database: Database, writer: Writer, page_tokens: PageTokens) -> None:
         self._database = database
+        self._writer = writer
         self._page_tokens = page_tokens
 
     async def apply(
@@ -76,7 +78,8 @@ class Workspaces:
                 desired.id,
                 details={"version": version, "changes": _by_part(changes)},
             )
-            return version, changes
+        await self._writer.settle()
+        return version, changes
 
     async def get(self, workspace_id: WorkspaceId) -> tuple[WorkspaceStatus, Workspace]:
         """Answers a workspace, its parts in order of id.
@@ -123,16 +126,17 @@ class Workspaces:
         violations.refuse()
         async with self._database.transaction() as transaction:
             status = await _locked(transaction, workspace_id)
-            if status.deleted_at is not None:
-                return status.deleted_at
-            _require_admin(origin, await catalogue.load_members(transaction, workspace_id))
-            _check_version(status.version, expected_version)
-            await catalogue.clear(transaction, workspace_id)
-            deleted_at = await workspaces.mark_deleted(transaction, workspace_id)
-            await audit.record(
-                transaction, "workspace.deleted", origin, workspace_id, details={"version": status.version}
-            )
-            return deleted_at
+            deleted_at = status.deleted_at
+            if deleted_at is None:
+                _require_admin(origin, await catalogue.load_members(transaction, workspace_id))
+                _check_version(status.version, expected_version)
+                await catalogue.clear(transaction, workspace_id)
+                deleted_at = await workspaces.mark_deleted(transaction, workspace_id)
+                await audit.record(
+                    transaction, "workspace.deleted", origin, workspace_id, details={"version": status.version}
+                )
+        await self._writer.settle()
+        return deleted_at
 
 
 async def _locked(transaction: Connection, workspace_id: WorkspaceId) -> WorkspaceStatus:

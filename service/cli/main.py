@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from service.address import ListenError
 from service.callers_file import CallersFileError
 from service.cli import keys, workspace
 from service.cli.authorize import authorize
@@ -21,12 +22,19 @@ from service.config import Settings
 from service.domain.errors import UnavailableError
 from service.embedded import EmbeddedPostgresError
 from service.logs import make_log
-from service.server import ListenError
 from service.storage.migrations import SchemaOutdatedError
 from service.storage.migrations import migrate as run_migrations
 from service.supervisor import DataFolderTakenError, run
+from service.worker_process import StartError
 
-_REFUSALS = (CallersFileError, DataFolderTakenError, EmbeddedPostgresError, ListenError, SchemaOutdatedError)
+_REFUSALS = (
+    CallersFileError,
+    DataFolderTakenError,
+    EmbeddedPostgresError,
+    ListenError,
+    SchemaOutdatedError,
+    StartError,
+)
 
 app = typer.Typer(
     epilog="Exit codes: 0 done or granted, 1 denied, 2 malformed, 3 forbidden, 4 not found, 5 conflict, "

@@ -90,6 +90,16 @@ class Token:
         return body + _checksum(body)
 
 
+def id_text(key_id: KeyId) -> str:
+    """Answers the 22 characters by which tokens spell a key's id."""
+    return _encode(key_id.int, _ID_LENGTH)
+
+
+def claimed_id_text(text: str) -> str:
+    """Answers the characters of a token's text that spell the id, if it is a token: nothing is checked."""
+    return text[_PREFIX_LENGTH : _PREFIX_LENGTH + _ID_LENGTH]
+
+
 def hint(key_type: KeyType, key_id: KeyId) -> str:
     """Answers the prefix and the first 12 characters of the id, which tell tokens apart at a glance.
 
@@ -99,7 +109,7 @@ def hint(key_type: KeyType, key_id: KeyId) -> str:
 
 
 def _id_part(key_type: KeyType, key_id: KeyId) -> str:
-    return PREFIXES[key_type] + _encode(key_id.int, _ID_LENGTH)
+    return PREFIXES[key_type] + id_text(key_id)
 
 
 def _checksum(body: str) -> str:

@@ -2,7 +2,8 @@
 
 One function around each method instead of a chain of interceptors, in this order:
 
-1. The time limit starts first, so that it covers everything, the client's sending of its request too.
+1. The time limit starts first, so that it covers everything, the client's sending of its request too. (A client's own
+   deadline is gRPC's to keep: it cancels the call.)
 2. The caller is identified, and its ability checked, before the request is read. That is why methods are served as
    client-streaming ones, which gRPC's wire does not tell apart: a unary one would be read first, and an unknown caller
    could hold a place, and megabytes, for as long as it takes its time.
@@ -10,13 +11,14 @@ One function around each method instead of a chain of interceptors, in this orde
 4. It is parsed here, not by gRPC, so that bad bytes get a clear error instead of a bare INTERNAL.
 5. The method runs.
 6. An error becomes a status by the one table of `rpc.status`.
-7. One line is logged, whatever happened. It holds what the method noted, never the request.
+7. The call is counted, and one line is logged. It holds what the method noted, never the request. Only a method that is
+   called all the time may leave the line out where all went well: it would cost more than the call.
 """
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from service.domain.access import Ability, Caller
     from service.rpc.callers import Callers
+    from service.rpc.time_limit import TimeLimit
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
     Method = Callable[[Any, "Call"], Awaitable[Message | bytes]]
@@ -49,27 +52,33 @@ class Call:
 
     Attributes:
         caller: Who calls.
-        peer: From where, as gRPC tells it.
+        context: The call, as gRPC sees it.
         notes: What the method wants in the call's log line. Never a token.
+        routine: Set by a method to say that nothing happened that a line in the log would be needed for.
     """
 
     caller: Caller
-    peer: str
-    notes: dict[str, str] = field(default_factory=dict)
+    context: Context
+    notes: dict[str, str]
+    routine: bool = False
 
     def origin(self, actor: str) -> Origin:
         """Answers where a change comes from; an empty actor is none."""
-        return Origin(self.caller, UserId(actor) if actor else None, self.peer)
+        return Origin(self.caller, UserId(actor) if actor else None, self.context.peer())
 
 
 class Gate:
-    """Wraps the methods of servicers for gRPC."""
+    """Wraps the methods of servicers for gRPC.
 
-    def __init__(self, callers: Callers, log: FilteringBoundLogger, time_limit: float) -> None:
-        """Takes the seconds a call may take where its client gives it more, or no limit."""
+    Attributes:
+        calls: How many calls of each method ended with each code.
+    """
+
+    def __init__(self, callers: Callers, log: FilteringBoundLogger, time_limit: TimeLimit) -> None:
         self._callers = callers
         self._log = log
         self._time_limit = time_limit
+        self.calls: Counter[tuple[str, str]] = Counter()
 
     def service(self, descriptor: ServiceDescriptor, ability: Ability, servicer: object) -> grpc.GenericRpcHandler:
         """Answers the handler of a service, every method of which needs `ability`."""
@@ -90,31 +99,31 @@ class Gate:
         async def serve(_messages: object, context: Context) -> bytes:
             started = perf_counter()
             facts: dict[str, str] = {}
+            routine = False
             code = "CANCELLED"  # unless one of the ways below is taken to its end
             try:
-                async with asyncio.timeout(self._seconds(context)):
+                with self._time_limit:
                     caller = await self._callers.identify(context)
                     facts["caller"] = caller.name
                     caller.require(ability)
                     request = decode(request_type, await context.read())
-                    reply = await method(request, Call(caller, context.peer(), facts))
-                code = "OK"
+                    call = Call(caller, context, facts)
+                    reply = await method(request, call)
+                code, routine = "OK", call.routine
                 return reply if isinstance(reply, bytes) else reply.SerializeToString()
             except Exception as error:  # noqa: BLE001 - whatever it is, it leaves as a status
                 failure = self._translated(error, name)
                 facts["reason"] = failure.reason
                 code = STATUS_CODES[type(failure)].name
             finally:
-                milliseconds = round((perf_counter() - started) * 1000, 2)
-                self._log.info("call", method=name, code=code, ms=milliseconds, peer=context.peer(), **facts)
+                self.calls[name, code] += 1
+                if not routine:
+                    milliseconds = round((perf_counter() - started) * 1000, 2)
+                    self._log.info("call", method=name, code=code, ms=milliseconds, peer=context.peer(), **facts)
             await context.abort_with_status(trailing_status(failure))
             raise AssertionError("abort_with_status always raises")
 
         return serve
-
-    def _seconds(self, context: Context) -> float:
-        remaining = context.time_remaining()
-        return self._time_limit if remaining is None else min(remaining, self._time_limit)
 
     def _translated(self, error: Exception, method: str) -> KeysError:
         if isinstance(error, UnavailableError) and error.__cause__ is not None:

@@ -22,29 +22,53 @@ MAX_WATCHES = 100
 
 
 class _HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # untyped
-    """The standard servicer, but for watches: anybody may open one and keep it, so they are counted."""
+    """The standard servicer, but for watches, which anybody may open, and keep, with no token.
+
+    They are counted. The standard ones hold a lock while they write, and setting a status needs it: one client that
+    reads nothing would freeze the status for all, and the end of the server with it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._watches: set[asyncio.Task[object]] = set()
+        self._watches: set[asyncio.Event] = set()
+        self._ending = False
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: ANN401, N802
-        """Sends the status of a service whenever it changes."""
+        """Sends the status of a service, and again whenever it changes, until the server ends."""
         if len(self._watches) >= MAX_WATCHES:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHES} watches are open already.")
-        task = asyncio.current_task()
-        if task is None:
-            raise LookupError("a servicer's method runs in a task")
-        self._watches.add(task)
+        changed = asyncio.Event()
+        self._watches.add(changed)
+        sent = None
         try:
-            await super().Watch(request, context)
+            while True:
+                changed.clear()
+                unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+                status = self._server_status.get(request.service, unknown)
+                if status != sent:
+                    await context.write(health_pb2.HealthCheckResponse(status=status))
+                    sent = status
+                elif self._ending:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "The server ends.")
+                else:
+                    await changed.wait()
         finally:
-            self._watches.discard(task)
+            self._watches.discard(changed)
 
-    def end_watches(self) -> None:
-        """Ends every open watch."""
-        for task in self._watches:
-            task.cancel()
+    async def set(self, service: str, status: int) -> None:
+        """Sets the status of a service."""
+        await super().set(service, status)
+        self._wake()
+
+    async def enter_graceful_shutdown(self) -> None:
+        """Says NOT_SERVING from here on, and ends every watch with it."""
+        await super().enter_graceful_shutdown()
+        self._ending = True
+        self._wake()
+
+    def _wake(self) -> None:
+        for changed in self._watches:
+            changed.set()
 
 
 class Health:
@@ -92,4 +116,3 @@ class Health:
     async def drain(self) -> None:
         """Says NOT_SERVING from here on, so that clients go elsewhere, and ends what would hold the server up."""
         await self.servicer.enter_graceful_shutdown()
-        self.servicer.end_watches()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from service.domain.workspace import Catalogue, Hat, Member, MemberRole, Skill, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import asyncpg
 
     from service.domain.ids import UserId, WorkspaceId
     from service.storage.database import Connection
@@ -50,16 +53,8 @@ async def load_catalogue(connection: Connection, workspace_id: WorkspaceId, *, t
     )
     if row is None:
         raise LookupError("workspaces stay on record for ever, and this one is not there")
-    catalogue = Catalogue(
-        teams=tuple(Team(**each) for each in _parts(row["teams"])),
-        hats=tuple(
-            Hat(**each | {"team_ids": _sorted(each["team_ids"]), "skill_ids": _sorted(each["skill_ids"])})
-            for each in _parts(row["hats"])
-        ),
-        skills=tuple(Skill(**each | {"tool_ids": _sorted(each["tool_ids"])}) for each in _parts(row["skills"])),
-        tools=tuple(Tool(**each) for each in _parts(row["tools"])),
-    )
-    return int(row["version"]), catalogue
+    # In a thread, as there may be very many parts, and other calls should not wait while records are made of them.
+    return int(row["version"]), await asyncio.to_thread(_catalogue, row)
 
 
 async def load_members(connection: Connection, workspace_id: WorkspaceId) -> tuple[Member, ...]:
@@ -223,6 +218,18 @@ async def _delete_parts(connection: Connection, workspace: Workspace) -> None:
 def _columns(parts: Iterable[object], *names: str) -> list[list[object]]:
     rows = list(parts)
     return [[getattr(row, name) for row in rows] for name in names]
+
+
+def _catalogue(row: asyncpg.Record) -> Catalogue:
+    return Catalogue(
+        teams=tuple(Team(**each) for each in _parts(row["teams"])),
+        hats=tuple(
+            Hat(**each | {"team_ids": _sorted(each["team_ids"]), "skill_ids": _sorted(each["skill_ids"])})
+            for each in _parts(row["hats"])
+        ),
+        skills=tuple(Skill(**each | {"tool_ids": _sorted(each["tool_ids"])}) for each in _parts(row["skills"])),
+        tools=tuple(Tool(**each) for each in _parts(row["tools"])),
+    )
 
 
 def _parts(text: str | None) -> list[dict[str, Any]]:

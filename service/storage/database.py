@@ -120,6 +120,21 @@ class Database:
             finally:
                 await self._pool.release(connection)
 
+    @asynccontextmanager
+    async def dedicated(self, name: str, time_limit: float) -> AsyncIterator[Connection]:
+        """Lends a connection outside of the pool, which no load on the pool can hold up, and closes it afterwards.
+
+        Args:
+            name: What Postgres calls it.
+            time_limit: Seconds that connecting may take, and each statement.
+        """
+        with translated_errors():
+            connection = await self._connect(name, time_limit)
+            try:
+                yield connection
+            finally:
+                connection.terminate()
+
     async def ping(self) -> None:
         """Asks the database for nothing, to see that it answers: on a connection of its own, however busy the pool is.
 
@@ -128,18 +143,21 @@ class Database:
         with translated_errors():
             try:
                 if self._probe is None or self._probe.is_closed():
-                    self._probe = await asyncpg.connect(
-                        self._options.url,
-                        timeout=self._options.acquire_timeout,
-                        command_timeout=self._options.acquire_timeout,
-                        server_settings={"application_name": "skilder-keys health"},
-                    )
+                    self._probe = await self._connect("skilder-keys health", self._options.acquire_timeout)
                 await self._probe.execute("SELECT")
             except BaseException:
                 if self._probe is not None:
                     self._probe.terminate()
                     self._probe = None
                 raise
+
+    async def _connect(self, name: str, time_limit: float) -> asyncpg.Connection[asyncpg.Record]:
+        return await asyncpg.connect(
+            self._options.url,
+            timeout=time_limit,
+            command_timeout=time_limit,
+            server_settings={"application_name": name},
+        )
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:

@@ -10,7 +10,7 @@ from service.domain.keys import Credential, Key, KeyFilter, KeyOrder, KeyState, 
 from service.domain.token import KeyType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     import asyncpg
@@ -91,38 +91,35 @@ async def find(connection: Connection, key_id: KeyId) -> Key | None:
     return None if row is None else _key(row)
 
 
-async def find_credential(connection: Connection, key_id: KeyId) -> Credential | None:
-    """Answers all that decides about a key's token but for the catalogue, from one snapshot; None for an unknown id."""
-    row = await connection.fetchrow(
+async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> tuple[int, dict[KeyId, Credential]]:
+    """Answers all that decides about the tokens of keys but for the catalogue, and the epoch, from one snapshot.
+
+    Unknown ids are not among the credentials.
+    """
+    # LIMIT keeps the join a look at one row for each key: Postgres might read all workspaces otherwise.
+    rows = await connection.fetch(
         f"""
-        SELECT {_KEY}, key.secret_hash, workspace.version AS workspace_version,
+        SELECT fence.epoch, {_KEY}, key.secret_hash, workspace.version AS workspace_version,
                workspace.deleted_at IS NOT NULL AS workspace_deleted,
                EXISTS (SELECT FROM member
                        WHERE member.workspace_id = key.workspace_id AND member.user_id = key.user_id) AS user_is_member,
                array(SELECT team_id FROM team_member
                      WHERE team_member.workspace_id = key.workspace_id
                        AND team_member.user_id = key.user_id) AS team_ids
-        FROM key JOIN workspace ON workspace.id = key.workspace_id
-        WHERE key.id = $1
+        FROM fence LEFT JOIN key ON key.id = ANY($1::uuid[])
+        LEFT JOIN LATERAL (SELECT version, deleted_at FROM workspace WHERE id = key.workspace_id LIMIT 1)
+            AS workspace ON true
         """,  # noqa: S608
-        key_id,
+        list(key_ids),
     )
-    if row is None:
-        return None
-    return Credential(
-        key=_key(row),
-        secret_hash=row["secret_hash"],
-        workspace_version=row["workspace_version"],
-        workspace_deleted=row["workspace_deleted"],
-        user_is_member=row["user_is_member"],
-        team_ids=frozenset(map(TeamId, row["team_ids"])),
-    )
+    return rows[0]["epoch"], {row["id"]: _credential(row) for row in rows if row["id"] is not None}
 
 
 async def list_page(connection: Connection, wanted: KeyFilter, *, before: KeyId | None, limit: int) -> list[Key]:
     """Answers at most `limit` keys, newest first, from below `before`. Call it in a snapshot."""
-    # Planned for a workspace that it knows to hold most of the keys, Postgres would walk those of all workspaces.
-    await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+    # Planned for a workspace that it knows to hold most of the keys, or where it knows of few workspaces and takes
+    # reading out of order to be dear, Postgres would walk the keys of all workspaces.
+    await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL random_page_cost = 1")
     conditions = ["key.workspace_id = $1"]
     values: list[object] = [wanted.workspace_id, limit]
 
@@ -182,23 +179,32 @@ async def revoke(connection: Connection, key_id: KeyId, *, by: str, reason: str)
     )
 
 
-async def claim_first_use(connection: Connection, key_id: KeyId, secret_hash: str) -> bool:
-    """Notes the first use of a key; answers False where the key, or the secret that was proven, is no longer good.
+async def claim_first_uses(
+    connection: Connection, secret_hashes: Iterable[tuple[KeyId, str]]
+) -> dict[tuple[KeyId, str], bool]:
+    """Notes the first use of keys; tells which of them, with the secrets that were proven, are still good.
 
     A retry of IssueKey may renew the secret of a key that was never used. Both take the row's lock, so exactly one of
     the two comes first: a key that was used is never renewed, and a renewed secret is never used.
     """
-    return bool(
-        await connection.fetchval(
-            """
-            UPDATE key SET last_used_at = coalesce(last_used_at, now())
-            WHERE id = $1 AND secret_hash = $2 AND revoked_at IS NULL
-            RETURNING true
-            """,
-            key_id,
-            secret_hash,
+    # In order of id, so that two processes that claim the same keys do not deadlock.
+    ordered = sorted(secret_hashes)
+    rows = await connection.fetch(
+        """
+        WITH used AS MATERIALIZED (
+            SELECT key.id, key.secret_hash
+            FROM unnest($1::uuid[], $2::text[]) AS proven (id, secret_hash) JOIN key ON key.id = proven.id
+            WHERE key.secret_hash = proven.secret_hash AND key.revoked_at IS NULL
+            ORDER BY key.id
+            FOR NO KEY UPDATE OF key
         )
+        UPDATE key SET last_used_at = coalesce(key.last_used_at, now()) FROM used WHERE key.id = used.id
+        RETURNING used.id, used.secret_hash
+        """,
+        [key_id for key_id, _ in ordered],
+        [secret_hash for _, secret_hash in ordered],
     )
+    return {(KeyId(row["id"]), row["secret_hash"]): True for row in rows}
 
 
 async def note_uses(connection: Connection, uses: Mapping[KeyId, datetime]) -> None:
@@ -212,12 +218,23 @@ async def note_uses(connection: Connection, uses: Mapping[KeyId, datetime]) -> N
             FROM unnest($1::uuid[], $2::timestamptz[]) AS noted (id, at) JOIN key ON key.id = noted.id
             WHERE key.last_used_at IS NULL OR key.last_used_at < noted.at
             ORDER BY key.id
-            FOR UPDATE OF key
+            FOR NO KEY UPDATE OF key
         )
         UPDATE key SET last_used_at = used.at FROM used WHERE key.id = used.id
         """,
         [key_id for key_id, _ in ordered],
         [at for _, at in ordered],
+    )
+
+
+def _credential(row: asyncpg.Record) -> Credential:
+    return Credential(
+        key=_key(row),
+        secret_hash=row["secret_hash"],
+        workspace_version=row["workspace_version"],
+        workspace_deleted=row["workspace_deleted"],
+        user_is_member=row["user_is_member"],
+        team_ids=frozenset(map(TeamId, row["team_ids"])),
     )
 
 

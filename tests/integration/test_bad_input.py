@@ -90,6 +90,7 @@ async def test_an_empty_request_is_a_request(service: Service) -> None:
     for method, fields in expected.items():
         assert list((await refused_call(service.operator, method, b"")).fields) == fields, method
     assert await call(service.operator, "CatalogService/ListWorkspaces", b"") != b""
+    assert await call(service.operator, "AuthorizationService/BatchAuthorize", b"") == b""
     answer = await call(service.operator, "AuthorizationService/Authorize", b"")
     denied = authorization_service_pb2.AuthorizeResponse.FromString(answer).denied
     assert denied.reason == authorization_service_pb2.DENIAL_REASON_MALFORMED
@@ -140,6 +141,10 @@ async def test_a_bad_text_is_blamed_on_its_field(service: Service, value: str) -
                     answer = await call(service.operator, method, changed)
                     denied = authorization_service_pb2.AuthorizeResponse.FromString(answer).denied
                     assert denied.reason == authorization_service_pb2.DENIAL_REASON_MALFORMED
+                elif (method, path) == ("AuthorizationService/BatchAuthorize", "requests[1].token"):
+                    answer = await call(service.operator, method, changed)
+                    for each in authorization_service_pb2.BatchAuthorizeResponse.FromString(answer).responses:
+                        assert each.denied.reason == authorization_service_pb2.DENIAL_REASON_MALFORMED
                 else:
                     refused = await refused_call(service.operator, method, changed)
                     assert path in refused.fields, (method, path, refused)

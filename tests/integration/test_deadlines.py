@@ -57,7 +57,7 @@ async def test_a_call_without_a_deadline_gets_the_services_own(
     database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """`call_timeout` ends it, with a reason."""
-    async with serving(database_url, tmp_path, call_timeout=0.3) as service:
+    async with serving(database_url, tmp_path, call_timeout=0.3, lease=0.2) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
         async with locked_keys(sql):

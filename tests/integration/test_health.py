@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -90,10 +91,57 @@ async def test_watches_are_counted_and_checks_get_through(empty_service: Service
 async def test_an_open_watch_is_told_and_does_not_hold_up_the_end(database_url: str, tmp_path: Path) -> None:
     """It hears NOT_SERVING, and the server ends long before its drain would."""
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(30):
-        service = await stack.enter_async_context(serving(database_url, tmp_path, drain_timeout=600))
-        stub: Any = health_pb2_grpc.HealthStub(service.operator.channel)
-        watch = stub.Watch(health_pb2.HealthCheckRequest())
-        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        async with serving(database_url, tmp_path, drain_timeout=600) as service:
+            # A channel that outlives the server: those of `service` are closed before it ends.
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(service.address))
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await watch.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Answers a frame of HTTP/2 (RFC 9113, 4.1)."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def header(name: str, value: str) -> bytes:
+    """Answers a header as a literal that is not indexed (RFC 7541, 6.2.2)."""
+    return b"\0" + b"".join(bytes([len(each)]) + each.encode() for each in (name, value))
+
+
+async def test_a_watch_that_is_not_read_holds_nobody_up(database_url: str, tmp_path: Path) -> None:
+    """A stranger who takes not one byte of the answer freezes neither the status nor the end of the server."""
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/grpc.health.v1.Health/Watch",
+        ":authority": "x",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    opening = (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        + frame(4, 0, 0, struct.pack(">HI", 4, 0))  # SETTINGS: a stream's window begins with no bytes
+        + frame(1, 4, 1, b"".join(header(*each) for each in headers.items()))  # HEADERS
+        + frame(0, 1, 1, bytes(5))  # DATA: an empty message, the last
+    )
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(30):
+        async with serving(database_url, tmp_path, drain_timeout=1) as service:
+            host, _, port = service.address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            stack.callback(writer.close)
+            writer.write(opening)
+            # The answer's headers are no part of the window: once they are here, the watch is open.
+            kind = None
+            while kind != 1:
+                head = await reader.readexactly(9)
+                kind = head[3]
+                await reader.readexactly(int.from_bytes(head[:3], "big"))
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(service.address))
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service: Service) -> None:
@@ -105,7 +153,7 @@ async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service:
 
 async def test_a_caller_that_does_not_send_its_request_runs_out_of_time(database_url: str, tmp_path: Path) -> None:
     """The service's own limit covers the reading too; one that sends nothing at all is told so."""
-    async with serving(database_url, tmp_path, call_timeout=0.3) as service:
+    async with serving(database_url, tmp_path, call_timeout=0.3, lease=0.2) as service:
         metadata = (("authorization", f"Bearer {TOKENS['service']}"),)
         method: Any = service.service.channel.stream_unary("/skilder.keys.v1.AuthorizationService/Authorize")
         assert await method(metadata=metadata).code() is grpc.StatusCode.DEADLINE_EXCEEDED

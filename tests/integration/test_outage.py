@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service.domain.ids import KeyId, new_key_id
+from service.domain.token import KeyType, Token
 from service.embedded import EmbeddedPostgres
 from service.storage.migrations import migrate
 from skilder.keys.v1 import authorization_service_pb2 as pb
@@ -16,6 +20,7 @@ from tests.support.service import Service, refusal, serving
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     import asyncpg
@@ -34,20 +39,50 @@ async def until_health_is(service: Service, status: int) -> None:
             return
 
 
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Returns once a condition holds."""
+    async with asyncio.timeout(60):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def is_kept(service: Service, token: str) -> bool:
+    """Tells whether a token was just decided about from memory."""
+    before = service.figure("cache_hits_total")
+    await service.service.authorize(token)
+    return service.figure("cache_hits_total") > before
+
+
 async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_it_is_back(tmp_path: Path) -> None:
-    """A good key is never denied in an outage, health follows, and the server recovers by itself."""
+    """A good key is never denied in an outage, health follows, and the server recovers by itself.
+
+    What is in memory is answered from there for as long as the lease runs, and no longer.
+    """
     folder = tmp_path / "pg"
     postgres = await asyncio.to_thread(EmbeddedPostgres.start, folder)
     try:
         await migrate(postgres.url())
-        async with serving(postgres.url(), tmp_path) as service:
+        async with serving(postgres.url(), tmp_path, lease=1) as service:
             await service.operator.apply(small_workspace())
-            issued = await service.operator.issue()
+            issued, cold = [await service.operator.issue() for _ in range(2)]
             assert (await service.service.authorize(issued.token)).HasField("granted")
 
             await asyncio.to_thread(postgres.stop)
+
+            async def is_out() -> bool:
+                call = service.service.authorization.Authorize(pb.AuthorizeRequest(token=issued.token))
+                if await call.code() is grpc.StatusCode.OK:
+                    assert (await call).HasField("granted")
+                    return False
+                return await call.code() is grpc.StatusCode.UNAVAILABLE
+
+            await until(is_out)
             for call in (
                 service.service.authorize(issued.token),
+                service.service.authorize(cold.token),
+                service.service.authorization.BatchAuthorize(
+                    pb.BatchAuthorizeRequest(requests=[pb.AuthorizeRequest(token=issued.token)])
+                ),
                 service.operator.issue(),
                 service.operator.revoke(key_id=issued.key.id),
                 service.operator.revoke(token=issued.token),
@@ -61,8 +96,37 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
 
             postgres = await asyncio.to_thread(EmbeddedPostgres.start, folder)
             await until_health_is(service, SERVING)
-            assert (await service.service.authorize(issued.token)).HasField("granted")
+            for each in (issued, cold):
+                assert (await service.service.authorize(each.token)).HasField("granted")
             assert [each for each in service.log.events if each["event"] == "database"], "the log tells what it was"
+    finally:
+        await asyncio.to_thread(postgres.stop)
+
+
+async def test_what_is_in_memory_is_answered_in_an_outage_while_the_lease_runs(tmp_path: Path) -> None:
+    """Known keys as ever, wrong secrets of them too; what is not in memory is UNAVAILABLE, and never denied."""
+    postgres = await asyncio.to_thread(EmbeddedPostgres.start, tmp_path / "pg")
+    try:
+        await migrate(postgres.url())
+        async with serving(postgres.url(), tmp_path, lease=60) as service:
+            await service.operator.apply(small_workspace())
+            known, revoked, cold = [await service.operator.issue() for _ in range(3)]
+            await service.operator.revoke(key_id=revoked.key.id)
+            for each in (known, revoked):
+                await until(partial(is_kept, service, each.token))
+            await asyncio.to_thread(postgres.stop)
+
+            assert (await service.service.authorize(known.token)).HasField("granted")
+            assert (await service.service.authorize(known.token, tool_id="web.search")).granted.HasField("tool")
+            assert await service.service.denial(revoked.token) == "REVOKED"
+            wrong = Token.mint(KeyType.WORKSPACE, KeyId(UUID(known.key.id))).reveal()
+            assert await service.service.denial(wrong) == "UNKNOWN"
+            stranger = Token.mint(KeyType.WORKSPACE, new_key_id()).reveal()
+            for token in (cold.token, stranger):
+                assert (await refusal(service.service.authorize(token))).code is grpc.StatusCode.UNAVAILABLE
+            batch = pb.BatchAuthorizeRequest(requests=[pb.AuthorizeRequest(token=each.token) for each in (known, cold)])
+            refused = await refusal(service.service.authorization.BatchAuthorize(batch))
+            assert refused.code is grpc.StatusCode.UNAVAILABLE, "all are decided, or the call fails"
     finally:
         await asyncio.to_thread(postgres.stop)
 

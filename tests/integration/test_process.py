@@ -16,6 +16,7 @@ import grpc
 import psutil
 import pytest
 
+from service.storage.migrations import migrations
 from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
@@ -24,6 +25,7 @@ from tests.support.postgres import new_database
 from tests.support.process import COMMAND, ServerProcess, environment, run_command, serving_process
 from tests.support.service import Client
 from tests.support.waiting import until_running
+from tests.support.workers import operator_metadata
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -37,13 +39,6 @@ def on_database(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
     """A server process on the test's database."""
     with serving_process(tmp_path, SKILDER_KEYS_DATABASE_URL=database_url) as server:
         yield server
-
-
-def operator_metadata(server: ServerProcess, folder: Path) -> tuple[tuple[str, str]]:
-    """Answers the metadata of the local operator, once the server serves."""
-    assert server.address
-    token = (folder / "data" / "operator-token").read_text("ascii").strip()
-    return (("authorization", f"Bearer {token}"),)
 
 
 def test_the_embedded_database_survives_restarts_and_crashes(tmp_path: Path) -> None:
@@ -138,7 +133,8 @@ async def test_serve_asks_for_the_migrations_and_migrate_runs_them(postgres_url:
         assert refused.returncode == 70
         assert "run `skilder-keys migrate`" in refused.stderr
         first = await asyncio.to_thread(run_command, "migrate", folder=tmp_path, **variables)
-        assert (first.returncode, first.stdout) == (0, "ran 0001 keys_and_workspaces\n")
+        told = "".join(f"ran {each.number:04} {each.name}\n" for each in migrations())
+        assert (first.returncode, first.stdout) == (0, told)
         second = await asyncio.to_thread(run_command, "migrate", folder=tmp_path, **variables)
         assert (second.returncode, second.stdout) == (0, "up to date\n")
 

@@ -80,7 +80,8 @@ async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *
         explain = _explain_custom if mode == "custom" else _explain_generic
         found = []
         for each in logged:
-            if each.query.startswith("SET "):
+            if each.query.startswith("SET LOCAL "):
+                await sql.execute(each.query)
                 continue
             text = await explain(sql, options, each.query, each.args)
             found.append(Plan(each.query, json.loads(text)[0]["Plan"]))
@@ -117,7 +118,9 @@ async def _explain_generic(sql: Sql, options: str, query: str, values: Any) -> s
 def _literal(value: Any) -> str:
     if value is None:
         return "NULL"
-    if isinstance(value, bytes):
+    if isinstance(value, list):
+        text = "{" + ",".join(json.dumps(str(each)) for each in value) + "}"
+    elif isinstance(value, bytes):
         text = f"\\x{value.hex()}"
     elif isinstance(value, datetime):
         text = value.isoformat()

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,17 +43,33 @@ class ServerProcess:
 
         Fails where the process ends without one.
         """
+        looked_at = self._seen
+        end = time.monotonic() + _PATIENCE
         with self._changed:
-            self._changed.wait_for(lambda: self._find(message, fields) or self._ended, _PATIENCE)
-        found = self._find(message, fields)
-        assert found is not None, f"no {message!r} {fields} in:\n" + "".join(self.lines)
-        self._seen, event = found
-        return event
+            while True:
+                # Each line is looked at once: under load there are very many.
+                for number, line in enumerate(self.lines[looked_at:], looked_at + 1):
+                    event = _event(line)
+                    if event == {**event, **fields, "message": message}:
+                        self._seen = number
+                        return event
+                looked_at = len(self.lines)
+                if self._ended or not self._changed.wait(end - time.monotonic()):
+                    raise AssertionError(f"no {message!r} {fields} in:\n" + "".join(self.lines[-1000:]))
 
     @cached_property
     def address(self) -> str:
         """The address it serves on, once it does."""
         return str(self.wait_for("serving")["address"])
+
+    def events(self, message: str) -> list[dict[str, Any]]:
+        """Answers every log line so far with this message."""
+        return [event for line in self.lines if (event := _event(line)).get("message") == message]
+
+    def workers(self) -> dict[int, psutil.Process]:
+        """Answers the process that was last put in the place of each worker."""
+        pids = {each["worker"]: each["pid"] for each in self.events("worker started")}
+        return {worker: psutil.Process(pid) for worker, pid in pids.items()}
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Sends a signal, waits for the end and answers the exit code."""
@@ -78,14 +97,10 @@ class ServerProcess:
             self._ended = True
             self._changed.notify_all()
 
-    def _find(self, message: str, fields: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """Answers a log line, and how many lines have been seen with it."""
-        for number, line in enumerate(self.lines[self._seen :], self._seen + 1):
-            if line.startswith("{"):
-                event: dict[str, Any] = json.loads(line)
-                if event == {**event, **fields, "message": message}:
-                    return number, event
-        return None
+
+def _event(line: str) -> dict[str, Any]:
+    """Answers what a line of the log says; nothing for one that is not of it."""
+    return json.loads(line) if line.startswith("{") else {}
 
 
 @contextmanager

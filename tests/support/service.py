@@ -14,6 +14,7 @@ import structlog
 import yaml
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
+from prometheus_client import CollectorRegistry
 
 from service.config import Settings
 from service.server import start
@@ -129,9 +130,10 @@ class TokenWatch(grpc.aio.UnaryUnaryClientInterceptor):
         return call
 
     def _note(self, message: Any) -> None:
-        token = getattr(message, "token", "")
-        if token:
-            self.seen.add(token)
+        for each in (message, *getattr(message, "requests", ())):
+            token = getattr(each, "token", "")
+            if token:
+                self.seen.add(token)
 
 
 class CapturedLog:
@@ -171,6 +173,7 @@ class Service:
     log: CapturedLog
     watch: TokenWatch
     stack: AsyncExitStack
+    registry: CollectorRegistry
 
     async def __aenter__(self) -> Self:
         """Connects the callers."""
@@ -181,6 +184,12 @@ class Service:
 
     async def __aexit__(self, *_: object) -> None:
         """Leaves ending to the stack."""
+
+    def figure(self, name: str, **labels: str) -> float:
+        """Answers one of the service's figures, e.g. `cache_hits_total`."""
+        value = self.registry.get_sample_value(f"skilder_keys_{name}", labels)
+        assert value is not None, name
+        return value
 
     async def client(self, token: str | None, credentials: grpc.ChannelCredentials | None = None) -> Client:
         """Answers a new client that calls with a bearer token, or with none."""
@@ -213,8 +222,9 @@ async def serving(database_url: str, folder: Path, **settings: Any) -> AsyncIter
     log = CapturedLog()
     options = {"listen": "127.0.0.1:0", "data_dir": folder / "data", "callers": callers_file, "drain_timeout": 1}
     async with AsyncExitStack() as stack:
-        address = await start(Settings(**options | settings), database_url, log.logger, stack)
-        async with Service(address, database_url, log, TokenWatch(), stack) as service:
+        registry = CollectorRegistry()
+        address = await start(Settings(**options | settings), database_url, log.logger, stack, registry)
+        async with Service(address, database_url, log, TokenWatch(), stack, registry) as service:
             yield service
 
 

@@ -67,6 +67,16 @@ def valid_requests() -> dict[str, list[Message]]:
                 token=f"WSK_{'0' * 71}", tool_id="web.search", tool_set_version="abc"
             )
         ],
+        "AuthorizationService/BatchAuthorize": [
+            authorization_service_pb2.BatchAuthorizeRequest(
+                requests=[
+                    authorization_service_pb2.AuthorizeRequest(token="no token"),
+                    authorization_service_pb2.AuthorizeRequest(
+                        token=f"WSK_{'0' * 71}", tool_id="web.search", tool_set_version="abc"
+                    ),
+                ]
+            )
+        ],
     }
 
 

@@ -85,13 +85,15 @@ def test_other_addresses_need_tls_or_a_word(host: str) -> None:
 )
 def test_an_address_is_host_and_port(listen: str) -> None:
     """Anything else is refused at once, also where plaintext is allowed."""
-    assert "is not HOST:PORT" in refusal(listen=listen, allow_plaintext=True)
+    assert "listen: is not HOST:PORT" in refusal(listen=listen, allow_plaintext=True)
+    assert "metrics_listen: is not HOST:PORT" in refusal(metrics_listen=listen)
 
 
 @pytest.mark.parametrize("port", [0, 1, 65535])
 def test_ports_are_those_there_are(port: int) -> None:
     """Zero takes a free one."""
     assert Settings(listen=f"localhost:{port}").listen == f"localhost:{port}"
+    assert Settings(metrics_listen=f"0.0.0.0:{port}").metrics_listen == f"0.0.0.0:{port}"
 
 
 @pytest.mark.parametrize("missing", ["tls_cert", "tls_key"])
@@ -109,6 +111,8 @@ def test_clients_certificates_need_tls() -> None:
 @pytest.mark.parametrize(
     ("name", "bad"),
     [
+        ("workers", 0),
+        ("workers", 65),
         ("pool_size", 0),
         ("pool_size", 1001),
         ("statement_timeout", 0),
@@ -117,6 +121,8 @@ def test_clients_certificates_need_tls() -> None:
         ("call_timeout", float("nan")),
         ("max_calls", 0),
         ("max_message_bytes", 65535),
+        ("max_connection_age", 0.5),
+        ("max_connection_age", float("inf")),
         ("drain_timeout", -0.1),
         ("usage_interval", 0),
         ("argon2_memory_kib", 7),

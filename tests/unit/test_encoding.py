@@ -82,12 +82,12 @@ def test_a_version_can_be_sent_back() -> None:
     for tools in (TOOLS, ToolSet((), ())):
         encoded = encoding.tool_set(tools)
         assert len(bytes.fromhex(encoded.version)) == 16
-        assert encoded.message.version == encoded.version
+        assert pb.ToolSet.FromString(encoded.message).version == encoded.version
 
 
 def test_a_grant_of_a_tool_set_holds_all_of_it() -> None:
     """The key, its hats, their skills and the tools."""
-    found = granted(encoding.granted_tool_set(KEY, encoding.tool_set(TOOLS)))
+    found = granted(encoding.granted(encoding.granted_key(KEY), encoding.tool_set_field(encoding.tool_set(TOOLS))))
     assert found.key == pb.GrantedKey(
         id=str(KEY.id), type=key_pb2.KEY_TYPE_USER, workspace_id="acme", user_id="ada", description="Slack Bot"
     )
@@ -111,30 +111,63 @@ def test_a_grant_of_a_tool_set_holds_all_of_it() -> None:
 )
 def test_a_grant_tells_whose_key_it_is(change: dict[str, Any], expected: dict[str, Any]) -> None:
     """Every type with the fields that are its own."""
-    key = granted(encoding.granted_unchanged(replace(KEY, **change))).key
+    key = granted(encoding.granted(encoding.granted_key(replace(KEY, **change)), encoding.UNCHANGED)).key
     assert {name: getattr(key, name) for name in expected} == expected
 
 
 def test_an_unchanged_grant_carries_no_tools() -> None:
     """The caller holds them already; the key is told as ever."""
-    body = encoding.granted_unchanged(KEY)
+    body = encoding.granted(encoding.granted_key(KEY), encoding.UNCHANGED)
     found = granted(body)
     assert found.WhichOneof("reach") == "unchanged"
     assert found.unchanged
-    assert found.key == granted(encoding.granted_tool_set(KEY, encoding.tool_set(TOOLS))).key
+    assert (
+        found.key
+        == granted(encoding.granted(encoding.granted_key(KEY), encoding.tool_set_field(encoding.tool_set(TOOLS)))).key
+    )
     assert b"slack" not in body
 
 
 def test_a_grant_of_one_tool_holds_its_ways() -> None:
     """In the order they were given, and nothing else of the tool set."""
     paths = (ToolPath(HatId("a"), SkillId("s")), ToolPath(HatId("b"), SkillId("r")))
-    found = granted(encoding.granted_tool(KEY, ToolGrant(TOOL, paths)))
+    found = granted(encoding.granted(encoding.granted_key(KEY), encoding.tool_grant_field(ToolGrant(TOOL, paths))))
     assert found.WhichOneof("reach") == "tool"
     assert found.key.id == str(KEY.id)
     assert found.tool == pb.ToolGrant(
         tool=pb.ReachedTool(id="slack.post", name="slack_post_message", mcp_server="slack"),
         paths=[pb.ToolPath(hat_id="a", skill_id="s"), pb.ToolPath(hat_id="b", skill_id="r")],
     )
+
+
+def test_a_grant_in_a_batch_names_its_tool_set() -> None:
+    """Which stands beside the answers, once, however many name it."""
+    encoded = encoding.tool_set(TOOLS)
+    one = encoding.granted(encoding.granted_key(KEY), encoding.shared_tool_set_field(encoded))
+    other = encoding.denied(Denied(DenialReason.UNKNOWN))
+    found = pb.BatchAuthorizeResponse.FromString(encoding.batch([one, other, one], [encoding.tool_set_field(encoded)]))
+    assert [response.SerializeToString() for response in found.responses] == [one, other, one]
+    assert granted(one).shared_tool_set == encoded.version
+    assert [each.SerializeToString() for each in found.tool_sets] == [encoded.message]
+    assert pb.BatchAuthorizeResponse.FromString(encoding.batch([], [])) == pb.BatchAuthorizeResponse()
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 129, 2**14 - 1, 2**14, 2**21, 2**21 + 1])
+def test_a_field_of_any_length_is_as_protobuf_writes_it(length: int) -> None:
+    """The length is a varint, which grows by a byte at each power of 128."""
+    text = b"x" * length
+    written = pb.AuthorizeRequest(token=text.decode()).SerializeToString() or b"\x0a\x00"
+    assert encoding.delimited(b"\x0a", text[:5], text[5:]) == written
+
+
+@settings(deadline=None)
+@given(TOOL_SETS)
+def test_answers_put_together_are_as_protobuf_writes_them(tools: ToolSet) -> None:
+    """Byte by byte, so that nobody can tell an answer from memory from one that was made whole."""
+    encoded = encoding.tool_set(tools)
+    for reach in (encoding.tool_set_field(encoded), encoding.UNCHANGED, encoding.shared_tool_set_field(encoded)):
+        body = encoding.granted(encoding.granted_key(KEY), reach)
+        assert pb.AuthorizeResponse.FromString(body).SerializeToString() == body
 
 
 @pytest.mark.parametrize("reason", DenialReason)

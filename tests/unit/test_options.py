@@ -19,6 +19,8 @@ URL = "postgresql://keys:hunter2@db.internal/keys"
 # A value for each setting that is not its default.
 VALUES: dict[str, Any] = {
     "listen": "0.0.0.0:7000",
+    "workers": 5,
+    "metrics_listen": "127.0.0.1:9100",
     "data_dir": Path("elsewhere"),
     "database_url": URL,
     "callers": Path("callers.yaml"),
@@ -34,12 +36,17 @@ VALUES: dict[str, Any] = {
     "call_timeout": 3.5,
     "max_calls": 8,
     "max_message_bytes": 2**20,
+    "max_connection_age": 5.5,
     "drain_timeout": 0.0,
     "usage_interval": 4.5,
+    "lease": 0.5,
+    "cache_keys": 6,
+    "cache_tool_sets_mib": 9,
     "argon2_memory_kib": 2048,
     "argon2_passes": 2,
     "argon2_lanes": 3,
     "argon2_threads": 4,
+    "log_grants": True,
     "log_format": "json",
 }
 FLAGS = {name: f"--{name.replace('_', '-')}" for name in Settings.model_fields}

@@ -125,6 +125,60 @@ class AuthorizeResponse(_message.Message):
 Global___AuthorizeResponse: _TypeAlias = AuthorizeResponse  # noqa: Y015
 
 @_typing.final
+class BatchAuthorizeRequest(_message.Message):
+    """The tokens to decide about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizeRequest]:
+        """Each as it would be asked about alone; at most 1,000. The same token may stand in several."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___AuthorizeRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchAuthorizeRequest: _TypeAlias = BatchAuthorizeRequest  # noqa: Y015
+
+@_typing.final
+class BatchAuthorizeResponse(_message.Message):
+    """The verdicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    TOOL_SETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizeResponse]:
+        """One for each request, in their order."""
+
+    @_builtins.property
+    def tool_sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolSet]:
+        """The tool sets that `Granted.shared_tool_set` names, each once."""
+
+    def __init__(
+        self,
+        *,
+        responses: _abc.Iterable[Global___AuthorizeResponse] | None = ...,
+        tool_sets: _abc.Iterable[Global___ToolSet] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses", "tool_sets", b"tool_sets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchAuthorizeResponse: _TypeAlias = BatchAuthorizeResponse  # noqa: Y015
+
+@_typing.final
 class Granted(_message.Message):
     """A good token: whose it is and what it reaches."""
 
@@ -134,15 +188,18 @@ class Granted(_message.Message):
     TOOL_SET_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
+    SHARED_TOOL_SET_FIELD_NUMBER: _builtins.int
     unchanged: _builtins.bool
     """True: the version the caller holds is current."""
+    shared_tool_set: _builtins.str
+    """Everything the key reaches: the version of one of `BatchAuthorizeResponse.tool_sets`."""
     @_builtins.property
     def key(self) -> Global___GrantedKey:
         """The key the token belongs to."""
 
     @_builtins.property
     def tool_set(self) -> Global___ToolSet:
-        """Everything the key reaches."""
+        """Everything the key reaches. In an answer to `BatchAuthorize` it is told by `shared_tool_set` instead."""
 
     @_builtins.property
     def tool(self) -> Global___ToolGrant:
@@ -155,12 +212,13 @@ class Granted(_message.Message):
         tool_set: Global___ToolSet | None = ...,
         tool: Global___ToolGrant | None = ...,
         unchanged: _builtins.bool = ...,
+        shared_tool_set: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reach", b"reach", "tool", b"tool", "tool_set", b"tool_set", "unchanged", b"unchanged"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reach", b"reach", "shared_tool_set", b"shared_tool_set", "tool", b"tool", "tool_set", b"tool_set", "unchanged", b"unchanged"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reach", b"reach", "tool", b"tool", "tool_set", b"tool_set", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reach", b"reach", "shared_tool_set", b"shared_tool_set", "tool", b"tool", "tool_set", b"tool_set", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_reach: _TypeAlias = _typing.Literal["tool_set", "tool", "unchanged"]  # noqa: Y015
+    _WhichOneofReturnType_reach: _TypeAlias = _typing.Literal["tool_set", "tool", "unchanged", "shared_tool_set"]  # noqa: Y015
     _WhichOneofArgType_reach: _TypeAlias = _typing.Literal["reach", b"reach"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_reach) -> _WhichOneofReturnType_reach | None: ...
 

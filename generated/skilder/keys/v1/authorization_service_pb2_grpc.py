@@ -41,6 +41,11 @@ class AuthorizationServiceStub:
                 request_serializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.AuthorizeRequest.SerializeToString,
                 response_deserializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.AuthorizeResponse.FromString,
                 _registered_method=True)
+        self.BatchAuthorize = channel.unary_unary(
+                '/skilder.keys.v1.AuthorizationService/BatchAuthorize',
+                request_serializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeResponse.FromString,
+                _registered_method=True)
 
 
 class AuthorizationServiceServicer:
@@ -59,6 +64,17 @@ class AuthorizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchAuthorize(self, request, context):
+        """Decides about up to 1,000 tokens, each as `Authorize` would.
+
+        All are answered or the call fails: INVALID_ARGUMENT (a field over its bound, or an answer of more than 32 MiB),
+        UNAVAILABLE (one of them cannot be decided now; try again), PERMISSION_DENIED (caller; a runtime instance asked
+        about another workspace's key).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthorizationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +82,11 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
                     servicer.Authorize,
                     request_deserializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.AuthorizeRequest.FromString,
                     response_serializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.AuthorizeResponse.SerializeToString,
+            ),
+            'BatchAuthorize': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchAuthorize,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -97,6 +118,33 @@ class AuthorizationService:
             '/skilder.keys.v1.AuthorizationService/Authorize',
             skilder_dot_keys_dot_v1_dot_authorization__service__pb2.AuthorizeRequest.SerializeToString,
             skilder_dot_keys_dot_v1_dot_authorization__service__pb2.AuthorizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchAuthorize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.AuthorizationService/BatchAuthorize',
+            skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

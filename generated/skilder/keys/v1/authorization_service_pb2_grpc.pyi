@@ -42,6 +42,13 @@ class AuthorizationServiceStub:
     failed. INVALID_ARGUMENT (a field over its bound), UNAVAILABLE (it cannot be decided now; try again),
     PERMISSION_DENIED (caller; a runtime instance asked about another workspace's key).
     """
+    BatchAuthorize: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.BatchAuthorizeRequest, _authorization_service_pb2.BatchAuthorizeResponse]
+    """Decides about up to 1,000 tokens, each as `Authorize` would.
+
+    All are answered or the call fails: INVALID_ARGUMENT (a field over its bound, or an answer of more than 32 MiB),
+    UNAVAILABLE (one of them cannot be decided now; try again), PERMISSION_DENIED (caller; a runtime instance asked
+    about another workspace's key).
+    """
 
 @_typing.type_check_only
 class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
@@ -56,6 +63,13 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     A verdict, granted or denied, is an OK response. An error status never speaks of the token: it says that the call
     failed. INVALID_ARGUMENT (a field over its bound), UNAVAILABLE (it cannot be decided now; try again),
     PERMISSION_DENIED (caller; a runtime instance asked about another workspace's key).
+    """
+    BatchAuthorize: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.BatchAuthorizeRequest, _authorization_service_pb2.BatchAuthorizeResponse]  # type: ignore[assignment]
+    """Decides about up to 1,000 tokens, each as `Authorize` would.
+
+    All are answered or the call fails: INVALID_ARGUMENT (a field over its bound, or an answer of more than 32 MiB),
+    UNAVAILABLE (one of them cannot be decided now; try again), PERMISSION_DENIED (caller; a runtime instance asked
+    about another workspace's key).
     """
 
 class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -74,6 +88,19 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         A verdict, granted or denied, is an OK response. An error status never speaks of the token: it says that the call
         failed. INVALID_ARGUMENT (a field over its bound), UNAVAILABLE (it cannot be decided now; try again),
         PERMISSION_DENIED (caller; a runtime instance asked about another workspace's key).
+        """
+
+    @_abc_1.abstractmethod
+    def BatchAuthorize(
+        self,
+        request: _authorization_service_pb2.BatchAuthorizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authorization_service_pb2.BatchAuthorizeResponse, _abc.Awaitable[_authorization_service_pb2.BatchAuthorizeResponse]]:
+        """Decides about up to 1,000 tokens, each as `Authorize` would.
+
+        All are answered or the call fails: INVALID_ARGUMENT (a field over its bound, or an answer of more than 32 MiB),
+        UNAVAILABLE (one of them cannot be decided now; try again), PERMISSION_DENIED (caller; a runtime instance asked
+        about another workspace's key).
         """
 
 def add_AuthorizationServiceServicer_to_server(servicer: AuthorizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

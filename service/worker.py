@@ -1,0 +1,162 @@
+"""One worker: a process that serves, and is told what to do by its parent.
+
+`python -m service.worker NUMBER`, where the number is that of an open Unix socket. Over it go lines of JSON:
+
+    parent  {"worker": INDEX, "settings": {…}, "database_url": "…"}   once, first
+    worker  {"ready": "HOST:PORT"} or {"failed": {"kind": "…", "message": "…"}}
+    parent  {"ask": "metrics"}      worker  {"metrics": […]}
+    parent  {"leave": INDEX}        to end once no connection is left; the index is for `leaving.leave`
+    parent  {"drain": null}         to end once no call is left, as on SIGTERM
+
+It is an interpreter of its own and not a fork, so that it shares no state of gRPC's with anybody, and takes in code,
+certificates and callers as they are now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+from service import leaving, metrics
+from service.address import ListenError
+from service.callers_file import CallersFileError
+from service.config import Settings
+from service.domain.errors import UnavailableError
+from service.logs import make_log
+from service.server import start
+from service.storage.migrations import SchemaOutdatedError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from prometheus_client import CollectorRegistry
+    from structlog.typing import FilteringBoundLogger
+
+
+def main(descriptor: int) -> None:
+    """Serves until the parent says so, or is gone, or SIGTERM comes; a second SIGTERM ends it at once."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent's to answer, where both get them
+    with socket.socket(fileno=descriptor) as connection:
+        connection.set_inheritable(False)
+        sys.exit(asyncio.run(_serve(connection)))
+
+
+async def _serve(connection: socket.socket) -> int:
+    reader, writer = await asyncio.open_unix_connection(sock=connection)
+    first = await reader.readline()
+    if not first:
+        return 0  # the parent has gone already
+    order = json.loads(first)
+    settings = Settings.model_validate(order["settings"])
+    log = make_log(settings.log_format).bind(worker=order["worker"])
+    registry = metrics.new_registry()
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _stop, stopping)
+    parent = _Parent(reader, writer, settings, registry, stopping)
+    listening = asyncio.create_task(parent.listen(log))
+    try:
+        async with AsyncExitStack() as stack:
+            try:
+                starting = start(settings, order["database_url"], log, stack, registry, reuse_port=True)
+                address = await _unless(stopping, starting)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+                parent.tell({"failed": {"kind": type(error).__name__, "message": _words(error, log)}})
+                return 1
+            if address is not None:
+                parent.tell({"ready": address})
+            await stopping.wait()
+    finally:
+        listening.cancel()
+        writer.close()
+    return 0
+
+
+def _stop(stopping: asyncio.Event) -> None:
+    if stopping.is_set():
+        os._exit(128 + signal.SIGTERM)  # asked twice: whoever asks does not want to wait for anything
+    stopping.set()
+
+
+class _Parent:
+    """The parent: what it says, and what it is told."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        settings: Settings,
+        registry: CollectorRegistry,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._settings = settings
+        self._registry = registry
+        self._stopping = stopping
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Tells it something."""
+        self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def listen(self, log: FilteringBoundLogger) -> None:
+        """Does what the parent says; ends this process when there is no parent any more."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                with suppress(ConnectionError):
+                    while line := await self._reader.readline():
+                        self._hear(json.loads(line), group)
+                log.warning("the parent is gone: this worker ends")
+                return
+        finally:
+            self._stopping.set()
+
+    def _hear(self, message: dict[str, Any], group: asyncio.TaskGroup) -> None:
+        match message:
+            case {"ask": "metrics"}:
+                self.tell({"metrics": metrics.told(self._registry)})
+            case {"leave": int() as successor}:
+                group.create_task(self._leave(successor))
+            case {"drain": _}:
+                self._stopping.set()
+
+    async def _leave(self, successor: int) -> None:
+        port = int(self._settings.listen.rpartition(":")[2])
+        await leaving.leave(port, successor, self._settings.max_connection_age)
+        self._stopping.set()
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, str]) -> str | None:
+    """Answers what the work answers, or None where the process is to stop before."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.wait((working,))
+    return None
+
+
+def _words(error: Exception, log: FilteringBoundLogger) -> str:
+    """Answers what may be told of why a start failed."""
+    if isinstance(error, UnavailableError):
+        return str(error.__cause__ or "") or str(error)
+    if isinstance(error, (CallersFileError, ListenError, SchemaOutdatedError, OSError)):
+        return str(error)
+    # Others may quote what they were given, such as a database's URL: of them only the type and the place are told.
+    log.error(
+        "this worker did not start", error=type(error).__name__, at="".join(traceback.format_tb(error.__traceback__))
+    )
+    return type(error).__name__
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,201 @@
+"""A worker, as its parent sees it: a child process at the other end of a socket, which carries lines of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+from service.address import ListenError
+from service.callers_file import CallersFileError
+from service.domain.errors import UnavailableError
+from service.storage.migrations import SchemaOutdatedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.config import Settings
+    from service.metrics import Family
+
+_READY_SECONDS = 60.0
+_METRICS_SECONDS = 0.5
+_LINE_BYTES = 16 * 2**20
+# What a worker says of its start that went wrong is raised here as what it was there.
+_REFUSALS: dict[str, type[Exception]] = {
+    each.__name__: each for each in (CallersFileError, ListenError, SchemaOutdatedError, UnavailableError)
+}
+
+
+class StartError(Exception):
+    """A worker did not start."""
+
+
+class WorkerProcess:
+    """A worker process that serves. Make it with `start`, end it with `end`.
+
+    Attributes:
+        index: Which of the workers it is; its successor will be the same one.
+        pid: Its process number.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.index = index
+        self.pid = process.pid
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._began = time.monotonic()
+        self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._metrics: asyncio.Future[list[Family] | None] | None = None
+        self._listening = asyncio.create_task(self._listen())
+        self._ending = asyncio.create_task(process.wait())
+
+    @classmethod
+    async def start(cls, command: Sequence[str], settings: Settings, database_url: str, index: int) -> Self:
+        """Starts a worker and waits until it serves.
+
+        Args:
+            command: What to run; the number of the worker's end of the socket is added to it.
+            settings: Its settings. These and the URL go over the socket, where no other user of the machine reads them.
+            database_url: The database.
+            index: Which of the workers it is.
+
+        Raises:
+            UnavailableError, SchemaOutdatedError, CallersFileError, ListenError: As `server.start`, in the worker.
+            StartError: It ended, or was not ready in time.
+        """
+        worker = await cls._spawn(command, index)
+        try:
+            await worker.begin({"worker": index, "settings": _told(settings), "database_url": database_url})
+        except BaseException:
+            await worker.end(0)
+            raise
+        return worker
+
+    @classmethod
+    async def _spawn(cls, command: Sequence[str], index: int) -> Self:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE_BYTES)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    str(theirs.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env={name: value for name, value in os.environ.items() if not name.startswith("SKILDER_KEYS_")},
+                    # A terminal's Ctrl-C is for the parent, also while a worker's interpreter still starts.
+                    process_group=0,
+                )
+            except BaseException:
+                writer.close()
+                raise
+        return cls(index, process, reader, writer)
+
+    async def begin(self, order: dict[str, Any]) -> None:
+        """Says what to serve, and waits until it does. Raises as `start` does."""
+        self._send(order)
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await self._ready
+        except TimeoutError:
+            raise StartError(f"A worker was not ready within {_READY_SECONDS:.0f} s.") from None
+
+    @property
+    def runs(self) -> bool:
+        """Tells whether the process runs."""
+        return not self._ending.done()
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was started."""
+        return time.monotonic() - self._began
+
+    async def ended(self) -> int:
+        """Waits for the end and answers the exit code, or the negative number of the signal."""
+        return await asyncio.shield(self._ending)
+
+    async def metrics(self) -> list[Family] | None:
+        """Answers the worker's metrics, or None where it does not tell them soon."""
+        if self._listening.done():
+            return None
+        # A worker that is frozen is asked once, not again and again until the socket is full.
+        if self._metrics is None:
+            self._metrics = asyncio.get_running_loop().create_future()
+            self._send({"ask": "metrics"})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_METRICS_SECONDS):
+                return await asyncio.shield(self._metrics)
+        return None
+
+    def leave(self, successor: int) -> None:
+        """Has it end as soon as nobody is connected to it any more; see `service.leaving`."""
+        self._send({"leave": successor})
+
+    async def end(self, patience: float) -> None:
+        """Has it end its calls and itself; after so many seconds, kills it."""
+        # Said, not signalled: where somebody sends SIGTERM to every process, a second one would end it at once.
+        self._send({"drain": None})
+        await self.end_within(patience)
+
+    async def end_within(self, patience: float) -> None:
+        """Waits for its end; after so many seconds, kills it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self.ended()
+        self.kill()
+        await self.ended()
+        self._writer.close()
+
+    def kill(self) -> None:
+        """Kills it, if it runs."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def _listen(self) -> None:
+        try:
+            while line := await self._reader.readline():
+                self._hear(json.loads(line))
+        except ConnectionError:
+            pass  # it is gone, as at the end of the stream
+        except Exception:
+            self.kill()  # it talks nonsense, so its end must not be waited for
+            raise
+        finally:
+            if not self._ready.done():
+                self._ready.set_exception(StartError("A worker ended before it served."))
+            if self._metrics is not None:
+                self._metrics.set_result(None)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"ready": str() as address} if not self._ready.done():
+                self._ready.set_result(address)
+            case {"failed": {"kind": str() as kind, "message": str() as told}} if not self._ready.done():
+                refusal = _REFUSALS.get(kind)
+                self._ready.set_exception(refusal(told) if refusal else StartError(f"A worker did not start: {told}"))
+            case {"metrics": list() as families} if self._metrics is not None:
+                self._metrics.set_result(families)
+                self._metrics = None
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    """Answers settings as a worker takes them.
+
+    Defaults are left out: where SIGHUP brings code of another version in, they are that version's.
+    """
+    told = settings.model_dump(mode="json", exclude={"database_url"}, exclude_defaults=True)
+    return {**told, "listen": settings.listen}

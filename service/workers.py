@@ -1,0 +1,148 @@
+"""The workers of a server: started, replaced where one is gone, changed one after the other, ended in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from service.metrics import merged
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from service.worker_process import WorkerProcess
+
+_SHORT_LIFE_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Workers:
+    """The workers, one for each index from zero on.
+
+    Attributes:
+        restarts: How many were started in place of one that had ended by itself.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[int], Awaitable[WorkerProcess]],
+        log: FilteringBoundLogger,
+        *,
+        end_seconds: float,
+        leave_seconds: float,
+    ) -> None:
+        """Takes what starts the worker of an index, and the most seconds that one may take to end, and to leave."""
+        self.restarts = 0
+        self._start = start
+        self._log = log
+        self._end_seconds = end_seconds
+        self._leave_seconds = leave_seconds
+        self._current: dict[int, WorkerProcess] = {}
+        self._leaving: WorkerProcess | None = None
+        self._keepers: dict[int, asyncio.Task[None]] = {}
+        self._short_lives: dict[int, int] = {}
+        # One at a time is put in place, so that the order in which the workers began to listen is known.
+        self._turn = asyncio.Lock()
+
+    async def start(self, count: int) -> None:
+        """Starts all, and returns when they serve. Raises as `WorkerProcess.start` does."""
+        # The first goes ahead: what it finds wrong is told once, and what a first start makes is made once.
+        await self._put(0)
+        tasks = [asyncio.create_task(self._put(index)) for index in range(1, count)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def reload(self) -> None:
+        """Replaces each worker by a new one, in turn; where one does not come up, the others stay as they are."""
+        for index in sorted(self._current):
+            async with self._turn:
+                listening = sum(worker.runs for worker in self._current.values())
+                old = self._current[index]
+                try:
+                    await self._put(index)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the old ones serve on
+                    self._log.error("reload failed: the old workers stay", worker=index, error=_words(error))
+                    return
+                self._leaving = old
+                old.leave(successor=listening)
+            await old.end_within(self._leave_seconds + self._end_seconds)
+            self._leaving = None
+            self._log.info("worker replaced", worker=index, pid=old.pid)
+        self._log.info("reloaded")
+
+    async def end(self) -> None:
+        """Ends all, each in its turn: its calls may end, within the time they have."""
+        for keeper in self._keepers.values():
+            keeper.cancel()
+        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+        for worker in (self._leaving, *self._current.values()):
+            if worker is not None:
+                await worker.end(self._end_seconds)
+                self._log.info("worker ended", worker=worker.index, pid=worker.pid, code=await worker.ended())
+
+    def kill(self) -> None:
+        """Kills all."""
+        for worker in (self._leaving, *self._current.values()):
+            if worker is not None:
+                worker.kill()
+
+    async def metrics(self) -> list[Metric]:
+        """Answers the metrics of all workers, merged, and of the workers themselves."""
+        asked = {str(index): worker for index, worker in self._current.items()}
+        if self._leaving is not None:
+            # It counts on until it has left, under a name of its own: its successor counts from zero.
+            asked[f"{self._leaving.index}-leaving"] = self._leaving
+        answers = dict(zip(asked, await asyncio.gather(*(each.metrics() for each in asked.values())), strict=True))
+        up = GaugeMetricFamily("skilder_keys_worker_up", "Whether the worker answers its parent.", labels=["worker"])
+        for index in sorted(self._current):
+            up.add_metric([str(index)], answers[str(index)] is not None)
+        restarts = CounterMetricFamily(
+            "skilder_keys_worker_restarts", "Workers started in place of one that had ended by itself.", self.restarts
+        )
+        return [up, restarts, *merged({worker: told for worker, told in answers.items() if told is not None})]
+
+    async def _put(self, index: int) -> None:
+        """Starts a worker and puts it in its place."""
+        worker = await self._start(index)
+        self._log.info("worker started", worker=index, pid=worker.pid)
+        self._current[index] = worker
+        keeper = self._keepers.get(index)
+        if keeper is not None and keeper is not asyncio.current_task():
+            keeper.cancel()
+        self._keepers[index] = asyncio.create_task(self._keep(worker))
+
+    async def _keep(self, worker: WorkerProcess) -> None:
+        """Starts another one in a worker's place when it has ended, and again until one serves."""
+        index = worker.index
+        code = await worker.ended()
+        self._log.error("a worker is gone: starting another", worker=index, pid=worker.pid, code=code)
+        if worker.seconds > _SHORT_LIFE_SECONDS:
+            self._short_lives[index] = 0
+        while True:
+            await asyncio.sleep(self._pause(index))
+            self._short_lives[index] = self._short_lives.get(index, 0) + 1
+            try:
+                async with self._turn:
+                    await self._put(index)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it may be better the next time
+                self._log.error("a worker did not start", worker=index, error=_words(error))
+            else:
+                self.restarts += 1
+                return
+
+    def _pause(self, index: int) -> float:
+        """Answers none after a long life, and more with every short one."""
+        lives = self._short_lives.get(index, 0)
+        return min(_LONGEST_PAUSE_SECONDS, 0.25 * 2 ** (lives - 1)) if lives else 0.0
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

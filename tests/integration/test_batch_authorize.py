@@ -1,0 +1,355 @@
+"""BatchAuthorize: many tokens in one call, each decided about as Authorize would."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from service.app import authorize
+from service.app.authorize import Question
+from service.domain.ids import new_key_id
+from service.domain.token import KeyType, Token
+from service.storage import keys
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.calls import get_key, part
+from tests.support.fence import LONG
+from tests.support.fleet import process
+from tests.support.service import Client, Service, refusal
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from skilder.keys.v1 import key_service_pb2
+    from tests.support.fleet import Process
+
+
+async def batch(client: Client, *requests: pb.AuthorizeRequest | str) -> pb.BatchAuthorizeResponse:
+    """Asks about requests, or about tokens alone."""
+    asked = [pb.AuthorizeRequest(token=each) if isinstance(each, str) else each for each in requests]
+    response: pb.BatchAuthorizeResponse = await client.authorization.BatchAuthorize(
+        pb.BatchAuthorizeRequest(requests=asked)
+    )
+    return response
+
+
+def alone(response: pb.BatchAuthorizeResponse) -> list[pb.AuthorizeResponse]:
+    """Answers the responses as Authorize would give them: each with its tool set."""
+    shared = {tool_set.version: tool_set for tool_set in response.tool_sets}
+    assert len(shared) == len(response.tool_sets), "each tool set is there once"
+    named, answers = set(), []
+    for each in response.responses:
+        answer = pb.AuthorizeResponse()
+        answer.CopyFrom(each)
+        assert answer.granted.WhichOneof("reach") != "tool_set"
+        if answer.granted.WhichOneof("reach") == "shared_tool_set":
+            named.add(answer.granted.shared_tool_set)
+            answer.granted.tool_set.CopyFrom(shared[answer.granted.shared_tool_set])
+        answers.append(answer)
+    assert named == set(shared), "and none is there that nobody names"
+    return answers
+
+
+async def one_by_one(client: Client, *requests: pb.AuthorizeRequest | str) -> list[pb.AuthorizeResponse]:
+    """Asks the same by Authorize."""
+    return [
+        await client.authorization.Authorize(pb.AuthorizeRequest(token=each) if isinstance(each, str) else each)
+        for each in requests
+    ]
+
+
+async def issued(service: Service, count: int, **fields: Any) -> list[key_service_pb2.IssueKeyResponse]:
+    """Issues some keys."""
+    return [await service.operator.issue(**fields) for _ in range(count)]
+
+
+async def test_each_is_answered_in_its_place(service: Service) -> None:
+    """Good and bad ones mixed, and the same token several times with several questions."""
+    good, limited = await service.operator.issue(), await service.operator.issue(hat_ids=["everyone"])
+    user = await service.operator.issue(type="KEY_TYPE_USER", user_id="bob")
+    revoked = await service.operator.issue()
+    await service.operator.revoke(key_id=revoked.key.id)
+    version = (await service.service.authorize(good.token)).granted.tool_set.version
+    requests: list[pb.AuthorizeRequest | str] = [
+        good.token,
+        "no token",
+        pb.AuthorizeRequest(token=good.token, tool_id="slack.history"),
+        revoked.token,
+        pb.AuthorizeRequest(token=good.token, tool_set_version=version),
+        limited.token,
+        Token.mint(KeyType.WORKSPACE, new_key_id()).reveal(),
+        pb.AuthorizeRequest(token=limited.token, tool_id="git.commit"),
+        good.token,
+        "",
+        Token.mint(KeyType.WORKSPACE, Token.parse(good.token).key_id).reveal(),
+        user.token,
+        pb.AuthorizeRequest(token=limited.token, tool_set_version=version),
+    ]
+    response = await batch(service.service, *requests)
+    assert alone(response) == await one_by_one(service.service, *requests)
+    kinds = [each.granted.WhichOneof("reach") or each.denied.reason for each in response.responses]
+    assert kinds == [
+        "shared_tool_set",
+        pb.DENIAL_REASON_MALFORMED,
+        "tool",
+        pb.DENIAL_REASON_REVOKED,
+        "unchanged",
+        "shared_tool_set",
+        pb.DENIAL_REASON_UNKNOWN,
+        pb.DENIAL_REASON_TOOL_NOT_ALLOWED,
+        "shared_tool_set",
+        pb.DENIAL_REASON_MALFORMED,
+        pb.DENIAL_REASON_UNKNOWN,
+        "shared_tool_set",
+        "shared_tool_set",
+    ]
+    assert len(response.tool_sets) == 3
+
+
+async def test_keys_of_equal_reach_bring_one_tool_set(service: Service) -> None:
+    """However many they are; with the version that Authorize tells."""
+    all_of_them = await issued(service, 20)
+    response = await batch(service.service, *(each.token for each in all_of_them))
+    (tool_set,) = response.tool_sets
+    assert tool_set == (await service.service.authorize(all_of_them[0].token)).granted.tool_set
+    assert [each.granted.key.id for each in response.responses] == [each.key.id for each in all_of_them]
+    assert {each.granted.shared_tool_set for each in response.responses} == {tool_set.version}
+
+
+async def test_known_versions_and_tool_questions_bring_no_tool_set(service: Service) -> None:
+    """Nor do denials."""
+    good = await service.operator.issue()
+    version = (await service.service.authorize(good.token)).granted.tool_set.version
+    response = await batch(
+        service.service,
+        pb.AuthorizeRequest(token=good.token, tool_set_version=version),
+        pb.AuthorizeRequest(token=good.token, tool_id="web.search"),
+        "no token",
+    )
+    assert len(response.tool_sets) == 0
+    assert response.responses[0].granted.unchanged
+
+
+async def test_nothing_asked_is_nothing_answered(service: Service) -> None:
+    """It is no error."""
+    assert await batch(service.service) == pb.BatchAuthorizeResponse()
+
+
+async def test_a_thousand_are_answered_and_one_more_is_refused(service: Service) -> None:
+    """By the name of the field; and nothing is answered then."""
+    good = await issued(service, 5)
+    tokens = [good[index % 5].token for index in range(1000)]
+    response = await batch(service.service, *tokens)
+    assert [each.granted.key.id for each in response.responses] == [good[index % 5].key.id for index in range(1000)]
+    refused = await refusal(batch(service.service, *tokens, good[0].token))
+    assert (refused.code, list(refused.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["requests"])
+    unknown = [Token.mint(KeyType.WORKSPACE, new_key_id()).reveal() for _ in range(1000)]
+    denied = await batch(service.service, *unknown)
+    assert {each.denied.reason for each in denied.responses} == {pb.DENIAL_REASON_UNKNOWN}
+    assert len(denied.responses) == 1000
+
+
+async def test_a_bad_field_is_named_with_its_place(service: Service) -> None:
+    """All of them, cold and warm; a token is none, whatever it is."""
+    good = await service.operator.issue()
+    for _ in range(2):
+        refused = await refusal(
+            batch(
+                service.service,
+                good.token,
+                pb.AuthorizeRequest(token=good.token, tool_set_version="x" * 65),
+                pb.AuthorizeRequest(token="no token " * 1000),
+                pb.AuthorizeRequest(token=good.token, tool_id="a b"),
+                pb.AuthorizeRequest(token="no token", tool_id="\x1b", tool_set_version="\x1b"),
+            )
+        )
+        assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert list(refused.fields) == [
+            "requests[1].tool_set_version",
+            "requests[3].tool_id",
+            "requests[4].tool_id",
+            "requests[4].tool_set_version",
+        ]
+        await service.service.authorize(good.token)
+
+
+async def test_a_runtime_instance_asks_about_its_own_workspace_only(service: Service) -> None:
+    """One foreign key refuses the whole call, cold and warm; wrong secrets of foreign keys are unknown tokens."""
+    await service.operator.apply(small_workspace("globex"))
+    runtime = await service.operator.issue(type="KEY_TYPE_RUNTIME", runtime_id="runtime-7")
+    own, foreign = await service.operator.issue(), await service.operator.issue(workspace_id="globex")
+    instance = await service.client(runtime.token)
+    wrong = Token.mint(KeyType.WORKSPACE, Token.parse(foreign.token).key_id).reveal()
+    for _ in range(3):
+        assert alone(await batch(instance, own.token, runtime.token, wrong)) == await one_by_one(
+            service.service, own.token, runtime.token, wrong
+        )
+        refused = await refusal(batch(instance, own.token, foreign.token, own.token))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "FOREIGN_WORKSPACE")
+        assert (await service.service.authorize(foreign.token)).HasField("granted")
+
+
+async def test_one_that_cannot_be_decided_fails_the_call(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UNAVAILABLE for all, and never a denial; those in memory are answered without the others."""
+    warm, cold = await issued(service, 2)
+    async with asyncio.timeout(60):
+        while not service.figure("cached_keys"):
+            await service.service.authorize(warm.token)
+
+    async def down(*_: object) -> Any:
+        raise OSError("no route to the database")
+
+    monkeypatch.setattr(keys, "find_credentials", down)
+    refused = await refusal(batch(service.service, warm.token, "no token", cold.token))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+    answered = await batch(service.service, warm.token, "no token")
+    assert [each.WhichOneof("verdict") for each in answered.responses] == ["granted", "denied"]
+
+
+async def test_uses_are_noted(service: Service) -> None:
+    """Of every granted token, at once where it is the first use; of denied ones not."""
+    good, unreached, revoked = await issued(service, 3)
+    await service.operator.revoke(key_id=revoked.key.id)
+    before = (await get_key(service.operator, revoked.key.id)).ByteSize()
+    await batch(
+        service.service,
+        good.token,
+        pb.AuthorizeRequest(token=unreached.token, tool_id="git.push"),
+        revoked.token,
+    )
+    assert (await get_key(service.operator, good.key.id)).HasField("last_used_at")
+    assert (await get_key(service.operator, revoked.key.id)).ByteSize() == before
+
+
+async def test_an_answer_over_the_bound_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name of the field, and only what is sent counts: each tool set once, and none that is known already."""
+    whole, limited = await service.operator.issue(), await service.operator.issue(hat_ids=["everyone"])
+    both = await batch(service.service, whole.token, limited.token)
+    assert len(both.tool_sets) == 2
+    # Without the few bytes that stand before each answer.
+    size = sum(len(each.SerializeToString()) for each in both.responses) + sum(
+        len(pb.Granted(tool_set=each).SerializeToString()) for each in both.tool_sets
+    )
+    monkeypatch.setattr(authorize, "MAX_BATCH_BYTES", size)
+    assert await batch(service.service, whole.token, limited.token) == both
+    monkeypatch.setattr(authorize, "MAX_BATCH_BYTES", size - 1)
+    refused = await refusal(batch(service.service, whole.token, limited.token))
+    assert (refused.code, list(refused.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["requests"])
+    version = next(each.version for each in both.tool_sets if len(each.tools) == 4)
+    fewer = await batch(
+        service.service, pb.AuthorizeRequest(token=whole.token, tool_set_version=version), limited.token
+    )
+    assert len(fewer.tool_sets) == 1
+    assert len((await service.service.authorize(whole.token)).granted.tool_set.tools) == 4
+
+
+async def test_answers_about_single_tools_count_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool may be reached in very many ways, and each token may ask about it."""
+    issued = await service.operator.issue()
+    question = pb.AuthorizeRequest(token=issued.token, tool_id="web.search")
+    size = len((await service.service.authorize(issued.token, tool_id="web.search")).SerializeToString())
+    monkeypatch.setattr(authorize, "MAX_BATCH_BYTES", 10 * size)
+    assert len((await batch(service.service, *[question] * 10)).responses) == 10
+    refused = await refusal(batch(service.service, *[question] * 11))
+    assert list(refused.fields) == ["requests"]
+
+
+async def test_a_revocation_between_two_batches_is_in_the_second(service: Service) -> None:
+    """For keys that are in memory, one after the other."""
+    some = await issued(service, 30)
+    tokens = [each.token for each in some]
+    await batch(service.service, *tokens)
+    for count, each in enumerate(some, 1):
+        await service.operator.revoke(key_id=each.key.id)
+        response = await batch(service.service, *tokens)
+        assert [answer.HasField("granted") for answer in response.responses] == [False] * count + [True] * (30 - count)
+
+
+async def test_the_log_tells_how_many_and_no_token(service: Service) -> None:
+    """One line for the call."""
+    good = await service.operator.issue()
+    await batch(service.service, good.token, "no token", good.token)
+    (line,) = service.log.calls("AuthorizationService/BatchAuthorize")
+    assert (line["tokens"], line["denied"], line["caller"]) == ("3", "1", "service")
+    assert good.token not in service.log.text()
+
+
+@pytest.fixture
+async def one(database_url: str) -> AsyncIterator[Process]:
+    """A process with a lease that no delay ends, and the small workspace."""
+    async with process(database_url, lease=LONG) as made:
+        await made.apply()
+        await made.follow()
+        yield made
+
+
+async def test_a_cold_batch_is_read_by_a_few_queries(one: Process) -> None:
+    """And a warm one by none."""
+    tokens = [(await one.issue())[1] for _ in range(100)]
+    questions = [Question(token) for token in (*tokens, *tokens)]
+    await one.authorizer.authorize_all(questions)
+    one.cache.drop_all()
+    lent = one.database.lent
+    await one.authorizer.authorize_all(questions)
+    assert one.database.lent - lent <= 2, "the keys and their catalogue"
+    lent = one.database.lent
+    answers, _ = await one.authorizer.authorize_all(questions)
+    assert one.database.lent == lent
+    assert [answer.denied for answer in answers] == [None] * 200
+
+
+@pytest.mark.parametrize("leased", [True, False])
+async def test_one_token_a_thousand_times_is_one_proof(database_url: str, *, leased: bool) -> None:
+    """With a lease or without."""
+    async with process(database_url, lease=LONG) as made:
+        await made.apply()
+        if leased:
+            await made.follow()
+        _, token = await made.issue()
+        answers, _ = await made.authorizer.authorize_all([Question(token)] * 1000)
+        assert [answer.denied for answer in answers] == [None] * 1000
+        assert made.hasher.proofs == 1
+
+
+async def test_a_batch_is_what_its_questions_are_alone(one: Process) -> None:
+    """For batches made at random of keys of all kinds, with memory emptied now and then."""
+    tokens: list[str] = ["", "no token", Token.mint(KeyType.USER, new_key_id()).reveal()]
+    for fields in (
+        {},
+        {"hat_ids": ("everyone",)},
+        {"hat_ids": ("engineer", "everyone")},
+        {"type_": KeyType.USER, "user_id": "ada"},
+        {"type_": KeyType.USER, "user_id": "bob"},
+        {"type_": KeyType.USER, "user_id": "cyd", "hat_ids": ("engineer",)},
+        {"type_": KeyType.RUNTIME},
+    ):
+        kept, token = await one.issue(**fields)
+        revoked, other = await one.issue(**fields)
+        await one.revoke(revoked)
+        tokens += [token, other, Token.mint(KeyType.WORKSPACE, kept.id).reveal()]
+    workspace = small_workspace()
+    workspace.members.remove(part(workspace.members, "bob"))
+    await one.apply(workspace)
+    answers = [(await one.ask(token)).granted.tool_set.version for token in tokens]
+    versions = ["", "x" * 32, *filter(None, answers)]
+    tools = ["", "", "", "web.search", "git.commit", "git.push", "slack.history", "nothing"]
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"random.Random({seed})")  # noqa: T201 - pytest shows it where the test fails
+    source = random.Random(seed)  # noqa: S311 - noise, not a secret
+    for _ in range(150):
+        if source.random() < 0.2:
+            one.cache.drop_all()
+        questions = [
+            Question(source.choice(tokens), source.choice(tools), source.choice(versions))
+            for _ in range(source.randrange(40))
+        ]
+        answers_of_all, body = await one.authorizer.authorize_all(questions)
+        response = pb.BatchAuthorizeResponse.FromString(body)
+        assert response.SerializeToString() == body
+        singles = [await one.authorizer.authorize(question) for question in questions]
+        assert alone(response) == [pb.AuthorizeResponse.FromString(each.body) for each in singles]
+        assert [each[:2] for each in answers_of_all] == [each[:2] for each in singles]

@@ -1,0 +1,202 @@
+"""Two processes on one Postgres: what one of them was told is made is true at the other at once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from service.domain.errors import UnavailableError
+from service.domain.ids import KeyId
+from service.domain.token import KeyType
+from service.storage import keys
+from tests.support.calls import part
+from tests.support.fence import revoke_by_hand, until_true, warm
+from tests.support.fleet import ORIGIN, Process, process
+from tests.support.postgres import new_database
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+    from service.domain.keys import Key
+    from service.storage.database import Connection
+
+    Sql = asyncpg.Connection[Any]
+
+
+@pytest.fixture
+async def fleet(database_url: str) -> AsyncIterator[list[Process]]:
+    """Two processes with a lease each."""
+    async with process(database_url) as one, process(database_url) as other:
+        await one.apply()
+        await one.follow()
+        await other.follow()
+        yield [one, other]
+
+
+async def assert_everywhere(fleet: list[Process], token: str, verdict: str, tool_id: str = "") -> None:
+    """Fails unless every process answers the same at once."""
+    for each in fleet:
+        assert await each.verdict(token, tool_id) == verdict
+
+
+async def test_a_revocation_is_true_everywhere_once_it_is_answered(fleet: list[Process]) -> None:
+    """For keys that are warm in every process, whichever of them revokes."""
+    for round_ in range(40):
+        key, token = await fleet[0].issue()
+        for each in fleet:
+            await warm(each, token)
+        await fleet[round_ % 2].revoke(key)
+        await assert_everywhere(fleet, token, "REVOKED")
+
+
+async def test_a_revocation_is_true_everywhere_while_everybody_asks(fleet: list[Process]) -> None:
+    """Under a load of loads that begin and end all the time: whoever begins after the answer is denied."""
+    for round_ in range(25):
+        key, token = await fleet[0].issue()
+        revoked = asyncio.Event()
+
+        async def ask(of: Process, key: Key = key, token: str = token, revoked: asyncio.Event = revoked) -> int:
+            late = 0
+            while late < 3:
+                begins_late = revoked.is_set()
+                verdict = await of.verdict(token)
+                if begins_late:
+                    assert verdict == "REVOKED"
+                    late += 1
+                elif not late:
+                    # Now and then memory is emptied, so that readings are under way all the time.
+                    of.cache.drop_key(KeyId(key.id))
+                await asyncio.sleep(0)
+            return late
+
+        asking = [asyncio.create_task(ask(each)) for each in fleet for _ in range(4)]
+        await asyncio.sleep(0)
+        await fleet[round_ % 2].revoke(key)
+        revoked.set()
+        await asyncio.gather(*asking)
+
+
+async def test_a_moved_hat_is_moved_everywhere_once_it_is_answered(fleet: list[Process]) -> None:
+    """For every key of the workspace, the limited and the users' ones."""
+    tokens = [(await fleet[0].issue(KeyType.USER, user_id="bob"))[1], (await fleet[0].issue(hat_ids=("engineer",)))[1]]
+    workspace = small_workspace()
+    for round_ in range(20):
+        for token in tokens:
+            for each in fleet:
+                await warm(each, token)
+        there = round_ % 2 == 0
+        part(workspace.hats, "engineer").team_ids[:] = ["support"] if there else ["engineering"]
+        part(workspace.hats, "engineer").skill_ids[:] = ["search"] if there else ["code", "search"]
+        await fleet[round_ // 2 % 2].apply(workspace)
+        for each in fleet:
+            users = await each.ask(tokens[0])
+            assert ("engineer" in [hat.id for hat in users.granted.tool_set.hats]) is there
+        await assert_everywhere(fleet, tokens[1], "TOOL_NOT_ALLOWED" if there else "granted", "git.commit")
+
+
+async def test_a_deleted_workspace_is_gone_everywhere_once_it_is_answered(fleet: list[Process]) -> None:
+    """With all its keys, and no other workspace's."""
+    other = (await fleet[0].issue())[1]
+    for round_ in range(10):
+        name: Any = f"w{round_}"
+        await fleet[0].apply(small_workspace(name))
+        tokens = [(await fleet[0].issue(workspace_id=name))[1] for _ in range(3)]
+        for token in (*tokens, other):
+            for each in fleet:
+                await warm(each, token)
+        await fleet[round_ % 2].workspaces.delete(name, None, ORIGIN)
+        for token in tokens:
+            await assert_everywhere(fleet, token, "WORKSPACE_GONE")
+        await assert_everywhere(fleet, other, "granted")
+
+
+async def test_a_renewed_secret_ends_the_old_one_everywhere_once_it_is_answered(fleet: list[Process]) -> None:
+    """A key that was never used is in memory as one that is not good; a retry gives it a new secret."""
+    workspace = small_workspace()
+    part(workspace.members, "bob").team_ids[:] = []
+    for round_ in range(15):
+        order: dict[str, Any] = {"request_id": f"r{round_}", "user_id": "bob"}
+        _, old = await fleet[0].issue(KeyType.USER, **order)
+        without = small_workspace()
+        without.members.remove(part(without.members, "bob"))
+        await fleet[0].apply(without)
+        for each in fleet:
+            await warm(each, old)
+        await assert_everywhere(fleet, old, "MEMBER_REMOVED")
+        await fleet[0].apply(workspace)
+        _, new = await fleet[round_ % 2].issue(KeyType.USER, **order)
+        await assert_everywhere(fleet, old, "UNKNOWN")
+        await assert_everywhere(fleet, new, "granted")
+        for each in fleet:
+            await warm(each, new)
+        await assert_everywhere(fleet, old, "UNKNOWN")
+
+
+async def test_a_change_by_hand_is_true_soon(fleet: list[Process], sql: Sql) -> None:
+    """Nobody waits for the readers then, so it is true once they have heard of it."""
+    key, token = await fleet[0].issue()
+    for each in fleet:
+        await warm(each, token)
+    await revoke_by_hand(sql, key)
+    await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT min(epoch) FROM reader)")
+    await assert_everywhere(fleet, token, "REVOKED")
+
+
+async def test_a_reading_that_a_revocation_overtakes_is_told_to_nobody_who_asks_later(
+    fleet: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began before and may be told to those who did; it is not kept."""
+    one, other = fleet
+    gate, reading = asyncio.Event(), asyncio.Event()
+    original = keys.find_credentials
+
+    async def slow(connection: Connection, key_ids: Any) -> Any:
+        found = await original(connection, key_ids)
+        if not gate.is_set():
+            reading.set()
+            await gate.wait()
+        return found
+
+    key, token = await one.issue()
+    await one.verdict(token)
+    one.cache.drop_all()
+    monkeypatch.setattr(keys, "find_credentials", slow)
+    early = asyncio.create_task(one.verdict(token))
+    await reading.wait()
+    await other.revoke(key)
+    late = asyncio.create_task(one.verdict(token))
+    await asyncio.sleep(0)
+    gate.set()
+    assert await early == "granted"
+    assert await late == "REVOKED"
+    assert await one.verdict(token) == "REVOKED"
+
+
+async def test_a_server_that_lags_behind_the_fence_is_not_believed(
+    postgres_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that a balancer reads from, or an old primary that lives on: UNAVAILABLE, and never an old grant."""
+    async with process(database_url) as made:
+        await made.apply()
+        key, token = await made.issue()
+        assert await made.verdict(token) == "granted"
+    name = urlsplit(database_url).path.removeprefix("/")
+    async with (
+        new_database(postgres_url, name) as old_url,
+        process(database_url) as writer,
+        process(old_url) as misled,
+    ):
+        monkeypatch.setattr(misled.database, "dedicated", writer.database.dedicated)
+        await misled.follow()
+        await writer.revoke(key)
+        for _ in range(2):
+            with suppress(UnavailableError):
+                assert await misled.verdict(token) == "REVOKED"
+            misled.lease.end()

@@ -1,0 +1,283 @@
+"""Readers on a real Postgres: how a process keeps its lease, and its memory in step."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from service.storage import fence
+from tests.support.clock import FakeClock
+from tests.support.fence import LONG, epoch, insert_laggard, reader_id, readers, revoke_by_hand, until_true, warm
+from tests.support.fleet import Process, process, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+    Sql = asyncpg.Connection[Any]
+
+
+@pytest.fixture
+async def reader(database_url: str) -> AsyncIterator[Process]:
+    """A process with a lease, and the small workspace."""
+    async with process(database_url) as made:
+        await made.apply()
+        await made.follow()
+        yield made
+
+
+async def test_a_reader_registers_and_acknowledges_what_it_applied(reader: Process, sql: Sql) -> None:
+    """Its row tells the epoch that its memory is in step with, soon after each change."""
+    first = await sql.fetchrow("SELECT id, epoch, lease_seconds FROM reader")
+    assert first is not None
+    assert (first["epoch"], first["lease_seconds"]) == (await epoch(sql), 2.0)
+    assert reader.reader.mode == "cached"
+    key, token = await reader.issue()
+    await warm(reader, token)
+    await revoke_by_hand(sql, key)
+    await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
+    assert reader.lease.epoch == await epoch(sql) == first["epoch"] + 1
+    assert len(reader.cache) == 0
+    assert await reader_id(sql) == first["id"]
+
+
+async def test_the_lease_runs_from_the_asking_and_a_little_shorter(database_url: str) -> None:
+    """By the clock of the process alone; what is taken off is for clocks that run at not quite the same rate."""
+    clock = FakeClock(50.0)
+    async with process(database_url, clock=clock, lease=2.0) as made:
+        assert made.reader.mode == "direct"
+        await made.follow()
+        await made.freeze()
+        clock.now = 51.89
+        assert made.lease.valid()
+        clock.now = 51.91
+        assert not made.lease.valid()
+        assert made.reader.mode == "direct"
+
+
+@pytest.mark.parametrize("slow", ["heartbeat", "register"])
+async def test_an_answer_that_comes_late_gives_a_lease_that_is_over(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """The time it took is part of the lease: a writer has been counting meanwhile."""
+    clock, answered = FakeClock(), asyncio.Event()
+    original: Any = getattr(fence, slow)
+
+    async def late(*arguments: Any) -> Any:
+        result = await original(*arguments)
+        clock.now += 5
+        answered.set()
+        return result
+
+    async with process(database_url, clock=clock) as made:
+        if slow == "heartbeat":
+            await made.follow()
+            await made.freeze()
+        else:
+            monkeypatch.setattr(fence, "heartbeat", never)
+        monkeypatch.setattr(fence, slow, late)
+        made.following = asyncio.create_task(made.reader.run())
+        await answered.wait()
+        assert not made.lease.valid()
+        assert made.lease.age() == 5.0
+
+
+async def nothing(*_: object) -> None:
+    """Does not listen."""
+
+
+async def never(*_: object) -> None:
+    """Does not answer."""
+    await asyncio.Event().wait()
+
+
+async def test_a_lease_is_renewed_only_once_all_changes_are_applied(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, sql: Sql
+) -> None:
+    """A reader that has heard of a change and not read yet what it is may answer nothing from memory."""
+    clock, asked, gate = FakeClock(), asyncio.Event(), asyncio.Event()
+    original = fence.changes_since
+
+    async def slow(*arguments: Any) -> Any:
+        asked.set()
+        await gate.wait()
+        return await original(*arguments)
+
+    # Without notifications it is a heartbeat that tells of the change.
+    monkeypatch.setattr(fence, "listen", nothing)
+    async with process(database_url, clock=clock) as made:
+        await made.apply()
+        key, token = await made.issue()
+        await made.follow()
+        await warm(made, token)
+        monkeypatch.setattr(fence, "changes_since", slow)
+        await revoke_by_hand(sql, key)
+        await asked.wait()
+        clock.now += 2
+        assert not made.lease.valid()
+        assert (made.reader.known, made.lease.epoch) == (1, 0)
+        assert await made.verdict(token) == "REVOKED"
+        gate.set()
+        await until(made.lease.valid)
+        assert await made.verdict(token) == "REVOKED"
+
+
+async def test_a_reader_that_was_struck_off_starts_anew(reader: Process, sql: Sql) -> None:
+    """Under another id and with an empty memory."""
+    _, token = await reader.issue()
+    await warm(reader, token)
+    first = await reader_id(sql)
+    await sql.execute("DELETE FROM reader")
+    await until_true(sql, "SELECT EXISTS (SELECT FROM reader)")
+    assert await reader_id(sql) != first
+    assert len(reader.cache) == 0
+    await warm(reader, token)
+
+
+async def test_a_database_that_lost_changes_is_started_anew_with(reader: Process, sql: Sql) -> None:
+    """A restored one, whose epoch is one that the reader has long passed."""
+    key, token = await reader.issue()
+    for _ in range(3):
+        await sql.execute("UPDATE workspace SET version = version + 1")
+    await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
+    await warm(reader, token)
+    first = await reader_id(sql)
+    await sql.execute("UPDATE fence SET epoch = 1")
+    await sql.execute("DELETE FROM change")
+    await until_true(sql, "SELECT EXISTS (SELECT FROM reader WHERE id <> $1)", first)
+    await until(lambda: reader.lease.epoch == 1)
+    assert await readers(sql) != {first}
+    await warm(reader, token)
+    await revoke_by_hand(sql, key)
+    await until(lambda: reader.lease.epoch == 2)
+    assert await reader.verdict(token) == "REVOKED"
+
+
+async def test_a_reader_acknowledges_no_change_that_was_not_made_yet(database_url: str, sql: Sql) -> None:
+    """One from before a restore tells an epoch that is still to come: no writer may count that as its own."""
+    id_ = uuid4()
+    async with process(database_url) as made, made.database.connection() as connection:
+        await fence.register(connection, id_, 2)
+        await sql.execute("UPDATE fence SET epoch = 6")
+        await fence.heartbeat(connection, id_, 10)
+        assert [each.id for each in await fence.laggards(connection, 6)] in ([id_], [])
+        assert await sql.fetchval("SELECT epoch FROM reader WHERE id = $1", id_) in (0, 6, None)
+
+
+async def test_a_database_that_lost_changes_and_made_others_is_started_anew_with(reader: Process, sql: Sql) -> None:
+    """Also where it has counted past the reader's epoch before the reader could ask again."""
+    key, token = await reader.issue()
+    for _ in range(3):
+        await sql.execute("UPDATE workspace SET version = version + 1")
+    await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
+    await warm(reader, token)
+    lost = await epoch(sql)
+    await reader.freeze()
+    await sql.execute("UPDATE fence SET epoch = $1", lost - 2)
+    await sql.execute("UPDATE reader SET epoch = $1", lost - 2)
+    await sql.execute("DELETE FROM change WHERE epoch > $1", lost - 2)
+    await revoke_by_hand(sql, key)
+    others = [(await reader.issue())[0] for _ in range(2)]
+    for other in others:
+        await revoke_by_hand(sql, other)
+    assert await epoch(sql) == lost + 1
+    await reader.follow()
+    await until(lambda: reader.lease.epoch == lost + 1)
+    assert await reader.verdict(token) == "REVOKED"
+
+
+@pytest.mark.parametrize("pruned", ["some", "all"])
+async def test_a_reader_that_missed_changes_starts_anew(reader: Process, sql: Sql, pruned: str) -> None:
+    """Where they were removed before it could read them: some of them, or all there were."""
+    key, token = await reader.issue()
+    await warm(reader, token)
+    first = await reader_id(sql)
+    async with sql.transaction():
+        await revoke_by_hand(sql, key)
+        await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        await sql.execute("UPDATE workspace SET version = version + 1")
+        removed = "(SELECT min(epoch) FROM change)" if pruned == "some" else "(SELECT max(epoch) FROM change)"
+        await sql.execute(f"DELETE FROM change WHERE epoch <= {removed}")  # noqa: S608 - constants
+    await until_true(sql, "SELECT EXISTS (SELECT FROM reader WHERE id <> $1)", first)
+    await warm(reader, token)
+    assert await reader.verdict(token) == "REVOKED"
+    assert reader.lease.epoch == await epoch(sql)
+
+
+async def test_a_reader_applies_more_changes_than_one_query_answers(
+    reader: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One query after the other, until it is in step."""
+    monkeypatch.setattr(fence, "_MAX_CHANGES", 3)
+    first = await reader_id(sql)
+    async with sql.transaction():
+        for _ in range(10):
+            await sql.execute("UPDATE workspace SET version = version + 1")
+            await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
+    await until(reader.lease.valid)
+    assert await reader_id(sql) == first
+
+
+async def test_a_connection_that_is_cut_is_made_anew(reader: Process, sql: Sql) -> None:
+    """And what was changed meanwhile is applied before anything is answered from memory again."""
+    key, token = await reader.issue()
+    await warm(reader, token)
+    pid = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
+    name = "skilder-keys fence"
+    for _ in range(3):
+        old = await sql.fetchval(pid, name)
+        async with sql.transaction():
+            await sql.execute("SELECT pg_terminate_backend($1)", old)
+            await sql.execute("UPDATE workspace SET version = version + 1")
+        await until_true(sql, f"SELECT EXISTS ({pid} AND pid <> $2)", name, old)
+        await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
+        await warm(reader, token)
+    await reader.revoke(key)
+    assert await reader.verdict(token) == "REVOKED"
+
+
+async def test_the_fence_needs_no_notifications(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are hints: without them a reader hears of a change by its next heartbeat, and the writer waits for that."""
+    monkeypatch.setattr(fence, "listen", nothing)
+    async with process(database_url, lease=0.4) as one, process(database_url, lease=0.4) as other:
+        await one.apply()
+        await one.follow()
+        await other.follow()
+        for _ in range(5):
+            key, token = await one.issue()
+            await warm(other, token)
+            await one.revoke(key)
+            assert await other.verdict(token) == "REVOKED"
+
+
+async def test_a_process_that_ends_gives_its_lease_up(reader: Process, sql: Sql) -> None:
+    """So that nobody waits for it."""
+    assert len(await readers(sql)) == 1
+    await reader.freeze()
+    await reader.reader.close()
+    assert not reader.lease.valid()
+    assert await readers(sql) == set()
+
+
+async def test_changes_that_every_reader_has_applied_are_removed(database_url: str, sql: Sql) -> None:
+    """Now and then, and none that one of them still needs."""
+    clock = FakeClock()
+    async with process(database_url, clock=clock, lease=0.2) as made:
+        await made.apply()
+        await made.follow()
+        laggard = await insert_laggard(sql, LONG)
+        await sql.execute("UPDATE reader SET epoch = 2 WHERE id = $1", laggard)
+        for _ in range(5):
+            await sql.execute("UPDATE workspace SET version = version + 1")
+        await until(lambda: made.lease.epoch == 5)
+        assert await sql.fetchval("SELECT count(*) FROM change") == 5
+        clock.now += 61
+        await until_true(sql, "SELECT (SELECT min(epoch) FROM change) = 3")
+        await sql.execute("DELETE FROM reader WHERE id = $1", laggard)
+        clock.now += 61
+        await until_true(sql, "SELECT NOT EXISTS (SELECT FROM change)")

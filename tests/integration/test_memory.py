@@ -1,0 +1,268 @@
+"""Answers from memory: what they cost, what they say, and who is kept waiting by whom."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from service.app.authorize import Question
+from service.domain.errors import InvalidRequestError
+from service.domain.ids import new_key_id
+from service.domain.token import KeyType, Token
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.calls import part
+from tests.support.fence import LONG, warm
+from tests.support.fleet import ORIGIN, Process, process, until
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+    from service.domain.keys import Key
+
+    Sql = asyncpg.Connection[Any]
+
+
+@pytest.fixture
+async def one(database_url: str) -> AsyncIterator[Process]:
+    """A process with a lease that no delay ends, and the small workspace."""
+    async with process(database_url, lease=LONG) as made:
+        await made.apply()
+        await made.follow()
+        yield made
+
+
+async def removed_member(of: Process) -> tuple[Key, str]:
+    """Issues a key of `bob`, who then leaves."""
+    key, token = await of.issue(KeyType.USER, user_id="bob")
+    await without_bob(of)
+    return key, token
+
+
+async def without_bob(of: Process) -> None:
+    """Applies the workspace without `bob`."""
+    workspace = small_workspace()
+    workspace.members.remove(part(workspace.members, "bob"))
+    await of.apply(workspace)
+
+
+async def kinds_of_answers(of: Process) -> dict[str, Question]:
+    """Answers a question for each kind of answer that there is."""
+    whole = (await of.issue())[1]
+    version = (await of.ask(whole)).granted.tool_set.version
+    revoked, revoked_token = await of.issue()
+    await of.revoke(revoked)
+    _, gone = await removed_member(of)
+    globex: Any = "globex"
+    await of.apply(small_workspace(globex))
+    _, deleted = await of.issue(workspace_id=globex)
+    await of.workspaces.delete(globex, None, ORIGIN)
+    return {
+        "all": Question(whole),
+        "described": Question((await of.issue(description="\N{ROBOT FACE} " * 60))[1]),
+        "of a user": Question((await of.issue(KeyType.USER, user_id="ada"))[1]),
+        "of a runtime": Question((await of.issue(KeyType.RUNTIME))[1]),
+        "limited": Question((await of.issue(hat_ids=("everyone",)))[1]),
+        "stale version": Question(whole, "", "x" * 32),
+        "unchanged": Question(whole, "", version),
+        "tool": Question(whole, "slack.history"),
+        "tool, with a version": Question(whole, "slack.history", version),
+        "tool out of reach": Question(whole, "git.push"),
+        "tool that is none": Question(whole, "nothing.like.it"),
+        "revoked": Question(revoked_token),
+        "revoked, tool": Question(revoked_token, "web.search"),
+        "member removed": Question(gone, "", version),
+        "workspace gone": Question(deleted),
+    }
+
+
+async def test_an_answer_from_memory_asks_no_database(one: Process) -> None:
+    """Whatever its kind, and argon2 neither; and it is the very same bytes as the one that did."""
+    questions = await kinds_of_answers(one)
+    one.cache.drop_all()
+    for name, question in questions.items():
+        one.cache.drop_all()
+        lent = one.database.lent
+        cold = await one.authorizer.authorize(question)
+        assert one.database.lent > lent, name
+        lent, proofs, hits = one.database.lent, one.hasher.proofs, one.cache.hits
+        for _ in range(3):
+            known = await one.authorizer.authorize(question)
+            assert known == cold, name
+            assert pb.AuthorizeResponse.FromString(known.body) == pb.AuthorizeResponse.FromString(cold.body)
+            # As protobuf itself would write it, so that nothing tells how it was made.
+            assert pb.AuthorizeResponse.FromString(known.body).SerializeToString() == known.body, name
+        assert (one.database.lent, one.hasher.proofs, one.cache.hits) == (lent, proofs, hits + 3), name
+
+
+async def test_an_answer_without_a_lease_is_the_same(one: Process, database_url: str) -> None:
+    """From another process, which reads the database for each."""
+    questions = await kinds_of_answers(one)
+    async with process(database_url) as other:
+        for name, question in questions.items():
+            expected = await one.authorizer.authorize(question)
+            for _ in range(2):
+                lent = other.database.lent
+                assert await other.authorizer.authorize(question) == expected, name
+                assert other.database.lent > lent
+        assert len(other.cache) == 0
+
+
+async def test_a_wrong_secret_for_a_key_in_memory_costs_nothing(one: Process) -> None:
+    """No database and no argon2: memory knows the one token that is right."""
+    key, token = await one.issue()
+    await warm(one, token)
+    lent, proofs = one.database.lent, one.hasher.proofs
+    for type_ in KeyType:
+        for _ in range(20):
+            assert await one.verdict(Token.mint(type_, key.id).reveal()) == "UNKNOWN"
+    assert (one.database.lent, one.hasher.proofs) == (lent, proofs)
+    assert await one.verdict(token) == "granted"
+    assert one.database.lent == lent
+
+
+async def test_a_wrong_secret_for_a_revoked_key_in_memory_says_nothing_of_it(one: Process) -> None:
+    """Neither that it was revoked nor which key it is."""
+    key, token = await one.issue()
+    await one.revoke(key)
+    await warm(one, token)
+    assert (await one.ask(token)).denied.key_id == str(key.id)
+    unknown = await one.ask(Token.mint(KeyType.WORKSPACE, new_key_id()).reveal())
+    assert await one.ask(Token.mint(KeyType.WORKSPACE, key.id).reveal()) == unknown
+
+
+async def test_the_fields_of_a_question_are_looked_at_in_any_case(one: Process) -> None:
+    """Warm or cold, and also where the key is not good."""
+    _, token = await one.issue()
+    key, revoked = await one.issue()
+    await one.revoke(key)
+    for _ in range(2):
+        for each in (token, revoked, "no token"):
+            for question in (Question(each, "x" * 65), Question(each, "", "\x00"), Question(each, "a b", "b")):
+                with pytest.raises(InvalidRequestError):
+                    await one.authorizer.authorize(question)
+        await warm(one, token)
+        await warm(one, revoked)
+
+
+async def test_a_stampede_reads_a_key_once(one: Process) -> None:
+    """All who ask for a token at the same time share one reading."""
+    _, token = await one.issue()
+    await one.verdict(token)
+    one.cache.drop_all()
+    lent = one.database.lent
+    found = await asyncio.gather(*(one.verdict(token) for _ in range(200)))
+    assert set(found) == {"granted"}
+    assert one.database.lent - lent <= 2, "the key and its catalogue"
+
+
+async def test_many_cold_keys_are_read_by_a_few_queries(one: Process) -> None:
+    """However many ask at once."""
+    tokens = [(await one.issue())[1] for _ in range(60)]
+    for token in tokens:
+        await one.verdict(token)
+    one.cache.drop_all()
+    lent = one.database.lent
+    found = await asyncio.gather(*(one.verdict(token) for token in tokens))
+    assert set(found) == {"granted"}
+    assert one.database.lent - lent <= 2, "the keys and their catalogue"
+    assert len(one.cache) == 60
+
+
+async def test_keys_of_equal_reach_share_one_tool_set(one: Process) -> None:
+    """The very same object, so that ten thousand agents of a workspace take the memory of one tool set."""
+    tokens = [(await one.issue())[1] for _ in range(3)]
+    tokens.append((await one.issue(description="another"))[1])
+    limited = (await one.issue(hat_ids=("everyone",)))[1]
+    for token in (*tokens, limited):
+        await warm(one, token)
+    found = [one.cache.find(token) for token in tokens]
+    assert len({id(each.tool_set) for each in found if each}) == 1
+    other = one.cache.find(limited)
+    assert other is not None
+    assert found[0] is not None
+    assert other.tool_set is not found[0].tool_set
+    assert len(one.tool_sets) == 2
+    assert len({(await one.ask(token)).granted.tool_set.version for token in tokens}) == 1
+
+
+async def test_memory_is_bounded_and_answers_stay_right(database_url: str) -> None:
+    """With room for three keys and for one tool set, twelve keys of four reaches are answered as ever."""
+    async with process(database_url, lease=LONG, capacity=3, tool_set_bytes=1) as made:
+        await made.apply()
+        await made.follow()
+        reaches: list[tuple[str, ...]] = [(), ("everyone",), ("engineer",), ("support-desk",)]
+        tokens = [((await made.issue(hat_ids=hats))[1], hats) for hats in reaches for _ in range(3)]
+        for _ in range(3):
+            for token, hats in tokens:
+                response = await made.ask(token)
+                assert not hats or [hat.id for hat in response.granted.tool_set.hats] == list(hats)
+                assert response.HasField("granted")
+            assert len(made.cache) == 3
+            assert len(made.tool_sets) == 1
+
+
+async def test_a_user_who_moves_is_moved_in_memory(one: Process) -> None:
+    """The key of a user follows the teams of its user; back again, it reaches what it did, under the same version."""
+    _, token = await one.issue(KeyType.USER, user_id="bob")
+    await warm(one, token)
+    first = (await one.ask(token)).granted.tool_set
+    workspace = small_workspace()
+    part(workspace.members, "bob").team_ids[:] = ["engineering"]
+    await one.apply(workspace)
+    moved = (await one.ask(token)).granted.tool_set
+    assert [hat.id for hat in moved.hats] == ["engineer", "everyone"]
+    assert moved.version != first.version
+    await warm(one, token)
+    await one.apply()
+    assert (await one.ask(token)).granted.tool_set == first
+    assert (await one.ask(token, version=first.version)).granted.unchanged
+
+
+async def test_a_database_that_lost_a_version_shows_nothing_of_it(one: Process, sql: Sql) -> None:
+    """After a restore the same version of a workspace may be another content."""
+    _, token = await one.issue()
+    await warm(one, token)
+    lost = small_workspace()
+    part(lost.hats, "everyone").skill_ids.append("code")
+    assert await one.apply(lost) == 2
+    await warm(one, token)
+    before = await one.ask(token)
+    ids = {row["id"] for row in await sql.fetch("SELECT id FROM reader")}
+    async with sql.transaction():
+        await sql.execute("UPDATE workspace SET version = 1")
+        await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        await sql.execute("DELETE FROM hat_skill WHERE hat_id = 'everyone' AND skill_id = 'code'")
+        await sql.execute("UPDATE fence SET epoch = 0")
+        await sql.execute("DELETE FROM change")
+    async with asyncio.timeout(60):
+        while ids == {row["id"] for row in await sql.fetch("SELECT id FROM reader")}:
+            await asyncio.sleep(0.005)
+    await until(one.lease.valid)
+    other = small_workspace()
+    part(other.hats, "everyone").name = "All"
+    assert await one.apply(other) == 2
+    after = await one.ask(token)
+    assert "All" in [hat.name for hat in after.granted.tool_set.hats]
+    assert before.granted.tool_set.version != after.granted.tool_set.version
+
+
+async def test_uses_that_are_answered_from_memory_are_noted(one: Process, sql: Sql) -> None:
+    """As all others, with the next flush; those of denied tokens are none."""
+    key, token = await one.issue()
+    revoked, revoked_token = await one.issue()
+    await one.revoke(revoked)
+    for each in (token, revoked_token):
+        await warm(one, each)
+    last_used = "SELECT last_used_at FROM key WHERE id = $1"
+    await one.usage.flush()
+    first = await sql.fetchval(last_used, key.id)
+    assert await one.verdict(token) == "granted"
+    await one.verdict(revoked_token)
+    await one.usage.flush()
+    assert await sql.fetchval(last_used, key.id) > first
+    assert await sql.fetchval(last_used, revoked.id) is None

@@ -1,0 +1,196 @@
+"""The metrics endpoint of the parent: all workers in one answer, whatever one of them does."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.parser import text_string_to_metric_families
+
+from service import metrics
+from service.address import ListenError
+from tests.support.process import ServerProcess, run_command, serving_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from prometheus_client.metrics_core import Metric
+
+
+@pytest.fixture
+def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
+    """Two workers and the endpoint."""
+    with serving_process(
+        tmp_path,
+        SKILDER_KEYS_DATABASE_URL=database_url,
+        SKILDER_KEYS_WORKERS="2",
+        SKILDER_KEYS_METRICS_LISTEN="127.0.0.1:0",
+        SKILDER_KEYS_MAX_CONNECTION_AGE="1",
+    ) as server:
+        yield server
+
+
+def place(server: ServerProcess) -> str:
+    """Answers where the metrics are."""
+    assert server.address
+    return str(server.events("serving")[0]["metrics"])
+
+
+def samples(server: ServerProcess) -> dict[tuple[str, str], float]:
+    """Answers the values by name and worker."""
+    with urllib.request.urlopen(f"http://{place(server)}/metrics", timeout=60) as response:
+        assert response.headers["Content-Type"].startswith("text/plain")
+        text = response.read().decode()
+    families = text_string_to_metric_families(text)
+    found = [each for family in families for each in family.samples]
+    return {(each.name, each.labels.get("worker", "")): each.value for each in found}
+
+
+def until(server: ServerProcess, **wanted: float) -> dict[tuple[str, str], float]:
+    """Answers the values once the workers are as wanted: up 1, or down 0."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = samples(server)
+        if all(found["skilder_keys_worker_up", worker.removeprefix("w")] == up for worker, up in wanted.items()):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not {wanted}: {found}")
+
+
+def test_the_metrics_of_all_workers_are_in_one_answer(server: ServerProcess) -> None:
+    """Each with its worker, and what the parent knows of them."""
+    assert place(server)
+    found = samples(server)
+    pids = {str(index): worker.pid for index, worker in server.workers().items()}
+    assert {worker for name, worker in found if name == "process_resident_memory_bytes"} == set(pids) == {"0", "1"}
+    started = {found["process_start_time_seconds", worker] for worker in pids}
+    assert len(started) == 2
+    assert found["skilder_keys_worker_up", "0"] == found["skilder_keys_worker_up", "1"] == 1
+    assert found["skilder_keys_worker_restarts_total", ""] == 0
+
+
+def test_a_worker_that_is_frozen_or_killed_is_down_and_holds_nobody_up(server: ServerProcess) -> None:
+    """The others' metrics are there soon, and its own again when it answers."""
+    assert place(server)
+    frozen = server.workers()[1]
+    frozen.suspend()
+    for _ in range(3):
+        began = time.monotonic()
+        found = samples(server)
+        assert time.monotonic() - began < 5, "far more than half a second, for a machine with much to do"
+        assert found["skilder_keys_worker_up", "0"] == 1
+        assert found["skilder_keys_worker_up", "1"] == 0
+        assert ("process_resident_memory_bytes", "0") in found
+        assert ("process_resident_memory_bytes", "1") not in found
+    frozen.resume()
+    until(server, w0=1, w1=1)
+    frozen.kill()
+    server.wait_for("worker started", worker=1)
+    assert until(server, w0=1, w1=1)["skilder_keys_worker_restarts_total", ""] == 1
+
+
+def test_the_endpoint_answers_nothing_else(server: ServerProcess) -> None:
+    """No other path, no other method, and nobody who does not ask properly; and it answers on after that."""
+    address = place(server)
+    for path, method, status in (("/x", "GET", 404), ("/metrics", "POST", 405), ("/metrics", "HEAD", 405)):
+        request = urllib.request.Request(f"http://{address}{path}", method=method)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=60)  # noqa: S310 - the same
+        assert caught.value.code == status
+        caught.value.close()
+    host, _, port = address.rpartition(":")
+    for sent in (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, b"", b"GET /"):
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(sent)
+            if len(sent) < 100:
+                connection.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionResetError):  # where not all that was sent is read
+                assert connection.recv(100) == b""
+    assert samples(server)
+
+
+def test_many_who_only_wait_are_hung_up_on(server: ServerProcess) -> None:
+    """Whoever opens more connections than there are places gets none; when the first are timed out, scrapes work."""
+    host, _, port = place(server).rpartition(":")
+    waiting = [socket.create_connection((host, int(port)), timeout=60) for _ in range(40)]
+    for connection in waiting:
+        assert connection.recv(100) == b""
+        connection.close()
+    assert samples(server)
+
+
+def test_a_leaving_worker_is_counted_until_it_has_left(server: ServerProcess) -> None:
+    """Its successor counts from zero, under the name that was its own."""
+    assert place(server)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("worker started", worker=0)
+    found = samples(server)
+    while ("process_resident_memory_bytes", "0-leaving") not in found and not server.events("worker replaced"):
+        found = samples(server)
+    assert ("process_resident_memory_bytes", "0-leaving") in found
+    assert ("skilder_keys_worker_up", "0-leaving") not in found
+    server.wait_for("worker replaced", worker=1)
+    assert {worker for name, worker in samples(server) if name == "process_resident_memory_bytes"} == {"0", "1"}
+
+
+def test_a_metrics_address_that_is_taken_is_named(database_url: str, tmp_path: Path) -> None:
+    """The server does not start without the metrics it was asked for."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused = run_command(
+            "serve",
+            folder=tmp_path,
+            SKILDER_KEYS_LISTEN="127.0.0.1:0",
+            SKILDER_KEYS_METRICS_LISTEN=address,
+            SKILDER_KEYS_DATABASE_URL=database_url,
+        )
+    assert refused.returncode == 70
+    assert f"Cannot serve metrics on {address}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_counts_of_two_workers_are_told_apart() -> None:
+    """Also where a label of the same name is there, and where two versions do not agree on a type."""
+    registries = [CollectorRegistry(), CollectorRegistry()]
+    for number, registry in enumerate(registries, 1):
+        Counter("calls", "Calls.", ["method", "worker"], registry=registry).labels("Authorize", "x").inc(number)
+    by_worker = {str(index): metrics.told(registry) for index, registry in enumerate(registries)}
+    by_worker["2"] = [
+        {"name": "calls", "documentation": "", "type": "gauge", "unit": "", "samples": [("calls", {}, 1.0)]}
+    ]
+    (family,) = metrics.merged(by_worker)
+    totals = {each.labels["worker"]: each.value for each in family.samples if each.name == "calls_total"}
+    assert (family.type, totals) == ("counter", {"0": 1.0, "1": 2.0})
+
+
+async def test_an_answer_that_fails_does_not_end_the_endpoint() -> None:
+    """Whoever asks is hung up on; the next one is answered."""
+    failing = True
+
+    async def collect() -> list[Metric]:
+        if failing:
+            raise OSError
+        return []
+
+    async with metrics.endpoint("localhost:0", collect) as address:
+        assert address is not None
+        host, _, port = address.rpartition(":")
+        for expected in (b"", b"HTTP/1.1 200 OK\r\n"):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert await reader.readline() == expected
+            writer.close()
+            await writer.wait_closed()
+            failing = False
+        with pytest.raises(ListenError):
+            async with metrics.endpoint(address, collect):
+                pass

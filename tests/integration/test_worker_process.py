@@ -1,0 +1,127 @@
+"""A worker process as its parent sees it, where the process is not as it should be."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from service import worker_process
+from service.callers_file import CallersFileError
+from service.config import Settings
+from service.worker_process import StartError, WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SETTINGS = Settings(listen="127.0.0.1:7000", reflection=False)
+URL = "postgresql://keys:hunter2@db/keys"
+# What every one of them begins with: `parent` is its end of the socket, `order` what was said first.
+PRELUDE = """
+import json, signal, socket, sys, time
+connection = socket.socket(fileno=int(sys.argv[1]))
+parent = connection.makefile("r")
+order = json.loads(parent.readline())
+
+def say(message):
+    connection.sendall(json.dumps(message).encode() + b"\\n")
+
+"""
+READY = 'say({"ready": "127.0.0.1:7000"})\n'
+FAILED = 'say({"failed": {"kind": "%s", "message": "%s"}})\n'
+
+
+async def start(program: str) -> WorkerProcess:
+    """Starts a program as a worker."""
+    command = (sys.executable, "-c", PRELUDE + program)
+    return await WorkerProcess.start(command, SETTINGS, URL, 3)
+
+
+@asynccontextmanager
+async def started(program: str) -> AsyncIterator[WorkerProcess]:
+    """Lends a worker, and ends it."""
+    worker = await start(program)
+    try:
+        yield worker
+    finally:
+        await worker.end(0)
+        assert not psutil.pid_exists(worker.pid), "it was not waited for"
+
+
+async def test_a_worker_is_told_its_settings_and_the_database() -> None:
+    """Over the socket alone; settings that are as by default are left to it."""
+    async with started(READY + 'parent.readline()\nsay({"metrics": [order]})\nparent.readline()') as worker:
+        assert worker.runs
+        expected = {"worker": 3, "settings": {"listen": "127.0.0.1:7000", "reflection": False}, "database_url": URL}
+        assert await told(worker) == [expected]
+        process = psutil.Process(worker.pid)
+        assert URL not in str([process.cmdline(), process.environ()])
+
+
+async def told(worker: WorkerProcess) -> Any:
+    """Answers what a worker says of its metrics, however slow it is; here it may be anything."""
+    answer = None
+    while answer is None:
+        answer = await worker.metrics()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("", "A worker ended before it served."),
+        ("signal.raise_signal(signal.SIGKILL)", "A worker ended before it served."),
+        ('connection.sendall(b"no JSON\\n")\ntime.sleep(600)', "A worker ended before it served."),
+        ("time.sleep(600)", "A worker was not ready within 1 s."),
+        (FAILED % ("KeyError", "KeyError"), "did not start: KeyError"),
+    ],
+    ids=["ends", "is killed", "talks nonsense", "never serves", "fails"],
+)
+async def test_a_worker_that_does_not_serve_is_told_and_gone(
+    program: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it does instead, it is not waited for without end, and nothing of it stays behind."""
+    if "sleep" in program:
+        monkeypatch.setattr(worker_process, "_READY_SECONDS", 1.0)
+    with pytest.raises(StartError, match=message):
+        await start(program)
+    left = [each for each in psutil.Process().children() if PRELUDE in "\n".join(each.cmdline())]
+    assert left == []
+
+
+async def test_a_refusal_is_raised_as_what_it_was() -> None:
+    """So that the command can say it as it would have itself."""
+    with pytest.raises(CallersFileError, match="is not YAML"):
+        await start(FAILED % ("CallersFileError", "c.yaml: is not YAML"))
+
+
+async def test_a_worker_that_does_not_end_is_killed() -> None:
+    """Also one that is frozen."""
+    async with started("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + READY + "time.sleep(600)") as worker:
+        psutil.Process(worker.pid).suspend()
+        await worker.end(0.1)
+        assert await worker.ended() == -9
+        assert not worker.runs
+
+
+async def test_a_frozen_worker_is_asked_for_its_metrics_once() -> None:
+    """So that what it is asked does not pile up; when it goes on, it answers."""
+    program = """
+for number, line in enumerate(parent):
+    if json.loads(line) == {"ask": "metrics"}:
+        say({"metrics": [number]})
+"""
+    async with started(READY + program) as worker:
+        assert await told(worker) == [0]
+        process = psutil.Process(worker.pid)
+        process.suspend()
+        for _ in range(3):
+            assert await worker.metrics() is None
+        process.resume()
+        assert [await told(worker) for _ in range(2)] == [[1], [2]]
+        worker.kill()
+        await worker.ended()
+        assert await worker.metrics() is None

@@ -1,0 +1,265 @@
+"""Several workers on one port: all serve, one that is gone is replaced, and nobody notices when all are changed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import signal
+import subprocess
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2
+from tests.support.process import COMMAND, ServerProcess, environment, run_command, serving_process
+from tests.support.service import TOKENS, Client, write_callers
+from tests.support.waiting import until_running
+from tests.support.workers import answer_of, channel_to, load, operator_metadata
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from pathlib import Path
+
+    import asyncpg
+
+OK = grpc.StatusCode.OK
+
+
+@asynccontextmanager
+async def serving(folder: Path, database_url: str, **variables: str) -> AsyncIterator[ServerProcess]:
+    """Runs two workers, unless told otherwise."""
+    defaults = {"SKILDER_KEYS_WORKERS": "2", "SKILDER_KEYS_DATABASE_URL": database_url}
+    with serving_process(folder, **defaults | variables) as server:
+        await asyncio.to_thread(lambda: server.address)
+        yield server
+
+
+async def until_gone(processes: Iterable[psutil.Process]) -> None:
+    """Returns once all these processes have ended."""
+    _, alive = await asyncio.to_thread(psutil.wait_procs, list(processes), 60)
+    assert alive == []
+
+
+async def test_every_worker_serves(database_url: str, tmp_path: Path) -> None:
+    """Connections go to all of them, and each answers."""
+    async with serving(tmp_path, database_url, SKILDER_KEYS_WORKERS="3") as server, AsyncExitStack() as stack:
+        assert server.events("serving")[0]["workers"] == 3
+        workers = server.workers()
+        assert sorted(workers) == [0, 1, 2]
+        for worker in workers.values():
+            channel = await channel_to(worker, server, stack)
+            assert await answer_of(channel, operator_metadata(server, tmp_path)) is OK
+
+
+async def test_a_worker_gets_no_secret_where_others_could_read_it(database_url: str, tmp_path: Path) -> None:
+    """Neither in its arguments nor in its environment."""
+    async with serving(tmp_path, database_url) as server:
+        token = (tmp_path / "data" / "operator-token").read_text("ascii").strip()
+        assert server.process.args == [COMMAND, "serve"]
+        for worker in server.workers().values():
+            told = "\n".join([*worker.cmdline(), *worker.environ(), *worker.environ().values()])
+            assert "SKILDER_KEYS" not in told
+            assert database_url not in told
+            assert token not in told
+
+
+async def test_a_worker_that_is_killed_is_replaced(database_url: str, tmp_path: Path) -> None:
+    """Another takes its place at once, while the other one serves on."""
+    async with serving(tmp_path, database_url) as server, AsyncExitStack() as stack:
+        metadata = operator_metadata(server, tmp_path)
+        before = server.workers()
+        spared = await channel_to(before[1], server, stack)
+        before[0].kill()
+        gone = await asyncio.to_thread(server.wait_for, "a worker is gone: starting another")
+        assert (gone["worker"], gone["code"]) == (0, -signal.SIGKILL)
+        assert await answer_of(spared, metadata) is OK
+        await asyncio.to_thread(server.wait_for, "worker started", worker=0)
+        after = server.workers()
+        assert after[0] != before[0]
+        assert after[1] == before[1]
+        assert await answer_of(await channel_to(after[0], server, stack), metadata) is OK
+
+
+async def test_workers_end_with_their_parent(database_url: str, tmp_path: Path) -> None:
+    """Even where it is killed, so that no worker serves on with nobody to tell it to stop."""
+    async with serving(tmp_path, database_url) as server:
+        workers = server.workers()
+        server.process.kill()
+        await until_gone(workers.values())
+        assert len(server.events("the parent is gone: this worker ends")) == 2
+
+
+async def issued(channel: grpc.aio.Channel, metadata: Any) -> str:
+    """Applies the small workspace and answers the id of a key of it."""
+    client = Client(channel)
+    apply = catalog_service_pb2.ApplyWorkspaceRequest(workspace=small_workspace())
+    await client.catalog.ApplyWorkspace(apply, metadata=metadata)
+    request = key_service_pb2.IssueKeyRequest(type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme", description="Bot")
+    response = await client.keys.IssueKey(request, metadata=metadata)
+    return str(response.key.id)
+
+
+async def test_sigterm_drains_in_turn(database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]) -> None:
+    """Calls that run when it comes are answered, and the second worker serves until the first has ended."""
+    async with serving(tmp_path, database_url) as server, AsyncExitStack() as stack:
+        metadata = operator_metadata(server, tmp_path)
+        workers = server.workers()
+        channels = [await channel_to(workers[index], server, stack) for index in range(2)]
+        key_id = await issued(channels[0], metadata)
+        revoke = key_service_pb2.RevokeKeyRequest(key_id=key_id)
+        async with sql.transaction():
+            await sql.execute("SELECT FROM key FOR UPDATE")
+            revoking = [Client(channel).keys.RevokeKey(revoke, metadata=metadata) for channel in channels]
+            await until_running(sql, 2)
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(server.wait_for, "draining")
+            assert await answer_of(channels[1], metadata) is OK
+        for call in revoking:
+            assert (await call).key.HasField("revoked_at")
+        assert await asyncio.to_thread(server.wait) == 0
+        assert [(each["worker"], each["code"]) for each in server.events("worker ended")] == [(0, 0), (1, 0)]
+        assert server.events("stopped")
+
+
+async def test_a_second_signal_ends_at_once(database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]) -> None:
+    """Whoever asks twice does not want to wait for a call."""
+    async with serving(tmp_path, database_url, SKILDER_KEYS_DRAIN_TIMEOUT="600") as server, AsyncExitStack() as stack:
+        metadata = operator_metadata(server, tmp_path)
+        workers = server.workers()
+        channel = await channel_to(workers[0], server, stack)
+        key_id = await issued(channel, metadata)
+        async with sql.transaction():
+            await sql.execute("SELECT FROM key FOR UPDATE")
+            call = Client(channel).keys.RevokeKey(key_service_pb2.RevokeKeyRequest(key_id=key_id), metadata=metadata)
+            await until_running(sql, 1)
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(server.wait_for, "draining")
+            assert await asyncio.to_thread(server.end) == 128 + signal.SIGTERM
+            await until_gone(workers.values())
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_sighup_loses_no_call(database_url: str, tmp_path: Path) -> None:
+    """Every worker is replaced, twice, while clients call all the time and others come and go."""
+    async with serving(tmp_path, database_url, SKILDER_KEYS_MAX_CONNECTION_AGE="1") as server:
+        before = server.workers()
+        async with load(server, operator_metadata(server, tmp_path), channels=4, newcomers=2) as result:
+            for _ in range(2):
+                server.process.send_signal(signal.SIGHUP)
+                await asyncio.to_thread(server.wait_for, "reloading")
+                for index in range(2):
+                    await asyncio.to_thread(server.wait_for, "worker replaced", worker=index)
+                await asyncio.to_thread(server.wait_for, "reloaded")
+        assert result.lost == {}
+        assert result.answered > 100
+        assert result.connections > 100
+        replaced = [each["pid"] for each in server.events("worker replaced")]
+        assert len(set(replaced)) == 4
+        assert {worker.pid for worker in before.values()} < set(replaced)
+        assert not any(psutil.pid_exists(pid) for pid in replaced)
+
+
+async def test_a_health_watch_does_not_hold_up_sighup(database_url: str, tmp_path: Path) -> None:
+    """It ends with its worker, which waits for it no longer than for other connections; a new one is answered."""
+    async with (
+        serving(
+            tmp_path,
+            database_url,
+            SKILDER_KEYS_MAX_CONNECTION_AGE="1",
+            SKILDER_KEYS_WORKERS="1",
+            SKILDER_KEYS_DRAIN_TIMEOUT="600",
+        ) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        server.process.send_signal(signal.SIGHUP)
+        await asyncio.to_thread(server.wait_for, "worker replaced")
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await watch.code() is grpc.StatusCode.UNAVAILABLE
+        again = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await again.read()).status == health_pb2.HealthCheckResponse.SERVING
+        again.cancel()
+
+
+async def test_sighup_takes_in_the_callers_file(database_url: str, tmp_path: Path) -> None:
+    """A caller who was added is let in; a file with a fault leaves everything as it was, and is told."""
+    callers = tmp_path / "callers.yaml"
+    callers.write_text("callers: []")
+    metadata = (("authorization", f"Bearer {TOKENS['service']}"),)
+
+    async def answer(server: ServerProcess) -> grpc.StatusCode:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            return await answer_of(channel, metadata)
+
+    async with serving(
+        tmp_path, database_url, SKILDER_KEYS_CALLERS=str(callers), SKILDER_KEYS_MAX_CONNECTION_AGE="1"
+    ) as server:
+        assert await answer(server) is grpc.StatusCode.UNAUTHENTICATED
+        write_callers(callers, [])
+        server.process.send_signal(signal.SIGHUP)
+        for index in range(2):
+            await asyncio.to_thread(server.wait_for, "worker replaced", worker=index)
+        assert await answer(server) is OK
+
+        workers = server.workers()
+        callers.write_text("callers: {}")
+        server.process.send_signal(signal.SIGHUP)
+        failed = await asyncio.to_thread(server.wait_for, "reload failed: the old workers stay")
+        assert str(callers) in failed["error"]
+        assert server.workers() == workers
+        assert all(worker.is_running() for worker in workers.values())
+        assert await answer(server) is OK
+
+
+async def test_sigterm_ends_a_sighup_too(database_url: str, tmp_path: Path) -> None:
+    """A worker that waits for its clients to leave, and its successor, are drained like the others."""
+    async with (
+        serving(tmp_path, database_url, SKILDER_KEYS_MAX_CONNECTION_AGE="86400") as server,
+        AsyncExitStack() as stack,
+    ):
+        before = server.workers()
+        channel = await channel_to(before[0], server, stack)
+        server.process.send_signal(signal.SIGHUP)
+        await asyncio.to_thread(server.wait_for, "worker started", worker=0)
+        after = server.workers()
+        assert await answer_of(channel, operator_metadata(server, tmp_path)) is OK
+        assert await asyncio.to_thread(server.end) == 0
+        await until_gone({*before.values(), *after.values()})
+        assert [each["worker"] for each in server.events("worker ended")] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+async def test_a_second_server_on_the_address_is_refused(database_url: str, tmp_path: Path, host: str) -> None:
+    """It does not share the port, though the workers of the first do."""
+    async with serving(tmp_path, database_url, SKILDER_KEYS_LISTEN=f"{host}:0") as server:
+        variables = {"SKILDER_KEYS_LISTEN": server.address, "SKILDER_KEYS_DATABASE_URL": database_url}
+        refused = await asyncio.to_thread(run_command, "serve", folder=tmp_path, **variables)
+        assert refused.returncode == 70
+        assert f"Cannot serve on {server.address}" in refused.stderr
+
+
+def test_a_terminal_that_is_closed_ends_the_server(database_url: str, tmp_path: Path) -> None:
+    """It sends SIGHUP, but there is nobody left who could want new workers."""
+    ours, theirs = pty.openpty()
+    variables = {"SKILDER_KEYS_DATABASE_URL": database_url, "SKILDER_KEYS_LISTEN": "127.0.0.1:0"}
+    with subprocess.Popen(
+        [COMMAND, "serve"],
+        cwd=tmp_path,
+        env=environment({**variables, "SKILDER_KEYS_LOG_FORMAT": "json"}),
+        preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509 - this test has no threads
+    ) as process:
+        os.close(theirs)
+        with open(ours) as terminal:  # noqa: PTH123 - a number, not a path
+            while '"serving"' not in terminal.readline():
+                assert process.poll() is None
+            workers = psutil.Process(process.pid).children()
+        assert process.wait(60) == 0
+    assert psutil.wait_procs(workers, 60)[1] == []

@@ -1,0 +1,190 @@
+"""Processes of a fleet, as far as the fence and the memory are concerned: all of the app, and no server around it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from service.app.authorize import Authorizer, Question
+from service.app.cache import KeyCache
+from service.app.fence import Lease, Reader, Writer
+from service.app.keys import Keys
+from service.app.proof import Prover
+from service.app.tool_sets import ToolSets
+from service.app.usage import Usage
+from service.app.workspaces import Workspaces
+from service.domain.access import Caller, CallerRole, Origin
+from service.domain.hashing import HashParameters, Recogniser, SecretHasher
+from service.domain.keys import KeyOrder
+from service.domain.paging import PageTokens
+from service.domain.token import KeyType
+from service.rpc import convert
+from service.storage.database import Database, DatabaseOptions
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.service import CapturedLog
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from service.domain.keys import Key
+    from service.domain.token import Token
+    from skilder.keys.v1 import workspace_pb2
+
+ORIGIN = Origin(Caller("tests", CallerRole.OPERATOR, None), None, "tests")
+BOOTTIME = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+
+
+class CountedDatabase(Database):
+    """A database that counts the connections it lends; that of the fence is not among them."""
+
+    lent = 0
+
+    def connection(self) -> Any:
+        """Counts, then lends as ever."""
+        self.lent += 1
+        return super().connection()
+
+
+class CountingHasher(SecretHasher):
+    """A hasher that counts how often argon2 is asked for a proof."""
+
+    def __init__(self, parameters: HashParameters = HashParameters(memory_kib=16)) -> None:  # noqa: B008 - frozen
+        super().__init__(parameters)
+        self.proofs = 0
+
+    def proves(self, token: Token, secret_hash: str) -> bool:
+        """Counts, then proves as ever."""
+        self.proofs += 1
+        return super().proves(token, secret_hash)
+
+
+@dataclass
+class Process:
+    """One process of a fleet; its reader follows the fence once it is told to.
+
+    Attributes:
+        waits: The seconds that each of its changes waited.
+    """
+
+    database: CountedDatabase
+    hasher: CountingHasher
+    lease: Lease
+    tool_sets: ToolSets
+    cache: KeyCache
+    reader: Reader
+    prover: Prover
+    authorizer: Authorizer
+    keys: Keys
+    workspaces: Workspaces
+    writer: Writer
+    log: CapturedLog
+    usage: Usage
+    waits: list[float] = field(default_factory=list)
+    following: asyncio.Task[Any] | None = None
+
+    async def follow(self) -> None:
+        """Starts to follow the fence; returns once there is a lease."""
+        self.following = asyncio.create_task(self.reader.run())
+        await until(self.lease.valid)
+
+    async def freeze(self) -> None:
+        """Stops following the fence, without a word to anybody, as a process that hangs."""
+        if self.following is not None:
+            self.following.cancel()
+            with suppress(asyncio.CancelledError):
+                await self.following
+            self.following = None
+
+    async def ask(self, token: str, tool_id: str = "", version: str = "") -> pb.AuthorizeResponse:
+        """Authorizes a token."""
+        return pb.AuthorizeResponse.FromString(
+            (await self.authorizer.authorize(Question(token, tool_id, version))).body
+        )
+
+    async def verdict(self, token: str, tool_id: str = "") -> str:
+        """Authorizes a token and answers `granted`, or the reason why it is denied."""
+        answer = await self.authorizer.authorize(Question(token, tool_id))
+        return "granted" if answer.denied is None else answer.denied.name
+
+    async def issue(self, type_: KeyType = KeyType.WORKSPACE, **fields: Any) -> tuple[Key, str]:
+        """Issues a key of `acme` and answers it with its token."""
+        request_id = fields.pop("request_id", "")
+        defaults: dict[str, Any] = {
+            "type": type_,
+            "workspace_id": "acme",
+            "user_id": None,
+            "runtime_id": "runtime-1" if type_ is KeyType.RUNTIME else None,
+            "description": "Slack Support Bot",
+            "hat_ids": (),
+        }
+        issued = await self.keys.issue(KeyOrder(**defaults | fields), request_id, ORIGIN)
+        return issued.key, issued.token.reveal()
+
+    async def revoke(self, key: Key) -> None:
+        """Revokes a key."""
+        await self.keys.revoke(str(key.id), "", ORIGIN)
+
+    async def apply(self, workspace: workspace_pb2.Workspace | None = None) -> int:
+        """Applies a workspace, the small one unless told otherwise, and answers its version."""
+        version, _ = await self.workspaces.apply(convert.workspace(workspace or small_workspace()), None, ORIGIN)
+        return version
+
+
+@asynccontextmanager
+async def process(
+    database_url: str,
+    *,
+    clock: Callable[[], float] = BOOTTIME,
+    lease: float = 2.0,
+    capacity: int = 1000,
+    tool_set_bytes: int = 2**24,
+    hasher: CountingHasher | None = None,
+    threads: int = 2,
+) -> AsyncIterator[Process]:
+    """Runs a process of the fleet that has no lease yet."""
+    # Patient, as machines that run tests may be busy.
+    options = DatabaseOptions(database_url, statement_timeout=30, lock_timeout=30, acquire_timeout=30)
+    database = await CountedDatabase.open(options)
+    log, waits = CapturedLog(), list[float]()
+    held, recogniser, hasher = Lease(clock), Recogniser(), hasher or CountingHasher()
+    tool_sets = ToolSets(database, tool_set_bytes)
+    cache = KeyCache(held, recogniser, tool_sets, capacity)
+    prover = Prover(hasher, recogniser, threads=threads)
+    usage = Usage(database, log.logger, partial(datetime.now, UTC), 60)
+    writer, pages = Writer(database, clock, waits.append), PageTokens(bytes(32))
+    made = Process(
+        database=database,
+        hasher=hasher,
+        lease=held,
+        tool_sets=tool_sets,
+        cache=cache,
+        reader=Reader(database, cache, held, log.logger, clock, lease),
+        prover=prover,
+        authorizer=Authorizer(database, held, cache, tool_sets, recogniser, prover, usage),
+        keys=Keys(database, writer, prover, pages),
+        workspaces=Workspaces(database, writer, pages),
+        writer=writer,
+        log=log,
+        usage=usage,
+        waits=waits,
+    )
+    try:
+        yield made
+    finally:
+        await made.freeze()
+        await made.reader.close()
+        prover.close()
+        await database.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns once a condition holds."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.002)

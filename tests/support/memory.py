@@ -1,0 +1,95 @@
+"""A cache whose lease and whose loads a test has in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from service.app.cache import KeyCache, KnownKey, Load
+from service.app.fence import Lease
+from service.app.tool_sets import SharedToolSet, ToolSets
+from service.domain.hashing import Recogniser
+from service.domain.ids import WorkspaceId, new_key_id
+from service.domain.permissions import ToolSet
+from service.domain.token import KeyType, Token
+from tests.support.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+ACME, GLOBEX = WorkspaceId("acme"), WorkspaceId("globex")
+NO_TOOLS = SharedToolSet(ToolSet((), ()))
+
+
+class Memory:
+    """A cache of at most three keys with a lease that runs, and loads that a test lets end when it likes."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.lease = Lease(self.clock)
+        self.renew()
+        self.recogniser = Recogniser()
+        no_database: Any = None  # no tool set is read here
+        self.tool_sets = ToolSets(no_database, 2**20)
+        self.cache = KeyCache(self.lease, self.recogniser, self.tool_sets, 3)
+        self.reads: list[tuple[Load, asyncio.Future[None]]] = []
+
+    def renew(self) -> None:
+        """Gives the process a lease of two seconds from now."""
+        self.lease.renew(self.clock.now, self.clock.now + 2)
+
+    def lapse(self) -> None:
+        """Lets the lease run out."""
+        self.clock.now += 2
+
+    def known(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey:
+        """Answers what a reading of the token's key finds."""
+        return KnownKey(
+            key_id=token.key_id,
+            digest=self.recogniser.digest(token.reveal()),
+            scope=self.cache.scope(workspace_id),
+            denied=None,
+            head=b"",
+            tool_set=NO_TOOLS,
+            runtime=None,
+        )
+
+    def reading(self, token: Token, workspace_id: WorkspaceId = ACME) -> Callable[[Load], Awaitable[KnownKey | None]]:
+        """Answers a reading that finds the key, once it is let go."""
+
+        async def read(load: Load) -> KnownKey | None:
+            gate = asyncio.get_running_loop().create_future()
+            self.reads.append((load, gate))
+            await gate
+            load.workspace_id = workspace_id
+            return self.known(token, workspace_id)
+
+        return read
+
+    async def load(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey | None:
+        """Loads a key by a reading that waits to be let go."""
+        return await self.cache.load(token, token.key_id, self.reading(token, workspace_id))
+
+    def let_go(self, index: int) -> None:
+        """Lets a reading end."""
+        self.reads[index][1].set_result(None)
+
+    async def keep(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey:
+        """Loads a key, which is then in memory."""
+        task = asyncio.create_task(self.load(token, workspace_id))
+        await turns()
+        self.let_go(-1)
+        known = await task
+        assert known is not None
+        return known
+
+
+async def turns() -> None:
+    """Lets everything that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def minted() -> Token:
+    """Makes a token of a new key."""
+    return Token.mint(KeyType.WORKSPACE, new_key_id())

@@ -1,0 +1,124 @@
+"""Clients of a server with several workers: a connection to each of them, and load that notices every lost call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import psutil
+
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.support.process import ServerProcess
+
+# Without it, the channels of a process to one address share a connection, and with it a worker.
+OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
+_TRIES = 100
+
+
+def operator_metadata(server: ServerProcess, folder: Path) -> tuple[tuple[str, str]]:
+    """Answers the metadata of the local operator, once the server serves."""
+    assert server.address
+    token = (folder / "data" / "operator-token").read_text("ascii").strip()
+    return (("authorization", f"Bearer {token}"),)
+
+
+async def channel_to(worker: psutil.Process, server: ServerProcess, stack: AsyncExitStack) -> grpc.aio.Channel:
+    """Answers a channel that is connected to a given worker; Linux gives connections to workers at random."""
+    port = int(server.address.rpartition(":")[2])
+    for _ in range(_TRIES):
+        before = _connections(worker, port)
+        async with AsyncExitStack() as attempt:
+            channel = grpc.aio.insecure_channel(server.address, options=[OWN_CONNECTION])
+            await attempt.enter_async_context(channel)
+            async with asyncio.timeout(60):
+                await channel.channel_ready()
+            # The connection is ready when the worker has answered on it, so it is to be seen.
+            if _connections(worker, port) - before:
+                await stack.enter_async_context(attempt.pop_all())
+                return channel
+    raise AssertionError(f"{_TRIES} connections, and none went to {worker}")
+
+
+def _connections(worker: psutil.Process, port: int) -> set[object]:
+    found = worker.net_connections("tcp")
+    return {each.raddr for each in found if each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED}
+
+
+async def answer_of(channel: grpc.aio.Channel, metadata: Any) -> grpc.StatusCode:
+    """Answers the status of a call that needs a known caller and no database."""
+    stub: Any = AuthorizationServiceStub(channel)
+    code: grpc.StatusCode = await stub.Authorize(pb.AuthorizeRequest(token="no token"), metadata=metadata).code()
+    return code
+
+
+@dataclass
+class Load:
+    """What became of the calls of a load.
+
+    Attributes:
+        answered: How many were answered.
+        lost: How many were not, by their status and its words.
+        connections: How many connections were made, at least.
+    """
+
+    answered: int = 0
+    connections: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+
+
+@asynccontextmanager
+async def load(server: ServerProcess, metadata: Any, *, channels: int, newcomers: int) -> AsyncIterator[Load]:
+    """Makes calls without a pause for as long as it is entered; none is tried again, and none waits for a server.
+
+    Args:
+        server: Whom to ask.
+        metadata: As whom.
+        channels: Connections that are kept, with four calls at a time each.
+        newcomers: Clients that make a connection for each call.
+    """
+    result = Load()
+    over = False
+
+    async def call(channel: grpc.aio.Channel) -> None:
+        stub: Any = AuthorizationServiceStub(channel)
+        try:
+            await stub.Authorize(pb.AuthorizeRequest(token="no token"), metadata=metadata, timeout=30)
+            result.answered += 1
+        except grpc.aio.AioRpcError as error:
+            result.lost[f"{error.code().name}: {error.details()}"] += 1
+
+    async def keep_calling() -> None:
+        async with grpc.aio.insecure_channel(server.address, options=[OWN_CONNECTION]) as channel:
+            result.connections += 1
+
+            async def one_after_another() -> None:
+                while not over:
+                    await call(channel)
+
+            await asyncio.gather(*(one_after_another() for _ in range(4)))
+
+    async def keep_coming() -> None:
+        while not over:
+            async with grpc.aio.insecure_channel(server.address, options=[OWN_CONNECTION]) as channel:
+                result.connections += 1
+                await call(channel)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(channels):
+            group.create_task(keep_calling())
+        for _ in range(newcomers):
+            group.create_task(keep_coming())
+        try:
+            yield result
+        finally:
+            over = True

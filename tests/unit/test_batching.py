@@ -1,0 +1,210 @@
+"""One query for what many want: who is answered by which query, and what a fault or a farewell does to the others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.app.batching import Batches
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Query:
+    """A query that waits to be let go, and answers each wish in capitals; of `none` it finds nothing."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[str]] = []
+        self._gates: list[asyncio.Future[None]] = []
+
+    async def __call__(self, wishes: list[str]) -> Mapping[str, str]:
+        """Waits, then answers."""
+        self.sent.append(wishes)
+        gate = asyncio.get_running_loop().create_future()
+        self._gates.append(gate)
+        await gate
+        return {wish: wish.upper() for wish in wishes if wish != "none"}
+
+    def let_go(self, index: int) -> None:
+        """Lets a query end."""
+        self._gates[index].set_result(None)
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """Lets a query fail."""
+        self._gates[index].set_exception(error)
+
+
+async def turns() -> None:
+    """Lets everything that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def asked(batches: Batches[str, str], *wishes: str) -> list[asyncio.Task[str | None]]:
+    """Asks for wishes at the same time."""
+    return [asyncio.create_task(batches.get(wish)) for wish in wishes]
+
+
+async def test_what_comes_while_a_query_runs_is_the_next_query() -> None:
+    """All of it at once, and each is told its own."""
+    query = Query()
+    batches = Batches(query, at_once=1)
+    first = asked(batches, "a")
+    await turns()
+    rest = asked(batches, "b", "c", "none", "b")
+    await turns()
+    assert query.sent == [["a"]]
+    query.let_go(0)
+    assert await asyncio.gather(*first) == ["A"]
+    await turns()
+    assert query.sent == [["a"], ["b", "c", "none"]]
+    query.let_go(1)
+    assert await asyncio.gather(*rest) == ["B", "C", None, "B"]
+
+
+async def test_a_wish_is_never_joined_to_a_query_that_was_sent() -> None:
+    """The same wish, asked again while it is looked up, is looked up again: the first answer may be older."""
+    query = Query()
+    batches = Batches(query, at_once=2)
+    first = asked(batches, "a")
+    await turns()
+    second = asked(batches, "a")
+    await turns()
+    assert query.sent == [["a"], ["a"]]
+    third = asked(batches, "a", "a")
+    await turns()
+    query.let_go(0)
+    await turns()
+    assert [task.done() for task in (*first, *second, *third)] == [True, False, False, False]
+    assert query.sent == [["a"], ["a"], ["a"]]
+    query.let_go(1)
+    query.let_go(2)
+    assert await asyncio.gather(*second, *third) == ["A", "A", "A"]
+
+
+async def test_wishes_of_the_same_moment_share_the_first_query() -> None:
+    """A query is sent on the next turn, with all that came before it was."""
+    query = Query()
+    batches = Batches(query, at_once=1)
+    tasks = asked(batches, "a", "b", "a")
+    await turns()
+    assert query.sent == [["a", "b"]]
+    query.let_go(0)
+    assert await asyncio.gather(*tasks) == ["A", "B", "A"]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+async def test_no_more_queries_run_than_may(at_once: int) -> None:
+    """However many wishes come."""
+    query = Query()
+    batches = Batches(query, at_once=at_once)
+    tasks = []
+    for index in range(10):
+        tasks += asked(batches, f"w{index}")
+        await turns()
+    assert len(query.sent) == at_once
+    query.let_go(0)
+    await turns()
+    assert len(query.sent) == at_once + 1
+    assert sum(map(len, query.sent)) == 10
+    for index in range(1, at_once + 1):
+        query.let_go(index)
+    assert await asyncio.gather(*tasks) == [f"W{index}" for index in range(10)]
+
+
+async def test_a_query_holds_no_more_than_its_size() -> None:
+    """The rest waits for the next, in the order of coming."""
+    query = Query()
+    batches = Batches(query, size=3, at_once=1)
+    tasks = asked(batches, *"abcdefgh")
+    for index in range(3):
+        await turns()
+        query.let_go(index)
+    assert await asyncio.gather(*tasks) == list("ABCDEFGH")
+    assert query.sent == [["a", "b", "c"], ["d", "e", "f"], ["g", "h"]]
+
+
+async def test_an_error_is_told_to_all_of_its_batch_and_to_no_other() -> None:
+    """The next query is made as if nothing had been."""
+    query = Query()
+    batches = Batches(query, at_once=1)
+    failed = asked(batches, "a", "b", "a")
+    await turns()
+    later = asked(batches, "a", "c")
+    query.fail(0, OSError("gone"))
+    found = await asyncio.gather(*failed, return_exceptions=True)
+    assert [repr(each) for each in found] == ["OSError('gone')"] * 3
+    await turns()
+    query.let_go(1)
+    assert await asyncio.gather(*later) == ["A", "C"]
+
+
+async def test_who_leaves_takes_nothing_from_the_others() -> None:
+    """Be the wish looked up already or not; and nobody has to be left for the query to end well."""
+    query = Query()
+    batches = Batches(query, at_once=1)
+    first, same = asked(batches, "a", "a")
+    await turns()
+    waiting, also, gone = asked(batches, "b", "b", "c")
+    await turns()
+    for task in (first, waiting, gone):
+        task.cancel()
+    await turns()
+    query.let_go(0)
+    assert await same == "A"
+    await turns()
+    query.let_go(1)
+    assert await also == "B"
+    assert [task.cancelled() for task in (first, waiting, gone)] == [True, True, True]
+    (alone,) = asked(batches, "d")
+    await turns()
+    alone.cancel()
+    query.fail(2, OSError("nobody is told"))
+    await turns()
+    (last,) = asked(batches, "e")
+    await turns()
+    query.let_go(3)
+    assert await last == "E"
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("turn", range(6))
+async def test_a_wish_that_comes_as_the_last_query_ends_is_looked_up(turn: int, at_once: int) -> None:
+    """On whichever turn of the event loop it comes: no wish waits for another one to come after it."""
+    query = Query()
+    batches = Batches(query, at_once=at_once)
+    first = []
+    for index in range(at_once):
+        first += asked(batches, f"w{index}")
+        await turns()
+
+    async def late() -> str | None:
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        return await batches.get("late")
+
+    task = asyncio.create_task(late())
+    for index in range(at_once):
+        query.let_go(index)
+    await turns()
+    assert "late" in [wish for batch in query.sent for wish in batch]
+    query.let_go(at_once)
+    assert await task == "LATE"
+
+
+async def test_a_query_that_is_cancelled_leaves_nobody_waiting() -> None:
+    """A driver that gives a query up that way does not hang its callers."""
+    query = Query()
+    batches = Batches(query, at_once=1)
+    tasks = asked(batches, "a")
+    await turns()
+    query.fail(0, asyncio.CancelledError())
+    await turns()
+    assert tasks[0].done()
+    later = asked(batches, "b")
+    await turns()
+    query.let_go(1)
+    assert await asyncio.gather(*later) == ["B"]

@@ -1,0 +1,202 @@
+"""The readings that fill memory: who shares one, which is kept, and what a change, a fault or a farewell does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.domain.ids import new_key_id
+from tests.support.memory import ACME, GLOBEX, Memory, minted, turns
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from service.app.cache import KnownKey, Load
+    from service.domain.token import Token
+
+
+@pytest.fixture
+def memory() -> Memory:
+    """An empty memory."""
+    return Memory()
+
+
+async def test_the_same_question_at_the_same_time_is_read_once(memory: Memory) -> None:
+    """And what is found is in memory afterwards; another question is a reading of its own."""
+    token = minted()
+    tasks = [asyncio.create_task(memory.load(token)) for _ in range(5)]
+    other = asyncio.create_task(memory.cache.load("else", token.key_id, memory.reading(token)))
+    await turns()
+    assert len(memory.reads) == 2
+    memory.let_go(0)
+    found = await asyncio.gather(*tasks)
+    assert all(each is found[0] for each in found)
+    assert memory.cache.find(token.reveal()) is found[0]
+    assert not other.done()
+    memory.let_go(1)
+    await other
+
+
+async def test_nothing_found_is_not_kept(memory: Memory) -> None:
+    """A key that is issued in the next moment is there in the next moment."""
+    token = minted()
+
+    async def nothing(_: Load) -> KnownKey | None:
+        return None
+
+    assert await memory.cache.load("q", token.key_id, nothing) is None
+    assert len(memory.cache) == 0
+    assert await memory.keep(token) is not None
+
+
+async def change_key(memory: Memory, token: Token) -> None:
+    """Applies a change of the token's key."""
+    memory.cache.drop_key(token.key_id)
+
+
+async def change_workspace(memory: Memory, _: Token) -> None:
+    """Applies a change of a workspace that the load may be of: it does not know yet."""
+    memory.cache.drop_workspace(ACME)
+
+
+async def change_any_workspace(memory: Memory, _: Token) -> None:
+    """The same, though it will turn out to be another's."""
+    memory.cache.drop_workspace(GLOBEX)
+
+
+async def change_all(memory: Memory, _: Token) -> None:
+    """Starts anew."""
+    memory.cache.drop_all()
+
+
+@pytest.mark.parametrize("change", [change_key, change_workspace, change_any_workspace, change_all])
+async def test_a_load_that_a_change_overtook_is_told_to_those_before_and_to_nobody_else(
+    memory: Memory, change: Callable[[Memory, Token], Awaitable[None]]
+) -> None:
+    """It is not kept either; who asks after the change has a reading of their own, which is kept."""
+    token = minted()
+    before = [asyncio.create_task(memory.load(token)) for _ in range(2)]
+    await turns()
+    await change(memory, token)
+    after = [asyncio.create_task(memory.load(token)) for _ in range(2)]
+    await turns()
+    assert len(memory.reads) == 2
+    memory.let_go(0)
+    old = await asyncio.gather(*before)
+    assert old[0] is not None
+    assert old[0] is old[1]
+    assert memory.cache.find(token.reveal()) is None
+    late = asyncio.create_task(memory.load(token))
+    await turns()
+    assert len(memory.reads) == 2, "the end of the old load takes the new one from nobody"
+    memory.let_go(1)
+    new = await asyncio.gather(*after, late)
+    assert len({id(each) for each in new}) == 1
+    assert new[0] is not old[0]
+    assert memory.cache.find(token.reveal()) is new[0]
+
+
+async def test_a_change_of_something_else_leaves_a_load_alone(memory: Memory) -> None:
+    """Of another key; or of another workspace, once the load knows whose key it reads."""
+    token = minted()
+    task = asyncio.create_task(memory.load(token))
+    await turns()
+    memory.cache.drop_key(new_key_id())
+    memory.reads[0][0].workspace_id = ACME
+    memory.cache.drop_workspace(GLOBEX)
+    memory.let_go(0)
+    known = await task
+    assert memory.cache.find(token.reveal()) is known
+
+
+async def test_a_change_that_is_overtaken_twice_taints_each_load_once(memory: Memory) -> None:
+    """Loads that began between two changes are tainted by the second, and the newest one is kept."""
+    token = minted()
+    tasks = []
+    for _ in range(3):
+        tasks.append(asyncio.create_task(memory.load(token)))
+        await turns()
+        if len(tasks) < 3:
+            memory.cache.drop_key(token.key_id)
+    assert len(memory.reads) == 3
+    for index in (2, 0, 1):
+        memory.let_go(index)
+        await turns()
+    found = [await task for task in tasks]
+    assert memory.cache.find(token.reveal()) is found[2]
+
+
+async def test_without_a_lease_nothing_is_shared_and_nothing_is_kept(memory: Memory) -> None:
+    """Each reads for itself, also where a load is under way that began with one."""
+    token = minted()
+    begun = asyncio.create_task(memory.load(token))
+    await turns()
+    memory.lapse()
+    alone = [asyncio.create_task(memory.load(token)) for _ in range(2)]
+    await turns()
+    assert len(memory.reads) == 3
+    memory.let_go(1)
+    memory.let_go(2)
+    found = await asyncio.gather(*alone)
+    assert found[0] is not found[1]
+    assert len(memory.cache) == 0
+    memory.renew()
+    assert memory.cache.find(token.reveal()) is None
+    memory.let_go(0)
+    assert await begun is not None
+
+
+async def test_a_load_that_outlives_a_lease_is_kept_if_nothing_changed(memory: Memory) -> None:
+    """The fence hears of all that was changed meanwhile before it renews the lease; a change would have tainted it."""
+    token = minted()
+    task = asyncio.create_task(memory.load(token))
+    await turns()
+    memory.lapse()
+    memory.let_go(0)
+    known = await task
+    assert memory.cache.find(token.reveal()) is None
+    memory.renew()
+    assert memory.cache.find(token.reveal()) is known
+
+
+async def test_a_failed_load_fails_for_all_and_leaves_nothing_behind(memory: Memory) -> None:
+    """The next one reads again; one that nobody waited for is no error of anybody's."""
+    token = minted()
+    for tainted in (False, True):
+        tasks = [asyncio.create_task(memory.load(token)) for _ in range(3)]
+        await turns()
+        if tainted:
+            memory.cache.drop_key(token.key_id)
+        memory.reads[-1][1].set_exception(OSError("gone"))
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [repr(each) for each in found] == ["OSError('gone')"] * 3
+        assert memory.cache.find(token.reveal()) is None
+    task = asyncio.create_task(memory.load(token))
+    await turns()
+    task.cancel()
+    memory.reads[-1][1].set_exception(OSError("nobody is told"))
+    await turns()
+    assert await memory.keep(token) is not None
+
+
+async def test_who_leaves_takes_the_load_from_nobody(memory: Memory) -> None:
+    """Be it the one who began it; and once all have left, it is kept for those to come."""
+    token = minted()
+    first, second = [asyncio.create_task(memory.load(token)) for _ in range(2)]
+    await turns()
+    first.cancel()
+    await turns()
+    memory.let_go(0)
+    assert await second is not None
+    assert first.cancelled()
+    alone = minted()
+    task = asyncio.create_task(memory.load(alone))
+    await turns()
+    task.cancel()
+    await turns()
+    memory.let_go(1)
+    await turns()
+    assert memory.cache.find(alone.reveal()) is not None
+    assert len(memory.reads) == 2
