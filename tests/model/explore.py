@@ -1,0 +1,70 @@
+"""Every state that the fence can reach, the shortest way to a broken promise, and whether a story can happen."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.model.fence import Fence
+    from tests.model.states import State
+
+
+class Exploration(NamedTuple):
+    """What was found."""
+
+    states: int
+    steps: frozenset[str]
+    """Every kind of step that was taken."""
+    trace: tuple[str, ...]
+    """The steps to the first state in which the promise is broken; none if it holds everywhere."""
+
+
+def explore(fence: Fence) -> Exploration:
+    """Visits every state, those fewer steps away first, until there are no more or the promise is broken."""
+    came_from: dict[State, State | None] = {fence.start: None}
+    steps: set[str] = set()
+    to_visit = [fence.start]
+    for state in to_visit:
+        for _, what, reached in fence.successors(state):
+            steps.add(what)
+            after = _in_order(reached)
+            if after in came_from:
+                continue
+            came_from[after] = state
+            if not after.promise_holds():
+                return Exploration(len(came_from), frozenset(steps), _trace(fence, came_from, after))
+            to_visit.append(after)
+    return Exploration(len(came_from), frozenset(steps), ())
+
+
+def follow(fence: Fence, story: Iterable[str]) -> set[State]:
+    """Answers the states in which a story can end that consists of these steps, whoever takes them, and no others."""
+    states = {fence.start}
+    for told in story:
+        states = {_in_order(after) for state in states for _, what, after in fence.successors(state) if what == told}
+    return states
+
+
+def _in_order(state: State) -> State:
+    """The readers are alike, so two states are one that differ only in which reader is the first."""
+    readers = state.readers
+    return state._replace(readers=readers[::-1]) if readers[-1] < readers[0] else state
+
+
+def _trace(fence: Fence, came_from: dict[State, State | None], end: State) -> tuple[str, ...]:
+    """Only states were kept, which takes less memory; so the steps between them are looked for again."""
+    states = [end]
+    while (before := came_from[states[-1]]) is not None:
+        states.append(before)
+    trace: list[str] = []
+    swapped = False
+    for before, after in pairwise(reversed(states)):
+        who, what, reached = next(step for step in fence.successors(before) if _in_order(step[2]) == after)
+        if swapped:
+            who = {"reader 1": "reader 2", "reader 2": "reader 1"}.get(who, who)
+        trace.append(f"{who} {what}")
+        swapped ^= reached != after
+    return tuple(trace)

@@ -1,0 +1,248 @@
+"""The rules of the fence, reduced to what can break its promise: readers, writers, one key, and time.
+
+Every step that is possible can be taken next. So a statement is delayed, and a process frozen, by others taking theirs
+and by time passing in between. The last change is the revoke. One before it, if there is one, does not touch the key,
+but its writer waits and deletes rows as well.
+
+Where the rules allow more than the service does, all that the service does is still among it:
+
+- A call is begun and decided in one step. To one that begins before the revoke returns nothing is promised, and one
+  that begins afterwards and is decided later could as well have begun later.
+- A registration gives a lease from its sending. A reader with less of a lease can do nothing more.
+- Heartbeats are sent, and changes fetched, at any time. A notification is only a hint.
+- A writer may go on deleting laggards after it has returned.
+
+Time is true time. A reader whose clock runs slow holds its lease for longer than it believes, for which it takes the
+guard off: so a lease lasts, at worst, the whole TTL.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+from tests.model.states import FRESH, NO_STATEMENT, NONE, Load, Reader, State, Statement, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Move: TypeAlias = "tuple[str, Reader]"
+Step: TypeAlias = "tuple[str, str, State]"
+
+
+class Mistake(Enum):
+    """What an implementation can get wrong. Each of these breaks the promise."""
+
+    NOT_WAITING_OUT_THE_TTL = "a laggard's row is deleted at once"
+    LEASE_FROM_THE_REPLY = "a lease is counted from the reply instead of from the sending"
+    RENEWING_BEFORE_APPLYING = "a heartbeat extends the lease although the epoch has moved"
+    CACHING_AN_OVERTAKEN_LOAD = "a tainted load is cached"
+    SERVING_WITHOUT_A_LEASE = "memory answers without a lease"
+    JOINING_A_TAINTED_LOAD = "a call joins a tainted load"
+    JOINING_WITHOUT_A_LEASE = "a call joins a load after the lease has lapsed"
+    RENEWING_BY_THE_SAME_HEARTBEAT = "what moved is applied and the lease extended, without another heartbeat"
+    ACKNOWLEDGING_BEFORE_APPLYING = "a heartbeat writes the epoch that was heard of instead of the one applied"
+    SETTING_A_ROW_BACK = "a late heartbeat writes an older epoch over a newer one"
+    LOADING_BEFORE_REGISTERED = "loads begin before the registration has committed"
+    KEEPING_ENTRIES_OF_A_LOST_ROW = "the entries outlive the reader's row"
+    KEEPING_LOADS_OF_A_LOST_ROW = "the loads in flight are not tainted when the reader's row is gone"
+    LEAVING_WITH_A_LEASE = "a reader removes its row and holds on to its lease"
+    WAITING_FROM_BEFORE_THE_COMMIT = "a writer counts the TTL from before its commit"
+    WAITING_FOR_A_LATER_EPOCH = "a writer that finds a later epoch than its own counts the TTL from its own commit"
+    TAKING_NO_GUARD_OFF = "a slow clock makes a lease last for longer than the TTL"
+
+
+class Fence:
+    """The rules, as they should be or with one mistake in them."""
+
+    def __init__(self, *, ttl: int, readers: int, changes: int, mistake: Mistake | None = None) -> None:
+        self.start = State(0, (), returned=False, left_behind=False, readers=(FRESH,) * readers)
+        self._ttl = ttl
+        self._revoke = changes
+        self._mistake = mistake
+        self._lease = ttl + (mistake is Mistake.TAKING_NO_GUARD_OFF)
+        # A reader's steps depend on little else than the reader, so they are worked out once and not for each state.
+        self._known_moves: dict[tuple[Reader, int, bool], tuple[Move, ...]] = {}
+        self._known_older: dict[Reader, Reader] = {}
+
+    def successors(self, state: State) -> Iterator[Step]:
+        """Yields every step that can be taken: who takes it, what it is, and where it leads."""
+        epoch, waits, returned, left_behind, readers = state
+        for at, reader in enumerate(readers):
+            who, before, behind = f"reader {at + 1}", readers[:at], readers[at + 1 :]
+            for what, moved in self._moves(reader, epoch, returned=returned):
+                yield who, what, State(epoch, waits, returned, left_behind, (*before, moved, *behind))
+            left = left_behind or NONE < reader.row < self._revoke
+            yield who, "crashes", State(epoch, waits, returned, left, (*before, FRESH, *behind))
+        older = tuple(Wait(each.epoch, min(each.ticks + 1, self._ttl)) for each in waits)
+        yield "time", "passes", State(epoch, older, returned, left_behind, tuple(map(self._older, readers)))
+        yield from self._writers(state)
+
+    def _writers(self, state: State) -> Iterator[Step]:
+        epoch, waits, readers = state.epoch, state.waits, state.readers
+        if epoch < self._revoke:
+            wait = Wait(epoch + 1, 1 if self._mistake is Mistake.WAITING_FROM_BEFORE_THE_COMMIT else 0)
+            after = state._replace(epoch=epoch + 1, waits=(*waits, wait))
+            if after.epoch == self._revoke:
+                after = after._replace(readers=tuple(each.without_unread_loads() for each in readers))
+            yield f"writer {after.epoch}", "commits", after
+        for at, wait in enumerate(waits):
+            # A writer that asks for the epoch after its commit may find a later one; so may the retry of a change.
+            ticks = wait.ticks if self._mistake is Mistake.WAITING_FOR_A_LATER_EPOCH else 0
+            anew = (*waits[:at], Wait(epoch, ticks), *waits[at + 1 :])
+            yield f"writer {at + 1}", "waits anew, for the epoch of now", state._replace(waits=anew)
+            if wait.ticks == self._ttl or self._mistake is Mistake.NOT_WAITING_OUT_THE_TTL:
+                for after in _without_a_laggard(state, wait.epoch):
+                    yield f"writer {at + 1}", "deletes a laggard's row", after
+        acknowledged = not (state.left_behind or any(NONE < each.row < epoch for each in readers))
+        if epoch == self._revoke and acknowledged and not state.returned:
+            yield f"writer {epoch}", "returns", state._replace(waits=waits[:-1], returned=True)
+
+    def _older(self, reader: Reader) -> Reader:
+        known = self._known_older.get(reader)
+        if known is None:
+            statement = reader.statement
+            if statement.stage not in {"none", "row gone"}:
+                statement = statement._replace(age=min(statement.age + 1, self._lease))
+            known = reader._replace(lease=max(0, reader.lease - 1), statement=statement)
+            self._known_older[reader] = known
+        return known
+
+    def _moves(self, reader: Reader, epoch: int, *, returned: bool) -> tuple[Move, ...]:
+        key = reader, epoch, returned
+        known = self._known_moves.get(key)
+        if known is None:
+            known = self._known_moves[key] = (
+                *self._registration(reader, epoch),
+                *self._heartbeat(reader, epoch),
+                *self._giving_up(reader),
+                *self._leaving(reader),
+                *self._applying(reader, epoch),
+                *self._loads(reader, epoch),
+                *self._calls(reader, epoch, returned=returned),
+            )
+        return known
+
+    def _registration(self, reader: Reader, epoch: int) -> Iterator[Move]:
+        statement = reader.statement
+        match statement.stage:
+            case "none" if reader.applied == NONE:
+                yield "sends its registration", reader._replace(statement=NO_STATEMENT._replace(stage="insert sent"))
+            case "insert sent":
+                read = statement._replace(stage="insert read", found=epoch)
+                yield "has its registration read the epoch", reader._replace(statement=read)
+            case "insert read":
+                done = statement._replace(stage="insert done")
+                yield "has its row committed", reader._replace(row=statement.found, statement=done)
+            case "insert done":
+                yield "learns that it is registered", self._renewed(reader._replace(applied=statement.found))
+            case _:
+                pass
+
+    def _heartbeat(self, reader: Reader, epoch: int) -> Iterator[Move]:
+        statement = reader.statement
+        match statement.stage:
+            case "none" if reader.applied != NONE:
+                written = epoch if self._mistake is Mistake.ACKNOWLEDGING_BEFORE_APPLYING else reader.applied
+                yield "sends a heartbeat", reader._replace(statement=Statement("update sent", 0, written, NONE))
+            case "update sent":
+                read = statement._replace(stage="update read", found=epoch)
+                yield "has its heartbeat read the epoch", reader._replace(statement=read)
+            case "update read" if reader.row == NONE:
+                gone = NO_STATEMENT._replace(stage="row gone")
+                yield "has its heartbeat find no row", reader._replace(statement=gone)
+            case "update read":
+                row, done = max(reader.row, statement.written), statement._replace(stage="update done")
+                yield "has its heartbeat write its row", reader._replace(row=row, statement=done)
+            case "update done" if self._may_renew(reader):
+                yield "extends its lease", self._renewed(reader)
+            case "update done":
+                yield "learns that the epoch has moved", reader._replace(statement=NO_STATEMENT)
+            case "row gone":
+                yield "drops everything, its row being gone", self._unregistered(reader)
+            case _:
+                pass
+
+    def _may_renew(self, reader: Reader) -> bool:
+        if self._mistake is Mistake.RENEWING_BEFORE_APPLYING:
+            return True
+        if self._mistake is Mistake.RENEWING_BY_THE_SAME_HEARTBEAT:
+            return reader.statement.found <= reader.applied
+        return reader.statement.found == reader.statement.written
+
+    def _renewed(self, reader: Reader) -> Reader:
+        age = 0 if self._mistake is Mistake.LEASE_FROM_THE_REPLY else reader.statement.age
+        return reader._replace(lease=max(reader.lease, self._lease - age), statement=NO_STATEMENT)
+
+    def _unregistered(self, reader: Reader) -> Reader:
+        after = reader._replace(applied=NONE, lease=0, statement=NO_STATEMENT, given_up=NONE)
+        if self._mistake is not Mistake.KEEPING_ENTRIES_OF_A_LOST_ROW:
+            after = after._replace(cached=False)
+        return after if self._mistake is Mistake.KEEPING_LOADS_OF_A_LOST_ROW else after.tainted()
+
+    def _giving_up(self, reader: Reader) -> Iterator[Move]:
+        """A heartbeat whose reply nobody awaits any longer may be executed all the same, even after later ones."""
+        sets_back = self._mistake is Mistake.SETTING_A_ROW_BACK
+        stage, _, written, _ = reader.statement
+        if stage in {"update sent", "update read"}:
+            yet_to_write = written if sets_back else max(written, reader.given_up)
+            if yet_to_write <= reader.row and not sets_back:
+                yet_to_write = NONE
+            yield "gives its heartbeat up", reader._replace(statement=NO_STATEMENT, given_up=yet_to_write)
+        elif stage in {"update done", "row gone"}:
+            yield "gives its heartbeat up", reader._replace(statement=NO_STATEMENT)
+        if reader.given_up != NONE:
+            row = reader.row
+            if row != NONE:
+                row = reader.given_up if sets_back else max(row, reader.given_up)
+            yield "has a heartbeat executed that it gave up", reader._replace(row=row, given_up=NONE)
+
+    def _leaving(self, reader: Reader) -> Iterator[Move]:
+        if reader.applied != NONE:
+            with_lease = self._mistake is Mistake.LEAVING_WITH_A_LEASE
+            yield "leaves, and removes its row", reader._replace(row=NONE) if with_lease else FRESH
+
+    def _applying(self, reader: Reader, epoch: int) -> Iterator[Move]:
+        """What was fetched may be applied late, so it need not reach the epoch of now."""
+        for applied in range(reader.applied + 1, epoch + 1) if reader.applied != NONE else ():
+            after = reader._replace(applied=applied)
+            if applied == self._revoke:
+                after = after._replace(cached=False).tainted()
+            yield "applies what has changed", after
+
+    def _loads(self, reader: Reader, epoch: int) -> Iterator[Move]:
+        registering = reader.statement.stage in {"insert sent", "insert read"}
+        may_load = reader.lease or (registering and self._mistake is Mistake.LOADING_BEFORE_REGISTERED)
+        wanted = not reader.cached and all(each.tainted for each in reader.loads)
+        if epoch < self._revoke and may_load and wanted:
+            load = Load(read=False, tainted=False, awaited=False)
+            yield "begins a load", reader.with_loads(*reader.loads, load)
+        for load in reader.loads:
+            others = (each for each in reader.loads if each != load)
+            if load.read:
+                caches = not load.tainted or self._mistake is Mistake.CACHING_AN_OVERTAKEN_LOAD
+                after = reader._replace(cached=reader.cached or caches, wronged=load.awaited)
+                yield "finishes a load and grants the calls that wait", after.with_loads(*others)
+            else:
+                yield "has a load read the old state", reader.with_loads(*others, load._replace(read=True))
+
+    def _calls(self, reader: Reader, epoch: int, *, returned: bool) -> Iterator[Move]:
+        if epoch < self._revoke:
+            yield "grants a call from Postgres", reader._replace(wronged=returned)
+        if reader.cached and (reader.lease or self._mistake is Mistake.SERVING_WITHOUT_A_LEASE):
+            yield "grants a call from memory", reader._replace(wronged=returned)
+        if reader.lease or self._mistake is Mistake.JOINING_WITHOUT_A_LEASE:
+            for load in reader.loads:
+                if not load.tainted or self._mistake is Mistake.JOINING_A_TAINTED_LOAD:
+                    others = (each for each in reader.loads if each != load)
+                    joined = load._replace(awaited=load.awaited or returned)
+                    yield "has a call join a load", reader.with_loads(*others, joined)
+
+
+def _without_a_laggard(state: State, epoch: int) -> Iterator[State]:
+    if state.left_behind:
+        yield state._replace(left_behind=False)
+    for at, reader in enumerate(state.readers):
+        if NONE < reader.row < epoch:
+            readers = (*state.readers[:at], reader._replace(row=NONE), *state.readers[at + 1 :])
+            yield state._replace(readers=readers)

@@ -1,0 +1,99 @@
+"""What the model of the fence remembers at one moment.
+
+Only what can still grant by the old state is kept. Whatever reads after the revoke's commit refuses, so the loads and
+the entries of the new state are left out. Ages stop where nothing depends on them any longer, so time has no bound and
+there is an end of states all the same.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+NONE = -1
+"""In the place of an epoch: no row, nothing applied, nothing to write."""
+
+
+class Load(NamedTuple):
+    """A query for the key that began under a lease."""
+
+    read: bool
+    """Whether it has been executed, and so has seen the old state."""
+    tainted: bool
+    awaited: bool
+    """Whether a call waits for it that began after the revoke had returned."""
+
+
+class Statement(NamedTuple):
+    """What a reader has under way at the database: one registration, or one heartbeat."""
+
+    stage: Literal[
+        "none", "insert sent", "insert read", "insert done", "update sent", "update read", "update done", "row gone"
+    ]
+    """Being sent, reading the epoch, committing the row and having its reply arrive are steps of their own.
+
+    For a statement reads what was committed when it began, and writes when it has the row's lock.
+    """
+    age: int
+    """Ticks since it was sent."""
+    written: int
+    """The applied epoch, which a heartbeat writes."""
+    found: int
+    """The current epoch, as it was read."""
+
+
+NO_STATEMENT = Statement("none", 0, NONE, NONE)
+
+
+class Reader(NamedTuple):
+    """A caching process."""
+
+    row: int
+    """The epoch that its row in Postgres acknowledges."""
+    applied: int
+    lease: int
+    """Ticks that are left of it."""
+    statement: Statement
+    given_up: int
+    """The epoch that a heartbeat will yet write for whose reply the reader no longer waits."""
+    cached: bool
+    loads: tuple[Load, ...]
+    wronged: bool
+    """Whether it granted a call that began after the revoke had returned."""
+
+    def with_loads(self, *loads: Load) -> Reader:
+        """Answers the reader with other loads in flight; those that are alike count as one."""
+        return self._replace(loads=tuple(sorted(set(loads))))
+
+    def tainted(self) -> Reader:
+        """Answers the reader with every load in flight tainted."""
+        return self.with_loads(*(each._replace(tainted=True) for each in self.loads))
+
+    def without_unread_loads(self) -> Reader:
+        """Answers the reader without the loads that have read nothing yet."""
+        return self.with_loads(*(each for each in self.loads if each.read))
+
+
+FRESH = Reader(NONE, NONE, 0, NO_STATEMENT, NONE, cached=False, loads=(), wronged=False)
+
+
+class Wait(NamedTuple):
+    """A writer that has committed and waits for the readers to reach an epoch."""
+
+    epoch: int
+    ticks: int
+
+
+class State(NamedTuple):
+    """Everything at one moment."""
+
+    epoch: int
+    waits: tuple[Wait, ...]
+    """One for each change that was committed; the last of all is the revoke's, until it returns."""
+    returned: bool
+    left_behind: bool
+    """Whether there is a row of a reader that crashed."""
+    readers: tuple[Reader, ...]
+
+    def promise_holds(self) -> bool:
+        """Tells whether no call that began after the revoke had returned was granted."""
+        return not any(each.wronged for each in self.readers)

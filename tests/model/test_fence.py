@@ -1,0 +1,111 @@
+"""The fence keeps its promise in whatever order its steps are taken, and every known mistake breaks it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from tests.model.explore import explore, follow
+from tests.model.fence import Fence, Mistake
+
+TWO_READERS: dict[str, Any] = {"ttl": 2, "readers": 2, "changes": 1}
+
+# Readers meet only at the writers, and another reader's row can only keep a writer from returning. So one is enough
+# where the rest is larger.
+AFTER_ANOTHER_CHANGE: dict[str, Any] = {"ttl": 2, "readers": 1, "changes": 2}
+
+# These take a row that was deleted, or a wait that began, for an earlier change.
+NEED_ANOTHER_CHANGE = {
+    Mistake.RENEWING_BY_THE_SAME_HEARTBEAT,
+    Mistake.SETTING_A_ROW_BACK,
+    Mistake.WAITING_FOR_A_LATER_EPOCH,
+}
+
+REGISTER = [
+    "sends its registration",
+    "has its registration read the epoch",
+    "has its row committed",
+    "learns that it is registered",
+]
+LOAD = ["begins a load", "has a load read the old state", "finishes a load and grants the calls that wait"]
+BEAT = ["sends a heartbeat", "has its heartbeat read the epoch", "has its heartbeat write its row"]
+BEAT_IN_VAIN = [*BEAT[:2], "has its heartbeat find no row", "drops everything, its row being gone"]
+LET_THE_TTL_PASS = ["passes"] * 2
+
+STORIES = {
+    "memory and Postgres grant": [
+        *(*REGISTER, *LOAD, "grants a call from memory"),
+        *(*LET_THE_TTL_PASS, "grants a call from Postgres"),
+    ],
+    "both readers are told, and the revoke returns at once": [
+        *(*REGISTER, *REGISTER, *LOAD, *LOAD, "commits"),
+        *(*BEAT, "learns that the epoch has moved", "applies what has changed", *BEAT, "extends its lease"),
+        *("applies what has changed", *BEAT, "returns"),
+    ],
+    "a load is overtaken": [
+        *(*REGISTER, *LOAD[:2], "has a call join a load", "commits", "applies what has changed", *LOAD[2:], *BEAT),
+        "returns",
+    ],
+    "a frozen reader is waited out, and registers anew": [
+        *(*REGISTER, *LOAD, "commits", *LET_THE_TTL_PASS, "deletes a laggard's row", "returns"),
+        *(*BEAT_IN_VAIN, *REGISTER, *BEAT, "extends its lease"),
+    ],
+    "a crashed reader is waited out, and registers anew": [
+        *(*REGISTER, "crashes", "commits", *REGISTER, *LET_THE_TTL_PASS, "deletes a laggard's row", "returns"),
+    ],
+    "nobody waits for a reader that left": [*REGISTER, *LOAD, "leaves, and removes its row", "commits", "returns"],
+    "a revoke is retried": [
+        *(*REGISTER, "commits", *LET_THE_TTL_PASS, "waits anew, for the epoch of now", "applies what has changed"),
+        *(*BEAT, "returns"),
+    ],
+    "a heartbeat is executed late": [
+        *(*REGISTER, "commits", "applies what has changed", "sends a heartbeat", "gives its heartbeat up"),
+        *("has a heartbeat executed that it gave up", "returns"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "floor"),
+    [(TWO_READERS, 450_000), (AFTER_ANOTHER_CHANGE, 45_000), (AFTER_ANOTHER_CHANGE | {"ttl": 3}, 100_000)],
+)
+def test_no_call_is_granted_that_began_after_the_revoke_returned(bounds: dict[str, Any], floor: int) -> None:
+    """In no state that can be reached; and every kind of step of the stories was taken on the way, and no other."""
+    found = explore(Fence(**bounds))
+    logging.getLogger(__name__).info("%d states", found.states)
+    assert not found.trace, "\n".join(found.trace)
+    assert found.states > floor
+    assert found.steps == {each for story in STORIES.values() for each in story}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "mistake"),
+    [
+        *((TWO_READERS, each) for each in Mistake if each not in NEED_ANOTHER_CHANGE),
+        *((AFTER_ANOTHER_CHANGE, each) for each in Mistake),
+    ],
+)
+def test_each_mistake_breaks_the_promise(bounds: dict[str, Any], mistake: Mistake) -> None:
+    """A call that began after the revoke had returned is granted from memory, or by a load that it joined."""
+    found = explore(Fence(**bounds, mistake=mistake))
+    assert found.trace, f"{found.states} states, and the promise holds although {mistake.value}"
+    after_return = found.trace[found.trace.index(f"writer {bounds['changes']} returns") + 1 :]
+    assert any(each.endswith(("grants a call from memory", "has a call join a load")) for each in after_return)
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_what_the_fence_is_for_can_happen(name: str) -> None:
+    """A model in which nobody gets to do anything would keep every promise."""
+    assert follow(Fence(**TWO_READERS), STORIES[name])
+
+
+def test_a_laggard_is_waited_out() -> None:
+    """Its row is not deleted a tick before the TTL is over, and while it is there the revoke does not return."""
+    fence = Fence(**TWO_READERS)
+    committed = [*REGISTER, *LOAD, "commits", *LET_THE_TTL_PASS[1:]]
+    assert follow(fence, [*committed, "grants a call from memory"])
+    assert not follow(fence, [*committed, "deletes a laggard's row"])
+    assert not follow(fence, [*committed, "passes", "grants a call from memory"])
+    assert not follow(fence, [*committed, "passes", "returns"])
