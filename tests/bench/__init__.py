@@ -1,1 +1,1 @@
-"""What Authorize costs, against an empty method of the same framework: `make bench`."""
+"""What the service promises of its speed and its memory, measured: `make bench`."""

@@ -1,0 +1,69 @@
+"""A caller of the service: the few calls that are made one at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2
+from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
+from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from skilder.keys.v1 import workspace_pb2
+
+_SECONDS = 30.0
+
+
+class Caller:
+    """One connection, of its own: to one worker, where there are several. Leave it to close it."""
+
+    def __init__(self, address: str, token: str) -> None:
+        """Takes where to call, and the caller's token."""
+        self._channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._authorization: Any = AuthorizationServiceStub(self._channel)
+        self._catalog: Any = CatalogServiceStub(self._channel)
+        self._keys: Any = KeyServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def apply(self, workspace: workspace_pb2.Workspace) -> None:
+        """Makes a workspace what it is to be."""
+        request = catalog_service_pb2.ApplyWorkspaceRequest(workspace=workspace)
+        self._call(self._catalog.ApplyWorkspace, request)
+
+    def issue(self, workspace_id: str) -> str:
+        """Issues a workspace key and answers its token."""
+        request = key_service_pb2.IssueKeyRequest(
+            type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id=workspace_id, description="Benchmark"
+        )
+        return str(self._call(self._keys.IssueKey, request).token)
+
+    def revoke(self, key_id: str) -> None:
+        """Revokes a key."""
+        self._call(self._keys.RevokeKey, key_service_pb2.RevokeKeyRequest(key_id=key_id))
+
+    def authorize(self, request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
+        """Asks about a token."""
+        response: pb.AuthorizeResponse = self._call(self._authorization.Authorize, request)
+        return response
+
+    def granted(self, token: str) -> pb.Granted:
+        """Asks about a token, which must be good."""
+        response = self.authorize(pb.AuthorizeRequest(token=token))
+        if not response.HasField("granted"):
+            raise RuntimeError(f"a good token was denied: {response.denied.message}")
+        return response.granted
+
+    def _call(self, method: Any, request: Message) -> Any:
+        return method(request, metadata=self._metadata, timeout=_SECONDS)

@@ -1,0 +1,78 @@
+"""The first use of keys, each of which is asked about once: what it costs, and the memory it leaves taken."""
+
+from __future__ import annotations
+
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING
+
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.bench import seed
+from tests.bench.authorize import METHOD
+from tests.bench.load import Calls
+from tests.bench.plot import Bar
+from tests.bench.report import Row
+from tests.bench.rounds import Spread
+from tests.support.workspaces import example_workspace
+
+if TYPE_CHECKING:
+    from tests.bench.load import Sample
+    from tests.bench.report import Report
+    from tests.bench.seed import MadeKey
+    from tests.bench.stage import Server, Stage
+
+_WARM_UP = 4_000
+_MEASURED = 20_000
+_AT_ONCE = 16
+# Last uses are written every five seconds: the cost of that, and the memory it takes meanwhile, belong to the calls.
+_SETTLE_SECONDS = 5.5
+
+
+def run(stage: Stage, report: Report) -> None:
+    """Measures both in one go: so many keys are known after it as were not before."""
+    effort = stage.effort
+    size = effort.some(_MEASURED // effort.rounds)
+    with stage.server("first_uses") as server:
+        with server.caller() as caller:
+            caller.apply(example_workspace())
+        keys = seed.add_keys(server.sql, "acme", effort.some(_WARM_UP) + effort.rounds * size)
+        measured = keys[effort.some(_WARM_UP) :]
+        _first_uses(stage, server, keys[: effort.some(_WARM_UP)])
+        before = _memory(server)
+        samples = [
+            _first_uses(stage, server, measured[start : start + size]) for start in range(0, len(measured), size)
+        ]
+        grown = _memory(server) - before
+        if server.counts()["cached_keys"] != len(keys):
+            raise RuntimeError("not every key is in memory")
+    whole = Spread.of(1e6 / sample.cpu for sample in samples)
+    alone = median(1e6 / sample.server_cpu for sample in samples)
+    figures = {"without_postgres": alone, "keys": len(measured)}
+    report.add(
+        Row(
+            "first uses a second and core, Postgres included",
+            whole.median,
+            "per second",
+            "at least",
+            1000,
+            whole,
+            figures,
+        )
+    )
+    report.note(f"Without the CPU time of Postgres, one core does {alone:,.0f} first uses a second.")
+    per_key = grown / len(measured)
+    report.add(Row("memory of a key", per_key, "bytes", "at most", 1024, None, {"grown": grown, "keys": len(measured)}))
+    postgres = median(sample.database_cpu for sample in samples)
+    report.bars.append(Bar("a key's first Authorize", median(sample.server_cpu for sample in samples), postgres))
+
+
+def _first_uses(stage: Stage, server: Server, keys: list[MadeKey]) -> Sample:
+    calls = Calls(METHOD, [pb.AuthorizeRequest(token=key.token) for key in keys])
+    load = partial(stage.load.closed, number=len(keys), at_once=_AT_ONCE, settle=_SETTLE_SECONDS)
+    return server.granting(len(keys), partial(load, server.target, calls), from_memory=False)
+
+
+def _memory(server: Server) -> int:
+    """Answers the bytes that would be free if the worker ended."""
+    (worker,) = server.workers()
+    return int(worker.memory_full_info().uss)
