@@ -100,8 +100,8 @@ class KeyCache:
         known = self._fresh(claimed_id_text(text))
         if (
             known is None
-            or not hmac.compare_digest(known.digest, self._recogniser.digest(text))
             or known.tool_set.evicted
+            or not hmac.compare_digest(known.digest, self._recogniser.digest(text))
         ):
             self.misses += 1
             return None

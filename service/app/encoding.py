@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from service.domain.token import KeyType
@@ -137,6 +138,7 @@ def delimited(tag: bytes, *parts: bytes) -> bytes:
     return b"".join((tag, _varint(sum(map(len, parts))), *parts))
 
 
+@lru_cache(maxsize=4096)
 def _varint(number: int) -> bytes:
     """Answers seven bits a byte, the lowest first, the top bit set on all but the last."""
     if number <= 0x7F:  # noqa: PLR2004 - seven bits

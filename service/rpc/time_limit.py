@@ -29,7 +29,7 @@ class TimeLimit:
         """Counts it no longer; a cancellation that was for its time alone becomes a TimeoutError."""
         task = _running()
         del self._began[task]
-        if task in self._overdue:
+        if self._overdue and task in self._overdue:
             self._overdue.remove(task)
             if task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
                 raise TimeoutError from error

@@ -108,7 +108,7 @@ async def test_what_is_in_memory_is_answered_in_an_outage_while_the_lease_runs(t
     postgres = await asyncio.to_thread(EmbeddedPostgres.start, tmp_path / "pg")
     try:
         await migrate(postgres.url())
-        async with serving(postgres.url(), tmp_path, lease=60) as service:
+        async with serving(postgres.url(), tmp_path, lease=60, call_timeout=90) as service:
             await service.operator.apply(small_workspace())
             known, revoked, cold = [await service.operator.issue() for _ in range(3)]
             await service.operator.revoke(key_id=revoked.key.id)
