@@ -10,7 +10,7 @@ TOOLS := build/bin
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
 
-.PHONY: help serve test check lint proto docs bench lock tools clean
+.PHONY: help serve test check lint proto docs faults bench lock tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ proto: $(READY) ## make generated/ anew from protos/
 
 docs: $(READY) ## write the README's table of options anew
 	$(BIN)/python -m tests.support.readme
+
+FAULTS_SECONDS ?= 300
+faults: $(READY) ## five minutes of load and faults; FAULTS_SECONDS=… for longer, FAULTS_SEED=… for the same again
+	SKILDER_KEYS_FAULTS_SECONDS=$(FAULTS_SECONDS) $(if $(FAULTS_SEED),SKILDER_KEYS_FAULTS_SEED=$(FAULTS_SEED)) \
+		$(BIN)/pytest -s tests/faults/test_history.py
 
 bench: $(READY) $(TOOLS)/ghz ## measure what calls cost, in eleven minutes; writes docs/performance.md (ROUNDS=2: quicker)
 	$(BIN)/python -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS))

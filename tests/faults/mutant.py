@@ -1,0 +1,87 @@
+"""A worker with a mistake in it, which the history check must find: `python -m tests.faults.mutant MUTATION NUMBER`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.app.cache import KeyCache, Load
+    from service.app.fence import Lease, Writer
+    from service.storage.database import Connection
+
+
+def _keep_what_was_overtaken() -> None:
+    """A load is kept though a change overtook it."""
+    from service.app.cache import KeyCache  # noqa: PLC0415 - each mutation imports what it changes
+
+    def taint(_self: KeyCache, _touched: Callable[[Load], bool]) -> None:
+        pass
+
+    KeyCache._taint = taint  # type: ignore[method-assign, assignment]  # noqa: SLF001 - that is the mistake
+
+
+def _never_look_at_the_clock() -> None:
+    """Memory answers for as long as nobody says that it must not."""
+    from service.app.fence import Lease  # noqa: PLC0415 - each mutation imports what it changes
+
+    def valid(self: Lease) -> bool:
+        return self._end > -math.inf
+
+    Lease.valid = valid  # type: ignore[method-assign]
+
+
+def _wait_for_nobody() -> None:
+    """A change returns as soon as it is committed."""
+    from service.app.fence import Writer  # noqa: PLC0415 - each mutation imports what it changes
+
+    async def settle(_self: Writer) -> None:
+        pass
+
+    Writer.settle = settle  # type: ignore[method-assign, assignment]
+
+
+def _wait_for_no_lease() -> None:
+    """A reader that has not applied a change is struck off at once."""
+    from service.storage import fence  # noqa: PLC0415 - each mutation imports what it changes
+
+    laggards = fence.laggards
+
+    async def without_leases(connection: Connection, epoch: int) -> list[fence.Laggard]:
+        return [fence.Laggard(each.id, 0.0) for each in await laggards(connection, epoch)]
+
+    fence.laggards = without_leases
+
+
+def _remember_from_before() -> None:
+    """A reader that was struck off registers anew, and keeps what it knew."""
+    from service.app.cache import KeyCache  # noqa: PLC0415 - each mutation imports what it changes
+
+    def drop_all(_self: KeyCache) -> None:
+        pass
+
+    KeyCache.drop_all = drop_all  # type: ignore[method-assign, assignment]
+
+
+MUTATIONS: dict[str, Callable[[], None]] = {
+    "no-taint": _keep_what_was_overtaken,
+    "no-lease-check": _never_look_at_the_clock,
+    "no-writer-wait": _wait_for_nobody,
+    "no-lease-wait": _wait_for_no_lease,
+    "no-clean-start": _remember_from_before,
+}
+
+
+def main(mutation: str, descriptor: int) -> None:
+    """Works as a worker does, but for one mistake."""
+    MUTATIONS[mutation]()
+    from service.worker import main as work  # noqa: PLC0415 - after the code is changed
+
+    work(descriptor)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,195 @@
+"""A run: a fleet, its clients and its faults, for a while; then everything is healed, and every key is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.faults.checker import check
+from tests.faults.clients import Clients, Question
+from tests.faults.faults import EVERYTHING, Faults
+from tests.faults.fleet import running_fleet
+from tests.faults.history import OK, Apply, Denied, Failed, Issue, Recorder, now
+from tests.faults.load import Load
+from tests.faults.meter import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.faults.checker import Violation
+    from tests.faults.fleet import Fleet
+    from tests.faults.history import Authorize, History
+
+_LINES = 4
+_LOOK_SECONDS = 0.5
+_LAST_AT_ONCE = 16
+_LAST_ATTEMPTS = 5
+_SHOWN = 20
+_TRACEBACKS_SHOWN = 3
+_RIGHT_AFTER = 20_000_000
+"""Nanoseconds."""
+_PATIENCE = 120.0
+"""Seconds that a run may take beyond those under load, before something is stuck."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run.
+
+    Attributes:
+        seed: Which faults come, and what the clients do. When everything happens is up to the machine.
+        seconds: How long clients and faults go on.
+        menu: The faults.
+        mutation: The mistake to put into the workers.
+        to_the_end: Whether to go on when a violation was found.
+    """
+
+    seed: int
+    seconds: float
+    menu: Sequence[str] = EVERYTHING
+    mutation: str | None = None
+    to_the_end: bool = True
+
+
+@dataclass
+class Report:
+    """What a run found."""
+
+    order: Order
+    history: History
+    violations: list[Violation]
+    faults: list[tuple[int, str]]
+    tracebacks: list[str]
+    hits: Counter[str]
+    seconds: list[float]
+
+    def right_after(self) -> int:
+        """Answers how many questions began within 20 ms after a change of their key or workspace had returned."""
+        ends: dict[str, list[int]] = defaultdict(list)
+        homes: dict[str, str] = {}
+        for change in self.history.changes:
+            if isinstance(change, Issue):
+                homes[change.key] = change.workspace
+            if change.code == OK:
+                ends[change.workspace if isinstance(change, Apply) else change.key].append(change.end)
+        for each in ends.values():
+            each.sort()
+
+        def since_change(call: Authorize, name: str) -> int:
+            before = bisect_left(ends[name], call.begin)
+            return call.begin - ends[name][before - 1] if before else _RIGHT_AFTER
+
+        return sum(
+            min(since_change(call, call.key), since_change(call, homes[call.key])) < _RIGHT_AFTER
+            for call in self.history.authorizations
+        )
+
+    def counts(self) -> Counter[str]:
+        """Answers how many calls there were of each kind and outcome, e.g. `Granted near` and `Revoke OK`."""
+        counts: Counter[str] = Counter()
+        for call in self.history.authorizations:
+            answer = call.answer
+            counts[f"{type(answer).__name__} {call.via}"] += 1
+            if isinstance(answer, Denied | Failed):
+                counts[answer.reason if isinstance(answer, Denied) else answer.code] += 1
+        counts.update(f"{type(change).__name__} {change.code}" for change in self.history.changes)
+        return counts
+
+    def __str__(self) -> str:
+        """For people: the seed first, with which to run it again."""
+        start = min((change.begin for change in self.history.changes), default=0)
+        lines = [f"seed {self.order.seed}, {len(self.violations)} violations"]
+        lines += [f"  {(each.at - start) / 1e9:7.3f} s {each}" for each in self.violations[:_SHOWN]]
+        lines.append("the last faults:")
+        lines += [f"  {(time - start) / 1e9:7.3f} s {name}" for time, name in self.faults[-_SHOWN:]]
+        lines.append("calls: " + ", ".join(f"{name}: {count}" for name, count in sorted(self.counts().items())))
+        lines.append("from memory: " + ", ".join(f"{name}: {count}" for name, count in sorted(self.hits.items())))
+        lines.append(f"asked right after a change: {self.right_after()}")
+        lines.append(
+            "seconds to start, under load, to look at the end, to end: " + " ".join(f"{s:.1f}" for s in self.seconds)
+        )
+        lines += [f"logged by {line}" for line in self.tracebacks[:_TRACEBACKS_SHOWN]]
+        return "\n".join(lines)
+
+
+async def run(order: Order) -> Report:
+    """Runs, and ends all it has started."""
+    recorder = Recorder()
+    marks = [now()]
+    # Not in a folder of pytest's: see `tests.support.postgres`.
+    with tempfile.TemporaryDirectory(prefix="skilder-keys-faults-") as name:
+        async with asyncio.timeout(order.seconds + _PATIENCE), running_fleet(Path(name), order.mutation) as fleet:
+            clients = Clients(fleet.addresses, recorder, _dice(order.seed, "clients"), _LINES)
+            load = Load(clients, _dice(order.seed, "load"))
+            faults = Faults(fleet, load, clients, _dice(order.seed, "faults"))
+            meter = Meter({name: server.metrics_address for name, server in fleet.servers.items()})
+            metering = asyncio.create_task(meter.run())
+            try:
+                await clients.until_served()
+                await load.prepare()
+                marks.append(now())
+                well = await _under_load(order, recorder, fleet, load, faults)
+                marks.append(now())
+                if well:
+                    await clients.until_served()
+                    await _look_at_every_key(clients, load, recorder)
+                    marks.append(now())
+            finally:
+                metering.cancel()
+                await clients.close()
+            tracebacks = fleet.tracebacks()
+    marks.append(now())
+    history = recorder.history()
+    seconds = [(after - before) / 1e9 for before, after in pairwise(marks)]
+    return Report(order, history, check(history), faults.done, tracebacks, meter.hits, seconds)
+
+
+async def _under_load(order: Order, recorder: Recorder, fleet: Fleet, load: Load, faults: Faults) -> bool:
+    """Goes on for as long as was ordered; answers False where it ended before, as a violation was found."""
+    stopping = asyncio.Event()
+    looked = 0
+    found = False
+    end = now() + order.seconds * 1e9
+    async with asyncio.TaskGroup() as group:
+        group.create_task(load.run())
+        making = group.create_task(faults.run(order.menu, stopping))
+        while now() < end and not found:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not order.to_the_end:
+                found = bool(check(recorder.history(since=looked)))
+                looked = len(recorder.authorizations)
+        stopping.set()
+        await making
+        await fleet.heal()
+        load.stop()
+    return not found
+
+
+async def _look_at_every_key(clients: Clients, load: Load, recorder: Recorder) -> None:
+    """Asks about every token that was ever answered, and lists every key."""
+    free = asyncio.Semaphore(_LAST_AT_ONCE)
+
+    async def look(place: int) -> None:
+        key = load.keys[place]
+        for number in key.tokens:
+            async with free:
+                # A connection may come of age just then.
+                for attempt in range(_LAST_ATTEMPTS):
+                    line = clients.lines[(place + attempt) % len(clients.lines)]
+                    if not isinstance(await clients.ask(Question(key, number), line, last=True), Failed):
+                        break
+
+    await asyncio.gather(*map(look, range(len(load.keys))))
+    listed = await asyncio.gather(*map(clients.list_keys, load.workspaces))
+    recorder.listed = {key: active for each in listed for key, active in each.items()}
+
+
+def _dice(seed: int, whose: str) -> Random:
+    return Random(f"{seed} {whose}")  # noqa: S311 - a run must be repeatable, and has no secrets

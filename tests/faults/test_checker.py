@@ -1,0 +1,451 @@
+"""The checker on histories made by hand: right ones pass, and every kind of wrong one is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.faults.checker import check
+from tests.faults.history import (
+    EVERYBODY,
+    FORGED,
+    OK,
+    Answer,
+    Apply,
+    Authorize,
+    Change,
+    Denied,
+    Failed,
+    Granted,
+    History,
+    Issue,
+    Reach,
+    Revoke,
+)
+
+LOST = "UNAVAILABLE"
+UNKNOWN, REVOKED, GONE = Denied("UNKNOWN"), Denied("REVOKED"), Denied("WORKSPACE_GONE")
+MEMBER_REMOVED, NOT_ALLOWED = Denied("MEMBER_REMOVED"), Denied("TOOL_NOT_ALLOWED")
+LEFT, RIGHT, BOTH = (frozenset(tools) for tools in (["left"], ["right"], ["left", "right"]))
+
+
+def reach(bob: frozenset[str] | None) -> Reach:
+    """Answers a workspace in which bob reaches these tools, or is no member."""
+    return {EVERYBODY: BOTH} | ({} if bob is None else {"bob": bob})
+
+
+@dataclass
+class Run:
+    """A history under construction: a workspace from time 2 on, and bob's key from time 4 on. Times are made up."""
+
+    changes: list[Change] = field(default_factory=list)
+    authorizations: list[Authorize] = field(default_factory=list)
+    listed: dict[str, bool] | None = None
+
+    def __post_init__(self) -> None:
+        self.apply(1, 2, 1, reach(LEFT))
+        self.issue(3, 4)
+
+    def issue(self, begin: int, end: int, attempt: int = 1, *, code: str = OK, key: str = "k") -> None:
+        """Adds an attempt to issue a key of bob's."""
+        self.changes.append(
+            Issue(key=key, attempt=attempt, workspace="w", subject="bob", begin=begin, end=end, code=code)
+        )
+
+    def revoke(self, begin: int, end: int, code: str = OK) -> None:
+        """Adds an attempt to revoke the key."""
+        self.changes.append(Revoke(key="k", begin=begin, end=end, code=code))
+
+    def apply(self, begin: int, end: int, version: int, reach: Reach | None, code: str = OK) -> None:
+        """Adds an attempt to bring the workspace to a version."""
+        self.changes.append(Apply(workspace="w", version=version, reach=reach, begin=begin, end=end, code=code))
+
+    def ask(
+        self,
+        begin: int,
+        end: int,
+        answer: Answer,
+        *,
+        token: int = 1,
+        tool: str = "",
+        last: bool = False,
+        key: str = "k",
+    ) -> None:
+        """Adds a question about a token of the key."""
+        self.authorizations.append(
+            Authorize(key=key, token=token, begin=begin, end=end, answer=answer, tool=tool, last=last)
+        )
+
+    def kinds(self) -> list[str]:
+        """Answers the kinds of violations the checker finds."""
+        return [each.kind for each in check(History(tuple(self.changes), tuple(self.authorizations), self.listed))]
+
+
+@pytest.fixture
+def run() -> Run:
+    """A history with a workspace and a key."""
+    return Run()
+
+
+def test_a_run_without_faults_is_right(run: Run) -> None:
+    """Granted while good, denied after the revocation, every reason in its place."""
+    run.ask(5, 6, Granted(LEFT))
+    run.ask(5, 6, Granted(LEFT), tool="left")
+    run.ask(5, 6, NOT_ALLOWED, tool="right")
+    run.ask(5, 6, UNKNOWN, token=FORGED)
+    run.revoke(10, 20)
+    run.ask(21, 22, REVOKED)
+    run.ask(30, 31, REVOKED, last=True)
+    run.listed = {"k": False}
+    assert run.kinds() == []
+
+
+def test_a_grant_that_began_after_the_revocation_returned_is_found(run: Run) -> None:
+    """However long after."""
+    run.revoke(10, 20)
+    run.ask(21, 22, Granted(LEFT))
+    run.ask(10**12, 10**12 + 1, Granted(LEFT))
+    assert run.kinds() == ["granted after its revocation"] * 2
+
+
+def test_a_call_that_touches_the_revocation_may_be_answered_either_way(run: Run) -> None:
+    """Begun in the nanosecond in which the revocation ended, or ended in the one in which it began: that is during."""
+    for begin, end in ((5, 10), (9, 11), (12, 13), (5, 25), (19, 21), (20, 21)):
+        run.ask(begin, end, Granted(LEFT))
+        run.ask(begin, end, REVOKED)
+    run.revoke(10, 20)
+    assert run.kinds() == []
+
+
+def test_a_denial_before_the_revocation_began_is_found(run: Run) -> None:
+    """The key was good throughout the call."""
+    run.ask(5, 9, REVOKED)
+    run.revoke(10, 20)
+    assert run.kinds() == ["denied while good"]
+
+
+@pytest.mark.parametrize("reason", ["UNKNOWN", "REVOKED", "MALFORMED", "MEMBER_REMOVED", "WORKSPACE_GONE"])
+def test_a_denial_of_a_key_that_is_good_is_found(run: Run, reason: str) -> None:
+    """Whatever the reason."""
+    run.ask(5, 6, Denied(reason))
+    assert run.kinds() == ["denied while good"]
+
+
+def test_a_denial_with_a_wrong_reason_is_found(run: Run) -> None:
+    """A revoked key is not unknown: the token proves right."""
+    run.revoke(10, 20)
+    run.ask(21, 22, UNKNOWN)
+    assert run.kinds() == ["denied for a wrong reason"]
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "UNDER_WAY"])
+def test_a_revocation_whose_answer_was_lost_may_have_happened(run: Run, code: str) -> None:
+    """From its begin on, for ever, and back and forth, as servers may differ while nobody was told anything."""
+    run.ask(5, 9, Granted(LEFT))
+    run.revoke(10, 20, code)
+    for begin in (10, 15, 21, 10**12):
+        run.ask(begin, begin + 1, REVOKED)
+        run.ask(begin, begin + 1, Granted(LEFT))
+    assert run.kinds() == []
+
+
+def test_a_denial_before_a_lost_revocation_is_found(run: Run) -> None:
+    """It cannot have worked before it began."""
+    run.ask(5, 9, REVOKED)
+    run.revoke(10, 20, LOST)
+    assert run.kinds() == ["denied while good"]
+
+
+def test_a_retry_settles_a_lost_revocation(run: Run) -> None:
+    """Until it has returned OK, both answers are right."""
+    run.revoke(10, 20, LOST)
+    run.revoke(30, 35, "DEADLINE_EXCEEDED")
+    run.revoke(40, 50)
+    run.ask(45, 46, Granted(LEFT))
+    run.ask(50, 51, Granted(LEFT))
+    run.ask(15, 16, REVOKED)
+    assert run.kinds() == []
+    run.ask(51, 52, Granted(LEFT))
+    assert run.kinds() == ["granted after its revocation"]
+
+
+def test_the_first_revocation_that_returned_counts(run: Run) -> None:
+    """One that is repeated later, or still under way, makes the key no better."""
+    run.revoke(10, 20)
+    run.revoke(30, 40)
+    run.revoke(35, 0, "UNDER_WAY")
+    run.ask(32, 33, Granted(LEFT))
+    assert run.kinds() == ["granted after its revocation"]
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED"])
+def test_a_call_that_failed_in_an_outage_is_no_violation(run: Run, code: str) -> None:
+    """It says nothing of the token."""
+    run.ask(5, 6, Failed(code))
+    assert run.kinds() == []
+
+
+@pytest.mark.parametrize("code", ["INTERNAL", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN"])
+def test_a_call_that_failed_for_no_outage_is_found(run: Run, code: str) -> None:
+    """Changes and questions alike."""
+    run.ask(5, 6, Failed(code))
+    run.revoke(7, 8, code)
+    run.apply(9, 10, 2, reach(BOTH), code)
+    run.issue(11, 12, 2, code=code)
+    assert run.kinds() == ["failed without an outage"] * 4
+
+
+def test_a_hat_that_moved_is_answered_by_the_old_or_the_new_place_while_it_moves(run: Run) -> None:
+    """Before and after, by one of them only; and never by a third."""
+    run.apply(10, 20, 2, reach(RIGHT))
+    run.ask(5, 9, Granted(LEFT))
+    for begin, end in ((5, 10), (12, 13), (19, 21), (20, 21)):
+        run.ask(begin, end, Granted(LEFT))
+        run.ask(begin, end, Granted(RIGHT))
+    run.ask(21, 22, Granted(RIGHT))
+    assert run.kinds() == []
+    run.ask(5, 9, Granted(RIGHT))
+    run.ask(12, 13, Granted(BOTH))
+    run.ask(12, 13, Granted(frozenset()))
+    run.ask(21, 22, Granted(LEFT))
+    assert run.kinds() == ["granted by a state that was not"] * 4
+
+
+def test_a_tool_that_was_asked_about_follows_the_hat(run: Run) -> None:
+    """Granted or denied, by the old or the new place."""
+    run.apply(10, 20, 2, reach(RIGHT))
+    for answer in (Granted(LEFT), NOT_ALLOWED):
+        run.ask(12, 13, answer, tool="left")
+    run.ask(21, 22, NOT_ALLOWED, tool="left")
+    run.ask(21, 22, Granted(RIGHT), tool="right")
+    assert run.kinds() == []
+    run.ask(21, 22, Granted(LEFT), tool="left")
+    run.ask(23, 24, NOT_ALLOWED, tool="right")
+    run.ask(25, 26, Granted(LEFT), tool="right")
+    run.ask(27, 28, REVOKED, tool="left")
+    assert run.kinds() == [
+        "granted by a state that was not",
+        "denied while good",
+        "granted by a state that was not",
+        "denied for a wrong reason",
+    ]
+
+
+def test_a_tool_reached_through_two_moves_is_never_denied(run: Run) -> None:
+    """It was reached throughout, though another tool came and went."""
+    run.apply(10, 20, 2, reach(BOTH))
+    run.apply(30, 40, 3, reach(LEFT))
+    run.ask(5, 50, NOT_ALLOWED, tool="left")
+    assert run.kinds() == ["denied while good"]
+
+
+def test_a_hat_that_moved_twice_during_a_call_may_be_seen_in_each_place(run: Run) -> None:
+    """In those of before, between and after; a call that began later sees less."""
+    run.apply(10, 20, 2, reach(RIGHT))
+    run.apply(30, 40, 3, reach(BOTH))
+    for tools in (LEFT, RIGHT, BOTH):
+        run.ask(5, 50, Granted(tools))
+    run.ask(21, 50, Granted(RIGHT))
+    run.ask(21, 50, Granted(BOTH))
+    assert run.kinds() == []
+    run.ask(21, 50, Granted(LEFT))
+    run.ask(41, 50, Granted(RIGHT))
+    run.ask(25, 29, Granted(BOTH))
+    assert run.kinds() == ["granted by a state that was not"] * 3
+
+
+def test_a_hat_that_moved_back_is_right_in_the_old_place_again(run: Run) -> None:
+    """Versions count, and not how often the same place comes again."""
+    run.apply(10, 20, 2, reach(RIGHT))
+    run.apply(30, 40, 3, reach(LEFT))
+    run.ask(41, 42, Granted(LEFT))
+    run.ask(25, 26, Granted(RIGHT))
+    assert run.kinds() == []
+    run.ask(25, 26, Granted(LEFT))
+    assert run.kinds() == ["granted by a state that was not"]
+
+
+def test_a_move_whose_answer_was_lost_may_have_happened_until_a_retry_returned(run: Run) -> None:
+    """A refused attempt, at a version that is another's, changed nothing."""
+    run.apply(10, 20, 2, reach(RIGHT), LOST)
+    run.apply(30, 31, 2, reach(RIGHT), "ABORTED")
+    run.apply(40, 50, 2, reach(RIGHT))
+    for begin in (12, 25, 45):
+        run.ask(begin, begin + 1, Granted(LEFT))
+        run.ask(begin, begin + 1, Granted(RIGHT))
+    run.ask(51, 52, Granted(RIGHT))
+    assert run.kinds() == []
+    run.ask(51, 52, Granted(LEFT))
+    assert run.kinds() == ["granted by a state that was not"]
+
+
+def test_what_came_after_a_lost_move_settles_it(run: Run) -> None:
+    """Once a later version is there, neither the lost one nor the one before can be."""
+    run.apply(10, 20, 2, reach(RIGHT), LOST)
+    run.apply(30, 40, 3, reach(BOTH))
+    for tools in (LEFT, RIGHT, BOTH):
+        run.ask(35, 36, Granted(tools))
+    run.ask(41, 42, Granted(BOTH))
+    assert run.kinds() == []
+    run.ask(41, 42, Granted(RIGHT))
+    run.ask(43, 44, Granted(LEFT))
+    assert run.kinds() == ["granted by a state that was not"] * 2
+
+
+def test_a_user_who_left_is_denied_and_is_good_again_when_back(run: Run) -> None:
+    """With the reason that belongs to it, and only while away."""
+    run.apply(10, 20, 2, reach(None))
+    run.ask(21, 22, MEMBER_REMOVED)
+    run.apply(30, 40, 3, reach(LEFT))
+    run.ask(35, 36, MEMBER_REMOVED)
+    run.ask(41, 42, Granted(LEFT))
+    assert run.kinds() == []
+    run.ask(23, 24, Granted(LEFT))
+    run.ask(43, 44, MEMBER_REMOVED)
+    assert run.kinds() == ["granted by a state that was not", "denied while good"]
+
+
+def test_a_deleted_workspace_is_gone(run: Run) -> None:
+    """Its keys are denied, whatever they reached."""
+    run.apply(10, 20, 2, None)
+    run.ask(15, 16, Granted(LEFT))
+    run.ask(15, 16, GONE)
+    run.ask(21, 22, GONE, tool="left")
+    assert run.kinds() == []
+    run.ask(21, 22, Granted(LEFT))
+    assert run.kinds() == ["granted by a state that was not"]
+
+
+def test_a_revoked_key_tells_so_before_anything_of_its_workspace(run: Run) -> None:
+    """The reasons have an order."""
+    run.apply(10, 20, 2, None)
+    run.revoke(12, 14)
+    run.ask(21, 22, REVOKED)
+    assert run.kinds() == []
+    run.ask(21, 22, GONE)
+    assert run.kinds() == ["denied for a wrong reason"]
+
+
+def test_a_renewed_secret_ends_the_one_before(run: Run) -> None:
+    """The new one is good as soon as it is known; the old one may be denied from the begin of the retry on."""
+    run.issue(10, 20, 2)
+    run.ask(12, 13, UNKNOWN)
+    run.ask(21, 22, UNKNOWN)
+    run.ask(21, 22, Granted(LEFT), token=2)
+    assert run.kinds() == []
+    run.ask(5, 9, UNKNOWN)
+    run.ask(21, 22, UNKNOWN, token=2)
+    run.ask(23, 24, Granted(LEFT))
+    assert run.kinds() == ["denied while good", "denied while good", "granted after its renewal"]
+
+
+def test_a_key_that_was_used_and_yet_renewed_is_found(run: Run) -> None:
+    """Also where the use overlapped the renewal: one of the two came first, and then the other must not be."""
+    run.ask(5, 6, Granted(LEFT))
+    run.issue(10, 20, 2)
+    assert run.kinds() == ["renewed after its use"]
+    run.authorizations.clear()
+    run.ask(12, 30, Granted(LEFT))
+    assert run.kinds() == ["renewed after its use"]
+
+
+def test_a_renewal_that_was_refused_changed_nothing(run: Run) -> None:
+    """As the key was used, or revoked."""
+    run.issue(10, 20, 2, code="ALREADY_EXISTS")
+    run.ask(21, 22, Granted(LEFT))
+    run.issue(30, 40, 3, code="FAILED_PRECONDITION")
+    assert run.kinds() == []
+    run.ask(41, 42, UNKNOWN)
+    assert run.kinds() == ["denied while good"]
+
+
+def test_a_renewal_whose_answer_was_lost_may_have_happened_until_the_key_was_used(run: Run) -> None:
+    """A key that is used is not renewed: so its first grant settles that it had not been."""
+    run.issue(10, 20, 2, code=LOST)
+    run.ask(21, 22, UNKNOWN)
+    assert run.kinds() == []
+    run.ask(31, 32, Granted(LEFT))
+    run.ask(33, 34, UNKNOWN)
+    assert run.kinds() == ["denied while good"]
+
+
+def test_a_lost_renewal_may_work_after_the_one_that_followed_it(run: Run) -> None:
+    """It may have been held up on its way, and then ends the secret that was given out meanwhile."""
+    run.issue(10, 20, 2, code=LOST)
+    run.issue(30, 40, 3)
+    run.ask(41, 42, UNKNOWN, token=3)
+    run.ask(41, 42, UNKNOWN)
+    assert run.kinds() == []
+    run.ask(41, 42, Granted(LEFT))
+    assert run.kinds() == ["granted after its renewal"]
+
+
+def test_of_two_renewals_at_once_either_may_be_the_last(run: Run) -> None:
+    """Both answered; which secret is good is seen when one is used."""
+    run.issue(10, 20, 2)
+    run.issue(15, 25, 3)
+    run.ask(26, 27, Granted(LEFT), token=2)
+    run.ask(26, 27, UNKNOWN, token=3)
+    assert run.kinds() == []
+
+
+def test_a_forged_secret_is_never_granted(run: Run) -> None:
+    """The id of a key is no secret."""
+    run.ask(5, 6, Granted(LEFT), token=FORGED)
+    run.ask(7, 8, REVOKED, token=FORGED)
+    assert run.kinds() == ["granted with a forged secret", "denied for a wrong reason"]
+
+
+def test_an_issued_key_that_is_denied_at_the_end_is_lost(run: Run) -> None:
+    """It was never revoked."""
+    run.ask(50, 51, UNKNOWN, last=True)
+    run.listed = {"k": True}
+    assert run.kinds() == ["lost"]
+
+
+def test_an_issued_key_that_is_not_listed_is_lost(run: Run) -> None:
+    """Even if Authorize knows it."""
+    run.ask(50, 51, Granted(LEFT), last=True)
+    run.listed = {}
+    assert run.kinds() == ["lost"]
+
+
+def test_a_listed_key_is_shown_as_it_is(run: Run) -> None:
+    """Active or revoked; either, where the answer of its revocation was lost."""
+    run.ask(50, 51, Granted(LEFT), last=True)
+    run.listed = {"k": False}
+    assert run.kinds() == ["lost"]
+    run.revoke(60, 61, LOST)
+    for run.listed["k"] in (True, False):
+        assert run.kinds() == []
+    run.revoke(70, 71)
+    assert run.kinds() == []
+    run.listed["k"] = True
+    assert run.kinds() == ["lost"]
+
+
+def test_a_revoked_key_that_is_granted_at_the_end_is_found(run: Run) -> None:
+    """Long after."""
+    run.revoke(10, 20)
+    run.ask(50, 51, Granted(LEFT), last=True)
+    run.listed = {"k": False}
+    assert run.kinds() == ["granted after its revocation"]
+
+
+def test_at_the_end_every_token_must_be_answered(run: Run) -> None:
+    """An outage is no excuse any more, and nothing is left out."""
+    run.ask(50, 51, Failed("UNAVAILABLE"), last=True)
+    run.issue(10, 11, key="other")
+    run.listed = {"k": True, "other": True}
+    assert run.kinds() == ["unanswered at the end"] * 2
+    run.ask(52, 53, Granted(LEFT), last=True)
+    assert run.kinds() == ["unanswered at the end"]
+
+
+def test_what_was_issued_and_never_answered_need_not_be_there(run: Run) -> None:
+    """Nobody holds its token."""
+    run.issue(10, 20, key="other", code=LOST)
+    run.ask(50, 51, Granted(LEFT), last=True)
+    run.listed = {"k": True}
+    assert run.kinds() == []

@@ -1,0 +1,42 @@
+"""The promise, on a fleet under load and under faults: no answer is older than a change whose maker was told of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+from tests.faults.history import OK
+from tests.faults.run import Order, run
+
+SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", "24"))
+SEED = int(os.environ.get("SKILDER_KEYS_FAULTS_SEED", secrets.randbelow(10**6)))
+
+
+async def test_a_fleet_keeps_its_promises_whatever_goes_wrong() -> None:
+    """Every answer is one that the state gave at some moment of the call, and no key is lost.
+
+    SKILDER_KEYS_FAULTS_SECONDS has it run for longer, SKILDER_KEYS_FAULTS_SEED has the same faults come again.
+    """
+    report = await run(Order(SEED, SECONDS))
+    print(report)  # noqa: T201 - for people who run it for long, with -s
+    assert not report.violations, str(report)
+    assert not report.tracebacks, str(report)
+    # A run in which little was asked and answered says little.
+    counts = report.counts()
+    for name, a_second in {
+        "Granted near": 20,
+        "Granted far": 10,
+        "Denied near": 10,
+        "Denied far": 5,
+        "REVOKED": 10,
+        "MEMBER_REMOVED": 0.05,
+        "WORKSPACE_GONE": 0.5,
+        f"Issue {OK}": 1,
+        f"Revoke {OK}": 0.5,
+        f"Apply {OK}": 0.5,
+    }.items():
+        assert counts[name] >= a_second * SECONDS, f"{name}\n{report}"
+    for worker in ("near 0", "near 1", "far 0"):
+        assert report.hits[worker] >= 2 * SECONDS, f"{worker}\n{report}"
+    assert report.right_after() >= 10 * SECONDS, str(report)
+    assert len(report.faults) >= SECONDS / 6, str(report)
