@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from tests.faults.history import FORGED, OK, Apply, Authorize, Denied, Failed, Granted, Issue, Revoke
+from tests.faults.history import FORGED, OK, UNDER_WAY, Apply, Authorize, Denied, Failed, Granted, Issue, Revoke
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -227,7 +227,7 @@ def _kind(call: Authorize, possible: set[Answer], facts: _Facts) -> Kind:
 
 def _failed_changes(changes: Iterable[Change]) -> Iterator[Violation]:
     for change in changes:
-        if change.code not in {OK, "UNDER_WAY"} | OUTAGES | _REFUSALS[type(change)]:
+        if change.code not in {OK, UNDER_WAY} | OUTAGES | _REFUSALS[type(change)]:
             subject = change.workspace if isinstance(change, Apply) else change.key
             details = f"{type(change).__name__}: {change.code}"
             yield Violation("failed without an outage", subject, change.begin, details)

@@ -167,7 +167,7 @@ class Clients:
             )
         )
 
-    async def issue(self, key: Key, line: Line | None = None) -> str:
+    async def issue(self, key: Key) -> str:
         """Tries once to issue a key, or to renew its secret; answers the code that this ended with."""
         key.attempts += 1
         attempt = key.attempts
@@ -179,7 +179,7 @@ class Clients:
             description=key.name,
         )
         change = Issue(key=key.name, attempt=attempt, workspace=key.workspace, subject=key.subject, begin=now())
-        code, issued = await self._change(change, request, line)
+        code, issued = await self._change(change, request)
         if code == OK:
             key.id = issued.key.id
             key.tokens[attempt] = issued.token

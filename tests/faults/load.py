@@ -68,14 +68,14 @@ class Load:
         """Has everything end soon."""
         self._stopping.set()
 
-    async def issued(self, workspace: str = "", subject: str = "", line: Line | None = None) -> Key:
+    async def issued(self, workspace: str = "", subject: str = "") -> Key:
         """Answers a new key, which only the caller asks about until it is shown."""
         key = Key(
             f"k{next(self._numbers)}",
             workspace or self._dice.choice(WORKSPACES),
             subject or self._dice.choice((EVERYBODY, *STAYERS)),
         )
-        await self._until_ok(lambda: self._clients.issue(key, line))
+        await self._until_ok(lambda: self._clients.issue(key))
         key.tokens[FORGED] = _forged(key)
         self.keys.append(key)
         return key
