@@ -108,7 +108,7 @@ async def start(
     authorizer = Authorizer(database, lease, cache, tool_sets, recogniser, prover, usage)
 
     time_limit = TimeLimit(settings.call_timeout)
-    gate = Gate(Callers(known, authorizer), log, time_limit)
+    gate = Gate(Callers(known, authorizer, recogniser), log, time_limit)
     registry.register(Figures(reader, lease, cache, tool_sets, authorizer, gate))
     services = (
         (key_service.DESCRIPTOR, Ability.KEYS, key_service.KeyServicer(Keys(database, writer, prover, page_tokens))),

@@ -49,7 +49,7 @@ class Batches(Generic[Wish, Result]):
         query: Callable[[list[Wish]], Awaitable[Mapping[Wish, Result]]],
         *,
         size: int = 500,
-        at_once: int = 2,
+        at_once: int = 1,
     ) -> None:
         """Takes the query, the most wishes in one, and the most queries under way."""
         self._query = query

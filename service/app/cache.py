@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections import OrderedDict
 from dataclasses import dataclass
+from hmac import compare_digest
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -97,22 +97,31 @@ class KeyCache:
 
     def find(self, text: str) -> KnownKey | None:
         """Answers the key whose token this is, while the lease holds; None where memory does not know."""
-        known = self._fresh(claimed_id_text(text))
+        id_ = claimed_id_text(text)
+        known = self._keys.get(id_)
         if (
             known is None
+            or known.scope.stale
             or known.tool_set.evicted
-            or not hmac.compare_digest(known.digest, self._recogniser.digest(text))
+            or not self._lease.valid()
+            or not compare_digest(known.digest, self._recogniser.digest(text))
         ):
             self.misses += 1
             return None
+        self._keys.move_to_end(id_)
         self._tool_sets.use(known.tool_set)
         self.hits += 1
         return known
 
     def refuses(self, key_id: KeyId, digest: bytes) -> bool:
         """Tells whether memory holds the key and, by the digest of its one token, knows that this is another."""
-        known = self._fresh(id_text(key_id))
-        return known is not None and not hmac.compare_digest(known.digest, digest)
+        known = self._keys.get(id_text(key_id))
+        return (
+            known is not None
+            and not known.scope.stale
+            and self._lease.valid()
+            and not compare_digest(known.digest, digest)
+        )
 
     async def load(
         self, question: Hashable, key_id: KeyId, read: Callable[[Load], Awaitable[KnownKey | None]]
@@ -157,13 +166,6 @@ class KeyCache:
         self._keys.clear()
         self._tool_sets.clear()
         self._taint(lambda _: True)
-
-    def _fresh(self, id_: str) -> KnownKey | None:
-        known = self._keys.get(id_)
-        if known is None or known.scope.stale or not self._lease.valid():
-            return None
-        self._keys.move_to_end(id_)
-        return known
 
     def _taint(self, touched: Callable[[Load], bool]) -> None:
         for question, load in list(self._loads.items()):

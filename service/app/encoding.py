@@ -115,7 +115,7 @@ def tool_grant_field(grant: ToolGrant) -> bytes:
 
 def granted(key: bytes, reach: bytes) -> bytes:
     """Answers a grant, from the key's field and that of what it reaches."""
-    return delimited(_GRANTED, key, reach)
+    return b"".join((_GRANTED, _varint(len(key) + len(reach)), key, reach))
 
 
 def denied(denial: Denied) -> bytes:

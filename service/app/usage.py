@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from service.domain.errors import UnavailableError
+from service.domain.ids import KeyId
 from service.storage import keys
 
 if TYPE_CHECKING:
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from service.domain.ids import KeyId
     from service.storage.database import Database
 
 MAX_PENDING = 100_000
@@ -36,13 +37,14 @@ class Usage:
         self._log = log
         self._now = now
         self._interval = interval
-        self._pending: dict[KeyId, datetime] = {}
+        self._pending: dict[int, datetime] = {}  # by the number that an id is: a UUID hashes itself in Python
 
     def note(self, key_id: KeyId) -> None:
         """Notes that a key is used now."""
         # In a long outage the newest keys go unnoted rather than the memory without bound.
-        if key_id in self._pending or len(self._pending) < MAX_PENDING:
-            self._pending[key_id] = self._now()
+        number = key_id.int
+        if len(self._pending) < MAX_PENDING or number in self._pending:
+            self._pending[number] = self._now()
 
     async def flush(self) -> None:
         """Writes what is pending; keeps it for the next time where the database does not answer."""
@@ -51,7 +53,7 @@ class Usage:
             return
         try:
             async with self._database.connection() as connection:
-                await keys.note_uses(connection, pending)
+                await keys.note_uses(connection, {KeyId(UUID(int=number)): at for number, at in pending.items()})
         except BaseException as error:
             self._pending = pending | self._pending
             if not isinstance(error, UnavailableError):

@@ -14,6 +14,9 @@ from service.domain.workspace import MemberRole
 class Ability(Enum):
     """What a method needs its caller to be allowed."""
 
+    # As members are told apart; an Enum's own is slow, and this is asked in every call.
+    __hash__ = object.__hash__
+
     KEYS = "look after keys"
     CATALOGUE = "look after workspaces"
     AUTHORIZE = "ask for authorization"
@@ -21,6 +24,8 @@ class Ability(Enum):
 
 class CallerRole(Enum):
     """What a caller is."""
+
+    __hash__ = object.__hash__
 
     OPERATOR = "operator"
     CONSOLE = "console"

@@ -62,8 +62,10 @@ class Recogniser:
     """Gives tokens digests by which this process, and no other, knows them again: keyed BLAKE2b (RFC 7693)."""
 
     def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
+        self._keyed = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
 
     def digest(self, token: str) -> bytes:
         """Answers 32 bytes that stand for a token's text for as long as this process lives."""
-        return hashlib.blake2b(token.encode("utf-8", "surrogatepass"), key=self._key, digest_size=32).digest()
+        digest = self._keyed.copy()
+        digest.update(token.encode("utf-8", "surrogatepass"))
+        return digest.digest()

@@ -56,10 +56,6 @@ class ToolSet:
     hats: tuple[ReachedHat, ...]
     tools: tuple[Tool, ...]
 
-    def find(self, tool_id: ToolId) -> Tool | None:
-        """Answers the tool, or None where the key does not reach it."""
-        return next((tool for tool in self.tools if tool.id == tool_id), None)
-
     def paths_to(self, tool_id: ToolId) -> tuple[ToolPath, ...]:
         """Answers every hat and skill through which a tool is reached, in order."""
         return tuple(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from service.app.authorize import Authorizer
     from service.domain.access import Caller
+    from service.domain.hashing import Recogniser
 
 _MAX_BEARER = 512
 
@@ -38,10 +39,18 @@ class KnownCaller:
 class Callers:
     """Identifies the callers of the service."""
 
-    def __init__(self, known: Sequence[KnownCaller], authorizer: Authorizer) -> None:
+    def __init__(self, known: Sequence[KnownCaller], authorizer: Authorizer, recogniser: Recogniser) -> None:
         self._by_token = [(each.token_sha256, each.caller) for each in known if each.token_sha256 is not None]
         self._by_san = {each.san: each.caller for each in known if each.san is not None}
         self._authorizer = authorizer
+        self._recogniser = recogniser
+        # By the digest of what they send. Never the holder of a runtime key: that can be revoked.
+        self._remembered: dict[bytes, Caller] = {}
+
+    def remembered(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller | None:
+        """Answers who makes this call, where the same bearer token was seen before."""
+        credentials = _credentials(context)
+        return None if credentials is None else self._remembered.get(self._recogniser.digest(credentials))
 
     async def identify(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         """Answers who makes this call: by its bearer token or, where it sends none, by its client certificate.
@@ -50,13 +59,15 @@ class Callers:
             UnauthenticatedError: It shows neither, or one that is not known.
             UnavailableError: It shows a runtime key, which cannot be decided about now.
         """
-        bearer = _bearer(context)
-        if bearer is None:
+        credentials = _credentials(context)
+        if credentials is None:
             caller = self._by_certificate(context)
-        elif bearer.startswith(PREFIXES[KeyType.RUNTIME]):
+        elif (bearer := _bearer(credentials)).startswith(PREFIXES[KeyType.RUNTIME]):
             caller = await self._authorizer.identify_runtime(bearer)
         else:
             caller = self._by_bearer(bearer)
+            if caller is not None:
+                self._remembered[self._recogniser.digest(credentials)] = caller
         if caller is None:
             raise UnauthenticatedError
         return caller
@@ -76,11 +87,15 @@ class Callers:
         return next((self._by_san[name] for name in map(bytes.decode, names) if name in self._by_san), None)
 
 
-def _bearer(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+def _credentials(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
     for name, value in context.invocation_metadata() or ():
         if name == "authorization":
-            scheme, _, token = str(value).partition(" ")
-            if scheme.lower() != "bearer" or not 0 < len(token) <= _MAX_BEARER:
-                raise UnauthenticatedError
-            return token
+            return str(value)
     return None
+
+
+def _bearer(credentials: str) -> str:
+    scheme, _, token = credentials.partition(" ")
+    if scheme.lower() != "bearer" or not 0 < len(token) <= _MAX_BEARER:
+        raise UnauthenticatedError
+    return token

@@ -103,7 +103,7 @@ class Gate:
             code = "CANCELLED"  # unless one of the ways below is taken to its end
             try:
                 with self._time_limit:
-                    caller = await self._callers.identify(context)
+                    caller = self._callers.remembered(context) or await self._callers.identify(context)
                     facts["caller"] = caller.name
                     caller.require(ability)
                     request = decode(request_type, await context.read())

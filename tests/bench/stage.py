@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -126,6 +127,16 @@ class Server:
     def workers(self) -> list[psutil.Process]:
         """Answers the processes that answer calls."""
         return self.target.server.children()
+
+    def replace_workers(self) -> None:
+        """Has other processes answer from now on: where things happen to lie in memory makes some percent of a call."""
+        before = set(self.workers())
+        self.target.server.send_signal(signal.SIGHUP)
+        end = time.monotonic() + _PATIENCE
+        while before.intersection(self.workers()):
+            if time.monotonic() > end:
+                raise RuntimeError("the workers were not replaced")
+            time.sleep(0.05)
 
     def counts(self) -> Mapping[str, float]:
         """Answers its metrics, without the prefix, each summed up over its labels; a mode by its name."""

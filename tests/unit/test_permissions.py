@@ -128,8 +128,7 @@ def test_every_way_to_a_tool_is_told(catalogue: Catalogue, reach: Reach) -> None
             if reached(catalogue, reach, hat, skill, tool)
         )
         assert found.paths_to(tool.id) == tuple(ToolPath(hat_id, skill_id) for hat_id, skill_id in ways)
-        assert found.find(tool.id) == (tool if ways else None)
-    assert found.find(ToolId("tool-gone")) is None
+        assert (tool in found.tools) == bool(ways)
     assert found.paths_to(ToolId("tool-gone")) == ()
 
 
@@ -182,14 +181,13 @@ def test_a_workspace_key_limited_to_hats_that_are_gone_reaches_nothing() -> None
 
 
 def test_inactive_tools_are_nowhere() -> None:
-    """An inactive tool is in no list, is not found and has no ways; its skill stays."""
+    """An inactive tool is in no list and has no ways; its skill stays."""
     tools = (Tool(TOOLS[0], "on", "s", active=True), Tool(TOOLS[1], "off", "s", active=False))
     skills = (Skill(SKILLS[0], "both", "", (TOOLS[1], TOOLS[0])), Skill(SKILLS[1], "off", "", (TOOLS[1],)))
     hats = (Hat(HATS[0], "hat", "", "", (), (SKILLS[1], SKILLS[0])),)
     found = tool_set(Catalogue((), hats, skills, tools), Reach(None, None))
     assert [(skill.id, skill.tool_ids) for skill in found.hats[0].skills] == [(SKILLS[0], (TOOLS[0],)), (SKILLS[1], ())]
     assert found.tools == (tools[0],)
-    assert found.find(TOOLS[1]) is None
     assert found.paths_to(TOOLS[1]) == ()
 
 
