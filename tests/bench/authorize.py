@@ -26,6 +26,7 @@ _AT_ONCE = {1: 1_500, 16: 4_000}
 _ROUNDS_OF_A_PROCESS = 2
 _PEAK_AT_ONCE = (16, 64)
 _OPEN_LOOP_SECONDS = 5
+_TIMES_OPEN = 2
 
 
 def run(stage: Stage, report: Report) -> None:
@@ -97,7 +98,10 @@ def _latency_at_half_peak(stage: Stage, report: Report, server: Server, request:
         report.note(
             f"The empty method's peak is {peak:,.0f} calls a second, so the open loop's rate is half of that, {rate:,}."
         )
-        rounds = _open_loop(stage, rate, empty, [(server, calls)], [True])
+        # Of a second's calls the slowest hundredth are few, and what else the machine does decides about them.
+        rounds = [
+            found for _ in range(_TIMES_OPEN) for found in _open_loop(stage, rate, empty, [(server, calls)], [True])
+        ]
     report.add_pair(f"hundred-tool set, {rate:,} a second", len(body), rounds)
     for percent in ("p50", "p99"):
         spread = ratios(rounds, attrgetter(percent))
