@@ -156,7 +156,9 @@ class Database:
             self._options.url,
             timeout=time_limit,
             command_timeout=time_limit,
-            server_settings={"application_name": name},
+            # Postgres keeps to it too: a backend that waits for a lock does not see that nobody waits for it any more,
+            # and one more with each attempt would in the end be all that it has.
+            server_settings={"application_name": name, "statement_timeout": _milliseconds(time_limit)},
         )
 
     @asynccontextmanager

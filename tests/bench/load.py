@@ -151,7 +151,7 @@ class Generator:
         time.sleep(settle)
         server, database = cpu_seconds(target.server) - before[0], cpu_seconds(target.database) - before[1]
         if report["statusCodeDistribution"] != {"OK": number}:
-            raise RuntimeError(f"not every call was answered: {report['statusCodeDistribution']}")
+            raise RuntimeError(f"not every call was answered: {report['errorDistribution']}")
         from_sending = sorted(each["latency"] / 1000 for each in report["details"])
         latencies = from_sending if rate is None else _since_due(report["details"], rate)
         per_call = 1e6 / number

@@ -241,6 +241,24 @@ async def test_a_connection_that_is_cut_is_made_anew(reader: Process, sql: Sql) 
     assert await reader.verdict(token) == "REVOKED"
 
 
+async def test_a_fence_that_cannot_be_reached_uses_up_no_connections(database_url: str, sql: Sql) -> None:
+    """Each attempt that is held up ends in Postgres too: a backend that waits for a lock sees no client go."""
+    async with process(database_url, lease=0.2) as one:
+        await one.follow()
+        attempts: set[int] = set()
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE reader IN EXCLUSIVE MODE")
+            while len(attempts) < 10:
+                await sql.execute("SELECT pg_stat_clear_snapshot()")
+                under_way = await sql.fetch(
+                    "SELECT pid FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND application_name = 'skilder-keys fence'"
+                )
+                assert len(under_way) <= 3, "the one of now, and at most two that are about to end"
+                attempts.update(row["pid"] for row in under_way)
+                await asyncio.sleep(0.005)
+
+
 async def test_the_fence_needs_no_notifications(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are hints: without them a reader hears of a change by its next heartbeat, and the writer waits for that."""
     monkeypatch.setattr(fence, "listen", nothing)
