@@ -31,6 +31,7 @@ from service.figures import Figures, writer_waits
 from service.rpc import authorization_service, catalog_service, key_service
 from service.rpc.callers import Callers
 from service.rpc.gate import Gate
+from service.rpc.grpcio import Methods
 from service.rpc.health import Health
 from service.rpc.time_limit import TimeLimit
 from service.storage import signing_keys
@@ -130,7 +131,8 @@ async def start(
     server = grpc.aio.server(
         maximum_concurrent_rpcs=settings.max_calls, options=_options(settings, reuse_port=reuse_port)
     )
-    server.add_generic_rpc_handlers(tuple(gate.service(*service) for service in services))
+    methods = {path: serve for service in services for path, serve in gate.methods(*service).items()}
+    server.add_generic_rpc_handlers((Methods(methods),))
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if settings.reflection:
         health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from service.domain.errors import UnauthenticatedError
 from service.domain.token import PREFIXES, KeyType
@@ -13,11 +13,10 @@ from service.domain.token import PREFIXES, KeyType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import grpc
-
     from service.app.authorize import Authorizer
     from service.domain.access import Caller
     from service.domain.hashing import Recogniser
+    from service.rpc.gate import Context
 
 _MAX_BEARER = 512
 
@@ -47,12 +46,12 @@ class Callers:
         # By the digest of what they send. Never the holder of a runtime key: that can be revoked.
         self._remembered: dict[bytes, Caller] = {}
 
-    def remembered(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller | None:
+    def remembered(self, context: Context) -> Caller | None:
         """Answers who makes this call, where the same bearer token was seen before."""
         credentials = _credentials(context)
         return None if credentials is None else self._remembered.get(self._recogniser.digest(credentials))
 
-    async def identify(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+    async def identify(self, context: Context) -> Caller:
         """Answers who makes this call: by its bearer token or, where it sends none, by its client certificate.
 
         Raises:
@@ -81,13 +80,13 @@ class Callers:
                 found = caller
         return found
 
-    def _by_certificate(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller | None:
+    def _by_certificate(self, context: Context) -> Caller | None:
         # gRPC fills these in only from a certificate that it has verified against the client CA.
         names = context.auth_context().get("x509_subject_alternative_name", ())
         return next((self._by_san[name] for name in map(bytes.decode, names) if name in self._by_san), None)
 
 
-def _credentials(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+def _credentials(context: Context) -> str | None:
     for name, value in context.invocation_metadata() or ():
         if name == "authorization":
             return str(value)

@@ -4,13 +4,12 @@ One function around each method instead of a chain of interceptors, in this orde
 
 1. The time limit starts first, so that it covers everything, the client's sending of its request too. (A client's own
    deadline is gRPC's to keep: it cancels the call.)
-2. The caller is identified, and its ability checked, before the request is read. That is why methods are served as
-   client-streaming ones, which gRPC's wire does not tell apart: a unary one would be read first, and an unknown caller
-   could hold a place, and megabytes, for as long as it takes its time.
+2. The caller is identified, and its ability checked, before the request is read: an unknown caller could else hold a
+   place, and megabytes, for as long as it takes its time.
 3. The one message is read.
 4. It is parsed here, not by gRPC, so that bad bytes get a clear error instead of a bare INTERNAL.
 5. The method runs.
-6. An error becomes a status by the one table of `rpc.status`.
+6. An error leaves as one of ours, which the transport tells as a status by the one table of `rpc.status`.
 7. The call is counted, and one line is logged. It holds what the method noted, never the request. Only a method that is
    called all the time may leave the line out where all went well: it would cost more than the call.
 """
@@ -20,19 +19,18 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import grpc
 from google.protobuf import message_factory
 
 from service.domain.access import Origin
 from service.domain.errors import DeadlineExceededError, KeysError, UnavailableError
 from service.domain.ids import UserId
 from service.rpc.decoding import decode
-from service.rpc.status import STATUS_CODES, trailing_status
+from service.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
@@ -42,8 +40,24 @@ if TYPE_CHECKING:
     from service.rpc.callers import Callers
     from service.rpc.time_limit import TimeLimit
 
-    Context = grpc.aio.ServicerContext[bytes, bytes]
     Method = Callable[[Any, "Call"], Awaitable[Message | bytes]]
+    Serve = Callable[["Context"], Awaitable[bytes]]
+
+
+class Context(Protocol):
+    """A call as its transport sees it. grpcio's `ServicerContext` is one."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Answers the metadata, with names in lower case."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Answers what the peer has proven of itself; only what was verified is in it."""
+
+    def peer(self) -> str:
+        """Answers the peer's address, e.g. `ipv4:127.0.0.1:41234`."""
+
+    async def read(self) -> object:
+        """Answers the bytes of the next message; something else where there is none."""
 
 
 @dataclass(slots=True)
@@ -68,7 +82,7 @@ class Call:
 
 
 class Gate:
-    """Wraps the methods of servicers for gRPC.
+    """Wraps the methods of servicers for any transport.
 
     Attributes:
         calls: How many calls of each method ended with each code.
@@ -80,23 +94,18 @@ class Gate:
         self._time_limit = time_limit
         self.calls: Counter[tuple[str, str]] = Counter()
 
-    def service(self, descriptor: ServiceDescriptor, ability: Ability, servicer: object) -> grpc.GenericRpcHandler:
-        """Answers the handler of a service, every method of which needs `ability`."""
-        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            method.name: grpc.stream_unary_rpc_method_handler(
-                self._wrap(method, ability, getattr(servicer, method.name))
-            )
+    def methods(self, descriptor: ServiceDescriptor, ability: Ability, servicer: object) -> dict[str, Serve]:
+        """Answers the methods of a service by their paths: each needs `ability`, answers bytes, or raises KeysError."""
+        return {
+            f"/{descriptor.full_name}/{method.name}": self._wrap(method, ability, getattr(servicer, method.name))
             for method in descriptor.methods
         }
-        return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
-    def _wrap(
-        self, descriptor: MethodDescriptor, ability: Ability, method: Method
-    ) -> Callable[[object, Context], Awaitable[bytes]]:
+    def _wrap(self, descriptor: MethodDescriptor, ability: Ability, method: Method) -> Serve:
         request_type = message_factory.GetMessageClass(descriptor.input_type)
         name = f"{descriptor.containing_service.name}/{descriptor.name}"
 
-        async def serve(_messages: object, context: Context) -> bytes:
+        async def serve(context: Context) -> bytes:
             started = perf_counter()
             facts: dict[str, str] = {}
             routine = False
@@ -115,13 +124,12 @@ class Gate:
                 failure = self._translated(error, name)
                 facts["reason"] = failure.reason
                 code = STATUS_CODES[type(failure)].name
+                raise failure from failure.__cause__  # as it was: other calls may be told of the same one
             finally:
                 self.calls[name, code] += 1
                 if not routine:
                     milliseconds = round((perf_counter() - started) * 1000, 2)
                     self._log.info("call", method=name, code=code, ms=milliseconds, peer=context.peer(), **facts)
-            await context.abort_with_status(trailing_status(failure))
-            raise AssertionError("abort_with_status always raises")
 
         return serve
 
