@@ -43,24 +43,30 @@ docs: $(READY) ## write the README's table of options anew
 	$(BIN)/python -m tests.support.readme
 
 FAULTS_SECONDS ?= 300
-faults: $(READY) ## five minutes of load and faults; FAULTS_SECONDS=… for longer, FAULTS_SEED=… for the same again
+faults: $(READY) ## five minutes of load and faults; FAULTS_SECONDS=… for longer, FAULTS_DOOR=… for one door, FAULTS_SEED=… for the same again
 	SKILDER_KEYS_FAULTS_SECONDS=$(FAULTS_SECONDS) $(if $(FAULTS_SEED),SKILDER_KEYS_FAULTS_SEED=$(FAULTS_SEED)) \
+		$(if $(FAULTS_DOOR),SKILDER_KEYS_FAULTS_DOOR=$(FAULTS_DOOR)) \
 		$(BIN)/pytest -s tests/faults/test_history.py
 
-bench: $(READY) $(TOOLS)/ghz ## measure what calls cost, in eleven minutes; writes docs/performance.md (ROUNDS=2: quicker)
+bench: $(READY) $(TOOLS)/ghz ## measure what calls cost, in a quarter of an hour; writes docs/performance.md (ROUNDS=2: quicker)
+	@command -v h2load >/dev/null || { echo "h2load is needed, and was not found (Debian: apt-get install nghttp2-client)"; exit 1; }
 	$(BIN)/python -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS))
 
 lock: $(READY) ## choose the newest versions anew and write requirements.lock
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --all-extras \
 		--no-header --no-annotate --no-emit-index-url --output-file requirements.lock pyproject.toml
 
-tools: $(TOOLS)/grpcurl $(TOOLS)/ghz ## build grpcurl and ghz into build/bin (needs Go)
+tools: $(TOOLS)/grpcurl $(TOOLS)/ghz $(TOOLS)/grpc-interop-client ## build grpcurl, ghz and gRPC's interop client (needs Go)
 
 $(TOOLS)/grpcurl:
 	GOBIN=$(abspath $(TOOLS)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 
 $(TOOLS)/ghz:
 	GOBIN=$(abspath $(TOOLS)) go install github.com/bojand/ghz/cmd/ghz@v0.93.0
+
+$(TOOLS)/grpc-interop-client:
+	GOBIN=$(abspath $(TOOLS)) go install google.golang.org/grpc/interop/client@v1.85.0
+	@mv $(TOOLS)/client $@
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found"; exit 1; }

@@ -31,7 +31,7 @@ def held(address: str) -> Iterator[str]:
         holders: list[socket.socket] = []
         missing: list[OSError] = []
         try:
-            for family, place in _places(host.strip("[]")):
+            for family, place in places(host):
                 try:
                     holders.append(stack.enter_context(_hold(family, (place, number))))
                 except OSError as error:
@@ -48,8 +48,13 @@ def held(address: str) -> Iterator[str]:
         yield f"{host}:{number}"
 
 
-def _places(host: str) -> list[tuple[socket.AddressFamily, str]]:
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+def places(host: str) -> list[tuple[socket.AddressFamily, str]]:
+    """Answers every address of a host, as the machine's resolver tells them.
+
+    Raises:
+        OSError: It has none.
+    """
+    found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return list(dict.fromkeys((family, str(place[0])) for family, _, _, _, place in found))
 
 

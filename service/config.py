@@ -27,6 +27,11 @@ class Settings(BaseModel):
 
     listen: str = Field(DEFAULT_LISTEN, description="The address to serve on, HOST:PORT; port 0 takes a free one.")
     workers: int = Field(1, ge=1, le=64, description="Processes that serve, all on that address.")
+    door: Literal["grpcio", "envoy"] = Field(
+        "grpcio",
+        description="What calls come in by: grpcio's server, or an Envoy in each worker, which takes several times as "
+        "many Authorize a second and needs the extra [envoy].",
+    )
     metrics_listen: str | None = Field(
         None, description="The address to serve Prometheus metrics on, for all workers; none without."
     )

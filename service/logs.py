@@ -21,7 +21,6 @@ def make_log(form: Literal["auto", "json", "console"]) -> FilteringBoundLogger:
 
     The warnings of libraries, which use the standard logging, take the same form.
     """
-    for_people = form == "console" or (form == "auto" and sys.stderr.isatty())
     stamps: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -29,7 +28,7 @@ def make_log(form: Literal["auto", "json", "console"]) -> FilteringBoundLogger:
     # Frames are told without their local variables: one of those may be a token.
     rendering: list[Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if for_people
+        if is_for_people(form)
         else [
             structlog.processors.EventRenamer("message"),
             structlog.processors.format_exc_info,
@@ -52,6 +51,11 @@ def make_log(form: Literal["auto", "json", "console"]) -> FilteringBoundLogger:
         cache_logger_on_first_use=True,
     )
     return log
+
+
+def is_for_people(form: Literal["auto", "json", "console"]) -> bool:
+    """Tells whether lines in this form are for people here."""
+    return form == "console" or (form == "auto" and sys.stderr.isatty())
 
 
 class _Unfailing:

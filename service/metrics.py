@@ -41,8 +41,8 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-def told(registry: CollectorRegistry) -> list[Family]:
-    """Answers what a registry holds now."""
+def told(metrics: Iterable[Metric]) -> list[Family]:
+    """Answers metrics in the form in which a worker tells them."""
     return [
         {
             "name": metric.name,
@@ -51,7 +51,7 @@ def told(registry: CollectorRegistry) -> list[Family]:
             "unit": metric.unit,
             "samples": [(each.name, dict(each.labels), each.value) for each in metric.samples],
         }
-        for metric in registry.collect()
+        for metric in metrics
     ]
 
 

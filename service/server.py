@@ -7,7 +7,7 @@ import time
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -39,11 +39,39 @@ from service.storage.database import Database, DatabaseOptions
 from service.storage.migrations import require_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from prometheus_client.metrics_core import Metric
     from structlog.typing import FilteringBoundLogger
 
     from service.config import Settings
+    from service.rpc.gate import Serve
 
 _AGE_GRACE_SECONDS = 5.0
+_MAX_METADATA_BYTES = 2**16
+
+
+class Front(Protocol):
+    """What calls come in by, where it is not grpcio's server; it passes those on to that which it does not answer.
+
+    Attributes:
+        socket: Where it passes them on to: a Unix socket that nobody else can reach.
+    """
+
+    socket: Path
+
+    def answer(self, methods: Mapping[str, Serve], settings: Settings) -> None:
+        """Takes the methods by their paths, to answer those that it likes to."""
+
+    async def open(self) -> None:
+        """Lets calls in; returns when they come."""
+
+    async def drain(self, seconds: float) -> None:
+        """Has clients go elsewhere; returns when no call is left, or after so many seconds."""
+
+    async def metrics(self) -> list[Metric]:
+        """Answers what it counts itself."""
 
 
 async def start(
@@ -54,6 +82,7 @@ async def start(
     registry: CollectorRegistry | None = None,
     *,
     reuse_port: bool = False,
+    front: Front | None = None,
 ) -> str:
     """Starts a server and answers the address it serves on, HOST:PORT.
 
@@ -66,6 +95,7 @@ async def start(
         stack: What ends it.
         registry: Where its figures are told; None for nowhere.
         reuse_port: Whether other processes of this user that ask for the same may serve on the port too.
+        front: What calls come in by; the server is then behind it. It is not opened here.
 
     Raises:
         UnavailableError: The database could not be reached.
@@ -128,30 +158,51 @@ async def start(
     health = Health(database, names, log)
     await health.check()
 
-    server = grpc.aio.server(
-        maximum_concurrent_rpcs=settings.max_calls, options=_options(settings, reuse_port=reuse_port)
-    )
     methods = {path: serve for service in services for path, serve in gate.methods(*service).items()}
-    server.add_generic_rpc_handlers((Methods(methods),))
+    server, address = _listening(settings, methods, front, reuse_port=reuse_port)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if settings.reflection:
         health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
-    port = _bind(server, settings)
     await server.start()
     stack.push_async_callback(_ended, asyncio.create_task(reader.run()))
     stack.push_async_callback(server.stop, settings.drain_timeout)
+    if front is not None:
+        stack.push_async_callback(front.drain, settings.drain_timeout)
     stack.push_async_callback(health.drain)
     for task in (asyncio.create_task(each.run()) for each in (health, usage, time_limit)):
         stack.callback(task.cancel)
-    host, _, _ = settings.listen.rpartition(":")
-    return f"{host}:{port}"
+    return address
+
+
+def _listening(
+    settings: Settings, methods: Mapping[str, Serve], front: Front | None, *, reuse_port: bool
+) -> tuple[grpc.aio.Server, str]:
+    """Answers a server of methods, to be started, and the address at which clients find it. Raises ListenError."""
+    options = _options(settings, reuse_port=reuse_port) if front is None else _options_behind(settings)
+    server = grpc.aio.server(maximum_concurrent_rpcs=settings.max_calls, options=options)
+    server.add_generic_rpc_handlers((Methods(methods, behind_envoy=front is not None),))
+    if front is None:
+        host, _, _ = settings.listen.rpartition(":")
+        return server, f"{host}:{_bind(server, settings)}"
+    server.add_insecure_port(f"unix:{front.socket}")
+    front.answer(methods, settings)
+    return server, settings.listen
 
 
 async def _ended(task: asyncio.Task[object]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+def _options_behind(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # How much metadata a client may send is the front's to say; it adds the client's certificate.
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+    ]
 
 
 def _options(settings: Settings, *, reuse_port: bool) -> list[tuple[str, int]]:

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from service.config import Settings
 
 # -P: nothing of the folder that the server was started from is taken for a module.
-WORKER = (sys.executable, "-P", "-m", "service.worker")
+WORKERS = {
+    door: (sys.executable, "-P", "-m", module)
+    for door, module in {"grpcio": "service.worker", "envoy": "service.envoy"}.items()
+}
 _WATCH_SECONDS = 1.0
 # After its calls a worker ends its threads, writes the last uses and closes the database, which may not answer.
 _CLOSE_SECONDS = 15.0
@@ -41,7 +44,7 @@ class DataFolderTakenError(Exception):
     """Another server uses this data folder."""
 
 
-def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[str] = WORKER) -> None:
+def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[str] = ()) -> None:
     """Serves until SIGTERM or SIGINT; SIGHUP replaces the workers.
 
     With a database URL, on that database, which `skilder-keys migrate` brought up to date. Without one, on an embedded
@@ -50,13 +53,14 @@ def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[
     Args:
         settings: The settings.
         log: The log.
-        worker_command: What a worker runs: an entry that calls `worker.main` with the number it is given last.
+        worker_command: What a worker runs, if not what the door has it run. Like that it is given a number last.
 
     Raises:
         DataFolderTakenError: Another server has its embedded Postgres in the same folder.
         EmbeddedPostgresError: The embedded Postgres is not installed, or did not start.
         UnavailableError, SchemaOutdatedError, CallersFileError, ListenError, StartError: As `WorkerProcess.start`.
     """
+    worker_command = worker_command or WORKERS[settings.door]
     if settings.database_url is not None:
         asyncio.run(_Supervisor(settings, log, worker_command).serve(settings.database_url.get_secret_value()))
         return

@@ -2,14 +2,14 @@
 
 `python -m service.worker NUMBER`, where the number is that of an open Unix socket. Over it go lines of JSON:
 
-    parent  {"worker": INDEX, "settings": {…}, "database_url": "…"}   once, first
+    parent  {"worker": INDEX, "settings": {…}, "database_url": "…", "folder": "…"}   once, first
     worker  {"ready": "HOST:PORT"} or {"failed": {"kind": "…", "message": "…"}}
     parent  {"ask": "metrics"}      worker  {"metrics": […]}
     parent  {"leave": INDEX}        to end once no connection is left; the index is for `leaving.leave`
     parent  {"drain": null}         to end once no call is left, as on SIGTERM
 
 It is an interpreter of its own and not a fork, so that it shares no state of gRPC's with anybody, and takes in code,
-certificates and callers as they are now.
+certificates and callers as they are now. Where calls come in by Envoy, an Envoy takes its place, which runs `serve`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
+import threading
 import traceback
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
@@ -34,6 +36,7 @@ from service.domain.errors import UnavailableError
 from service.logs import make_log
 from service.server import start
 from service.storage.migrations import SchemaOutdatedError
+from service.worker_start import failure, hold_signals
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -41,37 +44,48 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from structlog.typing import FilteringBoundLogger
 
+    from service.server import Front
+
+Result = TypeVar("Result")
+
 
 def main(descriptor: int) -> None:
     """Serves until the parent says so, or is gone, or SIGTERM comes; a second SIGTERM ends it at once."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the parent's to answer, where both get them
+    hold_signals()
     with socket.socket(fileno=descriptor) as connection:
-        connection.set_inheritable(False)
         # Its event loop takes an eighth off the CPU of a call.
-        sys.exit(uvloop.run(_serve(connection)))
+        sys.exit(uvloop.run(serve(connection)))
 
 
-async def _serve(connection: socket.socket) -> int:
+async def serve(connection: socket.socket, front: Front | None = None) -> int:
+    """Serves as `main` does, and answers the exit code.
+
+    Args:
+        connection: The socket to the parent.
+        front: What calls come in by, where it is not grpcio's server.
+    """
+    connection.set_inheritable(False)
     reader, writer = await asyncio.open_unix_connection(sock=connection)
     first = await reader.readline()
     if not first:
-        return 0  # the parent has gone already
+        return 0
     order = json.loads(first)
     settings = Settings.model_validate(order["settings"])
     log = make_log(settings.log_format).bind(worker=order["worker"])
     registry = metrics.new_registry()
     stopping = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _stop, stopping)
-    parent = _Parent(reader, writer, settings, registry, stopping)
+    threading.Thread(target=_await_termination, args=(asyncio.get_running_loop(), stopping), daemon=True).start()
+    parent = _Parent(reader, writer, settings, registry, front, stopping)
     listening = asyncio.create_task(parent.listen(log))
     try:
         async with AsyncExitStack() as stack:
             try:
-                starting = start(settings, order["database_url"], log, stack, registry, reuse_port=True)
+                starting = start(settings, order["database_url"], log, stack, registry, reuse_port=True, front=front)
                 address = await _unless(stopping, starting)
+                if address is not None and front is not None:
+                    await _unless(stopping, front.open())
             except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
-                parent.tell({"failed": {"kind": type(error).__name__, "message": _words(error, log)}})
+                parent.tell_failure(error, log)
                 return 1
             if address is not None:
                 parent.tell({"ready": address})
@@ -79,13 +93,16 @@ async def _serve(connection: socket.socket) -> int:
     finally:
         listening.cancel()
         writer.close()
+        shutil.rmtree(order["folder"], ignore_errors=True)  # the parent may be gone
     return 0
 
 
-def _stop(stopping: asyncio.Event) -> None:
-    if stopping.is_set():
-        os._exit(128 + signal.SIGTERM)  # asked twice: whoever asks does not want to wait for anything
-    stopping.set()
+def _await_termination(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    """Waits for SIGTERM, in a thread of its own: where Envoy is the process, no signal gets to Python."""
+    signal.sigwait({signal.SIGTERM})
+    loop.call_soon_threadsafe(stopping.set)
+    signal.sigwait({signal.SIGTERM})
+    os._exit(128 + signal.SIGTERM)  # asked twice: whoever asks does not want to wait for anything
 
 
 class _Parent:
@@ -97,17 +114,23 @@ class _Parent:
         writer: asyncio.StreamWriter,
         settings: Settings,
         registry: CollectorRegistry,
+        front: Front | None,
         stopping: asyncio.Event,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._settings = settings
         self._registry = registry
+        self._front = front
         self._stopping = stopping
 
     def tell(self, message: dict[str, Any]) -> None:
         """Tells it something."""
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        self._writer.write(_line(message))
+
+    def tell_failure(self, error: Exception, log: FilteringBoundLogger) -> None:
+        """Tells it why this worker did not start."""
+        self._writer.write(failure(error, _words(error, log)))
 
     async def listen(self, log: FilteringBoundLogger) -> None:
         """Does what the parent says; ends this process when there is no parent any more."""
@@ -124,11 +147,15 @@ class _Parent:
     def _hear(self, message: dict[str, Any], group: asyncio.TaskGroup) -> None:
         match message:
             case {"ask": "metrics"}:
-                self.tell({"metrics": metrics.told(self._registry)})
+                group.create_task(self._tell_metrics())
             case {"leave": int() as successor}:
                 group.create_task(self._leave(successor))
             case {"drain": _}:
                 self._stopping.set()
+
+    async def _tell_metrics(self) -> None:
+        found = [*self._registry.collect(), *(await self._front.metrics() if self._front else ())]
+        self.tell({"metrics": metrics.told(found)})
 
     async def _leave(self, successor: int) -> None:
         port = int(self._settings.listen.rpartition(":")[2])
@@ -136,7 +163,7 @@ class _Parent:
         self._stopping.set()
 
 
-async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, str]) -> str | None:
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result | None:
     """Answers what the work answers, or None where the process is to stop before."""
     working, waiting = asyncio.create_task(work), asyncio.create_task(stopping.wait())
     await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -146,6 +173,10 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, str]) -> st
     working.cancel()
     await asyncio.wait((working,))
     return None
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def _words(error: Exception, log: FilteringBoundLogger) -> str:

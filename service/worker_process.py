@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
+import tempfile
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from service.address import ListenError
@@ -40,6 +43,7 @@ class WorkerProcess:
     Attributes:
         index: Which of the workers it is; its successor will be the same one.
         pid: Its process number.
+        folder: A folder of its own that no other user can look into; it is gone when the process is.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class WorkerProcess:
     ) -> None:
         self.index = index
         self.pid = process.pid
+        self.folder = Path(tempfile.mkdtemp(prefix="skilder-keys-"))
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -58,7 +63,7 @@ class WorkerProcess:
         self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._metrics: asyncio.Future[list[Family] | None] | None = None
         self._listening = asyncio.create_task(self._listen())
-        self._ending = asyncio.create_task(process.wait())
+        self._ending = asyncio.create_task(self._end_of(process))
 
     @classmethod
     async def start(cls, command: Sequence[str], settings: Settings, database_url: str, index: int) -> Self:
@@ -76,7 +81,8 @@ class WorkerProcess:
         """
         worker = await cls._spawn(command, index)
         try:
-            await worker.begin({"worker": index, "settings": _told(settings), "database_url": database_url})
+            order = {"worker": index, "settings": _told(settings), "database_url": database_url}
+            await worker.begin({**order, "folder": str(worker.folder)})
         except BaseException:
             await worker.end(0)
             raise
@@ -161,6 +167,11 @@ class WorkerProcess:
         """Kills it, if it runs."""
         with suppress(ProcessLookupError):
             self._process.kill()
+
+    async def _end_of(self, process: asyncio.subprocess.Process) -> int:
+        code = await process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return code
 
     def _send(self, message: dict[str, Any]) -> None:
         self._writer.write(json.dumps(message).encode() + b"\n")

@@ -11,8 +11,9 @@ import pytest
 
 from service.domain.token import MalformedTokenError, Token
 from service.storage.database import Database, DatabaseOptions
+from tests.support.door import why_closed
 from tests.support.postgres import new_database, template_database, test_postgres
-from tests.support.service import Service, serving
+from tests.support.service import DOORS, Service, serving
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -57,14 +58,25 @@ async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
     await connection.close()
 
 
+@pytest.fixture(params=DOORS)
+def door(request: pytest.FixtureRequest) -> str:
+    """What calls come in by; whoever asks for it is run with each."""
+    chosen = str(request.param)
+    if reason := why_closed(chosen):
+        pytest.skip(reason)
+    return chosen
+
+
 @pytest.fixture
-async def empty_service(database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Service]:
+async def empty_service(
+    door: str, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[Service]:
     """A served service with no workspace.
 
     When the test is over, its logs and its database are searched for every token that it saw.
     """
     caplog.set_level(logging.DEBUG)
-    async with serving(database_url, tmp_path) as service:
+    async with serving(database_url, tmp_path, door=door) as service:
         yield service
     await assert_no_token_is_kept(service.watch.seen, service.log.text() + caplog.text, database_url)
 

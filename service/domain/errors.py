@@ -53,6 +53,18 @@ class MalformedMessageError(KeysError):
     reason = "MALFORMED_MESSAGE"
 
 
+class MessageTooLongError(KeysError):
+    """The request is longer than this service takes."""
+
+    reason = "MESSAGE_TOO_LONG"
+
+
+class UnknownEncodingError(KeysError):
+    """The request is compressed in a way that this service does not know."""
+
+    reason = "UNKNOWN_ENCODING"
+
+
 class UnauthenticatedError(KeysError):
     """The caller is not known: send `authorization: Bearer TOKEN`, or a client certificate that is listed."""
 

@@ -48,7 +48,7 @@ class Callers:
 
     def remembered(self, context: Context) -> Caller | None:
         """Answers who makes this call, where the same bearer token was seen before."""
-        credentials = _credentials(context)
+        credentials = context.credentials()
         return None if credentials is None else self._remembered.get(self._recogniser.digest(credentials))
 
     async def identify(self, context: Context) -> Caller:
@@ -58,7 +58,7 @@ class Callers:
             UnauthenticatedError: It shows neither, or one that is not known.
             UnavailableError: It shows a runtime key, which cannot be decided about now.
         """
-        credentials = _credentials(context)
+        credentials = context.credentials()
         if credentials is None:
             caller = self._by_certificate(context)
         elif (bearer := _bearer(credentials)).startswith(PREFIXES[KeyType.RUNTIME]):
@@ -81,16 +81,7 @@ class Callers:
         return found
 
     def _by_certificate(self, context: Context) -> Caller | None:
-        # gRPC fills these in only from a certificate that it has verified against the client CA.
-        names = context.auth_context().get("x509_subject_alternative_name", ())
-        return next((self._by_san[name] for name in map(bytes.decode, names) if name in self._by_san), None)
-
-
-def _credentials(context: Context) -> str | None:
-    for name, value in context.invocation_metadata() or ():
-        if name == "authorization":
-            return str(value)
-    return None
+        return next((self._by_san[name] for name in context.certificate_names() if name in self._by_san), None)
 
 
 def _bearer(credentials: str) -> str:

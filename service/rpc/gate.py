@@ -30,7 +30,7 @@ from service.rpc.decoding import decode
 from service.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 
 
 class Context(Protocol):
-    """A call as its transport sees it. grpcio's `ServicerContext` is one."""
+    """A call as its transport sees it."""
 
-    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
-        """Answers the metadata, with names in lower case."""
+    def credentials(self) -> str | None:
+        """Answers the metadata `authorization`, or None without."""
 
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Answers what the peer has proven of itself; only what was verified is in it."""
+    def certificate_names(self) -> Iterable[str]:
+        """Answers the subject alternative names in the client's certificate, if it has shown one that was verified."""
 
     def peer(self) -> str:
-        """Answers the peer's address, e.g. `ipv4:127.0.0.1:41234`."""
+        """Answers the client's address, e.g. `ipv4:127.0.0.1:41234`."""
 
     async def read(self) -> object:
         """Answers the bytes of the next message; something else where there is none."""

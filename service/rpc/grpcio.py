@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import grpc
 
 from service.domain.errors import KeysError
+from service.rpc import forwarded
 from service.rpc.status import trailing_status
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from service.rpc.gate import Serve
 
@@ -24,9 +25,11 @@ class Methods(grpc.GenericRpcHandler):
     before they begin, and the gate has something to ask first.
     """
 
-    def __init__(self, methods: Mapping[str, Serve]) -> None:
+    def __init__(self, methods: Mapping[str, Serve], *, behind_envoy: bool = False) -> None:
+        """Takes the methods, and whether all calls come from Envoy, which tells whose they are."""
+        context_type = ForwardedContext if behind_envoy else Context
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            path: grpc.stream_unary_rpc_method_handler(_wrapped(serve)) for path, serve in methods.items()
+            path: grpc.stream_unary_rpc_method_handler(_wrapped(serve, context_type)) for path, serve in methods.items()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
@@ -34,10 +37,54 @@ class Methods(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def _wrapped(serve: Serve) -> Callable[[object, ServicerContext], Awaitable[bytes]]:
+class Context:
+    """A call, as `gate.Context` has it."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: ServicerContext) -> None:
+        self._context = context
+
+    def credentials(self) -> str | None:
+        """Answers the metadata `authorization`, or None without."""
+        return self._metadata("authorization")
+
+    def certificate_names(self) -> Iterable[str]:
+        """Answers the names in the client's certificate; gRPC tells only those of one that it has verified."""
+        return map(bytes.decode, self._context.auth_context().get("x509_subject_alternative_name", ()))
+
+    def peer(self) -> str:
+        """Answers the client's address."""
+        return self._context.peer()
+
+    async def read(self) -> object:
+        """Answers the bytes of the message, or gRPC's mark of the end."""
+        return await self._context.read()
+
+    def _metadata(self, wanted: str) -> str | None:
+        # What is sent twice counts as one value, as HTTP has it and Envoy does it.
+        found = [str(value) for name, value in self._context.invocation_metadata() or () if name == wanted]
+        return ",".join(found) if found else None
+
+
+class ForwardedContext(Context):
+    """A call that Envoy has passed on: its client is the one that Envoy tells of."""
+
+    __slots__ = ()
+
+    def certificate_names(self) -> Iterable[str]:
+        """Answers the names in the client's certificate, which Envoy has verified."""
+        return forwarded.certificate_names(self._metadata(forwarded.CERTIFICATE_HEADER) or "")
+
+    def peer(self) -> str:
+        """Answers the client's address."""
+        return forwarded.peer(self._metadata(forwarded.PEER_HEADER) or "")
+
+
+def _wrapped(serve: Serve, context_type: type[Context]) -> Callable[[object, ServicerContext], Awaitable[bytes]]:
     async def handle(_messages: object, context: ServicerContext) -> bytes:
         try:
-            return await serve(context)
+            return await serve(context_type(context))
         except KeysError as error:
             await context.abort_with_status(trailing_status(error))
             raise AssertionError("abort_with_status always raises") from None

@@ -20,6 +20,8 @@ ERROR_DOMAIN = "keys.skilder"
 STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.MalformedMessageError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.MessageTooLongError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.UnknownEncodingError: grpc.StatusCode.UNIMPLEMENTED,
     errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     errors.CallerNotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.ForeignWorkspaceError: grpc.StatusCode.PERMISSION_DENIED,

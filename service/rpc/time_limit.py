@@ -17,17 +17,20 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float) -> None:
+        """Is made in the event loop of the tasks."""
         self._seconds = seconds
+        # To find out the running loop costs a system call, of each call.
+        self._loop = asyncio.get_running_loop()
         self._began: dict[asyncio.Task[object], float] = {}  # in order of beginning
         self._overdue: set[asyncio.Task[object]] = set()
 
     def __enter__(self) -> None:
         """Counts the time of the running task from now on."""
-        self._began[_running()] = monotonic()
+        self._began[self._running()] = monotonic()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Counts it no longer; a cancellation that was for its time alone becomes a TimeoutError."""
-        task = _running()
+        task = self._running()
         del self._began[task]
         if self._overdue and task in self._overdue:
             self._overdue.remove(task)
@@ -50,9 +53,8 @@ class TimeLimit:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.sweep()
 
-
-def _running() -> asyncio.Task[object]:
-    task = asyncio.current_task()
-    if task is None:
-        raise LookupError("a call runs in a task")
-    return task
+    def _running(self) -> asyncio.Task[object]:
+        task = asyncio.current_task(self._loop)
+        if task is None:
+            raise LookupError("a call runs in a task")
+        return task

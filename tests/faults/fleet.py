@@ -28,13 +28,22 @@ NEAR, FAR = "near", "far"
 
 _WORKERS = {NEAR: 2, FAR: 1}
 _END_SECONDS = 20.0
+# As the service logs it, as Python and pyvoy write it, as Rust and Envoy do.
+_MARKS_OF_FAULTS = (
+    '"exception": ',
+    "Traceback",
+    "Exception in ASGI",
+    " panicked at ",
+    "Caught Segmentation",
+    "assert failure",
+)
 
 
 class Server:
     """A server in processes of its own: a parent, and its workers."""
 
-    def __init__(self, name: str, command: list[str], folder: Path, database_url: str) -> None:
-        """Takes the command that serves, and a folder for the server's data and log."""
+    def __init__(self, name: str, door: str, command: list[str], folder: Path, database_url: str) -> None:
+        """Takes the command that serves, what calls come in by, and a folder for the server's data and log."""
         with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
             self.address, self.metrics_address = (f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other))
         self.name = name
@@ -43,6 +52,7 @@ class Server:
         self._variables = environment(
             {
                 "SKILDER_KEYS_LISTEN": self.address,
+                "SKILDER_KEYS_DOOR": door,
                 "SKILDER_KEYS_METRICS_LISTEN": self.metrics_address,
                 "SKILDER_KEYS_DATABASE_URL": database_url,
                 "SKILDER_KEYS_DATA_DIR": str(folder / name),
@@ -125,7 +135,7 @@ class Fleet:
             f"{server.name}: {line}"
             for server in self.servers.values()
             for line in server.log.read_text("utf-8").splitlines()
-            if '"exception": ' in line or line.startswith("Traceback")
+            if any(mark in line for mark in _MARKS_OF_FAULTS)
         ]
 
     async def heal(self) -> None:
@@ -145,8 +155,8 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running_fleet(folder: Path, mutation: str | None = None) -> AsyncIterator[Fleet]:
-    """Runs all of it until left; with a mutation, workers with that mistake in them."""
+async def running_fleet(folder: Path, door: str, mutation: str | None = None) -> AsyncIterator[Fleet]:
+    """Runs all of it until left, with servers of one door; with a mutation, workers with that mistake in them."""
     command = [str(COMMAND), "serve"] if mutation is None else [sys.executable, "-m", "tests.faults.serve", mutation]
     write_callers(folder / "callers.yaml", [])
     postgres = await asyncio.to_thread(Postgres, folder / "postgres")
@@ -156,7 +166,7 @@ async def running_fleet(folder: Path, mutation: str | None = None) -> AsyncItera
         async with proxy.serving():
             far_url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?sslmode=disable"
             urls = {NEAR: postgres.url, FAR: far_url}
-            fleet = Fleet(postgres, proxy, [Server(name, command, folder, url) for name, url in urls.items()])
+            fleet = Fleet(postgres, proxy, [Server(name, door, command, folder, url) for name, url in urls.items()])
             keeping = asyncio.create_task(fleet.keep())
             try:
                 yield fleet

@@ -47,13 +47,15 @@ class Order:
         seed: Which faults come, and what the clients do. When everything happens is up to the machine.
         seconds: How long clients and faults go on.
         menu: The faults.
-        mutation: The mistake to put into the workers.
+        door: What calls come in by.
+        mutation: The mistake to put into the workers; these are of the door of grpcio.
         to_the_end: Whether to go on when a violation was found.
     """
 
     seed: int
     seconds: float
     menu: Sequence[str] = EVERYTHING
+    door: str = "grpcio"
     mutation: str | None = None
     to_the_end: bool = True
 
@@ -105,7 +107,7 @@ class Report:
     def __str__(self) -> str:
         """For people: the seed first, with which to run it again."""
         start = min((change.begin for change in self.history.changes), default=0)
-        lines = [f"seed {self.order.seed}, {len(self.violations)} violations"]
+        lines = [f"seed {self.order.seed}, by {self.order.door}, {len(self.violations)} violations"]
         lines += [f"  {(each.at - start) / 1e9:7.3f} s {each}" for each in self.violations[:_SHOWN]]
         lines.append("the last faults:")
         lines += [f"  {(time - start) / 1e9:7.3f} s {name}" for time, name in self.faults[-_SHOWN:]]
@@ -125,7 +127,10 @@ async def run(order: Order) -> Report:
     marks = [now()]
     # Not in a folder of pytest's: see `tests.support.postgres`.
     with tempfile.TemporaryDirectory(prefix="skilder-keys-faults-") as name:
-        async with asyncio.timeout(order.seconds + _PATIENCE), running_fleet(Path(name), order.mutation) as fleet:
+        async with (
+            asyncio.timeout(order.seconds + _PATIENCE),
+            running_fleet(Path(name), order.door, order.mutation) as fleet,
+        ):
             clients = Clients(fleet.addresses, recorder, _dice(order.seed, "clients"), _LINES)
             load = Load(clients, _dice(order.seed, "load"))
             faults = Faults(fleet, load, clients, _dice(order.seed, "faults"))

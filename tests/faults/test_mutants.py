@@ -22,6 +22,6 @@ FAULTS = {
 @pytest.mark.parametrize("mutation", MUTATIONS)
 async def test_a_mistake_is_found(mutation: str) -> None:
     """Soon, under the faults that bring it out."""
-    order = Order(secrets.randbelow(10**6), SECONDS, FAULTS[mutation], mutation, to_the_end=False)
+    order = Order(secrets.randbelow(10**6), SECONDS, FAULTS[mutation], mutation=mutation, to_the_end=False)
     report = await run(order)
     assert any(violation.kind.startswith("granted") for violation in report.violations), str(report)

@@ -207,7 +207,7 @@ async def test_a_stale_version_brings_the_tools(service: Service) -> None:
     assert other.granted.tool_set.version != version
 
 
-async def test_keys_of_equal_reach_share_a_version(service: Service, tmp_path: Path) -> None:
+async def test_keys_of_equal_reach_share_a_version(door: str, service: Service, tmp_path: Path) -> None:
     """On every server of the fleet; and keys of another reach have another, which brings them their own tools."""
     shared = [
         await service.console.issue(),
@@ -220,7 +220,7 @@ async def test_keys_of_equal_reach_share_a_version(service: Service, tmp_path: P
     response = await service.service.authorize(other.token, tool_set_version=version)
     assert hats(response) == ["everyone"]
     assert response.granted.tool_set.version != version
-    async with serving(service.database_url, tmp_path) as second:
+    async with serving(service.database_url, tmp_path, door=door) as second:
         elsewhere = await second.service.authorize(shared[0].token)
     assert elsewhere.granted.tool_set.version == version
 
@@ -352,7 +352,7 @@ async def test_a_change_is_seen_by_the_very_next_call(service: Service) -> None:
 
 
 async def test_a_hash_is_renewed_when_the_parameters_changed(
-    service: Service, sql: asyncpg.Connection[Any], tmp_path: Path
+    door: str, service: Service, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:
     """By the next success, on whatever server; the token stays good everywhere, and today's hash is left as it is."""
     issued = await service.console.issue()
@@ -364,7 +364,7 @@ async def test_a_hash_is_renewed_when_the_parameters_changed(
     assert first.startswith("$argon2id$v=19$m=1024,t=1,p=1$")
     assert hats(await service.service.authorize(issued.token)) == ALL_HATS
     assert await secret_hash() == first
-    async with serving(service.database_url, tmp_path, argon2_memory_kib=2048) as second:
+    async with serving(service.database_url, tmp_path, door=door, argon2_memory_kib=2048) as second:
         wrong = Token.mint(KeyType.WORKSPACE, Token.parse(issued.token).key_id)
         assert await second.service.denial(wrong.reveal()) == "UNKNOWN"
         assert await secret_hash() == first

@@ -13,16 +13,19 @@ from service.app import authorize
 from service.app.authorize import Question
 from service.domain.ids import new_key_id
 from service.domain.token import KeyType, Token
-from service.storage import keys
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.calls import get_key, part
+from tests.support.door import ONLY_GRPCIO
 from tests.support.fence import LONG
 from tests.support.fleet import process
-from tests.support.service import Client, Service, refusal
+from tests.support.service import Client, Service, refusal, serving
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import asyncpg
 
     from skilder.keys.v1 import key_service_pb2
     from tests.support.fleet import Process
@@ -193,21 +196,21 @@ async def test_a_runtime_instance_asks_about_its_own_workspace_only(service: Ser
         assert (await service.service.authorize(foreign.token)).HasField("granted")
 
 
-async def test_one_that_cannot_be_decided_fails_the_call(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_cannot_be_decided_fails_the_call(
+    door: str, service: Service, tmp_path: Path, sql: asyncpg.Connection[Any]
+) -> None:
     """UNAVAILABLE for all, and never a denial; those in memory are answered without the others."""
     warm, cold = await issued(service, 2)
-    async with asyncio.timeout(60):
-        while not service.figure("cached_keys"):
-            await service.service.authorize(warm.token)
-
-    async def down(*_: object) -> Any:
-        raise OSError("no route to the database")
-
-    monkeypatch.setattr(keys, "find_credentials", down)
-    refused = await refusal(batch(service.service, warm.token, "no token", cold.token))
-    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
-    answered = await batch(service.service, warm.token, "no token")
-    assert [each.WhichOneof("verdict") for each in answered.responses] == ["granted", "denied"]
+    async with serving(service.database_url, tmp_path, door=door, lock_timeout=0.2) as second:
+        async with asyncio.timeout(60):
+            while not await second.figure("cached_keys"):
+                await second.service.authorize(warm.token)
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE key IN ACCESS EXCLUSIVE MODE")
+            refused = await refusal(batch(second.service, warm.token, "no token", cold.token))
+            assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+            answered = await batch(second.service, warm.token, "no token")
+        assert [each.WhichOneof("verdict") for each in answered.responses] == ["granted", "denied"]
 
 
 async def test_uses_are_noted(service: Service) -> None:
@@ -225,6 +228,7 @@ async def test_uses_are_noted(service: Service) -> None:
     assert (await get_key(service.operator, revoked.key.id)).ByteSize() == before
 
 
+@ONLY_GRPCIO
 async def test_an_answer_over_the_bound_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the name of the field, and only what is sent counts: each tool set once, and none that is known already."""
     whole, limited = await service.operator.issue(), await service.operator.issue(hat_ids=["everyone"])
@@ -247,6 +251,7 @@ async def test_an_answer_over_the_bound_is_refused(service: Service, monkeypatch
     assert len((await service.service.authorize(whole.token)).granted.tool_set.tools) == 4
 
 
+@ONLY_GRPCIO
 async def test_answers_about_single_tools_count_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool may be reached in very many ways, and each token may ask about it."""
     issued = await service.operator.issue()

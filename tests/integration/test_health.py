@@ -62,9 +62,9 @@ async def test_reflection_lists_every_service(empty_service: Service) -> None:
     ]
 
 
-async def test_reflection_can_be_turned_off(database_url: str, tmp_path: Path) -> None:
+async def test_reflection_can_be_turned_off(door: str, database_url: str, tmp_path: Path) -> None:
     """Then it is not there at all."""
-    async with serving(database_url, tmp_path, reflection=False) as service:
+    async with serving(database_url, tmp_path, door=door, reflection=False) as service:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await listed(service)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -88,10 +88,10 @@ async def test_watches_are_counted_and_checks_get_through(empty_service: Service
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_an_open_watch_is_told_and_does_not_hold_up_the_end(database_url: str, tmp_path: Path) -> None:
+async def test_an_open_watch_is_told_and_does_not_hold_up_the_end(door: str, database_url: str, tmp_path: Path) -> None:
     """It hears NOT_SERVING, and the server ends long before its drain would."""
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(30):
-        async with serving(database_url, tmp_path, drain_timeout=600) as service:
+        async with serving(database_url, tmp_path, door=door, drain_timeout=600) as service:
             # A channel that outlives the server: those of `service` are closed before it ends.
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(service.address))
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
@@ -110,7 +110,7 @@ def header(name: str, value: str) -> bytes:
     return b"\0" + b"".join(bytes([len(each)]) + each.encode() for each in (name, value))
 
 
-async def test_a_watch_that_is_not_read_holds_nobody_up(database_url: str, tmp_path: Path) -> None:
+async def test_a_watch_that_is_not_read_holds_nobody_up(door: str, database_url: str, tmp_path: Path) -> None:
     """A stranger who takes not one byte of the answer freezes neither the status nor the end of the server."""
     headers = {
         ":method": "POST",
@@ -127,7 +127,7 @@ async def test_a_watch_that_is_not_read_holds_nobody_up(database_url: str, tmp_p
         + frame(0, 1, 1, bytes(5))  # DATA: an empty message, the last
     )
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(30):
-        async with serving(database_url, tmp_path, drain_timeout=1) as service:
+        async with serving(database_url, tmp_path, door=door, drain_timeout=1) as service:
             host, _, port = service.address.rpartition(":")
             reader, writer = await asyncio.open_connection(host, int(port))
             stack.callback(writer.close)
@@ -151,9 +151,11 @@ async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service:
     assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_caller_that_does_not_send_its_request_runs_out_of_time(database_url: str, tmp_path: Path) -> None:
+async def test_a_caller_that_does_not_send_its_request_runs_out_of_time(
+    door: str, database_url: str, tmp_path: Path
+) -> None:
     """The service's own limit covers the reading too; one that sends nothing at all is told so."""
-    async with serving(database_url, tmp_path, call_timeout=0.3, lease=0.2) as service:
+    async with serving(database_url, tmp_path, door=door, call_timeout=0.3, lease=0.2) as service:
         metadata = (("authorization", f"Bearer {TOKENS['service']}"),)
         method: Any = service.service.channel.stream_unary("/skilder.keys.v1.AuthorizationService/Authorize")
         assert await method(metadata=metadata).code() is grpc.StatusCode.DEADLINE_EXCEEDED

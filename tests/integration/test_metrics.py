@@ -8,16 +8,21 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import metrics
 from service.address import ListenError
+from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
+from tests.support.door import ONLY_GRPCIO
 from tests.support.process import ServerProcess, run_command, serving_process
+from tests.support.service import Client
+from tests.support.workers import answer_of, channel_to, operator_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,10 +32,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
+def server(door: str, database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
     """Two workers and the endpoint."""
     with serving_process(
         tmp_path,
+        door=door,
         SKILDER_KEYS_DATABASE_URL=database_url,
         SKILDER_KEYS_WORKERS="2",
         SKILDER_KEYS_METRICS_LISTEN="127.0.0.1:0",
@@ -98,6 +104,7 @@ def test_a_worker_that_is_frozen_or_killed_is_down_and_holds_nobody_up(server: S
     assert until(server, w0=1, w1=1)["skilder_keys_worker_restarts_total", ""] == 1
 
 
+@ONLY_GRPCIO
 def test_the_endpoint_answers_nothing_else(server: ServerProcess) -> None:
     """No other path, no other method, and nobody who does not ask properly; and it answers on after that."""
     address = place(server)
@@ -118,6 +125,7 @@ def test_the_endpoint_answers_nothing_else(server: ServerProcess) -> None:
     assert samples(server)
 
 
+@ONLY_GRPCIO
 def test_many_who_only_wait_are_hung_up_on(server: ServerProcess) -> None:
     """Whoever opens more connections than there are places gets none; when the first are timed out, scrapes work."""
     host, _, port = place(server).rpartition(":")
@@ -126,6 +134,33 @@ def test_many_who_only_wait_are_hung_up_on(server: ServerProcess) -> None:
         assert connection.recv(100) == b""
         connection.close()
     assert samples(server)
+
+
+async def test_what_envoy_counts_is_among_the_metrics_of_its_worker(
+    door: str, server: ServerProcess, tmp_path: Path
+) -> None:
+    """Connections, calls and memory, once there are any; where there is no Envoy, nothing has its name."""
+    assert await asyncio.to_thread(place, server)
+    wanted = {
+        "envoy_http_downstream_cx_active": 1,
+        "envoy_http_downstream_cx_total": 1,
+        "envoy_http_downstream_rq_total": 2,
+        "envoy_cluster_upstream_rq_total": 1,
+    }
+    async with AsyncExitStack() as stack:
+        for worker in server.workers().values():
+            channel = await channel_to(worker, server, stack)
+            metadata = operator_metadata(server, tmp_path)
+            assert await answer_of(channel, metadata) is grpc.StatusCode.OK
+            await Client(channel).catalog.ListWorkspaces(ListWorkspacesRequest(), metadata=metadata)
+        found = await asyncio.to_thread(samples, server)
+    if door != "envoy":
+        assert [name for name, _ in found if name.startswith("envoy_")] == []
+        return
+    for index in ("0", "1"):
+        assert found["envoy_server_memory_allocated", index] > 2**20
+        # It may have had connections that were meant for the other one.
+        assert {name: min(found[name, index], at_least) for name, at_least in wanted.items()} == wanted
 
 
 def test_a_leaving_worker_is_counted_until_it_has_left(server: ServerProcess) -> None:
@@ -163,7 +198,7 @@ def test_counts_of_two_workers_are_told_apart() -> None:
     registries = [CollectorRegistry(), CollectorRegistry()]
     for number, registry in enumerate(registries, 1):
         Counter("calls", "Calls.", ["method", "worker"], registry=registry).labels("Authorize", "x").inc(number)
-    by_worker = {str(index): metrics.told(registry) for index, registry in enumerate(registries)}
+    by_worker = {str(index): metrics.told(registry.collect()) for index, registry in enumerate(registries)}
     by_worker["2"] = [
         {"name": "calls", "documentation": "", "type": "gauge", "unit": "", "samples": [("calls", {}, 1.0)]}
     ]

@@ -92,22 +92,24 @@ async def test_migrating_without_a_database_is_unavailable(postgres_url: str) ->
         await migrate(database_url(postgres_url, "no_such_database"))
 
 
-async def test_the_server_does_not_start_on_an_empty_database(empty_url: str, tmp_path: Path) -> None:
+async def test_the_server_does_not_start_on_an_empty_database(door: str, empty_url: str, tmp_path: Path) -> None:
     """It says what to do; once that is done it starts."""
     with pytest.raises(SchemaOutdatedError, match="run `skilder-keys migrate`"):
-        async with serving(empty_url, tmp_path):
+        async with serving(empty_url, tmp_path, door=door):
             pass
     await migrate(empty_url)
-    async with serving(empty_url, tmp_path) as service:
+    async with serving(empty_url, tmp_path, door=door) as service:
         await service.operator.apply(small_workspace())
 
 
-async def test_a_newer_schema_is_fine(database_url: str, sql: asyncpg.Connection[Any], tmp_path: Path) -> None:
+async def test_a_newer_schema_is_fine(
+    door: str, database_url: str, sql: asyncpg.Connection[Any], tmp_path: Path
+) -> None:
     """While a fleet is being renewed, old servers run on; and an old `migrate` has nothing to do."""
     await sql.execute("INSERT INTO schema_migration (number, name) VALUES (9999, 'from_the_future')")
     await require_schema(sql)
     assert await migrate(database_url) == ()
-    async with serving(database_url, tmp_path) as service:
+    async with serving(database_url, tmp_path, door=door) as service:
         await service.operator.apply(small_workspace())
 
 

@@ -48,12 +48,14 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 async def is_kept(service: Service, token: str) -> bool:
     """Tells whether a token was just decided about from memory."""
-    before = service.figure("cache_hits_total")
+    before = await service.figure("cache_hits_total")
     await service.service.authorize(token)
-    return service.figure("cache_hits_total") > before
+    return await service.figure("cache_hits_total") > before
 
 
-async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_it_is_back(tmp_path: Path) -> None:
+async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_it_is_back(
+    door: str, tmp_path: Path
+) -> None:
     """A good key is never denied in an outage, health follows, and the server recovers by itself.
 
     What is in memory is answered from there for as long as the lease runs, and no longer.
@@ -62,7 +64,7 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
     postgres = await asyncio.to_thread(EmbeddedPostgres.start, folder)
     try:
         await migrate(postgres.url())
-        async with serving(postgres.url(), tmp_path, lease=1) as service:
+        async with serving(postgres.url(), tmp_path, door=door, lease=1) as service:
             await service.operator.apply(small_workspace())
             issued, cold = [await service.operator.issue() for _ in range(2)]
             assert (await service.service.authorize(issued.token)).HasField("granted")
@@ -103,12 +105,12 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
         await asyncio.to_thread(postgres.stop)
 
 
-async def test_what_is_in_memory_is_answered_in_an_outage_while_the_lease_runs(tmp_path: Path) -> None:
+async def test_what_is_in_memory_is_answered_in_an_outage_while_the_lease_runs(door: str, tmp_path: Path) -> None:
     """Known keys as ever, wrong secrets of them too; what is not in memory is UNAVAILABLE, and never denied."""
     postgres = await asyncio.to_thread(EmbeddedPostgres.start, tmp_path / "pg")
     try:
         await migrate(postgres.url())
-        async with serving(postgres.url(), tmp_path, lease=60, call_timeout=90) as service:
+        async with serving(postgres.url(), tmp_path, door=door, lease=60, call_timeout=90) as service:
             await service.operator.apply(small_workspace())
             known, revoked, cold = [await service.operator.issue() for _ in range(3)]
             await service.operator.revoke(key_id=revoked.key.id)

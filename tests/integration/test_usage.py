@@ -16,8 +16,9 @@ from service.domain.token import KeyType, Token
 from service.storage.database import Database, DatabaseOptions
 from skilder.keys.v1 import key_pb2
 from tests.support.calls import delete_workspace, get_key, remove
+from tests.support.log import CapturedLog
 from tests.support.rows import insert, insert_key
-from tests.support.service import CapturedLog, Service, refusal, serving
+from tests.support.service import Service, refusal, serving
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -89,10 +90,10 @@ async def test_the_first_use_is_written_at_once(service: Service) -> None:
 
 
 async def test_later_uses_are_written_when_the_server_ends(
-    database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """What is pending is not lost."""
-    async with serving(database_url, tmp_path, usage_interval=300) as service:
+    async with serving(database_url, tmp_path, door=door, usage_interval=300) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
         await service.operator.authorize(issued.token)
@@ -106,10 +107,10 @@ async def test_later_uses_are_written_when_the_server_ends(
 
 
 async def test_later_uses_are_written_by_themselves(
-    database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """Every few seconds, while the server runs."""
-    async with serving(database_url, tmp_path, usage_interval=_INTERVAL) as service:
+    async with serving(database_url, tmp_path, door=door, usage_interval=_INTERVAL) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
         await service.operator.authorize(issued.token)

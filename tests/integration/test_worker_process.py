@@ -55,7 +55,12 @@ async def test_a_worker_is_told_its_settings_and_the_database() -> None:
     """Over the socket alone; settings that are as by default are left to it."""
     async with started(READY + 'parent.readline()\nsay({"metrics": [order]})\nparent.readline()') as worker:
         assert worker.runs
-        expected = {"worker": 3, "settings": {"listen": "127.0.0.1:7000", "reflection": False}, "database_url": URL}
+        expected = {
+            "worker": 3,
+            "settings": {"listen": "127.0.0.1:7000", "reflection": False},
+            "database_url": URL,
+            "folder": str(worker.folder),
+        }
         assert await told(worker) == [expected]
         process = psutil.Process(worker.pid)
         assert URL not in str([process.cmdline(), process.environ()])

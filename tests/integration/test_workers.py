@@ -32,10 +32,10 @@ OK = grpc.StatusCode.OK
 
 
 @asynccontextmanager
-async def serving(folder: Path, database_url: str, **variables: str) -> AsyncIterator[ServerProcess]:
+async def serving(folder: Path, database_url: str, *, door: str, **variables: str) -> AsyncIterator[ServerProcess]:
     """Runs two workers, unless told otherwise."""
     defaults = {"SKILDER_KEYS_WORKERS": "2", "SKILDER_KEYS_DATABASE_URL": database_url}
-    with serving_process(folder, **defaults | variables) as server:
+    with serving_process(folder, door=door, **defaults | variables) as server:
         await asyncio.to_thread(lambda: server.address)
         yield server
 
@@ -46,9 +46,12 @@ async def until_gone(processes: Iterable[psutil.Process]) -> None:
     assert alive == []
 
 
-async def test_every_worker_serves(database_url: str, tmp_path: Path) -> None:
+async def test_every_worker_serves(door: str, database_url: str, tmp_path: Path) -> None:
     """Connections go to all of them, and each answers."""
-    async with serving(tmp_path, database_url, SKILDER_KEYS_WORKERS="3") as server, AsyncExitStack() as stack:
+    async with (
+        serving(tmp_path, database_url, door=door, SKILDER_KEYS_WORKERS="3") as server,
+        AsyncExitStack() as stack,
+    ):
         assert server.events("serving")[0]["workers"] == 3
         workers = server.workers()
         assert sorted(workers) == [0, 1, 2]
@@ -57,9 +60,9 @@ async def test_every_worker_serves(database_url: str, tmp_path: Path) -> None:
             assert await answer_of(channel, operator_metadata(server, tmp_path)) is OK
 
 
-async def test_a_worker_gets_no_secret_where_others_could_read_it(database_url: str, tmp_path: Path) -> None:
+async def test_a_worker_gets_no_secret_where_others_could_read_it(door: str, database_url: str, tmp_path: Path) -> None:
     """Neither in its arguments nor in its environment."""
-    async with serving(tmp_path, database_url) as server:
+    async with serving(tmp_path, database_url, door=door) as server:
         token = (tmp_path / "data" / "operator-token").read_text("ascii").strip()
         assert server.process.args == [COMMAND, "serve"]
         for worker in server.workers().values():
@@ -69,9 +72,9 @@ async def test_a_worker_gets_no_secret_where_others_could_read_it(database_url: 
             assert token not in told
 
 
-async def test_a_worker_that_is_killed_is_replaced(database_url: str, tmp_path: Path) -> None:
+async def test_a_worker_that_is_killed_is_replaced(door: str, database_url: str, tmp_path: Path) -> None:
     """Another takes its place at once, while the other one serves on."""
-    async with serving(tmp_path, database_url) as server, AsyncExitStack() as stack:
+    async with serving(tmp_path, database_url, door=door) as server, AsyncExitStack() as stack:
         metadata = operator_metadata(server, tmp_path)
         before = server.workers()
         spared = await channel_to(before[1], server, stack)
@@ -86,9 +89,9 @@ async def test_a_worker_that_is_killed_is_replaced(database_url: str, tmp_path: 
         assert await answer_of(await channel_to(after[0], server, stack), metadata) is OK
 
 
-async def test_workers_end_with_their_parent(database_url: str, tmp_path: Path) -> None:
+async def test_workers_end_with_their_parent(door: str, database_url: str, tmp_path: Path) -> None:
     """Even where it is killed, so that no worker serves on with nobody to tell it to stop."""
-    async with serving(tmp_path, database_url) as server:
+    async with serving(tmp_path, database_url, door=door) as server:
         workers = server.workers()
         server.process.kill()
         await until_gone(workers.values())
@@ -105,9 +108,11 @@ async def issued(channel: grpc.aio.Channel, metadata: Any) -> str:
     return str(response.key.id)
 
 
-async def test_sigterm_drains_in_turn(database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]) -> None:
+async def test_sigterm_drains_in_turn(
+    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+) -> None:
     """Calls that run when it comes are answered, and the second worker serves until the first has ended."""
-    async with serving(tmp_path, database_url) as server, AsyncExitStack() as stack:
+    async with serving(tmp_path, database_url, door=door) as server, AsyncExitStack() as stack:
         metadata = operator_metadata(server, tmp_path)
         workers = server.workers()
         channels = [await channel_to(workers[index], server, stack) for index in range(2)]
@@ -127,9 +132,14 @@ async def test_sigterm_drains_in_turn(database_url: str, tmp_path: Path, sql: as
         assert server.events("stopped")
 
 
-async def test_a_second_signal_ends_at_once(database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]) -> None:
+async def test_a_second_signal_ends_at_once(
+    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+) -> None:
     """Whoever asks twice does not want to wait for a call."""
-    async with serving(tmp_path, database_url, SKILDER_KEYS_DRAIN_TIMEOUT="600") as server, AsyncExitStack() as stack:
+    async with (
+        serving(tmp_path, database_url, door=door, SKILDER_KEYS_DRAIN_TIMEOUT="600") as server,
+        AsyncExitStack() as stack,
+    ):
         metadata = operator_metadata(server, tmp_path)
         workers = server.workers()
         channel = await channel_to(workers[0], server, stack)
@@ -145,9 +155,9 @@ async def test_a_second_signal_ends_at_once(database_url: str, tmp_path: Path, s
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_sighup_loses_no_call(database_url: str, tmp_path: Path) -> None:
+async def test_sighup_loses_no_call(door: str, database_url: str, tmp_path: Path) -> None:
     """Every worker is replaced, twice, while clients call all the time and others come and go."""
-    async with serving(tmp_path, database_url, SKILDER_KEYS_MAX_CONNECTION_AGE="1") as server:
+    async with serving(tmp_path, database_url, door=door, SKILDER_KEYS_MAX_CONNECTION_AGE="1") as server:
         before = server.workers()
         async with load(server, operator_metadata(server, tmp_path), channels=4, newcomers=2) as result:
             for _ in range(2):
@@ -165,12 +175,13 @@ async def test_sighup_loses_no_call(database_url: str, tmp_path: Path) -> None:
         assert not any(psutil.pid_exists(pid) for pid in replaced)
 
 
-async def test_a_health_watch_does_not_hold_up_sighup(database_url: str, tmp_path: Path) -> None:
+async def test_a_health_watch_does_not_hold_up_sighup(door: str, database_url: str, tmp_path: Path) -> None:
     """It ends with its worker, which waits for it no longer than for other connections; a new one is answered."""
     async with (
         serving(
             tmp_path,
             database_url,
+            door=door,
             SKILDER_KEYS_MAX_CONNECTION_AGE="1",
             SKILDER_KEYS_WORKERS="1",
             SKILDER_KEYS_DRAIN_TIMEOUT="600",
@@ -189,7 +200,7 @@ async def test_a_health_watch_does_not_hold_up_sighup(database_url: str, tmp_pat
         again.cancel()
 
 
-async def test_sighup_takes_in_the_callers_file(database_url: str, tmp_path: Path) -> None:
+async def test_sighup_takes_in_the_callers_file(door: str, database_url: str, tmp_path: Path) -> None:
     """A caller who was added is let in; a file with a fault leaves everything as it was, and is told."""
     callers = tmp_path / "callers.yaml"
     callers.write_text("callers: []")
@@ -200,7 +211,7 @@ async def test_sighup_takes_in_the_callers_file(database_url: str, tmp_path: Pat
             return await answer_of(channel, metadata)
 
     async with serving(
-        tmp_path, database_url, SKILDER_KEYS_CALLERS=str(callers), SKILDER_KEYS_MAX_CONNECTION_AGE="1"
+        tmp_path, database_url, door=door, SKILDER_KEYS_CALLERS=str(callers), SKILDER_KEYS_MAX_CONNECTION_AGE="1"
     ) as server:
         assert await answer(server) is grpc.StatusCode.UNAUTHENTICATED
         write_callers(callers, [])
@@ -219,10 +230,10 @@ async def test_sighup_takes_in_the_callers_file(database_url: str, tmp_path: Pat
         assert await answer(server) is OK
 
 
-async def test_sigterm_ends_a_sighup_too(database_url: str, tmp_path: Path) -> None:
+async def test_sigterm_ends_a_sighup_too(door: str, database_url: str, tmp_path: Path) -> None:
     """A worker that waits for its clients to leave, and its successor, are drained like the others."""
     async with (
-        serving(tmp_path, database_url, SKILDER_KEYS_MAX_CONNECTION_AGE="86400") as server,
+        serving(tmp_path, database_url, door=door, SKILDER_KEYS_MAX_CONNECTION_AGE="86400") as server,
         AsyncExitStack() as stack,
     ):
         before = server.workers()
@@ -237,23 +248,54 @@ async def test_sigterm_ends_a_sighup_too(database_url: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
-async def test_a_second_server_on_the_address_is_refused(database_url: str, tmp_path: Path, host: str) -> None:
+async def test_a_second_server_on_the_address_is_refused(
+    door: str, database_url: str, tmp_path: Path, host: str
+) -> None:
     """It does not share the port, though the workers of the first do."""
-    async with serving(tmp_path, database_url, SKILDER_KEYS_LISTEN=f"{host}:0") as server:
+    async with serving(tmp_path, database_url, door=door, SKILDER_KEYS_LISTEN=f"{host}:0") as server:
         variables = {"SKILDER_KEYS_LISTEN": server.address, "SKILDER_KEYS_DATABASE_URL": database_url}
         refused = await asyncio.to_thread(run_command, "serve", folder=tmp_path, **variables)
         assert refused.returncode == 70
         assert f"Cannot serve on {server.address}" in refused.stderr
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            assert await answer_of(channel, operator_metadata(server, tmp_path)) is OK
 
 
-def test_a_terminal_that_is_closed_ends_the_server(database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("host", "peers"),
+    [
+        ("0.0.0.0", {"127.0.0.1": "ipv4:127.0.0.1:"}),  # noqa: S104 - a test of just that
+        ("[::]", {"127.0.0.1": "ipv4:127.0.0.1:", "[::1]": "ipv6:%5B::1%5D:"}),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+async def test_every_address_can_be_served_at_once(
+    door: str, database_url: str, tmp_path: Path, host: str, peers: dict[str, str]
+) -> None:
+    """By both kinds of a worker's methods, which tell each client by its own address."""
+    variables = {"SKILDER_KEYS_LISTEN": f"{host}:0", "SKILDER_KEYS_ALLOW_PLAINTEXT": "true"}
+    async with serving(tmp_path, database_url, door=door, **variables) as server:
+        metadata = operator_metadata(server, tmp_path)
+        port = server.address.rpartition(":")[2]
+        for place, peer in peers.items():
+            async with grpc.aio.insecure_channel(f"{place}:{port}") as channel:
+                assert await answer_of(channel, metadata) is OK
+                await Client(channel).catalog.ListWorkspaces(
+                    catalog_service_pb2.ListWorkspacesRequest(), metadata=metadata
+                )
+            for method in ("AuthorizationService/Authorize", "CatalogService/ListWorkspaces"):
+                told = await asyncio.to_thread(server.wait_for, "call", method=method)
+                assert told["peer"].startswith(peer)
+
+
+def test_a_terminal_that_is_closed_ends_the_server(door: str, database_url: str, tmp_path: Path) -> None:
     """It sends SIGHUP, but there is nobody left who could want new workers."""
     ours, theirs = pty.openpty()
     variables = {"SKILDER_KEYS_DATABASE_URL": database_url, "SKILDER_KEYS_LISTEN": "127.0.0.1:0"}
     with subprocess.Popen(
         [COMMAND, "serve"],
         cwd=tmp_path,
-        env=environment({**variables, "SKILDER_KEYS_LOG_FORMAT": "json"}),
+        env=environment({**variables, "SKILDER_KEYS_LOG_FORMAT": "json", "SKILDER_KEYS_DOOR": door}),
         preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509 - this test has no threads
     ) as process:
         os.close(theirs)

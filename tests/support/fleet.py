@@ -26,7 +26,7 @@ from service.domain.token import KeyType
 from service.rpc import convert
 from service.storage.database import Database, DatabaseOptions
 from skilder.keys.v1 import authorization_service_pb2 as pb
-from tests.support.service import CapturedLog
+from tests.support.log import CapturedLog
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:

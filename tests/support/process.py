@@ -104,11 +104,14 @@ def _event(line: str) -> dict[str, Any]:
 
 
 @contextmanager
-def serving_process(folder: Path, **variables: str) -> Iterator[ServerProcess]:
+def serving_process(folder: Path, *, door: str = "grpcio", **variables: str) -> Iterator[ServerProcess]:
     """Runs `skilder-keys serve` on a free port; ends it when left, if it still runs."""
-    server = ServerProcess(
-        folder, {"SKILDER_KEYS_LISTEN": "127.0.0.1:0", "SKILDER_KEYS_LOG_FORMAT": "json"} | variables
-    )
+    defaults = {
+        "SKILDER_KEYS_LISTEN": "127.0.0.1:0",
+        "SKILDER_KEYS_LOG_FORMAT": "json",
+        "SKILDER_KEYS_DOOR": door,
+    }
+    server = ServerProcess(folder, defaults | variables)
     try:
         yield server
     finally:

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import json
-import logging
+import os
+import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-import structlog
 import yaml
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
 from prometheus_client import CollectorRegistry
 
+from service import metrics
+from service.address import held
 from service.config import Settings
 from service.server import start
+from service.supervisor import WORKERS
+from service.worker_process import WorkerProcess
 from skilder.keys.v1 import authorization_service_pb2, key_pb2, key_service_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
+from tests.support.log import CapturedLog, LogFile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from service.metrics import Family
     from skilder.keys.v1 import workspace_pb2
+    from tests.support.log import Log
+
+DOORS = ("grpcio", "envoy")
+"""What calls can come in by; see `Settings.door`."""
 
 TOKENS = {role: f"{role}-token-of-the-tests-0123456789abcdef" for role in ("operator", "console", "service")}
+_CLOSE_SECONDS = 15.0
 
 
 class Client:
@@ -136,44 +147,21 @@ class TokenWatch(grpc.aio.UnaryUnaryClientInterceptor):
                 self.seen.add(token)
 
 
-class CapturedLog:
-    """The service's log, kept in memory as the lines it would write."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.logger: Any = structlog.wrap_logger(
-            structlog.ReturnLogger(),
-            processors=[structlog.processors.add_log_level, structlog.processors.format_exc_info, self._keep],
-            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        )
-
-    def _keep(self, _logger: Any, _method: str, event: Any) -> str:
-        self.events.append(dict(event))
-        return ""
-
-    def calls(self, method: str) -> list[dict[str, Any]]:
-        """Answers the lines of the calls of a method, e.g. `KeyService/IssueKey`."""
-        return [each for each in self.events if each["event"] == "call" and each["method"] == method]
-
-    def text(self) -> str:
-        """Answers all of it."""
-        return "\n".join(json.dumps(each, default=str) for each in self.events)
-
-
 @dataclass
 class Service:
     """A served service.
 
     Attributes:
         operator, console, service: Its three callers, by their roles.
+        collect: Answers its metrics.
     """
 
     address: str
     database_url: str
-    log: CapturedLog
+    log: Log
     watch: TokenWatch
     stack: AsyncExitStack
-    registry: CollectorRegistry
+    collect: Callable[[], Awaitable[list[Family]]]
 
     async def __aenter__(self) -> Self:
         """Connects the callers."""
@@ -185,11 +173,12 @@ class Service:
     async def __aexit__(self, *_: object) -> None:
         """Leaves ending to the stack."""
 
-    def figure(self, name: str, **labels: str) -> float:
+    async def figure(self, name: str, **labels: str) -> float:
         """Answers one of the service's figures, e.g. `cache_hits_total`."""
-        value = self.registry.get_sample_value(f"skilder_keys_{name}", labels)
-        assert value is not None, name
-        return value
+        samples = [sample for family in await self.collect() for sample in family["samples"]]
+        values = [value for *sample, value in samples if sample == [f"skilder_keys_{name}", labels]]
+        assert len(values) == 1, name
+        return values[0]
 
     async def client(self, token: str | None, credentials: grpc.ChannelCredentials | None = None) -> Client:
         """Answers a new client that calls with a bearer token, or with none."""
@@ -214,18 +203,57 @@ class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 @asynccontextmanager
-async def serving(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[Service]:
-    """Serves on a free port, with the callers of TOKENS, until left."""
+async def serving(database_url: str, folder: Path, *, door: str, **settings: Any) -> AsyncIterator[Service]:
+    """Serves on a free port, with the callers of TOKENS, until left.
+
+    By the door of grpcio, it is served in this process. By that in Envoy, a worker serves, whose log is in the folder.
+    """
     callers_file = folder / "callers.yaml"
     if not callers_file.exists():
         write_callers(callers_file, [])
-    log = CapturedLog()
-    options = {"listen": "127.0.0.1:0", "data_dir": folder / "data", "callers": callers_file, "drain_timeout": 1}
+    options = {"door": door, "data_dir": folder / "data", "callers": callers_file, "drain_timeout": 1}
     async with AsyncExitStack() as stack:
-        registry = CollectorRegistry()
-        address = await start(Settings(**options | settings), database_url, log.logger, stack, registry)
-        async with Service(address, database_url, log, TokenWatch(), stack, registry) as service:
+        listen = stack.enter_context(held("127.0.0.1:0")) if door == "envoy" else "127.0.0.1:0"
+        serve = _served_by_a_worker if door == "envoy" else _served_here
+        async with await serve(Settings(listen=listen, **options | settings), database_url, folder, stack) as service:
             yield service
+
+
+async def _served_here(settings: Settings, database_url: str, _folder: Path, stack: AsyncExitStack) -> Service:
+    log, registry = CapturedLog(), CollectorRegistry()
+    address = await start(settings, database_url, log.logger, stack, registry)
+
+    async def collect() -> list[Family]:
+        return metrics.told(registry.collect())
+
+    return Service(address, database_url, log, TokenWatch(), stack, collect)
+
+
+async def _served_by_a_worker(settings: Settings, database_url: str, folder: Path, stack: AsyncExitStack) -> Service:
+    number, path = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=folder)
+    os.close(number)
+    command = ("/bin/sh", "-c", 'exec "$@" 2>>"$0"', path, *WORKERS[settings.door])
+    settings = settings.model_copy(update={"log_format": "json"})
+    worker = await WorkerProcess.start(command, settings, database_url, 0)
+    log = LogFile(Path(path))
+
+    async def end(kind: type[BaseException] | None, *_: object) -> None:
+        await worker.end(settings.drain_timeout + _CLOSE_SECONDS)
+        # What a test has found before says more.
+        if kind is None:
+            assert await worker.ended() == 0, log.text()
+            assert log.faults() == [], log.text()
+
+    async def collect() -> list[Family]:
+        families = None
+        while families is None:
+            assert worker.runs, log.text()
+            await asyncio.sleep(0)  # where it has nothing to say, it answers without waiting
+            families = await worker.metrics()
+        return families
+
+    stack.push_async_exit(end)
+    return Service(settings.listen, database_url, log, TokenWatch(), stack, collect)
 
 
 def write_callers(path: Path, more: list[dict[str, str]]) -> None:

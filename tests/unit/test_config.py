@@ -130,6 +130,7 @@ def test_clients_certificates_need_tls() -> None:
         ("argon2_lanes", 0),
         ("argon2_threads", 0),
         ("log_format", "xml"),
+        ("door", "window"),
     ],
 )
 def test_a_value_out_of_bounds_is_named(name: str, bad: Any) -> None:

@@ -19,6 +19,7 @@ URL = "postgresql://keys:hunter2@db.internal/keys"
 # A value for each setting that is not its default.
 VALUES: dict[str, Any] = {
     "listen": "0.0.0.0:7000",
+    "door": "envoy",
     "workers": 5,
     "metrics_listen": "127.0.0.1:9100",
     "data_dir": Path("elsewhere"),

@@ -1,0 +1,221 @@
+"""What a call has beside its message: kind, path, deadline and headers; its early end, and its connection's.
+
+The door of grpcio is tried beside that in Envoy, where a client is to find the same at both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import key_service_pb2
+from tests.support.certificates import Authority
+from tests.support.frames import (
+    AUTHORIZE,
+    GET_KEY,
+    KNOWN,
+    WHOLE,
+    Code,
+    Served,
+    ask,
+    begun,
+    reason_of,
+    request,
+)
+from tests.support.http2 import PATIENCE, Connection, connected, framed
+from tests.support.service import serving, write_callers
+from tests.support.waiting import until_running
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.support.http2 import Stream
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8", "application/grpc+x"],
+)
+async def test_every_content_type_of_grpcs_is_taken(connection: Connection, content_type: str) -> None:
+    """Whatever stands behind its name."""
+    answer = await ask(connection, WHOLE, content_type=content_type)
+    assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
+
+
+@pytest.mark.parametrize("content_type", [None, "application/json", "application/grpcx", "application/grpc-web"])
+async def test_another_content_type_is_told_in_http(
+    served: Served, connection: Connection, content_type: str | None
+) -> None:
+    """With status 415 of HTTP, and none of gRPC. grpcio does not mind it."""
+    answer = await ask(connection, WHOLE, content_type=content_type)
+    if served.door == "envoy":
+        assert (answer.headers[":status"], answer.code) == ("415", None)
+    else:
+        assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
+
+
+async def test_a_call_is_a_post(served: Served, connection: Connection) -> None:
+    """Whatever else is answered, it is not the call."""
+    for frames in ([], [WHOLE]):
+        answer = await ask(connection, *frames, method="GET")
+        assert answer.code is None
+        if served.door == "envoy":
+            assert answer.headers[":status"] == "415"
+        else:
+            assert answer.reset
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize(
+    "path", ["/skilder.keys.v1.AuthorizationService/Nope", f"{AUTHORIZE}/", "/skilder.keys.v1.NoService/Nope", "/x"]
+)
+async def test_an_unknown_method_is_told_by_headers_alone(connection: Connection, path: str, *, ends: bool) -> None:
+    """As UNIMPLEMENTED, whether the request has come to its end or not."""
+    stream = connection.call(path, KNOWN)
+    await stream.send(WHOLE, end=ends)
+    answer = await stream.answer()
+    assert answer.code is Code.UNIMPLEMENTED
+    assert (answer.trailers, answer.body) == (None, b"")
+    stream.reset()
+
+
+@pytest.mark.parametrize("path", [AUTHORIZE, GET_KEY])
+async def test_the_server_keeps_the_deadline_of_a_request_that_does_not_come(connection: Connection, path: str) -> None:
+    """A client that has none itself is told at the end of the time."""
+    stream = await begun(connection, WHOLE[:7], path=path, grpc_timeout="50m")
+    assert (await stream.answer()).code is Code.DEADLINE_EXCEEDED
+
+
+@asynccontextmanager
+async def nobody_reads_keys(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """Holds the table of keys locked, so that whoever reads it waits; lends the connection that does."""
+    sql = await asyncpg.connect(database_url)
+    try:
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE key IN ACCESS EXCLUSIVE MODE")
+            yield sql
+    finally:
+        await sql.close()
+
+
+async def test_the_server_keeps_the_deadline_of_an_answer_that_does_not_come(
+    served: Served, connection: Connection
+) -> None:
+    """It ends the call, and what Postgres does for it alone; a key that Authorize reads, others may wait for too."""
+    service = served.service
+    fresh = await service.operator.issue()
+    by_id = framed(key_service_pb2.GetKeyRequest(key_id=fresh.key.id).SerializeToString())
+    async with nobody_reads_keys(service.database_url) as sql:
+        for path, frame in ((GET_KEY, by_id), (AUTHORIZE, request(fresh.token))):
+            method = path.removeprefix("/skilder.keys.v1.")
+            calls = len(service.log.calls(method))
+            answer = await ask(connection, frame, path=path, fields={"grpc-timeout": "50m"})
+            assert answer.code is Code.DEADLINE_EXCEEDED
+            async with asyncio.timeout(PATIENCE):
+                while len(service.log.calls(method)) == calls:
+                    await asyncio.sleep(0)
+            assert service.log.calls(method)[-1]["code"] == "CANCELLED"
+            if path == GET_KEY:
+                await until_running(sql, 0)
+    assert (await served.service.operator.authorize(fresh.token)).HasField("granted")
+
+
+@pytest.mark.parametrize("told", ["50", "m", "soon", "-5m", "5x", ""])
+async def test_a_deadline_that_is_none_harms_nobody(served: Served, connection: Connection, told: str) -> None:
+    """The door in Envoy goes by the service's own limit then; grpcio refuses the call."""
+    answer = await ask(connection, WHOLE, fields={"grpc-timeout": told})
+    if served.door == "envoy":
+        assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
+    else:
+        assert answer.code is Code.INTERNAL
+
+
+async def test_a_status_tells_its_details(connection: Connection) -> None:
+    """In base64 that can be read, and with a message that can be."""
+    answer = await ask(connection, WHOLE, fields={"authorization": "Bearer unknown"})
+    assert (answer.code, answer.reason) == (Code.UNAUTHENTICATED, "UNAUTHENTICATED")
+    answer = await ask(connection, request("x", tool_id="\n" * 2000))
+    assert (answer.code, answer.reason) == (Code.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert answer.words.startswith("tool_id ")
+
+
+@pytest.mark.parametrize("path", [AUTHORIZE, GET_KEY])
+async def test_what_a_client_says_of_itself_changes_nothing(
+    door: str, database_url: str, tmp_path: Path, path: str
+) -> None:
+    """Neither a certificate that it has not shown makes it a caller, nor another address than its own is logged."""
+    san = "spiffe://acme.example/gateway"
+    certificate = Authority(tmp_path, "anybody").issue("gateway", f"URI:{san}").certificate
+    forged = {
+        "x-forwarded-client-cert": f'Hash=00;Cert="{quote(certificate.read_text("ascii"), safe="")}";URI={san}',
+        "x-forwarded-peer": "192.0.2.1:1",
+        "x-forwarded-for": "192.0.2.1",
+        "x-real-ip": "192.0.2.1",
+        "x-envoy-external-address": "192.0.2.1",
+        "x-envoy-original-path": AUTHORIZE,
+        "x-envoy-upstream-rq-timeout-ms": "1",
+        "forwarded": "for=192.0.2.1",
+    }
+    write_callers(tmp_path / "callers.yaml", [{"name": "gateway", "role": "operator", "san": san}])
+    async with serving(database_url, tmp_path, door=door) as service, connected(service.address) as connection:
+        stream = connection.call(path, forged)
+        await stream.send(WHOLE, end=True)
+        assert (await stream.answer()).code is Code.UNAUTHENTICATED
+        plain, other = [await ask(connection, WHOLE, path=path, fields=fields) for fields in ({}, forged)]
+        assert (plain.code, plain.body, plain.words) == (other.code, other.body, other.words)
+        calls = service.log.calls(path.removeprefix("/skilder.keys.v1."))
+        assert [call.get("caller") for call in calls] == [None, "operator", "operator"]
+        assert {call["peer"] for call in calls} == {f"ipv4:{connection.local_address}"}
+
+
+@pytest.mark.parametrize("waits_for", ["its request", "Postgres"])
+async def test_a_cancelled_call_takes_no_place(door: str, database_url: str, tmp_path: Path, waits_for: str) -> None:
+    """As many as there may be can be cancelled again and again, whatever they wait for, and others find room."""
+    places = 3
+    async with (
+        serving(database_url, tmp_path, door=door, max_calls=places, lock_timeout=60, statement_timeout=60) as service,
+        connected(service.address) as connection,
+        connected(service.address) as other,
+    ):
+        await service.operator.apply(small_workspace())
+        keys = [await service.operator.issue() for _ in range(places)]
+        async with nobody_reads_keys(database_url), asyncio.timeout(PATIENCE):
+            for _ in range(places + 2):
+                streams: list[Stream] = []
+                while (await ask(other, WHOLE)).code is Code.OK:
+                    stream = connection.call(AUTHORIZE, KNOWN)
+                    frame = request(keys[len(streams) % places].token)
+                    await stream.send(
+                        *([frame, b""] if waits_for == "Postgres" else [frame[:7]]), end=waits_for == "Postgres"
+                    )
+                    streams.append(stream)
+                for stream in streams:
+                    stream.reset()
+                while (await ask(other, WHOLE)).code is not Code.OK:
+                    pass
+        assert reason_of(await ask(connection, WHOLE)) == pb.DENIAL_REASON_MALFORMED
+
+
+async def test_a_connection_of_age_ends_with_its_calls(door: str, database_url: str, tmp_path: Path) -> None:
+    """Its client is told to go elsewhere; what it has begun is answered, and then the connection ends."""
+    async with (
+        serving(database_url, tmp_path, door=door, max_connection_age=1) as service,
+        connected(service.address) as connection,
+    ):
+        calls = [await begun(connection, WHOLE[:7], path=path) for path in (AUTHORIZE, GET_KEY)]
+        async with asyncio.timeout(PATIENCE):
+            await connection.farewell.wait()
+        assert not connection.ended.is_set()
+        for call in calls:
+            await call.send(WHOLE[7:], end=True)
+        assert [(await call.answer()).code for call in calls] == [Code.OK, Code.INVALID_ARGUMENT]
+        async with asyncio.timeout(PATIENCE):
+            await connection.ended.wait()

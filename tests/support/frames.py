@@ -1,0 +1,80 @@
+"""Calls of Authorize, frame by frame, on a service that the tests of a door share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.http2 import framed
+from tests.support.service import TOKENS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.support.http2 import Answer, Connection, Stream
+    from tests.support.service import Service
+
+AUTHORIZE = "/skilder.keys.v1.AuthorizationService/Authorize"
+GET_KEY = "/skilder.keys.v1.KeyService/GetKey"
+KNOWN = {"authorization": f"Bearer {TOKENS['operator']}"}
+GZIP = {"grpc-encoding": "gzip"}
+LIMIT = 2**16
+"""The longest message that the shared service reads."""
+Code = grpc.StatusCode
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service that all tests of a door share, with the small workspace and a key of it."""
+
+    door: str
+    service: Service
+    token: str
+
+    async def connection_is_fine(self, connection: Connection) -> None:
+        """Fails where a connection does not answer calls any more."""
+        answer = await ask(connection, request("no token"))
+        assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
+
+
+def request(token: str, **fields: str) -> bytes:
+    """Answers a request to Authorize, framed."""
+    return framed(pb.AuthorizeRequest(token=token, **fields).SerializeToString())
+
+
+async def ask(
+    connection: Connection,
+    *frames: bytes,
+    path: str = AUTHORIZE,
+    fields: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Answer:
+    """Makes a call as the operator, of these DATA frames, and answers what came of it."""
+    stream = connection.call(path, {**KNOWN, **(fields or {})}, end=not frames, **options)
+    await stream.send(*frames, end=True)
+    return await stream.answer()
+
+
+async def begun(connection: Connection, *frames: bytes, path: str = AUTHORIZE, **fields: str) -> Stream:
+    """Begins a call as the operator, which the server has heard of."""
+    stream = connection.call(path, KNOWN | {name.replace("_", "-"): value for name, value in fields.items()})
+    await stream.send(*frames)
+    await connection.settled()
+    return stream
+
+
+def reason_of(answer: Answer) -> pb.DenialReason.ValueType:
+    """Answers why Authorize denies."""
+    return pb.AuthorizeResponse.FromString(answer.message).denied.reason
+
+
+def bytes_of(data: bytes) -> list[bytes]:
+    """Answers the bytes, each by itself."""
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+WHOLE = request("no token")
+"""A request whose token is none, which is told without a look at anything."""

@@ -1,0 +1,293 @@
+"""A client of gRPC that sends just the HTTP/2 frames it is told to, good or bad, and tells what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import grpc
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    DataReceived,
+    ResponseReceived,
+    SettingsAcknowledged,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
+from h2.settings import SettingCodes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from h2.events import Event
+
+PATIENCE = 60
+"""Seconds after which a test takes it that what it waits for will not come."""
+_FRAME_HEAD_BYTES = 9
+_GOAWAY = 7
+_ANY_STREAM = 2**31 - 1  # what a server names as the last stream it takes, before it knows which it is (RFC 9113, 6.8)
+_CODES = {str(code.value[0]): code for code in grpc.StatusCode}
+
+
+def framed(message: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
+    """Answers a message with the five bytes before it; its length is the one given, be it right or not."""
+    return bytes([flag]) + (len(message) if length is None else length).to_bytes(4, "big") + message
+
+
+@dataclass
+class Answer:
+    """What came of a call.
+
+    Attributes:
+        headers: Of the response; empty where none came.
+        body: All that came in DATA frames.
+        trailers: None where there was no second block of headers.
+        reset: The number of the error with which the server ended the stream, if it did.
+    """
+
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    trailers: dict[str, str] | None = None
+    reset: int | None = None
+
+    @property
+    def status(self) -> dict[str, str]:
+        """What tells the status: the trailers or, where nothing else came, the headers."""
+        return self.headers if self.trailers is None else self.trailers
+
+    @property
+    def code(self) -> grpc.StatusCode | None:
+        """The status's code; None where there is no status."""
+        return _CODES.get(self.status.get("grpc-status", ""))
+
+    @property
+    def words(self) -> str:
+        """The status's message."""
+        told = self.status.get("grpc-message", "")
+        assert told.isascii(), told
+        assert told.isprintable(), told
+        return unquote(told, errors="strict")
+
+    @property
+    def reason(self) -> str:
+        """The reason of the one ErrorInfo in the status's details; empty where there are no details."""
+        told = self.status.get("grpc-status-details-bin")
+        if told is None:
+            return ""
+        status = Status.FromString(base64.b64decode(told + "=" * (-len(told) % 4), validate=True))
+        assert (_CODES[str(status.code)], status.message) == (self.code, self.words)
+        info = ErrorInfo()
+        (packed,) = [each for each in status.details if each.Is(ErrorInfo.DESCRIPTOR)]
+        packed.Unpack(info)
+        return str(info.reason)
+
+    @property
+    def message(self) -> bytes:
+        """The one message of a call that went well."""
+        assert self.code is grpc.StatusCode.OK, self
+        assert self.body[:1] == b"\0"
+        assert int.from_bytes(self.body[1:5], "big") == len(self.body) - 5
+        return self.body[5:]
+
+
+class Stream:
+    """One call."""
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.number = number
+        self.done = asyncio.Event()
+        self._connection = connection
+        self._answer = Answer()
+
+    async def send(self, *frames: bytes, end: bool = False) -> None:
+        """Sends DATA frames, which may be empty; the last one ends the stream, if told so.
+
+        A frame waits until the server can take it in; none is sent any more once the server has ended the stream.
+        """
+        for number, data in enumerate(frames, 1):
+            await self._connection.send(self, data, end=end and number == len(frames))
+
+    def reset(self) -> None:
+        """Cancels the call."""
+        self._connection.reset(self)
+
+    async def answer(self) -> Answer:
+        """Waits for the end of the call, and answers what came of it."""
+        async with asyncio.timeout(PATIENCE):
+            await self.done.wait()
+        return self._answer
+
+    def hear(self, event: Event) -> None:
+        """Takes what the server says."""
+        if self.done.is_set():
+            return
+        answer = self._answer
+        match event:
+            case ResponseReceived():
+                answer.headers = _fields(event.headers)
+            case TrailersReceived():
+                answer.trailers = _fields(event.headers)
+            case DataReceived():
+                answer.body += event.data
+            case StreamReset():
+                answer.reset = int(event.error_code)
+                self.done.set()
+            case StreamEnded():
+                self.done.set()
+
+
+class Connection:
+    """A connection.
+
+    Attributes:
+        leaving: Set when the server wants no more calls soon, or is gone.
+        farewell: Set when it takes none any more, or is gone.
+        ended: Set when it is gone.
+    """
+
+    def __init__(self, authority: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # What is sent is up to the test, so it is not looked at.
+        config = H2Configuration(
+            header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
+        )
+        self.leaving = asyncio.Event()
+        self.farewell = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._authority = authority
+        self._reader = reader
+        self._writer = writer
+        self._http = H2Connection(config)
+        self._streams: dict[int, Stream] = {}
+        self._heard = asyncio.Condition()
+        # How often the server was told settings, with those every connection begins with, and how often it said so.
+        self._told = 1
+        self._acknowledged = 0
+        self._http.initiate_connection()
+        self._flush()
+
+    async def run(self) -> None:
+        """Hears what the server says until it is gone."""
+        try:
+            while True:
+                head = await self._reader.readexactly(_FRAME_HEAD_BYTES)
+                frame = head + await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+                # The library takes no frame after this one, but calls that are under way have theirs still to come.
+                if head[3] == _GOAWAY:
+                    self._hear_goaway(frame)
+                    continue
+                for heard in self._http.receive_data(frame):
+                    self._hear(heard)
+                self._flush()
+                async with self._heard:
+                    self._heard.notify_all()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            for event in (self.leaving, self.farewell, self.ended):
+                event.set()
+            for stream in self._streams.values():
+                stream.done.set()
+            async with self._heard:
+                self._heard.notify_all()
+
+    @property
+    def local_address(self) -> str:
+        """Its own end, HOST:PORT."""
+        host, port = self._writer.get_extra_info("sockname")
+        return f"{host}:{port}"
+
+    def call(
+        self,
+        path: str,
+        fields: Iterable[tuple[str, str]] | Mapping[str, str] = (),
+        *,
+        method: str = "POST",
+        content_type: str | None = "application/grpc",
+        end: bool = False,
+    ) -> Stream:
+        """Begins a call, with these fields besides those that every call has."""
+        headers = [(":method", method), (":scheme", "http"), (":path", path), (":authority", self._authority)]
+        if content_type is not None:
+            headers.append(("content-type", content_type))
+        headers += [("te", "trailers"), *dict(fields).items()]
+        number = self._http.get_next_available_stream_id()
+        stream = self._streams[number] = Stream(self, number)
+        self._http.send_headers(number, headers, end_stream=end)
+        self._flush()
+        return stream
+
+    async def settled(self) -> None:
+        """Returns when the server has read all that was sent, or is gone."""
+        # A server that is asked by a ping may take it for too many of them.
+        self._http.update_settings({SettingCodes.ENABLE_PUSH: 0})
+        self._told += 1
+        self._flush()
+        number = self._told
+        async with asyncio.timeout(PATIENCE), self._heard:
+            await self._heard.wait_for(lambda: self.ended.is_set() or self._acknowledged >= number)
+
+    async def send(self, stream: Stream, data: bytes, *, end: bool) -> None:
+        """Sends a DATA frame."""
+        assert len(data) <= self._http.max_outbound_frame_size, "that is no one frame"
+        async with asyncio.timeout(PATIENCE), self._heard:
+            await self._heard.wait_for(
+                lambda: stream.done.is_set() or len(data) <= self._http.local_flow_control_window(stream.number)
+            )
+        if not stream.done.is_set():
+            self._http.send_data(stream.number, data, end_stream=end)
+            self._flush()
+
+    def reset(self, stream: Stream) -> None:
+        """Cancels a call."""
+        if not stream.done.is_set():
+            stream.done.set()
+            self._http.reset_stream(stream.number, ErrorCodes.CANCEL)
+            self._flush()
+
+    def _hear_goaway(self, frame: bytes) -> None:
+        last_stream = int.from_bytes(frame[_FRAME_HEAD_BYTES : _FRAME_HEAD_BYTES + 4], "big")
+        self.leaving.set()
+        if last_stream < _ANY_STREAM:
+            self.farewell.set()
+
+    def _hear(self, event: Event) -> None:
+        match event:
+            case SettingsAcknowledged():
+                self._acknowledged += 1
+            case DataReceived() if event.flow_controlled_length:
+                self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        stream = self._streams.get(getattr(event, "stream_id", None) or 0)
+        if stream is not None:
+            stream.hear(event)
+
+    def _flush(self) -> None:
+        self._writer.write(self._http.data_to_send())
+
+
+@asynccontextmanager
+async def connected(address: str) -> AsyncIterator[Connection]:
+    """Lends a connection to HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    connection = Connection(address, reader, writer)
+    running = asyncio.create_task(connection.run())
+    try:
+        yield connection
+    finally:
+        writer.close()
+        await running
+
+
+def _fields(headers: Iterable[tuple[str | bytes, str | bytes]] | None) -> dict[str, str]:
+    pairs = [(str(name), str(value)) for name, value in headers or ()]
+    assert len(dict(pairs)) == len(pairs), "a field is there twice"
+    return dict(pairs)

@@ -1,0 +1,141 @@
+"""gRPC's interoperability test service, in Envoy as the fast methods are: `service.rpc.asgi` serves its unary methods.
+
+`python -m tests.support.interop FOLDER SETTINGS` serves until it is killed, with its files in the folder and these
+settings, in JSON.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from service.config import Settings
+from service.envoy.process import become
+from service.rpc.asgi import Methods, StatusError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from service.rpc.asgi import Event, Receive, Send
+
+    Headers = list[tuple[bytes, bytes]]
+    from service.rpc.gate import Context
+
+_SERVICE = "/grpc.testing.TestService"
+_MAX_MESSAGE_BYTES = 2**20
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+# What is sent back of a call's metadata, by the event whose headers it goes into.
+_ECHOED = {
+    "http.response.start": b"x-grpc-test-echo-initial",
+    "http.response.trailers": b"x-grpc-test-echo-trailing-bin",
+}
+pb: Any = grpc.protos("tests/support/interop.proto")
+
+
+class _Application:
+    """An ASGI application. A stream of many messages is no part of what is tested: that method is here by itself."""
+
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        """Answers a call or, the first time, lives as long as the server."""
+        if scope["type"] == "lifespan":
+            await receive()
+            self._methods = Methods(_UNARY, max_message_bytes=_MAX_MESSAGE_BYTES, max_calls=100)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            return
+        answer = _full_duplex if scope["path"] == f"{_SERVICE}/FullDuplexCall" else self._methods
+        await answer(scope, receive, _echoing(scope["headers"], send))
+
+
+def _echoing(metadata: Headers, send: Send) -> Send:
+    """Answers what sends events with the metadata added that is to be sent back."""
+
+    async def echo(event: Event) -> None:
+        wanted = _ECHOED.get(event["type"])
+        echoed = [(name, value) for name, value in metadata if name == wanted]
+        await send({**event, "headers": [*event["headers"], *echoed]} if echoed else event)
+
+    return echo
+
+
+async def _empty(context: Context) -> bytes:
+    await context.read()
+    return b""
+
+
+async def _unary(context: Context) -> bytes:
+    request = pb.SimpleRequest.FromString(await context.read())
+    if request.response_status.code:
+        raise StatusError(_CODES[request.response_status.code], request.response_status.message)
+    return _payload(pb.SimpleResponse, request.response_size)
+
+
+_UNARY = {
+    f"{_SERVICE}/EmptyCall": _empty,
+    f"{_SERVICE}/UnaryCall": _unary,
+    f"{_SERVICE}/StreamingInputCall": _empty,  # the client cancels it
+}
+
+
+async def _full_duplex(_scope: Event, receive: Receive, send: Send) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"application/grpc")],
+            "trailers": True,
+        }
+    )
+    status = [(b"grpc-status", b"0")]
+    async for message in _messages(receive):
+        request = pb.StreamingOutputCallRequest.FromString(message)
+        for wanted in request.response_parameters:
+            answer = _payload(pb.StreamingOutputCallResponse, wanted.size)
+            body = b"\0" + len(answer).to_bytes(4, "big") + answer
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        if request.response_status.code:
+            code, words = request.response_status.code, request.response_status.message
+            status = [(b"grpc-status", b"%d" % code), (b"grpc-message", words.encode("ascii"))]
+            break
+    await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.trailers", "headers": status})
+
+
+async def _messages(receive: Receive) -> AsyncIterator[bytes]:
+    """Yields the messages of a call as they come."""
+    held = b""
+    more = True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return
+        held += event["body"]
+        more = event["more_body"]
+        while len(held) >= (end := 5 + int.from_bytes(held[1:5], "big")):
+            yield held[5:end]
+            held = held[end:]
+
+
+def _payload(response_type: Any, size: int) -> bytes:
+    response: bytes = response_type(payload=pb.Payload(body=bytes(size))).SerializeToString()
+    return response
+
+
+def main(folder: str, settings: str) -> None:
+    """Becomes an Envoy that serves."""
+    become(
+        Settings.model_validate_json(settings),
+        0,
+        Path(folder),
+        "tests.support.interop:application",
+        "/grpc.testing.",
+    )
+
+
+application = _Application()
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,62 @@
+"""What Envoy tells of a client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+from service.rpc.forwarded import certificate_names, peer
+from tests.support.certificates import Authority
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("cryptography")
+
+
+def forwarded(folder: Path, *names: str) -> str:
+    """Answers Envoy's header for a client whose certificate has these alternative names."""
+    certificate = Authority(folder, "authority").issue("client", *names).certificate.read_text("ascii")
+    return f'Hash={"0" * 64};Cert="{quote(certificate, safe="")}"'
+
+
+def test_every_kind_of_name_is_told(tmp_path: Path) -> None:
+    """As grpcio tells them, in their order."""
+    names = (
+        "DNS:a.example",
+        "URI:spiffe://acme.example/gateway",
+        "IP:192.0.2.1",
+        "IP:2001:db8::1",
+        "email:a@b.c",
+    )
+    told = ("a.example", "spiffe://acme.example/gateway", "192.0.2.1", "2001:db8::1", "a@b.c")
+    assert certificate_names(forwarded(tmp_path, *names)) == told
+
+
+def test_a_name_is_one_name_whatever_stands_in_it(tmp_path: Path) -> None:
+    """Envoy's own list of the names would have two."""
+    assert certificate_names(forwarded(tmp_path, "URI:spiffe://a;DNS=admin.example")) == (
+        "spiffe://a;DNS=admin.example",
+    )
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Hash=00", "URI=spiffe://acme.example/gateway;DNS=a.example", 'Cert=""', 'Cert="rubbish"', 'xCert="rubbish"'],
+)
+def test_what_holds_no_certificate_tells_no_name(header: str) -> None:
+    """Also where it says that there are names."""
+    assert certificate_names(header) == ()
+
+
+def test_a_certificate_without_names_tells_none(tmp_path: Path) -> None:
+    """Its subject is none."""
+    assert certificate_names(forwarded(tmp_path)) == ()
+
+
+def test_addresses_are_spelled_as_grpcio_does() -> None:
+    """Of both families."""
+    assert peer("192.0.2.1:50051") == "ipv4:192.0.2.1:50051"
+    assert peer("[2001:db8::1]:50051") == "ipv6:%5B2001:db8::1%5D:50051"
