@@ -1,4 +1,4 @@
-"""Measures what the service promises, prints it, and writes build/bench.json, docs/performance.md and its plot."""
+"""Measures what the service promises, prints it, and writes build/bench.json, docs/performance.md and its pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from tests.bench import authorize, batch, cold, revoke, size, tools
+from tests.bench import authorize, batch, cold, door, parts, revoke, size, tools
+from tests.bench.h2load import H2LoadMissingError, require_h2load
 from tests.bench.report import Report
 from tests.bench.rounds import Effort
 from tests.bench.stage import staged
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
 
 _CASES: dict[str, Callable[[Stage, Report], None]] = {
     "authorize": authorize.run,
+    "door": door.run,
+    "parts": parts.run,
     "batch": batch.run,
     "cold": cold.run,
     "revoke": revoke.run,
     "size": size.run,
     "tools": tools.run,
 }
+_BY_H2LOAD = {"door", "parts"}
 
 
 def main() -> None:
@@ -36,6 +40,11 @@ def main() -> None:
     unknown = set(options.cases) - set(_CASES)
     if unknown or options.rounds < 1 or not 0 < options.scale <= 1:
         parser.error(f"no such case: {', '.join(unknown)}" if unknown else "rounds or scale is out of range")
+    try:
+        if _BY_H2LOAD.intersection(options.cases or _CASES):
+            require_h2load()
+    except H2LoadMissingError as error:
+        parser.error(str(error))
     effort = Effort(options.rounds, options.scale)
     report = Report()
     began = time.monotonic()
@@ -48,6 +57,8 @@ def main() -> None:
         report.write_results()
     print(f"took {time.monotonic() - began:.0f} s")  # noqa: T201 - the progress of a command for people
     # A part of it, or a try with less, must not stand where the whole did.
+    if effort.scale == Effort.scale:
+        report.write_picture()
     if not options.cases and effort.scale == Effort.scale:
         report.write_document(effort.rounds)
 

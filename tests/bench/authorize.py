@@ -63,7 +63,7 @@ def _cpu(
 ) -> None:
     """Compares in a closed loop, process by process. The limit is for the hundred-tool set from memory."""
     calls = Calls(METHOD, [request])
-    body = _answer(server, request)
+    body = answer(server, request)
     rounds: dict[int, list[tuple[Sample, ...]]] = {at_once: [] for at_once in _AT_ONCE}
     for _ in range(stage.effort.rounds):
         if from_memory:
@@ -91,7 +91,7 @@ def _cpu(
 def _latency_at_half_peak(stage: Stage, report: Report, server: Server, request: pb.AuthorizeRequest) -> None:
     """Compares in an open loop, at half the rate that the empty method can be driven to."""
     calls = Calls(METHOD, [request])
-    body = _answer(server, request)
+    body = answer(server, request)
     with stage.empty(body) as empty:
         peak = _peak(stage, empty, calls)
         rate = round(peak / 2)
@@ -121,7 +121,7 @@ def _latency_of_all(stage: Stage, report: Report, *sides: tuple[Server, pb.Autho
     asked = [(server, Calls(METHOD, [request])) for server, request in sides]
     direct, calls = asked[-1]
     rate = round(_peak(stage, direct.target, calls) / 2)
-    with stage.empty(_answer(*sides[0])) as empty:
+    with stage.empty(answer(*sides[0])) as empty:
         rounds = _open_loop(stage, rate, empty, asked, [True, False])
     report.note(
         f"The plot's latencies are those of all rounds at {rate:,} calls a second, half of the peak without a lease."
@@ -153,7 +153,7 @@ def _peak(stage: Stage, target: Target, calls: Calls) -> float:
     return max(stage.load.closed(target, calls, number=number, at_once=at_once).rate for at_once in _PEAK_AT_ONCE)
 
 
-def _answer(server: Server, request: pb.AuthorizeRequest) -> bytes:
+def answer(server: Server, request: pb.AuthorizeRequest) -> bytes:
     """Answers the bytes that Authorize answers, for the empty method to answer too."""
     with server.caller() as caller:
         return caller.authorize(request).SerializeToString()

@@ -58,6 +58,11 @@ class Caller:
         response: pb.AuthorizeResponse = self._call(self._authorization.Authorize, request)
         return response
 
+    def batch_authorize(self, request: pb.BatchAuthorizeRequest) -> pb.BatchAuthorizeResponse:
+        """Asks about many tokens."""
+        response: pb.BatchAuthorizeResponse = self._call(self._authorization.BatchAuthorize, request)
+        return response
+
     def granted(self, token: str) -> pb.Granted:
         """Asks about a token, which must be good."""
         response = self.authorize(pb.AuthorizeRequest(token=token))

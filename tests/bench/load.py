@@ -75,6 +75,7 @@ class Sample:
         rate: Calls a second.
         latencies: Of each call, in microseconds, in order; in an open loop, since it was due.
         from_sending: The same, since it was sent.
+        generator: CPU time of the generator, in microseconds a call, where it is known.
     """
 
     cpu: float
@@ -82,6 +83,7 @@ class Sample:
     rate: float
     latencies: Sequence[float] = field(repr=False)
     from_sending: Sequence[float] = field(repr=False)
+    generator: float = 0.0
 
     @property
     def server_cpu(self) -> float:
@@ -116,7 +118,7 @@ class Generator:
         """Takes a folder for its files, and the caller's token, which every call carries, an empty one's too."""
         self._requests = folder / "requests.bin"
         self._metadata = folder / "metadata.json"
-        _write(self._metadata, json.dumps({"authorization": f"Bearer {token}"}).encode())
+        write_private(self._metadata, json.dumps({"authorization": f"Bearer {token}"}).encode())
 
     def closed(self, target: Target, calls: Calls, *, number: int, at_once: int, settle: float = 0.0) -> Sample:
         """Makes calls in a closed loop, over one connection for each four at a time.
@@ -140,7 +142,7 @@ class Generator:
     def _run(
         self, target: Target, calls: Calls, flags: Sequence[str], number: int, settle: float, rate: int | None
     ) -> Sample:
-        _write(self._requests, b"".join(_counted(request.SerializeToString()) for request in calls.requests))
+        write_private(self._requests, b"".join(_counted(request.SerializeToString()) for request in calls.requests))
         command = [
             *(str(_GHZ), "--insecure", "--proto", str(_PROTO), "--call", f"skilder.keys.v1.{calls.method}"),
             *("-B", str(self._requests), "-M", str(self._metadata), "-n", str(number), "-O", "json", *flags),
@@ -185,7 +187,7 @@ def _counted(message: bytes) -> bytes:
     return bytes((*head, length)) + message
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes) -> None:
     """Writes a file that nobody else may read, not even for a moment."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)

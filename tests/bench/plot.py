@@ -20,26 +20,31 @@ _BARS_TOP, _BAR_STEP, _BARS_LEFT, _BARS_RIGHT = 420, 30, 270, 710
 _STEPS = 45
 _TICKS = tuple(digit * 10.0**power for power in range(1, 7) for digit in (1, 2, 5))  # µs
 
-# A panel of its own, so that it can be read whatever page it stands on.
-_STYLE = """\
+PANEL_STYLE = """\
 text { font-family: system-ui, 'DejaVu Sans', sans-serif; font-size: 13px; fill: #1f2328; }
 .faint { fill: #59636e; }
 .title { font-size: 15px; font-weight: 600; }
 .panel { fill: #ffffff; }
-.grid { stroke: #d1d9e0; }
-.line { fill: none; stroke-width: 2.5; }
-.line.a { stroke: #59636e; stroke-dasharray: 6 4; } .dot.a { fill: #59636e; }
-.line.b { stroke: #0969da; } .dot.b, .server { fill: #0969da; }
-.line.c { stroke: #bc4c00; } .dot.c, .database { fill: #bc4c00; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3; }
   .faint { fill: #9198a1; }
   .panel { fill: #0d1117; }
-  .grid { stroke: #3d444d; }
-  .line.a { stroke: #9198a1; } .dot.a { fill: #9198a1; }
-  .line.b { stroke: #4493f8; } .dot.b, .server { fill: #4493f8; }
-  .line.c { stroke: #f0883e; } .dot.c, .database { fill: #f0883e; }
 }"""
+"""What stands on a panel of its own, so that it can be read whatever page it stands on."""
+
+_STYLE = f"""\
+{PANEL_STYLE}
+.grid {{ stroke: #d1d9e0; }}
+.line {{ fill: none; stroke-width: 2.5; }}
+.line.a {{ stroke: #59636e; stroke-dasharray: 6 4; }} .dot.a {{ fill: #59636e; }}
+.line.b {{ stroke: #0969da; }} .dot.b, .server {{ fill: #0969da; }}
+.line.c {{ stroke: #bc4c00; }} .dot.c, .database {{ fill: #bc4c00; }}
+@media (prefers-color-scheme: dark) {{
+  .grid {{ stroke: #3d444d; }}
+  .line.a {{ stroke: #9198a1; }} .dot.a {{ fill: #9198a1; }}
+  .line.b {{ stroke: #4493f8; }} .dot.b, .server {{ fill: #4493f8; }}
+  .line.c {{ stroke: #f0883e; }} .dot.c, .database {{ fill: #f0883e; }}
+}}"""
 
 
 @dataclass(frozen=True)
@@ -88,12 +93,12 @@ def _latencies(curves: Sequence[Curve], percents: Sequence[float]) -> list[str]:
     def y(latency: float) -> float:
         return _BOTTOM - (_BOTTOM - _TOP) * math.log(latency / least) / math.log(greatest / least)
 
-    parts = [_text(20, 30, "Latency at the same rate of calls, open loop", "title")]
+    parts = [text(20, 30, "Latency at the same rate of calls, open loop", "title")]
     for tick in _TICKS:
         if least <= tick <= greatest:
             parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-            parts.append(_text(_LEFT - 8, y(tick) + 4, f"{tick / 1000:g} ms", "faint", "end"))
-    parts += [_text(x(percent), _BOTTOM + 22, f"{percent:g} %", "faint", "middle") for percent in percents]
+            parts.append(text(_LEFT - 8, y(tick) + 4, f"{tick / 1000:g} ms", "faint", "end"))
+    parts += [text(x(percent), _BOTTOM + 22, f"{percent:g} %", "faint", "middle") for percent in percents]
     for place, (curve, latencies) in enumerate(zip(curves, values, strict=True)):
         colour = "abc"[place]
         points = " ".join(f"{x(at):.1f},{y(latency):.1f}" for at, latency in zip(shown, latencies, strict=True))
@@ -103,7 +108,7 @@ def _latencies(curves: Sequence[Curve], percents: Sequence[float]) -> list[str]:
             parts.append(f'<circle class="dot {colour}" cx="{x(percent):.1f}" cy="{down:.1f}" r="4"/>')
         legend = _LEFT + 240 * place
         parts.append(f'<line class="line {colour}" x1="{legend}" x2="{legend + 28}" y1="58" y2="58"/>')
-        parts.append(_text(legend + 36, 62, curve.name))
+        parts.append(text(legend + 36, 62, curve.name))
     return parts
 
 
@@ -117,24 +122,25 @@ def _cpu(bars: Sequence[Bar]) -> list[str]:
     longest = max(bar.server + bar.database for bar in bars)
     title = _BARS_TOP - 50
     parts = [
-        _text(20, title, "CPU time a call, sixteen at a time", "title"),
+        text(20, title, "CPU time a call, sixteen at a time", "title"),
         f'<rect class="server" x="{_LEFT}" y="{title + 14}" width="14" height="14"/>',
-        _text(_LEFT + 22, title + 26, "the server's processes"),
+        text(_LEFT + 22, title + 26, "the server's processes"),
         f'<rect class="database" x="{_LEFT + 240}" y="{title + 14}" width="14" height="14"/>',
-        _text(_LEFT + 262, title + 26, "Postgres"),
+        text(_LEFT + 262, title + 26, "Postgres"),
     ]
     for place, bar in enumerate(bars):
         top = _BARS_TOP + _BAR_STEP * place
         server, database = ((_BARS_RIGHT - _BARS_LEFT) * part / longest for part in (bar.server, bar.database))
         parts += [
-            _text(_BARS_LEFT - 10, top + 14, bar.name, anchor="end"),
+            text(_BARS_LEFT - 10, top + 14, bar.name, anchor="end"),
             f'<rect class="server" x="{_BARS_LEFT}" y="{top}" width="{server:.1f}" height="18"/>',
             f'<rect class="database" x="{_BARS_LEFT + server:.1f}" y="{top}" width="{database:.1f}" height="18"/>',
-            _text(_BARS_LEFT + server + database + 8, top + 14, f"{bar.server + bar.database:,.0f} µs", "faint"),
+            text(_BARS_LEFT + server + database + 8, top + 14, f"{bar.server + bar.database:,.0f} µs", "faint"),
         ]
     return parts
 
 
-def _text(x: float, y: float, text: str, style: str = "", anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, style: str = "", anchor: str = "start") -> str:
+    """Answers words at a place."""
     kind = f' class="{style}"' if style else ""
-    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'

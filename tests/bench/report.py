@@ -6,22 +6,26 @@ import json
 import re
 from dataclasses import dataclass, field
 from operator import attrgetter
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from tests.bench.load import ROOT, percentile
 from tests.bench.machine import machine
 from tests.bench.plot import Bar, Curve, plot
 from tests.bench.rounds import medians, ratios
+from tests.bench.stack import picture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.bench.load import Sample
     from tests.bench.rounds import Spread
+    from tests.bench.stack import Stack
 
 RESULTS = ROOT / "build" / "bench.json"
 DOCUMENT = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "performance.svg"
+PARTS_PICTURE = ROOT / "docs" / "performance-parts.svg"
 
 PERCENTS = (50, 90, 99, 99.9)
 
@@ -33,9 +37,17 @@ _LIMITS_HEAD = """\
 | what | limit | measured | least to greatest | met |
 |---|---|---|---|---|"""
 _PAIRS_HEAD = """\
-| case | bytes | CPU µs a call | of it Postgres | empty | ratio | p50 µs | empty | ratio | p99 µs | empty | ratio \
-| calls/s | empty |
+| grpcio, asked by ghz | bytes | CPU µs a call | of it Postgres | empty | ratio | p50 µs | empty | ratio \
+| p99 µs | empty | ratio | calls/s | empty |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+ENVOY, GRPCIO, EMPTY_GRPCIO, EMPTY_ASGI = "envoy", "grpcio", "empty grpcio", "empty ASGI"
+"""The columns of doors: ours, and of each transport a method that does nothing."""
+DOORS = (GRPCIO, ENVOY, EMPTY_GRPCIO, EMPTY_ASGI)
+
+
+_COSTS, _LATENCIES, _SENT_LATENCIES = ("cpu", "rate"), ("p50", "p99"), ("sent_p50", "sent_p99")
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,12 @@ class Report:
 
     Attributes:
         rows: The figures that have limits.
-        pairs: Lines of the table of calls beside the empty method.
+        pairs: Lines of the table of calls by grpcio beside the empty method, asked by ghz.
+        costs: Lines of the table of CPU time and rates, with a column for each door.
+        latencies: Lines of the table of latencies, with a column for each door.
+        records: What is written among the results besides the rows.
+        stacks: What the CPU time of calls is made of, for the other picture.
+        parts: The names of those parts, in order.
         notes: What is to be said of how the figures came about that only the run knows.
         curves: Latencies, for the plot.
         bars: CPU time of calls, for the plot.
@@ -112,6 +129,11 @@ class Report:
 
     rows: list[Row] = field(default_factory=list)
     pairs: list[str] = field(default_factory=list)
+    costs: list[str] = field(default_factory=list)
+    latencies: list[str] = field(default_factory=list)
+    records: list[Mapping[str, object]] = field(default_factory=list)
+    stacks: Sequence[Stack] = ()
+    parts: Sequence[str] = ()
     notes: list[str] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
@@ -141,24 +163,74 @@ class Report:
         self.pairs.append(_line(*cells))
         _say(self.pairs[-1])
 
+    def add_doors(self, name: str, rounds: Sequence[Mapping[str, Sample]]) -> None:
+        """Takes the rounds of a case, in which each door may have been measured: medians."""
+
+        def row(suffix: str, quantities: Sequence[str]) -> str:
+            found = [figures[quantity].get(door) for quantity in quantities for door in DOORS]
+            return _line(name + suffix, *("" if each is None else f"{each:,.0f}" for each in found))
+
+        by_door = {door: [each[door] for each in rounds if door in each] for door in DOORS}
+        figures = {
+            quantity: {
+                door: median(getattr(each, quantity) for each in found) for door, found in by_door.items() if found
+            }
+            for quantity in (_COSTS if not rounds[0][ENVOY].latencies else _COSTS + _LATENCIES + _SENT_LATENCIES)
+        }
+        lines = [row("", _COSTS)]
+        self.costs += lines
+        if "p50" in figures:
+            lines = [row("", _LATENCIES)]
+            if figures["p50"] != figures["sent_p50"]:
+                lines.append(row(", since sending", _SENT_LATENCIES))
+            self.latencies += lines
+            lines.insert(0, self.costs[-1])
+        _say("\n".join(lines))
+        self.records.append({"name": f"{name}, by h2load", "figures": figures})
+
+    def add_stacks(self, stacks: Sequence[Stack], parts: Sequence[str]) -> None:
+        """Takes what the CPU time of calls is made of."""
+        self.stacks, self.parts = stacks, parts
+        for stack in stacks:
+            self.records.append(
+                {"name": f"CPU time of one call: {stack.name}", "unit": "µs", "figures": dict(stack.parts)}
+            )
+        _say(self._parts_table())
+
+    def _parts_table(self) -> str:
+        head = _line("CPU µs a call", *(stack.name for stack in self.stacks))
+        lines = [head, "|---" * (1 + len(self.stacks)) + "|"]
+        for part in self.parts:
+            cells = [dict(stack.parts).get(part) for stack in self.stacks]
+            lines.append(_line(part, *("" if cell is None else f"{cell:.1f}" for cell in cells)))
+        return "\n".join([*lines, _line("in all", *(f"**{stack.whole:.1f}**" for stack in self.stacks))])
+
     def markdown(self, rounds: int) -> str:
         """Answers what goes into the document, of so many rounds."""
         limits = "\n".join([_LIMITS_HEAD, *(row.line() for row in self.rows)])
         pairs = "\n".join([_PAIRS_HEAD, *self.pairs])
+        costs = _doors_table(("CPU µs a call", "calls/s"), self.costs)
+        latencies = _doors_table(("p50 µs", "p99 µs"), self.latencies)
         percents = [f"{percent:g} % µs" for percent in PERCENTS]
         curves = "\n".join(
             [_line("case", *percents), "|---" * (1 + len(percents)) + "|", *(_curve_line(each) for each in self.curves)]
         )
-        picture = "![Latency by percentile, and CPU time by call](performance.svg)"
+        plotted = "![Latency by percentile, and CPU time by call](performance.svg)"
         head = f"{machine()} Of {rounds} rounds."
-        return "\n\n".join((head, limits, pairs, picture, curves, *self.notes))
+        return "\n\n".join((head, limits, costs, latencies, self._parts_table(), pairs, plotted, curves, *self.notes))
 
     def write_results(self) -> None:
         """Writes the rows as JSON."""
         RESULTS.parent.mkdir(exist_ok=True)
-        records = [row.record() for row in self.rows]
+        records = [*(row.record() for row in self.rows), *self.records]
         RESULTS.write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n", "utf-8")
         _say(f"written to {RESULTS.relative_to(ROOT)}")
+
+    def write_picture(self) -> None:
+        """Draws what calls are made of, if that was measured."""
+        if self.stacks:
+            PARTS_PICTURE.write_text(picture(self.stacks, self.parts), "utf-8")
+            _say(f"written to {PARTS_PICTURE.relative_to(ROOT)}")
 
     def write_document(self, rounds: int) -> None:
         """Writes the figures of so many rounds into the document, and the plot beside it."""
@@ -166,6 +238,11 @@ class Report:
         DOCUMENT.write_text(_FIGURES.sub(lambda match: f"{match[1]}{self.markdown(rounds)}\n{match[2]}", text), "utf-8")
         PLOT.write_text(plot(self.curves, self.bars, PERCENTS), "utf-8")
         _say(f"written to {DOCUMENT.relative_to(ROOT)} and {PLOT.relative_to(ROOT)}")
+
+
+def _doors_table(quantities: Sequence[str], lines: Sequence[str]) -> str:
+    heads = [f"{quantity}: {door}" if door == DOORS[0] else door for quantity in quantities for door in DOORS]
+    return "\n".join([_line("asked by h2load", *heads), "|---" * (1 + len(heads)) + "|", *lines])
 
 
 def _line(*cells: str) -> str:

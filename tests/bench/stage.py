@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +27,7 @@ from service.config import OPERATOR_TOKEN_FILE
 from service.embedded import EmbeddedPostgres
 from service.storage.migrations import migrate
 from tests.bench.caller import Caller
+from tests.bench.h2load import H2Load
 from tests.bench.load import ROOT, Generator, Target
 from tests.support.postgres import database_url
 from tests.support.process import serving_process
@@ -44,6 +49,8 @@ class Stage:
     Attributes:
         effort: How much is to be done.
         load: What makes load.
+        h2load: What makes more of it than that can.
+        callers: The callers file that lets h2load in.
     """
 
     def __init__(self, folder: Path, effort: Effort, postgres: EmbeddedPostgres) -> None:
@@ -58,6 +65,14 @@ class Stage:
         local_operator(self._data / OPERATOR_TOKEN_FILE)
         self._token = (self._data / OPERATOR_TOKEN_FILE).read_text("ascii").strip()
         self.load = Generator(folder, self._token)
+        # Its arguments can be read by all: so it has a caller of its own, who may ask for decisions and nothing else.
+        token = secrets.token_urlsafe(32)
+        self.callers = folder / "callers.yaml"
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        self.callers.write_text(
+            json.dumps({"callers": [{"name": "h2load", "role": "service", "token_sha256": digest}]})
+        )
+        self.h2load = H2Load(folder, token)
 
     @contextmanager
     def server(self, name: str, *, workers: int = 1, **variables: str) -> Iterator[Server]:
@@ -79,18 +94,68 @@ class Stage:
                 yield Server(target, self._token, serving["metrics"], sql, url)
 
     @contextmanager
+    def door(self, name: str, door: str) -> Iterator[Server]:
+        """Runs a server behind a door, for h2load; connections do not end by age while it measures."""
+        with self.server(
+            name,
+            SKILDER_KEYS_DOOR=door,
+            SKILDER_KEYS_MAX_CONNECTION_AGE="3600",
+            SKILDER_KEYS_CALLERS=str(self.callers),
+        ) as server:
+            yield server
+
+    @contextmanager
     def empty(self, body: bytes) -> Iterator[Target]:
         """Runs an empty method that answers a body, in a process of its own."""
+        with self._answering("empty_server", str(self._written(body))) as target:
+            yield target
+
+    @contextmanager
+    def empty_asgi(self, body: bytes, part: str = "empty") -> Iterator[Target]:
+        """Runs one of `empty_asgi.PARTS`, which answers a body, in an Envoy of its own."""
+        with (
+            tempfile.TemporaryDirectory(dir=self._folder) as folder,
+            self._answering("empty_asgi", part, str(self._written(body)), str(self.callers), folder) as target,
+        ):
+            _await_connections(target.address)
+            yield target
+
+    def _written(self, body: bytes) -> Path:
         file = self._folder / "body.bin"
         file.write_bytes(body)
-        command = [sys.executable, "-m", "tests.bench.empty_server", str(file)]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        return file
+
+    @contextmanager
+    def _answering(self, module: str, *arguments: str) -> Iterator[Target]:
+        """Runs a module that prints its address, until left; what it has to complain of goes into a file."""
+        command = [sys.executable, "-m", f"tests.bench.{module}", *arguments]
+        with (
+            (self._folder / f"{module}.log").open("w") as log,
+            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+        ):
             try:
-                if process.stdout is None:
-                    raise RuntimeError("the empty server has no output to read its address from")
-                yield Target(process.stdout.readline().strip(), psutil.Process(process.pid))
+                address = "" if process.stdout is None else process.stdout.readline().strip()
+                if not address:
+                    raise RuntimeError(f"{module} does not serve: {Path(log.name).read_text('utf-8')}")
+                yield Target(address, psutil.Process(process.pid))
             finally:
                 process.terminate()
+                try:
+                    process.wait(_PATIENCE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+def _await_connections(address: str) -> None:
+    """Waits until connections are accepted at an address, HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + _PATIENCE
+    while True:
+        with suppress(ConnectionRefusedError), socket.create_connection((host, int(port)), _PATIENCE):
+            return
+        if time.monotonic() > end:
+            raise RuntimeError("the empty application does not accept connections")
+        time.sleep(0.05)
 
 
 @contextmanager
