@@ -36,7 +36,7 @@ from service.domain.errors import UnavailableError
 from service.logs import make_log
 from service.server import start
 from service.storage.migrations import SchemaOutdatedError
-from service.worker_start import failure, hold_signals
+from service.worker_start import failure, hold_signals, line
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -68,7 +68,7 @@ async def serve(connection: socket.socket, front: Front | None = None) -> int:
     reader, writer = await asyncio.open_unix_connection(sock=connection)
     first = await reader.readline()
     if not first:
-        return 0
+        return 0  # the parent has gone already
     order = json.loads(first)
     settings = Settings.model_validate(order["settings"])
     log = make_log(settings.log_format).bind(worker=order["worker"])
@@ -93,7 +93,8 @@ async def serve(connection: socket.socket, front: Front | None = None) -> int:
     finally:
         listening.cancel()
         writer.close()
-        shutil.rmtree(order["folder"], ignore_errors=True)  # the parent may be gone
+        if folder := order.get("folder"):  # a parent of a version before has made none
+            shutil.rmtree(folder, ignore_errors=True)  # the parent may be gone
     return 0
 
 
@@ -126,7 +127,7 @@ class _Parent:
 
     def tell(self, message: dict[str, Any]) -> None:
         """Tells it something."""
-        self._writer.write(_line(message))
+        self._writer.write(line(message))
 
     def tell_failure(self, error: Exception, log: FilteringBoundLogger) -> None:
         """Tells it why this worker did not start."""
@@ -137,8 +138,8 @@ class _Parent:
         try:
             async with asyncio.TaskGroup() as group:
                 with suppress(ConnectionError):
-                    while line := await self._reader.readline():
-                        self._hear(json.loads(line), group)
+                    while told := await self._reader.readline():
+                        self._hear(json.loads(told), group)
                 log.warning("the parent is gone: this worker ends")
                 return
         finally:
@@ -173,10 +174,6 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, Result]) ->
     working.cancel()
     await asyncio.wait((working,))
     return None
-
-
-def _line(message: dict[str, Any]) -> bytes:
-    return json.dumps(message).encode() + b"\n"
 
 
 def _words(error: Exception, log: FilteringBoundLogger) -> str:

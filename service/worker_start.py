@@ -1,9 +1,10 @@
-"""What a worker of either door does before it serves, and says where it cannot."""
+"""What workers of either door begin with: no signal ends them, and their parent hears of them in lines of JSON."""
 
 from __future__ import annotations
 
 import json
 import signal
+from typing import Any
 
 
 def hold_signals() -> None:
@@ -13,4 +14,9 @@ def hold_signals() -> None:
 
 def failure(error: Exception, words: str) -> bytes:
     """Answers the line that tells the parent why a worker did not start."""
-    return json.dumps({"failed": {"kind": type(error).__name__, "message": words}}).encode() + b"\n"
+    return line({"failed": {"kind": type(error).__name__, "message": words}})
+
+
+def line(message: dict[str, Any]) -> bytes:
+    """Answers a message as a line for the parent."""
+    return json.dumps(message).encode() + b"\n"

@@ -12,6 +12,8 @@ from service.config import Settings
 from service.envoy.process import EnvoyMissingError, become
 from service.worker_start import failure, hold_signals
 
+_LINE_BYTES = 2**20
+
 
 def main(descriptor: int) -> None:
     """Reads what to serve, leaves it there to be read again, and becomes an Envoy that serves it."""
@@ -28,8 +30,6 @@ def main(descriptor: int) -> None:
             connection.sendall(failure(error, str(error)))
             sys.exit(1)
 
-
-_LINE_BYTES = 2**20
 
 if __name__ == "__main__":
     main(int(sys.argv[1]))

@@ -146,8 +146,12 @@ def _routes(fast: str) -> list[dict[str, Any]]:
     return [
         {
             "match": {"prefix": fast},
-            # The client's deadline is Envoy's to keep.
-            "route": {"cluster": "grpcio", "timeout": _seconds(0), "max_stream_duration": _DEADLINE},
+            # The client's deadline is Envoy's to keep, however far off it is.
+            "route": {
+                "cluster": "grpcio",
+                "timeout": _seconds(0),
+                "max_stream_duration": {"grpc_timeout_header_max": _seconds(0)},
+            },
         },
         {
             "match": {"prefix": "/"},
@@ -219,7 +223,6 @@ def _tls(settings: Settings) -> dict[str, Any]:
 
 def _cluster(path: Path) -> dict[str, Any]:
     options = f"{_TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions"
-    short_name = options.removeprefix("type.googleapis.com/").replace("envoy.", "envoy.", 1)
     return {
         "name": "grpcio",
         "connect_timeout": _seconds(5),
@@ -232,7 +235,7 @@ def _cluster(path: Path) -> dict[str, Any]:
             "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _UNLIMITED)]
         },
         "typed_extension_protocol_options": {
-            short_name: {"@type": options, "explicit_http_config": {"http2_protocol_options": {}}}
+            options.rpartition("/")[2]: {"@type": options, "explicit_http_config": {"http2_protocol_options": {}}}
         },
     }
 
@@ -247,6 +250,3 @@ def _typed(name: str, config: dict[str, Any]) -> dict[str, Any]:
 
 def _seconds(number: float) -> str:
     return f"{number:.3f}s"
-
-
-_DEADLINE = {"grpc_timeout_header_max": _seconds(0)}  # as far off as the client likes

