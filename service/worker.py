@@ -15,6 +15,7 @@ certificates and callers as they are now. Where calls come in by Envoy, an Envoy
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from service.server import Front
 
 Result = TypeVar("Result")
+
+# Calls make no reference cycles, and the more are under way, the longer each search for some takes.
+_OBJECTS_BETWEEN_SEARCHES = 10_000
 
 
 def main(descriptor: int) -> None:
@@ -87,6 +91,8 @@ async def serve(connection: socket.socket, front: Front | None = None) -> int:
             except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
                 parent.tell_failure(error, log)
                 return 1
+            gc.freeze()  # what is there now stays
+            gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES)
             if address is not None:
                 parent.tell({"ready": address})
             await stopping.wait()

@@ -38,9 +38,12 @@ class Admin:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def metrics(self) -> list[Metric]:
-        """Answers what Envoy counts, in Prometheus's terms."""
+        """Answers what Envoy counts, in Prometheus's terms; nothing where it does not tell, or in no such terms."""
         text = await self._ask("GET", f"/stats/prometheus?usedonly&filter={_TOLD}")
-        return list(text_string_to_metric_families(text or ""))
+        try:
+            return list(text_string_to_metric_families(text or ""))
+        except ValueError:
+            return []
 
     async def drain(self, seconds: float) -> None:
         """Has Envoy tell its clients to go; returns when they have, or after so many seconds.

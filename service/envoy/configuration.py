@@ -23,6 +23,7 @@ NOTICE_SECONDS = 1.0
 
 _TYPES = "type.googleapis.com/envoy"
 _FILTERS = f"{_TYPES}.extensions.filters.http"
+_PYTHON = "python"
 _AGE_JITTER_PERCENT = 10.0
 _BUFFER_BYTES = 2**16
 _MAX_HEADER_KIB = 16
@@ -136,7 +137,7 @@ def _connections(settings: Settings, application: str, fast: str) -> dict[str, A
         "server_header_transformation": "PASS_THROUGH",
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes(fast)}]},
         "http_filters": [
-            _fast_methods(application, fast),
+            _python(application),
             _typed("router", {"@type": f"{_FILTERS}.router.v3.Router", "suppress_envoy_headers": True}),
         ],
     }
@@ -146,6 +147,7 @@ def _routes(fast: str) -> list[dict[str, Any]]:
     return [
         {
             "match": {"prefix": fast},
+            "typed_per_filter_config": {_PYTHON: {"@type": f"{_TYPES}.config.route.v3.FilterConfig", "config": {}}},
             # The client's deadline is Envoy's to keep, however far off it is.
             "route": {
                 "cluster": "grpcio",
@@ -166,33 +168,16 @@ def _routes(fast: str) -> list[dict[str, Any]]:
     ]
 
 
-def _fast_methods(application: str, fast: str) -> dict[str, Any]:
-    """Answers a filter that gives the calls of the fast methods to the application, and lets the others through."""
+def _python(application: str) -> dict[str, Any]:
+    """Answers a filter that gives calls to the application; a route has to ask for it."""
     config = {"app": application, "interface": "asgi", "lifespan": True}
-    module = _typed(
-        "pyvoy",
-        {
-            "@type": f"{_FILTERS}.dynamic_modules.v3.DynamicModuleFilter",
-            "dynamic_module_config": {"module": {"local": {"filename": _module()}}},
-            "filter_name": "pyvoy",
-            "terminal_filter": True,
-            "filter_config": {
-                "@type": "type.googleapis.com/google.protobuf.StringValue",
-                "value": json.dumps(config),
-            },
-        },
-    )
-    action = _typed("answer", {"@type": f"{_FILTERS}.composite.v3.ExecuteFilterAction", "typed_config": module})
-    path = {"@type": f"{_TYPES}.type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": ":path"}
-    tree = {"input": _typed("path", path), "prefix_match_map": {"map": {fast: {"action": action}}}}
-    return _typed(
-        "fast",
-        {
-            "@type": f"{_TYPES}.extensions.common.matching.v3.ExtensionWithMatcher",
-            "xds_matcher": {"matcher_tree": tree},
-            "extension_config": _typed("fast", {"@type": f"{_FILTERS}.composite.v3.Composite"}),
-        },
-    )
+    module = {
+        "@type": f"{_FILTERS}.dynamic_modules.v3.DynamicModuleFilter",
+        "dynamic_module_config": {"module": {"local": {"filename": _module()}}},
+        "filter_name": "pyvoy",
+        "filter_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps(config)},
+    }
+    return {**_typed(_PYTHON, module), "disabled": True}
 
 
 def _module() -> str:

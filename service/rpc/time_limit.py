@@ -21,18 +21,18 @@ class TimeLimit:
         self._seconds = seconds
         # To find out the running loop costs a system call, of each call.
         self._loop = asyncio.get_running_loop()
-        self._began: dict[asyncio.Task[object], float] = {}  # in order of beginning
+        self._began: dict[asyncio.Task[object] | None, float] = {}  # in order of beginning
         self._overdue: set[asyncio.Task[object]] = set()
 
     def __enter__(self) -> None:
         """Counts the time of the running task from now on."""
-        self._began[self._running()] = monotonic()
+        self._began[asyncio.current_task(self._loop)] = monotonic()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Counts it no longer; a cancellation that was for its time alone becomes a TimeoutError."""
-        task = self._running()
+        task = asyncio.current_task(self._loop)
         del self._began[task]
-        if self._overdue and task in self._overdue:
+        if self._overdue and task is not None and task in self._overdue:
             self._overdue.remove(task)
             if task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
                 raise TimeoutError from error
@@ -43,7 +43,7 @@ class TimeLimit:
         for task, began in self._began.items():
             if began > latest:
                 break
-            if task not in self._overdue:
+            if task is not None and task not in self._overdue:
                 self._overdue.add(task)
                 task.cancel()
 
@@ -52,9 +52,3 @@ class TimeLimit:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.sweep()
-
-    def _running(self) -> asyncio.Task[object]:
-        task = asyncio.current_task(self._loop)
-        if task is None:
-            raise LookupError("a call runs in a task")
-        return task

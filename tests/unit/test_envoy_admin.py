@@ -1,0 +1,56 @@
+"""What Envoy's console answers, as far as a real Envoy does not answer it at will."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.envoy.admin import Admin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@asynccontextmanager
+async def console(path: Path, status: str, body: str) -> AsyncIterator[Admin]:
+    """A console that answers this, whatever it is asked."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, path):
+        yield Admin(path)
+
+
+async def test_metrics_are_read(tmp_path: Path) -> None:
+    """In Prometheus's text format."""
+    async with console(tmp_path / "admin", "200 OK", "# TYPE envoy_calls gauge\nenvoy_calls{} 3\n") as admin:
+        (found,) = await admin.metrics()
+    assert [(each.name, each.value) for each in found.samples] == [("envoy_calls", 3.0)]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("200 OK", "envoy_calls{ 3"),
+        ("200 OK", "envoy_calls three\n"),
+        ("200 OK", ""),
+        ("503 Service Unavailable", "envoy_calls 3\n"),
+    ],
+)
+async def test_what_cannot_be_read_is_no_metric_and_no_error(tmp_path: Path, status: str, body: str) -> None:
+    """A worker that cannot tell a figure serves on."""
+    async with console(tmp_path / "admin", status, body) as admin:
+        assert await admin.metrics() == []
+
+
+async def test_where_no_console_is_there_is_no_metric_and_no_error(tmp_path: Path) -> None:
+    """As while it starts, or ends."""
+    assert await Admin(tmp_path / "admin").metrics() == []
