@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from service.app import encoding
 from service.app.batching import Batches
@@ -40,7 +41,8 @@ _MALFORMED = Denied(DenialReason.MALFORMED)
 _UNKNOWN = Denied(DenialReason.UNKNOWN)
 
 
-class Question(NamedTuple):
+@dataclass(slots=True)
+class Question:
     """What is asked about a token.
 
     Attributes:
@@ -59,7 +61,8 @@ class Question(NamedTuple):
         violations.identifier(f"{path}tool_set_version", self.tool_set_version, required=False)
 
 
-class Answer(NamedTuple):
+@dataclass(slots=True)
+class Answer:
     """A verdict, and the same as a serialised AuthorizeResponse.
 
     Attributes:
@@ -101,27 +104,37 @@ class Authorizer:
         self._credentials = Batches(self._find_credentials)
         self._first_uses = Batches(self._claim_first_uses)
 
-    async def authorize(self, question: Question, workspace_id: WorkspaceId | None = None) -> Answer:
-        """Decides about a token. With a workspace, only keys of that one may be asked about.
+    def recall(self, question: Question, workspace_id: WorkspaceId | None = None) -> Answer | None:
+        """Decides about a token from memory; None where that does not know it, for `look_up` to decide.
+
+        With a workspace, only keys of that one may be asked about.
 
         Raises:
             InvalidRequestError: A field of the question is over its bound.
             ForeignWorkspaceError: The key is of another workspace.
-            UnavailableError: It cannot be decided now.
         """
         known = self._cache.find(question.token)
-        if known is None or not _is_expected(known, question):
-            violations = Violations()
-            question.check(violations, "")
-            violations.refuse()
-        return self._answer(known or await self._read(question.token, workspace_id), question, workspace_id, None)
+        if known is None:
+            return None
+        if not _is_expected(known, question):
+            _check(question)
+        return self._answer(known, question, workspace_id, None)
+
+    async def look_up(self, question: Question, workspace_id: WorkspaceId | None = None) -> Answer:
+        """Decides about a token by the database.
+
+        Raises as `recall`, and:
+            UnavailableError: It cannot be decided now.
+        """
+        _check(question)
+        return self._answer(await self._read(question.token, workspace_id), question, workspace_id, None)
 
     async def authorize_all(
         self, questions: Sequence[Question], workspace_id: WorkspaceId | None = None
     ) -> tuple[list[Answer], bytes]:
         """Decides about many tokens; answers each verdict, in order, and a serialised BatchAuthorizeResponse of all.
 
-        Raises as `authorize`: all are decided, or the call fails.
+        Raises as `look_up`: all are decided, or the call fails.
         """
         found = [self._cache.find(question.token) for question in questions]
         violations = Violations()
@@ -269,6 +282,12 @@ class Authorizer:
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
         async with self._database.connection() as connection:
             return await keys.claim_first_uses(connection, secret_hashes)
+
+
+def _check(question: Question) -> None:
+    violations = Violations()
+    question.check(violations, "")
+    violations.refuse()
 
 
 def _is_expected(known: KnownKey, question: Question) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -13,7 +14,6 @@ from service.storage import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from structlog.typing import FilteringBoundLogger
 
@@ -30,14 +30,14 @@ class Usage:
     """
 
     def __init__(
-        self, database: Database, log: FilteringBoundLogger, now: Callable[[], datetime], interval: float
+        self, database: Database, log: FilteringBoundLogger, now: Callable[[], float], interval: float
     ) -> None:
-        """Takes the wall clock, with its time zone, and the seconds between two writes."""
+        """Takes the wall clock, in seconds since 1970, and the seconds between two writes."""
         self._database = database
         self._log = log
         self._now = now
         self._interval = interval
-        self._pending: dict[int, datetime] = {}  # by the number that an id is: a UUID hashes itself in Python
+        self._pending: dict[int, float] = {}  # by the number that an id is: a UUID hashes itself in Python
 
     def note(self, key_id: KeyId) -> None:
         """Notes that a key is used now."""
@@ -51,9 +51,10 @@ class Usage:
         pending, self._pending = self._pending, {}
         if not pending:
             return
+        uses = {KeyId(UUID(int=number)): datetime.fromtimestamp(at, UTC) for number, at in pending.items()}
         try:
             async with self._database.connection() as connection:
-                await keys.note_uses(connection, {KeyId(UUID(int=number)): at for number, at in pending.items()})
+                await keys.note_uses(connection, uses)
         except BaseException as error:
             self._pending = pending | self._pending
             if not isinstance(error, UnavailableError):

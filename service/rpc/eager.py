@@ -17,18 +17,17 @@ class EagerTask:
     it. Others cannot await it; they are told of its end.
     """
 
-    # As they are at first; most tasks end before any of them changes.
-    _waits_for: asyncio.Future[Any] | None = None
-    _on_done: Callable[[EagerTask], object] | None = None
-    _error: BaseException | None = None
-    _done = False
-    _must_cancel = False
-    _cancels = 0
+    __slots__ = ("_cancels", "_done", "_error", "_loop", "_must_cancel", "_on_done", "_waits_for", "_work")
 
     def __init__(self, work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
         """Begins the work; no task may be running at this moment."""
         self._work = work
         self._loop = loop
+        self._waits_for: asyncio.Future[Any] | None = None
+        self._on_done: Callable[[EagerTask], object] | None = None
+        self._error: BaseException | None = None
+        self._done = self._must_cancel = False
+        self._cancels = 0
         self._step()
 
     def done(self) -> bool:

@@ -16,7 +16,7 @@ One function around each method instead of a chain of interceptors, in this orde
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,7 +92,7 @@ class Gate:
         self._callers = callers
         self._log = log
         self._time_limit = time_limit
-        self.calls: Counter[tuple[str, str]] = Counter()
+        self.calls: defaultdict[tuple[str, str], int] = defaultdict(int)
 
     def methods(self, descriptor: ServiceDescriptor, ability: Ability, servicer: object) -> dict[str, Serve]:
         """Answers the methods of a service by their paths: each needs `ability`, answers bytes, or raises KeysError."""

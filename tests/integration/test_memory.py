@@ -87,11 +87,11 @@ async def test_an_answer_from_memory_asks_no_database(one: Process) -> None:
     for name, question in questions.items():
         one.cache.drop_all()
         lent = one.database.lent
-        cold = await one.authorizer.authorize(question)
+        cold = await one.decide(question)
         assert one.database.lent > lent, name
         lent, proofs, hits = one.database.lent, one.hasher.proofs, one.cache.hits
         for _ in range(3):
-            known = await one.authorizer.authorize(question)
+            known = await one.decide(question)
             assert known == cold, name
             assert pb.AuthorizeResponse.FromString(known.body) == pb.AuthorizeResponse.FromString(cold.body)
             # As protobuf itself would write it, so that nothing tells how it was made.
@@ -104,10 +104,10 @@ async def test_an_answer_without_a_lease_is_the_same(one: Process, database_url:
     questions = await kinds_of_answers(one)
     async with process(database_url) as other:
         for name, question in questions.items():
-            expected = await one.authorizer.authorize(question)
+            expected = await one.decide(question)
             for _ in range(2):
                 lent = other.database.lent
-                assert await other.authorizer.authorize(question) == expected, name
+                assert await other.decide(question) == expected, name
                 assert other.database.lent > lent
         assert len(other.cache) == 0
 
@@ -144,7 +144,7 @@ async def test_the_fields_of_a_question_are_looked_at_in_any_case(one: Process) 
         for each in (token, revoked, "no token"):
             for question in (Question(each, "x" * 65), Question(each, "", "\x00"), Question(each, "a b", "b")):
                 with pytest.raises(InvalidRequestError):
-                    await one.authorizer.authorize(question)
+                    await one.decide(question)
         await warm(one, token)
         await warm(one, revoked)
 

@@ -37,9 +37,9 @@ class Clock:
     def __init__(self) -> None:
         self.now = NOON
 
-    def __call__(self) -> datetime:
+    def __call__(self) -> float:
         """Answers the time."""
-        return self.now
+        return self.now.timestamp()
 
 
 @pytest.fixture
