@@ -185,8 +185,8 @@ def _add_limits(report: Report, found: Mapping[str, Sequence[Round]], peak: int)
     add(f"calls a second of a {what} to an empty ASGI handler's, {MANY} at a time", many, "rate", 0.8, EMPTY_ASGI)
     costs = [sample.generator for each in many for sample in each.values()]
     report.note(
-        f"Asked by h2load, the empty grpcio method's peak is {peak:,} calls a second. A call costs h2load itself "
-        f"{median(costs):.0f} µs of the same cores."
+        f"Asked by h2load, the empty grpcio method's peak is {peak:,} calls a second. A call of any side costs h2load "
+        f"itself {median(costs):.0f} µs of the same cores, which is the median; one of a slow side costs it more."
     )
 
 
