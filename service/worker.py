@@ -91,6 +91,7 @@ async def serve(connection: socket.socket, front: Front | None = None) -> int:
             except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
                 parent.tell_failure(error, log)
                 return 1
+            gc.collect()
             gc.freeze()  # what is there now stays
             gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES)
             if address is not None:
