@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from service.config import Settings
-    from service.rpc.gate import Serve
+    from service.rpc.gate import AtOnce, Serve
 
 _AGE_GRACE_SECONDS = 5.0
 _MAX_METADATA_BYTES = 2**16
@@ -60,8 +60,8 @@ class Front(Protocol):
 
     socket: Path
 
-    def answer(self, methods: Mapping[str, Serve], settings: Settings) -> None:
-        """Takes the methods by their paths, to answer those that it likes to."""
+    def answer(self, methods: Mapping[str, Serve], at_once: Mapping[str, AtOnce], settings: Settings) -> None:
+        """Takes the methods by their paths, to answer those that it likes to, and what memory may be enough for."""
 
     async def open(self) -> None:
         """Lets calls in; returns when they come."""
@@ -140,6 +140,7 @@ async def start(
     time_limit = TimeLimit(settings.call_timeout)
     gate = Gate(Callers(known, authorizer, recogniser), log, time_limit)
     registry.register(Figures(reader, lease, cache, tool_sets, authorizer, gate))
+    authorization = authorization_service.AuthorizationServicer(authorizer, log_grants=settings.log_grants)
     services = (
         (key_service.DESCRIPTOR, Ability.KEYS, key_service.KeyServicer(Keys(database, writer, prover, page_tokens))),
         (
@@ -147,17 +148,15 @@ async def start(
             Ability.CATALOGUE,
             catalog_service.CatalogServicer(Workspaces(database, writer, page_tokens)),
         ),
-        (
-            authorization_service.DESCRIPTOR,
-            Ability.AUTHORIZE,
-            authorization_service.AuthorizationServicer(authorizer, log_grants=settings.log_grants),
-        ),
+        (authorization_service.DESCRIPTOR, Ability.AUTHORIZE, authorization),
     )
     names = [descriptor.full_name for descriptor, _, _ in services]
     health = Health(database, names, log)
     await health.check()
 
     methods = {path: serve for service in services for path, serve in gate.methods(*service).items()}
+    if front is not None:
+        front.answer(methods, gate.at_once(*services[-1][:2], authorization.at_once), settings)
     server, address = _listening(settings, methods, front, reuse_port=reuse_port)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if settings.reflection:
@@ -185,7 +184,6 @@ def _listening(
         host, _, _ = settings.listen.rpartition(":")
         return server, f"{host}:{_bind(server, settings)}"
     server.add_insecure_port(f"unix:{front.socket}")
-    front.answer(methods, settings)
     return server, settings.listen
 
 

@@ -104,37 +104,42 @@ class Authorizer:
         self._credentials = Batches(self._find_credentials)
         self._first_uses = Batches(self._claim_first_uses)
 
-    def recall(self, question: Question, workspace_id: WorkspaceId | None = None) -> Answer | None:
-        """Decides about a token from memory; None where that does not know it, for `look_up` to decide.
+    def grant(self, question: Question, workspace_id: WorkspaceId | None = None) -> bytes | None:
+        """Answers a grant from memory, as an AuthorizeResponse; None, and nothing was done, where `authorize` has to.
 
-        With a workspace, only keys of that one may be asked about.
+        That is so for every question that is not granted, or not known to be a good one.
+        """
+        known = self._cache.peek(question.token)
+        if known is None or known.denied is not None or workspace_id not in (None, known.scope.workspace_id):
+            return None
+        reach = _reach(known.tool_set, question)
+        if reach is None or question.tool_set_version not in ("", known.tool_set.version):
+            return None
+        self._cache.hits += 1
+        self._usage.note(known.key_id)
+        return encoding.granted(known.head, reach)
+
+    async def authorize(self, question: Question, workspace_id: WorkspaceId | None = None) -> Answer:
+        """Decides about a token. With a workspace, only keys of that one may be asked about.
 
         Raises:
             InvalidRequestError: A field of the question is over its bound.
             ForeignWorkspaceError: The key is of another workspace.
-        """
-        known = self._cache.find(question.token)
-        if known is None:
-            return None
-        if not _is_expected(known, question):
-            _check(question)
-        return self._answer(known, question, workspace_id, None)
-
-    async def look_up(self, question: Question, workspace_id: WorkspaceId | None = None) -> Answer:
-        """Decides about a token by the database.
-
-        Raises as `recall`, and:
             UnavailableError: It cannot be decided now.
         """
-        _check(question)
-        return self._answer(await self._read(question.token, workspace_id), question, workspace_id, None)
+        known = self._cache.find(question.token)
+        if known is None or not _is_expected(known, question):
+            violations = Violations()
+            question.check(violations, "")
+            violations.refuse()
+        return self._answer(known or await self._read(question.token, workspace_id), question, workspace_id, None)
 
     async def authorize_all(
         self, questions: Sequence[Question], workspace_id: WorkspaceId | None = None
     ) -> tuple[list[Answer], bytes]:
         """Decides about many tokens; answers each verdict, in order, and a serialised BatchAuthorizeResponse of all.
 
-        Raises as `look_up`: all are decided, or the call fails.
+        Raises as `authorize`: all are decided, or the call fails.
         """
         found = [self._cache.find(question.token) for question in questions]
         violations = Violations()
@@ -190,16 +195,10 @@ class Authorizer:
             return self._denial(Denied(known.denied, known.key_id))
         self._usage.note(known.key_id)
         tool_set = known.tool_set
-        if question.tool_id:
-            grant = tool_set.grant(question.tool_id)
-            if grant is None:
-                return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, known.key_id))
-            reach = grant
-        elif question.tool_set_version == tool_set.version:
-            reach = encoding.UNCHANGED
-        elif shared is None:
-            reach = tool_set.field
-        else:
+        reach = _reach(tool_set, question)
+        if reach is None:
+            return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, known.key_id))
+        if shared is not None and reach is tool_set.field:
             shared[tool_set.version] = tool_set
             reach = tool_set.reference
         return Answer(known.key_id, None, encoding.granted(known.head, reach))
@@ -284,10 +283,11 @@ class Authorizer:
             return await keys.claim_first_uses(connection, secret_hashes)
 
 
-def _check(question: Question) -> None:
-    violations = Violations()
-    question.check(violations, "")
-    violations.refuse()
+def _reach(tool_set: SharedToolSet, question: Question) -> bytes | None:
+    """Answers the end of a grant; None where the tool that is asked about is not reached."""
+    if question.tool_id:
+        return tool_set.grant(question.tool_id)
+    return encoding.UNCHANGED if question.tool_set_version == tool_set.version else tool_set.field
 
 
 def _is_expected(known: KnownKey, question: Question) -> bool:

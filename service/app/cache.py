@@ -96,7 +96,16 @@ class KeyCache:
         return len(self._keys)
 
     def find(self, text: str) -> KnownKey | None:
-        """Answers the key whose token this is, while the lease holds; None where memory does not know."""
+        """Answers the key whose token this is, while the lease holds; None where memory does not know. Is counted."""
+        known = self.peek(text)
+        if known is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return known
+
+    def peek(self, text: str) -> KnownKey | None:
+        """Answers as `find`, uncounted."""
         id_ = claimed_id_text(text)
         known = self._keys.get(id_)
         if (
@@ -106,11 +115,9 @@ class KeyCache:
             or not self._lease.valid()
             or not compare_digest(known.digest, self._recogniser.digest(text))
         ):
-            self.misses += 1
             return None
         self._keys.move_to_end(id_)
         self._tool_sets.use(known.tool_set)
-        self.hits += 1
         return known
 
     def refuses(self, key_id: KeyId, digest: bytes) -> bool:

@@ -54,9 +54,13 @@ class Caller:
     role: CallerRole
     workspace_id: WorkspaceId | None = None
 
+    def may(self, ability: Ability) -> bool:
+        """Tells whether the role gives this ability."""
+        return ability in _ABILITIES[self.role]
+
     def require(self, ability: Ability) -> None:
         """Raises CallerNotAllowedError where the role does not give this ability."""
-        if ability not in _ABILITIES[self.role]:
+        if not self.may(ability):
             raise CallerNotAllowedError(f"A caller with the role {self.role.value!r} may not {ability.value}.")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from service.config import Settings
     from service.rpc.asgi import Event, Receive, Send
-    from service.rpc.gate import Serve
+    from service.rpc.gate import AtOnce, Serve
 
 
 class Application:
@@ -51,13 +51,15 @@ class Application:
             return self._live(receive, send)
         return EagerTask(self._methods(scope, receive, send), self._loop)
 
-    def answer(self, methods: Mapping[str, Serve], settings: Settings) -> None:
+    def answer(self, methods: Mapping[str, Serve], at_once: Mapping[str, AtOnce], settings: Settings) -> None:
         """Has calls of the fast methods answered from now on."""
         fast = {path: serve for path, serve in methods.items() if path.startswith(FAST)}
         self._loop = asyncio.get_running_loop()
         self._loop.set_task_factory(task_factory)  # pyvoy makes a task of what it is given
         self._loop.set_exception_handler(_report)
-        self._methods = Methods(fast, max_message_bytes=settings.max_message_bytes, max_calls=settings.max_calls)
+        self._methods = Methods(
+            fast, at_once, max_message_bytes=settings.max_message_bytes, max_calls=settings.max_calls
+        )
         self._watching = self._loop.create_task(self._methods.watch())
 
     async def open(self) -> None:

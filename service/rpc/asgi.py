@@ -22,7 +22,7 @@ from service.rpc.status import trailing_status
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from service.rpc.gate import Serve
+    from service.rpc.gate import AtOnce, Serve
 
     Event = dict[str, Any]
     Receive = Callable[[], Awaitable[Event]]
@@ -33,6 +33,7 @@ _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _ACCEPTED: Final = (b"grpc-accept-encoding", b"identity,gzip")
 _START: Final = {"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True}
 _OK: Final = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
+_NEVER: Final[Event] = {}
 _CERTIFICATE_HEADER: Final = CERTIFICATE_HEADER.encode()
 _IS_GRPC = re.compile(rb"application/grpc(?:[+;].*)?")
 _WATCH_SECONDS = 0.05
@@ -55,12 +56,23 @@ class StatusError(Exception):
 class Methods:
     """Methods by their paths, as an ASGI application."""
 
-    def __init__(self, methods: Mapping[str, Serve], *, max_message_bytes: int, max_calls: int) -> None:
-        """Takes the longest message that is read, also once it is decompressed, and the most calls at a time.
+    def __init__(
+        self,
+        methods: Mapping[str, Serve],
+        at_once: Mapping[str, AtOnce],
+        *,
+        max_message_bytes: int,
+        max_calls: int,
+    ) -> None:
+        """Is made in the event loop that calls come in by.
 
-        Is made in the event loop that calls come in by.
+        Args:
+            methods: The methods by their paths.
+            at_once: Those of them that memory may be enough for.
+            max_message_bytes: The longest message that is read, also once it is decompressed.
+            max_calls: The most calls at a time.
         """
-        self._methods = {path.encode(): serve for path, serve in methods.items()}
+        self._methods = {path.encode(): (serve, at_once.get(path)) for path, serve in methods.items()}
         self._max_message_bytes = max_message_bytes
         self._max_calls = max_calls
         # To find out the running loop costs a system call, of each call.
@@ -76,10 +88,12 @@ class Methods:
             await send({"type": "http.response.body"})
             return
         task = asyncio.current_task(self._loop)
-        serve = self._serve(scope)
+        serve, at_once = self._method(scope)
         self._calls[task] = context
         try:
-            reply = await serve(context)
+            reply = None if at_once is None else await at_once(context)
+            if reply is None:
+                reply = await serve(context)
         except KeysError as error:
             status = trailing_status(error)
             await _fail(send, status.code, status.details, status.trailing_metadata)
@@ -95,12 +109,12 @@ class Methods:
         finally:
             del self._calls[task]
 
-    def _serve(self, scope: Event) -> Serve:
+    def _method(self, scope: Event) -> tuple[Serve, AtOnce | None]:
         if len(self._calls) >= self._max_calls:
-            return _one_too_many
+            return _one_too_many, None
         # As it was sent, since other spellings are other methods to gRPC.
         found = self._methods.get(scope["raw_path"])
-        return _unknown if found is None or scope["query_string"] else found
+        return (_unknown, None) if found is None or scope["query_string"] else found
 
     async def watch(self) -> NoReturn:
         """Ends calls whose clients are gone, until it is cancelled."""
@@ -114,13 +128,14 @@ class Methods:
 class Context:
     """A call, as `gate.Context` has it."""
 
-    __slots__ = ("_headers", "_max_message_bytes", "_receive", "_scope", "_was_read", "_was_seen")
+    __slots__ = ("_first", "_headers", "_max_message_bytes", "_receive", "_scope", "_was_read", "_was_seen")
 
     def __init__(self, scope: Event, receive: Receive, max_message_bytes: int) -> None:
         self._scope = scope
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
         self._max_message_bytes = max_message_bytes
+        self._first: Event | None = None
         self._was_read = self._was_seen = False
 
     def is_grpc(self) -> bool:
@@ -142,15 +157,33 @@ class Context:
         host, port = self._scope["client"]
         return peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
+    async def whole(self) -> bytes | None:
+        """Answers the message, where it comes at once and as it is; None for all else, which `read` can still tell.
+
+        When its time is over while it waits, `read` raises TimeoutError.
+        """
+        self._first = _NEVER
+        event = self._first = await self._receive()
+        if event.get("more_body") is not False:
+            return None
+        body: bytes = event["body"]
+        length = len(body) - _HEAD_BYTES
+        if not 0 < length <= self._max_message_bytes or body[0] or int.from_bytes(body[1:_HEAD_BYTES], "big") != length:
+            return None
+        return body[_HEAD_BYTES:]
+
     async def read(self) -> bytes | None:
         """Answers the one message, or None where there is none.
 
         Raises:
             MalformedMessageError: There are more messages than one, or what comes is none.
             MessageTooLongError: It is longer than may be, as it is or once it is decompressed.
+            TimeoutError: `whole` has waited for it for too long.
             UnknownEncodingError: It is compressed in a way that is not known.
         """
-        event = await self._receive()
+        event = await self._receive() if self._first is None else self._first
+        if event is _NEVER:
+            raise TimeoutError
         body: bytes = event["body"] if event.get("more_body") is False else await self._rest(event)
         self._was_read = True
         if not body:

@@ -8,7 +8,10 @@ from service.app.authorize import Question
 from skilder.keys.v1 import authorization_service_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from service.app.authorize import Authorizer
+    from service.domain.access import Caller
     from service.rpc.gate import Call
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["AuthorizationService"]
@@ -22,12 +25,14 @@ class AuthorizationServicer:
         self._authorizer = authorizer
         self._log_grants = log_grants
 
+    @property
+    def at_once(self) -> dict[str, Callable[[pb.AuthorizeRequest, Caller], bytes | None]]:
+        """What needs no more than memory, by method: none where each grant has its line."""
+        return {} if self._log_grants else {"Authorize": self._grant}
+
     async def Authorize(self, request: pb.AuthorizeRequest, call: Call) -> bytes:  # noqa: N802
         """Decides about one token."""
-        question, workspace_id = _question(request), call.caller.workspace_id
-        answer = self._authorizer.recall(question, workspace_id)
-        if answer is None:
-            answer = await self._authorizer.look_up(question, workspace_id)
+        answer = await self._authorizer.authorize(_question(request), call.caller.workspace_id)
         if answer.denied is None:
             call.routine = not self._log_grants
         else:
@@ -43,6 +48,9 @@ class AuthorizationServicer:
         call.notes["tokens"] = str(len(answers))
         call.notes["denied"] = str(sum(answer.denied is not None for answer in answers))
         return body
+
+    def _grant(self, request: pb.AuthorizeRequest, caller: Caller) -> bytes | None:
+        return self._authorizer.grant(_question(request), caller.workspace_id)
 
 
 def _question(request: pb.AuthorizeRequest) -> Question:

@@ -30,7 +30,7 @@ from service.rpc.decoding import decode
 from service.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     Method = Callable[[Any, "Call"], Awaitable[Message | bytes]]
     Serve = Callable[["Context"], Awaitable[bytes]]
+    Answer = Callable[[Any, Caller], bytes | None]
 
 
 class Context(Protocol):
@@ -58,6 +59,17 @@ class Context(Protocol):
 
     async def read(self) -> object:
         """Answers the bytes of the next message; something else where there is none."""
+
+
+class WholeContext(Context, Protocol):
+    """A call whose message can be had before it is served."""
+
+    async def whole(self) -> bytes | None:
+        """Answers the message, where it comes at once and as it is; None for all else, which `read` can still tell.
+
+        Raises:
+            TimeoutError: Its time is over; `read` will say so too.
+        """
 
 
 @dataclass(slots=True)
@@ -81,6 +93,46 @@ class Call:
         return Origin(self.caller, UserId(actor) if actor else None, self.context.peer())
 
 
+class AtOnce:
+    """A method, as far as memory is enough for it: callers and keys that it knows, and all is well.
+
+    It is the short way of a call that happens all the time. A transport may try it before it has the gate serve the
+    call; what it does not answer is as if it had not been tried. What it answers is counted, and not logged.
+    """
+
+    def __init__(
+        self,
+        callers: Callers,
+        time_limit: TimeLimit,
+        calls: defaultdict[tuple[str, str], int],
+        descriptor: MethodDescriptor,
+        ability: Ability,
+        answer: Answer,
+    ) -> None:
+        self._callers = callers
+        self._time_limit = time_limit
+        self._calls = calls
+        self._key = (_name(descriptor), "OK")
+        self._parse = message_factory.GetMessageClass(descriptor.input_type).FromString
+        self._ability = ability
+        self._answer = answer
+
+    async def __call__(self, context: WholeContext) -> bytes | None:
+        """Answers a call, or None."""
+        caller = self._callers.remembered(context)
+        if caller is None or not caller.may(self._ability):
+            return None
+        try:
+            with self._time_limit:
+                message = await context.whole()
+            reply = None if message is None else self._answer(self._parse(message), caller)
+        except Exception:  # noqa: BLE001 - whatever it is, the gate meets it too, and tells
+            return None
+        if reply is not None:
+            self._calls[self._key] += 1
+        return reply
+
+
 class Gate:
     """Wraps the methods of servicers for any transport.
 
@@ -101,9 +153,20 @@ class Gate:
             for method in descriptor.methods
         }
 
+    def at_once(
+        self, descriptor: ServiceDescriptor, ability: Ability, answers: Mapping[str, Answer]
+    ) -> dict[str, AtOnce]:
+        """Answers those methods of a service, by their paths, that memory may be enough for."""
+        return {
+            f"/{descriptor.full_name}/{name}": AtOnce(
+                self._callers, self._time_limit, self.calls, descriptor.methods_by_name[name], ability, answer
+            )
+            for name, answer in answers.items()
+        }
+
     def _wrap(self, descriptor: MethodDescriptor, ability: Ability, method: Method) -> Serve:
         request_type = message_factory.GetMessageClass(descriptor.input_type)
-        name = f"{descriptor.containing_service.name}/{descriptor.name}"
+        name = _name(descriptor)
 
         async def serve(context: Context) -> bytes:
             started = perf_counter()
@@ -142,3 +205,7 @@ class Gate:
             return DeadlineExceededError()
         self._log.error("unexpected error", method=method, exc_info=error)
         return KeysError()
+
+
+def _name(descriptor: MethodDescriptor) -> str:
+    return f"{descriptor.containing_service.name}/{descriptor.name}"

@@ -78,7 +78,7 @@ def _gated(body: bytes, callers: Path) -> Any:
 def _door(method: Callable[[Any], Awaitable[bytes]]) -> Any:
     from service.rpc.asgi import Methods  # noqa: PLC0415
 
-    return Methods({_METHOD: method}, max_message_bytes=2**20, max_calls=1_000)
+    return Methods({_METHOD: method}, {}, max_message_bytes=2**20, max_calls=1_000)
 
 
 PARTS: Mapping[str, Callable[[bytes, Path], Any]] = {"empty": _empty, "framed": _framed, "gated": _gated}

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
+from tests.support.frames import AUTHORIZE, KNOWN, WHOLE, ask, reason_of
+from tests.support.http2 import PATIENCE, connected
 from tests.support.service import Service, refusal, serving
 from tests.support.waiting import until_running
 from tests.support.workspaces import small_workspace
@@ -66,6 +69,26 @@ async def test_a_call_without_a_deadline_gets_the_services_own(
         async with locked_keys(sql):
             refused = await refusal(service.operator.revoke(key_id=issued.key.id))
     assert (refused.code, refused.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+
+
+async def test_a_request_that_does_not_come_gets_the_services_deadline_too(
+    door: str, database_url: str, tmp_path: Path
+) -> None:
+    """`call_timeout` ends it whether the caller is known from a call before or not; it is counted and logged once."""
+    method = AUTHORIZE.removeprefix("/skilder.keys.v1.")
+    async with (
+        serving(database_url, tmp_path, door=door, call_timeout=0.3, lease=0.2) as service,
+        connected(service.address) as connection,
+    ):
+        for number in range(1, 4):
+            stream = connection.call(AUTHORIZE, KNOWN)
+            await stream.send(WHOLE[:7])
+            assert (await stream.answer()).code is grpc.StatusCode.DEADLINE_EXCEEDED
+            async with asyncio.timeout(PATIENCE):
+                while len(service.log.calls(method)) < number:
+                    await asyncio.sleep(0)
+        assert [each["code"] for each in service.log.calls(method)] == ["DEADLINE_EXCEEDED"] * 3
+        assert reason_of(await ask(connection, WHOLE)) == pb.DENIAL_REASON_MALFORMED
 
 
 async def test_a_wait_for_a_lock_has_an_end(

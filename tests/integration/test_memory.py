@@ -9,7 +9,7 @@ import pytest
 
 from service.app.authorize import Question
 from service.domain.errors import InvalidRequestError
-from service.domain.ids import new_key_id
+from service.domain.ids import WorkspaceId, new_key_id
 from service.domain.token import KeyType, Token
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.calls import part
@@ -97,6 +97,43 @@ async def test_an_answer_from_memory_asks_no_database(one: Process) -> None:
             # As protobuf itself would write it, so that nothing tells how it was made.
             assert pb.AuthorizeResponse.FromString(known.body).SerializeToString() == known.body, name
         assert (one.database.lent, one.hasher.proofs, one.cache.hits) == (lent, proofs, hits + 3), name
+
+
+async def test_what_memory_grants_at_once_is_what_is_granted(one: Process) -> None:
+    """The same bytes, a hit and a use; all else is left to be decided, as if it had not been asked."""
+    questions = await kinds_of_answers(one)
+    for question in questions.values():
+        await one.decide(question)
+    for name, question in questions.items():
+        decided = await one.decide(question)
+        await one.usage.flush()
+        before = (one.database.lent, one.cache.misses, one.authorizer.denials.total())
+        hits = one.cache.hits
+        granted = one.authorizer.grant(question)
+        # An old version has to be looked at before it is told the new one.
+        assert granted == (None if decided.denied or name == "stale version" else decided.body), name
+        assert one.cache.hits - hits == (granted is not None), name
+        assert (one.database.lent, one.cache.misses, one.authorizer.denials.total()) == before, name
+        await one.usage.flush()
+        assert (one.database.lent > before[0]) == (granted is not None), f"{name}: a use is written"
+
+
+async def test_what_memory_must_not_grant_at_once_is_left(one: Process, database_url: str) -> None:
+    """Keys of another workspace than the caller's, fields that are over their bounds, stale keys, and no lease."""
+    key, token = await one.issue()
+    await warm(one, token)
+    assert one.authorizer.grant(Question(token), key.workspace_id) is not None
+    assert one.authorizer.grant(Question(token), WorkspaceId("other")) is None
+    assert one.authorizer.grant(Question(token, "", "\x00")) is None
+    assert one.authorizer.grant(Question(token, "slack.post", "\x00")) is None
+    assert one.authorizer.grant(Question(token[:-1])) is None
+    await one.revoke(key)
+    assert one.authorizer.grant(Question(token)) is None
+    _, token = await one.issue()
+    async with process(database_url) as other:
+        await other.decide(Question(token))
+        assert other.authorizer.grant(Question(token)) is None
+        assert other.cache.hits == 0
 
 
 async def test_an_answer_without_a_lease_is_the_same(one: Process, database_url: str) -> None:

@@ -42,7 +42,7 @@ class _Application:
         """Answers a call or, the first time, lives as long as the server."""
         if scope["type"] == "lifespan":
             await receive()
-            self._methods = Methods(_UNARY, max_message_bytes=_MAX_MESSAGE_BYTES, max_calls=100)
+            self._methods = Methods(_UNARY, {}, max_message_bytes=_MAX_MESSAGE_BYTES, max_calls=100)
             await send({"type": "lifespan.startup.complete"})
             await receive()
             return
