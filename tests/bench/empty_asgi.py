@@ -48,7 +48,7 @@ def _framed(body: bytes, _callers: Path) -> Any:
         await context.read()
         return body
 
-    return _door(read)
+    return _door(read, {})
 
 
 def _gated(body: bytes, callers: Path) -> Any:
@@ -72,13 +72,14 @@ def _gated(body: bytes, callers: Path) -> Any:
 
     nobody: Any = None  # it would be asked about runtime keys
     gate = Gate(Callers(load_callers(callers), nobody, Recogniser()), structlog.get_logger(), TimeLimit(30))
-    return _door(gate.methods(DESCRIPTOR, Ability.AUTHORIZE, Servicer())[_METHOD])
+    at_once = gate.at_once(DESCRIPTOR, Ability.AUTHORIZE, {"Authorize": lambda _request, _caller: body})
+    return _door(gate.methods(DESCRIPTOR, Ability.AUTHORIZE, Servicer())[_METHOD], at_once)
 
 
-def _door(method: Callable[[Any], Awaitable[bytes]]) -> Any:
+def _door(method: Callable[[Any], Awaitable[bytes]], at_once: Mapping[str, Any]) -> Any:
     from service.rpc.asgi import Methods  # noqa: PLC0415
 
-    return Methods({_METHOD: method}, {}, max_message_bytes=2**20, max_calls=1_000)
+    return Methods({_METHOD: method}, at_once, max_message_bytes=2**20, max_calls=1_000)
 
 
 PARTS: Mapping[str, Callable[[bytes, Path], Any]] = {"empty": _empty, "framed": _framed, "gated": _gated}
