@@ -156,7 +156,8 @@ async def start(
 
     methods = {path: serve for service in services for path, serve in gate.methods(*service).items()}
     if front is not None:
-        front.answer(methods, gate.at_once(*services[-1][:2], authorization.at_once), settings)
+        at_once = gate.at_once(authorization_service.DESCRIPTOR, Ability.AUTHORIZE, authorization.at_once)
+        front.answer(methods, at_once, settings)
     server, address = _listening(settings, methods, front, reuse_port=reuse_port)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if settings.reflection:

@@ -17,6 +17,7 @@ from service.address import ListenError
 from service.callers_file import CallersFileError
 from service.domain.errors import UnavailableError
 from service.storage.migrations import SchemaOutdatedError
+from service.worker_start import line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,12 +175,12 @@ class WorkerProcess:
         return code
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        self._writer.write(line(message))
 
     async def _listen(self) -> None:
         try:
-            while line := await self._reader.readline():
-                self._hear(json.loads(line))
+            while told := await self._reader.readline():
+                self._hear(json.loads(told))
         except ConnectionError:
             pass  # it is gone, as at the end of the stream
         except Exception:

@@ -18,5 +18,5 @@ def failure(error: Exception, words: str) -> bytes:
 
 
 def line(message: dict[str, Any]) -> bytes:
-    """Answers a message as a line for the parent."""
+    """Answers a message as a line, for the parent or from it."""
     return json.dumps(message).encode() + b"\n"

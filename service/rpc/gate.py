@@ -12,6 +12,8 @@ One function around each method instead of a chain of interceptors, in this orde
 6. An error leaves as one of ours, which the transport tells as a status by the one table of `rpc.status`.
 7. The call is counted, and one line is logged. It holds what the method noted, never the request. Only a method that is
    called all the time may leave the line out where all went well: it would cost more than the call.
+
+`AtOnce` is a short way past most of this, for what memory can grant; a transport may try it first.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def _framed(body: bytes, _callers: Path) -> Any:
 
 
 def _gated(body: bytes, callers: Path) -> Any:
-    """Answers the door with the gate around an empty method."""
+    """Answers the door with the gate's short way around an empty method."""
     import structlog  # noqa: PLC0415 - the empty application is to have nothing in its memory but itself
 
     from service.callers_file import load_callers  # noqa: PLC0415
