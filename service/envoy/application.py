@@ -14,7 +14,7 @@ from service.envoy.admin import Admin
 from service.envoy.configuration import FAST, admin_socket, grpcio_socket
 from service.envoy.process import DESCRIPTOR, FOLDER
 from service.rpc.asgi import Methods
-from service.rpc.eager import EagerTask, task_factory
+from service.rpc.eager import task_factory
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from service.config import Settings
-    from service.rpc.asgi import Event, Receive, Send
+    from service.rpc.asgi_context import Event, Receive, Send
+    from service.rpc.eager import Begun
     from service.rpc.gate import AtOnce, Serve
 
 
@@ -45,11 +46,11 @@ class Application:
         self._serving_calls = False
         self._methods: Methods | None = None
 
-    def __call__(self, scope: Event, receive: Receive, send: Send) -> EagerTask | Coroutine[Any, Any, None]:
+    def __call__(self, scope: Event, receive: Receive, send: Send) -> Begun | Coroutine[Any, Any, None]:
         """Answers the task that answers one call or, the first time, what lives as long as the worker."""
         if self._methods is None:
             return self._live(receive, send)
-        return EagerTask(self._methods(scope, receive, send), self._loop)
+        return self._methods.begin(scope, receive, send)
 
     def answer(self, methods: Mapping[str, Serve], at_once: Mapping[str, AtOnce], settings: Settings) -> None:
         """Has calls of the fast methods answered from now on."""

@@ -1,43 +1,35 @@
 """The door in Envoy: serves methods as an ASGI application (https://asgi.readthedocs.io, with response trailers).
 
-HTTP/2, TLS, flow control, deadlines and draining are Envoy's. What is left of gRPC over HTTP/2 for a unary call is five
-bytes before each message, and a status: in the trailers, or in the headers where there is no message.
+HTTP/2, TLS, flow control, deadlines and draining are Envoy's. What is left of gRPC over HTTP/2 for a unary call is a
+frame around each message, and a status: in the trailers, or in the headers where there is no message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import re
-import zlib
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import quote
 
 import grpc
 
-from service.domain.errors import KeysError, MalformedMessageError, MessageTooLongError, UnknownEncodingError
-from service.rpc.forwarded import CERTIFICATE_HEADER, certificate_names, peer
+from service.domain.errors import KeysError
+from service.rpc.asgi_context import CONTENT_TYPE, Context
+from service.rpc.eager import Begun, EagerTask
+from service.rpc.framing import ENCODINGS, framed, plain
 from service.rpc.status import trailing_status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from service.domain.access import Caller
+    from service.rpc.asgi_context import Event, Receive, Send
     from service.rpc.gate import AtOnce, Serve
 
-    Event = dict[str, Any]
-    Receive = Callable[[], Awaitable[Event]]
-    Send = Callable[[Event], Awaitable[None]]
-
-_HEAD_BYTES = 5
-_CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
-_ACCEPTED: Final = (b"grpc-accept-encoding", b"identity,gzip")
+_CONTENT_TYPE: Final = (b"content-type", CONTENT_TYPE)
 _START: Final = {"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True}
 _OK: Final = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
-_NEVER: Final[Event] = {}
-_CERTIFICATE_HEADER: Final = CERTIFICATE_HEADER.encode()
-_IS_GRPC = re.compile(rb"application/grpc(?:[+;].*)?")
 _WATCH_SECONDS = 0.05
-_GZIP = 31  # zlib's window for the gzip format
 _UNESCAPED = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
@@ -54,7 +46,12 @@ class StatusError(Exception):
 
 
 class Methods:
-    """Methods by their paths, as an ASGI application."""
+    """Methods by their paths.
+
+    Attributes:
+        max_message_bytes: The longest message that is read, also once it is decompressed.
+        waiting: The calls on the short way, all of which wait for their messages.
+    """
 
     def __init__(
         self,
@@ -72,28 +69,48 @@ class Methods:
             max_message_bytes: The longest message that is read, also once it is decompressed.
             max_calls: The most calls at a time.
         """
-        self._methods = {path.encode(): (serve, at_once.get(path)) for path, serve in methods.items()}
-        self._max_message_bytes = max_message_bytes
+        self._methods = {path.encode(): serve for path, serve in methods.items()}
+        self._at_once = {path.encode(): each for path, each in at_once.items()}
         self._max_calls = max_calls
         # To find out the running loop costs a system call, of each call.
         self._loop = asyncio.get_running_loop()
         self._calls: dict[asyncio.Task[Any] | None, Context] = {}
+        self.max_message_bytes = max_message_bytes
+        self.waiting: set[ShortWay] = set()
 
-    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        """Answers one call."""
-        context = Context(scope, receive, self._max_message_bytes)
+    def begin(self, scope: Event, receive: Receive, send: Send) -> Begun:
+        """Begins to answer one call, while no task is running: by the short way, if it is one that may take it."""
+        at_once = self._at_once.get(scope["raw_path"])
+        if at_once is not None and self._has_room():
+            headers: dict[bytes, bytes] = dict(scope["headers"])
+            caller = at_once.caller(headers.get(b"authorization", b"").decode("latin-1"))
+            if (
+                caller is not None
+                and headers.get(b"content-type") == CONTENT_TYPE
+                and scope["method"] == "POST"
+                and not scope["query_string"]
+                and isinstance(first := receive(), asyncio.Future)  # which it is not, where the headers end the request
+            ):
+                return ShortWay(self, scope, receive, send, first, at_once, caller)
+        return self.full_way(scope, receive, send)
+
+    def full_way(self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None) -> EagerTask:
+        """Begins to serve one call, while no task is running; `first` is what was asked for of its request already."""
+        return EagerTask(self.serve(scope, receive, send, first), self._loop)
+
+    async def serve(self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None) -> None:
+        """Serves one call, as an ASGI application does."""
+        context = Context(scope, receive, first, self.max_message_bytes)
         if not context.is_grpc():
             # As gRPC over HTTP/2 says: no status of gRPC's for whoever does not speak it.
             await send({"type": "http.response.start", "status": 415, "headers": []})
             await send({"type": "http.response.body"})
             return
         task = asyncio.current_task(self._loop)
-        serve, at_once = self._method(scope)
+        serve = self._method(scope)
         self._calls[task] = context
         try:
-            reply = None if at_once is None else await at_once(context)
-            if reply is None:
-                reply = await serve(context)
+            reply = await serve(context)
         except KeysError as error:
             status = trailing_status(error)
             await _fail(send, status.code, status.details, status.trailing_metadata)
@@ -102,147 +119,88 @@ class Methods:
         except asyncio.CancelledError:
             pass  # the client is gone
         else:
-            await send(_START)
-            framed = b"".join((b"\0", len(reply).to_bytes(4, "big"), reply))
-            await send({"type": "http.response.body", "body": framed})
-            await send(_OK)
+            for event in _answer(reply):
+                await send(event)
         finally:
             del self._calls[task]
 
-    def _method(self, scope: Event) -> tuple[Serve, AtOnce | None]:
-        if len(self._calls) >= self._max_calls:
-            return _one_too_many, None
-        # As it was sent, since other spellings are other methods to gRPC.
-        found = self._methods.get(scope["raw_path"])
-        return (_unknown, None) if found is None or scope["query_string"] else found
-
     async def watch(self) -> NoReturn:
-        """Ends calls whose clients are gone, until it is cancelled."""
+        """Ends calls whose clients are gone, and has those that wait leave the short way, until it is cancelled."""
+        waited: set[ShortWay] = set()
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             for task, context in list(self._calls.items()):
                 if task is not None and context.waits():
                     context.if_gone(task.cancel)
+            for call in self.waiting & waited:
+                self._loop.call_soon(call.leave)
+            waited = set(self.waiting)
+
+    def _has_room(self) -> bool:
+        return len(self._calls) + len(self.waiting) < self._max_calls
+
+    def _method(self, scope: Event) -> Serve:
+        if not self._has_room():
+            return _one_too_many
+        # As it was sent, since other spellings are other methods to gRPC.
+        found = self._methods.get(scope["raw_path"])
+        return _unknown if found is None or scope["query_string"] else found
 
 
-class Context:
-    """A call, as `gate.Context` has it."""
+class ShortWay(Begun):
+    """A call that memory may be enough for: it waits for its message, and is answered then and there, in no task.
 
-    __slots__ = ("_first", "_headers", "_max_message_bytes", "_receive", "_scope", "_was_read", "_was_seen")
+    What is not answered from memory, or waits for longer than it takes, goes the full way from there. So this way needs
+    no time limit, and has nothing to log.
+    """
 
-    def __init__(self, scope: Event, receive: Receive, max_message_bytes: int) -> None:
+    __slots__ = ("_at_once", "_caller", "_first", "_methods", "_on_done", "_receive", "_scope", "_send")
+
+    def __init__(
+        self,
+        methods: Methods,
+        scope: Event,
+        receive: Receive,
+        send: Send,
+        first: asyncio.Future[Event],
+        at_once: AtOnce,
+        caller: Caller,
+    ) -> None:
+        self._methods = methods
         self._scope = scope
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
-        self._max_message_bytes = max_message_bytes
-        self._first: Event | None = None
-        self._was_read = self._was_seen = False
+        self._send = send
+        self._first = first
+        self._at_once = at_once
+        self._caller = caller
+        methods.waiting.add(self)
+        first.add_done_callback(self._decide)
 
-    def is_grpc(self) -> bool:
-        """Tells whether it is a call of gRPC's at all."""
-        kind = self._headers.get(b"content-type", b"")
-        return self._scope["method"] == "POST" and (kind == _CONTENT_TYPE[1] or _IS_GRPC.fullmatch(kind) is not None)
+    def add_done_callback(self, on_done: Callable[[EagerTask], object]) -> None:
+        """Has this called when the call has ended by the full way; there is nothing to tell of the other."""
+        self._on_done = on_done
 
-    def credentials(self) -> str | None:
-        """Answers the metadata `authorization`, or None without."""
-        found = self._headers.get(b"authorization")
-        return None if found is None else found.decode("latin-1")
+    def leave(self) -> None:
+        """Goes the full way, unless the message has come."""
+        if not self._first.done():
+            self._first.remove_done_callback(self._decide)
+            self._methods.waiting.remove(self)
+            self._go_on()
 
-    def certificate_names(self) -> Iterable[str]:
-        """Answers the names in the client's certificate, which Envoy has verified."""
-        return certificate_names(self._headers.get(_CERTIFICATE_HEADER, b"").decode("latin-1"))
+    def _decide(self, first: asyncio.Future[Event]) -> None:
+        self._methods.waiting.remove(self)
+        event = first.result()
+        message = plain(event["body"], self._methods.max_message_bytes) if event.get("more_body") is False else None
+        reply = None if message is None else self._at_once.answer(message, self._caller)
+        if reply is None:
+            self._go_on()
+            return
+        for event in _answer(reply):
+            self._send(event)  # pyvoy does at the call what it does; there is nothing to wait for
 
-    def peer(self) -> str:
-        """Answers the client's address, as grpcio spells it."""
-        host, port = self._scope["client"]
-        return peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-
-    async def whole(self) -> bytes | None:
-        """Answers the message, where it comes at once and as it is; None for all else, which `read` can still tell.
-
-        When its time is over while it waits, `read` raises TimeoutError.
-        """
-        self._first = _NEVER
-        event = self._first = await self._receive()
-        if event.get("more_body") is not False:
-            return None
-        body: bytes = event["body"]
-        length = len(body) - _HEAD_BYTES
-        if not 0 < length <= self._max_message_bytes or body[0] or int.from_bytes(body[1:_HEAD_BYTES], "big") != length:
-            return None
-        return body[_HEAD_BYTES:]
-
-    async def read(self) -> bytes | None:
-        """Answers the one message, or None where there is none.
-
-        Raises:
-            MalformedMessageError: There are more messages than one, or what comes is none.
-            MessageTooLongError: It is longer than may be, as it is or once it is decompressed.
-            TimeoutError: `whole` has waited for it for too long.
-            UnknownEncodingError: It is compressed in a way that is not known.
-        """
-        event = await self._receive() if self._first is None else self._first
-        if event is _NEVER:
-            raise TimeoutError
-        body: bytes = event["body"] if event.get("more_body") is False else await self._rest(event)
-        self._was_read = True
-        if not body:
-            return None
-        length = int.from_bytes(body[1:_HEAD_BYTES], "big")
-        if length > self._max_message_bytes:
-            raise self._too_long(length)
-        if len(body) != _HEAD_BYTES + length or body[0] > 1:
-            raise MalformedMessageError(_fault(body, length))
-        message = body[_HEAD_BYTES:]
-        return self._decompressed(message) if body[0] else message
-
-    def waits(self) -> bool:
-        """Tells whether the call has waited since it was asked last, for other things than its request."""
-        seen, self._was_seen = self._was_seen, True
-        return seen and self._was_read
-
-    def if_gone(self, act: Callable[[], object]) -> None:
-        """Acts soon, if the client is gone.
-
-        After the end of a request pyvoy does not let `receive` wait for that, but answers it at once.
-        """
-
-        def hear(heard: asyncio.Future[Event]) -> None:
-            if not heard.cancelled() and heard.result()["type"] == "http.disconnect":
-                act()
-
-        asyncio.ensure_future(self._receive()).add_done_callback(hear)
-
-    async def _rest(self, event: Event) -> bytes:
-        """Answers a body that begins with this event."""
-        parts = bytearray()
-        while event["type"] == "http.request":
-            parts += event["body"]
-            length = int.from_bytes(parts[1:_HEAD_BYTES], "big")
-            if length > self._max_message_bytes:
-                raise self._too_long(length)
-            if not event["more_body"] or len(parts) > _HEAD_BYTES + length:
-                return bytes(parts)
-            event = await self._receive()
-        raise asyncio.CancelledError  # the client is gone
-
-    def _decompressed(self, message: bytes) -> bytes:
-        if self._headers.get(b"grpc-encoding") != b"gzip":
-            raise UnknownEncodingError("grpc-encoding must be identity or gzip.")
-        stream = zlib.decompressobj(_GZIP)
-        try:
-            found = stream.decompress(message, self._max_message_bytes + 1)
-        except zlib.error:
-            raise MalformedMessageError("The message is not compressed as it says.") from None
-        if len(found) > self._max_message_bytes:
-            raise self._too_long(len(found))
-        if not stream.eof or stream.unused_data:
-            raise MalformedMessageError("The message is not compressed as it says.")
-        return found
-
-    def _too_long(self, length: int) -> MessageTooLongError:
-        # In grpcio's words.
-        return MessageTooLongError(f"Received message larger than max ({length} vs. {self._max_message_bytes})")
+    def _go_on(self) -> None:
+        task = self._methods.full_way(self._scope, self._receive, self._send, self._first)
+        task.add_done_callback(self._on_done)
 
 
 async def _unknown(_context: object) -> bytes:
@@ -253,12 +211,9 @@ async def _one_too_many(_context: object) -> bytes:
     raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
 
 
-def _fault(body: bytes, length: int) -> str:
-    if body[0] > 1:
-        return "The message's first byte is neither 0 nor 1."
-    if len(body) < _HEAD_BYTES + length:
-        return "The message is shorter than it says."
-    return "The call has more than one message."
+def _answer(reply: bytes) -> tuple[Event, ...]:
+    """Answers what is to be sent where all went well."""
+    return _START, {"type": "http.response.body", "body": framed(reply)}, _OK
 
 
 async def _fail(
@@ -267,7 +222,7 @@ async def _fail(
     """Answers a status without a message, all of it in the headers."""
     headers = [
         _CONTENT_TYPE,
-        _ACCEPTED,
+        (b"grpc-accept-encoding", ENCODINGS),
         (b"grpc-status", b"%d" % code.value[0]),
         (b"grpc-message", quote(message, safe=_UNESCAPED).encode("ascii")),
         *((name.encode("ascii"), base64.b64encode(value).rstrip(b"=")) for name, value in metadata or ()),

@@ -46,9 +46,8 @@ class Callers:
         # By the digest of what they send. Never the holder of a runtime key: that can be revoked.
         self._remembered: dict[bytes, Caller] = {}
 
-    def remembered(self, context: Context) -> Caller | None:
-        """Answers who makes this call, where the same bearer token was seen before."""
-        credentials = context.credentials()
+    def remembered(self, credentials: str | None) -> Caller | None:
+        """Answers who sends such a metadata `authorization`, where the same bearer token was seen before."""
         return None if credentials is None else self._remembered.get(self._recogniser.digest(credentials))
 
     async def identify(self, context: Context) -> Caller:

@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
-class EagerTask:
+class Begun:
+    """What runs already, and is to be left as it is by a loop that is asked to make a task of it."""
+
+    __slots__ = ()
+
+
+class EagerTask(Begun):
     """A coroutine that runs in an event loop, as far as it gets at once; the rest when what it waits for is there.
 
     It is a task as far as its coroutine is concerned: `asyncio.current_task`, `asyncio.timeout` and task groups work in
@@ -100,4 +106,4 @@ class EagerTask:
 
 def task_factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:  # noqa: ANN401 - as asyncio has it
     """Makes tasks as asyncio does, and lets those pass that run already."""
-    return work if isinstance(work, EagerTask) else asyncio.Task(work, loop=loop, **options)
+    return work if isinstance(work, Begun) else asyncio.Task(work, loop=loop, **options)

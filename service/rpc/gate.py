@@ -63,17 +63,6 @@ class Context(Protocol):
         """Answers the bytes of the next message; something else where there is none."""
 
 
-class WholeContext(Context, Protocol):
-    """A call whose message can be had before it is served."""
-
-    async def whole(self) -> bytes | None:
-        """Answers the message, where it comes at once and as it is; None for all else, which `read` can still tell.
-
-        Raises:
-            TimeoutError: Its time is over; `read` will say so too.
-        """
-
-
 @dataclass(slots=True)
 class Call:
     """A call that was let in.
@@ -99,35 +88,34 @@ class AtOnce:
     """A method, as far as memory is enough for it: callers and keys that it knows, and all is well.
 
     It is the short way of a call that happens all the time. A transport may try it before it has the gate serve the
-    call; what it does not answer is as if it had not been tried. What it answers is counted, and not logged.
+    call; what it does not answer is as if it had not been tried. What it answers is counted, and not logged. It waits
+    for nothing, so it takes no time to be limited.
     """
 
     def __init__(
         self,
         callers: Callers,
-        time_limit: TimeLimit,
         calls: defaultdict[tuple[str, str], int],
         descriptor: MethodDescriptor,
         ability: Ability,
         answer: Answer,
     ) -> None:
         self._callers = callers
-        self._time_limit = time_limit
         self._calls = calls
         self._key = (_name(descriptor), "OK")
         self._parse = message_factory.GetMessageClass(descriptor.input_type).FromString
         self._ability = ability
         self._answer = answer
 
-    async def __call__(self, context: WholeContext) -> bytes | None:
-        """Answers a call, or None."""
-        caller = self._callers.remembered(context)
-        if caller is None or not caller.may(self._ability):
-            return None
+    def caller(self, credentials: str) -> Caller | None:
+        """Answers who sends such a metadata `authorization`, where that is known at once and may."""
+        caller = self._callers.remembered(credentials)
+        return caller if caller is not None and caller.may(self._ability) else None
+
+    def answer(self, message: bytes, caller: Caller) -> bytes | None:
+        """Answers the message of a call, or None."""
         try:
-            with self._time_limit:
-                message = await context.whole()
-            reply = None if message is None else self._answer(self._parse(message), caller)
+            reply = self._answer(self._parse(message), caller)
         except Exception:  # noqa: BLE001 - whatever it is, the gate meets it too, and tells
             return None
         if reply is not None:
@@ -161,7 +149,7 @@ class Gate:
         """Answers those methods of a service, by their paths, that memory may be enough for."""
         return {
             f"/{descriptor.full_name}/{name}": AtOnce(
-                self._callers, self._time_limit, self.calls, descriptor.methods_by_name[name], ability, answer
+                self._callers, self.calls, descriptor.methods_by_name[name], ability, answer
             )
             for name, answer in answers.items()
         }
@@ -177,7 +165,7 @@ class Gate:
             code = "CANCELLED"  # unless one of the ways below is taken to its end
             try:
                 with self._time_limit:
-                    caller = self._callers.remembered(context) or await self._callers.identify(context)
+                    caller = self._callers.remembered(context.credentials()) or await self._callers.identify(context)
                     facts["caller"] = caller.name
                     caller.require(ability)
                     request = decode(request_type, await context.read())

@@ -6,6 +6,7 @@ bytes of the file BODY, to callers of the file CALLERS where it looks at them, a
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -42,13 +43,19 @@ def _empty(body: bytes, _callers: Path) -> Any:
 
 
 def _framed(body: bytes, _callers: Path) -> Any:
-    """Answers the door with a method that reads its request, and nothing else."""
+    """Answers the door's short way, without a gate."""
 
-    async def read(context: Any) -> bytes:
-        await context.read()
+    class AtOnce:
+        def caller(self, _credentials: str) -> Any:
+            return self
+
+        def answer(self, _message: bytes, _caller: Any) -> bytes:
+            return body
+
+    async def serve(_context: Any) -> bytes:
         return body
 
-    return _door(read, {})
+    return _door(serve, {_METHOD: AtOnce()})
 
 
 def _gated(body: bytes, callers: Path) -> Any:
@@ -78,8 +85,10 @@ def _gated(body: bytes, callers: Path) -> Any:
 
 def _door(method: Callable[[Any], Awaitable[bytes]], at_once: Mapping[str, Any]) -> Any:
     from service.rpc.asgi import Methods  # noqa: PLC0415
+    from service.rpc.eager import task_factory  # noqa: PLC0415
 
-    return Methods({_METHOD: method}, at_once, max_message_bytes=2**20, max_calls=1_000)
+    asyncio.get_running_loop().set_task_factory(task_factory)
+    return Methods({_METHOD: method}, at_once, max_message_bytes=2**20, max_calls=1_000).begin
 
 
 PARTS: Mapping[str, Callable[[bytes, Path], Any]] = {"empty": _empty, "framed": _framed, "gated": _gated}

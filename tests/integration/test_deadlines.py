@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
@@ -71,8 +72,9 @@ async def test_a_call_without_a_deadline_gets_the_services_own(
     assert (refused.code, refused.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
 
 
+@pytest.mark.parametrize("frames", [(), (WHOLE[:7],)], ids=["nothing of it", "its beginning"])
 async def test_a_request_that_does_not_come_gets_the_services_deadline_too(
-    door: str, database_url: str, tmp_path: Path
+    door: str, database_url: str, tmp_path: Path, frames: tuple[bytes, ...]
 ) -> None:
     """`call_timeout` ends it whether the caller is known from a call before or not; it is counted and logged once."""
     method = AUTHORIZE.removeprefix("/skilder.keys.v1.")
@@ -82,7 +84,7 @@ async def test_a_request_that_does_not_come_gets_the_services_deadline_too(
     ):
         for number in range(1, 4):
             stream = connection.call(AUTHORIZE, KNOWN)
-            await stream.send(WHOLE[:7])
+            await stream.send(*frames)
             assert (await stream.answer()).code is grpc.StatusCode.DEADLINE_EXCEEDED
             async with asyncio.timeout(PATIENCE):
                 while len(service.log.calls(method)) < number:

@@ -176,7 +176,7 @@ async def test_what_a_client_says_of_itself_changes_nothing(
         assert {call["peer"] for call in calls} == {f"ipv4:{connection.local_address}"}
 
 
-@pytest.mark.parametrize("waits_for", ["its request", "Postgres"])
+@pytest.mark.parametrize("waits_for", ["its request", "the end of it", "Postgres"])
 async def test_a_cancelled_call_takes_no_place(door: str, database_url: str, tmp_path: Path, waits_for: str) -> None:
     """As many as there may be can be cancelled again and again, whatever they wait for, and others find room."""
     places = 3
@@ -193,9 +193,8 @@ async def test_a_cancelled_call_takes_no_place(door: str, database_url: str, tmp
                 while (await ask(other, WHOLE)).code is Code.OK:
                     stream = connection.call(AUTHORIZE, KNOWN)
                     frame = request(keys[len(streams) % places].token)
-                    await stream.send(
-                        *([frame, b""] if waits_for == "Postgres" else [frame[:7]]), end=waits_for == "Postgres"
-                    )
+                    frames = {"its request": [], "the end of it": [frame[:7]], "Postgres": [frame, b""]}
+                    await stream.send(*frames[waits_for], end=waits_for == "Postgres")
                     streams.append(stream)
                 for stream in streams:
                     stream.reset()

@@ -19,7 +19,7 @@ from service.rpc.asgi import Methods, StatusError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from service.rpc.asgi import Event, Receive, Send
+    from service.rpc.asgi_context import Event, Receive, Send
 
     Headers = list[tuple[bytes, bytes]]
     from service.rpc.gate import Context
@@ -46,7 +46,7 @@ class _Application:
             await send({"type": "lifespan.startup.complete"})
             await receive()
             return
-        answer = _full_duplex if scope["path"] == f"{_SERVICE}/FullDuplexCall" else self._methods
+        answer = _full_duplex if scope["path"] == f"{_SERVICE}/FullDuplexCall" else self._methods.serve
         await answer(scope, receive, _echoing(scope["headers"], send))
 
 

@@ -1,0 +1,70 @@
+"""The frame around messages."""
+
+import gzip
+
+import pytest
+
+from service.domain.errors import KeysError, MalformedMessageError, MessageTooLongError, UnknownEncodingError
+from service.rpc.framing import framed, is_over, plain, unframed
+
+_MAX = 300
+_ZIPPED = gzip.compress(b"message")
+
+
+def body(message: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
+    """Answers a message in a frame that says so."""
+    return bytes([flag]) + (len(message) if length is None else length).to_bytes(4, "big") + message
+
+
+@pytest.mark.parametrize("message", [b"", b"a", b"\0" * 5, b"x" * _MAX])
+def test_what_is_framed_is_found_again(message: bytes) -> None:
+    """As gRPC has it: a byte, four of length, the message."""
+    assert framed(message) == body(message)
+    assert plain(framed(message), _MAX) == unframed(framed(message), None, _MAX) == message
+
+
+BAD: dict[str, tuple[bytes, bytes | None, type[KeysError]]] = {
+    "a byte": (b"\0", None, MalformedMessageError),
+    "four bytes": (b"\0\0\0\0", None, MalformedMessageError),
+    "too short": (body(b"abc", length=4), None, MalformedMessageError),
+    "too long for itself": (body(b"abc", length=2), None, MalformedMessageError),
+    "two messages": (body(b"abc") * 2, None, MalformedMessageError),
+    "another first byte": (body(b"abc", flag=2), None, MalformedMessageError),
+    "longer than may be": (body(b"x" * (_MAX + 1)), None, MessageTooLongError),
+    "says so of itself": (body(b"", length=2**32 - 1), None, MessageTooLongError),
+    "longer than may be, once decompressed": (
+        body(gzip.compress(b"x" * (_MAX + 1)), flag=1),
+        b"gzip",
+        MessageTooLongError,
+    ),
+    "no encoding": (body(_ZIPPED, flag=1), None, UnknownEncodingError),
+    "an unknown one": (body(_ZIPPED, flag=1), b"br", UnknownEncodingError),
+    "not compressed": (body(b"message", flag=1), b"gzip", MalformedMessageError),
+    "cut off": (body(_ZIPPED[:-1], flag=1), b"gzip", MalformedMessageError),
+    "with more behind": (body(_ZIPPED + b"x", flag=1), b"gzip", MalformedMessageError),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
+def test_what_is_no_message_is_none_anywhere(bad: tuple[bytes, bytes | None, type[KeysError]]) -> None:
+    """The short look at it takes none for one; the long one says what is wrong."""
+    data, encoding, error = bad
+    assert plain(data, _MAX) is None
+    with pytest.raises(error):
+        unframed(data, encoding, _MAX)
+
+
+def test_what_is_compressed_is_decompressed() -> None:
+    """Not at the short look."""
+    assert plain(body(_ZIPPED, flag=1), _MAX) is None
+    assert unframed(body(_ZIPPED, flag=1), b"gzip", _MAX) == b"message"
+    assert unframed(body(b"message"), b"gzip", _MAX) == b"message", "not all messages of a call need be"
+
+
+def test_a_body_is_over_when_it_goes_on_after_its_message() -> None:
+    """And one that will be too long is refused as soon as it says so."""
+    data = body(b"abc")
+    assert [is_over(data[:length], _MAX) for length in range(len(data) + 1)] == [False] * (len(data) + 1)
+    assert is_over(data + b"x", _MAX)
+    with pytest.raises(MessageTooLongError):
+        is_over(body(b"", length=_MAX + 1), _MAX)
