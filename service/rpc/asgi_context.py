@@ -22,7 +22,7 @@ _CERTIFICATE_HEADER: Final = CERTIFICATE_HEADER.encode()
 
 
 class Context:
-    """A call, as `gate.Context` has it."""
+    """A call, as `context.Context` has it."""
 
     __slots__ = ("_first", "_headers", "_max_message_bytes", "_receive", "_scope", "_was_read", "_was_seen")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from service.app.authorize import Authorizer
     from service.domain.access import Caller
     from service.domain.hashing import Recogniser
-    from service.rpc.gate import Context
+    from service.rpc.context import Context
 
 _MAX_BEARER = 512
 

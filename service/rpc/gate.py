@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import message_factory
 
@@ -32,7 +32,7 @@ from service.rpc.decoding import decode
 from service.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
@@ -40,27 +40,12 @@ if TYPE_CHECKING:
 
     from service.domain.access import Ability, Caller
     from service.rpc.callers import Callers
+    from service.rpc.context import Context
     from service.rpc.time_limit import TimeLimit
 
     Method = Callable[[Any, "Call"], Awaitable[Message | bytes]]
     Serve = Callable[["Context"], Awaitable[bytes]]
     Answer = Callable[[Any, Caller], bytes | None]
-
-
-class Context(Protocol):
-    """A call as its transport sees it."""
-
-    def credentials(self) -> str | None:
-        """Answers the metadata `authorization`, or None without."""
-
-    def certificate_names(self) -> Iterable[str]:
-        """Answers the subject alternative names in the client's certificate, if it has shown one that was verified."""
-
-    def peer(self) -> str:
-        """Answers the client's address, e.g. `ipv4:127.0.0.1:41234`."""
-
-    async def read(self) -> object:
-        """Answers the bytes of the next message; something else where there is none."""
 
 
 @dataclass(slots=True)
@@ -139,18 +124,16 @@ class Gate:
     def methods(self, descriptor: ServiceDescriptor, ability: Ability, servicer: object) -> dict[str, Serve]:
         """Answers the methods of a service by their paths: each needs `ability`, answers bytes, or raises KeysError."""
         return {
-            f"/{descriptor.full_name}/{method.name}": self._wrap(method, ability, getattr(servicer, method.name))
-            for method in descriptor.methods
+            _path(method): self._wrap(method, ability, getattr(servicer, method.name)) for method in descriptor.methods
         }
 
     def at_once(
         self, descriptor: ServiceDescriptor, ability: Ability, answers: Mapping[str, Answer]
     ) -> dict[str, AtOnce]:
         """Answers those methods of a service, by their paths, that memory may be enough for."""
+        methods = descriptor.methods_by_name
         return {
-            f"/{descriptor.full_name}/{name}": AtOnce(
-                self._callers, self.calls, descriptor.methods_by_name[name], ability, answer
-            )
+            _path(methods[name]): AtOnce(self._callers, self.calls, methods[name], ability, answer)
             for name, answer in answers.items()
         }
 
@@ -195,6 +178,10 @@ class Gate:
             return DeadlineExceededError()
         self._log.error("unexpected error", method=method, exc_info=error)
         return KeysError()
+
+
+def _path(descriptor: MethodDescriptor) -> str:
+    return f"/{descriptor.containing_service.full_name}/{descriptor.name}"
 
 
 def _name(descriptor: MethodDescriptor) -> str:

@@ -38,7 +38,7 @@ class Methods(grpc.GenericRpcHandler):
 
 
 class Context:
-    """A call, as `gate.Context` has it."""
+    """A call, as `context.Context` has it."""
 
     __slots__ = ("_context",)
 

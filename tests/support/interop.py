@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from service.rpc.asgi_context import Event, Receive, Send
 
     Headers = list[tuple[bytes, bytes]]
-    from service.rpc.gate import Context
+    from service.rpc.context import Context
 
 _SERVICE = "/grpc.testing.TestService"
 _MAX_MESSAGE_BYTES = 2**20

@@ -14,8 +14,8 @@ from service.rpc.framing import framed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from service.rpc.context import Context
     from service.rpc.eager import EagerTask
-    from service.rpc.gate import Context
 
     Event = dict[str, Any]
 
