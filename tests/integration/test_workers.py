@@ -15,12 +15,11 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2
+from skilder.keys.v1 import catalog_service_pb2, key_service_pb2
 from tests.support.process import COMMAND, ServerProcess, environment, run_command, serving_process
 from tests.support.service import TOKENS, Client, write_callers
 from tests.support.waiting import until_running
-from tests.support.workers import answer_of, channel_to, load, operator_metadata
-from tests.support.workspaces import small_workspace
+from tests.support.workers import answer_of, channel_to, issued, load, operator_metadata
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -98,16 +97,6 @@ async def test_workers_end_with_their_parent(door: str, database_url: str, tmp_p
         assert len(server.events("the parent is gone: this worker ends")) == 2
 
 
-async def issued(channel: grpc.aio.Channel, metadata: Any) -> str:
-    """Applies the small workspace and answers the id of a key of it."""
-    client = Client(channel)
-    apply = catalog_service_pb2.ApplyWorkspaceRequest(workspace=small_workspace())
-    await client.catalog.ApplyWorkspace(apply, metadata=metadata)
-    request = key_service_pb2.IssueKeyRequest(type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme", description="Bot")
-    response = await client.keys.IssueKey(request, metadata=metadata)
-    return str(response.key.id)
-
-
 async def test_sigterm_drains_in_turn(
     door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
@@ -116,7 +105,7 @@ async def test_sigterm_drains_in_turn(
         metadata = operator_metadata(server, tmp_path)
         workers = server.workers()
         channels = [await channel_to(workers[index], server, stack) for index in range(2)]
-        key_id = await issued(channels[0], metadata)
+        key_id = (await issued(channels[0], metadata)).key.id
         revoke = key_service_pb2.RevokeKeyRequest(key_id=key_id)
         async with sql.transaction():
             await sql.execute("SELECT FROM key FOR UPDATE")
@@ -143,7 +132,7 @@ async def test_a_second_signal_ends_at_once(
         metadata = operator_metadata(server, tmp_path)
         workers = server.workers()
         channel = await channel_to(workers[0], server, stack)
-        key_id = await issued(channel, metadata)
+        key_id = (await issued(channel, metadata)).key.id
         async with sql.transaction():
             await sql.execute("SELECT FROM key FOR UPDATE")
             call = Client(channel).keys.RevokeKey(key_service_pb2.RevokeKeyRequest(key_id=key_id), metadata=metadata)
@@ -158,8 +147,11 @@ async def test_a_second_signal_ends_at_once(
 async def test_sighup_loses_no_call(door: str, database_url: str, tmp_path: Path) -> None:
     """Every worker is replaced, twice, while clients call all the time and others come and go."""
     async with serving(tmp_path, database_url, door=door, SKILDER_KEYS_MAX_CONNECTION_AGE="1") as server:
+        metadata = operator_metadata(server, tmp_path)
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            token = (await issued(channel, metadata)).token
         before = server.workers()
-        async with load(server, operator_metadata(server, tmp_path), channels=4, newcomers=2) as result:
+        async with load(server, metadata, token, channels=4, newcomers=2) as result:
             for _ in range(2):
                 server.process.send_signal(signal.SIGHUP)
                 await asyncio.to_thread(server.wait_for, "reloading")

@@ -12,7 +12,10 @@ import grpc
 import psutil
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
+from tests.support.service import Client
+from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,6 +33,16 @@ def operator_metadata(server: ServerProcess, folder: Path) -> tuple[tuple[str, s
     assert server.address
     token = (folder / "data" / "operator-token").read_text("ascii").strip()
     return (("authorization", f"Bearer {token}"),)
+
+
+async def issued(channel: grpc.aio.Channel, metadata: Any) -> key_service_pb2.IssueKeyResponse:
+    """Applies the small workspace and answers a key of it."""
+    client = Client(channel)
+    apply = catalog_service_pb2.ApplyWorkspaceRequest(workspace=small_workspace())
+    await client.catalog.ApplyWorkspace(apply, metadata=metadata)
+    request = key_service_pb2.IssueKeyRequest(type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme", description="Bot")
+    response: key_service_pb2.IssueKeyResponse = await client.keys.IssueKey(request, metadata=metadata)
+    return response
 
 
 async def channel_to(worker: psutil.Process, server: ServerProcess, stack: AsyncExitStack) -> grpc.aio.Channel:
@@ -66,8 +79,8 @@ class Load:
     """What became of the calls of a load.
 
     Attributes:
-        answered: How many were answered.
-        lost: How many were not, by their status and its words.
+        answered: How many were granted.
+        lost: How many were not, by their status and its words, or by why they were denied.
         connections: How many connections were made, at least.
     """
 
@@ -75,27 +88,35 @@ class Load:
     connections: int = 0
     lost: Counter[str] = field(default_factory=Counter)
 
+    async def ask(self, channel: grpc.aio.Channel, metadata: Any, token: str) -> None:
+        """Makes one call."""
+        stub: Any = AuthorizationServiceStub(channel)
+        try:
+            answer = await stub.Authorize(pb.AuthorizeRequest(token=token), metadata=metadata, timeout=30)
+        except grpc.aio.AioRpcError as error:
+            self.lost[f"{error.code().name}: {error.details()}"] += 1
+            return
+        if answer.HasField("granted"):
+            self.answered += 1
+        else:
+            self.lost[f"denied: {answer.denied.message}"] += 1
+
 
 @asynccontextmanager
-async def load(server: ServerProcess, metadata: Any, *, channels: int, newcomers: int) -> AsyncIterator[Load]:
+async def load(
+    server: ServerProcess, metadata: Any, token: str, *, channels: int, newcomers: int
+) -> AsyncIterator[Load]:
     """Makes calls without a pause for as long as it is entered; none is tried again, and none waits for a server.
 
     Args:
         server: Whom to ask.
         metadata: As whom.
+        token: What to ask about: the token of a good key.
         channels: Connections that are kept, with four calls at a time each.
         newcomers: Clients that make a connection for each call.
     """
     result = Load()
     over = False
-
-    async def call(channel: grpc.aio.Channel) -> None:
-        stub: Any = AuthorizationServiceStub(channel)
-        try:
-            await stub.Authorize(pb.AuthorizeRequest(token="no token"), metadata=metadata, timeout=30)
-            result.answered += 1
-        except grpc.aio.AioRpcError as error:
-            result.lost[f"{error.code().name}: {error.details()}"] += 1
 
     async def keep_calling() -> None:
         async with grpc.aio.insecure_channel(server.address, options=[OWN_CONNECTION]) as channel:
@@ -103,7 +124,7 @@ async def load(server: ServerProcess, metadata: Any, *, channels: int, newcomers
 
             async def one_after_another() -> None:
                 while not over:
-                    await call(channel)
+                    await result.ask(channel, metadata, token)
 
             await asyncio.gather(*(one_after_another() for _ in range(4)))
 
@@ -111,7 +132,7 @@ async def load(server: ServerProcess, metadata: Any, *, channels: int, newcomers
         while not over:
             async with grpc.aio.insecure_channel(server.address, options=[OWN_CONNECTION]) as channel:
                 result.connections += 1
-                await call(channel)
+                await result.ask(channel, metadata, token)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(channels):
