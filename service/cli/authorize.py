@@ -38,7 +38,9 @@ def authorize(
 
 
 def _print_granted(granted: pb.Granted) -> None:
-    key = granted.key
+    key, tool, tool_set = granted.key, granted.tool.tool, granted.tool_set
+    about_one = granted.HasField("tool")
+    ways = "; ".join(f"hat {path.hat_id}, skill {path.skill_id}" for path in granted.tool.paths)
     output.console().print("[bold green]granted[/bold green]")
     output.print_fields(
         [
@@ -48,15 +50,11 @@ def _print_granted(granted: pb.Granted) -> None:
             ("user", key.user_id),
             ("runtime", key.runtime_id),
             ("description", key.description),
+            ("tool", f"{tool.id} ({tool.name} of {tool.mcp_server})" if about_one else ""),
+            ("through", ways),
+            ("tools", "" if about_one else f"{len(tool_set.tools)}, version {tool_set.version}"),
         ]
     )
-    if granted.HasField("tool"):
-        tool = granted.tool.tool
-        ways = "; ".join(f"hat {path.hat_id}, skill {path.skill_id}" for path in granted.tool.paths)
-        output.print_fields([("tool", f"{tool.id} ({tool.name} of {tool.mcp_server})"), ("through", ways)])
-        return
-    tools = {tool.id: tool for tool in granted.tool_set.tools}
-    output.print_fields([("tools", f"{len(tools)}, version {granted.tool_set.version}")])
-    for hat in granted.tool_set.hats:
+    for hat in tool_set.hats:
         output.console().print(Text.assemble("\n", (hat.id, "bold"), " ", hat.name))
         output.print_fields((f"  {skill.id}", ", ".join(skill.tool_ids) or "-") for skill in hat.skills)
