@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.app.authorize import Question
+from service.app.questions import Question
 from skilder.keys.v1 import authorization_service_pb2 as pb
 
 if TYPE_CHECKING:

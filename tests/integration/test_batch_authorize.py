@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from service.app import authorize
-from service.app.authorize import Question
+from service.app.questions import Question
 from service.domain.ids import new_key_id
 from service.domain.token import KeyType, Token
 from skilder.keys.v1 import authorization_service_pb2 as pb

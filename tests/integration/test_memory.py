@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.app.authorize import Question
+from service.app.questions import Question
 from service.domain.errors import InvalidRequestError
 from service.domain.ids import WorkspaceId, new_key_id
 from service.domain.token import KeyType, Token

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from service.app.authorize import Answer, Authorizer, Question
+from service.app.authorize import Authorizer
 from service.app.cache import KeyCache
 from service.app.fence import Lease, Reader, Writer
 from service.app.keys import Keys
 from service.app.proof import Prover
+from service.app.questions import Answer, Question
 from service.app.tool_sets import ToolSets
 from service.app.usage import Usage
 from service.app.workspaces import Workspaces
