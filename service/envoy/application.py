@@ -47,7 +47,7 @@ class Application:
         self._methods: Methods | None = None
 
     def __call__(self, scope: Event, receive: Receive, send: Send) -> Begun | Coroutine[Any, Any, None]:
-        """Answers the task that answers one call or, the first time, what lives as long as the worker."""
+        """Begins to answer one call or, the first time, answers what lives as long as the worker."""
         if self._methods is None:
             return self._live(receive, send)
         return self._methods.begin(scope, receive, send)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import grpc
 
 from service.domain.errors import KeysError
-from service.rpc.asgi_context import CONTENT_TYPE, Context
+from service.rpc.asgi_context import CONTENT_TYPE, Context, is_grpc
 from service.rpc.eager import Begun, EagerTask
 from service.rpc.framing import ENCODINGS, framed, plain
 from service.rpc.status import trailing_status
@@ -46,11 +46,11 @@ class StatusError(Exception):
 
 
 class Methods:
-    """Methods by their paths.
+    """Methods by their paths: `serve` is an ASGI application; `begin` is a faster one, for pyvoy alone.
 
     Attributes:
         max_message_bytes: The longest message that is read, also once it is decompressed.
-        waiting: The calls on the short way, all of which wait for their messages.
+        on_short_way: The calls that are on the short way, all of which wait for their messages.
     """
 
     def __init__(
@@ -76,30 +76,36 @@ class Methods:
         self._loop = asyncio.get_running_loop()
         self._calls: dict[asyncio.Task[Any] | None, Context] = {}
         self.max_message_bytes = max_message_bytes
-        self.waiting: set[ShortWay] = set()
+        self.on_short_way: set[ShortWay] = set()
 
     def begin(self, scope: Event, receive: Receive, send: Send) -> Begun:
-        """Begins to answer one call, while no task is running: by the short way, if it is one that may take it."""
+        """Begins to answer one call: by the short way, if it is one that may take it.
+
+        No task may be running, and the loop must have `eager.task_factory`.
+        """
         at_once = self._at_once.get(scope["raw_path"])
         if at_once is not None and self._has_room():
             headers: dict[bytes, bytes] = dict(scope["headers"])
             caller = at_once.caller(headers.get(b"authorization", b"").decode("latin-1"))
             if (
                 caller is not None
-                and headers.get(b"content-type") == CONTENT_TYPE
-                and scope["method"] == "POST"
+                and is_grpc(scope, headers)
                 and not scope["query_string"]
-                and isinstance(first := receive(), asyncio.Future)  # which it is not, where the headers end the request
+                # It is none where the headers end the request; then it can be asked for again.
+                and isinstance(first := receive(), asyncio.Future)
             ):
                 return ShortWay(self, scope, receive, send, first, at_once, caller)
         return self.full_way(scope, receive, send)
 
     def full_way(self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None) -> EagerTask:
-        """Begins to serve one call, while no task is running; `first` is what was asked for of its request already."""
+        """Begins to serve one call, while no task is running.
+
+        `first` is what the first `receive()` answered, where it was called already.
+        """
         return EagerTask(self.serve(scope, receive, send, first), self._loop)
 
     async def serve(self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None) -> None:
-        """Serves one call, as an ASGI application does."""
+        """Serves one call, as ASGI applications do; `first` is as in `full_way`."""
         context = Context(scope, receive, first, self.max_message_bytes)
         if not context.is_grpc():
             # As gRPC over HTTP/2 says: no status of gRPC's for whoever does not speak it.
@@ -132,12 +138,12 @@ class Methods:
             for task, context in list(self._calls.items()):
                 if task is not None and context.waits():
                     context.if_gone(task.cancel)
-            for call in self.waiting & waited:
-                self._loop.call_soon(call.leave)
-            waited = set(self.waiting)
+            for call in self.on_short_way & waited:
+                self._loop.call_soon(call.leave)  # not now, in a task
+            waited = set(self.on_short_way)
 
     def _has_room(self) -> bool:
-        return len(self._calls) + len(self.waiting) < self._max_calls
+        return len(self._calls) + len(self.on_short_way) < self._max_calls
 
     def _method(self, scope: Event) -> Serve:
         if not self._has_room():
@@ -151,7 +157,7 @@ class ShortWay(Begun):
     """A call that memory may be enough for: it waits for its message, and is answered then and there, in no task.
 
     What is not answered from memory, or waits for longer than it takes, goes the full way from there. So this way needs
-    no time limit, and has nothing to log.
+    no time limit, and has nothing to log. Nothing on it may raise: nobody would hear of it, and the call would hang.
     """
 
     __slots__ = ("_at_once", "_caller", "_first", "_methods", "_on_done", "_receive", "_scope", "_send")
@@ -173,7 +179,7 @@ class ShortWay(Begun):
         self._first = first
         self._at_once = at_once
         self._caller = caller
-        methods.waiting.add(self)
+        methods.on_short_way.add(self)
         first.add_done_callback(self._decide)
 
     def add_done_callback(self, on_done: Callable[[EagerTask], object]) -> None:
@@ -181,22 +187,22 @@ class ShortWay(Begun):
         self._on_done = on_done
 
     def leave(self) -> None:
-        """Goes the full way, unless the message has come."""
+        """Goes the full way, unless the message has come; while no task is running."""
         if not self._first.done():
             self._first.remove_done_callback(self._decide)
-            self._methods.waiting.remove(self)
+            self._methods.on_short_way.remove(self)
             self._go_on()
 
     def _decide(self, first: asyncio.Future[Event]) -> None:
-        self._methods.waiting.remove(self)
+        self._methods.on_short_way.remove(self)
         event = first.result()
         message = plain(event["body"], self._methods.max_message_bytes) if event.get("more_body") is False else None
         reply = None if message is None else self._at_once.answer(message, self._caller)
         if reply is None:
             self._go_on()
             return
-        for event in _answer(reply):
-            self._send(event)  # pyvoy does at the call what it does; there is nothing to wait for
+        for part in _answer(reply):
+            self._send(part)  # pyvoy does at the call what it does; there is nothing to wait for
 
     def _go_on(self) -> None:
         task = self._methods.full_way(self._scope, self._receive, self._send, self._first)

@@ -10,7 +10,7 @@ from service.rpc.forwarded import CERTIFICATE_HEADER, certificate_names, peer
 from service.rpc.framing import is_over, unframed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     Event = dict[str, Any]
     Receive = Callable[[], Awaitable[Event]]
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 CONTENT_TYPE: Final = b"application/grpc"
 _IS_GRPC = re.compile(rb"application/grpc(?:[+;].*)?")
 _CERTIFICATE_HEADER: Final = CERTIFICATE_HEADER.encode()
+
+
+def is_grpc(scope: Event, headers: Mapping[bytes, bytes]) -> bool:
+    """Tells whether what comes with such headers is a call of gRPC's at all."""
+    kind = headers.get(b"content-type", b"")
+    return scope["method"] == "POST" and (kind == CONTENT_TYPE or _IS_GRPC.fullmatch(kind) is not None)
 
 
 class Context:
@@ -36,8 +42,7 @@ class Context:
 
     def is_grpc(self) -> bool:
         """Tells whether it is a call of gRPC's at all."""
-        kind = self._headers.get(b"content-type", b"")
-        return self._scope["method"] == "POST" and (kind == CONTENT_TYPE or _IS_GRPC.fullmatch(kind) is not None)
+        return is_grpc(self._scope, self._headers)
 
     def credentials(self) -> str | None:
         """Answers the metadata `authorization`, or None without."""

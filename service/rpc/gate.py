@@ -73,8 +73,8 @@ class AtOnce:
     """A method, as far as memory is enough for it: callers and keys that it knows, and all is well.
 
     It is the short way of a call that happens all the time. A transport may try it before it has the gate serve the
-    call; what it does not answer is as if it had not been tried. What it answers is counted, and not logged. It waits
-    for nothing, so it takes no time to be limited.
+    call; what it does not answer is as if it had not been tried. What it answers is counted, and not logged. The wait
+    for the message is the transport's to bound.
     """
 
     def __init__(

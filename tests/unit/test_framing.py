@@ -1,6 +1,7 @@
 """The frame around messages."""
 
 import gzip
+import re
 
 import pytest
 
@@ -23,34 +24,43 @@ def test_what_is_framed_is_found_again(message: bytes) -> None:
     assert plain(framed(message), _MAX) == unframed(framed(message), None, _MAX) == message
 
 
-BAD: dict[str, tuple[bytes, bytes | None, type[KeysError]]] = {
-    "a byte": (b"\0", None, MalformedMessageError),
-    "four bytes": (b"\0\0\0\0", None, MalformedMessageError),
-    "too short": (body(b"abc", length=4), None, MalformedMessageError),
-    "too long for itself": (body(b"abc", length=2), None, MalformedMessageError),
-    "two messages": (body(b"abc") * 2, None, MalformedMessageError),
-    "another first byte": (body(b"abc", flag=2), None, MalformedMessageError),
-    "longer than may be": (body(b"x" * (_MAX + 1)), None, MessageTooLongError),
-    "says so of itself": (body(b"", length=2**32 - 1), None, MessageTooLongError),
+SHORT, MORE = "The message is shorter than it says.", "The call has more than one message."
+LONG = f"Received message larger than max ({_MAX + 1} vs. {_MAX})"
+UNKNOWN, LIES = "grpc-encoding must be identity or gzip.", "The message is not compressed as it says."
+BAD: dict[str, tuple[bytes, bytes | None, type[KeysError], str]] = {
+    "a byte": (b"\0", None, MalformedMessageError, SHORT),
+    "four bytes": (b"\0\0\0\0", None, MalformedMessageError, SHORT),
+    "too short": (body(b"abc", length=4), None, MalformedMessageError, SHORT),
+    "too long for itself": (body(b"abc", length=2), None, MalformedMessageError, MORE),
+    "two messages": (body(b"abc") * 2, None, MalformedMessageError, MORE),
+    "another first byte": (
+        body(b"abc", flag=2),
+        None,
+        MalformedMessageError,
+        "The message's first byte is neither 0 nor 1.",
+    ),
+    "longer than may be": (body(b"x" * (_MAX + 1)), None, MessageTooLongError, LONG),
+    "says so of itself": (body(b"", length=_MAX + 1), None, MessageTooLongError, LONG),
     "longer than may be, once decompressed": (
         body(gzip.compress(b"x" * (_MAX + 1)), flag=1),
         b"gzip",
         MessageTooLongError,
+        LONG,
     ),
-    "no encoding": (body(_ZIPPED, flag=1), None, UnknownEncodingError),
-    "an unknown one": (body(_ZIPPED, flag=1), b"br", UnknownEncodingError),
-    "not compressed": (body(b"message", flag=1), b"gzip", MalformedMessageError),
-    "cut off": (body(_ZIPPED[:-1], flag=1), b"gzip", MalformedMessageError),
-    "with more behind": (body(_ZIPPED + b"x", flag=1), b"gzip", MalformedMessageError),
+    "no encoding": (body(_ZIPPED, flag=1), None, UnknownEncodingError, UNKNOWN),
+    "an unknown one": (body(_ZIPPED, flag=1), b"br", UnknownEncodingError, UNKNOWN),
+    "not compressed": (body(b"message", flag=1), b"gzip", MalformedMessageError, LIES),
+    "cut off": (body(_ZIPPED[:-1], flag=1), b"gzip", MalformedMessageError, LIES),
+    "with more behind": (body(_ZIPPED + b"x", flag=1), b"gzip", MalformedMessageError, LIES),
 }
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
-def test_what_is_no_message_is_none_anywhere(bad: tuple[bytes, bytes | None, type[KeysError]]) -> None:
+def test_what_is_no_message_is_none_anywhere(bad: tuple[bytes, bytes | None, type[KeysError], str]) -> None:
     """The short look at it takes none for one; the long one says what is wrong."""
-    data, encoding, error = bad
+    data, encoding, error, words = bad
     assert plain(data, _MAX) is None
-    with pytest.raises(error):
+    with pytest.raises(error, match=re.escape(words)):
         unframed(data, encoding, _MAX)
 
 

@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 _PATH = "/service/Method"
 _CALLER = Caller("gateway", CallerRole.SERVICE)
 _MAX_CALLS = 3
+_MAX_BYTES = 100
 
 
 class Memory:
-    """A method as far as memory is enough for it, which is for one caller and one message; as `gate.AtOnce`."""
+    """A method as far as memory is enough for it, which is for one caller and some messages; as `gate.AtOnce`."""
 
     def caller(self, credentials: str) -> Caller | None:
         """Knows one."""
         return _CALLER if credentials == "known" else None
 
     def answer(self, message: bytes, caller: Caller) -> bytes | None:
-        """Knows one."""
+        """Knows those that say so."""
         assert caller is _CALLER
-        return b"from memory" if message == b"known" else None
+        return b"from memory" if message.startswith(b"known") else None
 
 
 async def serve(context: Context) -> bytes:
@@ -65,7 +66,7 @@ class Call:
         """Sends what comes next of the request."""
         self.asked[-1].set_result({"type": "http.request", "body": body, "more_body": more})
 
-    def leave(self) -> None:
+    def hang_up(self) -> None:
         """Has the client go away."""
         self.asked[-1].set_result({"type": "http.disconnect"})
 
@@ -104,26 +105,32 @@ class Call:
 async def methods() -> AsyncIterator[Methods]:
     """A method, and the watch over its calls."""
     memory: Any = Memory()
-    methods = Methods({_PATH: serve}, {_PATH: memory}, max_message_bytes=100, max_calls=_MAX_CALLS)
-    watch = asyncio.create_task(methods.watch())
+    methods = Methods({_PATH: serve}, {_PATH: memory}, max_message_bytes=_MAX_BYTES, max_calls=_MAX_CALLS)
+    loop = asyncio.get_running_loop()
+    watch = loop.create_task(methods.watch())
     faults: list[Event] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
-    yield methods
-    assert not methods.waiting
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, fault: faults.append(fault))
+    try:
+        yield methods
+    finally:
+        loop.set_exception_handler(handler)
+        watch.cancel()
+    assert not methods.on_short_way
     assert not faults
-    watch.cancel()
 
 
 async def until_short(methods: Methods, number: int) -> None:
     """Waits until so many calls are on the short way."""
     async with asyncio.timeout(10):
-        while len(methods.waiting) != number:
+        while len(methods.on_short_way) != number:
             await asyncio.sleep(0)
 
 
-async def test_what_memory_knows_is_answered_by_the_short_way(methods: Methods) -> None:
+@pytest.mark.parametrize("kind", [b"application/grpc", b"application/grpc+proto", b"application/grpc;a=b"])
+async def test_what_memory_knows_is_answered_by_the_short_way(methods: Methods, kind: bytes) -> None:
     """With one look at the request, and nothing to tell of its end."""
-    call = Call(methods)
+    call = Call(methods, headers=[(b"content-type", kind), (b"authorization", b"known")])
     await until_short(methods, 1)
     call.tell(framed(b"known"))
     assert await call.answer() == framed(b"from memory")
@@ -153,6 +160,17 @@ async def test_what_has_to_wait_goes_on_waiting_by_the_full_way(methods: Methods
     await call.end()
 
 
+async def test_a_message_that_comes_as_the_call_is_to_leave_is_answered(methods: Methods) -> None:
+    """Whatever the loop does first."""
+    call = Call(methods)
+    await until_short(methods, 1)
+    for short in methods.on_short_way:
+        asyncio.get_running_loop().call_soon(short.leave)
+    call.tell(framed(b"known"))
+    assert await call.answer() == framed(b"from memory")
+    assert not call.ended.is_set()
+
+
 @pytest.mark.parametrize("first", [7, len(framed(b"known"))], ids=["in two pieces", "all but its end"])
 async def test_what_more_may_follow_goes_the_full_way(methods: Methods, first: int) -> None:
     """Each piece is read once."""
@@ -164,13 +182,30 @@ async def test_what_more_may_follow_goes_the_full_way(methods: Methods, first: i
     assert await call.answer() == framed(b"served: known")
 
 
-async def test_a_client_that_leaves_leaves_nothing(methods: Methods) -> None:
-    """Neither a call nor an answer."""
+@pytest.mark.parametrize("short", [1, 0])
+async def test_a_client_that_leaves_leaves_nothing(methods: Methods, short: int) -> None:
+    """Neither an answer nor a call in the place of others, on either way."""
+    calls = [Call(methods) for _ in range(_MAX_CALLS)]
+    await until_short(methods, _MAX_CALLS)
+    await until_short(methods, short * _MAX_CALLS)
+    for call in calls:
+        call.hang_up()
+    for call in calls:
+        await call.end()
+        assert not call.sent
     call = Call(methods)
     await until_short(methods, 1)
-    call.leave()
+    call.tell(framed(b"known"))
+    assert await call.answer() == framed(b"from memory")
+
+
+async def test_a_message_over_the_limit_goes_the_full_way(methods: Methods) -> None:
+    """Where it is told."""
+    call = Call(methods)
+    await until_short(methods, 1)
+    call.tell(framed(b"known".ljust(_MAX_BYTES + 1)))
+    assert await call.answer() == b"8", "RESOURCE_EXHAUSTED"
     await call.end()
-    assert not call.sent
 
 
 async def test_calls_that_wait_take_places(methods: Methods) -> None:
@@ -196,7 +231,6 @@ async def test_calls_that_wait_take_places(methods: Methods) -> None:
         {"query_string": b"a=b"},
         {"raw_path": b"/service/Other"},
         {"method": "GET"},
-        {"headers": [(b"content-type", b"application/grpc+proto"), (b"authorization", b"known")]},
         {"headers": [(b"content-type", b"text/plain"), (b"authorization", b"known")]},
         {"headers": [(b"content-type", b"application/grpc"), (b"authorization", b"other")]},
         {"headers": [(b"content-type", b"application/grpc")]},
@@ -210,8 +244,9 @@ async def test_what_is_unlike_most_calls_goes_the_full_way(methods: Methods, cha
     async with asyncio.timeout(10):
         while not (call.asked or call.sent):
             await asyncio.sleep(0)
-            assert not methods.waiting
+            assert not methods.on_short_way
     if call.asked:
         call.tell(framed(b"known"))
         assert await call.answer() == framed(b"served: known")
+        assert len(call.asked) == 1
     await call.end()
