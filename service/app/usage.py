@@ -51,8 +51,8 @@ class Usage:
         pending, self._pending = self._pending, {}
         if not pending:
             return
-        uses = {KeyId(UUID(int=number)): datetime.fromtimestamp(at, UTC) for number, at in pending.items()}
         try:
+            uses = {KeyId(UUID(int=number)): datetime.fromtimestamp(at, UTC) for number, at in pending.items()}
             async with self._database.connection() as connection:
                 await keys.note_uses(connection, uses)
         except BaseException as error:
