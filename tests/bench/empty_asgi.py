@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.config import Settings
 from service.envoy.process import become
+from service.rpc.framing import framed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -31,12 +32,12 @@ _OK = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 
 def _empty(body: bytes, _callers: Path) -> Any:
     """Answers an application that answers the body, whatever is asked."""
-    framed = b"".join((b"\0", len(body).to_bytes(4, "big"), body))
+    answer = framed(body)
 
     async def application(_scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send(_START)
-        await send({"type": "http.response.body", "body": framed})
+        await send({"type": "http.response.body", "body": answer})
         await send(_OK)
 
     return application

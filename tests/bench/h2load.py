@@ -17,6 +17,7 @@ import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from service.rpc.framing import framed
 from tests.bench.cpu import cpu_seconds
 from tests.bench.load import Sample, write_private
 
@@ -109,8 +110,7 @@ class H2Load:
     ) -> tuple[Sample, list[tuple[int, int]]]:
         """Answers a sample without latencies and, if logged, when each call was sent and what it took, in order."""
         (request,) = calls.requests
-        message = request.SerializeToString()
-        write_private(self._request, b"\0" + len(message).to_bytes(4, "big") + message)
+        write_private(self._request, framed(request.SerializeToString()))
         self._log.unlink(missing_ok=True)
         command = [
             *(require_h2load(), "-d", str(self._request), "-n", str(number), *flags),

@@ -12,17 +12,16 @@ from service.domain.errors import InvalidRequestError
 from service.domain.ids import WorkspaceId, new_key_id
 from service.domain.token import KeyType, Token
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.answers import kinds_of_answers
 from tests.support.calls import part
 from tests.support.fence import LONG, warm
-from tests.support.fleet import ORIGIN, Process, process, until
+from tests.support.fleet import Process, process, until
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import asyncpg
-
-    from service.domain.keys import Key
 
     Sql = asyncpg.Connection[Any]
 
@@ -34,50 +33,6 @@ async def one(database_url: str) -> AsyncIterator[Process]:
         await made.apply()
         await made.follow()
         yield made
-
-
-async def removed_member(of: Process) -> tuple[Key, str]:
-    """Issues a key of `bob`, who then leaves."""
-    key, token = await of.issue(KeyType.USER, user_id="bob")
-    await without_bob(of)
-    return key, token
-
-
-async def without_bob(of: Process) -> None:
-    """Applies the workspace without `bob`."""
-    workspace = small_workspace()
-    workspace.members.remove(part(workspace.members, "bob"))
-    await of.apply(workspace)
-
-
-async def kinds_of_answers(of: Process) -> dict[str, Question]:
-    """Answers a question for each kind of answer that there is."""
-    whole = (await of.issue())[1]
-    version = (await of.ask(whole)).granted.tool_set.version
-    revoked, revoked_token = await of.issue()
-    await of.revoke(revoked)
-    _, gone = await removed_member(of)
-    globex: Any = "globex"
-    await of.apply(small_workspace(globex))
-    _, deleted = await of.issue(workspace_id=globex)
-    await of.workspaces.delete(globex, None, ORIGIN)
-    return {
-        "all": Question(whole),
-        "described": Question((await of.issue(description="\N{ROBOT FACE} " * 60))[1]),
-        "of a user": Question((await of.issue(KeyType.USER, user_id="ada"))[1]),
-        "of a runtime": Question((await of.issue(KeyType.RUNTIME))[1]),
-        "limited": Question((await of.issue(hat_ids=("everyone",)))[1]),
-        "stale version": Question(whole, "", "x" * 32),
-        "unchanged": Question(whole, "", version),
-        "tool": Question(whole, "slack.history"),
-        "tool, with a version": Question(whole, "slack.history", version),
-        "tool out of reach": Question(whole, "git.push"),
-        "tool that is none": Question(whole, "nothing.like.it"),
-        "revoked": Question(revoked_token),
-        "revoked, tool": Question(revoked_token, "web.search"),
-        "member removed": Question(gone, "", version),
-        "workspace gone": Question(deleted),
-    }
 
 
 async def test_an_answer_from_memory_asks_no_database(one: Process) -> None:

@@ -15,6 +15,7 @@ import grpc
 from service.config import Settings
 from service.envoy.process import become
 from service.rpc.asgi import Methods, StatusError
+from service.rpc.framing import framed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -94,8 +95,7 @@ async def _full_duplex(_scope: Event, receive: Receive, send: Send) -> None:
         request = pb.StreamingOutputCallRequest.FromString(message)
         for wanted in request.response_parameters:
             answer = _payload(pb.StreamingOutputCallResponse, wanted.size)
-            body = b"\0" + len(answer).to_bytes(4, "big") + answer
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send({"type": "http.response.body", "body": framed(answer), "more_body": True})
         if request.response_status.code:
             code, words = request.response_status.code, request.response_status.message
             status = [(b"grpc-status", b"%d" % code), (b"grpc-message", words.encode("ascii"))]

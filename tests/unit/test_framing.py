@@ -7,14 +7,10 @@ import pytest
 
 from service.domain.errors import KeysError, MalformedMessageError, MessageTooLongError, UnknownEncodingError
 from service.rpc.framing import framed, is_over, plain, unframed
+from tests.support.http2 import framed as body
 
 _MAX = 300
 _ZIPPED = gzip.compress(b"message")
-
-
-def body(message: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
-    """Answers a message in a frame that says so."""
-    return bytes([flag]) + (len(message) if length is None else length).to_bytes(4, "big") + message
 
 
 @pytest.mark.parametrize("message", [b"", b"a", b"\0" * 5, b"x" * _MAX])

@@ -14,10 +14,9 @@ from service.rpc.framing import framed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from service.rpc.asgi_context import Event
     from service.rpc.context import Context
     from service.rpc.eager import EagerTask
-
-    Event = dict[str, Any]
 
 _PATH = "/service/Method"
 _CALLER = Caller("gateway", CallerRole.SERVICE)

@@ -1,0 +1,47 @@
+"""A question for each kind of answer that Authorize gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from service.app.questions import Question
+from service.domain.token import KeyType
+from tests.support.calls import part
+from tests.support.fleet import ORIGIN
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from tests.support.fleet import Process
+
+
+async def kinds_of_answers(of: Process) -> dict[str, Question]:
+    """Answers a question for each kind of answer that there is."""
+    whole = (await of.issue())[1]
+    version = (await of.ask(whole)).granted.tool_set.version
+    revoked, revoked_token = await of.issue()
+    await of.revoke(revoked)
+    _, gone = await of.issue(KeyType.USER, user_id="bob")
+    without_bob = small_workspace()
+    without_bob.members.remove(part(without_bob.members, "bob"))
+    await of.apply(without_bob)
+    globex: Any = "globex"
+    await of.apply(small_workspace(globex))
+    _, deleted = await of.issue(workspace_id=globex)
+    await of.workspaces.delete(globex, None, ORIGIN)
+    return {
+        "all": Question(whole),
+        "described": Question((await of.issue(description="\N{ROBOT FACE} " * 60))[1]),
+        "of a user": Question((await of.issue(KeyType.USER, user_id="ada"))[1]),
+        "of a runtime": Question((await of.issue(KeyType.RUNTIME))[1]),
+        "limited": Question((await of.issue(hat_ids=("everyone",)))[1]),
+        "stale version": Question(whole, "", "x" * 32),
+        "unchanged": Question(whole, "", version),
+        "tool": Question(whole, "slack.history"),
+        "tool, with a version": Question(whole, "slack.history", version),
+        "tool out of reach": Question(whole, "git.push"),
+        "tool that is none": Question(whole, "nothing.like.it"),
+        "revoked": Question(revoked_token),
+        "revoked, tool": Question(revoked_token, "web.search"),
+        "member removed": Question(gone, "", version),
+        "workspace gone": Question(deleted),
+    }
