@@ -14,6 +14,7 @@ from service.storage.database import Database, DatabaseOptions
 from tests.support.door import why_closed
 from tests.support.postgres import new_database, template_database, test_postgres
 from tests.support.service import DOORS, Service, serving
+from tests.support.stock import stock_server
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -21,11 +22,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests marked `stock_too` on both: the Postgres of the session, and a stock one."""
+    if "postgres_url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("stock_too"):
+        metafunc.parametrize("postgres_url", ("own_postgres", "stock_postgres"), indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The Postgres of the session."""
+def own_postgres() -> Iterator[str]:
+    """The Postgres of the session: the one given, a container's, or the embedded one."""
     with test_postgres() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def stock_postgres() -> Iterator[str]:
+    """A stock Postgres as the distribution ships it, with JIT and without statistics."""
+    with stock_server() as server:
+        yield server.url()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(request: pytest.FixtureRequest) -> str:
+    """The Postgres that a test runs on."""
+    return str(request.getfixturevalue(getattr(request, "param", "own_postgres")))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     Sql = asyncpg.Connection[Any]
 
+pytestmark = pytest.mark.stock_too
+
+
 USER: dict[str, Any] = {"type": "user", "user_id": "ada"}
 RUNTIME: dict[str, Any] = {"type": "runtime", "runtime_id": "runtime-7"}
 REVOKED: dict[str, Any] = {"revoked_at": datetime(2026, 7, 1, tzinfo=UTC), "revoked_by": "ada", "revoke_reason": ""}

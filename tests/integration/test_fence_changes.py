@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Sql = asyncpg.Connection[Any]
 
+pytestmark = pytest.mark.stock_too
+
 
 @pytest.fixture
 async def writer(database_url: str) -> AsyncIterator[Process]:

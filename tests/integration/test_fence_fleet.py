@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Sql = asyncpg.Connection[Any]
 
+pytestmark = pytest.mark.stock_too
+
 
 @pytest.fixture
 async def fleet(database_url: str) -> AsyncIterator[list[Process]]:

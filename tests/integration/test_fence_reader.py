@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Sql = asyncpg.Connection[Any]
 
+pytestmark = pytest.mark.stock_too
+
 
 @pytest.fixture
 async def reader(database_url: str) -> AsyncIterator[Process]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Sql = asyncpg.Connection[Any]
 
+pytestmark = pytest.mark.stock_too
+
 
 @pytest.fixture
 async def one(database_url: str) -> AsyncIterator[Process]:

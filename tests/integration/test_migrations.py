@@ -23,6 +23,9 @@ from tests.support.workspaces import small_workspace
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.stock_too
+
+
 SCHEMA_FILE = Path(__file__).with_name("schema.txt")
 UPDATE_VARIABLE = "UPDATE_SCHEMA"
 

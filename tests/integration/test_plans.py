@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from service.storage.database import Connection
 
+pytestmark = pytest.mark.stock_too
+
+
 LIMIT = 101
 
 # Of 20,000 keys of `acme`, newest last: 200 users have 25 keys each, 400 are of runtime instances, 1,000 are revoked.

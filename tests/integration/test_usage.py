@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+pytestmark = pytest.mark.stock_too
+
+
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 _INTERVAL = 0.05
 
