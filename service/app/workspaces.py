@@ -71,13 +71,13 @@ class Workspaces:
                 await catalogue.replace(transaction, desired)
                 if not created:
                     version = await workspaces.advance(transaction, desired.id, desired.name)
-            await audit.record(
-                transaction,
-                "workspace.applied",
-                origin,
-                desired.id,
-                details={"version": version, "changes": _by_part(changes)},
-            )
+                await audit.record(
+                    transaction,
+                    "workspace.applied",
+                    origin,
+                    desired.id,
+                    details={"version": version, "changes": _by_part(changes)},
+                )
         await self._writer.settle()
         return version, changes
 

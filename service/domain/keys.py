@@ -37,7 +37,7 @@ class Key:
     Attributes:
         user_id: The user of a user key; None for other types.
         runtime_id: The instance of a runtime key; None for other types.
-        hat_ids: The hats a limited key may reach, as far as they still exist, in order; None for a key with no limit.
+        hat_ids: The hats a limited key may reach, in order, those that are gone too; None for a key with no limit.
         created_by: A user id, or `caller:NAME`.
         last_used_at: None while it has never been used; otherwise right within a few seconds.
         revocation: None while the key is active.

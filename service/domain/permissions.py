@@ -12,7 +12,8 @@ class Reach:
 
     Attributes:
         team_ids: The teams of the key's user; None for a key that is tied to no user and sees the hats of every team.
-        hat_ids: The hats the key was limited to when it was issued; None for a key that was not.
+        hat_ids: The hats the key was limited to when it was issued, those that are gone too; None for a key that was
+            not.
     """
 
     team_ids: frozenset[TeamId] | None

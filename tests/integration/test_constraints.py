@@ -173,27 +173,32 @@ async def test_a_key_that_the_trail_tells_of_cannot_be_removed(sql: Sql) -> None
 
 
 @pytest.mark.parametrize(
-    ("row", "constraint"),
+    ("row", "error", "constraint"),
     [
-        ({"workspace_id": "acme", "hat_id": "globex-hat"}, "key_hat_workspace_id_hat_id_fkey"),
-        ({"workspace_id": "globex", "hat_id": "globex-hat"}, "key_hat_workspace_id_key_id_fkey"),
-        ({"workspace_id": "acme", "hat_id": "nowhere"}, "key_hat_workspace_id_hat_id_fkey"),
+        (
+            {"workspace_id": "globex", "hat_id": "globex-hat"},
+            asyncpg.ForeignKeyViolationError,
+            "key_hat_workspace_id_key_id_fkey",
+        ),
+        ({"workspace_id": "acme", "hat_id": ""}, asyncpg.CheckViolationError, "key_hat_hat_id_check"),
+        ({"workspace_id": "acme", "hat_id": "h" * 65}, asyncpg.CheckViolationError, "key_hat_hat_id_check"),
     ],
 )
-async def test_a_key_is_limited_to_hats_of_its_own_workspace(sql: Sql, row: dict[str, Any], constraint: str) -> None:
-    """Neither a foreign hat, nor one under a foreign name, nor one that is not there."""
+async def test_a_limit_is_to_ids_in_the_keys_own_workspace(
+    sql: Sql, row: dict[str, Any], error: type[Exception], constraint: str
+) -> None:
+    """Neither one under another workspace's name, nor what can be the id of no hat."""
     id_: UUID = await insert_key(sql, limited_to_hats=True)
     await insert(sql, "key_hat", workspace_id="acme", key_id=id_, hat_id="acme-hat")
-    found = await refused_row(sql, "key_hat", key_id=id_, **row)
-    assert found == (asyncpg.ForeignKeyViolationError, constraint)
+    assert await refused_row(sql, "key_hat", key_id=id_, **row) == (error, constraint)
 
 
 async def test_a_hat_that_goes_leaves_its_keys_limited(sql: Sql) -> None:
-    """The link goes with it, the limit stays."""
+    """To the same ids as before, so that the hat is reached again when it comes back."""
     id_ = await insert_key(sql, limited_to_hats=True)
     await insert(sql, "key_hat", workspace_id="acme", key_id=id_, hat_id="acme-hat")
     await sql.execute("DELETE FROM hat WHERE id = 'acme-hat'")
-    assert await sql.fetchval("SELECT count(*) FROM key_hat") == 0
+    assert await sql.fetchval("SELECT array_agg(hat_id) FROM key_hat") == ["acme-hat"]
     assert await sql.fetchval("SELECT limited_to_hats FROM key") is True
 
 

@@ -16,7 +16,7 @@ from tests.support.workspaces import small_workspace
 if TYPE_CHECKING:
     import asyncpg
 
-PARTS = ("member", "team", "team_member", "hat", "hat_team", "hat_skill", "skill", "skill_tool", "tool", "key_hat")
+PARTS = ("member", "team", "team_member", "hat", "hat_team", "hat_skill", "skill", "skill_tool", "tool")
 
 
 async def test_a_deleted_workspace_is_gone(service: Service) -> None:
@@ -36,7 +36,7 @@ async def test_a_deleted_workspace_is_gone(service: Service) -> None:
 
 
 async def test_its_parts_leave_the_tables_and_its_keys_stay(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Nothing of who was in it or what it reached is kept; another workspace keeps all of its own."""
+    """Nothing of who was in it or what it held is kept; another workspace keeps all of its own."""
     issued = await service.console.issue(hat_ids=["everyone"])
     await service.operator.apply(small_workspace("globex"))
     await service.console.issue(workspace_id="globex", hat_ids=["everyone"])
@@ -48,7 +48,7 @@ async def test_its_parts_leave_the_tables_and_its_keys_stay(service: Service, sq
     assert dict(await sql.fetch(count, "acme")) == dict.fromkeys(PARTS, 0)
     assert dict(await sql.fetch(count, "globex")) == before
     key = await get_key(service.console, issued.key.id)
-    assert (key.state, key.limited_to_hats, list(key.hat_ids)) == (key_pb2.KEY_STATE_ACTIVE, True, [])
+    assert (key.state, key.limited_to_hats, list(key.hat_ids)) == (key_pb2.KEY_STATE_ACTIVE, True, ["everyone"])
 
 
 async def test_deleting_again_changes_nothing(service: Service, sql: asyncpg.Connection[Any]) -> None:

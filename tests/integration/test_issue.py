@@ -257,6 +257,21 @@ async def test_a_request_is_known_again_after_its_hat_went(service: Service) -> 
     assert (await service.service.authorize(first.token)).HasField("granted")
 
 
+async def test_a_request_whose_hat_came_back_can_be_retried(service: Service) -> None:
+    """The same key again, with its whole limit."""
+    order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"]}
+    first = await service.console.issue(**order)
+    workspace = small_workspace()
+    remove(workspace.hats, "engineer")
+    await service.operator.apply(workspace)
+    await service.operator.apply(small_workspace())
+    again = await service.console.issue(**order)
+    assert (again.key.id, list(again.key.hat_ids)) == (first.key.id, ["engineer", "everyone"])
+    assert await service.service.denial(first.token) == "UNKNOWN"
+    granted = (await service.service.authorize(again.token)).granted
+    assert [hat.id for hat in granted.tool_set.hats] == ["engineer", "everyone"]
+
+
 async def test_two_callers_do_not_meet_each_others_request_ids(service: Service) -> None:
     """The same id from the operator and the console issues two keys, each retried on its own."""
     clients: list[Client] = [service.operator, service.console]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -130,6 +131,20 @@ def test_every_way_to_a_tool_is_told(catalogue: Catalogue, reach: Reach) -> None
         assert found.paths_to(tool.id) == tuple(ToolPath(hat_id, skill_id) for hat_id, skill_id in ways)
         assert (tool in found.tools) == bool(ways)
     assert found.paths_to(ToolId("tool-gone")) == ()
+
+
+@settings(deadline=None)
+@given(st.lists(catalogues(), min_size=1, max_size=4), REACHES, some([*HATS, HatId("hat-gone")]))
+def test_no_change_to_hats_widens_a_limited_key(
+    changes: list[Catalogue], reach: Reach, limit: tuple[HatId, ...]
+) -> None:
+    """Whatever goes and comes, it reaches those named hats that a key without the limit would reach, and no other."""
+    for catalogue in changes:
+        limited = tool_set(catalogue, replace(reach, hat_ids=frozenset(limit)))
+        unlimited = tool_set(catalogue, replace(reach, hat_ids=None))
+        assert limited.hats == tuple(hat for hat in unlimited.hats if hat.id in limit)
+        reached_ids = {tool_id for hat in limited.hats for skill in hat.skills for tool_id in skill.tool_ids}
+        assert {tool.id for tool in limited.tools} == reached_ids
 
 
 @settings(deadline=None)

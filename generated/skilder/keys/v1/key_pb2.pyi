@@ -122,7 +122,9 @@ class Key(_message.Message):
     """Why it was revoked, in words; may be empty."""
     @_builtins.property
     def hat_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The hats a limited key may reach, as far as they still exist, in order of id."""
+        """The hats a limited key may reach, in order of id. A hat that was removed stays in the list and grants nothing; once
+        a hat with that id is applied again, the key reaches it again.
+        """
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
