@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from service.domain.access import Actor
-from service.domain.difference import Change, difference
+from service.domain.difference import Change, check_removals, difference
 from service.domain.errors import VersionMismatchError, WorkspaceDeletedError, WorkspaceNotFoundError
 from service.domain.fields import Violations
 from service.domain.workspace import Workspace, WorkspaceStatus
@@ -38,39 +38,50 @@ class Workspaces:
         self._page_tokens = page_tokens
 
     async def apply(
-        self, desired: Workspace, expected_version: int | None, origin: Origin
+        self,
+        desired: Workspace,
+        expected_version: int | None,
+        origin: Origin,
+        *,
+        max_removals: int | None = None,
+        dry_run: bool = False,
     ) -> tuple[int, tuple[Change, ...]]:
-        """Makes a workspace be what is desired; answers its version and what changed.
+        """Make a workspace be what is desired; return its version and what changed.
 
         Args:
             desired: All of it; what it leaves out is removed.
             expected_version: The version the change is made against; 0 for a workspace that must not exist; None for
                 whatever is there.
             origin: Who does it.
+            max_removals: How many parts may be removed; None for half of those there are.
+            dry_run: Check as ever and return the same, but write nothing and wait for nobody.
 
         Raises:
             InvalidRequestError: Names every field at fault; nothing was changed.
             VersionMismatchError: The workspace is at another version.
             WorkspaceDeletedError: The id was used before.
+            TooManyChangedError: More parts would be removed than may be.
         """
         violations = Violations()
         _check_change(violations, expected_version, origin)
+        if max_removals is not None and max_removals < 0:
+            violations.add("max_removals", f"is {max_removals}; 0 or more is allowed")
         violations.refuse()
         desired = checked(desired)
+        if dry_run:
+            async with self._database.snapshot() as snapshot:
+                status = await workspaces.find(snapshot, desired.id)
+                return await _plan(snapshot, status, desired, expected_version, max_removals, origin)
         async with self._database.transaction() as transaction:
             created = await workspaces.create(transaction, desired.id, desired.name)
-            status = await _locked(transaction, desired.id)
-            if status.deleted_at is not None:
-                raise WorkspaceDeletedError
-            current = None if created else await _load(transaction, status)
-            _require_admin(origin, (current or desired).members)
-            _check_version(0 if created else status.version, expected_version)
-            changes = difference(current, desired)
-            version = status.version
+            locked = await _locked(transaction, desired.id)
+            version, changes = await _plan(
+                transaction, None if created else locked, desired, expected_version, max_removals, origin
+            )
             if changes:
                 await catalogue.replace(transaction, desired)
                 if not created:
-                    version = await workspaces.advance(transaction, desired.id, desired.name)
+                    await workspaces.advance(transaction, desired.id, desired.name)
                 await audit.record(
                     transaction,
                     "workspace.applied",
@@ -144,6 +155,29 @@ async def _locked(transaction: Connection, workspace_id: WorkspaceId) -> Workspa
     if status is None:
         raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
     return status
+
+
+async def _plan(
+    connection: Connection,
+    status: WorkspaceStatus | None,
+    desired: Workspace,
+    expected_version: int | None,
+    max_removals: int | None,
+    origin: Origin,
+) -> tuple[int, tuple[Change, ...]]:
+    """Check a change of a workspace, None where it is new, and return its version after the change and what changes.
+
+    The workspace must be locked, or the connection a snapshot.
+    """
+    if status is not None and status.deleted_at is not None:
+        raise WorkspaceDeletedError
+    current = None if status is None else await _load(connection, status)
+    version = 0 if status is None else status.version
+    _require_admin(origin, (current or desired).members)
+    _check_version(version, expected_version)
+    changes = difference(current, desired)
+    check_removals(current, changes, max_removals)
+    return version + bool(changes), changes
 
 
 async def _load(connection: Connection, status: WorkspaceStatus) -> Workspace:

@@ -1,10 +1,11 @@
 """What an applied workspace changed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import Protocol
 
+from service.domain.errors import TooManyChangedError
 from service.domain.workspace import Workspace
 
 
@@ -41,9 +42,6 @@ class _Identified(Protocol):
     def id(self) -> str: ...
 
 
-_Record = TypeVar("_Record", bound=_Identified)
-
-
 def difference(current: Workspace | None, desired: Workspace) -> tuple[Change, ...]:
     """Answers what changes when `desired` takes the place of `current`, in order of part and id.
 
@@ -52,21 +50,53 @@ def difference(current: Workspace | None, desired: Workspace) -> tuple[Change, .
     return tuple(_changes(current, desired))
 
 
+def check_removals(current: Workspace | None, changes: Iterable[Change], max_removals: int | None) -> None:
+    """Refuse changes that remove more parts than may be removed.
+
+    Members, teams, hats, skills and tools count, each once; what a part loses of its own, as a hat a skill, does not.
+
+    Args:
+        current: The workspace before the changes.
+        changes: As `difference` returns them.
+        max_removals: How many parts may be removed; None for half of those there are.
+
+    Raises:
+        TooManyChangedError: With `count` and `allowed`.
+    """
+    total = 0 if current is None else sum(map(len, _parts(current).values()))
+    allowed = total // 2 if max_removals is None else max_removals
+    count = sum(change.action is Action.REMOVED for change in changes)
+    if count > allowed:
+        raise TooManyChangedError(
+            f"This would remove {count} of the {total} parts of the workspace, and at most {allowed} may be removed: "
+            f"check that this is meant, then set max_removals to {count}.",
+            count=str(count),
+            allowed=str(allowed),
+        )
+
+
 def _changes(current: Workspace | None, desired: Workspace) -> Iterator[Change]:
     if current is None:
         yield Change(Part.WORKSPACE, desired.id, Action.ADDED)
     elif current.name != desired.name:
         yield Change(Part.WORKSPACE, desired.id, Action.UPDATED)
-    before = current.catalogue if current else None
-    after = desired.catalogue
-    yield from _part_changes(Part.MEMBER, current.members if current else (), desired.members)
-    yield from _part_changes(Part.TEAM, before.teams if before else (), after.teams)
-    yield from _part_changes(Part.HAT, before.hats if before else (), after.hats)
-    yield from _part_changes(Part.SKILL, before.skills if before else (), after.skills)
-    yield from _part_changes(Part.TOOL, before.tools if before else (), after.tools)
+    before = {} if current is None else _parts(current)
+    for part, after in _parts(desired).items():
+        yield from _part_changes(part, before.get(part, ()), after)
 
 
-def _part_changes(part: Part, before: Iterable[_Record], after: Iterable[_Record]) -> Iterator[Change]:
+def _parts(workspace: Workspace) -> dict[Part, Sequence[_Identified]]:
+    catalogue = workspace.catalogue
+    return {
+        Part.MEMBER: workspace.members,
+        Part.TEAM: catalogue.teams,
+        Part.HAT: catalogue.hats,
+        Part.SKILL: catalogue.skills,
+        Part.TOOL: catalogue.tools,
+    }
+
+
+def _part_changes(part: Part, before: Iterable[_Identified], after: Iterable[_Identified]) -> Iterator[Change]:
     old = {each.id: each for each in before}
     new = {each.id: each for each in after}
     for id_ in sorted(old.keys() | new.keys()):

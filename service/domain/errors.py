@@ -119,6 +119,12 @@ class VersionMismatchError(KeysError):
     reason = "VERSION_MISMATCH"
 
 
+class TooManyChangedError(KeysError):
+    """More would be removed than is allowed without saying so."""
+
+    reason = "TOO_MANY_CHANGED"
+
+
 class RequestUsedError(KeysError):
     """This request_id issued a key that has been used since, so its first answer arrived."""
 

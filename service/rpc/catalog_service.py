@@ -26,8 +26,16 @@ class CatalogServicer:
     ) -> pb.ApplyWorkspaceResponse:
         """Makes a workspace be exactly what is given."""
         desired = convert.workspace(request.workspace)
-        version, changes = await self._workspaces.apply(desired, _expected_version(request), call.origin(request.actor))
+        version, changes = await self._workspaces.apply(
+            desired,
+            _expected_version(request),
+            call.origin(request.actor),
+            max_removals=request.max_removals if request.HasField("max_removals") else None,
+            dry_run=request.dry_run,
+        )
         call.notes.update(workspace=desired.id, version=str(version))
+        if request.dry_run:
+            call.notes["dry_run"] = "true"
         return pb.ApplyWorkspaceResponse(version=version, changes=map(convert.change_message, changes))
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, call: Call) -> pb.GetWorkspaceResponse:  # noqa: N802

@@ -52,14 +52,11 @@ async def create(connection: Connection, workspace_id: WorkspaceId, name: str) -
     )
 
 
-async def advance(connection: Connection, workspace_id: WorkspaceId, name: str) -> int:
-    """Counts the version up by one, sets the name, and answers the new version."""
-    version = await connection.fetchval(
-        "UPDATE workspace SET version = version + 1, name = $2, updated_at = now() WHERE id = $1 RETURNING version",
-        workspace_id,
-        name,
+async def advance(connection: Connection, workspace_id: WorkspaceId, name: str) -> None:
+    """Count the version up by one and set the name."""
+    await connection.execute(
+        "UPDATE workspace SET version = version + 1, name = $2, updated_at = now() WHERE id = $1", workspace_id, name
     )
-    return int(version)
 
 
 async def mark_deleted(connection: Connection, workspace_id: WorkspaceId) -> datetime:

@@ -55,7 +55,10 @@ def valid_requests() -> dict[str, list[Message]]:
         ],
         "KeyService/GetKey": [key_service_pb2.GetKeyRequest(key_id=_KEY_ID, actor="nobody")],
         "CatalogService/ApplyWorkspace": [
-            catalog_service_pb2.ApplyWorkspaceRequest(workspace=_full_workspace(), expected_version=7, actor="nobody")
+            catalog_service_pb2.ApplyWorkspaceRequest(
+                workspace=_full_workspace(), expected_version=7, actor="nobody", dry_run=dry_run, max_removals=5
+            )
+            for dry_run in (False, True)
         ],
         "CatalogService/GetWorkspace": [catalog_service_pb2.GetWorkspaceRequest(workspace_id="nowhere")],
         "CatalogService/ListWorkspaces": [catalog_service_pb2.ListWorkspacesRequest(page_size=10, page_token="abc")],

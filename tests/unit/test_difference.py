@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.difference import Action, Change, Part, difference
+from service.domain.difference import Action, Change, Part, check_removals, difference
+from service.domain.errors import TooManyChangedError
+from service.domain.ids import UserId
 from service.domain.workspace import MemberRole
 from service.domain.workspace_checks import checked
 from service.rpc import convert
@@ -121,3 +123,73 @@ def test_another_order_of_the_input_is_no_change(order: Random) -> None:
         del each[:]
         each.extend(mixed)
     assert difference(SMALL, checked(convert.workspace(message))) == ()
+
+
+def refused_removals(current: Workspace | None, desired: Workspace, max_removals: int | None) -> dict[str, str] | None:
+    """Return the metadata of a refusal; None where the change is allowed."""
+    try:
+        check_removals(current, difference(current, desired), max_removals)
+    except TooManyChangedError as error:
+        return dict(error.details)
+    return None
+
+
+def members_only(*ids: str) -> Workspace:
+    """Return a workspace with these members and no other part."""
+    member = SMALL.members[0]
+    empty = replace(SMALL.catalogue, teams=(), hats=(), skills=(), tools=())
+    return checked(
+        replace(SMALL, members=tuple(replace(member, id=UserId(id_), team_ids=()) for id_ in ids), catalogue=empty)
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused"),
+    [
+        ("a", "", ("1", "0")),
+        ("ab", "a", None),
+        ("ab", "", ("2", "1")),
+        ("abc", "ab", None),
+        ("abc", "a", ("2", "1")),
+        ("abcd", "cd", None),
+        ("abcd", "d", ("3", "2")),
+        ("ab", "acdef", None),
+        ("ab", "cdefgh", ("2", "1")),
+        ("", "", None),
+        ("", "abc", None),
+    ],
+)
+def test_half_of_the_parts_may_be_removed_and_no_more(before: str, after: str, refused: tuple[str, str] | None) -> None:
+    """Of those there are before; a part under another id is one removed, and what is added makes up for nothing."""
+    found = refused_removals(members_only(*before), members_only(*after), None)
+    assert found == (None if refused is None else {"count": refused[0], "allowed": refused[1]})
+
+
+@pytest.mark.parametrize("part", LISTS)
+def test_every_kind_of_part_counts(part: Part) -> None:
+    """Each removed part counts once; of the 19 parts together, not of its kind."""
+    gone = len(parts(SMALL, part))
+    without = with_parts(SMALL, part, ())
+    assert refused_removals(SMALL, without, None) is None
+    assert refused_removals(SMALL, without, gone) is None
+    assert refused_removals(SMALL, without, gone - 1) == {"count": str(gone), "allowed": str(gone - 1)}
+    assert refused_removals(SMALL, without, 0) == {"count": str(gone), "allowed": "0"}
+
+
+def test_an_emptied_workspace_is_refused_unless_the_number_is_said() -> None:
+    """As a file that was cut off would have it."""
+    empty = members_only()
+    assert refused_removals(SMALL, empty, None) == {"count": "19", "allowed": "9"}
+    assert refused_removals(SMALL, empty, 18) == {"count": "19", "allowed": "18"}
+    assert refused_removals(SMALL, empty, 19) is None
+    assert refused_removals(SMALL, empty, 2**31 - 1) is None
+
+
+def test_what_removes_no_part_is_allowed_with_0() -> None:
+    """A new workspace, updates and additions; what a part loses of its own is an update."""
+    assert refused_removals(None, SMALL, 0) is None
+    assert refused_removals(SMALL, SMALL, 0) is None
+    updated = with_parts(
+        SMALL, Part.HAT, tuple(replace(hat, team_ids=(), skill_ids=()) for hat in SMALL.catalogue.hats)
+    )
+    assert refused_removals(SMALL, replace(updated, name="Another"), 0) is None

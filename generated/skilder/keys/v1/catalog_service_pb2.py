@@ -26,35 +26,35 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from skilder.keys.v1 import workspace_pb2 as skilder_dot_keys_dot_v1_dot_workspace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%skilder/keys/v1/catalog_service.proto\x12\x0fskilder.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fskilder/keys/v1/workspace.proto\"\x89\x01\n\x15\x41pplyWorkspaceRequest\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\tB\x13\n\x11_expected_version\"\\\n\x16\x41pplyWorkspaceResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x31\n\x07\x63hanges\x18\x02 \x03(\x0b\x32 .skilder.keys.v1.WorkspaceChange\"z\n\x0fWorkspaceChange\x12,\n\x04part\x18\x01 \x01(\x0e\x32\x1e.skilder.keys.v1.WorkspacePart\x12\n\n\x02id\x18\x02 \x01(\t\x12-\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.skilder.keys.v1.ChangeAction\"+\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\xb6\x01\n\x14GetWorkspaceResponse\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x15ListWorkspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"h\n\x16ListWorkspacesResponse\x12\x35\n\nworkspaces\x18\x01 \x03(\x0b\x32!.skilder.keys.v1.WorkspaceSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\tB\x13\n\x11_expected_version\"I\n\x17\x44\x65leteWorkspaceResponse\x12.\n\ndeleted_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xcc\x01\n\rWorkspacePart\x12\x1e\n\x1aWORKSPACE_PART_UNSPECIFIED\x10\x00\x12\x1c\n\x18WORKSPACE_PART_WORKSPACE\x10\x01\x12\x19\n\x15WORKSPACE_PART_MEMBER\x10\x02\x12\x17\n\x13WORKSPACE_PART_TEAM\x10\x03\x12\x16\n\x12WORKSPACE_PART_HAT\x10\x04\x12\x18\n\x14WORKSPACE_PART_SKILL\x10\x05\x12\x17\n\x13WORKSPACE_PART_TOOL\x10\x06*|\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_ACTION_ADDED\x10\x01\x12\x19\n\x15\x43HANGE_ACTION_UPDATED\x10\x02\x12\x19\n\x15\x43HANGE_ACTION_REMOVED\x10\x03\x32\x99\x03\n\x0e\x43\x61talogService\x12\x61\n\x0e\x41pplyWorkspace\x12&.skilder.keys.v1.ApplyWorkspaceRequest\x1a\'.skilder.keys.v1.ApplyWorkspaceResponse\x12[\n\x0cGetWorkspace\x12$.skilder.keys.v1.GetWorkspaceRequest\x1a%.skilder.keys.v1.GetWorkspaceResponse\x12\x61\n\x0eListWorkspaces\x12&.skilder.keys.v1.ListWorkspacesRequest\x1a\'.skilder.keys.v1.ListWorkspacesResponse\x12\x64\n\x0f\x44\x65leteWorkspace\x12\'.skilder.keys.v1.DeleteWorkspaceRequest\x1a(.skilder.keys.v1.DeleteWorkspaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%skilder/keys/v1/catalog_service.proto\x12\x0fskilder.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fskilder/keys/v1/workspace.proto\"\xc6\x01\n\x15\x41pplyWorkspaceRequest\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x19\n\x0cmax_removals\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x13\n\x11_expected_versionB\x0f\n\r_max_removals\"\\\n\x16\x41pplyWorkspaceResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x31\n\x07\x63hanges\x18\x02 \x03(\x0b\x32 .skilder.keys.v1.WorkspaceChange\"z\n\x0fWorkspaceChange\x12,\n\x04part\x18\x01 \x01(\x0e\x32\x1e.skilder.keys.v1.WorkspacePart\x12\n\n\x02id\x18\x02 \x01(\t\x12-\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.skilder.keys.v1.ChangeAction\"+\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\xb6\x01\n\x14GetWorkspaceResponse\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x15ListWorkspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"h\n\x16ListWorkspacesResponse\x12\x35\n\nworkspaces\x18\x01 \x03(\x0b\x32!.skilder.keys.v1.WorkspaceSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\tB\x13\n\x11_expected_version\"I\n\x17\x44\x65leteWorkspaceResponse\x12.\n\ndeleted_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xcc\x01\n\rWorkspacePart\x12\x1e\n\x1aWORKSPACE_PART_UNSPECIFIED\x10\x00\x12\x1c\n\x18WORKSPACE_PART_WORKSPACE\x10\x01\x12\x19\n\x15WORKSPACE_PART_MEMBER\x10\x02\x12\x17\n\x13WORKSPACE_PART_TEAM\x10\x03\x12\x16\n\x12WORKSPACE_PART_HAT\x10\x04\x12\x18\n\x14WORKSPACE_PART_SKILL\x10\x05\x12\x17\n\x13WORKSPACE_PART_TOOL\x10\x06*|\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_ACTION_ADDED\x10\x01\x12\x19\n\x15\x43HANGE_ACTION_UPDATED\x10\x02\x12\x19\n\x15\x43HANGE_ACTION_REMOVED\x10\x03\x32\x99\x03\n\x0e\x43\x61talogService\x12\x61\n\x0e\x41pplyWorkspace\x12&.skilder.keys.v1.ApplyWorkspaceRequest\x1a\'.skilder.keys.v1.ApplyWorkspaceResponse\x12[\n\x0cGetWorkspace\x12$.skilder.keys.v1.GetWorkspaceRequest\x1a%.skilder.keys.v1.GetWorkspaceResponse\x12\x61\n\x0eListWorkspaces\x12&.skilder.keys.v1.ListWorkspacesRequest\x1a\'.skilder.keys.v1.ListWorkspacesResponse\x12\x64\n\x0f\x44\x65leteWorkspace\x12\'.skilder.keys.v1.DeleteWorkspaceRequest\x1a(.skilder.keys.v1.DeleteWorkspaceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skilder.keys.v1.catalog_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKSPACEPART']._serialized_start=1073
-  _globals['_WORKSPACEPART']._serialized_end=1277
-  _globals['_CHANGEACTION']._serialized_start=1279
-  _globals['_CHANGEACTION']._serialized_end=1403
+  _globals['_WORKSPACEPART']._serialized_start=1134
+  _globals['_WORKSPACEPART']._serialized_end=1338
+  _globals['_CHANGEACTION']._serialized_start=1340
+  _globals['_CHANGEACTION']._serialized_end=1464
   _globals['_APPLYWORKSPACEREQUEST']._serialized_start=125
-  _globals['_APPLYWORKSPACEREQUEST']._serialized_end=262
-  _globals['_APPLYWORKSPACERESPONSE']._serialized_start=264
-  _globals['_APPLYWORKSPACERESPONSE']._serialized_end=356
-  _globals['_WORKSPACECHANGE']._serialized_start=358
-  _globals['_WORKSPACECHANGE']._serialized_end=480
-  _globals['_GETWORKSPACEREQUEST']._serialized_start=482
-  _globals['_GETWORKSPACEREQUEST']._serialized_end=525
-  _globals['_GETWORKSPACERESPONSE']._serialized_start=528
-  _globals['_GETWORKSPACERESPONSE']._serialized_end=710
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=712
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=774
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=776
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=880
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=882
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=995
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=997
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1070
-  _globals['_CATALOGSERVICE']._serialized_start=1406
-  _globals['_CATALOGSERVICE']._serialized_end=1815
+  _globals['_APPLYWORKSPACEREQUEST']._serialized_end=323
+  _globals['_APPLYWORKSPACERESPONSE']._serialized_start=325
+  _globals['_APPLYWORKSPACERESPONSE']._serialized_end=417
+  _globals['_WORKSPACECHANGE']._serialized_start=419
+  _globals['_WORKSPACECHANGE']._serialized_end=541
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=543
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=586
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=589
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=771
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=773
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=835
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=837
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=941
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=943
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=1056
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=1058
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1131
+  _globals['_CATALOGSERVICE']._serialized_start=1467
+  _globals['_CATALOGSERVICE']._serialized_end=1876
 # @@protoc_insertion_point(module_scope)

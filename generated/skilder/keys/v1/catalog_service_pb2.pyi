@@ -98,10 +98,19 @@ class ApplyWorkspaceRequest(_message.Message):
     WORKSPACE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    MAX_REMOVALS_FIELD_NUMBER: _builtins.int
     expected_version: _builtins.int
     """The version the change is made against; 0 for a workspace that must not exist yet; unset for whatever is there."""
     actor: _builtins.str
     """The user on whose behalf the call is made; empty where it is made on the caller's own."""
+    dry_run: _builtins.bool
+    """Only check: the same checks and the same answer, and nothing is written."""
+    max_removals: _builtins.int
+    """How many members, teams, hats, skills and tools may be removed, together; 0 for none. Unset: half of those there
+    are. A part under another id is one removed and one added. More is refused with TOO_MANY_CHANGED, whose metadata
+    `count` says how many would be removed and `allowed` how many may be.
+    """
     @_builtins.property
     def workspace(self) -> _workspace_pb2.Workspace:
         """All of it."""
@@ -112,27 +121,34 @@ class ApplyWorkspaceRequest(_message.Message):
         workspace: _workspace_pb2.Workspace | None = ...,
         expected_version: _builtins.int | None = ...,
         actor: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        max_removals: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "_max_removals", b"_max_removals", "expected_version", b"expected_version", "max_removals", b"max_removals", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "actor", b"actor", "expected_version", b"expected_version", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "_max_removals", b"_max_removals", "actor", b"actor", "dry_run", b"dry_run", "expected_version", b"expected_version", "max_removals", b"max_removals", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    _WhichOneofReturnType__max_removals: _TypeAlias = _typing.Literal["max_removals"]  # noqa: Y015
+    _WhichOneofArgType__max_removals: _TypeAlias = _typing.Literal["_max_removals", b"_max_removals"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_removals) -> _WhichOneofReturnType__max_removals | None: ...
 
 Global___ApplyWorkspaceRequest: _TypeAlias = ApplyWorkspaceRequest  # noqa: Y015
 
 @_typing.final
 class ApplyWorkspaceResponse(_message.Message):
-    """What was done."""
+    """What was done or, with `dry_run`, what would be done."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
-    """The workspace's version now. The same as before where nothing differed."""
+    """The version that the workspace has with these changes. The same as before where nothing differed."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkspaceChange]:
         """What changed, in order of kind and id; empty where nothing differed."""

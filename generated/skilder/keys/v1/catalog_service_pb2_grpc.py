@@ -65,11 +65,11 @@ class CatalogServiceServicer:
 
     def ApplyWorkspace(self, request, context):
         """Makes a workspace be exactly what is given: finds the difference and applies it in one transaction, or refuses
-        it whole. What is left out is removed.
+        it whole. What is left out is removed. Where nothing differs, nothing is written, not even an audit event.
 
         Errors: INVALID_ARGUMENT (every dangling reference, cycle, duplicate and bound, each named in BadRequest),
-        ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted),
-        PERMISSION_DENIED (actor or caller).
+        ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted; more parts
+        would be removed than `max_removals` allows), PERMISSION_DENIED (actor or caller).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,11 +37,11 @@ class CatalogServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     ApplyWorkspace: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ApplyWorkspaceRequest, _catalog_service_pb2.ApplyWorkspaceResponse]
     """Makes a workspace be exactly what is given: finds the difference and applies it in one transaction, or refuses
-    it whole. What is left out is removed.
+    it whole. What is left out is removed. Where nothing differs, nothing is written, not even an audit event.
 
     Errors: INVALID_ARGUMENT (every dangling reference, cycle, duplicate and bound, each named in BadRequest),
-    ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted),
-    PERMISSION_DENIED (actor or caller).
+    ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted; more parts
+    would be removed than `max_removals` allows), PERMISSION_DENIED (actor or caller).
     """
     GetWorkspace: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetWorkspaceRequest, _catalog_service_pb2.GetWorkspaceResponse]
     """Answers a whole workspace, in the form that ApplyWorkspace takes.
@@ -69,11 +69,11 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyWorkspace: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ApplyWorkspaceRequest, _catalog_service_pb2.ApplyWorkspaceResponse]  # type: ignore[assignment]
     """Makes a workspace be exactly what is given: finds the difference and applies it in one transaction, or refuses
-    it whole. What is left out is removed.
+    it whole. What is left out is removed. Where nothing differs, nothing is written, not even an audit event.
 
     Errors: INVALID_ARGUMENT (every dangling reference, cycle, duplicate and bound, each named in BadRequest),
-    ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted),
-    PERMISSION_DENIED (actor or caller).
+    ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted; more parts
+    would be removed than `max_removals` allows), PERMISSION_DENIED (actor or caller).
     """
     GetWorkspace: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetWorkspaceRequest, _catalog_service_pb2.GetWorkspaceResponse]  # type: ignore[assignment]
     """Answers a whole workspace, in the form that ApplyWorkspace takes.
@@ -104,11 +104,11 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ApplyWorkspaceResponse, _abc.Awaitable[_catalog_service_pb2.ApplyWorkspaceResponse]]:
         """Makes a workspace be exactly what is given: finds the difference and applies it in one transaction, or refuses
-        it whole. What is left out is removed.
+        it whole. What is left out is removed. Where nothing differs, nothing is written, not even an audit event.
 
         Errors: INVALID_ARGUMENT (every dangling reference, cycle, duplicate and bound, each named in BadRequest),
-        ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted),
-        PERMISSION_DENIED (actor or caller).
+        ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted; more parts
+        would be removed than `max_removals` allows), PERMISSION_DENIED (actor or caller).
         """
 
     @_abc_1.abstractmethod
