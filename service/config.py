@@ -57,7 +57,13 @@ class Settings(BaseModel):
     lock_timeout: float = Field(2.0, gt=0, le=300, description="Seconds after which a wait for a lock is ended.")
     call_timeout: float = Field(15.0, gt=0, le=600, description="Seconds a call may take, whatever its deadline.")
     max_calls: int = Field(1000, ge=1, description="The most calls under way in a worker; more get RESOURCE_EXHAUSTED.")
-    max_message_bytes: int = Field(4 * 2**20, ge=2**16, le=2**28, description="The largest request, in bytes.")
+    max_message_bytes: int = Field(
+        16 * 2**20,
+        ge=2**16,
+        le=2**28,
+        description="The largest request of any method, in bytes, decompressed. Each method has its own bound "
+        "besides: 16 MiB for ApplyWorkspace, 1 MiB for BatchAuthorize, 64 KiB for the others.",
+    )
     max_connection_age: float = Field(
         60.0,
         ge=1,

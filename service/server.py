@@ -9,8 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from service.address import ListenError
@@ -27,18 +25,21 @@ from service.domain.access import Ability
 from service.domain.hashing import HashParameters, Recogniser, SecretHasher
 from service.domain.paging import PageTokens
 from service.figures import Figures, writer_waits
+from service.offload import Offload
 from service.rpc import authorization_service, catalog_service, key_service
 from service.rpc.callers import Callers
 from service.rpc.gate import Gate
 from service.rpc.grpcio import Methods
-from service.rpc.health import Health
+from service.rpc.health import HEALTH_SERVICE, Health
+from service.rpc.public import PublicLimits, PublicMethods
+from service.rpc.reflection import add_reflection
 from service.rpc.time_limit import TimeLimit
 from service.storage import signing_keys
 from service.storage.database import Database, DatabaseOptions
 from service.storage.migrations import require_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
@@ -120,6 +121,8 @@ async def start(
         await require_schema(connection)
         page_tokens = PageTokens(await signing_keys.load(connection, "page_token"))
 
+    offload = Offload()
+    stack.callback(offload.close)
     clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
     lease = Lease(clock)
     recogniser = Recogniser()
@@ -138,7 +141,7 @@ async def start(
     authorizer = Authorizer(database, lease, cache, tool_sets, recogniser, prover, usage)
 
     time_limit = TimeLimit(settings.call_timeout)
-    gate = Gate(Callers(known, authorizer, recogniser), log, time_limit)
+    gate = Gate(Callers(known, authorizer, recogniser), log, time_limit, offload, settings.max_message_bytes)
     registry.register(Figures(reader, lease, cache, tool_sets, authorizer, gate))
     authorization = authorization_service.AuthorizationServicer(authorizer, log_grants=settings.log_grants)
     services = (
@@ -158,29 +161,38 @@ async def start(
     if front is not None:
         at_once = gate.at_once(authorization_service.DESCRIPTOR, Ability.AUTHORIZE, authorization.at_once)
         front.answer(methods, at_once, settings)
-    server, address = _listening(settings, methods, front, reuse_port=reuse_port)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-    if settings.reflection:
-        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
+    public = _public_methods(settings, gate, health, names, behind_envoy=front is not None)
+    server, address = _listening(settings, methods, public, front, reuse_port=reuse_port)
     await server.start()
     stack.push_async_callback(_ended, asyncio.create_task(reader.run()))
     stack.push_async_callback(server.stop, settings.drain_timeout)
     if front is not None:
         stack.push_async_callback(front.drain, settings.drain_timeout)
-    stack.push_async_callback(health.drain)
+    stack.callback(health.drain)
     for task in (asyncio.create_task(each.run()) for each in (health, usage, time_limit)):
         stack.callback(task.cancel)
     return address
 
 
+def _public_methods(
+    settings: Settings, gate: Gate, health: Health, names: Iterable[str], *, behind_envoy: bool
+) -> PublicMethods:
+    """Return the methods that anybody may call: health and, where it is wanted, reflection that tells of the names."""
+    methods = PublicMethods(PublicLimits(), gate.calls, behind_envoy=behind_envoy)
+    health.add_to(methods)
+    if settings.reflection:
+        add_reflection(methods, (*names, HEALTH_SERVICE))
+    return methods
+
+
 def _listening(
-    settings: Settings, methods: Mapping[str, Serve], front: Front | None, *, reuse_port: bool
+    settings: Settings, methods: Mapping[str, Serve], public: PublicMethods, front: Front | None, *, reuse_port: bool
 ) -> tuple[grpc.aio.Server, str]:
     """Answers a server of methods, to be started, and the address at which clients find it. Raises ListenError."""
     options = _options(settings, reuse_port=reuse_port) if front is None else _options_behind(settings)
-    server = grpc.aio.server(maximum_concurrent_rpcs=settings.max_calls, options=options)
-    server.add_generic_rpc_handlers((Methods(methods, behind_envoy=front is not None),))
+    server = grpc.aio.server(options=options)
+    served = Methods(methods, max_calls=settings.max_calls, behind_envoy=front is not None)
+    server.add_generic_rpc_handlers((served, public))
     if front is None:
         host, _, _ = settings.listen.rpartition(":")
         return server, f"{host}:{_bind(server, settings)}"

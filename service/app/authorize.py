@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from service.storage.database import Database
 
 MAX_BATCH = 1000
+"""The most questions in a batch; `rpc.limits` holds requests to it."""
 MAX_BATCH_BYTES = 32 * 2**20
 """The most bytes in the answer to a batch."""
 
@@ -108,7 +109,6 @@ class Authorizer:
         """
         found = [self._cache.find(question.token) for question in questions]
         violations = Violations()
-        violations.count("requests", questions, maximum=MAX_BATCH)
         for index, (known, question) in enumerate(zip(found, questions, strict=True)):
             if (known is None or not _is_expected(known, question)) and not violations.full:
                 question.check(violations, f"requests[{index}].")
@@ -124,11 +124,14 @@ class Authorizer:
             read[index] = result
         shared: dict[str, SharedToolSet] = {}
         answers = []
-        size = 0
+        size = shared_sets = 0
         for index, (known, question) in enumerate(zip(found, questions, strict=True)):
             answers.append(self._answer(known or read[index], question, workspace_id, shared))
             size += len(answers[-1].body)
-            if size + sum(len(each.field) for each in shared.values()) > MAX_BATCH_BYTES:
+            if len(shared) > shared_sets:  # this answer has brought one
+                shared_sets = len(shared)
+                size += len(next(reversed(shared.values())).field)
+            if size > MAX_BATCH_BYTES:
                 violations.add("requests", "would be answered with more than 32 MiB: ask about fewer tokens at once")
                 violations.refuse()
         return answers, encoding.batch((each.body for each in answers), (each.field for each in shared.values()))

@@ -58,9 +58,7 @@ class Application:
         self._loop = asyncio.get_running_loop()
         self._loop.set_task_factory(task_factory)  # pyvoy makes a task of what it is given
         self._loop.set_exception_handler(_report)
-        self._methods = Methods(
-            fast, at_once, max_message_bytes=settings.max_message_bytes, max_calls=settings.max_calls
-        )
+        self._methods = Methods(fast, at_once, max_calls=settings.max_calls)
         self._watching = self._loop.create_task(self._methods.watch())
 
     async def open(self) -> None:

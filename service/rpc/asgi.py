@@ -49,7 +49,6 @@ class Methods:
     """Methods by their paths: `serve` is an ASGI application; `begin` is a faster one, for pyvoy alone.
 
     Attributes:
-        max_message_bytes: The longest message that is read, also once it is decompressed.
         on_short_way: The calls that are on the short way, all of which wait for their messages.
     """
 
@@ -58,7 +57,6 @@ class Methods:
         methods: Mapping[str, Serve],
         at_once: Mapping[str, AtOnce],
         *,
-        max_message_bytes: int,
         max_calls: int,
     ) -> None:
         """Is made in the event loop that calls come in by.
@@ -66,7 +64,6 @@ class Methods:
         Args:
             methods: The methods by their paths.
             at_once: Those of them that memory may be enough for.
-            max_message_bytes: The longest message that is read, also once it is decompressed.
             max_calls: The most calls at a time.
         """
         self._methods = {path.encode(): serve for path, serve in methods.items()}
@@ -75,7 +72,6 @@ class Methods:
         # To find out the running loop costs a system call, of each call.
         self._loop = asyncio.get_running_loop()
         self._calls: dict[asyncio.Task[Any] | None, Context] = {}
-        self.max_message_bytes = max_message_bytes
         self.on_short_way: set[ShortWay] = set()
 
     def begin(self, scope: Event, receive: Receive, send: Send) -> Begun:
@@ -106,7 +102,7 @@ class Methods:
 
     async def serve(self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None) -> None:
         """Serves one call, as ASGI applications do; `first` is as in `full_way`."""
-        context = Context(scope, receive, first, self.max_message_bytes)
+        context = Context(scope, receive, first)
         if not context.is_grpc():
             # As gRPC over HTTP/2 says: no status of gRPC's for whoever does not speak it.
             await send({"type": "http.response.start", "status": 415, "headers": []})
@@ -196,7 +192,7 @@ class ShortWay(Begun):
     def _decide(self, first: asyncio.Future[Event]) -> None:
         self._methods.on_short_way.remove(self)
         event = first.result()
-        message = plain(event["body"], self._methods.max_message_bytes) if event.get("more_body") is False else None
+        message = plain(event["body"], self._at_once.max_bytes) if event.get("more_body") is False else None
         reply = None if message is None else self._at_once.answer(message, self._caller)
         if reply is None:
             self._go_on()

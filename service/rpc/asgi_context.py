@@ -30,14 +30,13 @@ def is_grpc(scope: Event, headers: Mapping[bytes, bytes]) -> bool:
 class Context:
     """A call, as `context.Context` has it."""
 
-    __slots__ = ("_first", "_headers", "_max_message_bytes", "_receive", "_scope", "_was_read", "_was_seen")
+    __slots__ = ("_first", "_headers", "_receive", "_scope", "_was_read", "_was_seen")
 
-    def __init__(self, scope: Event, receive: Receive, first: Awaitable[Event] | None, max_message_bytes: int) -> None:
+    def __init__(self, scope: Event, receive: Receive, first: Awaitable[Event] | None) -> None:
         self._scope = scope
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
         self._first = first
-        self._max_message_bytes = max_message_bytes
         self._was_read = self._was_seen = False
 
     def is_grpc(self) -> bool:
@@ -58,8 +57,8 @@ class Context:
         host, port = self._scope["client"]
         return peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
-    async def read(self) -> bytes | None:
-        """Answers the one message, or None where there is none.
+    async def read(self, max_bytes: int) -> bytes | None:
+        """Return the one message, or None where there is none.
 
         Raises:
             MalformedMessageError: There are more messages than one, or what comes is none.
@@ -67,9 +66,9 @@ class Context:
             UnknownEncodingError: It is compressed in a way that is not known.
         """
         event = await (self._receive() if self._first is None else self._first)
-        body: bytes = event["body"] if event.get("more_body") is False else await self._rest(event)
+        body: bytes = event["body"] if event.get("more_body") is False else await self._rest(event, max_bytes)
         self._was_read = True
-        return unframed(body, self._headers.get(b"grpc-encoding"), self._max_message_bytes) if body else None
+        return unframed(body, self._headers.get(b"grpc-encoding"), max_bytes) if body else None
 
     def waits(self) -> bool:
         """Tells whether the call has waited since it was asked last, for other things than its request."""
@@ -88,12 +87,12 @@ class Context:
 
         asyncio.ensure_future(self._receive()).add_done_callback(hear)
 
-    async def _rest(self, event: Event) -> bytes:
+    async def _rest(self, event: Event, max_bytes: int) -> bytes:
         """Answers a body that begins with this event."""
         body = bytearray()
         while event["type"] == "http.request":
             body += event["body"]
-            if is_over(body, self._max_message_bytes) or not event["more_body"]:
+            if is_over(body, max_bytes) or not event["more_body"]:
                 return bytes(body)
             event = await self._receive()
         raise asyncio.CancelledError  # the client is gone

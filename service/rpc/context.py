@@ -20,5 +20,9 @@ class Context(Protocol):
     def peer(self) -> str:
         """Answers the client's address, e.g. `ipv4:127.0.0.1:41234`."""
 
-    async def read(self) -> object:
-        """Answers the bytes of the next message; something else where there is none."""
+    async def read(self, max_bytes: int) -> object:
+        """Return the bytes of the next message; something else where there is none.
+
+        Raises:
+            MessageTooLongError: It has more than so many bytes, as it is or once it is decompressed.
+        """

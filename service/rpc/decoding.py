@@ -1,56 +1,155 @@
-"""Requests from bytes, and the field to blame where they are none."""
+"""Requests from bytes: bounded before anything looks into them, and with the field to blame where they are none."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from service.domain.errors import FieldViolation, InvalidRequestError, MalformedMessageError
+from service.rpc.limits import lists_of
+from service.rpc.wire import LENGTH_DELIMITED, fields
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from service.rpc.limits import Bounded, Lists
 
 Request = TypeVar("Request", bound=Message)
 
-_LENGTH_DELIMITED = 2
+SLICE_BYTES = 2**16
+"""The most bytes that protobuf parses at once: it lets no other thread run meanwhile, and empty elements are dear."""
+
+_OTHER_FIELDS = 1000
+"""How many fields a message of more than a slice may have besides the elements of its lists."""
+_TWICE = "The request has a field twice that is no list."
+_FIELDS_TO_BLAME = 5000
+"""How many fields are searched for the one to blame."""
 
 
-def decode(request_type: type[Request], body: object) -> Request:
-    """Parses a request: the bytes of a message or, where a client sent none, gRPC's mark of the end.
+class Decoder(Generic[Request]):
+    """Parses the requests of a method."""
 
-    Raises:
-        InvalidRequestError: Names the string field that is no UTF-8.
-        MalformedMessageError: These are not the bytes of any message.
-    """
-    if not isinstance(body, bytes):
-        raise MalformedMessageError("The request has no message.")
+    def __init__(self, request_type: type[Request]) -> None:
+        """Take the class of the requests.
+
+        Raises:
+            KeyError: The contract has no bound for one of its lists.
+        """
+        self._request_type = request_type
+        self._parse = request_type.FromString
+        self._lists = lists_of(request_type.DESCRIPTOR)
+
+    def is_long(self, body: object) -> bool:
+        """Tell whether `decode` may take so long that it belongs in a thread."""
+        return self._lists is not None and self._lists.is_large and isinstance(body, bytes) and len(body) > SLICE_BYTES
+
+    def decode(self, body: object) -> Request:
+        """Parse a request: the bytes of a message or, where a client sent none, gRPC's mark of the end.
+
+        Raises:
+            InvalidRequestError: Names the list that is too long, or the string field that is no UTF-8.
+            MalformedMessageError: These are not the bytes of any message.
+        """
+        if not isinstance(body, bytes):
+            raise MalformedMessageError("The request has no message.")
+        if self._lists is not None and len(body) > SLICE_BYTES:
+            request = self._request_type()
+            _Merge(body).message(request, 0, len(body), self._lists, "")
+            return request
+        try:
+            request = self._parse(body)
+        except DecodeError:
+            raise _fault(self._request_type.DESCRIPTOR, body) from None
+        if self._lists is not None:
+            self._lists.check(request)
+        return request
+
+
+class _Merge:
+    """Parses a long message slice by slice, and stops where a list is too long before it has parsed it."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def message(self, message: Message, begin: int, end: int, lists: Lists, path: str) -> None:
+        """Parse what stands between two places into a message that is empty so far."""
+        counts: Counter[int] = Counter()
+        parsed: Counter[int] = Counter()
+        done = begin
+        for index, field in enumerate(fields(self._body, begin, end)):
+            if index >= lists.total + _OTHER_FIELDS:
+                raise MalformedMessageError("The request has more fields than it can have.")
+            known = lists.by_number.get(field.number) if field.wire_type == LENGTH_DELIMITED else None
+            if field.end - done > SLICE_BYTES:
+                self._slice(message, done, field.begin, lists, path, parsed)
+                parsed, done = counts.copy(), field.begin
+            if known is not None:
+                counts[known.number] += 1
+                if counts[known.number] > (known.maximum or 1):
+                    raise known.too_many(path) if known.maximum else MalformedMessageError(_TWICE)
+                if known.inside is not None and field.end - field.begin > SLICE_BYTES:
+                    child, child_path = _child(message, known, path, counts[known.number] - 1)
+                    self.message(child, field.content, field.end, known.inside, child_path)
+                    parsed, done = counts.copy(), field.end
+        self._slice(message, done, end, lists, path, parsed)
+
+    def _slice(
+        self, message: Message, begin: int, end: int, lists: Lists, path: str, parsed: Mapping[int, int]
+    ) -> None:
+        part = self._body[begin:end]
+        try:
+            message.MergeFromString(part)
+        except DecodeError:
+            raise _fault(message.DESCRIPTOR, part, path, parsed) from None
+        lists.check(message, path, parsed)
+
+
+def _child(message: Message, field: Bounded, path: str, index: int) -> tuple[Message, str]:
+    """Return the message of a field, or a new one in its list, and where it stands."""
+    if field.maximum is not None:
+        return cast("Message", getattr(message, field.name).add()), f"{path}{field.name}[{index}]."
+    child: Message = getattr(message, field.name)
+    child.SetInParent()
+    return child, f"{path}{field.name}."
+
+
+def _fault(
+    descriptor: Any,  # noqa: ANN401 - one of two classes
+    body: bytes,
+    path: str = "",
+    before: Mapping[int, int] | None = None,
+) -> InvalidRequestError | MalformedMessageError:
+    """Return the error for bytes that protobuf does not parse; the path and the counts are as in `Lists.check`."""
     try:
-        return request_type.FromString(body)
-    except DecodeError:
-        field = _field_with_bad_utf8(request_type.DESCRIPTOR, body)
-        if field is not None:
-            raise InvalidRequestError(FieldViolation(field, "is not valid UTF-8")) from None
-        raise MalformedMessageError from None
+        field = _field_with_bad_utf8(descriptor, body, 0, len(body), before or {})
+    except MalformedMessageError as error:
+        return error
+    return InvalidRequestError(FieldViolation(path + field, "is not valid UTF-8")) if field else MalformedMessageError()
 
 
-def _field_with_bad_utf8(descriptor: Any, body: bytes) -> str | None:  # noqa: ANN401 - one of two classes
-    """Finds the path of a bad string by reading the message as one that has no fields and keeps them all as bytes."""
-    try:
-        unknown = Empty.FromString(body)
-    except DecodeError:
-        return None
-    seen: dict[int, int] = {}
-    for found in UnknownFieldSet(unknown):  # type: ignore[attr-defined]  # its stub forgets __iter__
-        field = descriptor.fields_by_number.get(found.field_number)
-        if field is None or found.wire_type != _LENGTH_DELIMITED:
+def _field_with_bad_utf8(
+    descriptor: Any,  # noqa: ANN401 - one of two classes
+    body: bytes,
+    begin: int,
+    end: int,
+    before: Mapping[int, int],
+) -> str | None:
+    """Find the path of a string that is no UTF-8, among the first fields."""
+    seen = Counter(before)
+    for found in islice(fields(body, begin, end), _FIELDS_TO_BLAME):
+        field = descriptor.fields_by_number.get(found.number)
+        if field is None or found.wire_type != LENGTH_DELIMITED:
             continue
-        index = seen[field.number] = seen.get(field.number, -1) + 1
-        path = f"{field.name}[{index}]" if field.is_repeated else field.name
-        if field.type == FieldDescriptor.TYPE_STRING and not _is_utf8(found.data):
+        path = f"{field.name}[{seen[field.number]}]" if field.is_repeated else field.name
+        seen[field.number] += 1
+        if field.type == FieldDescriptor.TYPE_STRING and not _is_utf8(body[found.content : found.end]):
             return path
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            inner = _field_with_bad_utf8(field.message_type, found.data)
+            inner = _field_with_bad_utf8(field.message_type, body, found.content, found.end, {})
             if inner is not None:
                 return f"{path}.{inner}"
     return None

@@ -65,7 +65,7 @@ def is_over(body: bytes | bytearray, max_bytes: int) -> bool:
 def _length(body: bytes | bytearray, max_bytes: int) -> int:
     length = int.from_bytes(body[1:_HEAD_BYTES], "big")
     if length > max_bytes:
-        raise _too_long(length, max_bytes)
+        raise too_long(length, max_bytes)
     return length
 
 
@@ -78,12 +78,12 @@ def _decompressed(message: bytes, encoding: bytes | None, max_bytes: int) -> byt
     except zlib.error:
         raise MalformedMessageError(_NOT_AS_IT_SAYS) from None
     if len(found) > max_bytes:
-        raise _too_long(len(found), max_bytes)
+        raise too_long(len(found), max_bytes)
     if not stream.eof or stream.unused_data:
         raise MalformedMessageError(_NOT_AS_IT_SAYS)
     return found
 
 
-def _too_long(length: int, max_bytes: int) -> MessageTooLongError:
-    # In grpcio's words.
-    return MessageTooLongError(f"Received message larger than max ({length} vs. {max_bytes})")
+def too_long(length: int, max_bytes: int) -> MessageTooLongError:
+    """Return the error for a message of more bytes than it may have, in grpcio's words."""
+    return MessageTooLongError(f"Received message larger than max ({length} vs. {max_bytes})", limit=str(max_bytes))

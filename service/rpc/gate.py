@@ -7,7 +7,9 @@ One function around each method instead of a chain of interceptors, in this orde
 2. The caller is identified, and its ability checked, before the request is read: an unknown caller could else hold a
    place, and megabytes, for as long as it takes its time.
 3. The one message is read.
-4. It is parsed here, not by gRPC, so that bad bytes get a clear error instead of a bare INTERNAL.
+   How long it may be is the method's own bound, and is checked before anything looks into it.
+4. It is parsed here, not by gRPC, so that bad bytes get a clear error instead of a bare INTERNAL; and its lists are
+   bounded before anything touches an element. Both bounds are in `rpc.limits`, for all methods.
 5. The method runs.
 6. An error leaves as one of ours, which the transport tells as a status by the one table of `rpc.status`.
 7. The call is counted, and one line is logged. It holds what the method noted, never the request. Only a method that is
@@ -28,7 +30,8 @@ from google.protobuf import message_factory
 from service.domain.access import Origin
 from service.domain.errors import DeadlineExceededError, KeysError, UnavailableError
 from service.domain.ids import UserId
-from service.rpc.decoding import decode
+from service.rpc import limits
+from service.rpc.decoding import Decoder
 from service.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from service.domain.access import Ability, Caller
+    from service.offload import Offload
     from service.rpc.callers import Callers
     from service.rpc.context import Context
     from service.rpc.time_limit import TimeLimit
@@ -75,6 +79,9 @@ class AtOnce:
     It is the short way of a call that happens all the time. A transport may try it before it has the gate serve the
     call; what it does not answer is as if it had not been tried. What it answers is counted, and not logged. The wait
     for the message is the transport's to bound.
+
+    Attributes:
+        max_bytes: The longest message that `answer` takes.
     """
 
     def __init__(
@@ -84,7 +91,9 @@ class AtOnce:
         descriptor: MethodDescriptor,
         ability: Ability,
         answer: Answer,
+        max_bytes: int,
     ) -> None:
+        self.max_bytes = max_bytes
         self._callers = callers
         self._calls = calls
         self._key = (_name(descriptor), "OK")
@@ -115,7 +124,17 @@ class Gate:
         calls: How many calls of each method ended with each code.
     """
 
-    def __init__(self, callers: Callers, log: FilteringBoundLogger, time_limit: TimeLimit) -> None:
+    def __init__(
+        self,
+        callers: Callers,
+        log: FilteringBoundLogger,
+        time_limit: TimeLimit,
+        offload: Offload,
+        max_message_bytes: int = 2**28,
+    ) -> None:
+        """Take what bounds the requests of every method, besides each method's own bound."""
+        self._offload = offload
+        self._max_message_bytes = max_message_bytes
         self._callers = callers
         self._log = log
         self._time_limit = time_limit
@@ -133,12 +152,18 @@ class Gate:
         """Answers those methods of a service, by their paths, that memory may be enough for."""
         methods = descriptor.methods_by_name
         return {
-            _path(methods[name]): AtOnce(self._callers, self.calls, methods[name], ability, answer)
+            _path(methods[name]): AtOnce(
+                self._callers, self.calls, methods[name], ability, answer, self._max_bytes(methods[name])
+            )
             for name, answer in answers.items()
         }
 
+    def _max_bytes(self, descriptor: MethodDescriptor) -> int:
+        return min(limits.max_bytes(descriptor), self._max_message_bytes)
+
     def _wrap(self, descriptor: MethodDescriptor, ability: Ability, method: Method) -> Serve:
-        request_type = message_factory.GetMessageClass(descriptor.input_type)
+        decoder = Decoder(message_factory.GetMessageClass(descriptor.input_type))
+        max_bytes = self._max_bytes(descriptor)
         name = _name(descriptor)
 
         async def serve(context: Context) -> bytes:
@@ -151,7 +176,11 @@ class Gate:
                     caller = self._callers.remembered(context.credentials()) or await self._callers.identify(context)
                     facts["caller"] = caller.name
                     caller.require(ability)
-                    request = decode(request_type, await context.read())
+                    body = await context.read(max_bytes)
+                    if decoder.is_long(body):
+                        request = await self._offload.run(decoder.decode, body)
+                    else:
+                        request = decoder.decode(body)
                     call = Call(caller, context, facts)
                     reply = await method(request, call)
                 code, routine = "OK", call.routine

@@ -8,6 +8,7 @@ import grpc
 
 from service.domain.errors import KeysError
 from service.rpc import forwarded
+from service.rpc.framing import too_long
 from service.rpc.status import trailing_status
 
 if TYPE_CHECKING:
@@ -25,16 +26,33 @@ class Methods(grpc.GenericRpcHandler):
     before they begin, and the gate has something to ask first.
     """
 
-    def __init__(self, methods: Mapping[str, Serve], *, behind_envoy: bool = False) -> None:
-        """Takes the methods, and whether all calls come from Envoy, which tells whose they are."""
-        context_type = ForwardedContext if behind_envoy else Context
+    def __init__(self, methods: Mapping[str, Serve], *, max_calls: int, behind_envoy: bool = False) -> None:
+        """Take the methods, the most calls at a time, and whether all come from Envoy, which tells whose they are."""
+        self._context_type = ForwardedContext if behind_envoy else Context
+        self._max_calls = max_calls
+        self._calls = 0
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            path: grpc.stream_unary_rpc_method_handler(_wrapped(serve, context_type)) for path, serve in methods.items()
+            path: grpc.stream_unary_rpc_method_handler(self._wrapped(serve)) for path, serve in methods.items()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         """Answers what serves a call."""
         return self._handlers.get(handler_call_details.method)
+
+    def _wrapped(self, serve: Serve) -> Callable[[object, ServicerContext], Awaitable[bytes]]:
+        async def handle(_messages: object, context: ServicerContext) -> bytes:
+            if self._calls >= self._max_calls:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+            self._calls += 1
+            try:
+                return await serve(self._context_type(context))
+            except KeysError as error:
+                await context.abort_with_status(trailing_status(error))
+                raise AssertionError("abort_with_status always raises") from None
+            finally:
+                self._calls -= 1
+
+        return handle
 
 
 class Context:
@@ -57,9 +75,16 @@ class Context:
         """Answers the client's address."""
         return self._context.peer()
 
-    async def read(self) -> object:
-        """Answers the bytes of the message, or gRPC's mark of the end."""
-        return await self._context.read()
+    async def read(self, max_bytes: int) -> object:
+        """Return the bytes of the message, or gRPC's mark of the end.
+
+        Raises:
+            MessageTooLongError: It has more than so many bytes.
+        """
+        message = await self._context.read()
+        if isinstance(message, bytes) and len(message) > max_bytes:
+            raise too_long(len(message), max_bytes)
+        return message
 
     def _metadata(self, wanted: str) -> str | None:
         # What is sent twice counts as one value, as HTTP has it and Envoy does it.
@@ -79,14 +104,3 @@ class ForwardedContext(Context):
     def peer(self) -> str:
         """Answers the client's address."""
         return forwarded.peer(self._metadata(forwarded.PEER_HEADER) or "")
-
-
-def _wrapped(serve: Serve, context_type: type[Context]) -> Callable[[object, ServicerContext], Awaitable[bytes]]:
-    async def handle(_messages: object, context: ServicerContext) -> bytes:
-        try:
-            return await serve(context_type(context))
-        except KeysError as error:
-            await context.abort_with_status(trailing_status(error))
-            raise AssertionError("abort_with_status always raises") from None
-
-    return handle

@@ -47,6 +47,8 @@ def _framed(body: bytes, _callers: Path) -> Any:
     """Answers the door's short way, without a gate."""
 
     class AtOnce:
+        max_bytes = 2**16
+
         def caller(self, _credentials: str) -> Any:
             return self
 
@@ -66,6 +68,7 @@ def _gated(body: bytes, callers: Path) -> Any:
     from service.callers_file import load_callers  # noqa: PLC0415
     from service.domain.access import Ability  # noqa: PLC0415
     from service.domain.hashing import Recogniser  # noqa: PLC0415
+    from service.offload import Offload  # noqa: PLC0415
     from service.rpc.authorization_service import DESCRIPTOR  # noqa: PLC0415
     from service.rpc.callers import Callers  # noqa: PLC0415
     from service.rpc.gate import Gate  # noqa: PLC0415
@@ -79,7 +82,7 @@ def _gated(body: bytes, callers: Path) -> Any:
         BatchAuthorize = Authorize
 
     nobody: Any = None  # it would be asked about runtime keys
-    gate = Gate(Callers(load_callers(callers), nobody, Recogniser()), structlog.get_logger(), TimeLimit(30))
+    gate = Gate(Callers(load_callers(callers), nobody, Recogniser()), structlog.get_logger(), TimeLimit(30), Offload())
     at_once = gate.at_once(DESCRIPTOR, Ability.AUTHORIZE, {"Authorize": lambda _request, _caller: body})
     return _door(gate.methods(DESCRIPTOR, Ability.AUTHORIZE, Servicer())[_METHOD], at_once)
 
@@ -89,7 +92,7 @@ def _door(method: Callable[[Any], Awaitable[bytes]], at_once: Mapping[str, Any])
     from service.rpc.eager import task_factory  # noqa: PLC0415
 
     asyncio.get_running_loop().set_task_factory(task_factory)
-    return Methods({_METHOD: method}, at_once, max_message_bytes=2**20, max_calls=1_000).begin
+    return Methods({_METHOD: method}, at_once, max_calls=1_000).begin
 
 
 PARTS: Mapping[str, Callable[[bytes, Path], Any]] = {"empty": _empty, "framed": _framed, "gated": _gated}

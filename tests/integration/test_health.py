@@ -1,4 +1,4 @@
-"""The standard services that every gRPC tool expects: health and reflection. They need no token."""
+"""The standard health service, which every gRPC tool expects. It needs no token."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from service.rpc.health import MAX_WATCHES
 from tests.support.service import TOKENS, Service, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 SERVICES = (
     "skilder.keys.v1.AuthorizationService",
     "skilder.keys.v1.CatalogService",
@@ -41,51 +38,6 @@ async def test_health_of_an_unknown_service_is_not_found(empty_service: Service)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Check(health_pb2.HealthCheckRequest(service="no.such.Service"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-async def listed(service: Service) -> list[str]:
-    """Answers the services that reflection lists."""
-    anybody = await service.client(None)
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(anybody.channel)
-    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
-    async for response in call:
-        return [each.name for each in response.list_services_response.service]
-    return []
-
-
-async def test_reflection_lists_every_service(empty_service: Service) -> None:
-    """So that grpcurl needs no .proto files."""
-    assert await listed(empty_service) == [
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
-        *SERVICES,
-    ]
-
-
-async def test_reflection_can_be_turned_off(door: str, database_url: str, tmp_path: Path) -> None:
-    """Then it is not there at all."""
-    async with serving(database_url, tmp_path, door=door, reflection=False) as service:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await listed(service)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-async def test_watches_are_counted_and_checks_get_through(empty_service: Service) -> None:
-    """Whoever opens watch after watch gets no more than a hundred, and keeps nobody from asking."""
-    stub: Any = health_pb2_grpc.HealthStub(empty_service.operator.channel)
-    watches = []
-    async with contextlib.AsyncExitStack() as stack:
-        channels = [
-            await stack.enter_async_context(grpc.aio.insecure_channel(empty_service.address, options=[OWN_CONNECTION]))
-            for _ in range(2)
-        ]
-        for number in range(MAX_WATCHES):
-            watching: Any = health_pb2_grpc.HealthStub(channels[number % 2])
-            watches.append(watching.Watch(health_pb2.HealthCheckRequest()))
-            assert await watches[-1].read()
-        over: Any = health_pb2_grpc.HealthStub(channels[0]).Watch(health_pb2.HealthCheckRequest())
-        assert await over.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_an_open_watch_is_told_and_does_not_hold_up_the_end(door: str, database_url: str, tmp_path: Path) -> None:

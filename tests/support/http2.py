@@ -108,6 +108,11 @@ class Stream:
         self._connection = connection
         self._answer = Answer()
 
+    @property
+    def body(self) -> bytes:
+        """What has come of the answer's body so far."""
+        return bytes(self._answer.body)
+
     async def send(self, *frames: bytes, end: bool = False) -> None:
         """Sends DATA frames, which may be empty; the last one ends the stream, if told so.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from service.rpc.context import Context
 
 _SERVICE = "/grpc.testing.TestService"
-_MAX_MESSAGE_BYTES = 2**20
+_MAX_BYTES = 2**20
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 # What is sent back of a call's metadata, by the event whose headers it goes into.
 _ECHOED = {
@@ -43,7 +43,7 @@ class _Application:
         """Answers a call or, the first time, lives as long as the server."""
         if scope["type"] == "lifespan":
             await receive()
-            self._methods = Methods(_UNARY, {}, max_message_bytes=_MAX_MESSAGE_BYTES, max_calls=100)
+            self._methods = Methods(_UNARY, {}, max_calls=100)
             await send({"type": "lifespan.startup.complete"})
             await receive()
             return
@@ -63,12 +63,12 @@ def _echoing(metadata: Headers, send: Send) -> Send:
 
 
 async def _empty(context: Context) -> bytes:
-    await context.read()
+    await context.read(_MAX_BYTES)
     return b""
 
 
 async def _unary(context: Context) -> bytes:
-    request = pb.SimpleRequest.FromString(await context.read())
+    request = pb.SimpleRequest.FromString(await context.read(_MAX_BYTES))
     if request.response_status.code:
         raise StatusError(_CODES[request.response_status.code], request.response_status.message)
     return _payload(pb.SimpleResponse, request.response_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,14 +12,16 @@ from hypothesis import strategies as st
 
 from service.domain.errors import InvalidRequestError, KeysError, MalformedMessageError
 from service.rpc import authorization_service, catalog_service, key_service
-from service.rpc.decoding import decode
-from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest
+from service.rpc.decoding import SLICE_BYTES, Decoder
+from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest
 from skilder.keys.v1.key_service_pb2 import GetKeyRequest, IssueKeyRequest, ListKeysRequest, RevokeKeyRequest
-from skilder.keys.v1.workspace_pb2 import Hat, Member, Workspace
+from skilder.keys.v1.workspace_pb2 import Hat, Member, Tool, Workspace
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from google.protobuf.message import Message
 
 SERVICES = [key_service.DESCRIPTOR, catalog_service.DESCRIPTOR, authorization_service.DESCRIPTOR]
@@ -26,6 +29,11 @@ REQUESTS: list[Any] = [
     message_factory.GetMessageClass(method.input_type) for each in SERVICES for method in each.methods
 ]
 APPLY = ApplyWorkspaceRequest(workspace=small_workspace(), actor="ada").SerializeToString()
+
+
+def decode(request_type: type[Message], body: object) -> Any:
+    """Parse a request."""
+    return Decoder(request_type).decode(body)
 
 
 def with_bytes(message: Message, bad: bytes) -> bytes:
@@ -117,3 +125,116 @@ def test_any_damage_to_a_message_is_a_message_or_an_error_of_ours(at: int, gone:
     """Bytes taken out and put in anywhere, also for a method that takes another message."""
     body = APPLY[:at] + more + APPLY[at + gone :]
     assert all(answers(each, body) for each in (ApplyWorkspaceRequest, IssueKeyRequest, ListKeysRequest))
+
+
+def varint(number: int) -> bytes:
+    """Return a number as protobuf writes it."""
+    return bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """Return a field with a length."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def the_violation(request_type: type[Message], body: bytes) -> tuple[str, str]:
+    """Return the one field at fault, and what is wrong with it."""
+    with pytest.raises(InvalidRequestError) as caught:
+        decode(request_type, body)
+    (violation,) = caught.value.violations
+    return violation.field, violation.description
+
+
+LONG_LISTS: dict[str, tuple[type[Message], Callable[[int], bytes], int]] = {
+    "requests": (BatchAuthorizeRequest, lambda count: field(1, b"") * count, 1000),
+    "hat_ids": (IssueKeyRequest, lambda count: field(7, b"") * count, 100),
+    "workspace.members": (ApplyWorkspaceRequest, lambda count: field(1, field(3, b"") * count), 10_000),
+    "workspace.tools": (ApplyWorkspaceRequest, lambda count: field(1, field(7, b"") * count), 20_000),
+    "workspace.hats[0].team_ids": (
+        ApplyWorkspaceRequest,
+        lambda count: field(1, field(5, field(5, b"") * count)),
+        1000,
+    ),
+    "workspace.hats[1].skill_ids": (
+        ApplyWorkspaceRequest,
+        lambda count: field(1, field(5, b"") + field(5, field(6, b"") * count)),
+        5000,
+    ),
+}
+
+
+@pytest.mark.parametrize("path", LONG_LISTS)
+@pytest.mark.parametrize("times", [1, 100], ids=["one too many", "a hundred times as many"])
+def test_a_list_that_is_too_long_is_refused(path: str, times: int) -> None:
+    """Whether the message is parsed at once or in slices; by then no more than a slice was parsed."""
+    request_type, body, maximum = LONG_LISTS[path]
+    assert decode(request_type, body(maximum)) is not None
+    name, words = the_violation(request_type, body(maximum * times + 1))
+    assert name == path
+    assert words.endswith(f"; at most {maximum} are allowed")
+
+
+def test_a_long_message_is_parsed_as_a_short_one_is() -> None:
+    """Slice by slice it becomes the same message, also where one part is longer than a slice."""
+    source = random.Random(1)  # noqa: S311 - noise, not a secret
+    for _ in range(20):
+        workspace = small_workspace()
+        for index in range(source.randrange(2000)):
+            workspace.hats.add(id=f"h{index}", name="x" * source.randrange(100)).skill_ids.extend(
+                f"s{each}" for each in range(source.choice([0, 1, 4000 if index % 500 == 0 else 2]))
+            )
+            if len(workspace.hats) == 1000:
+                break
+        workspace.hats.add(id="last", instructions="y" * source.choice([0, SLICE_BYTES - 20, 3 * SLICE_BYTES]))
+        del workspace.hats[:-1000]
+        message = ApplyWorkspaceRequest(workspace=workspace, expected_version=source.randrange(2**63), actor="ada")
+        body = message.SerializeToString()
+        assert decode(ApplyWorkspaceRequest, body) == message
+        # Fields of a later version may stand anywhere.
+        later = field(100, b"\xff" * source.randrange(2 * SLICE_BYTES))
+        assert decode(ApplyWorkspaceRequest, later + body).workspace == workspace
+
+
+@pytest.mark.parametrize("bad", [b"\xff\xfe\xfd\xfc", b"\xed\xa0\x80!"])
+def test_a_string_that_is_no_utf8_is_named_in_a_long_message(bad: bytes) -> None:
+    """By its place in the whole message, whichever slice it is in."""
+    for index in (0, 4999, 7000):
+        members = [Member(user_id=f"user-{each:06}", team_ids=["t" * 50]) for each in range(8000)]
+        members[index].team_ids.append("BAD!")
+        message = ApplyWorkspaceRequest(workspace=Workspace(members=members))
+        body = with_bytes(message, bad)
+        assert the_violation(ApplyWorkspaceRequest, body) == (
+            f"workspace.members[{index}].team_ids[1]",
+            "is not valid UTF-8",
+        )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        field(1, field(7, b"") * 10_000) * 2,
+        b"\x70\0" * 100_000,
+        field(1, b"\x70\0" * 100_000),
+        b"\x73" * 100_000,
+        field(1, field(7, b"") * 19_000)[:-1] + b"\x80",
+    ],
+    ids=["one part twice", "unknown fields", "unknown fields inside", "groups", "cut short"],
+)
+def test_a_long_message_that_nobody_would_send_is_refused(body: bytes) -> None:
+    """Before it is parsed."""
+    assert len(body) > SLICE_BYTES / 2
+    with pytest.raises(MalformedMessageError):
+        decode(ApplyWorkspaceRequest, body + field(3, b"a" * SLICE_BYTES))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**20), st.binary(max_size=10))
+def test_any_damage_to_a_long_message_is_a_message_or_an_error_of_ours(at: int, more: bytes) -> None:
+    """Also where the damage tells of a length that is not there."""
+    at %= len(LONG)
+    assert answers(ApplyWorkspaceRequest, LONG[:at] + more + LONG[at + len(more) :])
+
+
+LONG = ApplyWorkspaceRequest(
+    workspace=Workspace(tools=[Tool(id=f"tool-{each:05}", name="x" * 30, mcp_server="y") for each in range(3000)])
+).SerializeToString()

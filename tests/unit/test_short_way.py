@@ -27,6 +27,8 @@ _MAX_BYTES = 100
 class Memory:
     """A method as far as memory is enough for it, which is for one caller and some messages; as `gate.AtOnce`."""
 
+    max_bytes = _MAX_BYTES
+
     def caller(self, credentials: str) -> Caller | None:
         """Knows one."""
         return _CALLER if credentials == "known" else None
@@ -39,7 +41,7 @@ class Memory:
 
 async def serve(context: Context) -> bytes:
     """Serves what goes the full way."""
-    return b"served: %s" % (await context.read())
+    return b"served: %s" % (await context.read(_MAX_BYTES))
 
 
 class Call:
@@ -104,7 +106,7 @@ class Call:
 async def methods() -> AsyncIterator[Methods]:
     """A method, and the watch over its calls."""
     memory: Any = Memory()
-    methods = Methods({_PATH: serve}, {_PATH: memory}, max_message_bytes=_MAX_BYTES, max_calls=_MAX_CALLS)
+    methods = Methods({_PATH: serve}, {_PATH: memory}, max_calls=_MAX_CALLS)
     loop = asyncio.get_running_loop()
     watch = loop.create_task(methods.watch())
     faults: list[Event] = []

@@ -28,6 +28,8 @@ if _version_not_supported:
 class AuthorizationServiceStub:
     """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
     runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+
+    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
     """
 
     def __init__(self, channel):
@@ -51,6 +53,8 @@ class AuthorizationServiceStub:
 class AuthorizationServiceServicer:
     """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
     runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+
+    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
     """
 
     def Authorize(self, request, context):
@@ -99,6 +103,8 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
 class AuthorizationService:
     """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
     runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+
+    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
     """
 
     @staticmethod

@@ -29,6 +29,8 @@ GRPC_VERSION: str
 class AuthorizationServiceStub:
     """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
     runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+
+    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
     """
 
     @_typing.overload
@@ -54,6 +56,8 @@ class AuthorizationServiceStub:
 class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
     runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+
+    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -75,6 +79,8 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
 class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
     runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+
+    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
     """
 
     @_abc_1.abstractmethod

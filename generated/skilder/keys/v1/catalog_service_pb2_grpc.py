@@ -28,6 +28,8 @@ if _version_not_supported:
 class CatalogServiceStub:
     """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
     With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+
+    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
     """
 
     def __init__(self, channel):
@@ -61,6 +63,8 @@ class CatalogServiceStub:
 class CatalogServiceServicer:
     """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
     With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+
+    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
     """
 
     def ApplyWorkspace(self, request, context):
@@ -137,6 +141,8 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 class CatalogService:
     """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
     With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+
+    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
     """
 
     @staticmethod

@@ -29,6 +29,8 @@ GRPC_VERSION: str
 class CatalogServiceStub:
     """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
     With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+
+    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
     """
 
     @_typing.overload
@@ -64,6 +66,8 @@ class CatalogServiceStub:
 class CatalogServiceAsyncStub(CatalogServiceStub):
     """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
     With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+
+    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -95,6 +99,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
     With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+
+    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
     """
 
     @_abc_1.abstractmethod

@@ -31,6 +31,8 @@ class KeyServiceStub:
     A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
     admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
     lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+
+    A request has at most 64 KiB.
     """
 
     def __init__(self, channel):
@@ -67,6 +69,8 @@ class KeyServiceServicer:
     A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
     admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
     lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+
+    A request has at most 64 KiB.
     """
 
     def IssueKey(self, request, context):
@@ -146,6 +150,8 @@ class KeyService:
     A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
     admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
     lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+
+    A request has at most 64 KiB.
     """
 
     @staticmethod

@@ -32,6 +32,8 @@ class KeyServiceStub:
     A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
     admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
     lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+
+    A request has at most 64 KiB.
     """
 
     @_typing.overload
@@ -70,6 +72,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
     admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
     lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+
+    A request has at most 64 KiB.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -104,6 +108,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
     admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
     lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+
+    A request has at most 64 KiB.
     """
 
     @_abc_1.abstractmethod

@@ -122,7 +122,7 @@ class Member(_message.Message):
     """What they may do."""
     @_builtins.property
     def team_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The teams they are in."""
+        """The teams they are in, at most 1,000."""
 
     def __init__(
         self,
@@ -191,11 +191,11 @@ class Hat(_message.Message):
     """What an agent that wears it is told, at most 10,000 characters."""
     @_builtins.property
     def team_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The teams it serves, with all the teams below them; none where it serves the whole workspace."""
+        """The teams it serves, with all the teams below them, at most 1,000; none where it serves the whole workspace."""
 
     @_builtins.property
     def skill_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its skills."""
+        """Its skills, at most 5,000."""
 
     def __init__(
         self,
@@ -233,7 +233,7 @@ class Skill(_message.Message):
     """What it is for, at most 500 characters."""
     @_builtins.property
     def tool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its tools."""
+        """Its tools, at most 20,000."""
 
     def __init__(
         self,

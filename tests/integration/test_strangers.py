@@ -1,0 +1,174 @@
+"""Callers without credentials: what they can reach is little, and whatever they do there, others are served."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service import server
+from service.rpc.public import PublicLimits
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.door import ONLY_GRPCIO
+from tests.support.frames import AUTHORIZE, Code, request
+from tests.support.http2 import PATIENCE, connected, framed
+from tests.support.service import TOKENS, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.http2 import Connection, Stream
+    from tests.support.service import Service
+
+CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+STREAMS = 100
+"""How many a connection may have."""
+
+
+async def is_served(service: Service) -> None:
+    """Fails where a probe without a token, or a caller, is not served at once."""
+    channel = grpc.aio.insecure_channel(service.address, options=[("grpc.use_local_subchannel_pool", 1)])
+    async with channel, asyncio.timeout(PATIENCE):
+        probe: Any = health_pb2_grpc.HealthStub(channel)
+        response = await probe.Check(health_pb2.HealthCheckRequest())
+        assert response.status == health_pb2.HealthCheckResponse.SERVING
+        watch = probe.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+    assert await service.service.denial("no token") == "MALFORMED"
+
+
+async def opened(connection: Connection, path: str, *, count: int = STREAMS) -> list[Stream]:
+    """Open calls that send nothing, and return when the server knows of them."""
+    streams = [connection.call(path) for _ in range(count)]
+    await connection.settled()
+    return streams
+
+
+@pytest.mark.parametrize("path", [CHECK, WATCH, REFLECTION, AUTHORIZE, "/x/y"])
+async def test_calls_that_send_nothing_are_in_nobodys_way(empty_service: Service, path: str) -> None:
+    """Ten connections, each with as many as it may have: as many as there are places in all."""
+    async with AsyncExitStack() as stack:
+        streams: list[Stream] = []
+        for _ in range(10):
+            connection = await stack.enter_async_context(connected(empty_service.address))
+            streams += await opened(connection, path)
+            await is_served(empty_service)
+        assert len(streams) == 1000
+        limits = PublicLimits()
+        async with asyncio.timeout(PATIENCE):
+            while sum(not stream.done.is_set() for stream in streams) > limits.calls:
+                await asyncio.sleep(0.01)
+
+
+async def test_the_call_that_waits_for_longest_gives_way(empty_service: Service) -> None:
+    """To others of its connection first; it is told so."""
+    limits = PublicLimits()
+    async with connected(empty_service.address) as first, connected(empty_service.address) as other:
+        (bystander,) = await opened(other, CHECK, count=1)
+        streams = await opened(first, CHECK, count=limits.calls_of_connection + 1)
+        assert (await streams[0].answer()).code is Code.RESOURCE_EXHAUSTED
+        await bystander.send(framed(b""), end=True)
+        answer = await bystander.answer()
+        assert answer.code is Code.OK
+        await streams[-1].send(framed(b""), end=True)
+        assert (await streams[-1].answer()).code is Code.OK
+
+
+async def test_many_probes_at_a_time_are_answered(empty_service: Service) -> None:
+    """As many as a connection may have, on two connections: none of them waits for anything."""
+    async with connected(empty_service.address) as one, connected(empty_service.address) as two:
+        for connection in (one, two):
+            streams = []
+            for _ in range(PublicLimits().calls_of_connection):
+                streams.append(connection.call(CHECK))
+                await streams[-1].send(framed(b""), end=True)
+            assert {(await stream.answer()).code for stream in streams} == {Code.OK}
+
+
+@ONLY_GRPCIO
+@pytest.mark.parametrize("path", [CHECK, WATCH, REFLECTION])
+async def test_a_call_that_sends_nothing_runs_out_of_time(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, door: str
+) -> None:
+    """Also one that sends a part of its request."""
+    monkeypatch.setattr(server, "PublicLimits", lambda: PublicLimits(seconds=0.2))
+    async with serving(database_url, tmp_path, door=door) as service, connected(service.address) as connection:
+        silent, slow = connection.call(path), connection.call(path)
+        await slow.send(framed(b"", length=100))
+        for stream in (silent, slow):
+            assert (await stream.answer()).code is Code.DEADLINE_EXCEEDED
+
+
+@ONLY_GRPCIO
+async def test_a_watch_has_an_end(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    """For a client that has stayed though its connection is old."""
+    monkeypatch.setattr(server, "PublicLimits", lambda: PublicLimits(lasting_seconds=0.2))
+    async with serving(database_url, tmp_path, door=door) as service, connected(service.address) as connection:
+        stream = connection.call(WATCH)
+        await stream.send(framed(b""), end=True)
+        assert (await stream.answer()).code is Code.DEADLINE_EXCEEDED
+
+
+async def test_watches_of_a_connection_are_counted(empty_service: Service) -> None:
+    """One more than it may have is refused; others may still watch, and it may once more when one has ended."""
+    limits = PublicLimits()
+    async with connected(empty_service.address) as connection:
+        streams = []
+        for _ in range(limits.lasting_of_connection + 1):
+            streams.append(connection.call(WATCH))
+            await streams[-1].send(framed(b""), end=True)
+        await connection.settled()
+        assert (await streams.pop().answer()).code is Code.RESOURCE_EXHAUSTED
+        await is_served(empty_service)
+        connection.reset(streams.pop())
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                again = connection.call(WATCH)
+                await again.send(framed(b""), end=True)
+                async with asyncio.timeout(PATIENCE):
+                    while not (again.done.is_set() or again.body):
+                        await asyncio.sleep(0.01)
+                if again.body:
+                    break
+
+
+@pytest.mark.parametrize("path", [CHECK, WATCH, REFLECTION])
+async def test_what_is_no_request_is_refused(empty_service: Service, path: str) -> None:
+    """As is one that is too long, and the end of a request without any."""
+    async with connected(empty_service.address) as connection:
+        for frames, code in (
+            ([], Code.INVALID_ARGUMENT),
+            ([framed(b"\xff\xff\xff")], Code.INVALID_ARGUMENT),
+            ([framed(b"\x0a\x01x" * 2**13 * 3)[:16000]], None),
+        ):
+            stream = connection.call(path)
+            await stream.send(b"".join(frames), end=code is not None)
+            if code is not None:
+                assert (await stream.answer()).code is code
+        long = framed(b"\x0a\x01x" * 22_000)
+        stream = connection.call(path)
+        for at in range(0, len(long), 16_000):
+            await stream.send(long[at : at + 16_000], end=at + 16_000 >= len(long))
+        assert (await stream.answer()).code is Code.RESOURCE_EXHAUSTED
+    await is_served(empty_service)
+
+
+async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service: Service) -> None:
+    """A thousand calls of a method that needs credentials hold no place, whatever they send as such."""
+    wrong = {"authorization": f"Bearer {TOKENS['operator'][:-1]}"}
+    async with AsyncExitStack() as stack:
+        for _ in range(10):
+            connection = await stack.enter_async_context(connected(empty_service.address))
+            streams = [connection.call(AUTHORIZE, wrong) for _ in range(STREAMS)]
+            assert {(await stream.answer()).code for stream in streams} == {Code.UNAUTHENTICATED}
+        answer = await empty_service.operator.authorize("no token")
+        assert answer.denied.reason == pb.DENIAL_REASON_MALFORMED
+        assert request("no token")

@@ -1,0 +1,75 @@
+"""The bounds that requests are held to are those of the contract."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from service.rpc import authorization_service, catalog_service, key_service, limits
+from service.rpc.limits import LISTS, lists_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVICES = [key_service.DESCRIPTOR, catalog_service.DESCRIPTOR, authorization_service.DESCRIPTOR]
+METHODS = [method for service in SERVICES for method in service.methods]
+PROTOS = {path.name: path.read_text() for path in Path("protos/skilder/keys/v1").glob("*.proto")}
+_KIB = {"KiB": 2**10, "MiB": 2**20}
+
+
+def lists_in(descriptor: Any) -> Iterator[str]:
+    """Yield every list of a message, at every depth, as MESSAGE.FIELD."""
+    for field in descriptor.fields:
+        if field.is_repeated:
+            yield f"{descriptor.name}.{field.name}"
+        if field.message_type is not None:
+            yield from lists_in(field.message_type)
+
+
+def comment_of(name: str) -> str:
+    """Return the comment of a field, MESSAGE.FIELD, in one line."""
+    message, _, field = name.partition(".")
+    bodies = (re.search(rf"message {message} {{(.*?)\n}}", text, re.DOTALL) for text in PROTOS.values())
+    (text,) = [found[1] for found in bodies if found is not None]
+    lines = text[: text.index(f" {field} = ")].splitlines()[:-1]
+    comment: list[str] = []
+    while lines and lines[-1].strip().startswith("//"):
+        comment.insert(0, lines.pop().strip().removeprefix("//"))
+    return "".join(comment)
+
+
+def test_every_list_of_a_request_has_a_bound() -> None:
+    """And there is no bound without a list."""
+    assert set(LISTS) == {name for method in METHODS for name in lists_in(method.input_type)}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_the_bound_of_a_list_is_that_of_the_contract(name: str) -> None:
+    """As the field's comment has it."""
+    found = re.search(r"at most ([0-9,]+)", comment_of(name))
+    assert found is not None, f"the comment of {name} says no bound"
+    assert int(found[1].replace(",", "")) == LISTS[name]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
+def test_the_bytes_of_a_request_are_those_of_the_contract(method: Any) -> None:
+    """As the service's comment has them."""
+    (text,) = [text for text in PROTOS.values() if f"service {method.containing_service.name} " in text]
+    comment = " ".join(line.removeprefix("//").strip() for line in text[: text.index("\nservice ")].splitlines())
+    every, own = (
+        re.search(r"A request has at most (\d+) (\w+)", comment),
+        re.search(rf"one of {method.name} at most (\d+) (\w+)", comment),
+    )
+    found = own or every
+    assert found is not None
+    assert limits.max_bytes(method) == int(found[1]) * _KIB[found[2]]
+
+
+def test_a_list_without_a_bound_cannot_be_served() -> None:
+    """No later field is forgotten."""
+    unknown: Any = catalog_service.DESCRIPTOR.file.message_types_by_name["ApplyWorkspaceResponse"]
+    with pytest.raises(KeyError, match="changes"):
+        lists_of(unknown)
