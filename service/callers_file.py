@@ -13,20 +13,35 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from service import yaml_file
 from service.domain.access import Caller, CallerRole
 from service.rpc.callers import KnownCaller
+from service.yaml_file import Kind, Mapping, Scalar, Sequence, YamlFileError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from service.yaml_file import Node
+
 
 LOCAL_OPERATOR = "local-operator"
+_SHOWN = 10
+_WORDS = {
+    "extra_forbidden": "there is no such field",
+    "list_type": "is no list",
+    "missing": "is required",
+    "model_type": "is not a mapping",
+    "string_type": "is not a text",
+}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 class CallersFileError(Exception):
@@ -36,10 +51,25 @@ class CallersFileError(Exception):
 class _Caller(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str
     role: Literal["operator", "console", "service"]
-    token_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    token_sha256: str | None = None
     san: str | None = Field(None, min_length=1, max_length=500)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("has 1 to 64 letters, digits or ._-, a letter or digit first")
+        return value
+
+    @field_validator("token_sha256")
+    @classmethod
+    def _check_digest(cls, value: str | None) -> str | None:
+        if value is not None and not _SHA256.fullmatch(value):
+            raise ValueError("is no SHA-256: 64 hexadecimal digits, as `sha256sum` prints them, and nothing else")
+        # Windows writes them in upper case.
+        return value and value.lower()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -56,9 +86,11 @@ class _CallersFile(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for field in ("name", "token_sha256", "san"):
-            values = [value for each in self.callers if (value := getattr(each, field)) is not None]
-            if len(set(values)) < len(values):
-                raise ValueError(f"two callers have the same {field}")
+            seen: dict[str, int] = {}
+            for index, each in enumerate(self.callers):
+                value = getattr(each, field)
+                if value is not None and (first := seen.setdefault(value, index)) != index:
+                    raise ValueError(f"two callers have the same {field}: callers[{first}] and callers[{index}]")
         if any(each.name == LOCAL_OPERATOR for each in self.callers):
             raise ValueError(f"the name {LOCAL_OPERATOR} is that of the caller whose token is in the data folder")
         return self
@@ -68,20 +100,18 @@ def load_callers(path: Path) -> list[KnownCaller]:
     """Reads a callers file.
 
     Raises:
-        CallersFileError: It cannot be read, is no YAML, or a field is not as it must be, which is named.
+        CallersFileError: It cannot be read, is no YAML, or a field is not as it must be. The line, the caller and the
+            field are named; a value never is, as it may be a token in the wrong place.
     """
     try:
-        parsed = _CallersFile.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CallersFileError(_told(path, error)) from None
-    except yaml.YAMLError as error:
-        # Its own words quote the line at fault, which may hold what somebody took for a token's place.
-        mark = getattr(error, "problem_mark", None)
-        at = f" in line {mark.line + 1}" if mark else ""
-        raise CallersFileError(f"{path}: is not YAML{at}") from None
+        found = yaml_file.read_file(path)
+    except YamlFileError as error:
+        raise CallersFileError(str(error)) from None
+    try:
+        parsed = _CallersFile.model_validate(_texts(path, found, found, ()))
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'file'}: {each['msg']}" for each in error.errors())
-        raise CallersFileError(f"{path}: {faults}") from None
+        told = (_told(path, found, each["loc"], _WORDS.get(each["type"]) or each["msg"]) for each in error.errors())
+        raise CallersFileError("; ".join(islice(told, _SHOWN))) from None
     return [
         KnownCaller(
             Caller(each.name, CallerRole(each.role)),
@@ -110,7 +140,7 @@ def local_operator(path: Path) -> KnownCaller:
     try:
         token = path.read_text("ascii").strip()
     except OSError as error:
-        raise CallersFileError(_told(path, error)) from None
+        raise CallersFileError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         token = ""
     if len(token) < 32:  # noqa: PLR2004 - far below what we write: cut short, or made by hand
@@ -118,5 +148,32 @@ def local_operator(path: Path) -> KnownCaller:
     return KnownCaller(Caller(LOCAL_OPERATOR, CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
 
 
-def _told(path: Path, error: OSError | UnicodeDecodeError) -> str:
-    return f"{path}: {error.strerror if isinstance(error, OSError) else 'is no utf-8 text'}"
+def _texts(path: Path, root: Node, node: Node, at: tuple[int | str, ...]) -> object:
+    """Return what a node holds, which must be texts: `on` or 0123 without quotes would be taken for something else."""
+    if isinstance(node, Mapping):
+        return {key: _texts(path, root, value, (*at, key)) for key, value in node.items.items()}
+    if isinstance(node, Sequence):
+        return [_texts(path, root, item, (*at, index)) for index, item in enumerate(node.items)]
+    if node.kind not in (Kind.TEXT, Kind.NOTHING):
+        raise CallersFileError(_told(path, root, at, f"is {node.kind.value} in YAML, and not a text: quote it"))
+    return node.text if node.kind is Kind.TEXT else None
+
+
+def _told(path: Path, node: Node, at: tuple[int | str, ...], fault: str) -> str:
+    """Return a fault with its line, its caller's name, and its field, as far as they are known."""
+    line, names = node.line, []
+    for step in at:
+        if isinstance(node, Mapping) and isinstance(step, str):
+            line = node.lines.get(step, line)
+            names.append(yaml_file.named(step))
+            node = node.items.get(step, node)
+        elif isinstance(node, Sequence) and isinstance(step, int):
+            node = node.items[step]
+            line = node.line
+            names[-1] += f"[{step}]{_name(node)}"
+    return f"{path}:{line}: {': '.join([*names, fault.removeprefix('Value error, ')])}"
+
+
+def _name(node: Node) -> str:
+    name = node.items.get("name") if isinstance(node, Mapping) else None
+    return f" {name.text!r}" if isinstance(name, Scalar) and _NAME.fullmatch(name.text) else ""

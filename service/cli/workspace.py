@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
-from google.protobuf.json_format import ParseDict, ParseError
 
 from service.cli import output
 from service.cli.client import Connection, connected, fail
 from service.cli.exits import Exit
+from service.cli.message_file import as_message, read
+from service.yaml_file import YamlFileError
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import workspace_pb2
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
@@ -134,31 +135,6 @@ def delete(
 
 def _read(file: Path) -> workspace_pb2.Workspace:
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
-        return parse_workspace(yaml.safe_load(text))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ParseError, ValueError) as error:
-        raise fail(f"{file}: {error}", Exit.USAGE) from None
-
-
-def parse_workspace(content: Any) -> workspace_pb2.Workspace:  # noqa: ANN401 - whatever the YAML holds
-    """Makes a workspace message of a file's content: the message's fields, with roles by their short names.
-
-    Raises:
-        ValueError, ParseError: It is not of that shape; the field is named.
-    """
-    if not isinstance(content, dict):
-        raise ValueError("is not a workspace: a mapping with id, name, members, teams, hats, skills and tools")  # noqa: TRY004 - of a file
-    members = content.get("members")
-    if isinstance(members, list):
-        content = content | {"members": [_with_role(f"members[{index}]", each) for index, each in enumerate(members)]}
-    return ParseDict(content, workspace_pb2.Workspace())
-
-
-def _with_role(at: str, member: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
-    """Puts the role's number in the place of its short name; what is no member is left for ParseDict to refuse."""
-    if not isinstance(member, dict) or not isinstance(member.get("role"), str):
-        return member
-    try:
-        return member | {"role": output.number(output.MEMBER_ROLE, member["role"])}
-    except ValueError:
-        raise ValueError(f"{at}.role: {member['role']!r} is not admin, editor or viewer") from None
+        return as_message(*read(file), workspace_pb2.Workspace)
+    except YamlFileError as error:
+        raise fail(str(error), Exit.USAGE) from None

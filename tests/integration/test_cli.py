@@ -100,12 +100,14 @@ async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("members: [", "while parsing"),
-        ("[]", "is not a workspace"),
-        ("id: acme\nnames: Acme", "names"),
-        ("id: acme\nmembers: [{user_id: ada, role: boss}]", "members[0].role: 'boss' is not admin, editor or viewer"),
-        ("id: acme\nmembers: 7", "members"),
-        ("id: acme\ntools: [{id: [1]}]", "parse tools field: Failed to parse id field"),
+        ("members: [", "standard input:2: is not YAML: while parsing a flow node"),
+        ("[]", "standard input:1: is not a workspace"),
+        ("id: acme\nnames: Acme", "standard input:2: there is no field 'names': is it name?"),
+        ("id: acme\nmembers: [{user_id: ada, role: boss}]", "members[0] 'ada': role: 'boss' is not admin, editor"),
+        ("id: acme\nmembers: 7", "members: is a number: write a list"),
+        ("id: acme\ntools: [{id: [1]}]", "tools[0]: id: is a list: write one value"),
+        ("id: acme\nmembers: []\nmembers: []", "standard input:3: members stands twice, first in line 2"),
+        ("id: acme\nmembers: [{user_id: 007, role: admin}]", "user_id: 007 without quotes is a number"),
         ("id: acme\nname: Acme\nhats: [{id: h, name: H, skill_ids: [x]}]", "workspace.hats[0].skill_ids[0] names 'x'"),
     ],
 )

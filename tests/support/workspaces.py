@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import yaml
-
-from service.cli.workspace import parse_workspace
-
-if TYPE_CHECKING:
-    from skilder.keys.v1 import workspace_pb2
+from service import yaml_file
+from service.cli.message_file import as_message
+from skilder.keys.v1 import workspace_pb2
 
 EXAMPLE_FILE = Path(__file__).parents[2] / "examples" / "acme.yaml"
 
@@ -50,11 +46,16 @@ def small_workspace(workspace_id: str = "acme") -> workspace_pb2.Workspace:
     `ada` is an admin in no team, `bob` an editor in `support`, which is below `customer`, `cyd` a viewer in
     `engineering`. `git.push` is inactive. `slack.history` is in two skills, `search` in two hats.
     """
-    workspace = parse_workspace(yaml.safe_load(_SMALL))
+    workspace = workspace_from(_SMALL)
     workspace.id = workspace_id
     return workspace
 
 
 def example_workspace() -> workspace_pb2.Workspace:
     """Answers the workspace of `examples/acme.yaml`."""
-    return parse_workspace(yaml.safe_load(EXAMPLE_FILE.read_text("utf-8")))
+    return workspace_from(EXAMPLE_FILE.read_text("utf-8"))
+
+
+def workspace_from(text: str) -> workspace_pb2.Workspace:
+    """Return the workspace that a YAML text describes."""
+    return as_message("test", yaml_file.parse("test", text.encode()), workspace_pb2.Workspace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,10 @@ def refusal(path: Path, content: str) -> str:
     with pytest.raises(CallersFileError) as caught:
         load_callers(path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(f"{path}:")
     pieces = (TOKEN[at : at + 8] for at in range(9, len(TOKEN) - 7))
     assert [piece for piece in pieces if piece in message] == []
-    return message.removeprefix(f"{path}: ")
+    return re.sub(r"^[0-9]*: ", "", message.removeprefix(f"{path}:"), count=1)
 
 
 def test_callers_are_read(path: Path) -> None:
@@ -66,36 +67,69 @@ def test_a_file_may_have_no_callers(path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"role": "admin"}, "callers.0.role"),
-        ({"role": "runtime"}, "callers.0.role"),
-        ({"role": "Operator"}, "callers.0.role"),
-        ({"role": None}, "callers.0.role"),
-        ({"name": None}, "callers.0.name"),
-        ({"name": ""}, "callers.0.name"),
-        ({"name": "a b"}, "callers.0.name"),
-        ({"name": "console\n"}, "callers.0.name"),
-        ({"name": "n" * 65}, "callers.0.name"),
-        ({"name": 7}, "callers.0.name"),
-        ({"token_sha256": SHA[:-1]}, "callers.0.token_sha256"),
-        ({"token_sha256": SHA.upper()}, "callers.0.token_sha256"),
-        ({"token_sha256": f"{SHA}\n"}, "callers.0.token_sha256"),
-        ({"token_sha256": TOKEN}, "callers.0.token_sha256"),
-        ({"token_sha256": ""}, "callers.0.token_sha256"),
-        ({"san": ""}, "callers.0.san"),
-        ({"san": ["a", "b"]}, "callers.0.san"),
-        ({"token": TOKEN}, "callers.0.token"),
-        ({"workspace_id": "acme"}, "callers.0.workspace_id"),
+        ({"role": "admin"}, "role"),
+        ({"role": "runtime"}, "role"),
+        ({"role": "Operator"}, "role"),
+        ({"role": None}, "role"),
+        ({"name": None}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "a b"}, "name"),
+        ({"name": "console\n"}, "name"),
+        ({"name": "n" * 65}, "name"),
+        ({"name": 7}, "name"),
+        ({"token_sha256": SHA[:-1]}, "token_sha256"),
+        ({"token_sha256": f"{SHA}  -"}, "token_sha256"),
+        ({"token_sha256": f"{SHA}\n"}, "token_sha256"),
+        ({"token_sha256": TOKEN}, "token_sha256"),
+        ({"token_sha256": ""}, "token_sha256"),
+        ({"san": ""}, "san"),
+        ({"san": ["a", "b"]}, "san"),
+        ({"token": TOKEN}, "token"),
+        ({"workspace_id": "acme"}, "workspace_id"),
     ],
 )
 def test_a_field_at_fault_is_named(path: Path, fields: dict[str, Any], field: str) -> None:
     """With the place of the caller in the file."""
-    assert refusal(path, yaml.safe_dump({"callers": [entry(**fields)]})).startswith(f"{field}: ")
+    message = refusal(path, yaml.safe_dump({"callers": [entry(**fields)]}))
+    assert re.match(rf"callers\[0\](?: '(console|7)')?: {field}: ", message), message
+
+
+def test_a_digest_may_be_in_upper_case(path: Path) -> None:
+    """As Windows writes it; it is the same digest, also where two callers must not share it."""
+    path.write_text(yaml.safe_dump({"callers": [entry(token_sha256=SHA.upper())]}))
+    assert load_callers(path)[0].token_sha256 == bytes.fromhex(SHA)
+    both = [entry(), entry(name="other", token_sha256=SHA.upper())]
+    assert "the same token_sha256: callers[0] and callers[1]" in refusal(path, yaml.safe_dump({"callers": both}))
+
+
+@pytest.mark.parametrize("form", ["  role: operator\n  role: service", "  role: operator\n  name: other"])
+def test_a_field_that_stands_twice_is_refused(path: Path, form: str) -> None:
+    """The last would win silently, and a service become an operator."""
+    content = f"callers:\n- name: gateway\n  token_sha256: {SHA}\n{form}\n"
+    message = refusal(path, content)
+    assert re.fullmatch(r"(role|name) stands twice, first in line [24]", message), message
+
+
+def test_what_yaml_takes_for_no_text_is_to_be_quoted(path: Path) -> None:
+    """The caller and the field are named, with the line; the value is not, as it may be a token."""
+    path.write_text("callers:\n- name: ops\n  role: operator\n  san: 0104233\n")
+    with pytest.raises(CallersFileError) as caught:
+        load_callers(path)
+    said = "is a number in YAML, and not a text: quote it"
+    assert str(caught.value) == f"{path}:4: callers[0] 'ops': san: {said}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_may_come_from_windows(path: Path, encoding: str) -> None:
+    """With a byte order mark or in two bytes a character, and with its line breaks."""
+    path.write_bytes(yaml.safe_dump({"callers": [entry()]}).replace("\n", "\r\n").encode(encoding))
+    assert load_callers(path) == [KnownCaller(Caller("console", CallerRole.CONSOLE), bytes.fromhex(SHA), None)]
 
 
 def test_a_caller_must_show_who_it_is(path: Path) -> None:
     """Neither a token nor a certificate lets nobody in, or everybody."""
     message = refusal(path, yaml.safe_dump({"callers": [entry(), entry(name="x", token_sha256=None)]}))
-    assert message.startswith("callers.1: ")
+    assert message.startswith("callers[1] 'x': ")
     assert "needs token_sha256, san or both" in message
 
 
@@ -151,7 +185,7 @@ def test_a_file_that_cannot_be_read_is_refused(path: Path, tmp_path: Path) -> No
     with pytest.raises(CallersFileError, match="directory"):
         load_callers(tmp_path)
     path.write_bytes(b"callers: \xff")
-    with pytest.raises(CallersFileError, match="utf-8"):
+    with pytest.raises(CallersFileError, match=r":1: byte 0xFF is no UTF-8"):
         load_callers(path)
 
 
