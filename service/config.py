@@ -35,6 +35,10 @@ class Settings(BaseModel):
     metrics_listen: str | None = Field(
         None, description="The address to serve Prometheus metrics on, for all workers; none without."
     )
+    health_listen: str | None = Field(
+        None,
+        description="The address to answer HTTP probes on, /healthz and /readyz, without TLS or login; none without.",
+    )
     data_dir: Path = Field(DEFAULT_DATA_DIR, description="Holds the embedded database and the operator's token.")
     database_url: SecretStr | None = Field(
         None,
@@ -71,7 +75,20 @@ class Settings(BaseModel):
         description="Seconds after which a client is told to connect anew, so that clients spread over the workers. "
         "SIGHUP waits that long for each worker.",
     )
+    drain_delay: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="Seconds after SIGTERM for which calls still come in while /readyz says no, so that load balancers "
+        "take note before connections are refused.",
+    )
     drain_timeout: float = Field(10.0, ge=0, le=600, description="Seconds for running calls to end on SIGTERM.")
+    worker_timeout: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="Seconds that a worker may not answer its parent before it is killed and replaced; 0 for no limit.",
+    )
     usage_interval: float = Field(5.0, gt=0, le=300, description="Seconds between two writes of the keys' last use.")
     lease: float = Field(
         2.0, ge=0.2, le=60, description="Seconds a process may answer from memory after it last heard of all changes."
@@ -91,7 +108,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name, address in (("listen", self.listen), ("metrics_listen", self.metrics_listen)):
+        for name in ("listen", "metrics_listen", "health_listen"):
+            address = getattr(self, name)
             if address is not None and not _is_host_port(address):
                 raise ValueError(f"{name}: is not HOST:PORT")
         if self.lease >= self.call_timeout:

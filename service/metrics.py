@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager, closing, suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, TypedDict
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -12,14 +9,12 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from service.address import ListenError
+from service.endpoint import Response
+from service.endpoint import endpoint as serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-
-_HEAD_BYTES = 8192
-_TIMEOUT_SECONDS = 5.0
-_MAX_CONNECTIONS = 16
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
 
 class Family(TypedDict):
@@ -70,57 +65,15 @@ def merged(by_worker: Mapping[str, Iterable[Family]]) -> list[Metric]:
     return list(found.values())
 
 
-@asynccontextmanager
-async def endpoint(address: str | None, collect: Callable[[], Awaitable[list[Metric]]]) -> AsyncIterator[str | None]:
-    """Serves metrics on HOST:PORT and lends the address with the port that port 0 became; without one, does nothing.
+def endpoint(
+    address: str | None, collect: Callable[[], Awaitable[list[Metric]]]
+) -> AbstractAsyncContextManager[str | None]:
+    """Serve metrics on HOST:PORT, as `service.endpoint` serves."""
 
-    It is HTTP as far as a scrape needs it: a GET a connection, small, soon, and not many at once.
+    async def scrape() -> Response:
+        return Response(generate_latest(_Collected(await collect())), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
-    Raises:
-        ListenError: The address is taken, or not ours.
-    """
-    if address is None:
-        yield None
-        return
-    host, _, port = address.rpartition(":")
-    places = asyncio.Semaphore(_MAX_CONNECTIONS)
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Whoever is slow, or gone, or sends no request, is hung up on without a word.
-        with suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError), closing(writer):
-            if not places.locked():
-                async with places, asyncio.timeout(_TIMEOUT_SECONDS):
-                    writer.write(await _response(await reader.readuntil(b"\r\n\r\n"), collect))
-                    await writer.drain()
-
-    try:
-        server = await asyncio.start_server(answer, host.strip("[]"), int(port), limit=_HEAD_BYTES)
-    except OSError as error:
-        raise ListenError(f"Cannot serve metrics on {address}: {error.strerror or error}") from error
-    try:
-        yield f"{host}:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-
-
-async def _response(head: bytes, collect: Callable[[], Awaitable[list[Metric]]]) -> bytes:
-    method, _, rest = head.partition(b" ")
-    path = rest.partition(b" ")[0].partition(b"?")[0]
-    if method != b"GET":
-        return _http(HTTPStatus.METHOD_NOT_ALLOWED)
-    if path not in {b"/metrics", b"/"}:
-        return _http(HTTPStatus.NOT_FOUND)
-    return _http(HTTPStatus.OK, generate_latest(_Collected(await collect())), CONTENT_TYPE_PLAIN_0_0_4)
-
-
-def _http(status: HTTPStatus, body: bytes = b"", content_type: str = "text/plain") -> bytes:
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        f"Content-Type: {content_type}",
-        f"Content-Length: {len(body)}",
-        "Connection: close",
-    )
-    return "\r\n".join((*head, "", "")).encode() + body
+    return serving(address, "metrics", {"/metrics": scrape, "/": scrape})
 
 
 class _Collected(Collector):

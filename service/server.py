@@ -39,7 +39,7 @@ from service.storage.database import Database, DatabaseOptions
 from service.storage.migrations import require_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
@@ -83,6 +83,7 @@ async def start(
     *,
     reuse_port: bool = False,
     front: Front | None = None,
+    report: Callable[[bool], None] = lambda _: None,
 ) -> str:
     """Starts a server and answers the address it serves on, HOST:PORT.
 
@@ -96,6 +97,7 @@ async def start(
         registry: Where its figures are told; None for nowhere.
         reuse_port: Whether other processes of this user that ask for the same may serve on the port too.
         front: What calls come in by; the server is then behind it. It is not opened here.
+        report: Called with whether it serves, as `Health` calls it.
 
     Raises:
         UnavailableError: The database could not be reached.
@@ -154,7 +156,7 @@ async def start(
         (authorization_service.DESCRIPTOR, Ability.AUTHORIZE, authorization),
     )
     names = [descriptor.full_name for descriptor, _, _ in services]
-    health = Health(database, names, log)
+    health = Health(database, names, log, report=report)
     await health.check()
 
     methods = {path: serve for service in services for path, serve in gate.methods(*service).items()}

@@ -12,18 +12,24 @@ import signal
 import sys
 from contextlib import contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NoReturn
 
+from service import watchdog
 from service.address import held
-from service.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from service.companion import Companion
+from service.embedded import EmbeddedPostgres, EmbeddedPostgresError, drop_variables
+from service.endpoint import Response
+from service.endpoint import endpoint as serving_paths
 from service.leaving import longest_leave
 from service.metrics import endpoint
 from service.storage.migrations import migrate
 from service.worker_process import WorkerProcess
+from service.worker_start import ONE_SIGNAL_SECONDS
 from service.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -35,12 +41,17 @@ WORKERS = {
     door: (sys.executable, "-P", "-m", module)
     for door, module in {"grpcio": "service.worker", "envoy": "service.envoy"}.items()
 }
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WATCH_SECONDS = 1.0
 # After its calls a worker ends its threads, writes the last uses and closes the database, which may not answer.
 _CLOSE_SECONDS = 15.0
 
 
-class DataFolderTakenError(Exception):
+class DataFolderError(Exception):
+    """The data folder cannot be used."""
+
+
+class DataFolderTakenError(DataFolderError):
     """Another server uses this data folder."""
 
 
@@ -56,7 +67,7 @@ def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[
         worker_command: What a worker runs, if not what the door has it run. Like that it is given a number last.
 
     Raises:
-        DataFolderTakenError: Another server has its embedded Postgres in the same folder.
+        DataFolderError: The data folder cannot be written to, or another server has its embedded Postgres there.
         EmbeddedPostgresError: The embedded Postgres is not installed, or did not start.
         UnavailableError, SchemaOutdatedError, CallersFileError, ListenError, StartError: As `WorkerProcess.start`.
     """
@@ -64,49 +75,73 @@ def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[
     if settings.database_url is not None:
         asyncio.run(_Supervisor(settings, log, worker_command).serve(settings.database_url.get_secret_value()))
         return
+    drop_variables()
     # Until the server takes the signals over, they too must not leave a Postgres running behind.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _STOP_SIGNALS:
         signal.signal(number, _leave)
     with _own(settings.data_dir), _embedded_postgres(settings.data_dir / "postgres", log) as postgres:
         for migration in asyncio.run(migrate(postgres.url())):
             log.info("migrated", number=migration.number, name=migration.name)
-        asyncio.run(_serve_beside(postgres, settings, log, worker_command))
+        asyncio.run(_Supervisor(settings, log, worker_command, postgres).serve(postgres.url()))
 
 
 class _Supervisor:
     """What the signals act upon."""
 
-    def __init__(self, settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: FilteringBoundLogger,
+        worker_command: Sequence[str],
+        postgres: EmbeddedPostgres | None = None,
+    ) -> None:
         self._settings = settings
         self._log = log
         self._command = worker_command
+        self._postgres = postgres
         self._reload = asyncio.Event()
-        self._stopping = False
+        self._stopping_since: float | None = None
         self._at_terminal = _is_at_terminal()
 
     async def serve(self, database_url: str) -> None:
         """Serves until it is told to stop. Raises as `run` does."""
-        with held(self._settings.listen) as address:
-            settings = self._settings.model_copy(update={"listen": address})
+        settings = self._settings
+        with held(settings.listen) as address, _watchdog() as watch:
+            settings = settings.model_copy(update={"listen": address})
             workers = Workers(
-                partial(WorkerProcess.start, self._command, settings, database_url),
+                partial(WorkerProcess.start, self._command, settings, database_url, spawned=watch),
                 self._log,
                 end_seconds=settings.drain_timeout + _CLOSE_SECONDS,
                 leave_seconds=longest_leave(settings.max_connection_age),
+                frozen_seconds=settings.worker_timeout,
             )
-            async with endpoint(settings.metrics_listen, workers.metrics) as metrics_address:
-                serving = asyncio.create_task(self._serve(workers, address, metrics_address))
-                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            probes: dict[str, Callable[[], Awaitable[Response]]] = {
+                "/healthz": _healthz,
+                "/readyz": partial(self._readyz, workers),
+            }
+            async with (
+                endpoint(settings.metrics_listen, workers.metrics) as metrics_address,
+                serving_paths(settings.health_listen, "health", probes) as health_address,
+            ):
+                places = {"metrics": metrics_address, "health": health_address}
+                serving = asyncio.create_task(self._serve(workers, address, places))
+                for number in _STOP_SIGNALS:
                     asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number, serving, workers)
+                keeping = asyncio.create_task(_keep_running(self._postgres, self._log)) if self._postgres else None
                 try:
                     with suppress(asyncio.CancelledError):
                         await serving
                     self._log.info("draining", seconds=settings.drain_timeout)
+                    await asyncio.sleep(settings.drain_delay)
                 finally:
                     await workers.end()
-        self._log.info("stopped")
+                    self._log.info("stopped")
+                    # Here, where signals are still heard: one that comes later than the first ends Postgres at once.
+                    if keeping is not None and self._postgres is not None:
+                        keeping.cancel()
+                        await asyncio.to_thread(self._postgres.stop)
 
-    async def _serve(self, workers: Workers, address: str, metrics_address: str | None) -> NoReturn:
+    async def _serve(self, workers: Workers, address: str, places: Mapping[str, str | None]) -> NoReturn:
         settings = self._settings
         await workers.start(settings.workers)
         self._log.info(
@@ -114,7 +149,7 @@ class _Supervisor:
             address=address,
             tls=settings.tls_cert is not None,
             workers=settings.workers,
-            **({"metrics": metrics_address} if metrics_address else {}),
+            **{name: place for name, place in places.items() if place},
         )
         while True:
             await self._reload.wait()
@@ -122,48 +157,69 @@ class _Supervisor:
             self._log.info("reloading")
             await workers.reload()
 
+    async def _readyz(self, workers: Workers) -> Response:
+        reason = "the server drains" if self._stopping_since is not None else workers.why_not_ready()
+        if reason is None:
+            return Response(b"ready\n")
+        return Response(f"not ready: {reason}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
+
     def _on_signal(self, number: signal.Signals, serving: asyncio.Task[NoReturn], workers: Workers) -> None:
         # A terminal that is closed sends SIGHUP too; then nobody is left to stop the server.
         if number == signal.SIGHUP and not (self._at_terminal and not _is_at_terminal()):
             self._reload.set()
             return
-        if self._stopping:
+        now = asyncio.get_running_loop().time()
+        if self._stopping_since is None:
+            self._stopping_since = now
+            serving.cancel()
+        elif now - self._stopping_since >= ONE_SIGNAL_SECONDS:
+            # Asked twice: whoever asks does not want to wait for anything.
             workers.kill()
-            os._exit(128 + number)  # asked twice: whoever asks does not want to wait for anything
-        self._stopping = True
-        serving.cancel()
+            if self._postgres is not None:
+                self._postgres.quit()
+            os._exit(128 + number)
+
+
+@contextmanager
+def _watchdog() -> Iterator[Callable[[int], None]]:
+    """Lend what has the process of a worker end with this one."""
+    dog = Companion(watchdog.__file__)
+    try:
+        yield lambda pid: dog.say(str(pid))
+    finally:
+        dog.leave()
+
+
+async def _healthz() -> Response:
+    return Response(b"ok\n")
 
 
 def _is_at_terminal() -> bool:
     return any(os.isatty(descriptor) for descriptor in range(3))
 
 
-async def _serve_beside(
-    postgres: EmbeddedPostgres, settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[str]
-) -> None:
-    watching = asyncio.create_task(_keep_running(settings.data_dir / "postgres", postgres, log))
-    try:
-        await _Supervisor(settings, log, worker_command).serve(postgres.url())
-    finally:
-        watching.cancel()
-
-
-async def _keep_running(folder: Path, postgres: EmbeddedPostgres, log: FilteringBoundLogger) -> NoReturn:
+async def _keep_running(postgres: EmbeddedPostgres, log: FilteringBoundLogger) -> NoReturn:
     """Starts Postgres again whenever it has crashed."""
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
         if not postgres.is_running():
             log.warning("the embedded Postgres is gone: starting it again")
             try:
-                await asyncio.to_thread(EmbeddedPostgres.start, folder)
+                await asyncio.to_thread(postgres.restart)
             except EmbeddedPostgresError as error:
                 log.error("the embedded Postgres did not start", error=str(error))  # noqa: TRY400 - no fault of ours
 
 
 @contextmanager
 def _own(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / "lock").open("w")
+    except OSError as error:
+        raise DataFolderError(
+            f"The data folder {folder} cannot be used: {error.strerror} ({error.filename})."
+        ) from None
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -182,4 +238,9 @@ def _embedded_postgres(folder: Path, log: FilteringBoundLogger) -> Iterator[Embe
 
 
 def _leave(number: int, _frame: object) -> NoReturn:
+    # What is done now takes seconds at most, and a second signal would end it half done.
+    for each in _STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     sys.exit(128 + number)

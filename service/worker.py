@@ -4,6 +4,8 @@
 
     parent  {"worker": INDEX, "settings": {…}, "database_url": "…", "folder": "…"}   once, first
     worker  {"ready": "HOST:PORT"} or {"failed": {"kind": "…", "message": "…"}}
+    worker  {"serving": true}                             whether it reaches the database, whenever that changes
+    parent  {"ping": NUMBER}        worker  {"pong": NUMBER}
     parent  {"ask": "metrics"}      worker  {"metrics": […]}
     parent  {"leave": INDEX}        to end once no connection is left; the index is for `leaving.leave`
     parent  {"drain": null}         to end once no call is left, as on SIGTERM
@@ -23,6 +25,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,7 +40,7 @@ from service.domain.errors import UnavailableError
 from service.logs import make_log
 from service.server import start
 from service.storage.migrations import SchemaOutdatedError
-from service.worker_start import failure, hold_signals, line
+from service.worker_start import ONE_SIGNAL_SECONDS, failure, hold_signals, line
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -84,7 +87,16 @@ async def serve(connection: socket.socket, front: Front | None = None) -> int:
     try:
         async with AsyncExitStack() as stack:
             try:
-                starting = start(settings, order["database_url"], log, stack, registry, reuse_port=True, front=front)
+                starting = start(
+                    settings,
+                    order["database_url"],
+                    log,
+                    stack,
+                    registry,
+                    reuse_port=True,
+                    front=front,
+                    report=lambda serving: parent.tell({"serving": serving}),
+                )
                 address = await _unless(stopping, starting)
                 if address is not None and front is not None:
                     await _unless(stopping, front.open())
@@ -109,6 +121,9 @@ def _await_termination(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event)
     """Waits for SIGTERM, in a thread of its own: where Envoy is the process, no signal gets to Python."""
     signal.sigwait({signal.SIGTERM})
     loop.call_soon_threadsafe(stopping.set)
+    # Who stops a group of processes may send it twice, by several ways.
+    time.sleep(ONE_SIGNAL_SECONDS)
+    signal.sigtimedwait({signal.SIGTERM}, 0)
     signal.sigwait({signal.SIGTERM})
     os._exit(128 + signal.SIGTERM)  # asked twice: whoever asks does not want to wait for anything
 
@@ -154,6 +169,8 @@ class _Parent:
 
     def _hear(self, message: dict[str, Any], group: asyncio.TaskGroup) -> None:
         match message:
+            case {"ping": int() as number}:
+                self.tell({"pong": number})
             case {"ask": "metrics"}:
                 group.create_task(self._tell_metrics())
             case {"leave": int() as successor}:

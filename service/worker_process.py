@@ -20,7 +20,7 @@ from service.storage.migrations import SchemaOutdatedError
 from service.worker_start import line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from service.config import Settings
     from service.metrics import Family
@@ -45,6 +45,8 @@ class WorkerProcess:
         index: Which of the workers it is; its successor will be the same one.
         pid: Its process number.
         folder: A folder of its own that no other user can look into; it is gone when the process is.
+        serving: Whether it serves and reaches the database, by its own last word.
+        unanswered: How many pings in a row it has not answered.
     """
 
     def __init__(
@@ -61,13 +63,25 @@ class WorkerProcess:
         self._reader = reader
         self._writer = writer
         self._began = time.monotonic()
+        self.serving = False
+        self.unanswered = 0
+        self._pings = 0
+        self._pongs = 0
         self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._metrics: asyncio.Future[list[Family] | None] | None = None
         self._listening = asyncio.create_task(self._listen())
         self._ending = asyncio.create_task(self._end_of(process))
 
     @classmethod
-    async def start(cls, command: Sequence[str], settings: Settings, database_url: str, index: int) -> Self:
+    async def start(
+        cls,
+        command: Sequence[str],
+        settings: Settings,
+        database_url: str,
+        index: int,
+        *,
+        spawned: Callable[[int], None] = lambda _: None,
+    ) -> Self:
         """Starts a worker and waits until it serves.
 
         Args:
@@ -75,12 +89,14 @@ class WorkerProcess:
             settings: Its settings. These and the URL go over the socket, where no other user of the machine reads them.
             database_url: The database.
             index: Which of the workers it is.
+            spawned: Called with its process number, before it has done anything.
 
         Raises:
             UnavailableError, SchemaOutdatedError, CallersFileError, ListenError: As `server.start`, in the worker.
             StartError: It ended, or was not ready in time.
         """
         worker = await cls._spawn(command, index)
+        spawned(worker.pid)
         try:
             order = {"worker": index, "settings": _told(settings), "database_url": database_url}
             await worker.begin({**order, "folder": str(worker.folder)})
@@ -145,6 +161,16 @@ class WorkerProcess:
                 return await asyncio.shield(self._metrics)
         return None
 
+    def ping(self) -> None:
+        """Ask for a sign of life, or count one more that did not come; not while a debugger holds the process."""
+        if self._pings == self._pongs:
+            self.unanswered = 0
+            self._pings += 1
+            # One that is frozen is asked once, not again and again until the socket is full.
+            self._send({"ping": self._pings})
+        elif not _is_traced(self.pid):
+            self.unanswered += 1
+
     def leave(self, successor: int) -> None:
         """Has it end as soon as nobody is connected to it any more; see `service.leaving`."""
         self._send({"leave": successor})
@@ -199,9 +225,21 @@ class WorkerProcess:
             case {"failed": {"kind": str() as kind, "message": str() as told}} if not self._ready.done():
                 refusal = _REFUSALS.get(kind)
                 self._ready.set_exception(refusal(told) if refusal else StartError(f"A worker did not start: {told}"))
+            case {"serving": bool() as serving}:
+                self.serving = serving
+            case {"pong": int() as number}:
+                self._pongs = number
+                self.unanswered = 0
             case {"metrics": list() as families} if self._metrics is not None:
                 self._metrics.set_result(families)
                 self._metrics = None
+
+
+def _is_traced(pid: int) -> bool:
+    """Return whether a debugger, or another tracer, has stopped a process, or may."""
+    with suppress(OSError):
+        return "\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    return False
 
 
 def _told(settings: Settings) -> dict[str, Any]:

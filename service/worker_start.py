@@ -6,6 +6,9 @@ import json
 import signal
 from typing import Any
 
+ONE_SIGNAL_SECONDS = 1.0
+"""Signals to stop within this time of the first count as one: make, for one, passes on what its group got too."""
+
 
 def hold_signals() -> None:
     """Keeps signals from ending this process: SIGTERM is waited for, those of a terminal are the parent's to answer."""

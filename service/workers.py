@@ -1,9 +1,10 @@
-"""The workers of a server: started, replaced where one is gone, changed one after the other, ended in turn."""
+"""The workers of a server: started, replaced where one is gone or frozen, changed in turn, ended together."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NoReturn
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
 
 _SHORT_LIFE_SECONDS = 10.0
 _LONGEST_PAUSE_SECONDS = 5.0
+_PING_SECONDS = 1.0
+# A worker on a machine that has much to do may be late.
+_PINGS_TO_BE_READY = 3
 
 
 class Workers:
     """The workers, one for each index from zero on.
 
     Attributes:
-        restarts: How many were started in place of one that had ended by itself.
+        restarts: How many were started in place of one that had ended by itself, or was frozen.
+        freezes: How many were killed since they did not answer.
     """
 
     def __init__(
@@ -34,13 +39,27 @@ class Workers:
         *,
         end_seconds: float,
         leave_seconds: float,
+        frozen_seconds: float,
     ) -> None:
-        """Takes what starts the worker of an index, and the most seconds that one may take to end, and to leave."""
+        """Take how to start a worker, and the limits.
+
+        Args:
+            start: Starts the worker of an index.
+            log: The log.
+            end_seconds: The most seconds that a worker may take to end.
+            leave_seconds: The most seconds that it may take to leave.
+            frozen_seconds: The most seconds that it may take to answer a ping; 0 for no limit.
+        """
         self.restarts = 0
+        self.freezes = 0
         self._start = start
         self._log = log
         self._end_seconds = end_seconds
         self._leave_seconds = leave_seconds
+        # Counted in pings that this process has sent, and not by a clock: while the machine sleeps, or this process is
+        # stopped or late itself, no time passes for the workers.
+        self._frozen_pings = math.ceil(frozen_seconds / _PING_SECONDS)
+        self._pinging: asyncio.Task[NoReturn] | None = None
         self._current: dict[int, WorkerProcess] = {}
         self._leaving: WorkerProcess | None = None
         self._keepers: dict[int, asyncio.Task[None]] = {}
@@ -50,6 +69,7 @@ class Workers:
 
     async def start(self, count: int) -> None:
         """Starts all, and returns when they serve. Raises as `WorkerProcess.start` does."""
+        self._pinging = asyncio.create_task(self._ping())
         # The first goes ahead: what it finds wrong is told once, and what a first start makes is made once.
         await self._put(0)
         tasks = [asyncio.create_task(self._put(index)) for index in range(1, count)]
@@ -79,20 +99,29 @@ class Workers:
         self._log.info("reloaded")
 
     async def end(self) -> None:
-        """Ends all, each in its turn: its calls may end, within the time they have."""
+        """End all, at the same time: their calls may end, within the time they have."""
         for keeper in self._keepers.values():
             keeper.cancel()
         await asyncio.gather(*self._keepers.values(), return_exceptions=True)
-        for worker in (self._leaving, *self._current.values()):
-            if worker is not None:
-                await worker.end(self._end_seconds)
-                self._log.info("worker ended", worker=worker.index, pid=worker.pid, code=await worker.ended())
+        await asyncio.gather(*(self._end(worker) for worker in self._all()))
+        if self._pinging is not None:
+            self._pinging.cancel()
+
+    async def _end(self, worker: WorkerProcess) -> None:
+        await worker.end(self._end_seconds)
+        self._log.info("worker ended", worker=worker.index, pid=worker.pid, code=await worker.ended())
 
     def kill(self) -> None:
-        """Kills all."""
-        for worker in (self._leaving, *self._current.values()):
-            if worker is not None:
-                worker.kill()
+        """Kill all."""
+        for worker in self._all():
+            worker.kill()
+
+    def why_not_ready(self) -> str | None:
+        """Return None while at least one worker serves and reaches the database, else what is missing."""
+        answering = [each for each in self._current.values() if each.runs and each.unanswered < _PINGS_TO_BE_READY]
+        if not answering:
+            return "no worker serves"
+        return None if any(each.serving for each in answering) else "no worker reaches the database"
 
     async def metrics(self) -> list[Metric]:
         """Answers the metrics of all workers, merged, and of the workers themselves."""
@@ -105,9 +134,30 @@ class Workers:
         for index in sorted(self._current):
             up.add_metric([str(index)], answers[str(index)] is not None)
         restarts = CounterMetricFamily(
-            "skilder_keys_worker_restarts", "Workers started in place of one that had ended by itself.", self.restarts
+            "skilder_keys_worker_restarts",
+            "Workers started in place of one that had ended by itself or was frozen.",
+            self.restarts,
         )
-        return [up, restarts, *merged({worker: told for worker, told in answers.items() if told is not None})]
+        freezes = CounterMetricFamily(
+            "skilder_keys_worker_freezes", "Workers killed since they did not answer their parent.", self.freezes
+        )
+        return [up, restarts, freezes, *merged({worker: told for worker, told in answers.items() if told is not None})]
+
+    def _all(self) -> list[WorkerProcess]:
+        return [*([self._leaving] if self._leaving is not None else []), *self._current.values()]
+
+    async def _ping(self) -> NoReturn:
+        """Ping the workers again and again, and kill those that do not answer, so that others take their places."""
+        while True:
+            await asyncio.sleep(_PING_SECONDS)
+            for worker in self._all():
+                if not worker.runs:
+                    continue
+                worker.ping()
+                if worker.unanswered >= self._frozen_pings > 0:
+                    self._log.error("a worker is frozen: killing it", worker=worker.index, pid=worker.pid)
+                    self.freezes += 1
+                    worker.kill()
 
     async def _put(self, index: int) -> None:
         """Starts a worker and puts it in its place."""

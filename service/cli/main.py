@@ -24,12 +24,12 @@ from service.embedded import EmbeddedPostgresError
 from service.logs import make_log
 from service.storage.migrations import SchemaOutdatedError
 from service.storage.migrations import migrate as run_migrations
-from service.supervisor import DataFolderTakenError, run
+from service.supervisor import DataFolderError, run
 from service.worker_process import StartError
 
 _REFUSALS = (
     CallersFileError,
-    DataFolderTakenError,
+    DataFolderError,
     EmbeddedPostgresError,
     ListenError,
     SchemaOutdatedError,

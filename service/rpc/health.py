@@ -12,7 +12,7 @@ from service.domain.errors import UnavailableError
 from service.rpc.public import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
@@ -28,9 +28,22 @@ class Health:
     """Answers SERVING while the database answers, and NOT_SERVING while it does not or the server drains."""
 
     def __init__(
-        self, database: Database, services: Sequence[str], log: FilteringBoundLogger, interval: float = 1.0
+        self,
+        database: Database,
+        services: Sequence[str],
+        log: FilteringBoundLogger,
+        interval: float = 1.0,
+        report: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """Takes the full names of the services it speaks for, and the seconds between two looks at the database."""
+        """Take what it needs.
+
+        Args:
+            database: The database to look at.
+            services: The full names of the services it speaks for.
+            log: The log.
+            interval: Seconds between two looks at the database.
+            report: Called with whether the server serves, whenever that changes.
+        """
         self._statuses: dict[str, int] = {}
         self._watches: set[asyncio.Event] = set()
         self._ending = False
@@ -38,6 +51,7 @@ class Health:
         self._services = ("", *services)
         self._log = log
         self._interval = interval
+        self._report = report
         self._serving: bool | None = None
 
     async def check(self) -> None:
@@ -54,6 +68,8 @@ class Health:
         if serving is not self._serving:
             self._log.info("health", serving=serving)
             self._serving = serving
+            if not self._ending:
+                self._report(serving)
         if not self._ending:
             self._set(_STATUS.SERVING if serving else _STATUS.NOT_SERVING)
 
@@ -71,6 +87,7 @@ class Health:
     def drain(self) -> None:
         """Says NOT_SERVING from here on, so that clients go elsewhere, and ends what would hold the server up."""
         self._ending = True
+        self._report(False)  # noqa: FBT003 - what it takes is named where it is made
         self._set(_STATUS.NOT_SERVING)
 
     def _set(self, status: int) -> None:

@@ -1,11 +1,8 @@
-"""The Postgres of a run, which is killed and comes back. `python -m tests.faults.postgres FOLDER` starts it."""
+"""The Postgres of a run, which is killed and comes back."""
 
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -15,15 +12,11 @@ import psutil
 
 from service.embedded import EmbeddedPostgres
 
-_ROOT = Path(__file__).parents[2]
-_START_SECONDS = 30.0
 _SESSION_SECONDS = 5.0
 
 
 class Postgres:
-    """An embedded Postgres, started by a process of its own.
-
-    Where root runs the tests, starting it forks, to become another user, which a process that uses gRPC must not.
+    """An embedded Postgres.
 
     Attributes:
         url: Where it is.
@@ -33,15 +26,14 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         """Starts it in a folder, which must not be there yet."""
         self._folder = folder
-        _start(folder)
-        self._running = EmbeddedPostgres.start(folder)  # takes over the one that runs there now
+        self._running = EmbeddedPostgres.start(folder)
         self.url = self._running.url()
         self.socket = Path(parse_qs(urlsplit(self.url).query)["host"][0]) / ".s.PGSQL.5432"
 
     def start(self) -> None:
         """Starts it again, if it does not run."""
         if not self._running.is_running():
-            _start(self._folder)
+            self._running.restart()
 
     def kill(self) -> None:
         """Kills all its processes."""
@@ -83,21 +75,3 @@ def send(process: psutil.Process, number: signal.Signals) -> None:
     """Sends a signal to a process, if it is still there."""
     with suppress(psutil.NoSuchProcess):
         process.send_signal(number)
-
-
-def _start(folder: Path) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while True:
-        command = [sys.executable, "-m", "tests.faults.postgres", str(folder)]
-        started = subprocess.run(
-            command, cwd=_ROOT, capture_output=True, text=True, check=False, timeout=_START_SECONDS
-        )
-        if started.returncode == 0:
-            return
-        # One that was killed has its lock until the machine has taken note of its end.
-        assert time.monotonic() < end, started.stderr
-        time.sleep(0.1)
-
-
-if __name__ == "__main__":
-    EmbeddedPostgres.start(Path(sys.argv[1]))

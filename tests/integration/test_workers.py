@@ -97,34 +97,62 @@ async def test_workers_end_with_their_parent(door: str, database_url: str, tmp_p
         assert len(server.events("the parent is gone: this worker ends")) == 2
 
 
-async def test_sigterm_drains_in_turn(
+async def test_sigterm_drains_all_at_the_same_time(
     door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """Calls that run when it comes are answered, and the second worker serves until the first has ended."""
+    """Calls that run when it comes are answered; a worker without any does not wait for those of the others."""
     async with serving(tmp_path, database_url, door=door) as server, AsyncExitStack() as stack:
         metadata = operator_metadata(server, tmp_path)
         workers = server.workers()
-        channels = [await channel_to(workers[index], server, stack) for index in range(2)]
-        key_id = (await issued(channels[0], metadata)).key.id
+        channel = await channel_to(workers[0], server, stack)
+        key_id = (await issued(channel, metadata)).key.id
         revoke = key_service_pb2.RevokeKeyRequest(key_id=key_id)
         async with sql.transaction():
             await sql.execute("SELECT FROM key FOR UPDATE")
-            revoking = [Client(channel).keys.RevokeKey(revoke, metadata=metadata) for channel in channels]
-            await until_running(sql, 2)
+            revoking = Client(channel).keys.RevokeKey(revoke, metadata=metadata)
+            await until_running(sql, 1)
             server.process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(server.wait_for, "draining")
-            assert await answer_of(channels[1], metadata) is OK
-        for call in revoking:
-            assert (await call).key.HasField("revoked_at")
+            ended = await asyncio.to_thread(server.wait_for, "worker ended")
+            assert (ended["worker"], ended["code"]) == (1, 0)
+        assert (await revoking).key.HasField("revoked_at")
         assert await asyncio.to_thread(server.wait) == 0
-        assert [(each["worker"], each["code"]) for each in server.events("worker ended")] == [(0, 0), (1, 0)]
+        assert [(each["worker"], each["code"]) for each in server.events("worker ended")] == [(1, 0), (0, 0)]
         assert server.events("stopped")
+
+
+async def test_a_worker_that_is_frozen_is_replaced(door: str, database_url: str, tmp_path: Path) -> None:
+    """It is told and counted; the other one answers all the while, and one that only pauses is left alone."""
+    async with (
+        serving(tmp_path, database_url, door=door, SKILDER_KEYS_WORKER_TIMEOUT="3") as server,
+        AsyncExitStack() as stack,
+    ):
+        metadata = operator_metadata(server, tmp_path)
+        before = server.workers()
+        spared = await channel_to(before[1], server, stack)
+        before[0].suspend()
+        frozen = await asyncio.to_thread(server.wait_for, "a worker is frozen: killing it")
+        assert (frozen["worker"], frozen["pid"]) == (0, before[0].pid)
+        assert await answer_of(spared, metadata) is OK
+        await asyncio.to_thread(server.wait_for, "worker started", worker=0)
+        after = server.workers()
+        assert after[1] == before[1]
+        assert await answer_of(await channel_to(after[0], server, stack), metadata) is OK
+
+
+async def test_nothing_is_left_of_a_server_that_is_killed(door: str, database_url: str, tmp_path: Path) -> None:
+    """A worker that is frozen could not end by itself."""
+    async with serving(tmp_path, database_url, door=door) as server:
+        left = psutil.Process(server.process.pid).children(recursive=True)
+        assert len(left) == 3, "two workers, and what looks after them"
+        server.workers()[0].suspend()
+        server.process.kill()
+        await until_gone(left)
 
 
 async def test_a_second_signal_ends_at_once(
     door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """Whoever asks twice does not want to wait for a call."""
+    """Whoever asks twice does not want to wait for a call; what comes within a second counts as one signal."""
     async with (
         serving(tmp_path, database_url, door=door, SKILDER_KEYS_DRAIN_TIMEOUT="600") as server,
         AsyncExitStack() as stack,
@@ -137,8 +165,11 @@ async def test_a_second_signal_ends_at_once(
             await sql.execute("SELECT FROM key FOR UPDATE")
             call = Client(channel).keys.RevokeKey(key_service_pb2.RevokeKeyRequest(key_id=key_id), metadata=metadata)
             await until_running(sql, 1)
-            server.process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(server.wait_for, "draining")
+            for _ in range(3):
+                server.process.send_signal(signal.SIGTERM)
+            draining = await asyncio.to_thread(server.wait_for, "draining")
+            await asyncio.sleep(1.1)
+            assert server.process.poll() is None, f"{draining}, and then it waits for the call"
             assert await asyncio.to_thread(server.end) == 128 + signal.SIGTERM
             await until_gone(workers.values())
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
@@ -236,7 +267,7 @@ async def test_sigterm_ends_a_sighup_too(door: str, database_url: str, tmp_path:
         assert await answer_of(channel, operator_metadata(server, tmp_path)) is OK
         assert await asyncio.to_thread(server.end) == 0
         await until_gone({*before.values(), *after.values()})
-        assert [each["worker"] for each in server.events("worker ended")] == [0, 0, 1]
+        assert sorted(each["worker"] for each in server.events("worker ended")) == [0, 0, 1]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])

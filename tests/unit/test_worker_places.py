@@ -24,6 +24,9 @@ class Pretended:
         self.pid = pid
         self.seconds = 0.0
         self.said: list[object] = []
+        self.serving = True
+        self.unanswered = 0
+        self.answers = True
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @property
@@ -39,6 +42,10 @@ class Pretended:
     async def ended(self) -> int:
         """As WorkerProcess has it."""
         return await asyncio.shield(self._end)
+
+    def ping(self) -> None:
+        """Is answered, or not."""
+        self.unanswered = 0 if self.answers else self.unanswered + 1
 
     def leave(self, successor: int) -> None:
         """Leaves at once."""
@@ -65,11 +72,17 @@ class Pretended:
 class World:
     """Starts pretended workers, or fails to where it is told so."""
 
-    def __init__(self) -> None:
+    def __init__(self, frozen_seconds: float = 0) -> None:
         self.started: list[Pretended] = []
         self.fail: Callable[[int], bool] = lambda _: False
         log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
-        self.workers = Workers(self.start, log, end_seconds=1, leave_seconds=2)  # type: ignore[arg-type]
+        self.workers = Workers(
+            self.start,  # type: ignore[arg-type]
+            log,
+            end_seconds=1,
+            leave_seconds=2,
+            frozen_seconds=frozen_seconds,
+        )
 
     async def start(self, index: int) -> Pretended:
         """Stands for WorkerProcess.start."""
@@ -133,6 +146,7 @@ async def test_the_pause_grows_with_every_short_life_and_ends_with_a_long_one(mo
         await sleep(0)
 
     test = asyncio.current_task()
+    monkeypatch.setattr(module, "_PING_SECONDS", 3600)
     await world.workers.start(1)
     monkeypatch.setattr(asyncio, "sleep", noted)
     for number in range(1, 9):
@@ -198,3 +212,43 @@ async def test_an_end_in_the_middle_of_a_reload_ends_the_leaving_one_too(
     assert world.started[0].runs
     await world.workers.end()
     assert [each.runs for each in world.started] == [False, False]
+
+
+async def test_one_that_does_not_answer_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After as many pings as its time allows, and not where it answers, or there is no limit."""
+    monkeypatch.setattr(module, "_PING_SECONDS", 0.01)
+    world = World(frozen_seconds=0.05)
+    await world.workers.start(2)
+    world.started[0].answers = False
+    await world.until_started(3)
+    assert world.started[0].unanswered == 5
+    assert [(each.index, each.runs) for each in world.started] == [(0, False), (1, True), (0, True)]
+    assert (world.workers.freezes, world.workers.restarts) == (1, 1)
+    await world.workers.end()
+
+    world = World(frozen_seconds=0)
+    await world.workers.start(1)
+    world.started[0].answers = False
+    async with asyncio.timeout(60):
+        while world.started[0].unanswered < 20:
+            await asyncio.sleep(0.01)
+    assert world.started[0].runs
+    await world.workers.end()
+
+
+async def test_what_is_missing_to_be_ready_is_told(world: World) -> None:
+    """One worker that serves is enough; one that is frozen is none."""
+    assert world.workers.why_not_ready() == "no worker serves"
+    await world.workers.start(2)
+    assert world.workers.why_not_ready() is None
+    world.started[0].serving = False
+    assert world.workers.why_not_ready() is None
+    world.started[1].serving = False
+    assert world.workers.why_not_ready() == "no worker reaches the database"
+    for each in world.started:
+        each.serving, each.unanswered = True, 3
+    assert world.workers.why_not_ready() == "no worker serves"
+    world.started[1].unanswered = 2
+    assert world.workers.why_not_ready() is None
+    await world.workers.end()
+    assert world.workers.why_not_ready() == "no worker serves"

@@ -1,0 +1,447 @@
+"""The process between the service and its embedded Postgres: it starts Postgres, and ends it with whoever asked for it.
+
+`python -I -S postgres_keeper.py FOLDER BINARIES USER`. It stands alone: standard library only, one thread, so that it
+may fork where its parent may not. On standard input its parent says:
+
+    stop    end the sessions and Postgres (a fast shutdown)
+    quit    end at once (an immediate shutdown; the next start recovers)
+    (end)   the parent is gone: sessions get a moment to end, then as with stop
+
+On standard output it says one line of JSON: {"socket": FOLDER} once Postgres takes connections, or {"failed": WORDS}.
+It ends when Postgres and all of its processes have ended. Where it is killed itself, the kernel stops Postgres.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import pwd
+import re
+import select
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+PG_VERSION = "18"
+
+_SYSTEM_USER = "pgserver"
+_USER_MAP = "skilder_keys"
+_LOG_BYTES = 10 * 2**20
+_TOLD_LINES = 8
+_TOLD_CHARACTERS = 1500
+_SOCKET = ".s.PGSQL.5432"
+_SOCKET_BYTES = 107  # of sockaddr_un, Linux
+# What Postgres takes for one folder, and asyncpg for one host.
+_PLAIN = re.compile(r"/[A-Za-z0-9_./+@=-]*")
+
+_LOCK_SECONDS = 60.0
+_INIT_SECONDS = 120.0
+_READY_SECONDS = 180.0  # after a crash Postgres first goes through its log
+_POLL_SECONDS = 0.05
+# Each order is a row of signals, and the seconds Postgres has after each; SIGKILL comes last. After SIGQUIT Postgres
+# itself kills those of its processes that do not end within 5 s.
+_SHUTDOWNS = {
+    "stop": ((signal.SIGINT, 30.0), (signal.SIGQUIT, 7.0)),
+    "quit": ((signal.SIGQUIT, 7.0),),
+    "gone": ((signal.SIGTERM, 3.0), (signal.SIGINT, 3.0), (signal.SIGQUIT, 2.0)),
+}
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_prctl = ctypes.CDLL(None).prctl
+
+
+class StartError(Exception):
+    """Postgres did not start; the words are for people."""
+
+
+class Orders:
+    """What the parent wants, and when a child has ended: the two things that this process waits for."""
+
+    def __init__(self) -> None:
+        """Take standard input, and SIGCHLD."""
+        self.latest: str | None = None
+        self._gone = False
+        self._woken, waking = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waking)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when there is an order, when a child has ended, or after so many seconds."""
+        readable, _, _ = select.select([self._woken, *([] if self._gone else [0])], [], [], seconds)
+        if self._woken in readable:
+            with suppress(BlockingIOError):
+                os.read(self._woken, 4096)
+        if 0 in readable:
+            said = os.read(0, 4096).decode("ascii", "replace").split()
+            self._gone = not said
+            # A parent that said what it wants and went means what it said.
+            self.latest = said[-1] if said else self.latest or "gone"
+
+
+class Account:
+    """Who Postgres runs as: this user, or another one where this is root, which Postgres refuses to be."""
+
+    def __init__(self, folder: Path) -> None:
+        """Choose it: the owner of the database files; where there are none, a user that is made for it."""
+        self.options: dict[str, int | list[int]] = {}
+        self.uid, self.gid = os.geteuid(), os.getegid()
+        self.changes = self.uid == 0
+        if not self.changes:
+            return
+        owner = folder.stat() if folder.exists() else None
+        if owner is not None and owner.st_uid != 0:
+            self.uid, self.gid = owner.st_uid, owner.st_gid
+        else:
+            entry = _system_user()
+            self.uid, self.gid = entry.pw_uid, entry.pw_gid
+        self.options = {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def own(self, path: Path) -> Path:
+        """Give a file or folder to it."""
+        if self.changes:
+            os.chown(path, self.uid, self.gid)
+        return path
+
+    def let_through(self, path: Path) -> None:
+        """Let it pass the folders above a path, and no more: only the bit for that, only where it is missing."""
+        for folder in path.parents if self.changes else ():
+            found = folder.stat()
+            owns, shares = found.st_uid == self.uid, found.st_gid == self.gid
+            needed = stat.S_IXUSR if owns else stat.S_IXGRP if shares else stat.S_IXOTH
+            if not found.st_mode & needed:
+                folder.chmod(stat.S_IMODE(found.st_mode) | needed)
+
+
+class Keeper:
+    """The start, the watch and the end of one Postgres."""
+
+    def __init__(self, folder: Path, binaries: Path, orders: Orders) -> None:
+        """Take the folder of the database files, that of the programs, and the parent's orders."""
+        self._folder = folder
+        self._binaries = binaries
+        self._orders = orders
+        self._child: subprocess.Popen[bytes] | None = None
+        self._socket_folder: Path | None = None
+
+    def start(self, connecting_user: str) -> Path:
+        """Start Postgres and return the folder of its socket.
+
+        Raises:
+            StartError, OSError: It did not start.
+        """
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        if self._folder.is_dir():
+            _check_files(self._folder)
+        self._lock = self._folder.with_name(f"{self._folder.name}.lock").open("w")
+        # Every process of Postgres holds it too: whoever has it alone knows that none of them is left, whatever the
+        # numbers in stale pid files say.
+        self._wait_until(self._is_locked, _LOCK_SECONDS, "another Postgres still uses the folder")
+        account = Account(self._folder)
+        account.let_through(self._folder)
+        _open_programs(self._binaries, account)
+        if not (self._folder / "PG_VERSION").exists():
+            self._make_files(account)
+        self._end_foreign_postgres()
+        for name in ("postmaster.pid", _SOCKET, f"{_SOCKET}.lock"):
+            (self._folder / name).unlink(missing_ok=True)
+        account.own(self._folder).chmod(0o700)
+        self._write("pg_hba.conf", f"# Written at every start.\nlocal all postgres peer map={_USER_MAP}\n", account)
+        self._write("pg_ident.conf", f'{_USER_MAP} "{connecting_user}" postgres\n', account)
+        self._socket_folder = _socket_folder(self._folder, account)
+        self._run(account, self._socket_folder)
+        return self._socket_folder
+
+    def keep(self) -> None:
+        """Return when Postgres has ended, by itself or because the parent wants it."""
+        while not self._has_ended and self._orders.latest is None:
+            self._orders.wait()
+
+    def end(self) -> None:
+        """End what still runs, as the latest order says, and clean up."""
+        child = self._child
+        done = 0
+        while child is not None and child.poll() is None:
+            order = self._orders.latest or "quit"
+            steps = _SHUTDOWNS.get(order, _SHUTDOWNS["stop"])[done:]
+            if not steps:
+                child.kill()
+                child.wait()
+                break
+            number, seconds = steps[0]
+            child.send_signal(number)
+            end = time.monotonic() + seconds
+            while child.poll() is None and self._orders.latest in (order, None) and time.monotonic() < end:
+                self._orders.wait(end - time.monotonic())
+            # A new order begins at its own first signal.
+            done = done + 1 if self._orders.latest in (order, None) else 0
+        self._end_orphans()
+        if self._socket_folder not in (None, self._folder):
+            shutil.rmtree(str(self._socket_folder), ignore_errors=True)
+
+    def _end_orphans(self) -> None:
+        """Wait for the processes that a killed Postgres left to this one, and kill those that stay."""
+        end = time.monotonic() + 2.0
+        while True:
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            children = _children()
+            if not children:
+                return
+            if time.monotonic() > end:
+                for pid in children:
+                    os.kill(pid, signal.SIGKILL)
+            self._orders.wait(_POLL_SECONDS)
+
+    def _is_locked(self) -> bool:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _wait_until(self, condition: Callable[[], bool], seconds: float, fault: str) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if self._orders.latest is not None:
+                raise StartError("it was stopped as it started")
+            if time.monotonic() > end:
+                raise StartError(f"{fault} after {seconds:.0f} s")
+            self._orders.wait(_POLL_SECONDS)
+
+    def _make_files(self, account: Account) -> None:
+        """Make the database files beside their place, so that a start that is cut short leaves no half of them."""
+        unfinished = self._folder.with_name(f"{self._folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        account.own(unfinished)
+        # Of the machine's languages and time zones nothing is used: those of another machine may be others.
+        options = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+        command = (self._binaries / "initdb", *options, "--auth=peer", "-U", "postgres", "-D", unfinished)
+        with open(os.memfd_create("initdb"), "w+b") as said:  # noqa: PTH123 - a number, not a path
+            self._child = child = _spawn(command, account, said)
+            self._wait_until(lambda: self._has_ended, _INIT_SECONDS, "initdb was not done")
+            if child.returncode != 0:
+                raise StartError(f"initdb ended with {child.returncode}{_last_lines(said, 0)}")
+        self._child = None
+        unfinished.rename(self._folder)  # in the place of an empty folder too
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._child is not None and self._child.poll() is not None
+
+    def _end_foreign_postgres(self) -> None:
+        """End a Postgres that was started here by other means; it does not hold the lock."""
+        if (pid := _running_pid(self._folder)) is not None:
+            os.kill(pid, signal.SIGINT)
+            fault = f"another Postgres, process {pid}, still uses the folder"
+            self._wait_until(lambda: _running_pid(self._folder) != pid, _LOCK_SECONDS, fault)
+
+    def _write(self, name: str, text: str, account: Account) -> None:
+        path = self._folder / name
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        account.own(path)
+
+    def _run(self, account: Account, socket_folder: Path) -> None:
+        settings = {
+            "listen_addresses": "",
+            "port": "5432",
+            "unix_socket_directories": str(socket_folder),
+            "dynamic_shared_memory_type": "posix" if _is_usable(Path("/dev/shm")) else "mmap",  # noqa: S108 - no file of ours
+            "logging_collector": "off",
+            "log_destination": "stderr",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with _open_log(self._folder / "log", account) as log:
+            before = log.seek(0, os.SEEK_END)
+            command = (str(self._binaries / "postgres"), *options, "-D", str(self._folder))
+            self._child = _spawn(command, account, log, pass_fds=(self._lock.fileno(),))
+            try:
+                self._wait_until(lambda: self._is_ready or self._has_ended, _READY_SECONDS, "it was not ready")
+            except StartError as error:
+                raise StartError(f"{error}{_last_lines(log, before)}") from None
+            if self._has_ended:
+                raise StartError(f"Postgres ended with {self._child.returncode}{_last_lines(log, before)}")
+
+    @property
+    def _is_ready(self) -> bool:
+        with suppress(OSError):
+            lines = (self._folder / "postmaster.pid").read_bytes().splitlines()
+            return bool(lines) and lines[-1].strip() == b"ready"
+        return False
+
+
+def _spawn(
+    command: Sequence[str | Path], account: Account, output: BinaryIO, pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a program of Postgres, as its user, with nothing of the environment that could change what it does."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    child: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]  # noqa: S603 - no shell
+        command,
+        cwd="/",
+        env={**kept, "LC_ALL": "C", "TZ": "UTC"},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=_prepare_child,  # noqa: PLW1509 - this process has one thread
+        pass_fds=pass_fds,
+        umask=0o077,
+        **account.options,  # user, group, extra_groups
+    )
+    return child
+
+
+def _prepare_child() -> None:
+    """Have the kernel stop this child where its parent is killed, and give it the signals back."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _system_user() -> pwd.struct_passwd:
+    with suppress(KeyError):
+        return pwd.getpwnam(_SYSTEM_USER)
+    try:
+        command = ["useradd", "--system", "--no-create-home", _SYSTEM_USER]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - no shell; wherever it is
+        return pwd.getpwnam(_SYSTEM_USER)
+    except (OSError, subprocess.CalledProcessError, KeyError) as error:
+        words = getattr(error, "stderr", b"") or str(error).encode()
+        raise StartError(
+            f"Postgres refuses to run as root, and a user {_SYSTEM_USER} could not be made "
+            f"({words.decode(errors='replace').strip()}): start the service as another user"
+        ) from None
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a folder that holds what is not of this Postgres."""
+    version = folder / "PG_VERSION"
+    if version.exists():
+        found = version.read_text("ascii", "replace").strip()[:20]
+        if found != PG_VERSION:
+            raise StartError(
+                f"it holds the files of Postgres {found}, and this is Postgres {PG_VERSION}: "
+                "move them with pg_dump, or set another data folder"
+            )
+    elif others := sorted(each.name for each in folder.iterdir()):
+        raise StartError(f"it holds files that are not of Postgres, such as {others[0]!r}: set another data folder")
+
+
+def _open_programs(binaries: Path, account: Account) -> None:
+    """Let Postgres's user read the programs and what they need, where the package was installed for root alone."""
+    account.let_through(binaries / "postgres")
+    wanted = stat.S_IROTH | stat.S_IXOTH
+    if account.changes and (binaries / "postgres").stat().st_mode & wanted != wanted:
+        for place, _, names in os.walk(binaries.parents[1]):
+            for path in (Path(place), *(Path(place) / name for name in names)):
+                mode = stat.S_IMODE(path.stat().st_mode)
+                path.chmod(mode | (mode & 0o700) >> 6)
+
+
+def _socket_folder(folder: Path, account: Account) -> Path:
+    """Return a folder for the socket: that of the files, unless its path is too long, or has characters of lists."""
+    if _suits(folder):
+        return folder
+    places = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")]  # noqa: S108 - a folder of our own is made there
+    with suppress(OSError):
+        places.insert(0, Path(tempfile.gettempdir()))
+    for place in places:
+        with suppress(OSError):
+            made = Path(tempfile.mkdtemp(prefix="skilder-keys-", dir=place))
+            if _suits(made):
+                return account.own(made)
+            made.rmdir()
+    raise StartError(
+        "its path is too long or has special characters, and there is no other place for a socket: set TMPDIR"
+    )
+
+
+def _suits(folder: Path) -> bool:
+    text = str(folder)
+    return _PLAIN.fullmatch(text) is not None and len(f"{text}/{_SOCKET}") <= _SOCKET_BYTES
+
+
+def _open_log(path: Path, account: Account) -> BinaryIO:
+    with suppress(FileNotFoundError):
+        if path.stat().st_size > _LOG_BYTES:
+            path.rename(path.with_name("log.old"))
+    log = path.open("a+b")
+    account.own(path)
+    return log
+
+
+def _is_usable(folder: Path) -> bool:
+    with suppress(OSError):
+        found = folder.stat()
+        return os.access(folder, os.W_OK) and (os.geteuid() != 0 or bool(found.st_mode & stat.S_IWOTH))
+    return False
+
+
+def _last_lines(log: BinaryIO, begin: int) -> str:
+    log.seek(begin)
+    lines = log.read().decode("utf-8", "replace").splitlines()[-_TOLD_LINES:]
+    return f", and said:\n{chr(10).join(lines)[-_TOLD_CHARACTERS:]}" if lines else ", and said nothing"
+
+
+def _running_pid(folder: Path) -> int | None:
+    """Return the process number of the Postgres that runs in a folder, which is also where that process stands."""
+    try:
+        pid = int((folder / "postmaster.pid").read_bytes().splitlines()[0])
+        runs_here = Path(f"/proc/{pid}/cwd").samefile(folder)
+        is_postgres = Path(f"/proc/{pid}/comm").read_bytes().startswith(b"postgres")
+    except (OSError, ValueError, IndexError):
+        return None
+    return pid if runs_here and is_postgres else None
+
+
+def _children() -> list[int]:
+    """Return the processes whose parent is this one."""
+    found = []
+    for each in Path("/proc").iterdir():
+        if each.name.isdigit():
+            with suppress(OSError):
+                # The name, in parentheses, may hold anything.
+                fields = (each / "stat").read_bytes().rpartition(b")")[2].split()
+                if int(fields[1]) == os.getpid():
+                    found.append(int(each.name))
+    return found
+
+
+def main(folder: str, binaries: str, connecting_user: str) -> int:
+    """Run as the module says; return the exit code."""
+    # Whoever sends a signal to all processes means Postgres and the service; this one ends with them.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.umask(0o077)
+    os.chdir("/")
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    keeper = Keeper(Path(folder), Path(binaries), Orders())
+    try:
+        said = {"socket": str(keeper.start(connecting_user))}
+    except (StartError, OSError, subprocess.SubprocessError) as error:
+        said = {"failed": str(error)}
+    try:
+        with suppress(BrokenPipeError):
+            os.write(1, json.dumps(said).encode() + b"\n")
+        if "socket" in said:
+            keeper.keep()
+    finally:
+        keeper.end()
+    return 0 if "socket" in said else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
