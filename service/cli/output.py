@@ -74,7 +74,7 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
     """Answers a key as named values."""
     return [
         ("key", key.id),
-        ("hint", f"{key.hint}…"),
+        ("hint", key.hint),
         ("type", short(key_pb2.KeyType, key.type)),
         ("workspace", key.workspace_id),
         ("user", key.user_id),
@@ -93,7 +93,7 @@ def key_row(key: key_pb2.Key) -> tuple[str, ...]:
     """Answers a key as a row below KEY_COLUMNS."""
     return (
         key.id,
-        f"{key.hint}…",
+        key.hint,
         key.user_id or key.runtime_id or "-",
         key.description,
         short(key_pb2.KeyState, key.state),

@@ -21,7 +21,7 @@ _PREFIX_LENGTH = 4
 _ID_LENGTH = 22
 _SECRET_LENGTH = 43
 _CHECKSUM_LENGTH = 6
-_HINT_ID_LENGTH = 12
+_HINT_LENGTH = 10
 SECRET_BYTES = 32
 
 TOKEN_PATTERN = re.compile(r"(?:WSK|USK|RTK)_[0-9A-Za-z]{71}")
@@ -64,7 +64,7 @@ class Token:
     @classmethod
     def mint(cls, key_type: KeyType, key_id: KeyId) -> Self:
         """Makes a token with a fresh random secret."""
-        return cls(key_type, key_id, secrets.token_bytes(SECRET_BYTES))
+        return cls(key_type, key_id, new_secret())
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -90,6 +90,11 @@ class Token:
         return body + _checksum(body)
 
 
+def new_secret() -> bytes:
+    """Return the random bytes of a new token's secret."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
 def id_text(key_id: KeyId) -> str:
     """Answers the 22 characters by which tokens spell a key's id."""
     return _encode(key_id.int, _ID_LENGTH)
@@ -101,11 +106,12 @@ def claimed_id_text(text: str) -> str:
 
 
 def hint(key_type: KeyType, key_id: KeyId) -> str:
-    """Answers the prefix and the first 12 characters of the id, which tell tokens apart at a glance.
+    """Return the prefix and the last 10 characters of the id, to tell keys apart at a glance.
 
-    Eight or nine of those characters are the time of issue in milliseconds; the rest is random. None is of the secret.
+    They stand for 59 of the random bits at the end of the id; the time of issue, at its beginning, is the same for keys
+    that were issued together. None is of the secret.
     """
-    return _id_part(key_type, key_id)[: _PREFIX_LENGTH + _HINT_ID_LENGTH]
+    return PREFIXES[key_type] + id_text(key_id)[-_HINT_LENGTH:]
 
 
 def _id_part(key_type: KeyType, key_id: KeyId) -> str:
