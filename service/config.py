@@ -89,7 +89,9 @@ class Settings(BaseModel):
         le=3600,
         description="Seconds that a worker may not answer its parent before it is killed and replaced; 0 for no limit.",
     )
-    usage_interval: float = Field(5.0, gt=0, le=300, description="Seconds between two writes of the keys' last use.")
+    usage_interval: float = Field(
+        5.0, gt=0, le=300, description="Seconds between two writes of the keys' last use, which is kept to the minute."
+    )
     lease: float = Field(
         2.0, ge=0.2, le=60, description="Seconds a process may answer from memory after it last heard of all changes."
     )

@@ -138,7 +138,7 @@ async def start(
     parameters = HashParameters(settings.argon2_memory_kib, settings.argon2_passes, settings.argon2_lanes)
     prover = Prover(SecretHasher(parameters), recogniser, threads=settings.argon2_threads, capacity=settings.cache_keys)
     stack.callback(prover.close)
-    usage = Usage(database, log, time.time, settings.usage_interval)
+    usage = Usage(database, log, clock, settings.usage_interval)
     stack.push_async_callback(usage.close)
     authorizer = Authorizer(database, lease, cache, tool_sets, recogniser, prover, usage)
 

@@ -225,7 +225,12 @@ class Authorizer:
 
     async def _note_first_use(self, credential: Credential) -> bool:
         key = credential.key
-        return key.last_used_at is not None or bool(await self._first_uses.get((key.id, credential.secret_hash)))
+        if key.last_used_at is not None:
+            return True
+        noted = bool(await self._first_uses.get((key.id, credential.secret_hash)))
+        if noted:
+            self._usage.written(key.id)
+        return noted
 
     async def _renew_hash(self, credential: Credential, token: Token) -> None:
         renewed = await self._prover.renewed(token, credential.secret_hash)

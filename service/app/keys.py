@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -19,8 +19,8 @@ from service.domain.errors import (
     WorkspaceNotFoundError,
 )
 from service.domain.fields import MAX_DESCRIPTION, Violations
-from service.domain.ids import KeyId, new_key_id
-from service.domain.token import MalformedTokenError, Token
+from service.domain.ids import KeyId
+from service.domain.token import MalformedTokenError, Token, new_secret
 from service.storage import audit, catalogue, keys, workspaces
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Keys:
         order.check(violations)
         violations.actor(origin.actor)
         violations.refuse()
-        token = Token.mint(order.type, new_key_id())
-        secret_hash = await self._prover.hash(token)
+        secret = new_secret()
+        secret_hash = await self._prover.hash(secret)
         request = None
         if request_id:
             request = keys.IssueRequest(origin.caller.name, request_id, order.digest(origin.actor))
@@ -78,23 +78,19 @@ class Keys:
             if origin.actor is not None:
                 (await _actor(transaction, order.workspace_id, origin.actor)).require_issue(order)
             await _check_references(transaction, order)
-            if await keys.insert(
-                transaction,
-                token.key_id,
-                order,
-                secret_hash=secret_hash,
-                created_by=origin.name,
-                request=request,
-            ):
-                key = await _find(transaction, token.key_id)
+            key_id = await keys.insert(
+                transaction, order, secret_hash=secret_hash, created_by=origin.name, request=request
+            )
+            if key_id is not None:
+                key = await _find(transaction, key_id)
                 details = {"type": key.type.value, "description": key.description, "hat_ids": key.hat_ids}
                 await audit.record(
                     transaction, "key.issued", origin, key.workspace_id, key_id=key.id, details=_subject(key) | details
                 )
-                return IssuedKey(key, token)
+                return IssuedKey(key, Token(key.type, key.id, secret))
             if request is None:
                 raise LookupError("an insert without a request_id met no other, and yet wrote nothing")
-            renewed = await _renew(transaction, request, token, secret_hash, origin)
+            renewed = await _renew(transaction, request, secret, secret_hash, origin)
         await self._writer.settle()
         return renewed
 
@@ -184,7 +180,7 @@ class Keys:
 
 
 async def _renew(
-    transaction: Connection, request: keys.IssueRequest, token: Token, secret_hash: str, origin: Origin
+    transaction: Connection, request: keys.IssueRequest, secret: bytes, secret_hash: str, origin: Origin
 ) -> IssuedKey:
     """Gives the key that a request has issued already a new secret, as nobody can have seen the first."""
     key, digest = await keys.lock_issued(transaction, request)
@@ -198,7 +194,7 @@ async def _renew(
         raise RequestUsedError(f"This request_id issued key {key.id}, which has been used since.", key_id=str(key.id))
     await keys.replace_secret(transaction, key.id, old_hash=None, new_hash=secret_hash)
     await audit.record(transaction, "key.renewed", origin, key.workspace_id, key_id=key.id, details=_subject(key))
-    return IssuedKey(key, replace(token, key_id=key.id))
+    return IssuedKey(key, Token(key.type, key.id, secret))
 
 
 async def _revoke(transaction: Connection, key_id: KeyId, reason: str, origin: Origin) -> Key:

@@ -50,9 +50,9 @@ class Prover:
         self._proven: OrderedDict[str, bytes] = OrderedDict()  # secret hash -> digest of its token
         self._capacity = capacity
 
-    async def hash(self, token: Token) -> str:
-        """Answers the hash to keep of a token's secret."""
-        return await self._in_thread(self._hasher.hash, token)
+    async def hash(self, secret: bytes) -> str:
+        """Return the hash to keep of a token's secret."""
+        return await self._in_thread(self._hasher.hash, secret)
 
     async def proves(self, token: Token, digest: bytes, secret_hash: str) -> bool:
         """Tells whether the token's secret is the hashed one.
@@ -89,7 +89,7 @@ class Prover:
 
     async def renewed(self, token: Token, secret_hash: str) -> str | None:
         """Answers a hash with today's parameters for a proven token, or None where it has them already."""
-        return await self.hash(token) if self._hasher.is_outdated(secret_hash) else None
+        return await self.hash(token.secret) if self._hasher.is_outdated(secret_hash) else None
 
     def close(self) -> None:
         """Ends the threads."""

@@ -38,9 +38,9 @@ class SecretHasher:
             type=argon2.Type.ID,
         )
 
-    def hash(self, token: Token) -> str:
+    def hash(self, secret: bytes) -> str:
         """Answers a PHC string with a salt of its own. Takes the CPU for as long as the parameters say."""
-        return self._argon2.hash(token.secret)
+        return self._argon2.hash(secret)
 
     def proves(self, token: Token, secret_hash: str) -> bool:
         """Tells whether the token's secret is the hashed one; argon2 compares in constant time.

@@ -39,7 +39,7 @@ class Key:
         runtime_id: The instance of a runtime key; None for other types.
         hat_ids: The hats a limited key may reach, in order, those that are gone too; None for a key with no limit.
         created_by: A user id, or `caller:NAME`.
-        last_used_at: None while it has never been used; otherwise right within a few seconds.
+        last_used_at: None while it has never been used; otherwise at most about a minute before the last use.
         revocation: None while the key is active.
     """
 
@@ -57,7 +57,7 @@ class Key:
 
     @property
     def hint(self) -> str:
-        """The prefix and the first characters of the id."""
+        """The prefix and the last characters of the id."""
         return hint(self.type, self.id)
 
     @property

@@ -6,23 +6,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.domain.ids import HatId, KeyId, RuntimeId, TeamId, UserId, WorkspaceId
-from service.domain.keys import Credential, Key, KeyFilter, KeyOrder, KeyState, Revocation
+from service.domain.keys import MAX_NAMED_HATS, Credential, Key, KeyFilter, KeyOrder, KeyState, Revocation
 from service.domain.token import KeyType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import datetime
+    from uuid import UUID
 
     import asyncpg
 
     from service.storage.database import Connection
 
-# The columns of every query whose rows become keys. Constants only: no value is ever put into SQL this way.
-_KEY = """
+# The columns of every query whose rows become keys. Constants only: no value is ever put into SQL this way. A key names
+# no more hats than the LIMIT says; without it and without statistics, Postgres would expect thousands of them.
+_KEY = f"""
     key.id, key.type, key.workspace_id, key.user_id, key.runtime_id, key.description, key.limited_to_hats,
     key.created_at, key.created_by, key.last_used_at, key.revoked_at, key.revoked_by, key.revoke_reason,
-    array(SELECT hat_id FROM key_hat WHERE key_hat.key_id = key.id) AS hat_ids
-"""
+    array(SELECT hat_id FROM key_hat WHERE key_hat.key_id = key.id LIMIT {MAX_NAMED_HATS}) AS hat_ids
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +35,32 @@ class IssueRequest:
     digest: bytes
 
 
+# A UUID version 7 (RFC 9562) of the moment that is the key's `created_at`: milliseconds, 12 bits of the fraction, then
+# 62 random bits. By the database's clock, since ids order the lists, and the clocks of processes may differ by days.
+_NEW_ID = """
+    (SELECT encode(overlay(overlay(uuid_send(gen_random_uuid())
+                                   PLACING substring(int8send(microseconds / 1000) FROM 3) FROM 1 FOR 6)
+                           PLACING int2send((28672 + microseconds % 1000 * 4096 / 1000)::smallint) FROM 7 FOR 2),
+                   'hex')::uuid
+     FROM (SELECT (extract(epoch FROM now()) * 1000000)::bigint AS microseconds) AS clock)
+"""
+
+
 async def insert(
-    connection: Connection,
-    key_id: KeyId,
-    order: KeyOrder,
-    *,
-    secret_hash: str,
-    created_by: str,
-    request: IssueRequest | None,
-) -> bool:
-    """Writes a new key; answers False, and writes nothing, where this request has issued one already."""
-    inserted = await connection.fetchval(
-        """
+    connection: Connection, order: KeyOrder, *, secret_hash: str, created_by: str, request: IssueRequest | None
+) -> KeyId | None:
+    """Write a new key and return its id; None, and nothing is written, where this request has issued one already.
+
+    Ids sort by the beginning of the transaction that makes them.
+    """
+    key_id: UUID | None = await connection.fetchval(
+        f"""
         INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, limited_to_hats, secret_hash,
                          created_by, request_caller, request_id, request_digest)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        VALUES ({_NEW_ID}, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
         ON CONFLICT ON CONSTRAINT key_request DO NOTHING
-        RETURNING true
-        """,
-        key_id,
+        RETURNING id
+        """,  # noqa: S608
         order.type.value,
         order.workspace_id,
         order.user_id,
@@ -65,14 +73,14 @@ async def insert(
         request.id if request else None,
         request.digest if request else None,
     )
-    if inserted and order.hat_ids:
+    if key_id is not None and order.hat_ids:
         await connection.execute(
             "INSERT INTO key_hat (workspace_id, key_id, hat_id) SELECT $1, $2, unnest($3::text[])",
             order.workspace_id,
             key_id,
             order.hat_ids,
         )
-    return bool(inserted)
+    return None if key_id is None else KeyId(key_id)
 
 
 async def lock_issued(connection: Connection, request: IssueRequest) -> tuple[Key, bytes]:
@@ -96,19 +104,28 @@ async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> 
 
     Unknown ids are not among the credentials.
     """
-    # LIMIT keeps the join a look at one row for each key: Postgres might read all workspaces otherwise.
+    # Each key is looked up by itself, whatever Postgres guesses about tables that it has no statistics of. A LIMIT
+    # keeps it from joining whole tables; a scalar subquery, unlike EXISTS, from reading all members into a hash table.
+    # The cost must stay small too, as past `jit_above_cost` each run compiles for milliseconds: so the epoch is no
+    # join, which would multiply it by the rows guessed for `fence`, and the subquery hides the array's length.
     rows = await connection.fetch(
         f"""
-        SELECT fence.epoch, {_KEY}, key.secret_hash, workspace.version AS workspace_version,
-               workspace.deleted_at IS NOT NULL AS workspace_deleted,
-               EXISTS (SELECT FROM member
-                       WHERE member.workspace_id = key.workspace_id AND member.user_id = key.user_id) AS user_is_member,
-               array(SELECT team_id FROM team_member
-                     WHERE team_member.workspace_id = key.workspace_id
-                       AND team_member.user_id = key.user_id) AS team_ids
-        FROM fence LEFT JOIN key ON key.id = ANY($1::uuid[])
-        LEFT JOIN LATERAL (SELECT version, deleted_at FROM workspace WHERE id = key.workspace_id LIMIT 1)
-            AS workspace ON true
+        SELECT (SELECT epoch FROM fence) AS epoch, found.*
+        FROM unnest((SELECT $1::uuid[])) AS wanted (id)
+        LEFT JOIN LATERAL (
+            SELECT {_KEY}, key.secret_hash, workspace.version AS workspace_version,
+                   workspace.deleted_at IS NOT NULL AS workspace_deleted,
+                   (SELECT true FROM member
+                    WHERE member.workspace_id = key.workspace_id
+                      AND member.user_id = key.user_id) IS NOT NULL AS user_is_member,
+                   array(SELECT team_id FROM team_member
+                         WHERE team_member.workspace_id = key.workspace_id
+                           AND team_member.user_id = key.user_id ) AS team_ids
+            FROM key
+            LEFT JOIN LATERAL (SELECT version, deleted_at FROM workspace WHERE id = key.workspace_id LIMIT 1)
+                AS workspace ON true
+            WHERE key.id = wanted.id LIMIT 1
+        ) AS found ON true
         """,  # noqa: S608
         list(key_ids),
     )
@@ -207,24 +224,46 @@ async def claim_first_uses(
     return {(KeyId(row["id"]), row["secret_hash"]): True for row in rows}
 
 
-async def note_uses(connection: Connection, uses: Mapping[KeyId, datetime]) -> None:
-    """Notes when keys were last used, all in one statement."""
-    # In order of id, so that two processes that write the same keys do not deadlock.
-    ordered = sorted(uses.items())
+async def note_uses(connection: Connection, ages: Mapping[KeyId, float], precision: float) -> dict[KeyId, float | None]:
+    """Note how many seconds ago keys were last used, and return how many seconds ago they were by the record.
+
+    Times are those of the database's clock: what is on record is never in its future, and is put right where it is. A
+    row is left as it is where another transaction has locked it, so that this never waits, and where its last use is at
+    most `precision` seconds before the one noted. In the result, None stands for a key without a use on record; unknown
+    keys are left out.
+
+    Call it in a transaction of its own, which it makes wait neither for the disk nor for a standby: a last use that a
+    crash loses does no harm, but whoever revokes one of the keys waits for the transaction.
+    """
+    # Planned while there were few keys, the statements would read all of them for as long as the connection lasts.
+    await connection.execute("SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off")
+    key_ids = list(ages)
     await connection.execute(
         """
-        WITH used AS MATERIALIZED (
-            SELECT key.id, noted.at
-            FROM unnest($1::uuid[], $2::timestamptz[]) AS noted (id, at) JOIN key ON key.id = noted.id
-            WHERE key.last_used_at IS NULL OR key.last_used_at < noted.at
-            ORDER BY key.id
-            FOR NO KEY UPDATE OF key
+        WITH due AS MATERIALIZED (
+            SELECT key.id, used.at
+            FROM (SELECT id, now() - make_interval(secs => age) AS at
+                  FROM unnest($1::uuid[], $2::double precision[]) AS noted (id, age)) AS used
+            JOIN key ON key.id = used.id
+            WHERE key.last_used_at IS NULL
+               OR key.last_used_at < used.at - make_interval(secs => $3)
+               OR key.last_used_at > clock_timestamp()
+            FOR NO KEY UPDATE OF key SKIP LOCKED
         )
-        UPDATE key SET last_used_at = used.at FROM used WHERE key.id = used.id
+        UPDATE key SET last_used_at = due.at FROM due WHERE key.id = due.id
         """,
-        [key_id for key_id, _ in ordered],
-        [at for _, at in ordered],
+        key_ids,
+        [max(0.0, age) for age in ages.values()],
+        precision,
     )
+    rows = await connection.fetch(
+        """
+        SELECT id, extract(epoch FROM clock_timestamp() - last_used_at)::double precision AS age
+        FROM key WHERE id = ANY($1::uuid[])
+        """,
+        key_ids,
+    )
+    return {KeyId(row["id"]): row["age"] for row in rows}
 
 
 def _credential(row: asyncpg.Record) -> Credential:

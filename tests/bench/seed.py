@@ -38,7 +38,7 @@ def make_keys(ids: Sequence[KeyId]) -> list[MadeKey]:
     hasher = SecretHasher(HashParameters())
     tokens = [Token.mint(KeyType.WORKSPACE, key_id) for key_id in ids]
     with ThreadPoolExecutor() as threads:
-        hashes = list(threads.map(hasher.hash, tokens))
+        hashes = list(threads.map(hasher.hash, (token.secret for token in tokens)))
     return [MadeKey(key_id, token.reveal(), hashed) for key_id, token, hashed in zip(ids, tokens, hashes, strict=True)]
 
 

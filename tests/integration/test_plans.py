@@ -265,8 +265,10 @@ async def test_a_filter_without_an_index_reads_what_the_others_leave(
     assert plan.rows_read("key") <= most, plan.scans("key")
 
 
-async def test_a_batch_of_uses_is_found_by_the_index(full: asyncpg.Connection[Any]) -> None:
-    """Whose rows are all written by one statement."""
-    uses = {key_id(number): datetime.now(UTC) for number in range(100, 20_000, 1_000)}
-    (plan,) = await plans(full, lambda sql: keys.note_uses(sql, uses), "custom")
-    assert plan.scans("key") == ["Index Scan key_pkey"] * 2
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+async def test_a_batch_of_uses_is_found_by_the_index(full: asyncpg.Connection[Any], mode: Mode) -> None:
+    """Whose rows are all written by one statement, and read by another."""
+    ages = {key_id(number): 1.0 for number in range(100, 20_000, 1_000)}
+    writing, reading = await plans(full, lambda sql: keys.note_uses(sql, ages, 60.0), mode)
+    assert writing.scans("key") == ["Index Scan key_pkey"] * 2
+    assert set(reading.scans("key")) <= {"Index Scan key_pkey", "Bitmap Heap Scan"}

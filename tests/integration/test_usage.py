@@ -1,4 +1,4 @@
-"""When keys were last used: the first use at once, later ones in batches."""
+"""When keys were last used: the first use at once, later ones in batches, each on record to the minute."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from service.domain.token import KeyType, Token
 from service.storage.database import Database, DatabaseOptions
 from skilder.keys.v1 import key_pb2
 from tests.support.calls import delete_workspace, get_key, remove
+from tests.support.clock import FakeClock
 from tests.support.log import CapturedLog
 from tests.support.rows import insert, insert_key
 from tests.support.service import Service, refusal, serving
@@ -29,20 +30,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.stock_too
 
-
-NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 _INTERVAL = 0.05
-
-
-class Clock:
-    """A wall clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> float:
-        """Answers the time."""
-        return self.now.timestamp()
+_LONG_AGO = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -61,9 +50,9 @@ async def key_ids(sql: asyncpg.Connection[Any]) -> list[KeyId]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    """The clock of the test, at noon."""
-    return Clock()
+def clock() -> FakeClock:
+    """The clock of the test, which is not the database's."""
+    return FakeClock(100_000.0)
 
 
 @pytest.fixture
@@ -73,23 +62,44 @@ def log() -> CapturedLog:
 
 
 @pytest.fixture
-def usage(database: Database, clock: Clock, log: CapturedLog) -> Usage:
+def usage(database: Database, clock: FakeClock, log: CapturedLog) -> Usage:
     """A Usage that nothing runs."""
     return Usage(database, log.logger, clock, _INTERVAL)
 
 
 async def last_uses(sql: asyncpg.Connection[Any]) -> dict[UUID, datetime | None]:
-    """Answers when each key was last used."""
+    """Return when each key was last used."""
     return {row["id"]: row["last_used_at"] for row in await sql.fetch("SELECT id, last_used_at FROM key")}
 
 
-async def test_the_first_use_is_written_at_once(service: Service) -> None:
-    """Before the caller has its answer."""
+async def set_last_use(sql: asyncpg.Connection[Any], key_id: UUID | str, ago: timedelta) -> None:
+    """Put the last use of a key on record by hand."""
+    await sql.execute("UPDATE key SET last_used_at = clock_timestamp() - $2::interval WHERE id = $1", key_id, ago)
+
+
+async def assert_ages(sql: asyncpg.Connection[Any], usage: Usage, ages: dict[KeyId, float | None]) -> None:
+    """Flush, and fail where a key was not last used so many seconds before that by the database's clock."""
+    before = await sql.fetchval("SELECT clock_timestamp()")
+    await usage.flush()
+    after = await sql.fetchval("SELECT clock_timestamp()")
+    found = await last_uses(sql)
+    for key_id, age in ages.items():
+        last = found[key_id]
+        if age is None:
+            assert last is None
+        else:
+            assert last is not None
+            assert before <= last + timedelta(seconds=age) <= after, (key_id, last)
+
+
+async def test_the_first_use_is_written_at_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Before the caller has its answer, by the database's clock."""
     issued = await service.console.issue()
     assert not issued.key.HasField("last_used_at")
+    before = await sql.fetchval("SELECT now()")
     await service.service.authorize(issued.token)
     first = await get_key(service.console, issued.key.id)
-    assert abs(first.last_used_at.ToDatetime(UTC) - datetime.now(UTC)) < timedelta(minutes=1)
+    assert before <= first.last_used_at.ToDatetime(UTC) <= await sql.fetchval("SELECT now()")
 
 
 async def test_later_uses_are_written_when_the_server_ends(
@@ -99,14 +109,13 @@ async def test_later_uses_are_written_when_the_server_ends(
     async with serving(database_url, tmp_path, door=door, usage_interval=300) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
+        await set_last_use(sql, issued.key.id, _LONG_AGO)
+        before = await last_uses(sql)
         await service.operator.authorize(issued.token)
-        first = (await last_uses(sql))[UUID(issued.key.id)]
-        await service.operator.authorize(issued.token)
-        assert (await last_uses(sql))[UUID(issued.key.id)] == first
+        assert await last_uses(sql) == before
     last = (await last_uses(sql))[UUID(issued.key.id)]
     assert last is not None
-    assert first is not None
-    assert last > first
+    assert timedelta() <= await sql.fetchval("SELECT now()") - last < _LONG_AGO
 
 
 async def test_later_uses_are_written_by_themselves(
@@ -116,7 +125,7 @@ async def test_later_uses_are_written_by_themselves(
     async with serving(database_url, tmp_path, door=door, usage_interval=_INTERVAL) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
-        await service.operator.authorize(issued.token)
+        await set_last_use(sql, issued.key.id, _LONG_AGO)
         before = await last_uses(sql)
         await service.operator.authorize(issued.token)
         async with asyncio.timeout(30):
@@ -124,46 +133,121 @@ async def test_later_uses_are_written_by_themselves(
                 await asyncio.sleep(0.01)
 
 
-async def test_many_uses_are_written_in_one_statement(
-    usage: Usage, clock: Clock, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
+async def test_uses_are_written_by_the_clock_of_the_database(
+    usage: Usage, clock: FakeClock, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
 ) -> None:
-    """The last use of each key, all by one transaction; a second flush finds nothing to write."""
+    """It is told how long ago each key was used last; a flush with nothing new writes nothing."""
     for minute in range(3):
-        clock.now = NOON + timedelta(minutes=minute)
+        clock.now = 100_000.0 + 60 * minute
         for key_id in key_ids[minute:]:
             usage.note(key_id)
+    clock.now += 10
+    await assert_ages(sql, usage, dict(zip(key_ids, (130, 70, 10), strict=True)))
+    before = await last_uses(sql)
     await usage.flush()
-    expected = {key_id: NOON + timedelta(minutes=minute) for minute, key_id in enumerate(key_ids)}
-    assert await last_uses(sql) == expected
-    transactions = "SELECT DISTINCT xmin FROM key"
-    (written,) = await sql.fetch(transactions)
+    assert await last_uses(sql) == before
+
+
+async def test_many_uses_are_written_in_chunks(
+    usage: Usage, key_ids: list[KeyId], sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in a short transaction of its own, so that nobody waits long for a row."""
+    monkeypatch.setattr(usage_module, "CHUNK", 2)
+    for key_id in key_ids:
+        usage.note(key_id)
+    await assert_ages(sql, usage, dict.fromkeys(key_ids, 0.0))
+    assert len(await sql.fetch("SELECT DISTINCT xmin FROM key")) == 2
+
+
+async def test_a_use_is_written_once_a_minute(
+    usage: Usage, clock: FakeClock, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
+) -> None:
+    """A process does not even send what it knows to be on record to the minute."""
+    used, claimed, _ = key_ids
+    usage.note(used)
     await usage.flush()
-    assert await sql.fetch(transactions) == [written]
+    usage.written(claimed)
+    await sql.execute("UPDATE key SET last_used_at = NULL")
+    clock.now += 59
+    usage.note(used)
+    usage.note(claimed)
+    await assert_ages(sql, usage, {used: None, claimed: None})
+    clock.now += 2
+    usage.note(used)
+    usage.note(claimed)
+    await assert_ages(sql, usage, {used: 0.0, claimed: 0.0})
+
+
+@pytest.mark.parametrize(
+    ("ago", "written"),
+    [
+        pytest.param(timedelta(seconds=50), False, id="less than a minute ago"),
+        pytest.param(timedelta(seconds=70), True, id="more than a minute ago"),
+        pytest.param(timedelta(days=-3), True, id="in the future"),
+    ],
+)
+async def test_what_is_on_record_decides_what_is_written(
+    usage: Usage, key_ids: list[KeyId], sql: asyncpg.Connection[Any], ago: timedelta, *, written: bool
+) -> None:
+    """Another process may have written; a time in the future, from a clock that was wrong, is put right."""
+    await set_last_use(sql, key_ids[0], ago)
+    before = (await last_uses(sql))[key_ids[0]]
+    usage.note(key_ids[0])
+    await assert_ages(sql, usage, {key_ids[0]: 0.0} if written else {})
+    assert ((await last_uses(sql))[key_ids[0]] != before) is written
+
+
+async def test_what_another_process_wrote_is_learned(
+    usage: Usage, clock: FakeClock, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
+) -> None:
+    """So that the record is never more than a minute behind, whichever processes a key is used with."""
+    used = key_ids[0]
+    await set_last_use(sql, used, timedelta(seconds=50))
+    usage.note(used)
+    await usage.flush()
+    clock.now += 11
+    await set_last_use(sql, used, timedelta(seconds=61))
+    usage.note(used)
+    await assert_ages(sql, usage, {used: 0.0})
 
 
 async def test_an_older_time_never_takes_the_place_of_a_newer_one(
-    usage: Usage, clock: Clock, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
+    usage: Usage, clock: FakeClock, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
 ) -> None:
-    """Another process may have written first, or the clock gone back; the other keys of the batch are written."""
+    """What waited through an outage is older than what another process has written since."""
     used, unused, _ = key_ids
-    await sql.execute("UPDATE key SET last_used_at = $2 WHERE id = $1", used, NOON)
-    clock.now = NOON - timedelta(seconds=1)
     usage.note(used)
     usage.note(unused)
-    await usage.flush()
-    assert await last_uses(sql) == {used: NOON, unused: clock.now, key_ids[2]: None}
+    clock.now += 600
+    await set_last_use(sql, used, timedelta(seconds=300))
+    before = (await last_uses(sql))[used]
+    await assert_ages(sql, usage, {unused: 600.0, key_ids[2]: None})
+    assert (await last_uses(sql))[used] == before
 
 
 async def test_an_unknown_key_does_no_harm(usage: Usage, key_ids: list[KeyId], sql: asyncpg.Connection[Any]) -> None:
     """It is left out."""
     usage.note(new_key_id())
     usage.note(key_ids[0])
-    await usage.flush()
-    assert (await last_uses(sql))[key_ids[0]] == NOON
+    await assert_ages(sql, usage, {key_ids[0]: 0.0})
+
+
+async def test_a_locked_key_is_written_the_next_time(
+    usage: Usage, clock: FakeClock, log: CapturedLog, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
+) -> None:
+    """Nobody is waited for, the other keys are written, and nothing is lost."""
+    for key_id in key_ids[:2]:
+        usage.note(key_id)
+    async with sql.transaction():
+        await sql.execute("SELECT FROM key WHERE id = $1 FOR UPDATE", key_ids[0])
+        await assert_ages(sql, usage, {key_ids[0]: None, key_ids[1]: 0.0})
+    clock.now += 5
+    await assert_ages(sql, usage, {key_ids[0]: 5.0})
+    assert log.events == []
 
 
 async def test_what_could_not_be_written_is_kept(
-    usage: Usage, clock: Clock, log: CapturedLog, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
+    usage: Usage, clock: FakeClock, log: CapturedLog, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
 ) -> None:
     """For the next time, at which the newer of two times counts; the log tells how many keys wait."""
     await sql.execute("ALTER TABLE key RENAME TO hidden")
@@ -175,13 +259,12 @@ async def test_what_could_not_be_written_is_kept(
     await sql.execute("ALTER TABLE hidden RENAME TO key")
     async with sql.transaction():
         # Postgres gives up the wait for the lock in time, which is what an outage looks like from here.
-        await sql.execute("SELECT FROM key FOR UPDATE")
+        await sql.execute("LOCK TABLE key")
         await usage.flush()
-        clock.now = NOON + timedelta(minutes=1)
+        clock.now += 60
         usage.note(key_ids[0])
     assert [(each["event"], each["keys"]) for each in log.events] == [("last uses not written yet", 2)]
-    await usage.flush()
-    assert await last_uses(sql) == {key_ids[0]: clock.now, key_ids[1]: NOON, key_ids[2]: None}
+    await assert_ages(sql, usage, dict(zip(key_ids, (0.0, 60.0, None), strict=True)))
 
 
 async def test_without_a_database_nothing_is_lost(usage: Usage, database: Database, log: CapturedLog) -> None:
@@ -195,7 +278,7 @@ async def test_without_a_database_nothing_is_lost(usage: Usage, database: Databa
 
 async def test_what_waits_is_bounded(
     usage: Usage,
-    clock: Clock,
+    clock: FakeClock,
     key_ids: list[KeyId],
     sql: asyncpg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -204,13 +287,29 @@ async def test_what_waits_is_bounded(
     monkeypatch.setattr(usage_module, "MAX_PENDING", 2)
     for key_id in key_ids:
         usage.note(key_id)
-    clock.now = NOON + timedelta(minutes=1)
+    clock.now += 60
     usage.note(key_ids[0])
-    await usage.flush()
-    assert await last_uses(sql) == {key_ids[0]: clock.now, key_ids[1]: NOON, key_ids[2]: None}
+    await assert_ages(sql, usage, dict(zip(key_ids, (0.0, 60.0, None), strict=True)))
     usage.note(key_ids[2])
-    await usage.flush()
-    assert (await last_uses(sql))[key_ids[2]] == clock.now
+    await assert_ages(sql, usage, {key_ids[2]: 0.0})
+
+
+async def test_what_waits_is_bounded_however_many_writes_fail(
+    usage: Usage, log: CapturedLog, sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that are noted while a write is under way."""
+    monkeypatch.setattr(usage_module, "MAX_PENDING", 2)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE key")
+        for _ in range(3):
+            usage.note(new_key_id())
+            usage.note(new_key_id())
+            writing = asyncio.create_task(usage.flush())
+            await asyncio.sleep(0)  # it has taken what is pending
+            usage.note(new_key_id())
+            usage.note(new_key_id())
+            await writing
+    assert [each["keys"] for each in log.events] == [2, 2, 2]
 
 
 async def test_run_writes_by_itself_and_survives_an_outage(
@@ -220,34 +319,15 @@ async def test_run_writes_by_itself_and_survives_an_outage(
     running = asyncio.create_task(usage.run())
     async with asyncio.timeout(30):
         async with sql.transaction():
-            await sql.execute("SELECT FROM key FOR UPDATE")
+            await sql.execute("LOCK TABLE key")
             usage.note(key_ids[0])
             while not log.events:
                 await asyncio.sleep(0.01)
-        while (await last_uses(sql))[key_ids[0]] != NOON:
+        while (await last_uses(sql))[key_ids[0]] is None:
             await asyncio.sleep(0.01)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-
-
-async def test_two_processes_that_write_the_same_keys_do_not_deadlock(
-    database: Database, clock: Clock, log: CapturedLog, sql: asyncpg.Connection[Any]
-) -> None:
-    """Each takes the rows in order of id, whatever the order they were noted in."""
-    await insert(sql, "workspace", id="acme", name="Acme", version=1)
-    key_ids = [KeyId(await insert_key(sql)) for _ in range(200)]
-    others = [Usage(database, log.logger, clock, _INTERVAL) for _ in range(4)]
-    for round_ in range(5):
-        clock.now = NOON + timedelta(minutes=round_)
-        for index, each in enumerate(others):
-            for key_id in key_ids[:: -1 if index % 2 else 1]:
-                each.note(key_id)
-        await asyncio.gather(*(each.flush() for each in others))
-    for each in others:
-        await each.flush()
-    assert not [event for event in log.events if "deadlock" in str(event)]
-    assert set((await last_uses(sql)).values()) == {clock.now}
 
 
 async def test_a_denied_token_is_no_use(service: Service) -> None:

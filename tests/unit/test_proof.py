@@ -60,7 +60,7 @@ async def proves(prover: Prover, token: Token, kept: str) -> bool:
 async def test_a_right_token_is_proven_once_and_recognised_afterwards(prover: Prover, hasher: CountingHasher) -> None:
     """Argon2 is asked the first time only, in a thread of its own."""
     token = minted()
-    kept = await prover.hash(token)
+    kept = await prover.hash(token.secret)
     for _ in range(3):
         assert await proves(prover, Token.parse(token.reveal()), kept)
     assert hasher.proofs == 1
@@ -70,7 +70,7 @@ async def test_a_right_token_is_proven_once_and_recognised_afterwards(prover: Pr
 async def test_a_wrong_token_is_refused_and_not_remembered(prover: Prover, hasher: CountingHasher) -> None:
     """Wrong guesses at a key nobody has used here cost a proof each and leave the right one as good as ever."""
     token = minted()
-    kept = await prover.hash(token)
+    kept = await prover.hash(token.secret)
     for _ in range(2):
         assert not await proves(prover, Token.mint(token.type, token.key_id), kept)
     assert hasher.proofs == 2
@@ -80,7 +80,7 @@ async def test_a_wrong_token_is_refused_and_not_remembered(prover: Prover, hashe
 async def test_a_wrong_token_after_the_right_one_costs_no_argon2(prover: Prover, hasher: CountingHasher) -> None:
     """Once the right token is known, all others are known to be wrong."""
     token = minted()
-    kept = await prover.hash(token)
+    kept = await prover.hash(token.secret)
     assert await proves(prover, token, kept)
     flipped = replace(token, secret=bytes([token.secret[0] ^ 1]) + token.secret[1:])
     for wrong in (flipped, Token.mint(token.type, token.key_id)):
@@ -92,7 +92,7 @@ async def test_a_wrong_token_after_the_right_one_costs_no_argon2(prover: Prover,
 async def test_a_new_hash_of_the_same_key_is_proven_anew(prover: Prover, hasher: CountingHasher) -> None:
     """A proof is of a token against one hash: a replaced secret is not recognised by the old one's."""
     old, new = minted(), minted()
-    old_hash, new_hash = await prover.hash(old), await prover.hash(new)
+    old_hash, new_hash = await prover.hash(old.secret), await prover.hash(new.secret)
     assert await proves(prover, old, old_hash)
     assert not await proves(prover, old, new_hash)
     assert await proves(prover, new, new_hash)
@@ -101,7 +101,7 @@ async def test_a_new_hash_of_the_same_key_is_proven_anew(prover: Prover, hasher:
 
 async def test_the_proof_used_longest_ago_is_forgotten_first(prover: Prover, hasher: CountingHasher) -> None:
     """With room for two, the third drops the one that was not used lately; it is then proven again."""
-    known = [(token, await prover.hash(token)) for token in (minted(), minted(), minted())]
+    known = [(token, await prover.hash(token.secret)) for token in (minted(), minted(), minted())]
     first, second, third = known
     for token, kept in (first, second, first, third):
         assert await proves(prover, token, kept)
@@ -116,13 +116,13 @@ async def test_the_proof_used_longest_ago_is_forgotten_first(prover: Prover, has
 async def test_a_hash_of_todays_cost_is_not_renewed(prover: Prover) -> None:
     """There is nothing to renew in it."""
     token = minted()
-    assert await prover.renewed(token, await prover.hash(token)) is None
+    assert await prover.renewed(token, await prover.hash(token.secret)) is None
 
 
 async def test_a_hash_of_another_cost_is_renewed(prover: Prover, hasher: CountingHasher) -> None:
     """The new hash has today's cost and proves the same token, and no other."""
     token = minted()
-    renewed = await prover.renewed(token, SecretHasher(HashParameters(memory_kib=32)).hash(token))
+    renewed = await prover.renewed(token, SecretHasher(HashParameters(memory_kib=32)).hash(token.secret))
     assert renewed is not None
     assert not hasher.is_outdated(renewed)
     assert await proves(prover, token, renewed)
@@ -140,7 +140,7 @@ async def test_closing_ends_the_threads(hasher: CountingHasher) -> None:
     """A closed prover has no threads and takes no work."""
     before = set(threading.enumerate())
     prover = Prover(hasher, Recogniser(), threads=2)
-    kept = await prover.hash(minted())
+    kept = await prover.hash(minted().secret)
     started = set(threading.enumerate()) - before
     assert started
     prover.close()

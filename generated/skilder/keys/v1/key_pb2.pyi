@@ -107,8 +107,8 @@ class Key(_message.Message):
     description: _builtins.str
     """What the key is for, in words: 1 to 200 printable characters."""
     hint: _builtins.str
-    """The prefix and the first 12 characters of the id as the token shows them, e.g. `WSK_02ZmBq8Jd41x`.
-    Tells tokens apart at a glance. Holds nothing of the secret.
+    """The prefix and some of the id's random characters, which stand in the token too, e.g. `WSK_4mBq8Jd41x`.
+    To show and to compare, not to parse. Holds nothing of the secret.
     """
     state: Global___KeyState.ValueType
     """Whether the key can still be used."""
@@ -132,7 +132,9 @@ class Key(_message.Message):
 
     @_builtins.property
     def last_used_at(self) -> _timestamp_pb2.Timestamp:
-        """When the key was last used, within a few seconds; unset while it has never been used."""
+        """When the key was last used, by the database's clock; unset while it has never been used. A later use is written only
+        a minute after the one on record, so this may be up to a minute, and a few seconds, before the last use.
+        """
 
     @_builtins.property
     def revoked_at(self) -> _timestamp_pb2.Timestamp:

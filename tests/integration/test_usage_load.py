@@ -1,0 +1,136 @@
+"""Last uses of very many keys: they hold up neither each other, nor revocations, nor the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+
+from service.app import usage as usage_module
+from service.app.usage import MAX_PENDING, Usage
+from service.domain.ids import KeyId
+from service.storage import keys
+from service.storage.database import Database, DatabaseOptions
+from tests.support.clock import FakeClock
+from tests.support.log import CapturedLog
+from tests.support.rows import NO_HASH
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+pytestmark = pytest.mark.stock_too
+
+_WORKERS = 4
+_HOUR = 3600.0
+
+
+async def add_used_keys(sql: asyncpg.Connection[Any], number: int) -> list[KeyId]:
+    """Add keys that were last used two hours ago, and return their ids in order."""
+    await sql.execute("INSERT INTO workspace (id, name, version) VALUES ('acme', 'Acme', 1)")
+    rows = await sql.fetch(
+        """
+        INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_by, last_used_at)
+        SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'workspace', 'acme', 'D', $2, false,
+               'caller:tests', now() - interval '2 hours'
+        FROM generate_series(1, $1::integer) AS n RETURNING id
+        """,
+        number,
+        NO_HASH,
+    )
+    return sorted(KeyId(row["id"]) for row in rows)
+
+
+@asynccontextmanager
+async def workers(database_url: str, log: CapturedLog) -> AsyncIterator[list[Usage]]:
+    """Lend the last uses of several workers, whose clocks have nothing to do with each other."""
+    databases = [await Database.open(DatabaseOptions(database_url)) for _ in range(_WORKERS)]
+    try:
+        yield [
+            Usage(database, log.logger, FakeClock(number * 1e6), 1.0) for number, database in enumerate(databases, 1)
+        ]
+    finally:
+        for database in databases:
+            await database.close()
+
+
+async def test_many_workers_with_the_same_keys_do_not_hold_up_revocations(
+    database_url: str, database: Database, sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a row, so nothing deadlocks, no revocation fails, and no use is lost."""
+    monkeypatch.setattr(usage_module, "CHUNK", 100)
+    key_ids = await add_used_keys(sql, 3000)
+    log = CapturedLog()
+    async with workers(database_url, log) as fleet:
+        for number, usage in enumerate(fleet):
+            for key_id in key_ids[:: -1 if number % 2 else 1]:
+                usage.note(key_id)
+        flushing = [asyncio.create_task(usage.flush()) for usage in fleet]
+        for key_id in key_ids[::60]:
+            async with database.transaction() as transaction:
+                assert await keys.revoke(transaction, key_id, by="ada", reason="")
+        await asyncio.gather(*flushing)
+        assert log.events == []
+        # A key that another worker, or a revocation, had locked is left for the next time.
+        for usage in fleet:
+            await usage.flush()
+    assert await sql.fetchval("SELECT count(*) FROM key WHERE last_used_at < now() - interval '1 hour'") == 0
+    assert await sql.fetchval("SELECT count(*) FROM key WHERE last_used_at > now()") == 0
+
+
+async def test_a_key_in_use_by_many_workers_is_written_by_one(database_url: str, sql: asyncpg.Connection[Any]) -> None:
+    """The others find it on record, and send it no more for a minute."""
+    key_ids = await add_used_keys(sql, 100)
+    async with workers(database_url, CapturedLog()) as fleet:
+        written = []
+        for usage in fleet:
+            for key_id in key_ids:
+                usage.note(key_id)
+            await usage.flush()
+            written.append(await sql.fetch("SELECT DISTINCT xmin FROM key"))
+        assert written == written[:1] * _WORKERS
+
+
+async def longest_slice(usage: Usage) -> float:
+    """Flush, and return the longest CPU time that the event loop spent without running anything else, in seconds.
+
+    By CPU time, as whatever else the machine does must not count.
+    """
+    longest = 0.0
+    writing = asyncio.create_task(usage.flush())
+    gc.disable()  # a search for cycles goes through all that the tests have left behind
+    try:
+        while not writing.done():
+            before = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - before)
+    finally:
+        gc.enable()
+    await writing
+    return longest
+
+
+@pytest.mark.parametrize("reachable", [True, False], ids=["written", "kept"])
+async def test_very_many_uses_do_not_stall_the_event_loop(
+    database: Database, sql: asyncpg.Connection[Any], *, reachable: bool
+) -> None:
+    """They are written in slices: none takes a tenth of the time that making the ids of all keys takes at once."""
+    key_ids = await add_used_keys(sql, MAX_PENDING)
+    numbers = [key_id.int for key_id in key_ids]
+    before = time.thread_time()
+    assert [UUID(int=number) for number in numbers] == key_ids
+    at_once = time.thread_time() - before
+    if not reachable:
+        await database.close()
+    usage = Usage(database, CapturedLog().logger, FakeClock(_HOUR), 1.0)
+    for key_id in key_ids:
+        usage.note(key_id)
+    assert await longest_slice(usage) < at_once / 10
+    left = await sql.fetchval("SELECT count(*) FROM key WHERE last_used_at < now() - interval '1 hour'")
+    assert left == (0 if reachable else MAX_PENDING)

@@ -1,0 +1,125 @@
+"""Ids and last uses are by the database's clock, however wrong the clocks of the processes are."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import RFC_4122, UUID
+
+import grpc
+import pytest
+
+from service.domain.ids import WorkspaceId
+from service.domain.keys import KeyOrder
+from service.domain.token import KeyType
+from service.storage import keys
+from service.storage.database import Database, DatabaseOptions
+from tests.support.calls import get_key, list_keys
+from tests.support.process import ServerProcess, serving_process
+from tests.support.rows import NO_HASH, insert
+from tests.support.service import Client
+from tests.support.workers import operator_metadata
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+pytestmark = pytest.mark.stock_too
+
+_ORDER = KeyOrder(KeyType.WORKSPACE, WorkspaceId("acme"), None, None, "Slack Support Bot", ())
+
+
+async def issue(database: Database) -> UUID:
+    """Write a key as IssueKey does, and return its id."""
+    async with database.transaction() as transaction:
+        key_id = await keys.insert(transaction, _ORDER, secret_hash=NO_HASH, created_by="ada", request=None)
+        assert key_id is not None
+        return key_id
+
+
+async def test_ids_are_of_version_7_and_of_the_time_on_record(database: Database, sql: asyncpg.Connection[Any]) -> None:
+    """Their first 48 bits are the milliseconds of `created_at`."""
+    await insert(sql, "workspace", id="acme", name="Acme", version=1)
+    for _ in range(20):
+        key_id = await issue(database)
+        created_at = await sql.fetchval("SELECT created_at FROM key WHERE id = $1", key_id)
+        assert (key_id.version, key_id.variant) == (7, RFC_4122)
+        assert key_id.int >> 80 == (created_at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+async def test_ids_sort_as_they_were_made(database: Database, database_url: str, sql: asyncpg.Connection[Any]) -> None:
+    """Also those of the same millisecond, whichever connection they were made on; the rest of each is random."""
+    await insert(sql, "workspace", id="acme", name="Acme", version=1)
+    other = await Database.open(DatabaseOptions(database_url))
+    made = [await issue(each) for _ in range(100) for each in (database, other)]
+    await other.close()
+    assert made == sorted(made, key=str)
+    assert len({key_id.int & 2**62 - 1 for key_id in made}) == len(made)
+
+
+def wrong_clock(offset: str) -> dict[str, str]:
+    """Return the variables that give a process another wall clock; skip the test where that cannot be done."""
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not libraries:
+        pytest.skip("libfaketime is needed, and was not found (Debian: apt-get install faketime)")
+    return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+@pytest.fixture
+async def servers(database_url: str, tmp_path: Path) -> AsyncIterator[list[Client]]:
+    """Two servers on one database, the clock of one three days fast, of the other three days slow."""
+    async with AsyncExitStack() as stack:
+        clients = []
+        for name, offset in (("fast", "+3d"), ("slow", "-3d")):
+            folder = tmp_path / name
+            folder.mkdir()
+            server = stack.enter_context(
+                serving_process(
+                    folder,
+                    SKILDER_KEYS_DATABASE_URL=database_url,
+                    SKILDER_KEYS_USAGE_INTERVAL="0.1",
+                    **wrong_clock(offset),
+                )
+            )
+            clients.append(await _client(server, folder, stack))
+        yield clients
+
+
+async def _client(server: ServerProcess, folder: Path, stack: AsyncExitStack) -> Client:
+    address, (_, bearer) = server.address, *operator_metadata(server, folder)
+    credentials = grpc.composite_channel_credentials(
+        grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP),
+        grpc.access_token_call_credentials(bearer.removeprefix("Bearer ")),
+    )
+    channel = await stack.enter_async_context(grpc.aio.secure_channel(address, credentials))
+    return Client(channel)
+
+
+async def test_servers_whose_clocks_are_days_off_agree_on_order_and_last_use(
+    servers: list[Client], sql: asyncpg.Connection[Any]
+) -> None:
+    """Keys that they issue in turn are listed newest first, and no use of them is in the future or days ago."""
+    began = await sql.fetchval("SELECT now()")
+    await servers[0].apply(small_workspace())
+    issued = [await servers[number % 2].issue() for number in range(10)]
+    newest_first = [each.key.id for each in issued[::-1]]
+    for server in servers:
+        assert [key.id for key in (await list_keys(server)).keys] == newest_first
+    await sql.execute("UPDATE key SET last_used_at = now() - interval '1 hour' WHERE id = ANY($1)", newest_first[:2])
+    for each in issued:
+        for server in servers:
+            assert (await server.authorize(each.token)).HasField("granted")
+    async with asyncio.timeout(30):
+        while await sql.fetchval("SELECT count(*) FROM key WHERE last_used_at < $1", began):
+            await asyncio.sleep(0.05)
+    now = await sql.fetchval("SELECT now()")
+    for each in issued:
+        key = await get_key(servers[0], each.key.id)
+        assert began <= key.created_at.ToDatetime(UTC) <= key.last_used_at.ToDatetime(UTC) <= now
+    assert os.environ.get("LD_PRELOAD") is None  # the tests' own clock is right
