@@ -3,65 +3,24 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
 
 from service.cli import output
+from service.cli.apply import Actor, ExpectedVersion, apply
 from service.cli.client import Connection, connected, fail
 from service.cli.exits import Exit
-from service.cli.message_file import as_message, read
-from service.yaml_file import YamlFileError
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import workspace_pb2
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 
 app = typer.Typer(help="Apply, show and delete workspaces.", no_args_is_help=True)
 
-_SHOWN_CHANGES = 20
-
 WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
-Actor = Annotated[str, typer.Option(help="The user on whose behalf, who must then be an admin of the workspace.")]
-ExpectedVersion = Annotated[
-    int | None, typer.Option(min=0, help="Only if the workspace is at this version; 0: only if it is new.")
-]
 
-
-@app.command()
-@connected
-def apply(
-    service: Connection,
-    file: Annotated[Path, typer.Argument(help="The desired state, YAML; - for standard input.")],
-    expected_version: ExpectedVersion = None,
-    actor: Actor = "",
-    json: output.Json = False,
-) -> None:
-    """Make a workspace be exactly what a file says, or change nothing where the file is at fault."""
-    request = pb.ApplyWorkspaceRequest(workspace=_read(file), expected_version=expected_version, actor=actor)
-    with service.stub(CatalogServiceStub) as stub:
-        response = stub.ApplyWorkspace(request)
-    if json:
-        output.print_json(output.as_dict(response))
-        return
-    if response.changes:
-        shown = response.changes[:_SHOWN_CHANGES]
-        output.print_table(
-            ("part", "id", "change"),
-            (
-                (
-                    output.short(output.WORKSPACE_PART, each.part),
-                    each.id,
-                    output.short(output.CHANGE_ACTION, each.action),
-                )
-                for each in shown
-            ),
-        )
-    if len(response.changes) > _SHOWN_CHANGES:
-        typer.echo(f"… and {len(response.changes) - _SHOWN_CHANGES} more")
-    changed = f"{len(response.changes)} changes" if response.changes else "nothing differed"
-    typer.echo(f"Workspace {request.workspace.id} is at version {response.version}: {changed}.")
+app.command()(apply)
 
 
 @app.command()
@@ -131,10 +90,3 @@ def delete(
         output.print_json(output.as_dict(response))
     else:
         typer.echo(f"Workspace {workspace_id} was deleted at {output.moment(response.deleted_at)}.")
-
-
-def _read(file: Path) -> workspace_pb2.Workspace:
-    try:
-        return as_message(*read(file), workspace_pb2.Workspace)
-    except YamlFileError as error:
-        raise fail(str(error), Exit.USAGE) from None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+from google.protobuf.json_format import MessageToDict
+
 from service import yaml_file
 from service.cli.message_file import as_message
 from skilder.keys.v1 import workspace_pb2
@@ -59,3 +62,8 @@ def example_workspace() -> workspace_pb2.Workspace:
 def workspace_from(text: str) -> workspace_pb2.Workspace:
     """Return the workspace that a YAML text describes."""
     return as_message("test", yaml_file.parse("test", text.encode()), workspace_pb2.Workspace)
+
+
+def yaml_of(workspace: workspace_pb2.Workspace) -> str:
+    """Return a file that describes a workspace."""
+    return yaml.safe_dump(MessageToDict(workspace, preserving_proto_field_name=True), allow_unicode=True)

@@ -1,0 +1,29 @@
+"""Workspaces in files: as people write them, and as `show` and `show --json` print them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.cli import message_file
+from service.cli.client import fail
+from service.cli.exits import Exit
+from service.yaml_file import Mapping, YamlFileError
+from skilder.keys.v1 import catalog_service_pb2, workspace_pb2
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read_workspace(file: Path) -> workspace_pb2.Workspace:
+    """Read a workspace from a file, or from standard input for `-`; a file at fault ends the command.
+
+    The version and the times that `show --json` prints beside it are of no account: what was kept as a backup is
+    applied after other changes, or there would be no need for it.
+    """
+    try:
+        name, node = message_file.read(file)
+        if isinstance(node, Mapping) and "workspace" in node.items:
+            return message_file.as_message(name, node, catalog_service_pb2.GetWorkspaceResponse).workspace
+        return message_file.as_message(name, node, workspace_pb2.Workspace)
+    except YamlFileError as error:
+        raise fail(str(error), Exit.USAGE) from None

@@ -1,0 +1,274 @@
+"""`workspace apply`: what it shows, when it asks, and what goes back in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
+from tests.support.calls import get_workspace, part, remove
+from tests.support.process import run_command
+from tests.support.service import TOKENS
+from tests.support.shapes import canonical
+from tests.support.terminal import Session, run_on_terminal
+from tests.support.workspaces import small_workspace, yaml_of
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from skilder.keys.v1.workspace_pb2 import Workspace
+    from tests.support.service import Service
+
+
+class Person:
+    """Somebody who applies workspaces, from a script or on a terminal."""
+
+    def __init__(self, service: Service, folder: Path) -> None:
+        self._folder = folder
+        self._variables = {
+            "SKILDER_KEYS_SERVER": service.address,
+            "SKILDER_KEYS_TOKEN_FILE": str(folder / "operator.token"),
+        }
+        (folder / "operator.token").write_text(TOKENS["operator"])
+
+    def write(self, workspace: Workspace) -> str:
+        """Write a workspace's file and return its name."""
+        (self._folder / "workspace.yaml").write_text(yaml_of(workspace), "utf-8")
+        return "workspace.yaml"
+
+    async def script(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run `workspace` commands without a terminal."""
+        done: subprocess.CompletedProcess[str] = await asyncio.to_thread(
+            run_command, "workspace", *arguments, folder=self._folder, stdin=stdin, **self._variables
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    async def terminal(self, *arguments: str, answer: Callable[[], Awaitable[str]] | None = None) -> Session:
+        """Run `workspace` commands on a terminal, their standard output a pipe; a question gets the answer."""
+        loop = asyncio.get_running_loop()
+
+        async def asked() -> str:
+            assert answer is not None, "nobody expected a question"
+            return await answer()
+
+        def type_() -> str:
+            return asyncio.run_coroutine_threadsafe(asked(), loop).result()
+
+        return await asyncio.to_thread(
+            run_on_terminal, "workspace", *arguments, folder=self._folder, answer=type_, **self._variables
+        )
+
+
+@pytest.fixture
+def door() -> str:
+    """The command line is the same whatever calls come in by."""
+    return "grpcio"
+
+
+@pytest.fixture
+def person(service: Service, tmp_path: Path) -> Person:
+    """Somebody with the small workspace in place."""
+    return Person(service, tmp_path)
+
+
+async def yes() -> str:
+    """Agree."""
+    return "y\n"
+
+
+async def no() -> str:
+    """Disagree."""
+    return "n\n"
+
+
+def changed(*changes: Callable[[Workspace], object]) -> Workspace:
+    """Return the small workspace, changed."""
+    workspace = small_workspace()
+    for change in changes:
+        change(workspace)
+    return workspace
+
+
+def without_engineering(workspace: Workspace) -> None:
+    """Remove two members, a team, a hat and two tools, and change what named them."""
+    remove(workspace.members, "cyd")
+    remove(workspace.teams, "engineering")
+    remove(workspace.hats, "engineer")
+    remove(workspace.tools, "git.commit", "git.push")
+    part(workspace.skills, "code").ClearField("tool_ids")
+
+
+def with_news(workspace: Workspace) -> None:
+    """Add a hat and a member, make another an admin, and rename a tool."""
+    workspace.hats.add(id="new", name="New")
+    workspace.members.add(user_id="dan", role=MEMBER_ROLE_ADMIN)
+    part(workspace.members, "bob").role = MEMBER_ROLE_ADMIN
+    part(workspace.tools, "web.search").name = "search_the_web"
+
+
+def emptied(workspace: Workspace) -> None:
+    """Leave nothing but the name."""
+    for name in ("members", "teams", "hats", "skills", "tools"):
+        workspace.ClearField(name)
+
+
+def widened(workspace: Workspace) -> None:
+    """Take the last team off a hat."""
+    part(workspace.hats, "engineer").ClearField("team_ids")
+
+
+async def state(service: Service) -> tuple[int, Workspace]:
+    """Return the version of `acme` and what is in it."""
+    found = await get_workspace(service.operator)
+    return found.version, found.workspace
+
+
+async def test_a_script_adds_and_updates_without_being_asked(person: Person, service: Service) -> None:
+    """What was changed is on standard output, and nothing on standard error."""
+    desired = changed(with_news)
+    done = await person.script("apply", person.write(desired))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("Workspace acme is at version 2: 4 changes.\n")
+    assert [line.split()[:3] for line in done.stdout.splitlines()[1:-1]] == [
+        ["member", "bob", "updated"],
+        ["tool", "web.search", "updated"],
+        ["member", "dan", "added"],
+        ["hat", "new", "added"],
+    ]
+    assert "role editor -> admin" in done.stdout
+    assert "name web_search -> search_the_web" in done.stdout
+    assert await state(service) == (2, canonical(desired))
+
+
+@pytest.mark.parametrize("json_", [False, True])
+async def test_a_script_removes_nothing_without_yes(person: Person, service: Service, *, json_: bool) -> None:
+    """It is shown what would go, exits as for a malformed command, and with --yes it does it."""
+    desired = changed(without_engineering, with_news)
+    arguments = ("apply", person.write(desired), *(["--json"] if json_ else []))
+    refused = await person.script(*arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    told = refused.stderr.splitlines()
+    assert [line.split()[:3] for line in told[1:6]] == [
+        ["removed", "member", "cyd"],
+        ["removed", "team", "engineering"],
+        ["removed", "hat", "engineer"],
+        ["removed", "tool", "git.commit"],
+        ["removed", "tool", "git.push"],
+    ]
+    assert "skill      code  (tool_ids -git.commit -git.push)" in refused.stderr
+    assert (
+        "5 removed (1 member, 1 team, 1 hat, 2 tools), 3 updated (1 member, 1 skill, 1 tool), 2 added (1 member, 1 hat)"
+        in refused.stderr
+    )
+    assert "This removes 5 parts. There is no terminal to ask on: use --yes" in refused.stderr
+    assert await state(service) == (1, canonical(small_workspace()))
+    done = await person.script(*arguments, "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    if json_:
+        response = json.loads(done.stdout)
+        assert (response["version"], len(response["changes"])) == ("2", 10)
+    else:
+        assert done.stdout.endswith("Workspace acme is at version 2: 10 changes.\n")
+    assert await state(service) == (2, canonical(desired))
+
+
+@pytest.mark.parametrize("answer", [yes, no])
+async def test_a_person_is_asked_before_anything_goes(
+    person: Person, service: Service, answer: Callable[[], Awaitable[str]]
+) -> None:
+    """On the terminal, after what will go; a yes does exactly that, a no changes nothing and exits with 130."""
+    desired = changed(without_engineering)
+    session = await person.terminal("apply", person.write(desired), "--json", answer=answer)
+    assert "removed  hat        engineer" in session.terminal
+    assert "This removes 5 parts. Go on? [y/N]" in session.terminal
+    if answer is yes:
+        assert session.returncode == 0
+        assert json.loads(session.stdout)["version"] == "2"
+        assert await state(service) == (2, canonical(desired))
+    else:
+        assert (session.returncode, session.stdout) == (130, "")
+        assert await state(service) == (1, canonical(small_workspace()))
+
+
+async def test_a_person_is_not_asked_about_additions(person: Person, service: Service) -> None:
+    """Nor where nothing differs."""
+    session = await person.terminal("apply", person.write(changed(with_news)))
+    assert (session.returncode, session.terminal) == (0, "")
+    again = await person.terminal("apply", person.write(changed(with_news)))
+    assert (again.returncode, again.stdout) == (0, "Workspace acme is at version 2: nothing differed.\n")
+    assert (await state(service))[0] == 2
+
+
+async def test_what_was_shown_is_what_is_done(person: Person, service: Service) -> None:
+    """A change between the question and the answer makes the apply fail: nobody was shown its removals."""
+    file = person.write(changed(without_engineering))
+    other = changed(lambda workspace: workspace.hats.add(id="meanwhile", name="Meanwhile"))
+
+    async def meanwhile() -> str:
+        await service.operator.apply(other)
+        return "y\n"
+
+    session = await person.terminal("apply", file, answer=meanwhile)
+    assert session.returncode == 5, session
+    assert "at version 2, not 1" in session.terminal
+    assert await state(service) == (2, canonical(other))
+
+
+async def test_a_hat_that_loses_its_last_team_is_asked_about(person: Person, service: Service) -> None:
+    """It would serve the whole workspace, which is more and not less."""
+    desired = changed(widened)
+    refused = await person.script("apply", person.write(desired))
+    assert refused.returncode == 2
+    assert "engineer  (team_ids -engineering; SERVES THE WHOLE WORKSPACE" in refused.stderr
+    assert "takes the last team off engineer, to serve the whole workspace" in refused.stderr
+    assert (await state(service))[0] == 1
+    assert (await person.script("apply", person.write(desired), "--yes")).returncode == 0
+    assert await state(service) == (2, canonical(desired))
+
+
+@pytest.mark.parametrize("desired", [changed(without_engineering, with_news), changed(emptied), small_workspace()])
+async def test_a_dry_run_writes_nothing(person: Person, service: Service, desired: Workspace) -> None:
+    """It shows what would change, never asks, and its JSON is the API's own."""
+    options = ("--max-removals", "19", "--dry-run")
+    done = await person.script("apply", person.write(desired), *options)
+    shown = await person.script("apply", person.write(desired), *options, "--json")
+    assert (done.returncode, done.stderr) == (shown.returncode, shown.stderr) == (0, "")
+    assert "Nothing was written. Workspace acme would be at version" in done.stdout
+    response = json.loads(shown.stdout)
+    for change in response.get("changes", []):
+        assert change["id"] in done.stdout
+    assert await state(service) == (1, canonical(small_workspace()))
+
+
+async def test_most_of_a_workspace_goes_only_by_its_number(person: Person, service: Service) -> None:
+    """With the list before the refusal, also of a dry run; --yes alone is not enough."""
+    file = person.write(changed(emptied))
+    for options in ((), ("--dry-run",), ("--dry-run", "--json"), ("--max-removals", "18")):
+        refused = await person.script("apply", file, *options)
+        assert (refused.returncode, refused.stdout) == (5, ""), options
+        assert "In all: 19 removed (3 members, 3 teams, 4 hats, 4 skills, 5 tools)." in refused.stderr
+        assert "would remove 19 of the 19 parts" in refused.stderr
+    refused = await person.script("apply", file, "--yes")
+    assert (refused.returncode, "would remove 19 of the 19 parts" in refused.stderr) == (5, True)
+    assert (await person.script("apply", file, "--max-removals", "-1")).returncode == 2
+    assert await state(service) == (1, canonical(small_workspace()))
+    session = await person.terminal("apply", file, "--max-removals", "19", answer=yes)
+    assert session.returncode == 0
+    assert await state(service) == (2, canonical(changed(emptied)))
+
+
+async def test_a_file_on_standard_input_needs_a_yes_where_parts_go(person: Person, service: Service) -> None:
+    """Its standard input carries the file, so nobody can be asked, not even on a terminal."""
+    text = yaml_of(changed(without_engineering))
+    refused = await person.script("apply", "-", stdin=text)
+    assert refused.returncode == 2
+    assert "Standard input carries the file, so nobody can be asked: use --yes" in refused.stderr
+    assert (await state(service))[0] == 1
+    assert (await person.script("apply", "-", "--yes", stdin=text)).returncode == 0
+    assert await state(service) == (2, canonical(changed(without_engineering)))

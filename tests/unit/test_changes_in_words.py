@@ -1,0 +1,107 @@
+"""The changes of a workspace in words: removals first, all counted, and what an update takes away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.cli import changes
+from service.domain.difference import difference
+from service.domain.workspace_checks import checked
+from service.rpc import convert
+from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_VIEWER, Workspace
+from tests.support.calls import part, remove
+from tests.support.changes import CHANGES
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from skilder.keys.v1 import catalog_service_pb2 as pb
+
+
+def changes_to(after: Workspace, before: Workspace | None = None) -> list[pb.WorkspaceChange]:
+    """Return what the service says when a workspace takes the place of the small one."""
+    old, new = (checked(convert.workspace(each)) for each in (before or small_workspace(), after))
+    return [convert.change_message(each) for each in difference(old, new)]
+
+
+def details_of(after: Workspace) -> dict[str, str]:
+    """Return what becomes of the updated parts, by id."""
+    found = changes.details(small_workspace(), after, changes_to(after))
+    return {id_: detail for (_, id_), detail in found.items()}
+
+
+def test_removals_come_first_and_additions_last() -> None:
+    """Within each, in the order of the service: by kind and id."""
+    after = small_workspace()
+    remove(after.members, "cyd", "ada")
+    remove(after.hats, "everyone")
+    after.teams.add(id="a-new-one", name="New")
+    part(after.members, "bob").role = MEMBER_ROLE_VIEWER
+    found = [row[:3] for row in changes.rows(changes_to(after), {})]
+    assert found == [
+        ("member", "ada", "removed"),
+        ("member", "cyd", "removed"),
+        ("hat", "everyone", "removed"),
+        ("member", "bob", "updated"),
+        ("team", "a-new-one", "added"),
+    ]
+    assert changes.removals(changes_to(after)) == 3
+    counted = "3 removed (2 members, 1 hat), 1 updated (1 member), 1 added (1 team)"
+    assert changes.counted(changes_to(after)) == counted
+
+
+@pytest.mark.parametrize(("name", "change", "expected"), CHANGES, ids=[each[0] for each in CHANGES])
+def test_every_change_is_a_row_and_counted(name: str, change: object, expected: list[str]) -> None:  # noqa: ARG001
+    """And each updated part says which of its fields differ."""
+    after = small_workspace()
+    change(after)  # type: ignore[operator]  # a function of the workspace
+    found = changes_to(after)
+    details = changes.details(small_workspace(), after, found)
+    rows = list(changes.rows(found, details))
+    assert sorted(f"{kind} {id_} {action}" for kind, id_, action, _ in rows) == sorted(expected)
+    for _, id_, action, detail in rows:
+        assert bool(detail) == (action == "updated"), id_
+
+
+def test_an_update_says_what_becomes_of_each_field() -> None:
+    """Links that go and come, values before and after, long texts by their field alone; a new order is no change."""
+    after = small_workspace()
+    after.name = "Acme Ltd"
+    bob = part(after.members, "bob")
+    bob.role = MEMBER_ROLE_VIEWER
+    bob.team_ids[:] = ["customer"]
+    part(after.teams, "support").ClearField("parent_id")
+    engineer = part(after.hats, "engineer")
+    engineer.skill_ids[:] = ["search", "code"]
+    engineer.instructions = "Test\nfirst."
+    part(after.tools, "git.push").ClearField("active")
+    assert details_of(after) == {
+        "acme": "name Acme -> Acme Ltd",
+        "bob": "role editor -> viewer; team_ids -support +customer",
+        "support": "parent_id customer -> none",
+        "engineer": "another instructions",
+        "git.push": "active no -> yes",
+    }
+
+
+def test_many_links_are_counted() -> None:
+    """Three of each kind are named."""
+    after = small_workspace()
+    for index in range(9):
+        after.tools.add(id=f"new-{index}", name=f"new-{index}", mcp_server="new")
+    part(after.skills, "code").tool_ids[:] = [f"new-{index}" for index in range(9)]
+    detail = "tool_ids -git.commit -git.push +new-0 +new-1 +new-2 and +6 more"
+    assert details_of(after) == {"code": detail}
+
+
+def test_a_hat_that_loses_its_last_team_is_named() -> None:
+    """Not one that changes teams, never had any, or goes."""
+    after = small_workspace()
+    part(after.hats, "engineer").ClearField("team_ids")
+    part(after.hats, "support-desk").team_ids[:] = ["engineering"]
+    part(after.hats, "everyone").name = "All"
+    remove(after.hats, "customer-care")
+    assert changes.widened_hats(small_workspace(), after) == ["engineer"]
+    assert "SERVES THE WHOLE WORKSPACE" in details_of(after)["engineer"]
+    assert "SERVES" not in details_of(after)["support-desk"] + details_of(after)["everyone"]
