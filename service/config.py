@@ -9,9 +9,10 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from service.storage.url import DEFAULT_SCHEMA, DatabaseUrl, DatabaseUrlError
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 DEFAULT_DATA_DIR = Path("data")
@@ -44,6 +45,11 @@ class Settings(BaseModel):
         None,
         description="The Postgres to use, postgresql://…; without one, an embedded Postgres in the data folder. "
         "Every user of the machine can read a flag, so a password belongs in the variable.",
+    )
+    database_schema: str = Field(
+        DEFAULT_SCHEMA,
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="The schema of the tables, whatever search_path says.",
     )
     callers: Path | None = Field(None, description="The file that names the callers; see docs/callers.md.")
     local_operator: bool = Field(
@@ -118,10 +124,11 @@ class Settings(BaseModel):
             raise ValueError("lease: must be less than call_timeout, for a change may have to wait for one to run out")
         if self.argon2_memory_kib < 8 * self.argon2_lanes:
             raise ValueError("argon2_memory_kib: argon2 needs 8 KiB for each of argon2_lanes")
-        if self.database_url is not None and not _is_postgres_url(self.database_url.get_secret_value()):
-            raise ValueError(
-                "database_url: is not postgresql://USER:PASSWORD@HOST:PORT/NAME, special characters escaped"
-            )
+        if self.database_url is not None:
+            try:
+                DatabaseUrl.parse(self.database_url.get_secret_value())
+            except DatabaseUrlError as error:
+                raise ValueError(f"database_url: {error}") from None
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
         if self.tls_client_ca is not None and self.tls_cert is None:
@@ -153,12 +160,3 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _is_postgres_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # read for the error of one that is no number
-    except ValueError:
-        return False
-    return parts.scheme in ("postgresql", "postgres")

@@ -113,6 +113,7 @@ async def start(
     database = await Database.open(
         DatabaseOptions(
             database_url,
+            schema=settings.database_schema,
             pool_size=settings.pool_size,
             statement_timeout=settings.statement_timeout,
             lock_timeout=settings.lock_timeout,

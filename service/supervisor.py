@@ -80,7 +80,7 @@ def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[
     for number in _STOP_SIGNALS:
         signal.signal(number, _leave)
     with _own(settings.data_dir), _embedded_postgres(settings.data_dir / "postgres", log) as postgres:
-        for migration in asyncio.run(migrate(postgres.url())):
+        for migration in asyncio.run(migrate(postgres.url(), settings.database_schema)):
             log.info("migrated", number=migration.number, name=migration.name)
         asyncio.run(_Supervisor(settings, log, worker_command, postgres).serve(postgres.url()))
 

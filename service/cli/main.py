@@ -76,13 +76,13 @@ def serve(settings: Settings) -> None:
 
 
 @app.command()
-@takes_settings("database_url")
+@takes_settings("database_url", "database_schema")
 def migrate(settings: Settings) -> None:
     """Bring the database named by SKILDER_KEYS_DATABASE_URL up to date."""
     if settings.database_url is None:
         raise fail("set SKILDER_KEYS_DATABASE_URL; the embedded database is migrated by serve", Exit.USAGE)
     try:
-        done = asyncio.run(run_migrations(settings.database_url.get_secret_value()))
+        done = asyncio.run(run_migrations(settings.database_url.get_secret_value(), settings.database_schema))
     except UnavailableError as error:
         raise fail(f"cannot migrate: {error.__cause__ or error}", Exit.UNAVAILABLE) from None
     for migration in done:

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Self
 import asyncpg
 
 from service.domain.errors import BusyError, UnavailableError
+from service.storage.sessions import Connector, DatabaseFaultError, Session, transaction
+from service.storage.url import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from asyncpg.pool import PoolConnectionProxy
+    from service.storage import sessions
 
-    Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+    Connection = sessions.Connection
     Pool = asyncpg.Pool[asyncpg.Record]
 
 _OUTAGES = (
+    DatabaseFaultError,
     OSError,  # refused, reset, timed out, no such socket
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,  # the connection was lost, or the pool is closing
@@ -31,6 +34,8 @@ _OUTAGES = (
     asyncpg.exceptions.ReadOnlySQLTransactionError,  # a standby, after a failover
     asyncpg.exceptions.InvalidAuthorizationSpecificationError,
     asyncpg.exceptions.InvalidCatalogNameError,  # no such database
+    asyncpg.exceptions.InsufficientPrivilegeError,  # taken from our role
+    asyncpg.exceptions.InvalidCachedStatementError,  # one migration after another: the driver tries again only once
 )
 
 
@@ -40,6 +45,7 @@ class DatabaseOptions:
 
     Attributes:
         url: A PostgreSQL connection URI. It may hold a password: never logged.
+        schema: The schema of the tables.
         pool_size: The most connections that are open at once.
         statement_timeout: Seconds after which Postgres ends a statement.
         lock_timeout: Seconds after which Postgres ends the wait for a lock.
@@ -47,6 +53,7 @@ class DatabaseOptions:
     """
 
     url: str
+    schema: str = DEFAULT_SCHEMA
     pool_size: int = 10
     statement_timeout: float = 5.0
     lock_timeout: float = 2.0
@@ -64,31 +71,39 @@ class Database:
     that break are replaced by themselves, so a database that comes back is used again without a restart.
     """
 
-    def __init__(self, pool: Pool, options: DatabaseOptions) -> None:
+    def __init__(self, pool: Pool, connector: Connector, options: DatabaseOptions) -> None:
         self._pool = pool
+        self._connector = connector
         self._options = options
-        self._probe: asyncpg.Connection[asyncpg.Record] | None = None
+        self._probe: Session | None = None
 
     @classmethod
     async def open(cls, options: DatabaseOptions) -> Self:
-        """Connects.
+        """Connect.
 
         Raises:
-            UnavailableError: The database cannot be reached.
+            DatabaseUrlError: The URL cannot be used.
+            UnavailableError: The database cannot be reached, or is none that can be used.
         """
+        connector = Connector(options.url, options.schema)
+        settings = _limits(options.statement_timeout, options.lock_timeout)
+        # Postgres ends a statement before this; it is for a Postgres that is frozen, or out of reach.
+        command_timeout = options.statement_timeout + 1
+
+        async def connect(*_: object, **__: object) -> Session:
+            return await connector.connect(
+                "skilder-keys", options.acquire_timeout, command_timeout=command_timeout, settings=settings
+            )
+
         with translated_errors():
             pool = await asyncpg.create_pool(
-                options.url,
-                min_size=0,
-                max_size=options.pool_size,
-                timeout=options.acquire_timeout,
-                # Postgres ends a statement before this; it is for a Postgres that is frozen, or out of reach.
-                command_timeout=options.statement_timeout + 1,
-                server_settings=_session_settings(options),
-                connection_class=_Connection,
+                min_size=0, max_size=options.pool_size, connect=connect, connection_class=Session
             )
-        database = cls(pool, options)
-        await database.ping()
+            database = cls(pool, connector, options)
+            # Where the URL grants more time, the first connection has it: a database may have to wake up.
+            database._probe = await database._connect(
+                "skilder-keys health", max(options.acquire_timeout, connector.patience)
+            )
         return database
 
     async def close(self) -> None:
@@ -144,43 +159,30 @@ class Database:
             try:
                 if self._probe is None or self._probe.is_closed():
                     self._probe = await self._connect("skilder-keys health", self._options.acquire_timeout)
-                await self._probe.execute("SELECT")
+                await self._probe.fetchval("SELECT 1")
             except BaseException:
                 if self._probe is not None:
                     self._probe.terminate()
                     self._probe = None
                 raise
 
-    async def _connect(self, name: str, time_limit: float) -> asyncpg.Connection[asyncpg.Record]:
-        return await asyncpg.connect(
-            self._options.url,
-            timeout=time_limit,
-            command_timeout=time_limit,
-            # Postgres keeps to it too: a backend that waits for a lock does not see that nobody waits for it any more,
-            # and one more with each attempt would in the end be all that it has.
-            server_settings={"application_name": name, "statement_timeout": _milliseconds(time_limit)},
-        )
+    async def _connect(self, name: str, time_limit: float) -> Session:
+        # Postgres keeps to the limit too: a backend that waits for a lock does not see that nobody waits for it any
+        # more, and one more with each attempt would in the end be all that it has.
+        limits = _limits(time_limit, time_limit)
+        return await self._connector.connect(name, time_limit, command_timeout=time_limit, settings=limits)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
-        """Lends a connection whose statements all see the database at one moment, and change nothing."""
-        async with (
-            self.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        """Lend a connection whose statements all see the database at one moment, and change nothing."""
+        async with self.connection() as connection, transaction(connection, "repeatable_read", readonly=True):
             yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Lends a connection inside a READ COMMITTED transaction, which any error rolls back."""
-        async with self.connection() as connection, connection.transaction():
+        """Lend a connection inside a READ COMMITTED transaction, which any error rolls back."""
+        async with self.connection() as connection, transaction(connection):
             yield connection
-
-
-class _Connection(asyncpg.Connection):
-    def get_reset_query(self) -> str:
-        """Answers none: nothing here changes a session, so a returned connection needs no round trip to be as new."""
-        return ""
 
 
 class translated_errors:  # noqa: N801 - a context manager reads as a verb
@@ -197,15 +199,13 @@ class translated_errors:  # noqa: N801 - a context manager reads as a verb
             raise UnavailableError("The database does not answer: try again.") from error
 
 
-def _session_settings(options: DatabaseOptions) -> dict[str, str]:
+def _limits(statement_timeout: float, lock_timeout: float) -> dict[str, str]:
     return {
-        "application_name": "skilder-keys",
-        "statement_timeout": _milliseconds(options.statement_timeout),
-        "lock_timeout": _milliseconds(options.lock_timeout),
-        "idle_in_transaction_session_timeout": _milliseconds(2 * options.statement_timeout),
-        "timezone": "UTC",
+        "statement_timeout": _milliseconds(statement_timeout),
+        "lock_timeout": _milliseconds(lock_timeout),
+        "idle_in_transaction_session_timeout": _milliseconds(2 * statement_timeout),
     }
 
 
 def _milliseconds(seconds: float) -> str:
-    return str(round(seconds * 1000))
+    return str(max(1, round(seconds * 1000)))

@@ -52,22 +52,23 @@ class StockServer:
     The Unix socket lets in everybody who reaches its folder, which only its owner and root do; TCP needs the password.
 
     Attributes:
+        folder: The folder of the socket, which holds the rest.
         data: The data folder.
         port: The port, of TCP on 127.0.0.1 and of the socket.
         password: The password of `postgres`.
     """
 
     def __init__(self, folder: Path, binaries_: Path, password: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._binaries = binaries_
         self._server: subprocess.Popen[bytes] | None = None
         self.data = folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self.password = password
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         """Return the connection URI by the Unix socket, without a password."""
-        return f"postgresql://{user}@/{database}?host={quote(str(self._folder), safe='')}&port={self.port}"
+        return f"postgresql://{user}@/{database}?host={quote(str(self.folder), safe='')}&port={self.port}"
 
     def tcp_url(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> str:
         """Return the connection URI by TCP, with a password: that of `postgres` unless another is given."""
@@ -75,21 +76,12 @@ class StockServer:
 
     def start(self) -> None:
         """Start the server and return once it takes connections."""
-        options = _SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self._folder)}
+        options = _SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
         settings = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
-        log = self._folder / "log"
+        log = self.folder / "log"
         command = [str(self._binaries / "postgres"), "-D", str(self.data), *settings]
-        with log.open("ab") as output:
-            self._server = subprocess.Popen(
-                ["/bin/sh", "-c", _UNTIL_STDIN_ENDS, "sh", *command],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # a terminal's Ctrl-C is for the tests
-                cwd=self._folder,
-                user=_user(),
-            )
-        ready = [str(self._binaries / "pg_isready"), "-q", "-h", str(self._folder), "-p", str(self.port)]
+        self._server = spawn(command, log)
+        ready = [str(self._binaries / "pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
         end = time.monotonic() + _PATIENCE
         while subprocess.run(ready, check=False).returncode != 0:
             assert self.is_running(), f"Postgres did not start:\n{log.read_text()}"
@@ -120,7 +112,7 @@ class StockServer:
             text=True,
             timeout=_PATIENCE,
             check=False,
-            cwd=self._folder,
+            cwd=self.folder,
             user=_user(),
         )
         assert done.returncode == 0, f"{name} failed:\n{done.stdout}"
@@ -153,7 +145,7 @@ class StockServer:
     def standby_of(cls, primary: StockServer, folder: Path) -> Self:
         """Make a streaming standby of a running server in an empty folder, to be started."""
         standby = cls(folder, primary._binaries, primary.password)
-        source = f"host={primary._folder} port={primary.port} user=postgres"
+        source = f"host={primary.folder} port={primary.port} user=postgres"
         standby.tool("pg_basebackup", "-D", str(standby.data), "-d", source, "-R", "-X", "stream", "-c", "fast")
         return standby
 
@@ -197,6 +189,20 @@ def cluster_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a server as the owner of clusters; it ends when its standard input is closed, or this process ends."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            ["/bin/sh", "-c", _UNTIL_STDIN_ENDS, "sh", *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a terminal's Ctrl-C is for the tests
+            cwd=log.parent,
+            user=_user(),
+        )
+
+
 def _binaries_or_skip() -> Path:
     found = binaries()
     if found is None:
@@ -215,7 +221,8 @@ def _give(path: Path) -> None:
     shutil.chown(path, _user() or getpass.getuser())
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free now."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])

@@ -25,6 +25,7 @@ VALUES: dict[str, Any] = {
     "health_listen": "127.0.0.1:8080",
     "data_dir": Path("elsewhere"),
     "database_url": URL,
+    "database_schema": "keys",
     "callers": Path("callers.yaml"),
     "local_operator": False,
     "tls_cert": Path("cert.pem"),
