@@ -38,6 +38,7 @@ MAX_BATCH_BYTES = 32 * 2**20
 """The most bytes in the answer to a batch."""
 
 _ATTEMPTS = 5
+_READS = 2
 _MALFORMED = Denied(DenialReason.MALFORMED)
 _UNKNOWN = Denied(DenialReason.UNKNOWN)
 
@@ -238,18 +239,28 @@ class Authorizer:
             # The old hash is as good as ever, so an outage here does not fail the call.
             with suppress(UnavailableError):
                 async with self._database.connection() as connection:
-                    await keys.replace_secret(
+                    await keys.renew_hash(
                         connection, credential.key.id, old_hash=credential.secret_hash, new_hash=renewed
                     )
 
     async def _find_credentials(self, key_ids: list[KeyId]) -> dict[KeyId, Credential]:
-        known_epoch = self._lease.epoch
-        async with self._database.connection() as connection:
-            epoch, found = await keys.find_credentials(connection, key_ids)
-        if epoch < known_epoch:
-            # A replica, or a primary that is none any more: what it says was true once.
-            raise UnavailableError("The database that was asked lacks changes that another one has: try again.")
-        return found
+        for _ in range(_READS):
+            lease = self._lease
+            known, server = lease.revision, lease.server
+            async with self._database.connection() as connection:
+                found = await keys.find_credentials(connection, key_ids)
+            if server in ("", found.server) and found.revision.epoch >= known.epoch:
+                return found.credentials
+            # Another server than the fence's, such as a primary that is none any more, or a database that has gone
+            # back. Which of the two is right is not known here: so nothing is kept of either, and both are asked anew.
+            leased = lease.valid()
+            lease.doubt()
+            self._cache.drop_all()
+            await self._database.expire()
+            if not leased and found.revision.epoch >= known.epoch:
+                # The fence cannot be asked, and nothing is answered from memory: this is the newest state there is.
+                lease.revision, lease.server = found.revision, found.server
+        raise UnavailableError("The database that was asked lacks changes that another one has: try again.")
 
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
         async with self._database.connection() as connection:

@@ -9,10 +9,11 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from service.app.release import release
 from service.domain.token import claimed_id_text, id_text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Awaitable, Callable, Collection, Hashable
 
     from service.app.fence import Lease
     from service.app.tool_sets import SharedToolSet, ToolSets
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from service.domain.hashing import Recogniser
     from service.domain.ids import KeyId, WorkspaceId
     from service.domain.verdict import DenialReason
+
+_RELEASED_AT_ONCE = 1000
 
 
 class Scope:
@@ -155,22 +158,30 @@ class KeyCache:
             scope = self._scopes[workspace_id] = Scope(workspace_id)
         return scope
 
+    def drop(self, key_ids: Collection[KeyId], workspace_ids: Collection[WorkspaceId]) -> None:
+        """Drop keys, and every key of some workspaces, and let no load that is under way keep one of them."""
+        for key_id in key_ids:
+            self._keys.pop(id_text(key_id), None)
+        for workspace_id in workspace_ids:
+            scope = self._scopes.pop(workspace_id, None)
+            if scope is not None:
+                scope.stale = True
+        # A load that does not know yet whose key it reads may be reading one of a workspace.
+        touched = {None, *workspace_ids} if workspace_ids else ()
+        self._taint(lambda load: load.key_id in key_ids or load.workspace_id in touched)
+
     def drop_key(self, key_id: KeyId) -> None:
         """Forgets a key, and lets no load that is under way keep it."""
-        self._keys.pop(id_text(key_id), None)
-        self._taint(lambda load: load.key_id == key_id)
+        self.drop((key_id,), ())
 
     def drop_workspace(self, workspace_id: WorkspaceId) -> None:
         """Forgets every key of a workspace, and lets no load that is under way keep one."""
-        scope = self._scopes.pop(workspace_id, None)
-        if scope is not None:
-            scope.stale = True
-        # A load that does not know yet whose key it reads may be reading one of these.
-        self._taint(lambda load: load.workspace_id in (None, workspace_id))
+        self.drop((), (workspace_id,))
 
     def drop_all(self) -> None:
         """Forgets everything, and lets no load that is under way keep anything."""
-        self._keys.clear()
+        release(self._keys, _RELEASED_AT_ONCE)
+        self._keys = OrderedDict()
         self._tool_sets.clear()
         self._taint(lambda _: True)
 

@@ -192,7 +192,7 @@ async def _renew(
         raise RequestRevokedError(key_id=str(key.id))
     if key.last_used_at is not None:
         raise RequestUsedError(f"This request_id issued key {key.id}, which has been used since.", key_id=str(key.id))
-    await keys.replace_secret(transaction, key.id, old_hash=None, new_hash=secret_hash)
+    await keys.replace_secret(transaction, key.id, secret_hash)
     await audit.record(transaction, "key.renewed", origin, key.workspace_id, key_id=key.id, details=_subject(key))
     return IssuedKey(key, Token(key.type, key.id, secret))
 

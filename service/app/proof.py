@@ -137,5 +137,5 @@ async def proven(prover: Prover, token: Token, digest: bytes, credential: Creden
 async def proven_credential(database: Database, prover: Prover, token: Token) -> Credential | None:
     """Reads the key that a token claims to be of; None where there is none, or the token is not that key's."""
     async with database.connection() as connection:
-        _, found = await keys.find_credentials(connection, [token.key_id])
-    return await proven(prover, token, prover.digest(token), found.get(token.key_id))
+        found = await keys.find_credentials(connection, [token.key_id])
+    return await proven(prover, token, prover.digest(token), found.credentials.get(token.key_id))

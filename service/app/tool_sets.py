@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from service.app import encoding
 from service.app.batching import Shared
+from service.app.release import release
 from service.domain.ids import ToolId
 from service.domain.permissions import NOTHING, Reach, ToolSet, tool_set
 from service.domain.verdict import ToolGrant
@@ -99,9 +100,9 @@ class ToolSets:
         """Forgets all, for a database that may have lost versions and will count them anew."""
         for found in self._order:
             found.evicted = True
-        self._sets.clear()
-        self._order.clear()
-        self._catalogues.clear()
+        for held in (self._sets, self._order, self._catalogues):
+            release(held, 1)
+        self._sets, self._order, self._catalogues = {}, OrderedDict(), OrderedDict()
         self._weight = 0
         # What is under way is answered to those who wait for it, and not kept.
         self._made, self._read = Shared(), Shared()

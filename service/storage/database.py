@@ -148,7 +148,11 @@ class Database:
             try:
                 yield connection
             finally:
-                connection.terminate()
+                await _closed(connection, time_limit)
+
+    async def expire(self) -> None:
+        """Have every connection of the pool replaced by a new one before it is lent again."""
+        await self._pool.expire_connections()
 
     async def ping(self) -> None:
         """Asks the database for nothing, to see that it answers: on a connection of its own, however busy the pool is.
@@ -183,6 +187,19 @@ class Database:
         """Lend a connection inside a READ COMMITTED transaction, which any error rolls back."""
         async with self.connection() as connection, transaction(connection):
             yield connection
+
+
+async def _closed(connection: asyncpg.Connection[asyncpg.Record], time_limit: float) -> None:
+    """Close a connection, and have Postgres end what it still does for it.
+
+    A commit that waits for a standby sees neither that its client is gone nor a statement timeout: only being cancelled
+    ends it. Without that, each attempt would leave one more backend behind.
+    """
+    try:
+        async with asyncio.timeout(time_limit):
+            await connection.close()
+    except (TimeoutError, *_OUTAGES):
+        connection.terminate()
 
 
 class translated_errors:  # noqa: N801 - a context manager reads as a verb

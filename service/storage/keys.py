@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from service.domain.ids import HatId, KeyId, RuntimeId, TeamId, UserId, WorkspaceId
 from service.domain.keys import MAX_NAMED_HATS, Credential, Key, KeyFilter, KeyOrder, KeyState, Revocation
+from service.domain.revision import Revision
 from service.domain.token import KeyType
+from service.storage import fence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,18 +101,31 @@ async def find(connection: Connection, key_id: KeyId) -> Key | None:
     return None if row is None else _key(row)
 
 
-async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> tuple[int, dict[KeyId, Credential]]:
-    """Answers all that decides about the tokens of keys but for the catalogue, and the epoch, from one snapshot.
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What was found of some keys, in one snapshot.
 
-    Unknown ids are not among the credentials.
+    Attributes:
+        revision: The state of the database that it is of.
+        server: Names the server that answered, as in `fence.FenceState`.
+        credentials: By the keys' ids; unknown ones are not among them.
     """
+
+    revision: Revision
+    server: str
+    credentials: dict[KeyId, Credential]
+
+
+async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> Credentials:
+    """Return all that decides about the tokens of keys but for the catalogue, from one snapshot."""
     # Each key is looked up by itself, whatever Postgres guesses about tables that it has no statistics of. A LIMIT
     # keeps it from joining whole tables; a scalar subquery, unlike EXISTS, from reading all members into a hash table.
     # The cost must stay small too, as past `jit_above_cost` each run compiles for milliseconds: so the epoch is no
     # join, which would multiply it by the rows guessed for `fence`, and the subquery hides the array's length.
     rows = await connection.fetch(
         f"""
-        SELECT (SELECT epoch FROM fence) AS epoch, found.*
+        SELECT (SELECT epoch FROM fence) AS epoch, (SELECT tag FROM fence) AS tag,
+               (SELECT {fence.SERVER} FROM fence) AS server, found.*
         FROM unnest((SELECT $1::uuid[])) AS wanted (id)
         LEFT JOIN LATERAL (
             SELECT {_KEY}, key.secret_hash, workspace.version AS workspace_version,
@@ -129,7 +144,8 @@ async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> 
         """,  # noqa: S608
         list(key_ids),
     )
-    return rows[0]["epoch"], {row["id"]: _credential(row) for row in rows if row["id"] is not None}
+    credentials = {row["id"]: _credential(row) for row in rows if row["id"] is not None}
+    return Credentials(Revision(rows[0]["epoch"], rows[0]["tag"]), rows[0]["server"], credentials)
 
 
 async def list_page(connection: Connection, wanted: KeyFilter, *, before: KeyId | None, limit: int) -> list[Key]:
@@ -161,16 +177,27 @@ async def list_page(connection: Connection, wanted: KeyFilter, *, before: KeyId 
     return [_key(row) for row in rows]
 
 
-async def replace_secret(connection: Connection, key_id: KeyId, *, old_hash: str | None, new_hash: str) -> bool:
-    """Puts a new hash in the place of `old_hash` (None: of any); answers False where that was no longer there.
+async def replace_secret(connection: Connection, key_id: KeyId, new_hash: str) -> bool:
+    """Put the hash of another secret in the place of a key's hash, unless it is revoked, and return whether it was."""
+    return bool(
+        await connection.fetchval(
+            "UPDATE key SET secret_hash = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING true", key_id, new_hash
+        )
+    )
 
-    A revoked key keeps its hash: the answer is False.
+
+async def renew_hash(connection: Connection, key_id: KeyId, *, old_hash: str, new_hash: str) -> bool:
+    """Put another hash of the same secret in the place of `old_hash`, and return whether that was still there.
+
+    It takes nothing from anybody, and says so to the fence's trigger: for this hash, in this transaction. A revoked key
+    keeps its hash: the answer is False.
     """
     return bool(
         await connection.fetchval(
             """
-            UPDATE key SET secret_hash = $3
-            WHERE id = $1 AND secret_hash = coalesce($2, secret_hash) AND revoked_at IS NULL
+            WITH renewed AS MATERIALIZED (SELECT set_config('skilder_keys.renewed_hash', $3, true) AS secret_hash)
+            UPDATE key SET secret_hash = renewed.secret_hash FROM renewed
+            WHERE key.id = $1 AND key.secret_hash = $2 AND revoked_at IS NULL
             RETURNING true
             """,
             key_id,

@@ -36,7 +36,8 @@ async def writer(database_url: str) -> AsyncIterator[Process]:
 async def another_hash(of: Process, key: Key) -> None:
     """Has a key that was used hashed anew."""
     async with of.database.connection() as connection:
-        assert await keys.replace_secret(connection, key.id, old_hash=None, new_hash="$argon2id$other")
+        old = await connection.fetchval("SELECT secret_hash FROM key WHERE id = $1", key.id)
+        assert await keys.renew_hash(connection, key.id, old_hash=old, new_hash="$argon2id$other")
 
 
 async def moved(of: Process) -> None:
@@ -93,12 +94,26 @@ async def test_what_takes_nothing_from_anybody_leaves_the_epoch_alone(writer: Pr
 
 
 async def test_a_new_hash_of_a_used_key_leaves_the_epoch_alone(writer: Process, sql: Sql) -> None:
-    """It is one of the same secret."""
+    """Where the service writes it, which has just proven that it is one of the same secret."""
     key, token = await writer.issue()
     assert await writer.verdict(token) == "granted"
     before = await epoch(sql)
     await another_hash(writer, key)
     assert await epoch(sql) == before
+
+
+async def test_a_new_hash_by_hand_counts_though_the_key_was_used(writer: Process, sql: Sql) -> None:
+    """Nobody knows whether it is one of the same secret; also right after the service has renewed one."""
+    key, token = await writer.issue()
+    assert await writer.verdict(token) == "granted"
+    await another_hash(writer, key)
+    before = await epoch(sql)
+    await sql.execute("UPDATE key SET secret_hash = '$argon2id$hand' WHERE id = $1", key.id)
+    assert await epoch(sql) == before + 1
+    async with writer.database.transaction() as transaction:
+        assert await keys.renew_hash(transaction, key.id, old_hash="$argon2id$hand", new_hash="$argon2id$renewed")
+        await transaction.execute("UPDATE key SET secret_hash = '$argon2id$other' WHERE id = $1", key.id)
+    assert await epoch(sql) == before + 2
 
 
 async def test_a_change_that_is_undone_leaves_the_epoch_alone(writer: Process, sql: Sql) -> None:

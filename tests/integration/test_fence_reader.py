@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import pytest
 
+from service.app import fence_upkeep
+from service.domain.revision import Revision
 from service.storage import fence
 from tests.support.clock import FakeClock
 from tests.support.fence import LONG, epoch, insert_laggard, reader_id, readers, revoke_by_hand, until_true, warm
@@ -61,13 +63,12 @@ async def test_the_lease_runs_from_the_asking_and_a_little_shorter(database_url:
         assert made.reader.mode == "direct"
 
 
-@pytest.mark.parametrize("slow", ["heartbeat", "register"])
 async def test_an_answer_that_comes_late_gives_a_lease_that_is_over(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, slow: str
+    database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time it took is part of the lease: a writer has been counting meanwhile."""
     clock, answered = FakeClock(), asyncio.Event()
-    original: Any = getattr(fence, slow)
+    original: Any = fence.heartbeat
 
     async def late(*arguments: Any) -> Any:
         result = await original(*arguments)
@@ -76,12 +77,9 @@ async def test_an_answer_that_comes_late_gives_a_lease_that_is_over(
         return result
 
     async with process(database_url, clock=clock) as made:
-        if slow == "heartbeat":
-            await made.follow()
-            await made.freeze()
-        else:
-            monkeypatch.setattr(fence, "heartbeat", never)
-        monkeypatch.setattr(fence, slow, late)
+        await made.follow()
+        await made.freeze()
+        monkeypatch.setattr(fence, "heartbeat", late)
         made.following = asyncio.create_task(made.reader.run())
         await answered.wait()
         assert not made.lease.valid()
@@ -92,9 +90,19 @@ async def nothing(*_: object) -> None:
     """Does not listen."""
 
 
-async def never(*_: object) -> None:
-    """Does not answer."""
-    await asyncio.Event().wait()
+async def test_a_registration_alone_gives_no_lease(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier try may have written the row, with nobody who waited until a standby had it: a heartbeat does."""
+    asked = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(fence, "heartbeat", never)
+    async with process(database_url) as made:
+        made.following = asyncio.create_task(made.reader.run())
+        await asked.wait()
+        assert not made.lease.valid()
 
 
 async def test_a_lease_is_renewed_only_once_all_changes_are_applied(
@@ -163,9 +171,10 @@ async def test_a_reader_acknowledges_no_change_that_was_not_made_yet(database_ur
     """One from before a restore tells an epoch that is still to come: no writer may count that as its own."""
     id_ = uuid4()
     async with process(database_url) as made, made.database.connection() as connection:
-        await fence.register(connection, id_, 2)
+        await fence.register(connection, id_, fence.Settings(2, None), instead_of=None)
         await sql.execute("UPDATE fence SET epoch = 6")
-        await fence.heartbeat(connection, id_, 10)
+        tag = await sql.fetchval("SELECT tag FROM fence")
+        assert await fence.heartbeat(connection, id_, Revision(10, tag)) is None
         assert [each.id for each in await fence.laggards(connection, 6)] in ([id_], [])
         assert await sql.fetchval("SELECT epoch FROM reader WHERE id = $1", id_) in (0, 6, None)
 
@@ -284,20 +293,62 @@ async def test_a_process_that_ends_gives_its_lease_up(reader: Process, sql: Sql)
     assert await readers(sql) == set()
 
 
-async def test_changes_that_every_reader_has_applied_are_removed(database_url: str, sql: Sql) -> None:
-    """Now and then, and none that one of them still needs."""
-    clock = FakeClock()
-    async with process(database_url, clock=clock, lease=0.2) as made:
-        await made.apply()
-        await made.follow()
-        laggard = await insert_laggard(sql, LONG)
-        await sql.execute("UPDATE reader SET epoch = 2 WHERE id = $1", laggard)
-        for _ in range(5):
+async def test_old_changes_are_removed_in_portions(reader: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the newest, whatever the readers have applied: one that lacks more starts anew."""
+    monkeypatch.setattr(fence, "KEPT_CHANGES", 3)
+    monkeypatch.setattr(fence, "_MAX_PRUNED", 4)
+    laggard = await insert_laggard(sql, LONG)
+    for _ in range(12):
+        await sql.execute("UPDATE workspace SET version = version + 1")
+    last = await epoch(sql)
+    async with reader.database.connection() as connection:
+        assert await fence.prune(connection)
+        assert await sql.fetchval("SELECT count(*) FROM change") == 8
+        while await fence.prune(connection):
+            pass
+    kept = [row["epoch"] for row in await sql.fetch("SELECT epoch FROM change ORDER BY epoch")]
+    assert kept == [last - 2, last - 1, last]
+    assert laggard in await readers(sql)
+
+
+async def test_a_removal_that_fails_ends_no_lease(reader: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged, and tried again; memory stays."""
+    calls = 0
+
+    async def failing(connection: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        await connection.execute("SET LOCAL statement_timeout = 10; SELECT pg_sleep(60)")
+        return True
+
+    monkeypatch.setattr(fence_upkeep, "_PRUNE_SECONDS", 0.05)
+    monkeypatch.setattr(fence, "prune", failing)
+    await reader.freeze()
+    await reader.follow()
+    _, token = await reader.issue()
+    await warm(reader, token)
+    first, hits, before = await reader_id(sql), reader.cache.hits, calls
+    await until(lambda: calls > before + 3)
+    assert reader.lease.valid()
+    assert await reader.verdict(token) == "granted"
+    assert reader.cache.hits == hits + 1
+    assert await reader_id(sql) == first
+
+
+async def test_a_reader_that_is_far_behind_drops_everything(
+    reader: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instead of reading through all that it missed."""
+    monkeypatch.setattr(fence, "KEPT_CHANGES", 3)
+    monkeypatch.setattr(fence, "_MAX_CHANGES", 1)
+    key, token = await reader.issue()
+    await warm(reader, token)
+    first = await reader_id(sql)
+    async with sql.transaction():
+        await revoke_by_hand(sql, key)
+        for _ in range(8):
+            await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
             await sql.execute("UPDATE workspace SET version = version + 1")
-        await until(lambda: made.lease.epoch == 5)
-        assert await sql.fetchval("SELECT count(*) FROM change") == 5
-        clock.now += 61
-        await until_true(sql, "SELECT (SELECT min(epoch) FROM change) = 3")
-        await sql.execute("DELETE FROM reader WHERE id = $1", laggard)
-        clock.now += 61
-        await until_true(sql, "SELECT NOT EXISTS (SELECT FROM change)")
+    await until_true(sql, "SELECT EXISTS (SELECT FROM reader WHERE id <> $1)", first)
+    await warm(reader, token)
+    assert await reader.verdict(token) == "REVOKED"

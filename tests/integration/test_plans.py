@@ -11,6 +11,7 @@ import pytest
 
 from service.domain.ids import KeyId, UserId, WorkspaceId
 from service.domain.keys import KeyFilter, KeyState
+from service.domain.revision import Revision
 from service.domain.token import KeyType
 from service.storage import catalogue, fence, keys
 from tests.support.plans import Mode, Plan, plans
@@ -81,8 +82,8 @@ _BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "find": lambda sql: keys.find(sql, key_id(1302)),
     "lock_issued": lambda sql: keys.lock_issued(sql, _REQUEST),
     "claim_first_uses": lambda sql: keys.claim_first_uses(sql, [(key_id(1301), NO_HASH)]),
-    "replace_secret": lambda sql: keys.replace_secret(sql, key_id(1301), old_hash=NO_HASH, new_hash=NO_HASH + "2"),
-    "replace_secret of any": lambda sql: keys.replace_secret(sql, key_id(1301), old_hash=None, new_hash=NO_HASH + "2"),
+    "renew_hash": lambda sql: keys.renew_hash(sql, key_id(1301), old_hash=NO_HASH, new_hash=NO_HASH + "2"),
+    "replace_secret": lambda sql: keys.replace_secret(sql, key_id(1301), NO_HASH + "2"),
     "revoke": lambda sql: keys.revoke(sql, key_id(1301), by="ada", reason=""),
     "member_role": lambda sql: catalogue.member_role(sql, WorkspaceId("acme"), UserId("u77")),
 }
@@ -160,8 +161,9 @@ async def test_what_changed_since_is_found_by_the_index(changed: asyncpg.Connect
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 async def test_a_heartbeat_reads_its_own_row(changed: asyncpg.Connection[Any], mode: Mode) -> None:
     """However many readers there are."""
-    (plan,) = await plans(changed, lambda sql: fence.heartbeat(sql, key_id(7), 19_990), mode)
+    (plan,) = await plans(changed, lambda sql: fence.heartbeat(sql, key_id(7), Revision(19_990, 0)), mode)
     assert plan.scans("reader") == ["Index Scan reader_pkey"]
+    assert plan.scans("change") == ["Index Scan change_pkey"]
 
 
 async def test_readers_are_struck_off_by_the_index(changed: asyncpg.Connection[Any]) -> None:
