@@ -13,7 +13,7 @@ from tests.support.calls import get_workspace, part, remove
 from tests.support.process import run_command
 from tests.support.service import TOKENS
 from tests.support.shapes import canonical
-from tests.support.terminal import Session, run_on_terminal
+from tests.support.typist import Session, run_on_terminal
 from tests.support.workspaces import small_workspace, yaml_of
 
 if TYPE_CHECKING:
