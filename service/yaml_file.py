@@ -141,6 +141,19 @@ def parse(name: str, data: bytes) -> Node:
     return _Composer(name, text).document()
 
 
+def dump(value: object) -> str:
+    """Return lists, dictionaries and texts as YAML; what this loader takes for more than a text is in quotes."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar(_TAG + "str", text, None if _kind(text) is Kind.TEXT else "'")
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
 def _decoded(name: str, data: bytes) -> str:
     """Decode UTF-8, UTF-16 or UTF-32, with or without a byte order mark (YAML 1.2, 5.2; as JSON has it too)."""
     encoding = json.detect_encoding(data)

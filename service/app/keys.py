@@ -18,7 +18,7 @@ from service.domain.errors import (
     WorkspaceDeletedError,
     WorkspaceNotFoundError,
 )
-from service.domain.fields import MAX_DESCRIPTION, Violations
+from service.domain.fields import MAX_DESCRIPTION, Violations, quoted
 from service.domain.ids import KeyId
 from service.domain.token import MalformedTokenError, Token, new_secret
 from service.storage import audit, catalogue, keys, workspaces
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from service.domain.keys import Key, KeyFilter, KeyOrder
     from service.domain.paging import PageTokens
     from service.storage.database import Connection, Database
+
+
+_LONGEST_ID = 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +231,11 @@ async def _actor(connection: Connection, workspace_id: WorkspaceId, user_id: Use
 async def _check_references(connection: Connection, order: KeyOrder) -> None:
     violations = Violations()
     if order.user_id and await catalogue.member_role(connection, order.workspace_id, order.user_id) is None:
-        violations.add("user_id", f"names {order.user_id!r}, who is not a member of the workspace")
+        violations.add("user_id", f"names {quoted(order.user_id)}, who is not a member of the workspace")
     missing = await catalogue.missing_hats(connection, order.workspace_id, order.hat_ids) if order.hat_ids else ()
     for index, hat_id in enumerate(order.hat_ids):
         if hat_id in missing:
-            violations.add(f"hat_ids[{index}]", f"names {hat_id!r}, which the workspace does not have")
+            violations.add(f"hat_ids[{index}]", f"names {quoted(hat_id)}, which the workspace does not have")
     violations.refuse()
 
 
@@ -248,7 +251,9 @@ def _parsed_id(violations: Violations, key_id: str) -> KeyId:
     except ValueError:
         parsed = UUID(int=0)
     if str(parsed) != key_id:
-        violations.add("key_id", "is required" if not key_id else "is not a key id, a UUID in lower case")
+        # What is longer may be the secret of a token.
+        said = f"is {quoted(key_id)}, which " if len(key_id) <= _LONGEST_ID else ""
+        violations.add("key_id", f"{said}is not a key id, a UUID in lower case" if key_id else "is required")
     return KeyId(parsed)
 
 

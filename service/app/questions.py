@@ -27,7 +27,7 @@ class Question:
 
     def check(self, violations: Violations, path: str) -> None:
         """Notes the fields that are over their bounds. The token is not among them: it gets a verdict."""
-        violations.identifier(f"{path}tool_id", self.tool_id, required=False)
+        violations.foreign_id(f"{path}tool_id", self.tool_id, required=False)
         violations.identifier(f"{path}tool_set_version", self.tool_set_version, required=False)
 
 

@@ -6,12 +6,12 @@ import sys
 from typing import Annotated
 
 import typer
-import yaml
 
 from service.cli import output
 from service.cli.apply import Actor, ExpectedVersion, apply
 from service.cli.client import Connection, connected, fail
 from service.cli.exits import Exit
+from service.yaml_file import dump
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import workspace_pb2
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
@@ -40,7 +40,7 @@ def show(
     for member in shown.get("members", ()):
         member["role"] = output.short(output.MEMBER_ROLE, output.MEMBER_ROLE.Value(member["role"]))
     typer.echo(f"# version {response.version}, last changed {output.moment(response.updated_at)}")
-    typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120), nl=False)
+    typer.echo(dump(shown), nl=False)
 
 
 @app.command("list")

@@ -1,15 +1,16 @@
 """The bounds of single fields, and the list of those that break them."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from service.domain.errors import FieldViolation, InvalidRequestError
+from service.domain.texts import find_outer_space, find_refused, is_visible, named, shown
 from service.domain.token import TOKEN_PATTERN
 
 CALLER_PREFIX = "caller:"
 
 MAX_ID = 64
-MAX_USER_ID = 128
+MAX_FOREIGN_ID = 255
 MAX_NAME = 128
 MAX_KEY_DESCRIPTION = 200
 MAX_DESCRIPTION = 500
@@ -21,8 +22,10 @@ MAX_VIOLATIONS = 100
 """How many fields at fault are told at most; nobody reads more, and each costs memory."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+|-]*")
+_ID_RULE = "letters, digits and ._:@/+|- are allowed, a letter or digit first"
 _QUOTED = 80
-_LINE_BREAKS = str.maketrans("", "", "\n\t")
+# A token that lost an end still holds most of its secret: 22 characters are the id, the rest is not for anybody's eyes.
+_SECRET = re.compile(r"(?:WSK|USK|RTK)_[0-9A-Za-z]{23}")
 
 
 class Violations:
@@ -53,34 +56,32 @@ class Violations:
         for each in found:
             self.add(each.field, each.description)
 
+    def name_entries(self, named: Callable[[str], str]) -> None:
+        """Put before what is said of each field what `named` makes of its path: the entry that it is in."""
+        self._found = [FieldViolation(each.field, named(each.field) + each.description) for each in self._found]
+
     def refuse(self) -> None:
         """Raises InvalidRequestError where any field was at fault."""
         if self._found:
             raise InvalidRequestError(*self._found)
 
-    def identifier(self, field: str, value: str, *, maximum: int = MAX_ID, required: bool = True) -> None:
-        """Checks an id: 1 to `maximum` ASCII letters, digits or `._:@/+|-`, a letter or digit first."""
-        self._no_token(field, value)
-        if not value:
-            if required:
-                self.add(field, "is required")
-        elif len(value) > maximum:
-            self.add(field, f"has {len(value)} characters; at most {maximum} are allowed")
-        elif not _ID.fullmatch(value):
-            self.add(field, "may hold letters, digits and ._:@/+|- only, a letter or digit first")
+    def identifier(self, field: str, value: str, *, required: bool = True) -> None:
+        """Check an id of our own: 1 to 64 ASCII letters, digits or `._:@/+|-`, a letter or digit first."""
+        if self._is_short(field, value, MAX_ID, required=required) and not _ID.fullmatch(value):
+            good = _ID.match(value)
+            self._refuse_character(field, value, good.end() if good else 0, f"; {_ID_RULE}")
+
+    def foreign_id(self, field: str, value: str, *, required: bool = True) -> None:
+        """Check an id that others made: a one-line text of up to 255 characters, no space at its beginning or end."""
+        if not self._is_clean(field, value, MAX_FOREIGN_ID, required=required, lines=False):
+            return
+        at = find_outer_space(value)
+        if at is not None:
+            self._refuse_character(field, value, at, " at its end: leave it out" if at else ": leave it out")
 
     def text(self, field: str, value: str, *, maximum: int, required: bool = True, lines: bool = False) -> None:
-        """Checks words for people: printable, at most `maximum` characters; with `lines` also line breaks and tabs."""
-        self._no_token(field, value)
-        if not value.strip():
-            if required:
-                self.add(field, "is required")
-            elif value:
-                self.add(field, "is blank")
-        elif len(value) > maximum:
-            self.add(field, f"has {len(value)} characters; at most {maximum} are allowed")
-        elif not (value.translate(_LINE_BREAKS) if lines else value).isprintable():
-            self.add(field, "has a character that cannot be printed")
+        """Check words for people, at most `maximum` characters; with `lines`, line feeds and tabs are allowed."""
+        self._is_clean(field, value, maximum, required=required, lines=lines)
 
     def actor(self, value: str | None) -> None:
         """Checks the person on whose behalf a call is made, if it is."""
@@ -92,10 +93,10 @@ class Violations:
             self.add(field, f"has {len(values)} elements; at most {maximum} are allowed")
 
     def user(self, field: str, value: str, *, required: bool = True) -> None:
-        """Checks the id of a person, which cannot be taken for a program's: those are told as `caller:NAME`."""
-        self.identifier(field, value, maximum=MAX_USER_ID, required=required)
+        """Check the id of a person, which cannot be taken for a program's: those are told as `caller:NAME`."""
+        self.foreign_id(field, value, required=required)
         if value.startswith(CALLER_PREFIX):
-            self.add(field, f"begins with {CALLER_PREFIX!r}, which stands for programs")
+            self.add(field, f"is {quoted(value)}: ids that begin with {CALLER_PREFIX!r} stand for programs")
 
     def page_size(self, value: int) -> int:
         """Checks the size of a page, 1 to MAX_PAGE_SIZE, and answers it; 0 means DEFAULT_PAGE_SIZE."""
@@ -103,18 +104,46 @@ class Violations:
             self.add("page_size", f"is {value}; 1 to {MAX_PAGE_SIZE} are allowed, and 0 for {DEFAULT_PAGE_SIZE}")
         return value or DEFAULT_PAGE_SIZE
 
-    def _no_token(self, field: str, value: str) -> None:
-        """Refuses what people type when they found a token: all that passes here is stored, and shown to others."""
+    def _is_short(self, field: str, value: str, maximum: int, *, required: bool) -> bool:
+        """Check all that is checked of every text first; return whether there is more to look at."""
         if TOKEN_PATTERN.search(value):
+            # People type it when they found one. All that passes here is stored, and shown to others.
             self.add(field, "holds a token: leave it out, and revoke the key")
+        elif len(value) > maximum:
+            self.add(field, f"has {len(value)} characters; at most {maximum} are allowed: {quoted(value)}")
+        elif not value and required:
+            self.add(field, "is required")
+        else:
+            return bool(value)
+        return False
+
+    def _is_clean(self, field: str, value: str, maximum: int, *, required: bool, lines: bool) -> bool:
+        """Check a text character by character; return whether there is more to look at."""
+        if not self._is_short(field, value, maximum, required=required):
+            return False
+        at = find_refused(value, lines=lines)
+        if at is not None:
+            self._refuse_character(field, value, at, ", which no text may hold: leave it out")
+        elif not is_visible(value):
+            self.add(field, f"is {quoted(value)}, in which there is nothing to see: write a text")
+        else:
+            return True
+        return False
+
+    def _refuse_character(self, field: str, value: str, at: int, rule: str) -> None:
+        self.add(field, f"is {quoted(value, at)}: character {at + 1} is {named(value[at])}{rule}")
 
 
-def quoted(value: str) -> str:
-    """Quotes a value for a message, cut to what a person needs to know it again; what is not printable is escaped.
+def quoted(value: str, at: int = 0) -> str:
+    """Return a value in quotes for a message, cut to what a person needs to know it again, around the index `at`.
 
-    A token in it is left out: messages end in logs.
+    What would not be seen stands there by its number. A value with a token in it is left out: messages end in logs.
     """
-    return shortened(repr(TOKEN_PATTERN.sub("…", value)[:_QUOTED]), _QUOTED)
+    if _SECRET.search(value):
+        return "'…'"
+    begin = 0 if len(shown(value[:at]).encode("utf-8", "replace")) < _QUOTED // 2 else at - _QUOTED // 8
+    cut = f"{'…' if begin else ''}{shortened(shown(value[begin : begin + _QUOTED + 1]), _QUOTED)}"
+    return f'"{cut}"' if "'" in cut and '"' not in cut else f"'{cut}'"
 
 
 def shortened(text: str, size: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from service.domain.fields import MAX_KEY_DESCRIPTION, MAX_USER_ID, Violations, quoted
+from service.domain.fields import MAX_KEY_DESCRIPTION, Violations, quoted
 from service.domain.ids import HatId, KeyId, RuntimeId, TeamId, UserId, WorkspaceId
 from service.domain.permissions import NOTHING, Reach
 from service.domain.token import KeyType, hint
@@ -120,11 +120,11 @@ class KeyOrder:
         if self.type is KeyType.USER:
             violations.user("user_id", self.user_id or "")
         elif self.user_id:
-            violations.add("user_id", "is for user keys only")
+            violations.add("user_id", f"is {quoted(self.user_id)}, and for user keys only")
         if self.type is KeyType.RUNTIME:
-            violations.identifier("runtime_id", self.runtime_id or "", maximum=MAX_USER_ID)
+            violations.foreign_id("runtime_id", self.runtime_id or "")
         elif self.runtime_id:
-            violations.add("runtime_id", "is for runtime keys only")
+            violations.add("runtime_id", f"is {quoted(self.runtime_id)}, and for runtime keys only")
         if self.type is KeyType.RUNTIME and self.hat_ids:
             violations.add("hat_ids", "must be empty: a runtime key has no tools")
         violations.count("hat_ids", self.hat_ids, maximum=MAX_NAMED_HATS)

@@ -1,5 +1,6 @@
 """What a desired workspace must be before any of it is applied."""
 
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from operator import attrgetter
@@ -21,6 +22,9 @@ MAX_SKILLS = 5_000
 MAX_TOOLS = 20_000
 MAX_TOOL_PATHS = 50_000
 
+# A field of an entry, but for its id: what is said of that quotes it anyway.
+_ENTRY = re.compile(r"workspace\.(members|teams|hats|skills|tools)\[(\d+)\]\.(?!(?:user_)?id$)")
+
 
 def checked(workspace: Workspace, violations: Violations | None = None) -> Workspace:
     """Answers the workspace in canonical order, so that equal workspaces compare equal.
@@ -37,6 +41,7 @@ def checked(workspace: Workspace, violations: Violations | None = None) -> Works
     _check_sizes(workspace)
     _check_bounds(violations, workspace)
     _check_references(violations, workspace)
+    _name_entries(violations, workspace)
     violations.refuse()
     return _canonical(workspace)
 
@@ -51,6 +56,25 @@ def _check_sizes(workspace: Workspace) -> None:
     violations.count("workspace.skills", catalogue.skills, maximum=MAX_SKILLS)
     violations.count("workspace.tools", catalogue.tools, maximum=MAX_TOOLS)
     violations.refuse()
+
+
+def _name_entries(violations: Violations, workspace: Workspace) -> None:
+    """Say of each fault which entry it is in, by the id that people know it by: they do not count to 300."""
+    catalogue = workspace.catalogue
+    parts: dict[str, Sequence[Member | Team | Hat | Skill | Tool]] = {
+        "members": workspace.members,
+        "teams": catalogue.teams,
+        "hats": catalogue.hats,
+        "skills": catalogue.skills,
+        "tools": catalogue.tools,
+    }
+
+    def named(field: str) -> str:
+        found = _ENTRY.match(field)
+        entry = parts[found[1]][int(found[2])] if found else None
+        return f"of {quoted(entry.id)} " if entry and entry.id else ""
+
+    violations.name_entries(named)
 
 
 def _check_bounds(violations: Violations, workspace: Workspace) -> None:
@@ -72,9 +96,9 @@ def _check_bounds(violations: Violations, workspace: Workspace) -> None:
         violations.text(f"{at}.name", skill.name, maximum=MAX_NAME)
         violations.text(f"{at}.description", skill.description, maximum=MAX_DESCRIPTION, required=False, lines=True)
     for at, tool in _paths("tools", catalogue.tools):
-        violations.identifier(f"{at}.id", tool.id)
-        violations.text(f"{at}.name", tool.name, maximum=MAX_NAME)
-        violations.text(f"{at}.mcp_server", tool.mcp_server, maximum=MAX_NAME)
+        violations.foreign_id(f"{at}.id", tool.id)
+        violations.foreign_id(f"{at}.name", tool.name)
+        violations.foreign_id(f"{at}.mcp_server", tool.mcp_server)
 
 
 def _check_references(violations: Violations, workspace: Workspace) -> None:

@@ -13,6 +13,7 @@ from service.domain.errors import FieldViolation, InvalidRequestError
 from service.domain.fields import Violations
 from service.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 from service.domain.keys import Key, KeyFilter, KeyOrder, KeyState
+from service.domain.texts import with_line_feeds
 from service.domain.workspace import Catalogue, Hat, Member, MemberRole, Skill, Team, Tool, Workspace, WorkspaceStatus
 from service.domain.workspace_checks import checked
 from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
@@ -115,15 +116,20 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
                 Hat(
                     HatId(each.id),
                     each.name,
-                    each.description,
-                    each.instructions,
+                    with_line_feeds(each.description),
+                    with_line_feeds(each.instructions),
                     tuple(map(TeamId, each.team_ids)),
                     tuple(map(SkillId, each.skill_ids)),
                 )
                 for each in message.hats
             ),
             skills=tuple(
-                Skill(SkillId(each.id), each.name, each.description, tuple(map(ToolId, each.tool_ids)))
+                Skill(
+                    SkillId(each.id),
+                    each.name,
+                    with_line_feeds(each.description),
+                    tuple(map(ToolId, each.tool_ids)),
+                )
                 for each in message.skills
             ),
             tools=tuple(

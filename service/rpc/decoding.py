@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -10,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from service.domain.errors import FieldViolation, InvalidRequestError, MalformedMessageError
+from service.domain.fields import quoted
 from service.rpc.limits import lists_of
 from service.rpc.wire import LENGTH_DELIMITED, fields
 
@@ -26,6 +28,8 @@ SLICE_BYTES = 2**16
 _OTHER_FIELDS = 1000
 """How many fields a message of more than a slice may have besides the elements of its lists."""
 _TWICE = "The request has a field twice that is no list."
+_HALF = 0xED
+"""Where the three bytes of a half of a surrogate pair begin; only a program that is at fault writes one in UTF-8."""
 _FIELDS_TO_BLAME = 5000
 """How many fields are searched for the one to blame."""
 
@@ -125,20 +129,22 @@ def _fault(
 ) -> InvalidRequestError | MalformedMessageError:
     """Return the error for bytes that protobuf does not parse; the path and the counts are as in `Lists.check`."""
     try:
-        field = _field_with_bad_utf8(descriptor, body, 0, len(body), before or {})
+        found = _bad_text(descriptor, body, 0, len(body), before or {})
     except MalformedMessageError as error:
         return error
-    return InvalidRequestError(FieldViolation(path + field, "is not valid UTF-8")) if field else MalformedMessageError()
+    if found is None:
+        return MalformedMessageError()
+    return InvalidRequestError(FieldViolation(path + found.field, found.description))
 
 
-def _field_with_bad_utf8(
+def _bad_text(
     descriptor: Any,  # noqa: ANN401 - one of two classes
     body: bytes,
     begin: int,
     end: int,
     before: Mapping[int, int],
-) -> str | None:
-    """Find the path of a string that is no UTF-8, among the first fields."""
+) -> FieldViolation | None:
+    """Return the path of a string that is no UTF-8, among the first fields, and what is wrong with it."""
     seen = Counter(before)
     for found in islice(fields(body, begin, end), _FIELDS_TO_BLAME):
         field = descriptor.fields_by_number.get(found.number)
@@ -146,18 +152,35 @@ def _field_with_bad_utf8(
             continue
         path = f"{field.name}[{seen[field.number]}]" if field.is_repeated else field.name
         seen[field.number] += 1
-        if field.type == FieldDescriptor.TYPE_STRING and not _is_utf8(body[found.content : found.end]):
-            return path
-        if field.type == FieldDescriptor.TYPE_MESSAGE:
-            inner = _field_with_bad_utf8(field.message_type, body, found.content, found.end, {})
+        if field.type == FieldDescriptor.TYPE_STRING:
+            fault = _utf8_fault(body[found.content : found.end])
+            if fault is not None:
+                return FieldViolation(path, fault)
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            inner = _bad_text(field.message_type, body, found.content, found.end, {})
             if inner is not None:
-                return f"{path}.{inner}"
+                entry = _entry(body, found.content, found.end) if field.is_repeated else ""
+                return FieldViolation(f"{path}.{inner.field}", entry + inner.description)
     return None
 
 
-def _is_utf8(data: bytes) -> bool:
+def _entry(body: bytes, begin: int, end: int) -> str:
+    """Return the id of an element of a list, which is its first field, as the beginning of what is said about it."""
+    first = next(fields(body, begin, end), None)
+    if first is None or first.number != 1 or first.wire_type != LENGTH_DELIMITED:
+        return ""
+    text = body[first.content : first.end]
+    return "" if _utf8_fault(text) else f"of {quoted(text.decode())} "
+
+
+def _utf8_fault(data: bytes) -> str | None:
     try:
         data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    except UnicodeDecodeError as error:
+        told = f"0x{data[error.start]:02X}"
+        if data[error.start] == _HALF:
+            with suppress(UnicodeDecodeError):
+                half = data[error.start : error.start + 3].decode("utf-8", "surrogatepass")
+                told = f"the first of U+{ord(half):04X}, half of a surrogate pair"
+        return f"is not valid UTF-8: byte {error.start + 1} is {told}"
+    return None

@@ -77,7 +77,7 @@ async def test_words_are_kept_as_they_are(service: Service) -> None:
     hat = part(workspace.hats, "engineer")
     hat.description, hat.instructions = "é" * 500, "Line\n\tü, \N{ROBOT FACE}\n" + "x" * 9985
     tool = part(workspace.tools, "git.commit")
-    tool.name, tool.mcp_server = "'; DROP TABLE key; --", "\N{CJK UNIFIED IDEOGRAPH-9375}" * 128
+    tool.name, tool.mcp_server = "'; DROP TABLE key; --", "\N{CJK UNIFIED IDEOGRAPH-9375}" * 255
     part(workspace.skills, "code").description = "{}\\u0041\\x00%s$1"
     await service.console.apply(workspace)
     assert (await get_workspace(service.console)).workspace == canonical(workspace)
@@ -115,18 +115,20 @@ async def test_every_bound_that_is_broken_is_named(service: Service) -> None:
     before = await get_workspace(service.console)
     bad = small_workspace()
     bad.name = ""
-    bad.members.add(user_id="no one", role=MEMBER_ROLE_EDITOR)
+    bad.members.add(user_id=" no one", role=MEMBER_ROLE_EDITOR)
     bad.teams[1].name = "x" * 129
     bad.hats[2].instructions = "x" * 10_001
     bad.skills[0].description = "bell\a"
     bad.tools[3].mcp_server = ""
     assert await refused_fields(service.console, bad) == {
         "workspace.name": "is required",
-        "workspace.members[3].user_id": "may hold letters, digits and ._:@/+|- only, a letter or digit first",
-        "workspace.teams[1].name": "has 129 characters; at most 128 are allowed",
-        "workspace.hats[2].instructions": "has 10001 characters; at most 10000 are allowed",
-        "workspace.skills[0].description": "has a character that cannot be printed",
-        "workspace.tools[3].mcp_server": "is required",
+        "workspace.members[3].user_id": "is ' no one': character 1 is U+0020 SPACE: leave it out",
+        "workspace.teams[1].name": f"of 'support' has 129 characters; at most 128 are allowed: '{'x' * 80}…'",
+        "workspace.hats[2].instructions": f"of 'support-desk' has 10001 characters; at most 10000 are allowed: "
+        f"'{'x' * 80}…'",
+        "workspace.skills[0].description": "of 'search' is 'bell<U+0007>': character 5 is U+0007, which no text may "
+        "hold: leave it out",
+        "workspace.tools[3].mcp_server": "of 'git.commit' is required",
     }
     assert await get_workspace(service.console) == before
 
@@ -144,14 +146,14 @@ async def test_every_reference_at_fault_is_named(service: Service) -> None:
     bad.tools.add(id="git.other", name="git_push", mcp_server="git")
     assert await refused_fields(service.console, bad) == {
         "workspace.members[3].user_id": "is 'ada', which is there already",
-        "workspace.members[3].team_ids[0]": "names 'nowhere', which is not there",
-        "workspace.teams[0].parent_id": "makes 'customer' its own ancestor",
-        "workspace.teams[1].parent_id": "makes 'support' its own ancestor",
-        "workspace.teams[3].parent_id": "names 'nowhere', which is not there",
-        "workspace.hats[3].team_ids[1]": "names 'engineering' again",
-        "workspace.hats[3].skill_ids[2]": "names 'juggling', which is not there",
-        "workspace.skills[0].tool_ids[1]": "names 'ball', which is not there",
-        "workspace.tools[5].name": "is 'git_push' on 'git', which is there already",
+        "workspace.members[3].team_ids[0]": "of 'ada' names 'nowhere', which is not there",
+        "workspace.teams[0].parent_id": "of 'customer' makes 'customer' its own ancestor",
+        "workspace.teams[1].parent_id": "of 'support' makes 'support' its own ancestor",
+        "workspace.teams[3].parent_id": "of 'lost' names 'nowhere', which is not there",
+        "workspace.hats[3].team_ids[1]": "of 'engineer' names 'engineering' again",
+        "workspace.hats[3].skill_ids[2]": "of 'engineer' names 'juggling', which is not there",
+        "workspace.skills[0].tool_ids[1]": "of 'search' names 'ball', which is not there",
+        "workspace.tools[5].name": "of 'git.other' is 'git_push' on 'git', which is there already",
     }
     assert await get_workspace(service.console) == before
 
@@ -162,8 +164,8 @@ async def test_bounds_and_references_are_named_in_one_answer(service: Service) -
     bad.tools[0].mcp_server = ""
     bad.hats[0].skill_ids.append("juggling")
     assert await refused_fields(service.console, bad) == {
-        "workspace.tools[0].mcp_server": "is required",
-        "workspace.hats[0].skill_ids[1]": "names 'juggling', which is not there",
+        "workspace.tools[0].mcp_server": "of 'web.search' is required",
+        "workspace.hats[0].skill_ids[1]": "of 'everyone' names 'juggling', which is not there",
     }
 
 
@@ -174,9 +176,9 @@ async def test_every_missing_role_is_named(service: Service) -> None:
         member.ClearField("role")
     bad.teams[0].name = ""
     assert await refused_fields(service.console, bad) == {
-        "workspace.members[0].role": "is required",
-        "workspace.members[1].role": "is required",
-        "workspace.teams[0].name": "is required",
+        "workspace.members[0].role": "of 'ada' is required",
+        "workspace.members[1].role": "of 'bob' is required",
+        "workspace.teams[0].name": "of 'customer' is required",
     }
 
 
@@ -185,7 +187,7 @@ async def test_a_team_that_a_hat_names_cannot_be_left_out(service: Service) -> N
     workspace = small_workspace()
     remove(workspace.teams, "engineering")
     remove(workspace.members, "cyd")
-    fault = {"workspace.hats[3].team_ids[0]": "names 'engineering', which is not there"}
+    fault = {"workspace.hats[3].team_ids[0]": "of 'engineer' names 'engineering', which is not there"}
     assert await refused_fields(service.console, workspace) == fault
     part(workspace.hats, "engineer").team_ids[:] = ["support"]
     assert told(await service.console.apply(workspace)) == [
@@ -202,7 +204,7 @@ async def test_the_largest_lists_and_the_deepest_tree(empty_service: Service) ->
         tree.teams.add(id=f"t{level}", name="T", parent_id=f"t{level - 1}" if level else "")
     await empty_service.console.apply(tree)
     tree.teams.add(id="t10", name="T", parent_id="t9")
-    fault = {"workspace.teams[10].parent_id": "puts 't10' deeper than 10 levels"}
+    fault = {"workspace.teams[10].parent_id": "of 't10' puts 't10' deeper than 10 levels"}
     assert await refused_fields(empty_service.console, tree) == fault
     for name, maximum in (("members", 10_000), ("teams", 1_000), ("hats", 1_000), ("skills", 5_000), ("tools", 20_000)):
         full = workspace_pb2.Workspace(id="full", name="Full")

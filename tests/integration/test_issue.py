@@ -81,26 +81,32 @@ async def test_a_description_is_kept_as_it_is(service: Service, description: str
     ("order", "faults"),
     [
         ({"description": ""}, {"description": "is required"}),
-        ({"description": " \t "}, {"description": "is required"}),
-        ({"description": "x" * 201}, {"description": "has 201 characters; at most 200 are allowed"}),
-        ({"description": "two\nlines"}, {"description": "has a character that cannot be printed"}),
+        ({"description": " "}, {"description": "is '<U+0020>', in which there is nothing to see: write a text"}),
+        ({"description": "x" * 201}, {"description": f"has 201 characters; at most 200 are allowed: '{'x' * 80}…'"}),
+        (
+            {"description": "two\nlines"},
+            {
+                "description": "is 'two<U+000A>lines': character 4 is U+000A LINE FEED, which no text may hold: "
+                "leave it out"
+            },
+        ),
         ({"type": key_pb2.KEY_TYPE_UNSPECIFIED}, {"type": "is required"}),
         ({"workspace_id": ""}, {"workspace_id": "is required"}),
         (USER, {"user_id": "is required"}),
-        ({"user_id": "bob"}, {"user_id": "is for user keys only"}),
-        ({"runtime_id": "r"}, {"runtime_id": "is for runtime keys only"}),
+        ({"user_id": "bob"}, {"user_id": "is 'bob', and for user keys only"}),
+        ({"runtime_id": "r"}, {"runtime_id": "is 'r', and for runtime keys only"}),
         ({"type": key_pb2.KEY_TYPE_RUNTIME}, {"runtime_id": "is required"}),
         (RUNTIME | {"hat_ids": ["everyone"]}, {"hat_ids": "must be empty: a runtime key has no tools"}),
         ({"hat_ids": ["everyone", "everyone"]}, {"hat_ids[1]": "names 'everyone' again"}),
         ({"hat_ids": [f"h{i}" for i in range(101)]}, {"hat_ids": "has 101 elements; at most 100 are allowed"}),
         ({"hat_ids": ["everyone", ""]}, {"hat_ids[1]": "is required"}),
-        ({"request_id": "x" * 65}, {"request_id": "has 65 characters; at most 64 are allowed"}),
+        ({"request_id": "x" * 65}, {"request_id": f"has 65 characters; at most 64 are allowed: '{'x' * 65}'"}),
         (
             {"description": "", "user_id": "bob", "runtime_id": "r"},
             {
                 "description": "is required",
-                "user_id": "is for user keys only",
-                "runtime_id": "is for runtime keys only",
+                "user_id": "is 'bob', and for user keys only",
+                "runtime_id": "is 'r', and for runtime keys only",
             },
         ),
     ],

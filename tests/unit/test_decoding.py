@@ -43,6 +43,23 @@ def with_bytes(message: Message, bad: bytes) -> bytes:
     return body.replace(b"BAD!", bad)
 
 
+FAULTS = {
+    b"\xff\xfe\xfd\xfc": (0, "0xFF"),
+    b"\xed\xa0\x80!": (0, "the first of U+D800, half of a surrogate pair"),
+    b"ok \xc3": (3, "0xC3"),
+    b"\xc0\x80  ": (0, "0xC0"),
+    b"\xf4\x90\x80\x80": (0, "0xF4"),
+}
+"""Four bytes that are no UTF-8, with the place of the fault, and what is said of it."""
+
+
+def at_fault(message: Message, bad: bytes) -> str:
+    """Return what is said of the byte at fault where a message has four others in the place of BAD!."""
+    before = len("日本語 ".encode()) if isinstance(message, IssueKeyRequest) and message.description else 0
+    place, told = FAULTS[bad]
+    return f"byte {before + place + 1} is {told}"
+
+
 @pytest.mark.parametrize(
     ("message", "field"),
     [
@@ -65,13 +82,14 @@ def with_bytes(message: Message, bad: bytes) -> bytes:
         ),
     ],
 )
-@pytest.mark.parametrize("bad", [b"\xff\xfe\xfd\xfc", b"ok \xc3", b"\xed\xa0\x80!", b"\xc0\x80  ", b"\xf4\x90\x80\x80"])
+@pytest.mark.parametrize("bad", FAULTS)
 def test_a_string_that_is_no_utf8_is_named(message: Message, field: str, bad: bytes) -> None:
     """Wherever it stands: stray and missing bytes, surrogates, second spellings, and code points there are none of."""
     with pytest.raises(InvalidRequestError) as caught:
         decode(type(message), with_bytes(message, bad))
     (violation,) = caught.value.violations
-    assert (violation.field, violation.description) == (field, "is not valid UTF-8")
+    entry = "of 'b' " if "hats[1]" in field else ""
+    assert (violation.field, violation.description) == (field, f"{entry}is not valid UTF-8: {at_fault(message, bad)}")
     assert caught.value.__cause__ is None
 
 
@@ -195,7 +213,7 @@ def test_a_long_message_is_parsed_as_a_short_one_is() -> None:
         assert decode(ApplyWorkspaceRequest, later + body).workspace == workspace
 
 
-@pytest.mark.parametrize("bad", [b"\xff\xfe\xfd\xfc", b"\xed\xa0\x80!"])
+@pytest.mark.parametrize("bad", list(FAULTS)[:2])
 def test_a_string_that_is_no_utf8_is_named_in_a_long_message(bad: bytes) -> None:
     """By its place in the whole message, whichever slice it is in."""
     for index in (0, 4999, 7000):
@@ -205,7 +223,7 @@ def test_a_string_that_is_no_utf8_is_named_in_a_long_message(bad: bytes) -> None
         body = with_bytes(message, bad)
         assert the_violation(ApplyWorkspaceRequest, body) == (
             f"workspace.members[{index}].team_ids[1]",
-            "is not valid UTF-8",
+            f"of 'user-{index:06}' is not valid UTF-8: byte 1 is {FAULTS[bad][1]}",
         )
 
 

@@ -61,11 +61,11 @@ def test_good_orders_pass(order: KeyOrder) -> None:
         (SHARED, {"user_id": ADA}, "user_id"),
         (SHARED, {"runtime_id": RUNTIME_ID}, "runtime_id"),
         (PERSONAL, {"user_id": None}, "user_id"),
-        (PERSONAL, {"user_id": UserId("a b")}, "user_id"),
-        (PERSONAL, {"user_id": UserId("u" * 129)}, "user_id"),
+        (PERSONAL, {"user_id": UserId("a ")}, "user_id"),
+        (PERSONAL, {"user_id": UserId("u" * 256)}, "user_id"),
         (PERSONAL, {"runtime_id": RUNTIME_ID}, "runtime_id"),
         (PLATFORM, {"runtime_id": None}, "runtime_id"),
-        (PLATFORM, {"runtime_id": RuntimeId("r" * 129)}, "runtime_id"),
+        (PLATFORM, {"runtime_id": RuntimeId("r" * 256)}, "runtime_id"),
         (PLATFORM, {"user_id": ADA}, "user_id"),
         (PLATFORM, {"hat_ids": (HatId("a"),)}, "hat_ids"),
         (SHARED, {"hat_ids": (HatId("a"), HatId("b c"))}, "hat_ids[1]"),
@@ -81,8 +81,10 @@ def test_a_field_at_fault_is_named(order: KeyOrder, change: dict[str, Any], fiel
 
 def test_a_field_of_another_type_says_whose_it_is() -> None:
     """So that a mistaken type is noticed."""
-    assert faults(replace(SHARED, user_id=ADA)) == {"user_id": "is for user keys only"}
-    assert faults(replace(PERSONAL, runtime_id=RUNTIME_ID)) == {"runtime_id": "is for runtime keys only"}
+    assert faults(replace(SHARED, user_id=ADA)) == {"user_id": "is 'ada', and for user keys only"}
+    assert faults(replace(PERSONAL, runtime_id=RUNTIME_ID)) == {
+        "runtime_id": f"is '{RUNTIME_ID}', and for runtime keys only"
+    }
 
 
 def test_all_fields_at_fault_are_told_at_once() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.domain.errors import InvalidRequestError
+from service.domain.fields import quoted
 from service.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 from service.domain.workspace import Catalogue, Hat, Member, MemberRole, Skill, Team, Tool, Workspace
 from service.domain.workspace_checks import checked
@@ -135,7 +136,9 @@ def test_the_order_of_the_input_does_not_matter(order: Random) -> None:
 )
 def test_a_reference_that_leads_nowhere_is_named(workspace: Workspace, field: str) -> None:
     """The index of the part and of the reference in it are told, and what it names."""
-    assert faults(workspace) == {field: "names 'gone', which is not there"}
+    entry = field.split(".")[1].removesuffix("s[0]").removesuffix("s[1]")
+    ids = {"member": "ada", "team": "b", "hat": "i" if "[1]" in field else "h", "skill": "s"}
+    assert faults(workspace) == {field: f"of '{ids[entry]}' names 'gone', which is not there"}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_a_cycle_of_teams_is_named_on_each_of_them(length: int) -> None:
     """A team that is its own parent, and every longer way round."""
     ring = made(teams=[team(f"t{at}", f"t{(at + 1) % length}") for at in range(length)])
     assert faults(ring) == {
-        f"workspace.teams[{at}].parent_id": f"makes 't{at}' its own ancestor" for at in range(length)
+        f"workspace.teams[{at}].parent_id": f"of 't{at}' makes 't{at}' its own ancestor" for at in range(length)
     }
 
 
@@ -187,12 +190,14 @@ def test_ten_levels_of_teams_pass_and_the_eleventh_does_not(*, reverse: bool) ->
     assert len(checked(passed).catalogue.teams) == 10
     refused = tower[::-1] if reverse else tower
     at = refused.index(tower[10])
-    assert faults(made(teams=refused)) == {f"workspace.teams[{at}].parent_id": "puts 't10' deeper than 10 levels"}
+    assert faults(made(teams=refused)) == {
+        f"workspace.teams[{at}].parent_id": "of 't10' puts 't10' deeper than 10 levels"
+    }
 
 
-@pytest.mark.parametrize("name", ["", " ", "\n", "a\nb", "a\x00", "a\u202eb", "n" * 129])
+@pytest.mark.parametrize("name", ["", " ", "\n", "a\nb", "a\x00", "a\u202eb", "n" * 256])
 def test_a_bad_name_is_named_wherever_it_stands(name: str) -> None:
-    """Everything that has a name is held to the same bounds."""
+    """Everything that has a name is held to its bounds."""
     bad = made(
         teams=[replace(team("a"), name=name)],
         hats=[replace(hat("h"), name=name)],
@@ -204,7 +209,7 @@ def test_a_bad_name_is_named_wherever_it_stands(name: str) -> None:
     assert list(faults(replace(made(), name=name))) == ["workspace.name"]
 
 
-@pytest.mark.parametrize("bad", ["", "a b", "-a", "é", "i" * 129])
+@pytest.mark.parametrize("bad", ["", " a", "a ", "a\tb", "a\u2066b", "\u200b", "i" * 256])
 def test_a_bad_id_is_named_wherever_it_stands(bad: str) -> None:
     """Every id is held to its bounds."""
     parts = made([member(bad)], [team(bad)], [hat(bad)], [skill(bad)], [tool(bad, server="s")])
@@ -213,12 +218,36 @@ def test_a_bad_id_is_named_wherever_it_stands(bad: str) -> None:
     assert list(faults(replace(made(), id=WorkspaceId(bad)))) == ["workspace.id"]
 
 
-def test_a_user_id_may_be_longer_than_other_ids() -> None:
-    """Users are named by systems we do not know: 128 characters; all other ids have 64."""
-    assert checked(made([member("u" * 128)])).members[0].id == "u" * 128
-    assert list(faults(made([member("u" * 129)]))) == ["workspace.members[0].user_id"]
+@pytest.mark.parametrize("id_", ["u" * 255, "🤖" * 255, "Alice Smith", "-é%~", "=", "a\u0301", "á"])
+def test_ids_of_others_are_theirs(id_: str) -> None:
+    """Users, tools and MCP servers are named by systems that we do not know; our own ids have 64 plain characters."""
+    foreign = made([member(id_)], tools=[Tool(ToolId(id_), id_, id_, active=True)])
+    assert checked(foreign) == foreign
+    own = made(teams=[team(id_)], hats=[hat(id_)], skills=[skill(id_)])
+    assert list(faults(own)) == [f"workspace.{part}[0].id" for part in ("teams", "hats", "skills")]
     assert checked(made(teams=[team("t" * 64)])).catalogue.teams[0].id == "t" * 64
-    assert list(faults(made(teams=[team("t" * 65)]))) == ["workspace.teams[0].id"]
+
+
+def test_ids_that_look_alike_are_two() -> None:
+    """An accent within its letter and one behind it: they stay apart, each as it was written."""
+    ids = ["\xe9", "e\u0301", "E\u0301"]
+    found = checked(made([member(each) for each in ids], tools=[tool(each) for each in ids]))
+    assert {str(each.id) for each in found.members} == set(ids)
+    assert {str(each.id) for each in found.catalogue.tools} == set(ids)
+
+
+def test_a_fault_names_its_entry() -> None:
+    """By the id that people know it by; where the id is at fault, it is quoted itself."""
+    hats = [*(hat(f"h{at}") for at in range(299)), replace(hat("support"), name="abc\u202egnp.exe")]
+    rule = ", which no text may hold: leave it out"
+    told = f"of 'support' is 'abc<U+202E>gnp.exe': character 4 is U+202E RIGHT-TO-LEFT OVERRIDE{rule}"
+    assert faults(made(hats=hats)) == {"workspace.hats[299].name": told}
+    told = f"is 'al<U+0007>ice': character 3 is U+0007{rule}"
+    assert faults(made([member("al\x07ice")])) == {"workspace.members[0].user_id": told}
+    assert faults(made(teams=[replace(team(""), name="")])) == {
+        "workspace.teams[0].id": "is required",
+        "workspace.teams[0].name": "is required",
+    }
 
 
 def test_the_lengths_of_descriptions_and_instructions_are_bounded() -> None:
@@ -230,9 +259,9 @@ def test_the_lengths_of_descriptions_and_instructions_are_bounded() -> None:
     assert checked(made(hats=[good_hat], skills=[good_skill])) == made(hats=[good_hat], skills=[good_skill])
     bad_hat = replace(hat("h"), description=text + "d", instructions=instructions + "i")
     assert faults(made(hats=[bad_hat], skills=[replace(skill("s"), description=text + "d")])) == {
-        "workspace.hats[0].description": "has 501 characters; at most 500 are allowed",
-        "workspace.hats[0].instructions": "has 10001 characters; at most 10000 are allowed",
-        "workspace.skills[0].description": "has 501 characters; at most 500 are allowed",
+        "workspace.hats[0].description": f"of 'h' has 501 characters; at most 500 are allowed: {quoted(text)}",
+        "workspace.hats[0].instructions": f"of 'h' has 10001 characters; at most 10000 are allowed: '{'i' * 80}…'",
+        "workspace.skills[0].description": f"of 's' has 501 characters; at most 500 are allowed: {quoted(text)}",
     }
 
 

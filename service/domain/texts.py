@@ -1,0 +1,73 @@
+"""What a text of people may hold, character by character: the same with every Python, whatever its Unicode tables say.
+
+Refused is what can do harm where a text is shown or stored: control characters, which drive terminals; the characters
+that turn the direction of the writing around, or leave it turned for what stands beside the text; halves of surrogate
+pairs, which no UTF-8 can spell; and a text with nothing to see. All else is taken unchanged, also characters that this
+Python's tables do not know yet: new emoji, private use, joiners, marks of every script.
+
+The lists are those of Unicode 17 (DerivedCoreProperties.txt, PropList.txt). Unicode reserves the ranges of
+Default_Ignorable_Code_Point for good, so they hold for later versions too.
+"""
+
+import re
+import unicodedata
+
+_CONTROLS = "\x00-\x1f\x7f-\x9f"
+_SURROGATES = "\ud800-\udfff"
+# Embeddings, overrides and isolates (UAX #9). Marks of direction (U+200E, U+200F, U+061C) turn nothing and are needed.
+_DIRECTION = "\u202a-\u202e\u2066-\u2069"
+_LINE_ENDS = "\u2028\u2029"
+_WHITE_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_DEFAULT_IGNORABLE = (
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+# They have a place in a font, and nothing in it: braille's blank, marks of annotations, fillers, hieroglyphs' controls.
+_BLANK = "\u2800\ufff9-\ufffb\U00013430-\U0001343f\U00016fe4\U0001d159"
+
+_REFUSED = re.compile(f"[{_CONTROLS}{_SURROGATES}{_DIRECTION}{_LINE_ENDS}]")
+_REFUSED_IN_LINES = re.compile(f"(?![\n\t])[{_CONTROLS}{_SURROGATES}{_DIRECTION}]")
+_VISIBLE = re.compile(f"[^{_CONTROLS}{_WHITE_SPACE}{_DEFAULT_IGNORABLE}{_BLANK}]")
+# What people call a space: white space, and the two of width zero that are called so.
+_SPACE = re.compile(f"[{_WHITE_SPACE}\u200b\ufeff]")
+# Spaces without width are shown as numbers too: an id that ends in one looks like another.
+_SHOWN_AS_NUMBER = re.compile(f"[{_CONTROLS}{_SURROGATES}{_DIRECTION}{_LINE_ENDS}\u200b\u2060\ufeff]")
+
+_NAMES = {0x00: "NULL", 0x09: "TAB", 0x0A: "LINE FEED", 0x0D: "CARRIAGE RETURN", 0x1B: "ESCAPE", 0x7F: "DELETE"}
+_NAMES |= {0x85: "NEXT LINE"}
+
+
+def find_refused(text: str, *, lines: bool) -> int | None:
+    """Return the index of the first character that a text may not hold, or None; `lines` allows line feeds and tabs."""
+    found = (_REFUSED_IN_LINES if lines else _REFUSED).search(text)
+    return found and found.start()
+
+
+def is_visible(text: str) -> bool:
+    """Return whether there is anything to see in a text."""
+    return _VISIBLE.search(text) is not None
+
+
+def find_outer_space(text: str) -> int | None:
+    """Return the index of a space, of any kind, at the beginning or the end of a text, or None."""
+    if text and _SPACE.match(text):
+        return 0
+    return len(text) - 1 if text and _SPACE.match(text, len(text) - 1) else None
+
+
+def with_line_feeds(text: str) -> str:
+    """Return a text with the line breaks of Windows and of old Macs as line feeds."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def named(character: str) -> str:
+    """Return the number of a character, and its name where it has one, for people: `U+202E RIGHT-TO-LEFT OVERRIDE`."""
+    number = ord(character)
+    return f"U+{number:04X} {_NAMES.get(number) or unicodedata.name(character, '')}".rstrip()
+
+
+def shown(text: str) -> str:
+    """Return a text for a message: what would do harm, or would not be seen, stands there by its number: `<U+202E>`."""
+    if text and not is_visible(text):
+        return "".join(f"<U+{ord(character):04X}>" for character in text)
+    return _SHOWN_AS_NUMBER.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
