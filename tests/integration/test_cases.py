@@ -98,11 +98,11 @@ async def test_line_breaks_of_windows_become_line_feeds(service: Service) -> Non
     """For every client, so that the same text applied from another system changes nothing."""
     workspace = small_workspace()
     hat = workspace.hats[0]
-    hat.description, hat.instructions = "one\r\ntwo\rthree", "a\r\n\r\nb\n" + "x\r\n" * 4998
+    hat.description, hat.instructions = "one\r\ntwo\rthree", "a\r\n\r\nb\n" + "x\r\n" * 4997
     workspace.skills[0].description = "one\r\ntwo"
     await service.console.apply(workspace)
     shown = {each.id: each for each in (await get_workspace(service.console)).workspace.hats}[hat.id]
-    assert (shown.description, shown.instructions) == ("one\ntwo\nthree", "a\n\nb\n" + "x\n" * 4998)
+    assert (shown.description, shown.instructions) == ("one\ntwo\nthree", "a\n\nb\n" + "x\n" * 4997)
     assert not (await service.console.apply(workspace)).changes
     hat.description, hat.instructions = shown.description, shown.instructions
     workspace.skills[0].description = "one\ntwo"

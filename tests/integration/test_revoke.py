@@ -79,12 +79,12 @@ async def test_a_malformed_token_is_named(service: Service) -> None:
     """Together with every other field at fault."""
     token = (await service.console.issue()).token
     for spelling in ("", "hello", token[:-1], token + "0", token.lower(), f" {token}"):
-        refused = await refusal(service.console.revoke(token=spelling, reason="x" * 501, actor="no one"))
+        refused = await refusal(service.console.revoke(token=spelling, reason="x" * 501, actor="no one "))
         assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         assert refused.fields == {
             "token": "is not a token: its length, characters, prefix or checksum are wrong",
-            "reason": "has 501 characters; at most 500 are allowed",
-            "actor": "may hold letters, digits and ._:@/+|- only, a letter or digit first",
+            "reason": f"has 501 characters; at most 500 are allowed: '{'x' * 80}…'",
+            "actor": "is 'no one ': character 7 is U+0020 SPACE at its end: leave it out",
         }
     assert (await service.service.authorize(token)).HasField("granted")
 
