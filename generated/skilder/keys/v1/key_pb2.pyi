@@ -105,7 +105,7 @@ class Key(_message.Message):
     runtime_id: _builtins.str
     """The runtime instance a runtime key authenticates; empty for the other types."""
     description: _builtins.str
-    """What the key is for, in words: 1 to 200 printable characters."""
+    """What the key is for, in words: 1 to 200 characters in one line."""
     hint: _builtins.str
     """The prefix and some of the id's random characters, which stand in the token too, e.g. `WSK_4mBq8Jd41x`.
     To show and to compare, not to parse. Holds nothing of the secret.

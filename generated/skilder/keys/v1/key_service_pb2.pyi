@@ -48,7 +48,7 @@ class IssueKeyRequest(_message.Message):
     runtime_id: _builtins.str
     """The instance a runtime key authenticates. Needed for runtime keys, refused for others."""
     description: _builtins.str
-    """What the key is for, in words: 1 to 200 printable characters. Keys are found by it months later."""
+    """What the key is for, in words: 1 to 200 characters in one line. Keys are found by it months later."""
     actor: _builtins.str
     """The user on whose behalf the call is made; empty where it is made on the caller's own."""
     @_builtins.property
@@ -118,7 +118,7 @@ class RevokeKeyRequest(_message.Message):
     token: _builtins.str
     """The key's token. Whoever holds a leaked token can have it revoked: the token is proof enough, whoever the actor."""
     reason: _builtins.str
-    """Why, in words: at most 500 printable characters; may be empty."""
+    """Why, in words: at most 500 characters in one line; may be empty."""
     actor: _builtins.str
     """The user on whose behalf the call is made; empty where it is made on the caller's own."""
     def __init__(

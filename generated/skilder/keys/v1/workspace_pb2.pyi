@@ -50,9 +50,17 @@ Global___MemberRole: _TypeAlias = MemberRole  # noqa: Y015
 
 @_typing.final
 class Workspace(_message.Message):
-    """A workspace: who is in it and what its agents may use. Ids are unique within their list and the workspace, 1 to 64
-    letters, digits or `._:@/+|-`, a letter or digit first (user ids: up to 128). Names have 1 to 128 characters,
-    descriptions at most 500, instructions at most 10,000.
+    """A workspace: who is in it and what its agents may use. Ids are unique within their list and the workspace. Those of
+    workspaces, teams, hats and skills are 1 to 64 letters, digits or `._:@/+|-`, a letter or digit first.
+
+    Ids that others made, of users, tools, MCP servers and their tools' names, are one-line texts of 1 to 255 characters
+    without a space at the beginning or the end. Names have 1 to 128 characters, descriptions at most 500, instructions at
+    most 10,000.
+
+    A text may hold every character of Unicode, is kept unchanged, and shows something. Refused are control characters,
+    the characters that turn the direction of the writing (U+202A to U+202E, U+2066 to U+2069), and in one-line texts the
+    line and paragraph separators. Descriptions and instructions have lines: tabs and line feeds are taken, and the line
+    breaks of other systems become line feeds.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -117,7 +125,7 @@ class Member(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     TEAM_IDS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """The person's id, 1 to 128 characters."""
+    """The person's id, 1 to 255 characters; `caller:` does not stand at its beginning."""
     role: Global___MemberRole.ValueType
     """What they may do."""
     @_builtins.property
@@ -266,7 +274,7 @@ class Tool(_message.Message):
     name: _builtins.str
     """Its name, as its MCP server calls it; unique for that server."""
     mcp_server: _builtins.str
-    """The MCP server that offers it, 1 to 128 characters."""
+    """The MCP server that offers it, 1 to 255 characters."""
     active: _builtins.bool
     """Whether it may be called; unset means true."""
     def __init__(
