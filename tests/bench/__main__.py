@@ -6,11 +6,12 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from tests.bench import authorize, batch, cold, door, parts, revoke, size, tools
+from tests.bench import authorize, batch, cold, door, parts, revoke, size, stock, tools
 from tests.bench.h2load import H2LoadMissingError, require_h2load
 from tests.bench.report import Report
 from tests.bench.rounds import Effort
 from tests.bench.stage import staged
+from tests.support.stock import MISSING, binaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ _CASES: dict[str, Callable[[Stage, Report], None]] = {
     "revoke": revoke.run,
     "size": size.run,
     "tools": tools.run,
+    "stock": stock.run,
 }
 _BY_H2LOAD = {"door", "parts"}
 
@@ -45,6 +47,8 @@ def main() -> None:
             require_h2load()
     except H2LoadMissingError as error:
         parser.error(str(error))
+    if "stock" in (options.cases or _CASES) and binaries() is None:
+        parser.error(MISSING)
     effort = Effort(options.rounds, options.scale)
     report = Report()
     began = time.monotonic()

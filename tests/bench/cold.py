@@ -16,6 +16,8 @@ from tests.bench.rounds import Spread
 from tests.support.workspaces import example_workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.bench.load import Sample
     from tests.bench.report import Report
     from tests.bench.seed import MadeKey
@@ -37,11 +39,9 @@ def run(stage: Stage, report: Report) -> None:
             caller.apply(example_workspace())
         keys = seed.add_keys(server.sql, "acme", effort.some(_WARM_UP) + effort.rounds * size)
         measured = keys[effort.some(_WARM_UP) :]
-        _first_uses(stage, server, keys[: effort.some(_WARM_UP)])
+        first_uses(stage, server, keys[: effort.some(_WARM_UP)])
         before = _memory(server)
-        samples = [
-            _first_uses(stage, server, measured[start : start + size]) for start in range(0, len(measured), size)
-        ]
+        samples = [first_uses(stage, server, measured[start : start + size]) for start in range(0, len(measured), size)]
         grown = _memory(server) - before
         if server.counts()["cached_keys"] != len(keys):
             raise RuntimeError("not every key is in memory")
@@ -66,7 +66,8 @@ def run(stage: Stage, report: Report) -> None:
     report.bars.append(Bar("a key's first Authorize", median(sample.server_cpu for sample in samples), postgres))
 
 
-def _first_uses(stage: Stage, server: Server, keys: list[MadeKey]) -> Sample:
+def first_uses(stage: Stage, server: Server, keys: Sequence[MadeKey]) -> Sample:
+    """Ask about each key once; none may be known to the server's memory."""
     calls = Calls(METHOD, [pb.AuthorizeRequest(token=key.token) for key in keys])
     load = partial(stage.load.closed, number=len(keys), at_once=_AT_ONCE, settle=_SETTLE_SECONDS)
     return server.granting(len(keys), partial(load, server.target, calls), from_memory=False)

@@ -42,8 +42,8 @@ def make_keys(ids: Sequence[KeyId]) -> list[MadeKey]:
     return [MadeKey(key_id, token.reveal(), hashed) for key_id, token, hashed in zip(ids, tokens, hashes, strict=True)]
 
 
-def add_keys(sql: Sql, workspace_id: str, number: int) -> list[MadeKey]:
-    """Adds workspace keys that were never used."""
+def add_keys(sql: Sql, workspace_id: str, number: int, *, analyse: bool = True) -> list[MadeKey]:
+    """Add workspace keys that were never used, and have Postgres learn how many there are, unless told otherwise."""
     made = make_keys([new_key_id() for _ in range(number)])
     columns = ("id", "type", "workspace_id", "description", "secret_hash", "limited_to_hats", "created_by")
     rows = (
@@ -51,7 +51,8 @@ def add_keys(sql: Sql, workspace_id: str, number: int) -> list[MadeKey]:
         for index, key in enumerate(made)
     )
     sql.copy("key", columns, rows)
-    sql.execute("VACUUM (ANALYZE) key")
+    if analyse:
+        sql.execute("VACUUM (ANALYZE) key")
     return made
 
 

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections import defaultdict
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +32,7 @@ from tests.bench.h2load import H2Load
 from tests.bench.load import ROOT, Generator, Target
 from tests.support.postgres import database_url
 from tests.support.process import serving_process
+from tests.support.stock import StockServer, cluster_folder, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -43,6 +45,25 @@ _MODE = re.compile('mode="([a-z]+)"')
 _PATIENCE = 30.0
 
 
+@dataclass(frozen=True)
+class Postgres:
+    """A running Postgres.
+
+    Attributes:
+        url: Where it is.
+        process: The parent of its processes.
+    """
+
+    url: str
+    process: psutil.Process
+
+    @classmethod
+    def of(cls, url: str, data: Path) -> Self:
+        """Return the one that runs in a data folder."""
+        lines = (data / "postmaster.pid").read_text("ascii").splitlines()
+        return cls(url, psutil.Process(int(lines[0])))
+
+
 class Stage:
     """What the cases run on. Make it with `staged`.
 
@@ -53,12 +74,10 @@ class Stage:
         callers: The callers file that lets h2load in.
     """
 
-    def __init__(self, folder: Path, effort: Effort, postgres: EmbeddedPostgres) -> None:
+    def __init__(self, folder: Path, effort: Effort, postgres: Postgres) -> None:
         self.effort = effort
         self._folder = folder
         self._postgres = postgres
-        lines = (folder / "postgres" / "postmaster.pid").read_text("ascii").splitlines()
-        self._postmaster = psutil.Process(int(lines[0]))
         # All servers share the folder of the operator's token, so that calls are the same whomever they are made to.
         self._data = folder / "data"
         self._data.mkdir()
@@ -75,11 +94,23 @@ class Stage:
         self.h2load = H2Load(folder, token)
 
     @contextmanager
-    def server(self, name: str, *, workers: int = 1, **variables: str) -> Iterator[Server]:
-        """Runs `skilder-keys serve` on a database of its own, in processes of its own."""
-        with Sql(self._postgres.url()) as sql:
-            sql.execute(f"CREATE DATABASE {name}")
-        url = database_url(self._postgres.url(), name)
+    def server(
+        self, name: str, *, workers: int = 1, postgres: Postgres | None = None, again: bool = False, **variables: str
+    ) -> Iterator[Server]:
+        """Run `skilder-keys serve` on a database of its own, in processes of its own.
+
+        Args:
+            name: The name of the database.
+            workers: How many workers serve.
+            postgres: Where the database is, if not in the Postgres of the other servers.
+            again: Whether an earlier server has left the database behind.
+            variables: Settings.
+        """
+        postgres = postgres or self._postgres
+        with Sql(postgres.url) as sql:
+            if not again:
+                sql.execute(f"CREATE DATABASE {name}")
+        url = database_url(postgres.url, name)
         asyncio.run(migrate(url))
         settings = {
             "SKILDER_KEYS_DATABASE_URL": url,
@@ -89,9 +120,17 @@ class Stage:
         }
         with serving_process(self._folder, **settings, **variables) as process:
             serving = process.wait_for("serving")
-            target = Target(serving["address"], psutil.Process(process.process.pid), self._postmaster)
+            target = Target(serving["address"], psutil.Process(process.process.pid), postgres.process)
             with Sql(url) as sql:
                 yield Server(target, self._token, serving["metrics"], sql, url)
+
+    @contextmanager
+    def stock(self) -> Iterator[Postgres]:
+        """Run a stock Postgres of the machine's, with its own settings but for autovacuum, which would analyse."""
+        with cluster_folder() as folder:
+            server = StockServer.create(folder, fsync="on")
+            with running(server):
+                yield Postgres.of(server.url(), server.data)
 
     @contextmanager
     def door(self, name: str, door: str) -> Iterator[Server]:
@@ -165,7 +204,7 @@ def staged(effort: Effort) -> Iterator[Stage]:
         folder = Path(name)
         postgres = EmbeddedPostgres.start(folder / "postgres")
         try:
-            yield Stage(folder, effort, postgres)
+            yield Stage(folder, effort, Postgres.of(postgres.url(), folder / "postgres"))
         finally:
             postgres.stop()
 
@@ -272,6 +311,10 @@ class Sql:
     def execute(self, statement: str, *values: Any) -> None:
         """Runs a statement."""
         self._runner.run(self._connection.execute(statement, *values))
+
+    def value(self, query: str) -> object:
+        """Return the one value that a query asks for."""
+        return self._runner.run(self._connection.fetchval(query))
 
     def copy(self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> None:
         """Adds rows to a table."""

@@ -58,8 +58,9 @@ class StockServer:
         password: The password of `postgres`.
     """
 
-    def __init__(self, folder: Path, binaries_: Path, password: str) -> None:
+    def __init__(self, folder: Path, binaries_: Path, password: str, **settings: str) -> None:
         self.folder = folder
+        self._settings = _SETTINGS | settings
         self._binaries = binaries_
         self._server: subprocess.Popen[bytes] | None = None
         self.data = folder / "data"
@@ -76,7 +77,7 @@ class StockServer:
 
     def start(self) -> None:
         """Start the server and return once it takes connections."""
-        options = _SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        options = self._settings | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
         settings = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
         log = self.folder / "log"
         command = [str(self._binaries / "postgres"), "-D", str(self.data), *settings]
@@ -119,10 +120,13 @@ class StockServer:
         return done.stdout
 
     @classmethod
-    def create(cls, folder: Path) -> Self:
-        """Make a new cluster in an empty folder, to be started. Skip the test where no stock Postgres is installed."""
+    def create(cls, folder: Path, **settings: str) -> Self:
+        """Make a new cluster in an empty folder, to be started. Skip the test where no stock Postgres is installed.
+
+        Settings may be other than those that tests need.
+        """
         found, password = _binaries_or_skip(), secrets.token_urlsafe()
-        server = cls(folder, found, password)
+        server = cls(folder, found, password, **settings)
         password_file = folder / "password"
         password_file.write_text(password)
         password_file.chmod(0o600)
