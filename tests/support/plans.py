@@ -36,6 +36,11 @@ class Plan:
             yield node
             waiting += node.get("Plans", ())
 
+    @property
+    def cost(self) -> float:
+        """What Postgres expects it to cost. From `jit_above_cost` on, 100,000, each run of it would be compiled."""
+        return float(self.root["Total Cost"])
+
     def kinds(self) -> set[str]:
         """Answers the kinds of nodes, e.g. `Index Scan`."""
         return {node["Node Type"] for node in self.nodes()}
