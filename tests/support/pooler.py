@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import time
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ class Pooler:
         self._folder = folder
         self._mode = mode
         self._port = free_port()
+        self._pid_file = folder / "pid"
 
     def url(self, database: str, user: str = "postgres") -> str:
         """Return the connection URI of a database behind it."""
@@ -46,9 +49,16 @@ class Pooler:
             auth_type = trust
             auth_file = {self._folder / "users"}
             pool_mode = {self._mode}
+            pidfile = {self._pid_file}
+            server_fast_close = 1
             default_pool_size = {3 if self._mode == "transaction" else 20}
             """.replace("    ", "")
         )
+
+    def turn_to(self, server: StockServer) -> None:
+        """Use another server from now on; the clients' connections stay."""
+        self.configure(server)
+        os.kill(int(self._pid_file.read_text()), signal.SIGHUP)
 
     @contextmanager
     def running(self, binary: str) -> Iterator[None]:

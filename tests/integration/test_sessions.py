@@ -1,0 +1,270 @@
+"""What each session of ours sets for itself, whatever the database and the role have as their defaults."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from service.domain.errors import UnavailableError
+from service.storage.database import Database, DatabaseOptions
+from service.storage.migrations import migrate
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1.key_service_pb2 import GetKeyRequest
+from tests.support.pooler import pooler
+from tests.support.postgres import new_database
+from tests.support.service import serving
+from tests.support.stock import StockServer, stock_server
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+# A default that breaks something, and what our sessions have in its place.
+SETTINGS = {
+    "synchronous_commit": ("off", "on"),
+    "default_transaction_isolation": ("serializable", "read committed"),
+    "default_transaction_read_only": ("on", "off"),
+    "default_transaction_deferrable": ("on", "off"),
+    "session_replication_role": ("replica", "origin"),
+    "search_path": ("hostile, public", "public, pg_temp"),
+    "row_security": ("on", "off"),
+    "TimeZone": ("Asia/Tokyo", "UTC"),
+    "DateStyle": ("German, DMY", "ISO, YMD"),
+    "IntervalStyle": ("sql_standard", "postgres"),
+    "bytea_output": ("escape", "hex"),
+    "extra_float_digits": ("-15", "1"),
+    "standard_conforming_strings": ("off", "on"),
+    "backslash_quote": ("on", "safe_encoding"),
+    "transform_null_equals": ("on", "off"),
+    "array_nulls": ("off", "on"),
+    "jit": ("on", "off"),
+    "plan_cache_mode": ("force_generic_plan", "auto"),
+    "statement_timeout": ("20s", "5s"),
+    "lock_timeout": ("20s", "2s"),
+    "idle_in_transaction_session_timeout": ("20s", "10s"),
+    "idle_session_timeout": ("20s", "0"),
+}
+_HOSTILE = """
+    CREATE SCHEMA hostile;
+    CREATE TABLE hostile.fence (singleton boolean, epoch bigint);
+    CREATE TABLE hostile.key (id uuid);
+    CREATE TABLE hostile.reader (id uuid);
+    CREATE FUNCTION hostile.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS 'SELECT NULL::text';
+    CREATE FUNCTION hostile.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION hostile.differs(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT false';
+    CREATE OPERATOR hostile.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.differs);
+"""
+
+
+@pytest.fixture(scope="module")
+def stock() -> Iterator[StockServer]:
+    """A server that the tests of this module share."""
+    with stock_server() as server:
+        yield server
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """Lend a connection as anybody else has it."""
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
+    """Lend a database as the service has it."""
+    database = await Database.open(DatabaseOptions(url, **options))
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+async def spoiled(stock: StockServer) -> AsyncIterator[str]:
+    """Lend the name of an empty database with every default as it must not be, of the database or of the role in it."""
+    async with new_database(stock.url()) as url:
+        name = url.partition("?")[0].rpartition("/")[2]
+        async with connected(url) as sql:
+            await sql.execute(_HOSTILE)
+        async with connected(stock.url()) as sql:
+            for number, (setting, (default, _)) in enumerate(SETTINGS.items()):
+                role = "ROLE postgres IN " if number % 2 else ""
+                value = default if setting == "search_path" else f"'{default}'"
+                await sql.execute(f"ALTER {role}DATABASE {name} SET {setting} = {value}")
+        yield name
+
+
+async def found(connection: Any) -> dict[str, str]:
+    """Return the settings of a session."""
+    return {name: await connection.fetchval("SELECT current_setting($1)", name) for name in SETTINGS}
+
+
+EXPECTED = {name: value for name, (_, value) in SETTINGS.items()}
+
+
+async def test_every_kind_of_connection_has_what_it_relies_on(stock: StockServer, spoiled: str) -> None:
+    """Those of the pool, in a transaction and outside; the one beside the pool; and that which migrates."""
+    await migrate(stock.url(spoiled))
+    async with opened(stock.url(spoiled)) as database:
+        async with database.connection() as connection:
+            assert await found(connection) == EXPECTED
+        async with database.transaction() as connection:
+            assert await found(connection) == EXPECTED
+            assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
+            assert await connection.fetchval("SHOW transaction_read_only") == "off"
+        async with database.snapshot() as connection:
+            assert await connection.fetchval("SHOW transaction_isolation") == "repeatable read"
+            assert await connection.fetchval("SHOW transaction_read_only") == "on"
+        async with database.dedicated("skilder-keys fence", 1) as connection:
+            limits = {"statement_timeout": "1s", "lock_timeout": "1s", "idle_in_transaction_session_timeout": "2s"}
+            assert await found(connection) == EXPECTED | limits
+        await database.ping()
+
+
+async def test_so_has_every_transaction_behind_a_pooler(stock: StockServer, spoiled: str) -> None:
+    """Any statement may have another session there, which others of its clients leave as they like."""
+    with pooler(stock) as pool:
+        await migrate(pool.url(spoiled))
+        async with opened(pool.url(spoiled)) as database:
+            async with database.connection() as connection:
+                assert await found(connection) == EXPECTED
+            async with database.transaction() as connection:
+                assert await found(connection) == EXPECTED
+            async with database.snapshot() as connection:
+                assert await connection.fetchval("SHOW transaction_isolation") == "repeatable read"
+                assert await connection.fetchval("SHOW transaction_read_only") == "on"
+            async with database.dedicated("skilder-keys fence", 1) as connection:
+                assert (await found(connection))["synchronous_commit"] == "on"
+
+
+async def test_the_service_serves_on_such_a_database(
+    door: str, stock: StockServer, spoiled: str, tmp_path: Path
+) -> None:
+    """Keys are issued, used and revoked; many changes at once do not get in each other's way."""
+    await migrate(stock.url(spoiled))
+    async with serving(stock.url(spoiled), tmp_path, door=door) as service:
+        await service.operator.apply(small_workspace())
+        issued = await asyncio.gather(*(service.operator.issue() for _ in range(20)))
+        granted = await asyncio.gather(*(service.service.authorize(each.token) for each in issued))
+        assert all(each.HasField("granted") for each in granted)
+        await asyncio.gather(*(service.operator.revoke(key_id=each.key.id) for each in issued))
+        for each in issued:
+            assert await service.service.denial(each.token) == "REVOKED"
+
+
+@pytest.mark.parametrize("stronger", ["remote_apply", "on"])
+async def test_a_commit_that_waits_for_more_is_left_so(stock: StockServer, stronger: str) -> None:
+    """Whoever wants standbys to have applied a change has it so; anything weaker than being written is not enough."""
+    async with new_database(stock.url()) as url:
+        name = url.partition("?")[0].rpartition("/")[2]
+        for default, expected in ((stronger, stronger), ("remote_write", "on"), ("local", "on")):
+            async with connected(stock.url()) as sql:
+                await sql.execute(f"ALTER DATABASE {name} SET synchronous_commit = '{default}'")
+            async with opened(url) as database, database.connection() as connection:
+                assert await connection.fetchval("SHOW synchronous_commit") == expected
+
+
+async def test_a_revocation_outlives_a_crash(door: str, tmp_path: Path) -> None:
+    """Although the database commits before it has written, by default."""
+    with stock_server() as server:
+        url = server.url()
+        async with connected(url) as sql:
+            await sql.execute("ALTER DATABASE postgres SET synchronous_commit = off")
+            await sql.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+            await sql.execute("SELECT pg_reload_conf()")
+        await migrate(url)
+        async with serving(url, tmp_path, door=door, local_operator=False) as service:
+            await service.operator.apply(small_workspace())
+            issued = await service.operator.issue()
+            assert (await service.service.authorize(issued.token)).HasField("granted")
+            await service.operator.revoke(key_id=issued.key.id)
+            await asyncio.to_thread(server.crash)
+            await asyncio.to_thread(server.start)
+            async with connected(url) as sql:
+                assert await sql.fetchval("SELECT revoked_at IS NOT NULL FROM key")
+
+
+async def test_a_setting_that_our_role_may_not_set_back_is_named(stock: StockServer) -> None:
+    """With foreign keys and triggers switched off the service does not start."""
+    async with new_database(stock.url()) as url:
+        name = url.partition("?")[0].rpartition("/")[2]
+        async with connected(stock.url()) as sql:
+            await sql.execute("DROP ROLE IF EXISTS plain")
+            await sql.execute("CREATE ROLE plain LOGIN")
+            await sql.execute(f"ALTER DATABASE {name} SET session_replication_role = replica")
+        try:
+            with pytest.raises(UnavailableError) as caught:
+                await Database.open(DatabaseOptions(stock.url(name, "plain")))
+            assert "session_replication_role" in str(caught.value.__cause__)
+            assert "ALTER DATABASE" in str(caught.value.__cause__)
+        finally:
+            async with connected(stock.url()) as sql:
+                await sql.execute("DROP ROLE plain")
+
+
+async def test_the_tables_are_in_the_schema_that_is_named(stock: StockServer, tmp_path: Path) -> None:
+    """Two services can share a database; and one whose schema was not named does not begin with empty tables."""
+    async with new_database(stock.url()) as url:
+        with pytest.raises(UnavailableError) as caught:
+            await migrate(url, "keys")
+        assert "CREATE SCHEMA keys AUTHORIZATION postgres" in str(caught.value.__cause__)
+        async with connected(url) as sql:
+            await sql.execute("CREATE SCHEMA keys")
+        assert await migrate(url, "keys")
+        with pytest.raises(UnavailableError) as caught:
+            await migrate(url)
+        assert "SKILDER_KEYS_DATABASE_SCHEMA=keys" in str(caught.value.__cause__)
+        async with serving(url, tmp_path, door="grpcio", database_schema="keys") as service:
+            await service.operator.apply(small_workspace())
+            issued = await service.operator.issue()
+            assert (await service.service.authorize(issued.token)).HasField("granted")
+        async with connected(url) as sql:
+            assert await sql.fetchval("SELECT count(*) FROM keys.key") == 1
+            assert await sql.fetchval("SELECT to_regclass('public.key')") is None
+
+
+async def test_a_database_that_is_not_utf8_is_refused(stock: StockServer) -> None:
+    """Neither migrated nor served, with words that say how to make one that is."""
+    async with connected(stock.url()) as sql:
+        await sql.execute("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    try:
+        for attempt in (migrate(stock.url("latin")), Database.open(DatabaseOptions(stock.url("latin")))):
+            with pytest.raises(UnavailableError) as caught:
+                await attempt
+            assert "the database's encoding is LATIN1, and has to be UTF8" in str(caught.value.__cause__)
+    finally:
+        async with connected(stock.url()) as sql:
+            await sql.execute("DROP DATABASE latin WITH (FORCE)")
+
+
+async def test_a_changed_type_breaks_no_statement_that_was_prepared(
+    door: str, stock: StockServer, tmp_path: Path
+) -> None:
+    """As a migration under a running service changes it: outside of transactions and in them, on every connection."""
+    async with new_database(stock.url()) as url:
+        await migrate(url)
+        async with serving(url, tmp_path, door=door, pool_size=3) as service, connected(url) as sql:
+            await service.operator.apply(small_workspace())
+            issued = [await service.operator.issue() for _ in range(12)]
+            for each, type_ in zip(issued, ["varchar(200)", "text"] * 6, strict=True):
+                await asyncio.gather(
+                    *(service.operator.keys.GetKey(GetKeyRequest(key_id=each.key.id)) for _ in range(6))
+                )
+                for column in ("description", "created_by"):
+                    await sql.execute(f"ALTER TABLE key ALTER COLUMN {column} TYPE {type_}")
+                await sql.execute(f"ALTER TABLE workspace ALTER COLUMN name TYPE {type_}")
+                # A first use, and changes: of a key, and of its workspace.
+                granted = await service.service.authorization.Authorize(pb.AuthorizeRequest(token=each.token))
+                assert granted.HasField("granted")
+                await service.operator.revoke(key_id=each.key.id)
+                await service.operator.apply(small_workspace())
+                assert (await service.operator.issue()).token
