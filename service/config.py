@@ -74,6 +74,13 @@ class Settings(BaseModel):
         description="The largest request of any method, in bytes, decompressed. Each method has its own bound "
         "besides: 16 MiB for ApplyWorkspace, 1 MiB for BatchAuthorize, 64 KiB for the others.",
     )
+    max_connections: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="The most connections of a worker, as far as it may have that many files; it raises its soft limit "
+        "of files to the hard one.",
+    )
     max_connection_age: float = Field(
         60.0,
         ge=1,

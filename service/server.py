@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import grpc
 from prometheus_client import CollectorRegistry
 
+from service import connections
 from service.address import ListenError
 from service.app.authorize import Authorizer
 from service.app.cache import KeyCache
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from service.rpc.gate import AtOnce, Serve
 
 _AGE_GRACE_SECONDS = 5.0
-_MAX_METADATA_BYTES = 2**16
+_METADATA_BYTES_BEHIND = 2**16
 
 
 class Front(Protocol):
@@ -130,7 +131,7 @@ async def start(
     clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
     lease = Lease(clock)
     recogniser = Recogniser()
-    tool_sets = ToolSets(database, settings.cache_tool_sets_mib * 2**20)
+    tool_sets = ToolSets(database, settings.cache_tool_sets_mib * 2**20, offload)
     cache = KeyCache(lease, recogniser, tool_sets, settings.cache_keys)
     new_server = NewServer(clock, settings.lease)
     reader = Reader(
@@ -163,7 +164,7 @@ async def start(
         (
             catalog_service.DESCRIPTOR,
             Ability.CATALOGUE,
-            catalog_service.CatalogServicer(Workspaces(database, writer, page_tokens)),
+            catalog_service.CatalogServicer(Workspaces(database, writer, page_tokens, offload), offload),
         ),
         (authorization_service.DESCRIPTOR, Ability.AUTHORIZE, authorization),
     )
@@ -224,8 +225,8 @@ def _options_behind(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         # How much metadata a client may send is the front's to say; it adds the client's certificate.
-        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.max_metadata_size", _METADATA_BYTES_BEHIND),
+        ("grpc.absolute_max_metadata_size", _METADATA_BYTES_BEHIND),
     ]
 
 
@@ -239,6 +240,13 @@ def _options(settings: Settings, *, reuse_port: bool) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", round((settings.call_timeout + _AGE_GRACE_SECONDS) * 1000)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # Anybody may open connections and say nothing: so they are bounded, and closed after some time.
+        ("grpc.max_allowed_incoming_connections", connections.allowed(settings.max_connections, settings.pool_size)),
+        ("grpc.server_handshake_timeout_ms", round(connections.HANDSHAKE_SECONDS * 1000)),
+        ("grpc.max_connection_idle_ms", round(connections.IDLE_SECONDS * 1000)),
+        # Up to a soft limit all is well and from the hard one on nothing is; between them, gRPC refuses at random.
+        ("grpc.max_metadata_size", connections.METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", connections.METADATA_BYTES),
         # A client needs more than this at once only to harm others; a well-meaning one opens a second connection.
         ("grpc.max_concurrent_streams", 100),
         # A client that died without a word is noticed within 80 s; one that pings oftener than every 10 s is cut off.

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
-from service import leaving, metrics
+from service import connections, leaving, metrics
 from service.address import ListenError
 from service.callers_file import CallersFileError
 from service.config import Settings
@@ -52,13 +52,18 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Calls make no reference cycles, and the more are under way, the longer each search for some takes.
-_OBJECTS_BETWEEN_SEARCHES = 10_000
+# Python's search for reference cycles holds everything up, for longer the more objects it looks at. Calls make none, so
+# it looks at few objects each time: at the newest after so many, at those as well that were left once; and at all of
+# them, which may be a million with very many keys in memory, after ten million more.
+_SEARCHES = (5_000, 1, 1_000)
+# A thread that works beside the event loop gives way after so many seconds; Python's own five milliseconds add up.
+_SWITCH_SECONDS = 0.001
 
 
 def main(descriptor: int) -> None:
     """Serves until the parent says so, or is gone, or SIGTERM comes; a second SIGTERM ends it at once."""
     hold_signals()
+    connections.raise_file_limit()
     with socket.socket(fileno=descriptor) as connection:
         # Its event loop takes an eighth off the CPU of a call.
         sys.exit(uvloop.run(serve(connection)))
@@ -105,7 +110,8 @@ async def serve(connection: socket.socket, front: Front | None = None) -> int:
                 return 1
             gc.collect()
             gc.freeze()  # what is there now stays
-            gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES)
+            gc.set_threshold(*_SEARCHES)
+            sys.setswitchinterval(_SWITCH_SECONDS)
             if address is not None:
                 parent.tell({"ready": address})
             await stopping.wait()

@@ -20,7 +20,7 @@ from service.domain.verdict import DenialReason, Denied, standing
 from service.storage import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from service.app.cache import KeyCache, Load
     from service.app.fence import Lease
@@ -39,6 +39,8 @@ MAX_BATCH_BYTES = 32 * 2**20
 
 _ATTEMPTS = 5
 _READS = 2
+_SLICE = 50
+"""After so many tokens of a batch, other calls have their turn."""
 _MALFORMED = Denied(DenialReason.MALFORMED)
 _UNKNOWN = Denied(DenialReason.UNKNOWN)
 
@@ -115,18 +117,13 @@ class Authorizer:
                 question.check(violations, f"requests[{index}].")
         violations.refuse()
         missing = [index for index, known in enumerate(found) if known is None]
-        reads = await asyncio.gather(
-            *(self._read(questions[index].token, workspace_id) for index in missing), return_exceptions=True
-        )
-        read: dict[int, KnownKey | Denied] = {}
-        for index, result in zip(missing, reads, strict=True):
-            if isinstance(result, BaseException):
-                raise result
-            read[index] = result
+        read = await self._read_all({index: questions[index].token for index in missing}, workspace_id)
         shared: dict[str, SharedToolSet] = {}
         answers = []
         size = shared_sets = 0
         for index, (known, question) in enumerate(zip(found, questions, strict=True)):
+            if index and not index % _SLICE:
+                await asyncio.sleep(0)
             answers.append(self._answer(known or read[index], question, workspace_id, shared))
             size += len(answers[-1].body)
             if len(shared) > shared_sets:  # this answer has brought one
@@ -189,6 +186,22 @@ class Authorizer:
             (digest, workspace_id), token.key_id, lambda load: self._load(load, token, digest, workspace_id)
         )
         return _UNKNOWN if known is None else known
+
+    async def _read_all(
+        self, tokens: Mapping[int, str], workspace_id: WorkspaceId | None
+    ) -> dict[int, KnownKey | Denied]:
+        """Return what `_read` does for many tokens, each by its number."""
+        reading = []
+        for count, text in enumerate(tokens.values(), 1):
+            reading.append(asyncio.create_task(self._read(text, workspace_id)))
+            if not count % _SLICE:
+                await asyncio.sleep(0)
+        read: dict[int, KnownKey | Denied] = {}
+        for index, result in zip(tokens, await asyncio.gather(*reading, return_exceptions=True), strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            read[index] = result
+        return read
 
     async def _load(self, load: Load, token: Token, digest: bytes, workspace_id: WorkspaceId | None) -> KnownKey | None:
         for _ in range(_ATTEMPTS):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from service.domain.keys import Key
-    from service.domain.permissions import ToolSet
+    from service.domain.permissions import ReachedHat, ToolSet
     from service.domain.verdict import Denied, ToolGrant
     from service.domain.workspace import Tool
 
@@ -35,15 +35,18 @@ _DENIAL_REASONS = {
 }
 
 
-def _tag(number: int) -> bytes:
-    """Answers the tag of a field that is written with its length; the number must be below 16."""
+def delimited_tag(number: int) -> bytes:
+    """Return the tag of a field that is written with its length; the number must be below 16."""
     return bytes((number << 3 | 2,))
 
 
-_GRANTED = _tag(pb.AuthorizeResponse.GRANTED_FIELD_NUMBER)
-_RESPONSES = _tag(pb.BatchAuthorizeResponse.RESPONSES_FIELD_NUMBER)
+_GRANTED = delimited_tag(pb.AuthorizeResponse.GRANTED_FIELD_NUMBER)
+_RESPONSES = delimited_tag(pb.BatchAuthorizeResponse.RESPONSES_FIELD_NUMBER)
 # The tag of `BatchAuthorizeResponse.tool_sets` too, so that a serialised tool set serves both.
-_TOOL_SET = _tag(pb.Granted.TOOL_SET_FIELD_NUMBER)
+_TOOL_SET = delimited_tag(pb.Granted.TOOL_SET_FIELD_NUMBER)
+
+
+_PIECE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +63,19 @@ class EncodedToolSet:
 
 
 def tool_set(tools: ToolSet) -> EncodedToolSet:
-    """Encodes a tool set. Equal tool sets get equal versions, in any process."""
-    message = pb.ToolSet(
-        hats=[
-            pb.ReachedHat(
-                id=hat.id,
-                name=hat.name,
-                skills=[pb.ReachedSkill(id=each.id, name=each.name, tool_ids=each.tool_ids) for each in hat.skills],
-            )
-            for hat in tools.hats
-        ],
-        tools=[_tool(tool) for tool in tools.tools],
-    )
-    content = message.SerializeToString(deterministic=True)
-    message.version = hashlib.blake2b(content, digest_size=16).hexdigest()
-    return EncodedToolSet(message.version, message.SerializeToString())
+    """Encode a tool set. Equal tool sets get equal versions, in any process.
+
+    It is serialised in pieces, which are one message together: protobuf lets nothing else run while it writes one.
+    """
+    pieces = [pb.ToolSet(hats=[_hat(each)]).SerializeToString(deterministic=True) for each in tools.hats] + [
+        pb.ToolSet(tools=map(_tool, tools.tools[at : at + _PIECE])).SerializeToString(deterministic=True)
+        for at in range(0, len(tools.tools), _PIECE)
+    ]
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        digest.update(piece)
+    version = digest.hexdigest()
+    return EncodedToolSet(version, b"".join((pb.ToolSet(version=version).SerializeToString(), *pieces)))
 
 
 # An answer is put together from serialised fields of `Granted`, since messages concatenate: first the key's, which each
@@ -148,3 +149,8 @@ def _varint(number: int) -> bytes:
 
 def _tool(tool: Tool) -> pb.ReachedTool:
     return pb.ReachedTool(id=tool.id, name=tool.name, mcp_server=tool.mcp_server)
+
+
+def _hat(hat: ReachedHat) -> pb.ReachedHat:
+    skills = [pb.ReachedSkill(id=each.id, name=each.name, tool_ids=each.tool_ids) for each in hat.skills]
+    return pb.ReachedHat(id=hat.id, name=hat.name, skills=skills)

@@ -6,7 +6,6 @@ a version and a reach, is right for ever and needs no fence; which version is th
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,9 @@ from service.app import encoding
 from service.app.batching import Shared
 from service.app.release import release
 from service.domain.ids import ToolId
-from service.domain.permissions import NOTHING, Reach, ToolSet, tool_set
+from service.domain.permissions import NOTHING, Reach, ToolSet, paths_by_tool, tool_set
 from service.domain.verdict import ToolGrant
+from service.offload import Offload
 from service.storage import catalogue
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class SharedToolSet:
         evicted: No longer kept: a key that still points to it must be read again, so that its memory is freed.
     """
 
-    __slots__ = ("_by_id", "_grants", "_tools", "evicted", "field", "reference", "version")
+    __slots__ = ("_by_id", "_grants", "_paths", "evicted", "field", "reference", "version")
 
     def __init__(self, tools: ToolSet) -> None:
         encoded = encoding.tool_set(tools)
@@ -46,7 +46,7 @@ class SharedToolSet:
         self.field = encoding.tool_set_field(encoded)
         self.reference = encoding.shared_tool_set_field(encoded)
         self.evicted = False
-        self._tools = tools
+        self._paths = paths_by_tool(tools)
         self._by_id = {tool.id: tool for tool in tools.tools}
         self._grants: dict[str, bytes] = {}
 
@@ -56,9 +56,7 @@ class SharedToolSet:
         if field is None:
             tool = self._by_id.get(ToolId(tool_id))
             if tool is not None:
-                field = self._grants[tool_id] = encoding.tool_grant_field(
-                    ToolGrant(tool, self._tools.paths_to(tool.id))
-                )
+                field = self._grants[tool_id] = encoding.tool_grant_field(ToolGrant(tool, self._paths[tool.id]))
         return field
 
     @property
@@ -74,8 +72,9 @@ class ToolSets:
         nothing: The empty one.
     """
 
-    def __init__(self, database: Database, capacity: int) -> None:
-        """Takes the bytes it may hold."""
+    def __init__(self, database: Database, capacity: int, offload: Offload | None = None) -> None:
+        """Take the bytes it may hold, and where long work is done: a thread of its own by default."""
+        self._offload = offload or Offload()
         self._database = database
         self._capacity = capacity
         self._weight = 0
@@ -124,8 +123,7 @@ class ToolSets:
         contents = self._catalogues.get(at) or await self._read.get(at, lambda: self._load(at))
         if contents is None:
             return None
-        # In a thread, so that a workspace of very many tools does not hold all other calls up.
-        found = await asyncio.to_thread(lambda: SharedToolSet(tool_set(contents, reach)))
+        found = await self._offload.run(lambda: SharedToolSet(tool_set(contents, reach)))
         if made is self._made:
             self._keep(place, found)
         return found
@@ -134,7 +132,9 @@ class ToolSets:
         workspace_id, version = at
         read = self._read
         async with self._database.connection() as connection:
-            found_version, found = await catalogue.load_catalogue(connection, workspace_id, texts=False)
+            found_version, found = await catalogue.load_catalogue(
+                connection, workspace_id, texts=False, offload=self._offload
+            )
         if found_version != version:
             return None
         if read is self._read:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from service.domain.errors import VersionMismatchError, WorkspaceDeletedError, W
 from service.domain.fields import Violations
 from service.domain.workspace import Workspace, WorkspaceStatus
 from service.domain.workspace_checks import checked
-from service.storage import audit, catalogue, workspaces
+from service.offload import Offload
+from service.storage import audit, catalogue, catalogue_changes, workspaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +34,11 @@ class Workspaces:
     ActorNotMemberError or ActorNotAllowedError where that person is no admin of the workspace.
     """
 
-    def __init__(self, database: Database, writer: Writer, page_tokens: PageTokens) -> None:
+    def __init__(
+        self, database: Database, writer: Writer, page_tokens: PageTokens, offload: Offload | None = None
+    ) -> None:
+        """Take where long work is done; a thread of its own by default."""
+        self._offload = offload or Offload()
         self._database = database
         self._writer = writer
         self._page_tokens = page_tokens
@@ -67,19 +73,25 @@ class Workspaces:
         if max_removals is not None and max_removals < 0:
             violations.add("max_removals", f"is {max_removals}; 0 or more is allowed")
         violations.refuse()
-        desired = checked(desired)
+        desired = await self._offload.run(checked, desired)
         if dry_run:
             async with self._database.snapshot() as snapshot:
                 status = await workspaces.find(snapshot, desired.id)
-                return await _plan(snapshot, status, desired, expected_version, max_removals, origin)
+                return await _plan(snapshot, status, desired, expected_version, max_removals, origin, self._offload)
         async with self._database.transaction() as transaction:
             created = await workspaces.create(transaction, desired.id, desired.name)
             locked = await _locked(transaction, desired.id)
             version, changes = await _plan(
-                transaction, None if created else locked, desired, expected_version, max_removals, origin
+                transaction,
+                None if created else locked,
+                desired,
+                expected_version,
+                max_removals,
+                origin,
+                self._offload,
             )
             if changes:
-                await catalogue.replace(transaction, desired)
+                await catalogue_changes.replace(transaction, desired, changes, self._offload)
                 if not created:
                     await workspaces.advance(transaction, desired.id, desired.name)
                 await audit.record(
@@ -87,7 +99,7 @@ class Workspaces:
                     "workspace.applied",
                     origin,
                     desired.id,
-                    details={"version": version, "changes": _by_part(changes)},
+                    details=await self._offload.run(_details, version, changes),
                 )
         await self._writer.settle()
         return version, changes
@@ -106,7 +118,7 @@ class Workspaces:
             status = await workspaces.find(snapshot, workspace_id)
             if status is None or status.deleted_at is not None:
                 raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
-            return status, await _load(snapshot, status)
+            return status, await _load(snapshot, status, self._offload)
 
     async def list(self, *, page_size: int, page_token: str) -> tuple[list[WorkspaceStatus], str]:
         """Answers a page of workspaces, in order of id, and the token of the next; empty on the last page.
@@ -139,9 +151,11 @@ class Workspaces:
             status = await _locked(transaction, workspace_id)
             deleted_at = status.deleted_at
             if deleted_at is None:
-                _require_admin(origin, await catalogue.load_members(transaction, workspace_id))
+                if origin.actor is not None:
+                    role = await catalogue.member_role(transaction, workspace_id, origin.actor)
+                    Actor(origin.actor, role).require_admin()
                 _check_version(status.version, expected_version)
-                await catalogue.clear(transaction, workspace_id)
+                await catalogue_changes.clear(transaction, workspace_id)
                 deleted_at = await workspaces.mark_deleted(transaction, workspace_id)
                 await audit.record(
                     transaction, "workspace.deleted", origin, workspace_id, details={"version": status.version}
@@ -164,6 +178,7 @@ async def _plan(
     expected_version: int | None,
     max_removals: int | None,
     origin: Origin,
+    offload: Offload,
 ) -> tuple[int, tuple[Change, ...]]:
     """Check a change of a workspace, None where it is new, and return its version after the change and what changes.
 
@@ -171,19 +186,19 @@ async def _plan(
     """
     if status is not None and status.deleted_at is not None:
         raise WorkspaceDeletedError
-    current = None if status is None else await _load(connection, status)
+    current = None if status is None else await _load(connection, status, offload)
     version = 0 if status is None else status.version
     _require_admin(origin, (current or desired).members)
     _check_version(version, expected_version)
-    changes = difference(current, desired)
+    changes = await offload.run(difference, current, desired)
     check_removals(current, changes, max_removals)
     return version + bool(changes), changes
 
 
-async def _load(connection: Connection, status: WorkspaceStatus) -> Workspace:
-    """Answers all of a workspace. It must be locked, or the connection a snapshot, for its parts to fit together."""
-    members = await catalogue.load_members(connection, status.id)
-    _, found = await catalogue.load_catalogue(connection, status.id, texts=True)
+async def _load(connection: Connection, status: WorkspaceStatus, offload: Offload) -> Workspace:
+    """Return all of a workspace. It must be locked, or the connection a snapshot, for its parts to fit together."""
+    members = await catalogue.load_members(connection, status.id, offload)
+    _, found = await catalogue.load_catalogue(connection, status.id, texts=True, offload=offload)
     return Workspace(status.id, status.name, members, found)
 
 
@@ -207,9 +222,20 @@ def _require_admin(origin: Origin, members: Iterable[Member]) -> None:
         Actor(origin.actor, role).require_admin()
 
 
-def _by_part(changes: Iterable[Change]) -> dict[str, dict[str, list[str]]]:
-    """Arranges changes as {"hat": {"added": ["support-agent"]}}."""
+def _details(version: int, changes: Iterable[Change]) -> str:
+    """Return JSON such as {"version": 2, "changes": {"hat": {"added": ["support-agent"]}}}."""
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for change in changes:
         found[change.part.value][change.action.value].append(change.id)
-    return found
+    return _json({"version": version, "changes": found})
+
+
+def _json(value: object) -> str:
+    """Return a value as JSON, put together piece by piece: `json` lets nothing else run while it writes a long list."""
+    match value:
+        case dict():
+            return f"{{{', '.join(f'{json.dumps(name)}: {_json(each)}' for name, each in value.items())}}}"
+        case list():
+            return f"[{', '.join(map(_json, value))}]"
+        case _:
+            return json.dumps(value)

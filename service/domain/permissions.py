@@ -57,11 +57,16 @@ class ToolSet:
     hats: tuple[ReachedHat, ...]
     tools: tuple[Tool, ...]
 
-    def paths_to(self, tool_id: ToolId) -> tuple[ToolPath, ...]:
-        """Answers every hat and skill through which a tool is reached, in order."""
-        return tuple(
-            ToolPath(hat.id, skill.id) for hat in self.hats for skill in hat.skills if tool_id in skill.tool_ids
-        )
+
+def paths_by_tool(tools: ToolSet) -> dict[ToolId, tuple[ToolPath, ...]]:
+    """Return every hat and skill through which each tool is reached, in order: all at once, for all of them."""
+    found: dict[ToolId, list[ToolPath]] = {tool.id: [] for tool in tools.tools}
+    for hat in tools.hats:
+        for skill in hat.skills:
+            path = ToolPath(hat.id, skill.id)
+            for tool_id in skill.tool_ids:
+                found[tool_id].append(path)
+    return {tool_id: tuple(paths) for tool_id, paths in found.items()}
 
 
 def tool_set(catalogue: Catalogue, reach: Reach) -> ToolSet:

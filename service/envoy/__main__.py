@@ -7,6 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
+from service import connections
 from service.address import ListenError
 from service.config import Settings
 from service.envoy.process import EnvoyMissingError, become
@@ -18,6 +19,7 @@ _LINE_BYTES = 2**20
 def main(descriptor: int) -> None:
     """Reads what to serve, leaves it there to be read again, and becomes an Envoy that serves it."""
     hold_signals()
+    connections.raise_file_limit()
     with socket.socket(fileno=descriptor) as connection:
         while (found := connection.recv(_LINE_BYTES, socket.MSG_PEEK)) and b"\n" not in found:
             pass  # the rest of it is on its way

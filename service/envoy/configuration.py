@@ -7,6 +7,7 @@ import socket
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from service import connections
 from service.address import ListenError, places
 from service.rpc.forwarded import PEER_HEADER
 
@@ -26,7 +27,7 @@ _FILTERS = f"{_TYPES}.extensions.filters.http"
 _PYTHON = "python"
 _AGE_JITTER_PERCENT = 10.0
 _BUFFER_BYTES = 2**16
-_MAX_HEADER_KIB = 16
+_HEADER_OVERHEAD_BYTES = 32  # of each header, as RFC 9113 counts them
 # A client needs more than this at once only to harm others; a well-meaning one opens a second connection.
 _MAX_STREAMS = 100
 # How much of a request Envoy takes before anybody reads it.
@@ -34,8 +35,6 @@ _STREAM_WINDOW_BYTES = 2**18
 _UNLIMITED = 2**30
 # A gateway with short deadlines may give up very many calls of a connection at once, while the database is away.
 _RESETS = {"premature_reset_total_stream_count": 10_000}
-# Beyond every use; what each of them may hold in memory is bounded too.
-_MAX_CONNECTIONS = 20_000
 _CONNECTION_LIMIT = "envoy.resource_monitors.global_downstream_max_connections"
 
 
@@ -68,19 +67,26 @@ def configuration(settings: Settings, folder: Path, application: str = APPLICATI
         "additional_addresses": [{"address": each} for each in others],
         "enable_reuse_port": True,
         "per_connection_buffer_limit_bytes": settings.max_message_bytes + _BUFFER_BYTES,
-        "filter_chains": [{**_tls(settings), "filters": [_typed("http", _connections(settings, application, fast))]}],
+        "filter_chains": [
+            {
+                **_tls(settings),
+                "transport_socket_connect_timeout": _seconds(connections.HANDSHAKE_SECONDS),
+                "filters": [_typed("http", _connections(settings, application, fast))],
+            }
+        ],
     }
     return {
         "admin": {"address": _pipe(admin_socket(folder))},
-        "overload_manager": {"resource_monitors": [_typed(_CONNECTION_LIMIT, _connection_limit())]},
+        "overload_manager": {"resource_monitors": [_typed(_CONNECTION_LIMIT, _connection_limit(settings))]},
         "layered_runtime": {"layers": [{"name": "static", "static_layer": {"overload": _RESETS}}]},
         "static_resources": {"listeners": [listener], "clusters": [_cluster(grpcio_socket(folder))]},
     }
 
 
-def _connection_limit() -> dict[str, Any]:
+def _connection_limit(settings: Settings) -> dict[str, Any]:
+    allowed = connections.allowed(settings.max_connections, settings.pool_size)
     kind = "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
-    return {"@type": f"{_TYPES}.{kind}", "max_active_downstream_connections": _MAX_CONNECTIONS}
+    return {"@type": f"{_TYPES}.{kind}", "max_active_downstream_connections": allowed}
 
 
 def _addresses(listen: str) -> list[dict[str, Any]]:
@@ -113,6 +119,9 @@ def _connections(settings: Settings, application: str, fast: str) -> dict[str, A
         "stat_prefix": "grpc",
         "codec_type": "HTTP2",
         "common_http_protocol_options": {
+            "idle_timeout": _seconds(connections.IDLE_SECONDS),
+            # As many as fit in the bytes of metadata.
+            "max_headers_count": connections.METADATA_BYTES // _HEADER_OVERHEAD_BYTES,
             "max_connection_duration": _seconds(age),
             "max_connection_duration_jitter": {"value": _AGE_JITTER_PERCENT},
         },
@@ -126,7 +135,8 @@ def _connections(settings: Settings, application: str, fast: str) -> dict[str, A
             # A client that died without a word is noticed within 80 s.
             "connection_keepalive": {"interval": _seconds(60), "timeout": _seconds(20)},
         },
-        "max_request_headers_kb": _MAX_HEADER_KIB,
+        "max_request_headers_kb": connections.METADATA_BYTES // 1024,
+        "request_headers_timeout": _seconds(connections.HANDSHAKE_SECONDS),
         "stream_idle_timeout": _seconds(0),  # a watch of the health service may have nothing to tell for days
         # Of the client, only what Envoy itself has found is told to the methods.
         "use_remote_address": True,

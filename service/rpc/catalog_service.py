@@ -10,6 +10,7 @@ from skilder.keys.v1 import catalog_service_pb2 as pb
 
 if TYPE_CHECKING:
     from service.app.workspaces import Workspaces
+    from service.offload import Offload
     from service.rpc.gate import Call
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CatalogService"]
@@ -18,14 +19,16 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CatalogService"]
 class CatalogServicer:
     """Parses, calls, converts."""
 
-    def __init__(self, workspaces: Workspaces) -> None:
+    def __init__(self, workspaces: Workspaces, offload: Offload) -> None:
+        """Take where long work is done."""
         self._workspaces = workspaces
+        self._offload = offload
 
     async def ApplyWorkspace(  # noqa: N802
         self, request: pb.ApplyWorkspaceRequest, call: Call
-    ) -> pb.ApplyWorkspaceResponse:
+    ) -> bytes:
         """Makes a workspace be exactly what is given."""
-        desired = convert.workspace(request.workspace)
+        desired = await self._offload.run(convert.workspace, request.workspace)
         version, changes = await self._workspaces.apply(
             desired,
             _expected_version(request),
@@ -36,18 +39,13 @@ class CatalogServicer:
         call.notes.update(workspace=desired.id, version=str(version))
         if request.dry_run:
             call.notes["dry_run"] = "true"
-        return pb.ApplyWorkspaceResponse(version=version, changes=map(convert.change_message, changes))
+        return await self._offload.run(convert.apply_response, version, changes)
 
-    async def GetWorkspace(self, request: pb.GetWorkspaceRequest, call: Call) -> pb.GetWorkspaceResponse:  # noqa: N802
+    async def GetWorkspace(self, request: pb.GetWorkspaceRequest, call: Call) -> bytes:  # noqa: N802
         """Answers a whole workspace."""
         status, found = await self._workspaces.get(WorkspaceId(request.workspace_id))
         call.notes["workspace"] = found.id
-        return pb.GetWorkspaceResponse(
-            workspace=convert.workspace_message(found),
-            version=status.version,
-            created_at=convert.timestamp(status.created_at),
-            updated_at=convert.timestamp(status.updated_at),
-        )
+        return await self._offload.run(convert.get_response, status, found)
 
     async def ListWorkspaces(  # noqa: N802
         self,

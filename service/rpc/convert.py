@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.app.encoding import KEY_TYPES
+from service.app.encoding import KEY_TYPES, delimited, delimited_tag
 from service.domain.difference import Action, Part
 from service.domain.errors import FieldViolation, InvalidRequestError
 from service.domain.fields import Violations
@@ -19,7 +19,7 @@ from service.domain.workspace_checks import checked
 from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from service.domain.difference import Change
     from skilder.keys.v1 import key_service_pb2
@@ -45,6 +45,9 @@ ACTIONS = {
 }
 
 Value = TypeVar("Value")
+
+_PIECE = 200
+"""How many parts are serialised at once."""
 
 
 def key_order(request: key_service_pb2.IssueKeyRequest) -> KeyOrder:
@@ -142,39 +145,79 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
     return checked(converted, violations) if violations else converted
 
 
-def workspace_message(found: Workspace) -> workspace_pb2.Workspace:
-    """Answers a workspace in the form that ApplyWorkspace takes."""
-    catalogue = found.catalogue
-    return workspace_pb2.Workspace(
-        id=found.id,
-        name=found.name,
-        members=[
-            workspace_pb2.Member(user_id=each.id, role=MEMBER_ROLES[each.role], team_ids=each.team_ids)
-            for each in found.members
-        ],
-        teams=[
-            workspace_pb2.Team(id=each.id, name=each.name, parent_id=each.parent_id or "") for each in catalogue.teams
-        ],
-        hats=[
-            workspace_pb2.Hat(
-                id=each.id,
-                name=each.name,
-                description=each.description,
-                instructions=each.instructions,
-                team_ids=each.team_ids,
-                skill_ids=each.skill_ids,
-            )
-            for each in catalogue.hats
-        ],
-        skills=[
-            workspace_pb2.Skill(id=each.id, name=each.name, description=each.description, tool_ids=each.tool_ids)
-            for each in catalogue.skills
-        ],
-        tools=[
-            workspace_pb2.Tool(id=each.id, name=each.name, mcp_server=each.mcp_server, active=each.active)
-            for each in catalogue.tools
-        ],
+def apply_response(version: int, changes: Sequence[Change]) -> bytes:
+    """Return an ApplyWorkspaceResponse, serialised."""
+    pieces = (
+        catalog_service_pb2.ApplyWorkspaceResponse(changes=map(change_message, piece)) for piece in _pieces(changes)
     )
+    return b"".join(
+        (
+            catalog_service_pb2.ApplyWorkspaceResponse(version=version).SerializeToString(),
+            *(piece.SerializeToString() for piece in pieces),
+        )
+    )
+
+
+def get_response(status: WorkspaceStatus, found: Workspace) -> bytes:
+    """Return a GetWorkspaceResponse, serialised."""
+    message = catalog_service_pb2.GetWorkspaceResponse(
+        version=status.version, created_at=timestamp(status.created_at), updated_at=timestamp(status.updated_at)
+    )
+    tag = delimited_tag(catalog_service_pb2.GetWorkspaceResponse.WORKSPACE_FIELD_NUMBER)
+    return b"".join((delimited(tag, *_workspace_pieces(found)), message.SerializeToString()))
+
+
+def workspace_message(found: Workspace) -> workspace_pb2.Workspace:
+    """Return a workspace in the form that ApplyWorkspace takes."""
+    return workspace_pb2.Workspace.FromString(b"".join(_workspace_pieces(found)))
+
+
+def _workspace_pieces(found: Workspace) -> Iterator[bytes]:
+    """Yield a serialised workspace, in pieces: protobuf lets nothing else run while it writes one.
+
+    They are one message together, since messages concatenate.
+    """
+    catalogue = found.catalogue
+    yield workspace_pb2.Workspace(id=found.id, name=found.name).SerializeToString()
+    for members in _pieces(found.members):
+        yield workspace_pb2.Workspace(
+            members=[
+                workspace_pb2.Member(user_id=each.id, role=MEMBER_ROLES[each.role], team_ids=each.team_ids)
+                for each in members
+            ]
+        ).SerializeToString()
+    for teams in _pieces(catalogue.teams):
+        yield workspace_pb2.Workspace(
+            teams=[workspace_pb2.Team(id=each.id, name=each.name, parent_id=each.parent_id or "") for each in teams]
+        ).SerializeToString()
+    for hats in _pieces(catalogue.hats):
+        yield workspace_pb2.Workspace(
+            hats=[
+                workspace_pb2.Hat(
+                    id=each.id,
+                    name=each.name,
+                    description=each.description,
+                    instructions=each.instructions,
+                    team_ids=each.team_ids,
+                    skill_ids=each.skill_ids,
+                )
+                for each in hats
+            ]
+        ).SerializeToString()
+    for skills in _pieces(catalogue.skills):
+        yield workspace_pb2.Workspace(
+            skills=[
+                workspace_pb2.Skill(id=each.id, name=each.name, description=each.description, tool_ids=each.tool_ids)
+                for each in skills
+            ]
+        ).SerializeToString()
+    for tools in _pieces(catalogue.tools):
+        yield workspace_pb2.Workspace(
+            tools=[
+                workspace_pb2.Tool(id=each.id, name=each.name, mcp_server=each.mcp_server, active=each.active)
+                for each in tools
+            ]
+        ).SerializeToString()
 
 
 def summary_message(status: WorkspaceStatus) -> workspace_pb2.WorkspaceSummary:
@@ -229,3 +272,7 @@ def _optional(field: str, number: int, known: Mapping[Value, int]) -> Value | No
     if number:
         raise InvalidRequestError(FieldViolation(field, f"is {number}, which is none of the enum's values"))
     return None
+
+
+def _pieces(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    return (values[at : at + _PIECE] for at in range(0, len(values), _PIECE))

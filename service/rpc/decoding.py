@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from service.domain.errors import FieldViolation, InvalidRequestError, MalformedMessageError
 from service.domain.fields import quoted
-from service.rpc.limits import lists_of
+from service.rpc.limits import MAX_ELEMENTS, lists_of
 from service.rpc.wire import LENGTH_DELIMITED, fields
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class _Merge:
 
     def __init__(self, body: bytes) -> None:
         self._body = body
+        self._elements = 0
 
     def message(self, message: Message, begin: int, end: int, lists: Lists, path: str) -> None:
         """Parse what stands between two places into a message that is empty so far."""
@@ -109,7 +110,11 @@ class _Merge:
             message.MergeFromString(part)
         except DecodeError:
             raise _fault(message.DESCRIPTOR, part, path, parsed) from None
-        lists.check(message, path, parsed)
+        self._elements += lists.check(message, path, parsed)
+        if self._elements > MAX_ELEMENTS:
+            name = path.partition(".")[0] or "request"
+            words = f"has lists of more than {MAX_ELEMENTS} elements in all"
+            raise InvalidRequestError(FieldViolation(name, words))
 
 
 def _child(message: Message, field: Bounded, path: str, index: int) -> tuple[Message, str]:

@@ -189,7 +189,10 @@ class Gate:
                 failure = self._translated(error, name)
                 facts["reason"] = failure.reason
                 code = STATUS_CODES[type(failure)].name
-                raise failure from failure.__cause__  # as it was: other calls may be told of the same one
+                try:
+                    raise failure from failure.__cause__  # as it was: other calls may be told of the same one
+                finally:
+                    del failure  # its traceback holds this frame: each failed call would be a reference cycle
             finally:
                 self.calls[name, code] += 1
                 if not routine:

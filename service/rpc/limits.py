@@ -41,6 +41,9 @@ LISTS: Mapping[str, int] = {
 }
 """The most elements of each list, by message and field."""
 
+MAX_ELEMENTS = 250_000
+"""The most elements of all lists of a request together."""
+
 _MANY = 2000
 
 
@@ -90,30 +93,40 @@ class Lists:
         inside = [field.inside for field in self.by_number.values() if field.inside is not None]
         self.is_large: bool = self.total > _MANY or any(each.is_large for each in inside)
 
-    def check(self, message: Message, path: str = "", since: Mapping[int, int] | None = None) -> None:
+    def check(self, message: Message, path: str = "", since: Mapping[int, int] | None = None) -> int:
         """Refuse a message with a list that is too long, before any element is looked into.
 
         Args:
             message: The message.
             path: Where it stands in the request, with a dot at the end; empty for the request.
-            since: By number of field, how many elements of its list were looked into before; none by default.
+            since: By number of field, how many elements of its list were looked into before, or 1 for a message that
+                was; none by default.
+
+        Returns:
+            How many elements the lists have, at every depth, those left out that were looked into before.
 
         Raises:
             InvalidRequestError: Names the list.
         """
+        found = 0
+        since = since or {}
         for field in self.by_number.values():
-            if field.maximum is not None and (count := len(getattr(message, field.name))) > field.maximum:
-                raise field.too_many(path, count)
+            if field.maximum is not None:
+                count = len(getattr(message, field.name))
+                if count > field.maximum:
+                    raise field.too_many(path, count)
+                found += count - since.get(field.number, 0)
         for field in self.by_number.values():
             if field.inside is None:
                 continue
             if field.maximum is None:
-                if message.HasField(field.name):
-                    field.inside.check(getattr(message, field.name), f"{path}{field.name}.")
+                if message.HasField(field.name) and not since.get(field.number):
+                    found += field.inside.check(getattr(message, field.name), f"{path}{field.name}.")
                 continue
-            begin = since.get(field.number, 0) if since else 0
+            begin = since.get(field.number, 0)
             for index, element in enumerate(getattr(message, field.name)[begin:], begin):
-                field.inside.check(element, f"{path}{field.name}[{index}].")
+                found += field.inside.check(element, f"{path}{field.name}[{index}].")
+        return found
 
 
 def lists_of(descriptor: Any) -> Lists | None:  # noqa: ANN401 - one of two classes

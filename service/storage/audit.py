@@ -22,7 +22,7 @@ async def record(
     workspace_id: WorkspaceId,
     *,
     key_id: KeyId | None = None,
-    details: Mapping[str, object],
+    details: Mapping[str, object] | str,
 ) -> None:
     """Writes an event. Call it in the transaction of what it tells of, so that neither is there without the other.
 
@@ -32,7 +32,7 @@ async def record(
         origin: Who did it, on whose behalf, and from where.
         workspace_id: Where.
         key_id: The key it was done to, if any.
-        details: What else there is to know, as JSON values. Never a token or a hash.
+        details: What else there is to know, as JSON values or as JSON. Never a token or a hash.
     """
     await connection.execute(
         """
@@ -45,5 +45,5 @@ async def record(
         origin.caller.name,
         origin.actor,
         origin.peer,
-        json.dumps(details),
+        details if isinstance(details, str) else json.dumps(details),
     )

@@ -256,3 +256,15 @@ def test_any_damage_to_a_long_message_is_a_message_or_an_error_of_ours(at: int, 
 LONG = ApplyWorkspaceRequest(
     workspace=Workspace(tools=[Tool(id=f"tool-{each:05}", name="x" * 30, mcp_server="y") for each in range(3000)])
 ).SerializeToString()
+
+
+def test_all_lists_together_have_a_bound() -> None:
+    """Members in as many teams as there may be would be ten million ids."""
+    teams = field(3, b"t") * 1000
+    body = field(1, field(3, teams) * 1000)
+    assert len(body) < 2**22
+    assert the_violation(ApplyWorkspaceRequest, body) == (
+        "workspace",
+        "has lists of more than 250000 elements in all",
+    )
+    assert len(decode(ApplyWorkspaceRequest, field(1, field(3, teams) * 200)).workspace.members) == 200

@@ -39,6 +39,7 @@ VALUES: dict[str, Any] = {
     "call_timeout": 3.5,
     "max_calls": 8,
     "max_message_bytes": 2**20,
+    "max_connections": 100,
     "max_connection_age": 5.5,
     "drain_delay": 2.5,
     "drain_timeout": 0.0,

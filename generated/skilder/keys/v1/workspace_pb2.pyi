@@ -55,7 +55,7 @@ class Workspace(_message.Message):
 
     Ids that others made, of users, tools, MCP servers and their tools' names, are one-line texts of 1 to 255 characters
     without a space at the beginning or the end. Names have 1 to 128 characters, descriptions at most 500, instructions at
-    most 10,000.
+    most 10,000. Its parts and the ids in them are at most 250,000 together.
 
     A text may hold every character of Unicode, is kept unchanged, and shows something. Refused are control characters,
     the characters that turn the direction of the writing (U+202A to U+202E, U+2066 to U+2069), and in one-line texts the

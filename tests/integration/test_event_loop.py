@@ -1,0 +1,179 @@
+"""No call, however large it may be, holds the event loop up.
+
+The service runs in the loop of the test, and its client in a process of its own. What is measured is compared with how
+long the same machine takes, at the same time, for a part of the work in one piece: on the loop, that was the stall.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.app.cache import KeyCache, KnownKey, Scope
+from service.domain.ids import WorkspaceId, new_key_id
+from service.domain.token import KeyType, Token, id_text
+from service.domain.workspace_checks import checked
+from service.rpc import convert
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest
+from tests.support.largest import largest_workspace
+from tests.support.memory import NO_TOOLS, Memory
+from tests.support.service import TOKENS, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from google.protobuf.message import Message
+
+_ATTEMPTS = 3
+_PART = 10
+"""A stall is less than the work in one piece, divided by this."""
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage() -> Iterator[None]:
+    """Let Python not search for cycles among the objects of the tests, as it does rarely in a worker."""
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 1, 1_000)
+    yield
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[list[float]]:
+    """Lend a list whose one number is the longest time, so far, in which the loop did not come round."""
+    longest = [0.0]
+
+    async def watch() -> None:
+        last = perf_counter()
+        while True:
+            await asyncio.sleep(0)
+            now = perf_counter()
+            longest[0] = max(longest[0], now - last)
+            last = now
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield longest
+    finally:
+        watching.cancel()
+
+
+def in_one_piece(body: bytes) -> float:
+    """Return the seconds that it takes to parse, convert and check a workspace."""
+    begin = perf_counter()
+    checked(convert.workspace(ApplyWorkspaceRequest.FromString(body).workspace))
+    return perf_counter() - begin
+
+
+class Calls:
+    """Calls of a client in another process."""
+
+    def __init__(self, client: asyncio.subprocess.Process, file: Path, piece: float) -> None:
+        self._client = client
+        self._file = file
+        self._piece = piece
+
+    async def hold_nobody_up(self, method: str, request: Callable[[int], Message]) -> None:
+        """Fail where a call holds the loop up, each time it is tried; what else runs on the machine may, sometimes."""
+        longest = []
+        for attempt in range(_ATTEMPTS):
+            self._file.write_bytes(request(attempt).SerializeToString())
+            assert self._client.stdin is not None
+            assert self._client.stdout is not None
+            async with watched() as stall:
+                self._client.stdin.write(f"{method} {self._file}\n".encode())
+                told = await self._client.stdout.readline()
+            assert told.startswith(b"OK "), told
+            longest.append(stall[0])
+            if longest[-1] < self._piece / _PART:
+                return
+        raise AssertionError(f"{method}: stalls of {longest} s, and the work in one piece takes {self._piece} s")
+
+
+async def test_no_call_of_the_largest_size_holds_the_loop_up(database_url: str, tmp_path: Path) -> None:
+    """Applying, changing, showing and deleting the largest workspace, its first Authorize, and large batches."""
+    limits = {"call_timeout": 120, "statement_timeout": 60}
+    piece = in_one_piece(ApplyWorkspaceRequest(workspace=largest_workspace("w")).SerializeToString())
+    async with serving(database_url, tmp_path, door="grpcio", **limits) as service:
+        client = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.support.raw_client", service.address, TOKENS["operator"]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            calls = Calls(client, tmp_path / "request", piece)
+
+            def applied(version: int) -> Message:
+                return ApplyWorkspaceRequest(workspace=largest_workspace("w", version))
+
+            await calls.hold_nobody_up("CatalogService/ApplyWorkspace", applied)
+            await calls.hold_nobody_up("CatalogService/ApplyWorkspace", lambda attempt: applied(attempt + _ATTEMPTS))
+            await calls.hold_nobody_up("CatalogService/GetWorkspace", lambda _: GetWorkspaceRequest(workspace_id="w"))
+            tokens = [(await service.operator.issue(workspace_id="w", description=f"{each}")).token for each in "abc"]
+            await calls.hold_nobody_up(
+                "AuthorizationService/Authorize", lambda attempt: pb.AuthorizeRequest(token=tokens[attempt])
+            )
+            await calls.hold_nobody_up(
+                "AuthorizationService/BatchAuthorize",
+                lambda attempt: pb.BatchAuthorizeRequest(
+                    requests=[
+                        pb.AuthorizeRequest(token=tokens[0], tool_id=f"tool-{5000 * attempt + each:05}")
+                        for each in range(1000)
+                    ]
+                ),
+            )
+            await calls.hold_nobody_up(
+                "AuthorizationService/BatchAuthorize",
+                lambda _: pb.BatchAuthorizeRequest(
+                    requests=[
+                        pb.AuthorizeRequest(token=Token.mint(KeyType.WORKSPACE, new_key_id()).reveal())
+                        for _ in range(1000)
+                    ]
+                ),
+            )
+            await calls.hold_nobody_up(
+                "CatalogService/DeleteWorkspace", lambda _: DeleteWorkspaceRequest(workspace_id="w")
+            )
+        finally:
+            client.terminate()
+            await client.wait()
+
+
+async def test_forgetting_very_many_keys_holds_nobody_up() -> None:
+    """They are gone at once for whoever asks, and freed bit by bit."""
+    memory = Memory()
+    cache = KeyCache(memory.lease, memory.recogniser, memory.tool_sets, 100_000)
+    scope = Scope(WorkspaceId("w"))
+
+    def fill() -> dict[str, KnownKey]:
+        ids = [new_key_id() for _ in range(100_000)]
+        return {
+            id_text(each): KnownKey(each, bytes(range(16)), scope, None, each.bytes * 8, NO_TOOLS, None) for each in ids
+        }
+
+    keys = fill()
+    begin = perf_counter()
+    del keys
+    piece = perf_counter() - begin
+    longest = []
+    for _ in range(_ATTEMPTS):
+        cache._keys.update(fill())  # noqa: SLF001 - to prove a hundred thousand tokens would take minutes
+        async with watched() as stall:
+            cache.drop_all()
+            assert len(cache) == 0
+            for _ in range(1000):
+                await asyncio.sleep(0)
+        longest.append(stall[0])
+    assert min(longest) < piece / 2, (longest, piece)

@@ -1,0 +1,55 @@
+"""The largest workspace that may be."""
+
+from __future__ import annotations
+
+from service.domain.workspace_checks import (
+    MAX_HATS,
+    MAX_MEMBERS,
+    MAX_SKILLS,
+    MAX_TEAMS,
+    MAX_TOOL_PATHS,
+    MAX_TOOLS,
+)
+from skilder.keys.v1.workspace_pb2 import Hat, Member, MemberRole, Skill, Team, Tool, Workspace
+
+
+def largest_workspace(id_: str, version: int = 0) -> Workspace:
+    """Return a workspace with as many of everything as there may be; each part differs by version."""
+    tools_of_skill = MAX_TOOL_PATHS // (10 * MAX_HATS)
+    return Workspace(
+        id=id_,
+        name="Largest",
+        members=[
+            Member(
+                user_id=f"user-{number:06}",
+                role=MemberRole.MEMBER_ROLE_ADMIN,
+                team_ids=[f"team-{(number + version + each) % MAX_TEAMS:04}" for each in range(3)],
+            )
+            for number in range(MAX_MEMBERS)
+        ],
+        teams=[Team(id=f"team-{number:04}", name=f"Team {number} {version}") for number in range(MAX_TEAMS)],
+        hats=[
+            Hat(
+                id=f"hat-{number:04}",
+                name=f"Hat {number} {version}",
+                description="d" * 500,
+                instructions="i" * 9000,
+                team_ids=[f"team-{number % MAX_TEAMS:04}"],
+                skill_ids=[f"skill-{(10 * number + each) % MAX_SKILLS:05}" for each in range(10)],
+            )
+            for number in range(MAX_HATS)
+        ],
+        skills=[
+            Skill(
+                id=f"skill-{number:05}",
+                name=f"Skill {number} {version}",
+                description="s" * 200,
+                tool_ids=[f"tool-{(4 * number + each) % MAX_TOOLS:05}" for each in range(tools_of_skill)],
+            )
+            for number in range(MAX_SKILLS)
+        ],
+        tools=[
+            Tool(id=f"tool-{number:05}", name=f"tool_{number}_{version}", mcp_server="server")
+            for number in range(MAX_TOOLS)
+        ],
+    )

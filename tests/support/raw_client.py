@@ -1,0 +1,32 @@
+"""A client in a process of its own, whose work with large messages is not that of the process under test.
+
+`python -m tests.support.raw_client ADDRESS TOKEN` makes a call for each line `METHOD FILE` of its standard input, with
+the bytes of the file, and prints the status code and the number of bytes in the response.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+
+def main(address: str, token: str) -> None:
+    """Make calls until the input ends."""
+    metadata = (("authorization", f"Bearer {token}"),)
+    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        for line in sys.stdin:
+            method, path = line.split()
+            call: Any = channel.unary_unary(f"/skilder.keys.v1.{method}")
+            try:
+                told = f"OK {len(call(Path(path).read_bytes(), metadata=metadata, timeout=120))}"
+            except grpc.RpcError as error:
+                told = f"{error.code().name} 0"
+            sys.stdout.write(f"{told}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
