@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 from service.storage import keys
@@ -15,8 +16,6 @@ from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-
-    import asyncpg
 
     from service.domain.keys import Key
 
@@ -175,3 +174,120 @@ async def test_the_order_of_epochs_is_the_order_of_commits(database_url: str, wr
     rows = await sql.fetch("SELECT epoch, key_id FROM change WHERE epoch > $1 ORDER BY epoch", start)
     assert [row["epoch"] for row in rows] == list(range(start + 1, start + 61))
     assert {row["key_id"] for row in rows} == {key.id for key in issued}
+
+
+IN_BULK: dict[str, str] = {
+    "one statement": """
+        UPDATE key SET revoked_at = now(), revoked_by = 'me', revoke_reason = '' WHERE revoked_at IS NULL
+    """,
+    "a statement a key": """
+        DO $$ DECLARE each uuid; BEGIN
+            FOR each IN SELECT id FROM key WHERE revoked_at IS NULL LOOP
+                UPDATE key SET revoked_at = now(), revoked_by = 'me', revoke_reason = '' WHERE id = each;
+            END LOOP;
+        END $$
+    """,
+}
+_KEYS = """
+    INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_by)
+    SELECT gen_random_uuid(), 'workspace', $1, 'Bot', '$argon2id$x', false, 'me' FROM generate_series(1, $2)
+"""
+
+
+@pytest.mark.parametrize("name", IN_BULK)
+async def test_a_transaction_writes_the_fence_once(writer: Process, sql: Sql, name: str) -> None:
+    """However much it changes, so that its time grows with the number of keys, and not with that number's square.
+
+    A thousand keys of a workspace are told one by one, as a chain; more of them are told as the workspace.
+    """
+    await writer.apply(small_workspace("globex"))
+    await sql.execute(_KEYS, "acme", 1000)
+    await sql.execute(_KEYS, "globex", 1001)
+    before = await sql.fetchrow("SELECT epoch, tag FROM fence")
+    assert before is not None
+    async with sql.transaction():
+        await sql.execute(IN_BULK[name])
+        await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        written = "SELECT n_tup_upd FROM pg_stat_xact_user_tables WHERE relname = 'fence'"
+        assert await sql.fetchval(written) == 1
+    changes = await sql.fetch("SELECT * FROM change WHERE epoch > $1 ORDER BY epoch", before["epoch"])
+    assert [change["epoch"] - before["epoch"] for change in changes] == list(range(1, 1002))
+    assert [change["previous_tag"] for change in changes] == [
+        before["tag"],
+        *(change["tag"] for change in changes[:-1]),
+    ]
+    assert len({change["key_id"] for change in changes} - {None}) == 1000
+    assert [change["workspace_id"] for change in changes if change["workspace_id"]] == ["globex"]
+    after = await sql.fetchrow("SELECT epoch, tag FROM fence")
+    assert after is not None
+    assert tuple(after) == (before["epoch"] + 1001, changes[-1]["tag"])
+    assert after["tag"] != before["tag"]
+    assert await sql.fetchval("SELECT count(*) FROM pending_change") == 0
+
+
+async def test_what_a_savepoint_undoes_is_not_recorded(writer: Process, sql: Sql) -> None:
+    """And what stays is, also where the first of a transaction's changes is the one undone."""
+    keys_ = [(await writer.issue())[0] for _ in range(3)]
+    before = await epoch(sql)
+    async with sql.transaction():
+        undone = sql.transaction()
+        await undone.start()
+        await revoke_by_hand(sql, keys_[0])
+        await undone.rollback()
+        await revoke_by_hand(sql, keys_[1])
+        async with sql.transaction():
+            await revoke_by_hand(sql, keys_[2])
+    rows = await sql.fetch("SELECT key_id FROM change WHERE epoch > $1 ORDER BY epoch", before)
+    assert [row["key_id"] for row in rows] == [keys_[1].id, keys_[2].id]
+
+
+async def test_a_key_deleted_by_hand_counts(writer: Process, sql: Sql) -> None:
+    """One that has no audit event, and so can be deleted."""
+    await sql.execute(_KEYS, "acme", 1)
+    before = await epoch(sql)
+    await sql.execute("DELETE FROM key")
+    assert await epoch(sql) == before + 1
+    assert writer.database is not None
+
+
+HOSTILE = {
+    "replication role": "SET session_replication_role = replica",
+    "search path": "CREATE SCHEMA other; CREATE TABLE other.fence (LIKE public.fence INCLUDING ALL);"
+    " CREATE TABLE other.pending_change (LIKE public.pending_change INCLUDING ALL); SET search_path = other, public",
+    "temporary tables": "CREATE TEMP TABLE fence (LIKE public.fence INCLUDING ALL);"
+    " CREATE TEMP TABLE pending_change (LIKE public.pending_change INCLUDING ALL)",
+    "isolation": "SET default_transaction_isolation = serializable",
+}
+
+
+@pytest.mark.parametrize("where", ["session", "database"])
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_triggers_fire_in_every_session(
+    writer: Process, sql: Sql, database_url: str, name: str, where: str
+) -> None:
+    """Whatever it has set, or the database for it: what is changed by hand passes the fence, and the guards hold."""
+    key, _ = await writer.issue()
+    other = (await writer.issue())[0]
+    before = await sql.fetchval("SELECT epoch FROM public.fence")
+    statements = HOSTILE[name].split("; ")
+    for statement in statements:
+        in_database = where == "database" and statement.startswith("SET ")
+        database = (await sql.fetchval("SELECT current_database()")) if in_database else ""
+        await sql.execute(f"ALTER DATABASE {database} {statement}" if in_database else statement)
+    by_hand: Any = sql
+    if where == "database" and "TEMP" not in HOSTILE[name]:
+        by_hand = await asyncpg.connect(database_url)
+    try:
+        await revoke_by_hand(by_hand, key)
+        assert await by_hand.fetchval("SELECT epoch FROM public.fence") == before + 1
+        with pytest.raises(asyncpg.RaiseError, match="cannot be undone"):
+            await by_hand.execute("UPDATE key SET revoked_at = NULL, revoked_by = NULL, revoke_reason = NULL")
+        with pytest.raises(asyncpg.RaiseError, match="cannot change"):
+            await by_hand.execute("UPDATE key SET type = 'runtime' WHERE id = $1", other.id)
+        with pytest.raises(asyncpg.RaiseError, match="only ever added to"):
+            await by_hand.execute("DELETE FROM audit_event")
+        await by_hand.execute("UPDATE workspace SET version = version + 1")
+        assert await by_hand.fetchval("SELECT epoch FROM public.fence") == before + 2
+    finally:
+        if by_hand is not sql:
+            await by_hand.close()

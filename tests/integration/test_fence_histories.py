@@ -1,0 +1,322 @@
+"""Histories that part: a database that was restored, or a standby that took over without the last changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from service.domain.errors import UnavailableError
+from service.storage import fence
+from service.storage.migrations import migrate
+from tests.support.calls import part
+from tests.support.clock import FakeClock
+from tests.support.fence import epoch, readers, revoke_by_hand, until_true, warm
+from tests.support.fleet import Process, process, until
+from tests.support.stock import StockServer, stock_server, stock_standby
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    Sql = asyncpg.Connection[Any]
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Sql]:
+    """Lend a connection of the test's own."""
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def patiently(change: Any) -> None:
+    """Make a change until it is answered: right after a restart, connections are still those of before."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(UnavailableError):
+                await change()
+                return
+            await asyncio.sleep(0.01)
+
+
+async def copied(server: StockServer, source: str, target: str) -> None:
+    """Stop a server, put a copy of one of its folders in the place of another, and start it."""
+
+    def copy() -> None:
+        server.stop()
+        place = server.folder / target
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(server.folder / source, place, symlinks=True)
+        owner = (server.folder / source).stat()
+        for path in (place, *place.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        server.start()
+
+    await asyncio.to_thread(copy)
+
+
+@pytest.mark.parametrize("others", [0, 1, 2], ids=["behind", "caught up", "beyond"])
+async def test_a_restored_database_is_noticed(others: int) -> None:
+    """No process answers by what the backup lacks once a change has returned, however far the restored one counts.
+
+    The process registered after the backup, so the restored database knows nothing of its lease.
+    """
+    with stock_server() as server:
+        url = server.url()
+        await migrate(url)
+        async with process(url) as writer, process(url) as reader:
+            await writer.apply()
+            key, token = await writer.issue()
+            more = [(await writer.issue())[0] for _ in range(2)]
+            await copied(server, "data", "backup")
+            await reader.follow()
+            _, lost = await writer.issue()
+            widened = small_workspace()
+            part(widened.hats, "everyone").skill_ids.append("code")
+            await writer.apply(widened)
+            await writer.revoke(more[0])
+            for held in (token, lost):
+                await warm(reader, held)
+            assert await reader.verdict(token, "git.commit") == "granted"
+            await copied(server, "backup", "data")
+            for each in more[:others]:
+                await patiently(lambda each=each: writer.revoke(each))
+            await patiently(lambda: writer.revoke(key))
+            assert await reader.verdict(token) == "REVOKED"
+            assert await reader.verdict(lost) == "UNKNOWN"
+            await until(reader.lease.valid)
+            assert await reader.verdict(token) == "REVOKED"
+            assert await reader.verdict(lost) == "UNKNOWN"
+            # A version of the workspace that counts the same is not what it was.
+            narrow = small_workspace()
+            narrow.name = "Acme once more"
+            await writer.apply(narrow)
+            _, fresh = await writer.issue()
+            await warm(reader, fresh)
+            assert await reader.verdict(fresh, "git.commit") == await writer.verdict(fresh, "git.commit")
+            reached = (await reader.ask(fresh)).granted.tool_set
+            assert [hat.id for hat in reached.hats if "code" in [skill.id for skill in hat.skills]] == ["engineer"]
+
+
+async def test_a_standby_that_lacks_the_last_changes_is_noticed() -> None:
+    """It was cut off, made other changes once it had taken over, and counts as many as the lost primary had."""
+    with stock_server() as primary:
+        await migrate(primary.url())
+        with stock_standby(primary) as standby:
+            url = f"postgresql://postgres:{primary.password}@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/postgres"
+            async with process(url) as writer, process(url) as reader:
+                await writer.apply()
+                key, token = await writer.issue()
+                other = (await writer.issue())[0]
+                async with connected(primary.url()) as sql:
+                    await until_true(sql, "SELECT replay_lsn >= pg_current_wal_lsn() FROM pg_stat_replication")
+                    hba = primary.data / "pg_hba.conf"
+                    hba.write_text(hba.read_text().replace("local replication all trust\n", ""))
+                    await sql.execute("SELECT pg_reload_conf()")
+                    await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+                    await until_true(sql, "SELECT NOT EXISTS (SELECT FROM pg_stat_replication)")
+                    await reader.follow()
+                    _, lost = await writer.issue()
+                    await writer.revoke(other)
+                    lost_epoch = await epoch(sql)
+                for each in (token, lost):
+                    await warm(reader, each)
+                await asyncio.to_thread(primary.crash)
+                await asyncio.to_thread(standby.promote)
+                await patiently(lambda: writer.revoke(key))
+                async with connected(standby.url()) as sql:
+                    assert await epoch(sql) == lost_epoch
+                assert await reader.verdict(token) == "REVOKED"
+                assert await reader.verdict(lost) == "UNKNOWN"
+                await until(reader.lease.valid)
+                assert await reader.verdict(token) == "REVOKED"
+                assert await reader.verdict(lost) == "UNKNOWN"
+
+
+@pytest.fixture
+async def reader(database_url: str) -> AsyncIterator[Process]:
+    """A process with a lease, and the small workspace."""
+    async with process(database_url) as made:
+        await made.apply()
+        await made.follow()
+        yield made
+
+
+@pytest.mark.parametrize("after", [0, 2])
+async def test_the_same_epoch_of_another_history_is_another_state(reader: Process, sql: Sql, after: int) -> None:
+    """Where the connection goes on, as one by a pooler may, only the tag tells, and no beat acknowledges it."""
+    key, token = await reader.issue()
+    others = [(await reader.issue())[0] for _ in range(after)]
+    before = await sql.fetchrow("SELECT epoch, tag FROM fence")
+    assert before is not None
+    await sql.execute("UPDATE workspace SET version = version + 1")
+    await until(lambda: reader.lease.epoch == before["epoch"] + 1)
+    await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
+    await warm(reader, token)
+    async with sql.transaction():
+        await sql.execute("UPDATE fence SET epoch = $1, tag = $2", *before)
+        await sql.execute("DELETE FROM change WHERE epoch > $1", before["epoch"])
+        await revoke_by_hand(sql, key)
+        await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        for other in others:
+            await revoke_by_hand(sql, other)
+    assert await epoch(sql) == before["epoch"] + 1 + after
+    current = await sql.fetchval("SELECT tag FROM fence")
+    await until(lambda: reader.lease.revision.tag == current and reader.lease.valid())
+    assert await reader.verdict(token) == "REVOKED"
+
+
+async def test_a_change_waits_for_readers_that_a_new_server_does_not_know(database_url: str, sql: Sql) -> None:
+    """For the longest lease of the fleet, from when this process first saw the server; and then nobody waits again."""
+    clock = FakeClock()
+    async with process(database_url, clock=clock, lease=2.0) as writer, process(database_url) as another:
+        await writer.apply()
+        (one, _), (two, _) = await writer.issue(), await writer.issue()
+        await sql.execute("UPDATE fence SET server = 'another', longest_lease = 5")
+        task = asyncio.create_task(writer.revoke(one))
+        lent = writer.database.lent
+        await until(lambda: writer.database.lent > lent + 6)
+        clock.now += 4.9
+        lent = writer.database.lent
+        await until(lambda: writer.database.lent > lent + 3)
+        assert not task.done()
+        clock.now += 0.1
+        await task
+        assert writer.waits[-1] == pytest.approx(5.0)
+        await another.revoke(two)
+        assert another.waits[-1] < 2.0
+
+
+async def test_a_restart_is_waited_out_before_anything_is_changed(database_url: str, sql: Sql) -> None:
+    """A process that follows the fence counts from its start, and records it: later changes are as quick as ever."""
+    await sql.execute("UPDATE fence SET server = 'another'")
+    async with process(database_url, lease=0.3) as made:
+        await made.follow()
+        await until_true(sql, f"SELECT server = {fence.SERVER} FROM fence")  # noqa: S608 - a constant
+
+
+async def test_a_change_that_may_be_lost_is_not_answered(sql: Sql, database_url: str) -> None:
+    """Where the database goes back while a change waits for the readers."""
+    async with process(database_url) as writer:
+        await writer.apply()
+        key, _ = await writer.issue()
+        await sql.execute("INSERT INTO reader (id, epoch, lease_seconds) VALUES (gen_random_uuid(), -1, 60)")
+        lent = writer.database.lent
+        task = asyncio.create_task(writer.revoke(key))
+        await until(lambda: writer.database.lent > lent + 4)
+        await sql.execute("UPDATE fence SET epoch = epoch - 1, tag = 1")
+        await sql.execute("DELETE FROM change")
+        with pytest.raises(UnavailableError):
+            await task
+
+
+async def test_a_pool_that_reaches_another_server_is_not_believed(reader: Process, sql: Sql) -> None:
+    """Both connections are made anew; and calls are answered again once they agree."""
+    _, token = await reader.issue()
+    await warm(reader, token)
+    first = await readers(sql)
+    reader.lease.server = "another"
+    reader.cache.drop_all()
+    with suppress(UnavailableError):
+        assert await reader.verdict(token) == "granted"
+    await until(reader.lease.valid)
+    assert await readers(sql) != first
+    await warm(reader, token)
+
+
+async def test_an_older_worker_works_beside_newer_ones(reader: Process, sql: Sql) -> None:
+    """It registers, beats, reads and removes changes by the statements of its version."""
+    id_ = "0198c2f4-7c3e-7000-8000-000000000001"
+    started = await sql.fetchval(
+        "INSERT INTO reader (id, epoch, lease_seconds) SELECT $1, epoch, $2 FROM fence RETURNING epoch", id_, 60.0
+    )
+    key, token = await reader.issue()
+    await warm(reader, token)
+    task = asyncio.create_task(reader.revoke(key))
+    await until_true(sql, "SELECT epoch > $1 FROM fence", started)
+    rows = await sql.fetch(
+        "SELECT epoch, key_id, workspace_id FROM change WHERE epoch > $1 ORDER BY epoch LIMIT 10000", started
+    )
+    assert [tuple(row) for row in rows] == [(started + 1, key.id, None)]
+    assert not task.done(), "it waits for the older worker"
+    beat = "UPDATE reader SET epoch = $2 FROM fence WHERE reader.id = $1 AND fence.epoch >= $2 RETURNING fence.epoch"
+    assert await sql.fetchval(beat, id_, started + 1) == started + 1
+    await task
+    assert await sql.fetchval(beat, id_, started + 2) is None
+    await sql.execute("DELETE FROM change WHERE epoch <= (SELECT min(epoch) FROM reader)")
+    assert await sql.fetchval("SELECT count(*) FROM change") == 0
+    other, token = await reader.issue()
+    await warm(reader, token)
+    task = asyncio.create_task(reader.revoke(other))
+    await until_true(sql, "SELECT epoch > $1 FROM fence", started + 1)
+    await sql.execute("DELETE FROM reader WHERE id = $1", id_)
+    await task
+    assert await reader.verdict(token) == "REVOKED"
+
+
+async def test_leases_that_do_not_go_together_are_logged(database_url: str, sql: Sql) -> None:
+    """And held: a change waits for each reader by its own."""
+    await sql.execute(
+        "INSERT INTO reader (id, epoch, lease_seconds, call_timeout) VALUES (gen_random_uuid(), 0, 20, 1.5)"
+    )
+    async with process(database_url, lease=2.0) as made:
+        await made.follow()
+        events = {event["event"]: event for event in made.log.events}
+        lease = next(event for name, event in events.items() if name.startswith("the lease here is not shorter"))
+        assert (lease["level"], lease["lease"], lease["call_timeout"]) == ("error", 2.0, 1.5)
+        mixed = next(event for name, event in events.items() if "different leases" in name)
+        assert (mixed["level"], mixed["others"]) == ("warning", [20.0])
+
+
+async def test_a_standby_that_is_away_piles_no_backends_up() -> None:
+    """No try to register leaves one behind, nor a change; and all goes on when the standby is back."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with stock_server() as server:
+        await migrate(server.url())
+        async with (
+            connected(server.url()) as sql,
+            process(server.url(), lease=0.4) as reader,
+            process(server.url()) as writer,
+        ):
+            await sql.execute("SET synchronous_commit = local")
+            await writer.apply()
+            key, token = await writer.issue()
+            assert await writer.verdict(token) == "granted"
+            await sql.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            await sql.execute("SELECT pg_reload_conf()")
+            await until_true(sql, "SELECT current_setting('synchronous_standby_names') = 'nobody'")
+            reader.following = asyncio.create_task(reader.reader.run())
+            tries = set[int]()
+            for _ in range(3):
+                with suppress(TimeoutError, UnavailableError):
+                    async with asyncio.timeout(0.3):
+                        await writer.revoke(key)
+            async with asyncio.timeout(60):
+                while len(tries) < 6:
+                    await sql.execute("SELECT pg_stat_clear_snapshot()")
+                    tries |= {
+                        row["pid"]
+                        for row in await sql.fetch(
+                            "SELECT pid FROM pg_stat_activity WHERE application_name = 'skilder-keys fence'"
+                        )
+                    }
+                    assert await sql.fetchval(waiting) <= 3
+                    await asyncio.sleep(0.01)
+            assert not reader.lease.valid()
+            assert await reader.verdict(token) in {"REVOKED", "granted"}, "Postgres is read meanwhile"
+            assert len(await readers(sql)) <= 1
+            await sql.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            await sql.execute("SELECT pg_reload_conf()")
+            await until(reader.lease.valid)
+            await until_true(sql, f"SELECT pg_stat_clear_snapshot() IS NULL OR ({waiting}) = 0")
+            assert len(await readers(sql)) == 1
+            await writer.revoke(key)
+            assert await reader.verdict(token) == "REVOKED"
