@@ -79,7 +79,7 @@ def _report(report: Report, what: str, rounds: Sequence[tuple[Sample, ...]]) -> 
     figures = {"stock_per_second_and_core": stock, "embedded_per_second_and_core": embedded}
     report.add(
         ratio_row(
-            f"{what} on a stock Postgres, never analysed: CPU time of those on the embedded one",
+            f"CPU of {what} on a stock Postgres, never analysed, to the embedded one",
             ratios(rounds, lambda sample: sample.cpu),
             _MOST,
             figures,
