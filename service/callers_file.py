@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from service import yaml_file
 from service.domain.access import Caller, CallerRole
 from service.rpc.callers import KnownCaller
-from service.yaml_file import Kind, Mapping, Scalar, Sequence, YamlFileError
+from service.yaml_file import Mapping, Scalar, Sequence, YamlFileError
+from service.yaml_scalars import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path

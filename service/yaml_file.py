@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import yaml
+
+from service.yaml_scalars import Kind, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,40 +39,6 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}|<<")
 _JSON_ESCAPE = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")
 _JSON_ONLY = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-
-
-class Kind(Enum):
-    """What YAML, by its version 1.1 or 1.2, makes of a scalar; the values are words for people."""
-
-    TEXT = "a text"
-    NUMBER = "a number"
-    TRUTH = "true or false"
-    DATE = "a date"
-    NOTHING = "nothing"
-
-
-# What one version of YAML or another takes for more than text. `y` and `n` are left out: hardly a parser takes them.
-_KINDS = (
-    (Kind.NOTHING, re.compile(r"~|null|Null|NULL|")),
-    (Kind.TRUTH, re.compile(r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF")),
-    (
-        Kind.NUMBER,
-        re.compile(
-            r"""[-+]?(?: 0b[01_]+ | 0o[0-7_]+ | 0x[0-9a-fA-F_]+ | \.(?:inf|Inf|INF)
-                | [0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?  # base 60: 12:30
-                | (?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)? )
-                | \.(?:nan|NaN|NAN)""",
-            re.VERBOSE,
-        ),
-    ),
-    (
-        Kind.DATE,
-        re.compile(
-            r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}"
-            r"(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::?[0-9]{2})?))?"
-        ),
-    ),
-)
 
 
 class YamlFileError(Exception):
@@ -139,19 +106,6 @@ def parse(name: str, data: bytes) -> Node:
         line = text.count("\n", 0, found.start()) + 1
         raise YamlFileError(f"{name}:{line}: holds the character U+{ord(found[0]):04X}: leave it out")
     return _Composer(name, text).document()
-
-
-def dump(value: object) -> str:
-    """Return lists, dictionaries and texts as YAML; what this loader takes for more than a text is in quotes."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-class _Dumper(yaml.SafeDumper):
-    def represent_text(self, text: str) -> yaml.ScalarNode:
-        return self.represent_scalar(_TAG + "str", text, None if _kind(text) is Kind.TEXT else "'")
-
-
-_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def _decoded(name: str, data: bytes) -> str:
@@ -269,7 +223,7 @@ class _Composer:
         if _SURROGATE.search(event.value):
             self._refuse(event, f"is not YAML: {_HALF}")
         self._require_tag(event, "str")
-        kind = _kind(event.value) if event.tag is None and event.implicit[0] else Kind.TEXT
+        kind = kind_of(event.value) if event.tag is None and event.implicit[0] else Kind.TEXT
         return Scalar(_line(event), kind, event.value)
 
     def _sequence(self, event: yaml.SequenceStartEvent, depth: int) -> Sequence:
@@ -322,10 +276,6 @@ class _Composer:
 
 def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 1
-
-
-def _kind(text: str) -> Kind:
-    return next((kind for kind, pattern in _KINDS if pattern.fullmatch(text)), Kind.TEXT)
 
 
 def named(key: str) -> str:

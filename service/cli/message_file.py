@@ -13,7 +13,8 @@ from google.protobuf.message import Message
 
 from service import yaml_file
 from service.domain.fields import quoted, shortened
-from service.yaml_file import Kind, Mapping, Scalar, Sequence, YamlFileError
+from service.yaml_file import Mapping, Scalar, Sequence, YamlFileError
+from service.yaml_scalars import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from service.cli import output
 from service.cli.apply import Actor, ExpectedVersion, apply
 from service.cli.client import Connection, connected, fail
 from service.cli.exits import Exit
-from service.yaml_file import dump
+from service.yaml_scalars import dump
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import workspace_pb2
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import yaml_file
-from service.yaml_file import Kind, Mapping, Node, Scalar, Sequence, YamlFileError, parse, read_file
+from service.yaml_file import Mapping, Node, Scalar, Sequence, YamlFileError, parse, read_file
+from service.yaml_scalars import Kind, dump
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,3 +190,22 @@ def test_json_is_read_as_what_it_says(value: Any, ascii_only: bool, indent: Any)
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     if "<<" not in text:  # a key that merges
         assert content(parse("f", text.encode())) == value
+
+
+@pytest.mark.usefixtures("each_parser")
+@pytest.mark.parametrize("text", [text for texts in KINDS.values() for text in texts.split()] + [
+    "", " a ", "a\nb\n", "a\r\nb", "\x85", "a\u2028b", "\ufeff", "a\uffff", "a: b", "- a", "#",
+    "<<", "'\"\\", "\U0001fae9", "x" * 200,
+])  # fmt: skip
+def test_what_is_written_is_read_again_as_it_was(text: str) -> None:
+    """A text stays that text, whatever YAML would make of it without quotes."""
+    assert content(parse("f", dump({"a": [{"b": text}]}).encode())) == {"a": [{"b": text}]}
+    found = parse("f", dump(text).encode())
+    assert isinstance(found, Scalar)
+    assert found.kind is Kind.TEXT
+
+
+@given(CHARACTERS)
+def test_any_text_is_written_so_that_it_is_read_again(text: str) -> None:
+    """With control characters too, which only a newer or older version may let in."""
+    assert content(parse("f", dump([text]).encode())) == [text]

@@ -1,0 +1,65 @@
+"""What YAML makes of a scalar without quotes, and texts in quotes where they need them."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+import yaml
+
+TEXT_TAG = "tag:yaml.org,2002:str"
+# Line breaks by YAML 1.1, which stay what they are in double quotes only.
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+
+
+class Kind(Enum):
+    """What YAML, by its version 1.1 or 1.2, makes of a scalar; the values are words for people."""
+
+    TEXT = "a text"
+    NUMBER = "a number"
+    TRUTH = "true or false"
+    DATE = "a date"
+    NOTHING = "nothing"
+
+
+# What one version of YAML or another takes for more than text. `y` and `n` are left out: hardly a parser takes them.
+_KINDS = (
+    (Kind.NOTHING, re.compile(r"~|null|Null|NULL|")),
+    (Kind.TRUTH, re.compile(r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF")),
+    (
+        Kind.NUMBER,
+        re.compile(
+            r"""[-+]?(?: 0b[01_]+ | 0o[0-7_]+ | 0x[0-9a-fA-F_]+ | \.(?:inf|Inf|INF)
+                | [0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?  # base 60: 12:30
+                | (?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)? )
+                | \.(?:nan|NaN|NAN)""",
+            re.VERBOSE,
+        ),
+    ),
+    (
+        Kind.DATE,
+        re.compile(
+            r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}"
+            r"(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::?[0-9]{2})?))?"
+        ),
+    ),
+)
+
+
+def kind_of(text: str) -> Kind:
+    """Return what a scalar without quotes is."""
+    return next((kind for kind, pattern in _KINDS if pattern.fullmatch(text)), Kind.TEXT)
+
+
+def dump(value: object) -> str:
+    """Return lists, dictionaries and texts as YAML; what this loader takes for more than a text is in quotes."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if _LINE_ENDS.search(text) else None if kind_of(text) is Kind.TEXT else "'"
+        return self.represent_scalar(TEXT_TAG, text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
