@@ -43,7 +43,10 @@ _TOLD_LINES = 8
 _TOLD_CHARACTERS = 1500
 _SOCKET = ".s.PGSQL.5432"
 _SOCKET_BYTES = 107  # of sockaddr_un, Linux
-# What Postgres takes for one folder, and asyncpg for one host.
+# How the programs are told of the folder that they are started in. As root starts them there, their user need not be
+# able to pass the folders above it, and its path may be as long, and of such characters, as it likes.
+_HERE = "/proc/self/cwd"
+# What the driver takes for one host.
 _PLAIN = re.compile(r"/[A-Za-z0-9_./+@=-]*")
 
 _LOCK_SECONDS = 60.0
@@ -150,7 +153,6 @@ class Keeper:
         # numbers in stale pid files say.
         self._wait_until(self._is_locked, _LOCK_SECONDS, "another Postgres still uses the folder")
         account = Account(self._folder)
-        account.let_through(self._folder)
         _open_programs(self._binaries, account)
         if not (self._folder / "PG_VERSION").exists():
             self._make_files(account)
@@ -230,9 +232,9 @@ class Keeper:
         account.own(unfinished)
         # Of the machine's languages and time zones nothing is used: those of another machine may be others.
         options = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-        command = (self._binaries / "initdb", *options, "--auth=peer", "-U", "postgres", "-D", unfinished)
+        command = (self._binaries / "initdb", *options, "--auth=peer", "-U", "postgres", "-D", _HERE)
         with open(os.memfd_create("initdb"), "w+b") as said:  # noqa: PTH123 - a number, not a path
-            self._child = child = _spawn(command, account, said)
+            self._child = child = _spawn(command, unfinished, account, said)
             self._wait_until(lambda: self._has_ended, _INIT_SECONDS, "initdb was not done")
             if child.returncode != 0:
                 raise StartError(f"initdb ended with {child.returncode}{_last_lines(said, 0)}")
@@ -257,9 +259,10 @@ class Keeper:
 
     def _run(self, account: Account, socket_folder: Path) -> None:
         settings = {
+            "cluster_name": "skilder-keys",
             "listen_addresses": "",
             "port": "5432",
-            "unix_socket_directories": str(socket_folder),
+            "unix_socket_directories": "." if socket_folder == self._folder else str(socket_folder),
             "dynamic_shared_memory_type": "posix" if _is_usable(Path("/dev/shm")) else "mmap",  # noqa: S108 - no file of ours
             "logging_collector": "off",
             "log_destination": "stderr",
@@ -267,8 +270,8 @@ class Keeper:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with _open_log(self._folder / "log", account) as log:
             before = log.seek(0, os.SEEK_END)
-            command = (str(self._binaries / "postgres"), *options, "-D", str(self._folder))
-            self._child = _spawn(command, account, log, pass_fds=(self._lock.fileno(),))
+            command = (str(self._binaries / "postgres"), *options, "-D", _HERE)
+            self._child = _spawn(command, self._folder, account, log, pass_fds=(self._lock.fileno(),))
             try:
                 self._wait_until(lambda: self._is_ready or self._has_ended, _READY_SECONDS, "it was not ready")
             except StartError as error:
@@ -285,13 +288,13 @@ class Keeper:
 
 
 def _spawn(
-    command: Sequence[str | Path], account: Account, output: BinaryIO, pass_fds: Sequence[int] = ()
+    command: Sequence[str | Path], folder: Path, account: Account, output: BinaryIO, pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a program of Postgres, as its user, with nothing of the environment that could change what it does."""
+    """Start a program of Postgres in a folder, with nothing of the environment that could change what it does."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     child: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]  # noqa: S603 - no shell
         command,
-        cwd="/",
+        cwd=folder,
         env={**kept, "LC_ALL": "C", "TZ": "UTC"},
         stdin=subprocess.DEVNULL,
         stdout=output,

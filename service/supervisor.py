@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import os
 import signal
+import stat
 import sys
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -72,6 +73,8 @@ def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[
         UnavailableError, SchemaOutdatedError, CallersFileError, ListenError, StartError: As `WorkerProcess.start`.
     """
     worker_command = worker_command or WORKERS[settings.door]
+    # What the service makes is its own to use, whatever the umask of a shell keeps from everybody.
+    os.umask(os.umask(0) & ~stat.S_IRWXU)
     if settings.database_url is not None:
         asyncio.run(_Supervisor(settings, log, worker_command).serve(settings.database_url.get_secret_value()))
         return

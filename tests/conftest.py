@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
+from service.companion import Companion
 from service.domain.token import MalformedTokenError, Token
 from service.storage.database import Database, DatabaseOptions
+from tests.support import reaper
 from tests.support.door import why_closed
 from tests.support.postgres import new_database, template_database, test_postgres
 from tests.support.service import DOORS, Service, serving
@@ -20,6 +24,20 @@ from tests.support.workspaces import small_workspace
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+
+_REAPER = pytest.StashKey[Companion]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have everything that tests start end with the run, also where that is killed."""
+    os.environ[reaper.MARK] = mark = uuid.uuid4().hex
+    session.config.stash[_REAPER] = Companion(reaper.__file__, mark)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what is left."""
+    session.config.stash[_REAPER].leave()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

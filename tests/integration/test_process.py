@@ -23,6 +23,7 @@ from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
 from tests.support.postgres import new_database
 from tests.support.process import COMMAND, ServerProcess, environment, run_command, serving_process
+from tests.support.running import until_answered
 from tests.support.service import Client
 from tests.support.waiting import until_running
 from tests.support.workers import operator_metadata
@@ -169,13 +170,12 @@ def test_a_first_start_that_was_cut_short_is_made_good(tmp_path: Path) -> None:
 
 
 def test_an_embedded_database_that_crashes_is_started_again(tmp_path: Path) -> None:
-    """Kill -9 of Postgres: health falls, and rises again by itself."""
+    """Kill -9 of Postgres: calls are answered again by themselves."""
     with serving_process(tmp_path) as server:
         assert server.address
         os.kill(int((tmp_path / "data" / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
         server.wait_for("the embedded Postgres is gone: starting it again")
-        server.wait_for("health", serving=False)
-        server.wait_for("health", serving=True)
+        until_answered(server, tmp_path)
 
 
 def test_a_database_that_is_frozen_does_not_hold_up_the_end(door: str, tmp_path: Path) -> None:

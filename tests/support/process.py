@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 COMMAND = Path(sys.executable).with_name("skilder-keys")
 _PATIENCE = 60
@@ -26,10 +26,10 @@ _PATIENCE = 60
 class ServerProcess:
     """A running `skilder-keys serve`, and what it has logged so far."""
 
-    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str], command: Sequence[str | Path] = (COMMAND,)) -> None:
         """Starts it in `folder`, with nothing of the environment's own SKILDER_KEYS_* variables."""
         self.process = subprocess.Popen(
-            [COMMAND, "serve"], cwd=folder, env=environment(variables), stderr=subprocess.PIPE, text=True
+            [*command, "serve"], cwd=folder, env=environment(variables), stderr=subprocess.PIPE, text=True
         )
         self.lines: list[str] = []
         self._seen = 0
@@ -104,14 +104,16 @@ def _event(line: str) -> dict[str, Any]:
 
 
 @contextmanager
-def serving_process(folder: Path, *, door: str = "grpcio", **variables: str) -> Iterator[ServerProcess]:
+def serving_process(
+    folder: Path, *, door: str = "grpcio", command: Sequence[str | Path] = (COMMAND,), **variables: str
+) -> Iterator[ServerProcess]:
     """Runs `skilder-keys serve` on a free port; ends it when left, if it still runs."""
     defaults = {
         "SKILDER_KEYS_LISTEN": "127.0.0.1:0",
         "SKILDER_KEYS_LOG_FORMAT": "json",
         "SKILDER_KEYS_DOOR": door,
     }
-    server = ServerProcess(folder, defaults | variables)
+    server = ServerProcess(folder, defaults | variables, command)
     try:
         yield server
     finally:

@@ -1,0 +1,156 @@
+"""However the service, or a test run, is ended: nothing of it is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tests.support import reaper
+from tests.support.process import environment, serving_process
+from tests.support.running import assert_gone, family, postmaster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+RUN = """
+import os, pathlib
+from tests.support.process import serving_process
+
+def test_that_takes_long(postgres_url, tmp_path):
+    with serving_process(tmp_path) as server:
+        pathlib.Path(os.environ["STARTED"]).write_text(server.address)
+        server.wait_for("what never comes")
+"""
+
+
+@pytest.mark.parametrize("door", ["grpcio", "envoy"], indirect=True)
+def test_a_server_that_is_killed_leaves_nothing(door: str, tmp_path: Path) -> None:
+    """Not its workers, one of them frozen, nor its Postgres; and the next start finds the data."""
+    with serving_process(tmp_path, door=door, SKILDER_KEYS_WORKERS="2") as server:
+        assert server.address
+        left = family(server.process.pid)
+        assert {each.pid for each in server.workers().values()} | {postmaster(tmp_path / "data").pid} < {
+            each.pid for each in left
+        }
+        server.workers()[1].suspend()
+        server.process.kill()
+        assert_gone(left)
+    with serving_process(tmp_path, door=door) as server:
+        assert server.address
+        assert server.events("migrated") == []
+
+
+@pytest.mark.parametrize("step", ["postgres_keeper.py", "initdb", "postgres", "service.worker"])
+def test_a_start_that_is_killed_leaves_nothing(tmp_path: Path, step: str) -> None:
+    """At whatever step; and the next start makes good what the first one left unfinished."""
+
+    def has_begun(each: psutil.Process) -> bool:
+        return any(step in {part, Path(part).name} for part in each.cmdline())
+
+    with serving_process(tmp_path) as server:
+        left = seen_once(server.process.pid, has_begun)
+        server.process.kill()
+        assert_gone(left)
+    if step == "initdb":
+        with serving_process(tmp_path) as server:
+            assert server.address
+
+
+def seen_once(pid: int, condition: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """Return what a process has started, as soon as one of it is as wanted."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = family(pid)
+        for each in found:
+            try:
+                if condition(each):
+                    return found
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.005)
+    raise AssertionError("it has not begun")
+
+
+def test_a_second_signal_takes_postgres_along(tmp_path: Path) -> None:
+    """Those within a second are one; a later one ends everything at once."""
+    with serving_process(tmp_path, SKILDER_KEYS_DRAIN_DELAY="600") as server:
+        assert server.address
+        left = family(server.process.pid)
+        for _ in range(5):
+            server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining")
+        time.sleep(1.1)
+        assert server.process.poll() is None
+        assert server.end() == 128 + signal.SIGTERM
+        assert_gone(left)
+        assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "Postgres has ended by itself"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_make_serve_ends_as_one(tmp_path: Path, number: signal.Signals) -> None:
+    """Where its process group is sent a signal, make passes on what it got, so the service gets two."""
+    variables = {
+        "SKILDER_KEYS_DATA_DIR": str(tmp_path / "data"),
+        "SKILDER_KEYS_LISTEN": "127.0.0.1:0",
+        "SKILDER_KEYS_LOG_FORMAT": "json",
+    }
+    log = tmp_path / "log"
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            ["make", "serve"],  # noqa: S607 - wherever make is
+            cwd=ROOT,
+            env=environment(variables),
+            stderr=output,
+            stdout=output,
+            start_new_session=True,
+        ) as make,
+    ):
+        while '"serving"' not in log.read_text() or '"address"' not in log.read_text():
+            assert make.poll() is None, log.read_text()
+            time.sleep(0.05)
+        left = family(make.pid)
+        os.killpg(make.pid, number)
+        os.killpg(make.pid, number)
+        assert_gone(left)
+    assert '"stopped"' in log.read_text(), "it drained, and was not killed"
+    assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_test_run_that_is_stopped_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """Neither its Postgres nor the services that it started, though pytest itself could end nothing."""
+    (tmp_path / "run.py").write_text(RUN)
+    started = tmp_path / "started"
+    options: tuple[str | Path, ...] = (
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "tests.conftest",
+        "-c",
+        ROOT / "pyproject.toml",
+    )
+    command = [sys.executable, "-m", "pytest", *options, tmp_path / "run.py"]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, cwd=ROOT, env={**os.environ, "STARTED": str(started)}, stdout=log, stderr=log) as run,
+    ):
+        while not started.exists():
+            assert run.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        left = family(run.pid)
+        mark = next(each.environ()[reaper.MARK] for each in left if reaper.MARK in each.environ())
+        assert mark != os.environ[reaper.MARK]
+        run.send_signal(number)
+        assert_gone(left)
+    assert reaper.marked(mark) == []
