@@ -39,6 +39,7 @@ from service.rpc.time_limit import TimeLimit
 from service.storage import signing_keys
 from service.storage.database import Database, DatabaseOptions
 from service.storage.migrations import require_schema
+from service.storage.privileges import require_privileges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -123,6 +124,7 @@ async def start(
     )
     stack.push_async_callback(database.close)
     async with database.connection() as connection:
+        await require_privileges(connection, settings.database_schema)
         await require_schema(connection)
         page_tokens = PageTokens(await signing_keys.load(connection, "page_token"))
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from service.storage.database import translated_errors
 from service.storage.sessions import Connector, DatabaseFaultError, transaction
 from service.storage.url import DEFAULT_SCHEMA
@@ -55,6 +57,9 @@ async def migrate(url: str, schema: str = DEFAULT_SCHEMA) -> tuple[Migration, ..
         try:
             while migration := await _run_next(connection, schema):
                 run.append(migration)
+        except asyncpg.InsufficientPrivilegeError as error:
+            role = await connection.fetchval("SELECT current_user")
+            raise DatabaseFaultError(f"the role {role} is not the owner, or may not create tables: {error}") from None
         finally:
             await connection.close()
     return tuple(run)
