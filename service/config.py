@@ -125,7 +125,7 @@ class Settings(BaseModel):
     def _check(self) -> Self:
         for name in ("listen", "metrics_listen", "health_listen"):
             address = getattr(self, name)
-            if address is not None and not _is_host_port(address):
+            if address is not None and not is_host_port(address):
                 raise ValueError(f"{name}: is not HOST:PORT")
         if self.lease >= self.call_timeout:
             raise ValueError("lease: must be less than call_timeout, for a change may have to wait for one to run out")
@@ -153,7 +153,8 @@ class Settings(BaseModel):
         return self.data_dir / OPERATOR_TOKEN_FILE
 
 
-def _is_host_port(address: str) -> bool:
+def is_host_port(address: str) -> bool:
+    """Return whether it is HOST:PORT."""
     match = _HOST_PORT.fullmatch(address)
     return match is not None and int(match["port"]) <= 65535  # noqa: PLR2004 - the last port
 

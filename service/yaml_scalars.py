@@ -51,9 +51,12 @@ def kind_of(text: str) -> Kind:
     return next((kind for kind, pattern in _KINDS if pattern.fullmatch(text)), Kind.TEXT)
 
 
-def dump(value: object) -> str:
-    """Return lists, dictionaries and texts as YAML; what this loader takes for more than a text is in quotes."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+def dump(value: object, *, escaped: bool = False) -> str:
+    """Return lists, dictionaries and texts as YAML; what this loader takes for more than a text is in quotes.
+
+    With `escaped`, only ASCII is used.
+    """
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=not escaped, width=120)
 
 
 class _Dumper(yaml.SafeDumper):

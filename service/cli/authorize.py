@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from service.cli import output
 from service.cli.client import Connection, connected
 from service.cli.exits import Exit
 from service.cli.secrets import read_token
+from service.cli.text import Style, styled
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
@@ -19,10 +20,13 @@ from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceS
 @connected
 def authorize(
     service: Connection,
-    tool: Annotated[str, typer.Option(help="Ask about this tool only, by its id.")] = "",
+    tool: Annotated[str, typer.Option(help="Ask about this tool alone, by its id.")] = "",
     json: output.Json = False,
 ) -> None:
-    """Ask whether a token, read from standard input or a prompt, is good, and which tools it may use."""
+    """Ask whether a token is good and which tools it may use.
+
+    The token is read from standard input or a prompt. Exit code 0 is granted, 1 is denied, any other is no verdict.
+    """
     request = pb.AuthorizeRequest(token=read_token(), tool_id=tool)
     with service.stub(AuthorizationServiceStub) as stub:
         response = stub.Authorize(request)
@@ -30,7 +34,8 @@ def authorize(
         output.print_json(output.as_dict(response))
     elif response.HasField("denied"):
         reason = output.short(output.DENIAL_REASON, response.denied.reason)
-        output.console().print(f"[bold red]denied[/bold red] {reason}: {response.denied.message}")
+        denied = styled("denied", Style.DENIED, sys.stdout)
+        output.print_line(f"{denied} {reason}: {output.shown(response.denied.message)}")
     else:
         _print_granted(response.granted)
     if response.HasField("denied"):
@@ -41,7 +46,7 @@ def _print_granted(granted: pb.Granted) -> None:
     key, tool, tool_set = granted.key, granted.tool.tool, granted.tool_set
     about_one = granted.HasField("tool")
     ways = "; ".join(f"hat {path.hat_id}, skill {path.skill_id}" for path in granted.tool.paths)
-    output.console().print("[bold green]granted[/bold green]")
+    output.print_line(styled("granted", Style.GRANTED, sys.stdout))
     output.print_fields(
         [
             ("key", key.id),
@@ -56,5 +61,5 @@ def _print_granted(granted: pb.Granted) -> None:
         ]
     )
     for hat in tool_set.hats:
-        output.console().print(Text.assemble("\n", (hat.id, "bold"), " ", hat.name))
+        output.print_line(f"\n{styled(output.shown(hat.id), Style.BOLD, sys.stdout)} {output.shown(hat.name)}")
         output.print_fields((f"  {skill.id}", ", ".join(skill.tool_ids) or "-") for skill in hat.skills)

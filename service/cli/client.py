@@ -1,9 +1,13 @@
-"""The connection to the service, and the errors of its calls in words."""
+"""The connection to the service."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import grpc
 import typer
-from google.rpc.error_details_pb2 import BadRequest
-from grpc_status import rpc_status
-from rich.console import Console
-from rich.text import Text
 
-from service.cli.exits import Exit, exit_for
+from service.cli.errors import flags_of, in_words
+from service.cli.exits import Exit, fail
 from service.cli.options import variable
-from service.config import DEFAULT_DATA_DIR, DEFAULT_LISTEN, OPERATOR_TOKEN_FILE, is_loopback
+from service.cli.secrets import token_in
+from service.cli.text import UNREADABLE
+from service.config import DEFAULT_DATA_DIR, DEFAULT_LISTEN, OPERATOR_TOKEN_FILE, is_host_port, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,36 +29,39 @@ if TYPE_CHECKING:
 _TIMEOUT = 30.0
 # A workspace, or a long page of keys, is more than a gRPC client takes unless told to.
 _OPTIONS = [("grpc.max_receive_message_length", 256 * 2**20)]
+_PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 Server = Annotated[
     str,
     typer.Option(
-        envvar=[variable("server"), variable("listen")], help="The service to talk to, HOST:PORT.", show_envvar=True
+        envvar=[variable("server"), variable("listen")], help="The service's address, HOST:PORT.", show_envvar=True
     ),
 ]
 DataDir = Annotated[
-    Path, typer.Option(envvar=variable("data_dir"), help="The data folder of a local service, which holds its token.")
+    Path, typer.Option(envvar=variable("data_dir"), help="The data folder of a local service; its token is there.")
 ]
 TokenFile = Annotated[
     Path | None,
     typer.Option(
         envvar=variable("token_file"),
-        help="The file with the caller's own token [default: operator-token in --data-dir].",
+        help="A file with your token [default: operator-token in --data-dir].",
     ),
 ]
-Tls = Annotated[bool, typer.Option("--tls", envvar=variable("tls"), help="Use TLS, and trust the system's CAs.")]
+Tls = Annotated[bool, typer.Option("--tls", envvar=variable("tls"), help="Use TLS and trust the CAs of this system.")]
 AllowPlaintext = Annotated[
-    bool, typer.Option("--allow-plaintext", help="Talk without TLS to an address that is not loopback.")
+    bool,
+    typer.Option(
+        "--allow-plaintext", help="Allow a service on another machine without TLS; your token is sent unencrypted."
+    ),
 ]
-TlsCa = Annotated[
-    Path | None, typer.Option(envvar=variable("tls_ca"), help="The CA of the server's certificate, PEM; sets TLS.")
-]
+TlsCa = Annotated[Path | None, typer.Option(envvar=variable("tls_ca"), help="Use TLS and trust this CA, a PEM file.")]
 ClientCert = Annotated[
     Path | None,
-    typer.Option(envvar=variable("client_cert"), help="A client certificate, PEM, where mTLS is asked for."),
+    typer.Option(envvar=variable("client_cert"), help="Your client certificate, a PEM file, for mutual TLS."),
 ]
 ClientKey = Annotated[
-    Path | None, typer.Option(envvar=variable("client_key"), help="The private key of the client certificate, PEM.")
+    Path | None,
+    typer.Option(envvar=variable("client_key"), help="The private key of the client certificate, a PEM file."),
 ]
 
 Stub = TypeVar("Stub")
@@ -72,47 +78,45 @@ class Connection:
     client_cert: Path | None
     client_key: Path | None
     allow_plaintext: bool
+    flags: Mapping[str, str]
 
     @contextmanager
     def stub(self, kind: Callable[[grpc.Channel], Stub]) -> Iterator[Stub]:
-        """Lends a stub whose calls carry the caller's token and a deadline; a failed call ends the command."""
+        """Lend a stub whose calls carry the caller's token and a deadline; a failed call ends the command."""
         with grpc.intercept_channel(self._channel(), _Authorization(self._token())) as channel, _errors_in_words(self):
             yield kind(channel)
 
     def _channel(self) -> grpc.Channel:
         if not (self.tls or self.tls_ca or self.client_cert or self.client_key):
-            if not (self.allow_plaintext or is_loopback(self.server)):
+            if not (self.allow_plaintext or is_loopback(self.server) or self.server.startswith("unix:")):
                 raise fail(
                     f"{self.server} is not loopback, and the token would cross the network in the clear: "
                     "set --tls or --tls-ca, or --allow-plaintext",
                     Exit.USAGE,
                 )
-            return grpc.insecure_channel(self.server, options=_OPTIONS)
+            return grpc.insecure_channel(self.server, options=_options(self.server))
         if (self.client_cert is None) != (self.client_key is None):
             raise fail("--client-cert and --client-key go together", Exit.USAGE)
-        with _files_in_words():
-            credentials = grpc.ssl_channel_credentials(
-                self.tls_ca.read_bytes() if self.tls_ca else None,
-                self.client_key.read_bytes() if self.client_key else None,
-                self.client_cert.read_bytes() if self.client_cert else None,
-            )
-        return grpc.secure_channel(self.server, credentials, options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(*map(_certificate, (self.tls_ca, self.client_key, self.client_cert)))
+        return grpc.secure_channel(self.server, credentials, options=_options(self.server))
 
     def _token(self) -> str | None:
         if self.client_cert is not None and not self.token_file.exists():
             return None
-        with _files_in_words("; does the service run from this folder? If not, set --data-dir or --token-file"):
-            return self.token_file.read_text("ascii").strip()
+        hint = "does the service run from this folder? If not, set --data-dir or --token-file"
+        return token_in(self.token_file, hint if self.token_file.name == OPERATOR_TOKEN_FILE else "see --token-file")
 
 
 def connected(function: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options by which it reaches the service, and hands it the `Connection` they make, first."""
+    """Give a command the options by which it reaches the service, and pass it the `Connection` they make, first."""
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-    added = list(inspect.signature(_connection, eval_str=True).parameters.values())
+    added = list(inspect.signature(_connection, eval_str=True).parameters.values())[1:]
+    flags = flags_of({each.name: each for each in own + added})
 
     @functools.wraps(function)
     def command(**values: object) -> None:
-        service = _connection(**{each.name: values.pop(each.name) for each in added})  # type: ignore[arg-type]
+        _check_text(values, flags)
+        service = _connection(flags, **{each.name: values.pop(each.name) for each in added})  # type: ignore[arg-type]
         function(service, **values)
 
     # Typer reads the options off a function's signature; ours has those of two.
@@ -122,7 +126,16 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _check_text(values: Mapping[str, object], flags: Mapping[str, str]) -> None:
+    """Refuse what is no text: bytes of an argument that the locale cannot read become lone surrogates."""
+    for name, value in values.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str) and UNREADABLE.search(each):
+                raise fail(f"{flags.get(name, name)} is not text in this terminal's encoding: {each!a}", Exit.USAGE)
+
+
 def _connection(
+    flags: Mapping[str, str],
     server: Server = DEFAULT_LISTEN,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     token_file: TokenFile = None,
@@ -132,6 +145,8 @@ def _connection(
     client_key: ClientKey = None,
     allow_plaintext: AllowPlaintext = False,
 ) -> Connection:
+    if not (is_host_port(server) or server.startswith("unix:")):
+        raise fail(f"--server: {server!r} is not HOST:PORT", Exit.USAGE)
     return Connection(
         server=server,
         token_file=token_file or data_dir / OPERATOR_TOKEN_FILE,
@@ -140,13 +155,8 @@ def _connection(
         client_cert=client_cert,
         client_key=client_key,
         allow_plaintext=allow_plaintext,
+        flags=flags,
     )
-
-
-def fail(message: str, code: Exit) -> typer.Exit:
-    """Says on standard error what went wrong and answers what to raise."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("Error:", "red"), " ", message))
-    return typer.Exit(code)
 
 
 class _Authorization(grpc.UnaryUnaryClientInterceptor):
@@ -163,25 +173,36 @@ def _errors_in_words(to: Connection) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        code = error.code()
-        details = error.details() or code.name
-        status = rpc_status.from_call(error)
-        if status is None and code is grpc.StatusCode.UNAVAILABLE:
-            # Without our details it is gRPC that speaks: there was nobody to talk to.
-            raise fail(f"cannot reach the service at {to.server}: {details}", Exit.UNAVAILABLE) from None
-        lines = [details]
-        for packed in status.details if status is not None else ():
-            bad_request = BadRequest()
-            if packed.Unpack(bad_request):
-                lines = ["the request is malformed:"]
-                lines += [f"  {each.field} {each.description}" for each in bad_request.field_violations]
-        raise fail("\n".join(lines), exit_for(code)) from None
+        raise fail(*in_words(error, to.server, to.flags)) from None
 
 
-@contextmanager
-def _files_in_words(hint: str = "") -> Iterator[None]:
+def _certificate(file: Path | None) -> bytes | None:
     try:
-        yield
-    except (OSError, UnicodeDecodeError) as error:
-        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        raise fail(said + hint, Exit.USAGE) from None
+        return file.read_bytes() if file else None
+    except OSError as error:
+        raise fail(f"{file}: {error.strerror}", Exit.USAGE) from None
+
+
+def _options(server: str) -> list[tuple[str, int]]:
+    """Return the channel's options. A proxy named in the environment is for other machines: it would see the token."""
+    proxied = any(os.environ.get(name) for name in _PROXY_VARIABLES)
+    return [*_OPTIONS, ("grpc.enable_http_proxy", 0)] if proxied and _is_here(server) else _OPTIONS
+
+
+def _is_here(server: str) -> bool:
+    """Return whether an address is on this machine, also by a name that the resolver knows as loopback."""
+    if server.startswith(("unix:", "unix-abstract:")):
+        return True
+    host, _, port = server.removeprefix("dns:").lstrip("/").rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return all(_is_local(str(place[0])) for *_, place in found)
+
+
+def _is_local(host: str) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_unspecified

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import traceback
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated
 
@@ -13,10 +15,9 @@ from typer.exceptions import TyperException
 
 from service.address import ListenError
 from service.callers_file import CallersFileError
-from service.cli import keys, workspace
+from service.cli import keys, output, stdio, workspace
 from service.cli.authorize import authorize
-from service.cli.client import fail
-from service.cli.exits import Exit
+from service.cli.exits import Exit, fail, reason, say
 from service.cli.options import takes_settings, variable
 from service.config import Settings
 from service.domain.errors import UnavailableError
@@ -37,8 +38,8 @@ _REFUSALS = (
 )
 
 app = typer.Typer(
-    epilog="Exit codes: 0 done or granted, 1 denied, 2 malformed, 3 forbidden, 4 not found, 5 conflict, "
-    "6 unavailable, 70 failed, 130 stopped.",
+    epilog="Exit codes: 0 done or granted, 1 denied, 2 malformed or too large, 3 not allowed, 4 not found, 5 conflict, "
+    "6 unavailable, 70 failed, 74 output not written, 130 stopped, 141 output pipe closed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its frames show local variables, and one may be a token
     rich_markup_mode=None,
@@ -72,7 +73,7 @@ def serve(settings: Settings) -> None:
     except _REFUSALS as error:
         raise fail(str(error), Exit.FAILED) from None
     except UnavailableError as error:
-        raise fail(f"cannot reach the database: {error.__cause__ or error}", Exit.UNAVAILABLE) from None
+        raise fail(f"cannot reach the database: {reason(error.__cause__ or error)}", Exit.UNAVAILABLE) from None
 
 
 @app.command()
@@ -84,28 +85,45 @@ def migrate(settings: Settings) -> None:
     try:
         done = asyncio.run(run_migrations(settings.database_url.get_secret_value(), settings.database_schema))
     except UnavailableError as error:
-        raise fail(f"cannot migrate: {error.__cause__ or error}", Exit.UNAVAILABLE) from None
+        raise fail(f"cannot migrate: {reason(error.__cause__ or error)}", Exit.UNAVAILABLE) from None
     for migration in done:
-        typer.echo(f"ran {migration.number:04} {migration.name}")
+        output.print_line(f"ran {migration.number:04} {migration.name}")
     if not done:
-        typer.echo("up to date")
+        output.print_line("up to date")
 
 
 app.command()(authorize)
 
 
 def entry() -> None:
-    """Runs the command. Whatever goes wrong ends in one line and an exit code that is no verdict's."""
+    """Run the command. Whatever goes wrong ends in a sentence and an exit code that is no verdict's."""
+    stdio.prepare()
     try:
-        code = app(standalone_mode=False)
+        code = run_app()
+        stdio.flush()
+    except stdio.OutputError as error:
+        code = error.exit_code
+        if not error.pipe_closed:
+            with suppress(stdio.OutputError):
+                fail(str(error), error.exit_code)
+    sys.exit(code)
+
+
+def run_app() -> int:
+    """Run the command and return its exit code, with all errors but those of the output in words."""
+    try:
+        return app(standalone_mode=False) or Exit.OK
+    except stdio.OutputError:
+        raise
     except TyperException as error:
         error.show()  # type: ignore[attr-defined]  # every usage error has it; Typer keeps their class to itself
-        code = error.exit_code
+        return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo("stopped", err=True)
-        code = Exit.STOPPED
-    except Exception as error:
+        say("stopped")
+        return Exit.STOPPED
+    except Exception as error:  # noqa: BLE001 - the last resort
         if os.environ.get(variable("traceback")):
-            raise
-        code = fail(f"{type(error).__name__}: the command failed", Exit.FAILED).exit_code
-    sys.exit(code)
+            traceback.print_exc()
+        return fail(
+            f"the command failed unexpectedly: {reason(error)}; {variable('traceback')}=1 shows where", Exit.FAILED
+        ).exit_code

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from google.protobuf.json_format import MessageToDict
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from service.cli.table import Column, Table, write_fields
+from service.cli.text import UNSAFE, visible
+from service.yaml_scalars import dump
 from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, workspace_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -30,7 +31,7 @@ class EnumType(Protocol):
         """Answers the value with a name, or raises ValueError."""
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the API has it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, with the API's own field names.")]
 
 
 def as_dict(message: Message) -> dict[str, Any]:
@@ -39,35 +40,77 @@ def as_dict(message: Message) -> dict[str, Any]:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Prints a JSON document to standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a JSON document to standard output. In its texts, what could act on a terminal is escaped, as JSON may."""
+    print_line(_json(value))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table to standard output. Where that is no terminal, nothing is cut off to fit."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console().print(table)
+def _json(value: object) -> str:
+    text = json.dumps(value, indent=2, ensure_ascii=not _is_unicode())
+    return UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
+
+
+def print_yaml(value: dict[str, Any]) -> None:
+    """Print a YAML document to standard output, escaped where printing it as it is could do harm or lose something."""
+    text = dump(value)
+    if not _is_unicode() or UNSAFE.search(text.replace("\n", "")):
+        text = dump(value, escaped=True)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _is_unicode() -> bool:
+    return sys.stdout.encoding.lower().replace("-", "").startswith("utf")
+
+
+def print_line(text: str) -> None:
+    """Print lines of our own to standard output; a text of others goes through `shown` first."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def shown(text: str) -> str:
+    """Return a text as standard output can show it."""
+    return visible(text, sys.stdout)
+
+
+def print_list(
+    name: str,
+    columns: Sequence[Column | str],
+    row: Callable[[Any], Sequence[str]],
+    pages: Iterable[Iterable[Message]],
+    *,
+    json: bool,
+) -> None:
+    """Print messages page by page: as a table, or as one JSON document with a list of that name.
+
+    A list that fails on the way stays without its end, so that nobody takes it for the whole.
+    """
+    if not json:
+        table = Table(columns)
+        for page in pages:
+            table.page(map(row, page))
+        table.end()
+        return
+    sys.stdout.write(f'{{\n  "{name}": [')
+    separator = "\n    "
+    for page in pages:
+        for message in page:
+            sys.stdout.write(separator + _json(as_dict(message)).replace("\n", "\n    "))
+            separator = ",\n    "
+        sys.stdout.flush()
+    print_line(("]" if separator == "\n    " else "\n  ]") + "\n}")
+
+
+def print_table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table to standard output; see `Table`."""
+    table = Table(columns)
+    table.page(rows)
+    table.end()
 
 
 def print_fields(fields: Iterable[tuple[str, str]], *, stderr: bool = False) -> None:
-    """Prints named values, the empty ones left out."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in fields:
-        if value:
-            table.add_row(name, Text(value))
-    console(stderr=stderr).print(table)
-
-
-def console(*, stderr: bool = False) -> Console:
-    """Makes a console as wide as its terminal, or as wide as it takes where it is none."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=500)
+    """Print named values, the empty ones left out; see `write_fields`."""
+    write_fields(fields, sys.stderr if stderr else sys.stdout)
 
 
 def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
@@ -102,7 +145,15 @@ def key_row(key: key_pb2.Key) -> tuple[str, ...]:
     )
 
 
-KEY_COLUMNS = ("key", "hint", "for", "description", "state", "created", "last used")
+KEY_COLUMNS = (
+    Column("key", whole=True),
+    Column("hint", whole=True),
+    Column("for", drop=3),
+    "description",
+    Column("state", whole=True, drop=1),
+    Column("created", whole=True, drop=4),
+    Column("last used", whole=True, drop=2),
+)
 
 
 def moment(timestamp: Timestamp) -> str:

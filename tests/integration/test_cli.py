@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.support.door import ONLY_GRPCIO
 from tests.support.process import run_command
 from tests.support.service import TOKENS
 from tests.support.workspaces import EXAMPLE_FILE, small_workspace
@@ -60,7 +61,7 @@ async def test_a_keys_life_as_json(command: CommandLine) -> None:
     assert granted["tool"]["paths"] == [{"hat_id": "support-desk", "skill_id": "slack-replies"}]
     assert [key["id"] for key in (await command.json("keys", "list", "-w", "acme"))["keys"]] == [key_id]
     assert (await command.json("keys", "show", key_id))["last_used_at"]
-    revoked = await command.json("keys", "revoke", key_id, "--reason", "rotated")
+    revoked = await command.json("keys", "revoke", key_id, "--yes", "--reason", "rotated")
     assert (revoked["state"], revoked["revoke_reason"]) == ("KEY_STATE_REVOKED", "rotated")
     denied = await command.json("authorize", stdin=token, code=1)
     assert denied["denied"]["reason"] == "DENIAL_REASON_REVOKED"
@@ -186,10 +187,73 @@ async def test_names_are_shown_as_they_are(command: CommandLine, service: Servic
     assert (granted.returncode, "Ops [/x] [bold]" in granted.stdout) == (0, True)
 
 
-async def test_what_nobody_foresaw_is_no_verdict(command: CommandLine) -> None:
-    """A failure of the command ends with 70 and one line; a deletion nobody can be asked about is refused."""
-    failed = await command("keys", "list", "-w", "\udcff")
-    assert failed.returncode == 70, failed
-    assert len(failed.stderr.splitlines()) == 1
-    refused = await command("workspace", "delete", "acme")
-    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+@ONLY_GRPCIO
+async def test_what_cannot_be_undone_needs_a_terminal_or_a_yes(command: CommandLine) -> None:
+    """Nobody can be asked here, so nothing is deleted or revoked."""
+    issued = await command("keys", "issue", "-w", "acme", "Slack Support Bot")
+    key_id = (await command.json("keys", "list", "-w", "acme"))["keys"][0]["id"]
+    for arguments in (("workspace", "delete", "acme"), ("keys", "revoke", key_id), ("keys", "revoke", "--token")):
+        refused = await command(*arguments, stdin=issued.stdout)
+        assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+    assert (await command("authorize", stdin=issued.stdout)).returncode == 0
+
+
+@ONLY_GRPCIO
+async def test_a_fault_is_named_by_its_flag(command: CommandLine) -> None:
+    """Who types flags never saw the fields of the API; what is not text is refused before it is sent."""
+    for arguments, said in (
+        (("issue", "-w", "acme", "--type", "user", "Bot"), "  --user is required"),
+        (("issue", "-w", "a b", "--type", "runtime", "Bot"), "  --runtime is required"),
+        (("issue", "-w", "acme", "--hat", "everyone", "--hat", "none", "Bot"), "  --hat (number 2) names"),
+        (("issue", "-w", "acme", ""), "  description is required"),
+        (("issue", "-w", "acme", "--request-id", "a b", "Bot"), "  --request-id "),
+        (("list", "-w", "\udcff"), "--workspace is not text in this terminal's encoding: '\\udcff'"),
+        (("show", "0198"), "--workspace"),
+    ):
+        done = await command("keys", *arguments)
+        assert (done.returncode, said in done.stderr) == (2, True), done
+
+
+async def test_a_message_that_is_too_large_is_no_outage(command: CommandLine) -> None:
+    """It is the file that has to change: exit code 2, not 6."""
+    done = await command("workspace", "apply", "-", stdin=f"id: big\nname: {'x' * 5_000_000}\n")
+    assert (done.returncode, "larger than" in done.stderr) == (2, True), done.stderr[:500]
+
+
+@ONLY_GRPCIO
+async def test_a_key_is_found_by_its_hint_or_the_beginning_of_its_id(command: CommandLine, service: Service) -> None:
+    """In its workspace; what fits several keys is refused, and they are shown."""
+    keys = [(await service.operator.issue(description=f"Bot {number}")).key for number in range(3)]
+    in_acme = ("-w", "acme")
+    assert (await command.json("keys", "show", *in_acme, keys[0].hint))["id"] == keys[0].id
+    assert (await command.json("keys", "show", *in_acme, keys[1].id[:30].upper()))["id"] == keys[1].id
+    several = await command("keys", "revoke", *in_acme, "--yes", keys[0].id[:4])
+    assert several.returncode == 2
+    assert all(key.id in several.stderr and key.description in several.stderr for key in keys)
+    assert (await command("keys", "revoke", *in_acme, "--yes", "WSK_none")).returncode == 4
+    assert (await command("keys", "revoke", *in_acme, "--yes", keys[0].id[:3])).returncode == 2
+    assert (await command.json("keys", "revoke", *in_acme, "--yes", keys[2].hint))["id"] == keys[2].id
+    listed = (await command.json("keys", "list", *in_acme))["keys"]
+    assert [key["state"] for key in listed] == ["KEY_STATE_REVOKED", "KEY_STATE_ACTIVE", "KEY_STATE_ACTIVE"]
+
+
+@ONLY_GRPCIO
+async def test_a_token_among_the_arguments_is_not_repeated(command: CommandLine, service: Service) -> None:
+    """It is refused, and the way to give it is shown."""
+    token = (await service.operator.issue()).token
+    for arguments in (("keys", "revoke", "--yes", token), ("authorize", token), ("keys", "show", token)):
+        done = await command(*arguments)
+        assert (done.returncode, token in done.stdout + done.stderr) == (2, False)
+
+
+@ONLY_GRPCIO
+async def test_a_list_is_never_cut_silently(command: CommandLine, service: Service) -> None:
+    """It goes over the pages of the API, and --limit says that there are more."""
+    await asyncio.gather(*(service.operator.issue(description=f"Bot {number}") for number in range(1001)))
+    assert len((await command.json("keys", "list", "-w", "acme"))["keys"]) == 1001
+    assert len((await command("keys", "list", "-w", "acme")).stdout.splitlines()) == 1002
+    few = await command("keys", "list", "-w", "acme", "--json", "--limit", "7")
+    assert (len(json.loads(few.stdout)["keys"]), "There are more" in few.stderr) == (7, True)
+    assert json.loads((await command("keys", "list", "-w", "acme", "--json", "--state", "revoked")).stdout) == {
+        "keys": []
+    }

@@ -39,14 +39,14 @@ def steps(text: str) -> list[Step]:
 
 
 def pattern(output: str) -> re.Pattern[str]:
-    """Answers what matches the output: `…` any text in a line, or any lines where it stands alone; runs of spaces."""
+    """Answers what matches the output: `…` any text in a line, or any lines where it stands alone; spaces also tabs."""
     lines = []
     for line in output.splitlines():
         if line == "…":
             lines.append(r"(?:.*\n)*?")
         else:
             words = re.escape(re.sub(r" +", " ", line)).replace(re.escape("…"), ".*")
-            lines.append(words.replace(r"\ ", " +") + r" *\n")
+            lines.append(words.replace(r"\ ", "[ \t]+") + "[ \t]*\n")
     return re.compile("".join(lines))
 
 

@@ -1,0 +1,100 @@
+"""A served service with keys as people name them, and the real command run against it in odd surroundings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.postgres import new_database
+from tests.support.process import COMMAND, environment
+from tests.support.service import TOKENS, serving
+from tests.support.screen import run_in_terminal
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from skilder.keys.v1.key_pb2 import Key
+    from tests.support.service import Service
+
+# All of them are taken by every version of the service.
+DESCRIPTIONS = ("Bot für Köln", "東京支店のボット", "Café and 日本語", "x" * 120, "many short words " * 9 + "end")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Runs commands against the service.
+
+    Attributes:
+        keys: The service's keys, newest first.
+        token: The token of the newest.
+    """
+
+    service: Service
+    folder: Path
+    keys: list[Key]
+    token: str
+
+    def variables(self, more: dict[str, str]) -> dict[str, str]:
+        """Return the environment of a command."""
+        own = {"SKILDER_KEYS_SERVER": self.service.address, "SKILDER_KEYS_TOKEN_FILE": str(self.folder / "token")}
+        return own | more
+
+    async def run(
+        self, *arguments: str, stdin: str | bytes = b"", **variables: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command with pipes for its standard streams."""
+
+        def run() -> subprocess.CompletedProcess[bytes]:
+            return subprocess.run(
+                [COMMAND, *arguments],
+                cwd=self.folder,
+                env=environment(self.variables(variables)),
+                input=stdin.encode() if isinstance(stdin, str) else stdin,
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+
+        return await asyncio.to_thread(run)
+
+    async def shell(self, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of bash in which `skilder-keys` is the command."""
+        path = os.pathsep.join([str(COMMAND.parent), os.environ["PATH"]])
+        return await asyncio.to_thread(
+            subprocess.run,
+            ["/bin/bash", "-c", script],
+            cwd=self.folder,
+            env=environment(self.variables({"PATH": path, **variables})),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    async def terminal(self, *arguments: str, width: int, typed: str = "", **variables: str) -> tuple[int, str]:
+        """Run a command on a terminal; see `run_in_terminal`."""
+        return await asyncio.to_thread(
+            run_in_terminal, *arguments, folder=self.folder, width=width, typed=typed, **self.variables(variables)
+        )
+
+
+@pytest.fixture(scope="module")
+async def surroundings(
+    postgres_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Surroundings]:
+    """A service, which the tests of a module share, and the command."""
+    folder = tmp_path_factory.mktemp("environment")
+    (folder / "token").write_text(TOKENS["operator"])
+    async with new_database(postgres_url, template) as url, serving(url, folder, door="grpcio") as service:
+        await service.operator.apply(small_workspace())
+        issued = [await service.operator.issue(description=each) for each in DESCRIPTIONS]
+        (folder / "key.token").write_text(issued[-1].token)
+        yield Surroundings(service, folder, [each.key for each in reversed(issued)], issued[-1].token)

@@ -1,0 +1,100 @@
+"""Commands in pipes and shells: what they write where, and how they end when it cannot be written."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.environment.conftest import Surroundings
+
+STDERR_CLOSED = "skilder-keys authorize --server 127.0.0.1:1 < key.token 2>&1 >/dev/null | true; echo ${PIPESTATUS[0]}"
+
+
+async def test_a_piped_table_is_one_line_a_row(surroundings: Surroundings) -> None:
+    """With tabs between the columns, no padding and no colour; whatever the width is said to be."""
+    done = await surroundings.run("keys", "list", "-w", "acme", COLUMNS="20")
+    heading, *rows = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    assert heading == ["key", "hint", "for", "description", "state", "created", "last used"]
+    assert [row[:2] + row[3:4] for row in rows] == [[key.id, key.hint, key.description] for key in surroundings.keys]
+
+
+async def test_forced_colour_adds_nothing_but_colour(surroundings: Surroundings) -> None:
+    """And NO_COLOR is stronger."""
+    arguments = ("keys", "list", "-w", "acme")
+    plain = (await surroundings.run(*arguments)).stdout
+    coloured = (await surroundings.run(*arguments, FORCE_COLOR="1")).stdout
+    assert coloured != plain
+    assert re.sub(rb"\x1b\[[0-9;]*m", b"", coloured) == plain
+    assert (await surroundings.run(*arguments, FORCE_COLOR="1", NO_COLOR="1")).stdout == plain
+
+
+@pytest.mark.parametrize(
+    "arguments", ["authorize", "authorize --json", "keys list -w acme", "workspace show acme", "--help", "keys --help"]
+)
+async def test_a_closed_pipe_is_no_verdict(surroundings: Surroundings, arguments: str) -> None:
+    """The command ends quietly, with what a shell has for SIGPIPE."""
+    script = f'skilder-keys {arguments} < key.token | true; echo "${{PIPESTATUS[0]}}"'
+    done = await surroundings.shell(script)
+    assert (done.stdout.strip(), done.stderr) == ("141", "")
+
+
+async def test_grep_finds_the_verdict(surroundings: Surroundings) -> None:
+    """It may stop reading before or after all is written; neither looks like a denial."""
+    script = 'skilder-keys authorize < key.token | grep -q granted; echo "${PIPESTATUS[@]}"'
+    done = await surroundings.shell(script)
+    assert done.stdout in {"0 0\n", "141 0\n"}
+    assert done.stderr == ""
+
+
+async def test_a_closed_standard_error_is_no_verdict(surroundings: Surroundings) -> None:
+    """The error that could not be shown has another exit code, but none of a verdict."""
+    assert (await surroundings.shell(STDERR_CLOSED)).stdout == "141\n"
+
+
+@pytest.mark.parametrize("arguments", ["authorize", "authorize --json", "keys list -w acme", "--help"])
+async def test_a_full_disk_is_named(surroundings: Surroundings, arguments: str) -> None:
+    """With an exit code of its own."""
+    done = await surroundings.shell(f"skilder-keys {arguments} < key.token > /dev/full")
+    assert (done.returncode, done.stderr) == (74, "Error: cannot write to standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+async def test_a_token_that_got_lost_can_be_had_again(surroundings: Surroundings, options: str) -> None:
+    """The same request id issues no second key but shows a new token of the first."""
+    issue = f"skilder-keys keys issue -w acme {options} 'Lost {options}'"
+    lost = await surroundings.shell(f"{issue} > /dev/full")
+    assert lost.returncode == 74
+    found = re.search(r"--request-id \S+", lost.stderr)
+    assert found, lost.stderr
+    again = await surroundings.shell(f"{issue} {found[0]}")
+    assert (again.returncode, "WSK_" in again.stdout) == (0, True)
+    piped = await surroundings.shell(f"{issue} | true; exit ${{PIPESTATUS[0]}}")
+    assert (piped.returncode, "--request-id" in piped.stderr) == (141, True)
+    listed = await surroundings.run("keys", "list", "-w", "acme")
+    assert listed.stdout.decode().count(f"Lost {options}\t") == 2
+
+
+async def test_closed_streams_are_named(surroundings: Surroundings) -> None:
+    """Nothing crashes, nothing is lost silently, and no connection gets the number of a standard stream."""
+    no_input = await surroundings.shell("skilder-keys authorize <&-")
+    assert (no_input.returncode, "no token was given" in no_input.stderr) == (2, True)
+    no_output = await surroundings.shell("skilder-keys authorize < key.token >&-")
+    assert (no_output.returncode, no_output.stderr) == (74, "Error: cannot write to standard output: it is closed\n")
+    no_error = await surroundings.shell("skilder-keys authorize < key.token 2>&-")
+    assert (no_error.returncode, no_error.stdout.startswith("granted")) == (0, True)
+    nothing = await surroundings.shell("skilder-keys keys list -w acme <&- >&- 2>&-")
+    assert nothing.returncode == 74
+    refused = await surroundings.shell("skilder-keys keys issue -w acme Unheard >&-")
+    assert (refused.returncode, "no key was issued" in refused.stderr) == (2, True)
+    assert b"Unheard" not in (await surroundings.run("keys", "list", "-w", "acme")).stdout
+
+
+async def test_without_a_terminal_nothing_is_asked(surroundings: Surroundings) -> None:
+    """What cannot be undone needs a yes, also where standard input is closed."""
+    for arguments in (f"keys revoke {surroundings.keys[0].id}", "workspace delete acme"):
+        for stdin in ("</dev/null", "<&-"):
+            done = await surroundings.shell(f"skilder-keys {arguments} {stdin}")
+            assert (done.returncode, "--yes" in done.stderr) == (2, True), done

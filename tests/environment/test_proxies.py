@@ -1,0 +1,49 @@
+"""Proxies named in the environment: they see nothing of what goes to this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.environment.conftest import Surroundings
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1.2.3"])
+async def test_loopback_is_reached_directly(surroundings: Surroundings, variable: str, host: str) -> None:
+    """The token of the operator goes over this connection."""
+    seen: list[bytes] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.read(100))
+        writer.close()
+
+    proxy = await asyncio.start_server(note, "127.0.0.1", 0)
+    async with proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        server = f"{host}:{surroundings.service.address.rpartition(':')[2]}"
+        done = await surroundings.run(
+            "workspace", "list", "--server", server, **{variable: f"http://127.0.0.1:{port}", "no_proxy": ""}
+        )
+    # The service listens on 127.0.0.1 alone, so another address of loopback refuses; the proxy sees neither.
+    assert (done.returncode, seen) == (6 if host == "127.1.2.3" else 0, []), done.stderr
+
+
+async def test_other_machines_are_reached_by_the_proxy(surroundings: Surroundings) -> None:
+    """As gRPC does it."""
+    seen: list[bytes] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.read(100))
+        writer.close()
+
+    proxy = await asyncio.start_server(note, "127.0.0.1", 0)
+    async with proxy:
+        address = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        done = await surroundings.run("workspace", "list", "--tls", "--server", "192.0.2.1:443", http_proxy=address)
+    assert done.returncode == 6
+    assert seen
+    assert all(each.startswith(b"CONNECT 192.0.2.1:443") for each in seen)

@@ -1,0 +1,51 @@
+"""Terminals for commands: a pseudo-terminal of a given width."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import termios
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tests.support.process import COMMAND, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PATIENCE = 60
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
+
+def run_in_terminal(*arguments: str, folder: Path, width: int, typed: str = "", **variables: str) -> tuple[int, str]:
+    """Run a `skilder-keys` command on a terminal and return its exit code and all that the terminal got.
+
+    What is `typed` waits in the terminal before the command starts.
+    """
+    ours, theirs = os.openpty()
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+        os.write(ours, typed.encode())
+        names = {"TERM": "xterm-256color", **variables}
+        with subprocess.Popen(
+            [COMMAND, *arguments], cwd=folder, env=environment(names), stdin=theirs, stdout=theirs, stderr=theirs
+        ) as process:
+            os.close(theirs)
+            theirs = -1
+            shown = b""
+            with suppress(OSError):  # Linux's way to say that nobody has the terminal any more
+                while data := os.read(ours, 65536):
+                    shown += data
+            return process.wait(_PATIENCE), shown.decode().replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+        if theirs >= 0:
+            os.close(theirs)
+
+
+def without_colours(text: str) -> str:
+    """Return a text without its colours."""
+    return _COLOURS.sub("", text)

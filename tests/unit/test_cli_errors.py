@@ -1,0 +1,162 @@
+"""Failed calls in words and exit codes, and how the command ends when something else fails."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any
+
+import grpc
+import pytest
+import typer
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from service.cli import main
+from service.cli.errors import flag_of, flags_of, in_words
+from service.cli.exits import Exit, reason
+from service.cli.secrets import redacted
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+FLAGS = {
+    "user": "--user",
+    "workspace": "--workspace",
+    "hat": "--hat",
+    "type_": "--type",
+    "request_id": "--request-id",
+    "unused_days": "--unused-days",
+    "key": "KEY",
+    "description": "description",
+}
+TOKEN = f"WSK_{'0' * 71}"
+
+
+class Failed(grpc.RpcError):
+    """A failed call, as gRPC raises it."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, *packed: Message) -> None:
+        status = Status(code=code.value[0], message=details)
+        for each in packed:
+            status.details.add().Pack(each)
+        self._answer: Any = (code, details, [("grpc-status-details-bin", status.SerializeToString())] if packed else [])
+
+    def code(self) -> grpc.StatusCode:
+        """Return the status code."""
+        return self._answer[0]  # type: ignore[no-any-return]
+
+    def details(self) -> str:
+        """Return the message."""
+        return str(self._answer[1])
+
+    def trailing_metadata(self) -> Any:
+        """Return the details."""
+        return self._answer[2]
+
+
+@pytest.mark.parametrize("code", [each for each in grpc.StatusCode if each is not grpc.StatusCode.OK])
+def test_every_status_has_words_and_is_no_verdict(code: grpc.StatusCode) -> None:
+    """Whether the service sent it, or gRPC."""
+    for error in (Failed(code, "It is so."), Failed(code, ""), Failed(code, "It is so.", ErrorInfo(reason="SO"))):
+        said, exit_code = in_words(error, "127.0.0.1:1", FLAGS)
+        assert said.strip()
+        assert exit_code not in {Exit.OK, Exit.DENIED}
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "Long.", ErrorInfo(reason="MESSAGE_TOO_LONG")), Exit.USAGE),
+        (Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max (9 vs. 4)"), Exit.USAGE),
+        (Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Sent message larger than max (9 vs. 4)"), Exit.USAGE),
+        (Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (9 vs. 4)"), Exit.FAILED),
+        (Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!"), Exit.UNAVAILABLE),
+        (Failed(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"), Exit.FAILED),
+        (Failed(grpc.StatusCode.UNAUTHENTICATED, "Unknown.", ErrorInfo(reason="UNAUTHENTICATED")), Exit.FORBIDDEN),
+    ],
+)
+def test_exit_codes_that_need_a_look(error: Failed, exit_code: Exit) -> None:
+    """A message that is too large is no outage."""
+    assert in_words(error, "127.0.0.1:1", FLAGS)[1] is exit_code
+
+
+@pytest.mark.parametrize(
+    ("field", "flag"),
+    [
+        ("user_id", "--user"),
+        ("workspace_id", "--workspace"),
+        ("type", "--type"),
+        ("key_id", "KEY"),
+        ("description", "description"),
+        ("hat_ids[2]", "--hat (number 3)"),
+        ("hat_limit.hat_ids[0]", "--hat (number 1)"),
+        ("unused_since", "--unused-days"),
+        ("runtime_id", "runtime_id"),
+        ("workspace.members[3].user_id", "workspace.members[3].user_id"),
+        ("", ""),
+    ],
+)
+def test_a_field_is_named_by_its_flag(field: str, flag: str) -> None:
+    """And by itself where no flag sets it."""
+    assert flag_of(field, FLAGS) == flag
+
+
+def test_flags_are_read_off_the_command() -> None:
+    """So a new option needs no entry in a table."""
+
+    def command(
+        name: Annotated[str, typer.Argument(metavar="NAME")],
+        plain: Annotated[str, typer.Argument()],
+        some_thing: Annotated[str, typer.Option()] = "",
+        type_: Annotated[str, typer.Option("-t", "--type")] = "",
+    ) -> None:
+        del name, plain, some_thing, type_
+
+    parameters = inspect.signature(command, eval_str=True).parameters
+    assert flags_of(dict(parameters)) == {
+        "name": "NAME",
+        "plain": "plain",
+        "some_thing": "--some-thing",
+        "type_": "--type",
+    }
+
+
+def test_sentences_speak_of_flags_too() -> None:
+    """But for what they quote."""
+    violations = BadRequest(field_violations=[BadRequest.FieldViolation(field="user_id", description="is required")])
+    malformed = Failed(grpc.StatusCode.INVALID_ARGUMENT, "user_id is required", ErrorInfo(reason="X"), violations)
+    assert in_words(malformed, "", FLAGS)[0] == "the request is malformed:\n  --user is required"
+    used = Failed(grpc.StatusCode.ALREADY_EXISTS, "This request_id is no 'user_id'.", ErrorInfo(reason="REQUEST_USED"))
+    assert in_words(used, "", FLAGS)[0] == "This --request-id is no 'user_id'."
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("so\n it is"), "so it is"),
+        (TimeoutError(), "TimeoutError"),
+        (OSError("postgresql://keys:hunter2@db/keys: no"), "postgresql://keys:…@db/keys: no"),
+        (ValueError("x" * 10_000), f"{'x' * 500}…"),
+    ],
+)
+def test_every_error_has_a_reason(error: Exception, said: str) -> None:
+    """Without a password, and in one line of bounded length."""
+    assert reason(error) == said
+
+
+def test_what_nobody_foresaw_is_no_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends with 70 and one line that has the reason."""
+
+    def fails(**_: object) -> None:
+        raise ValueError("the moon is full")
+
+    monkeypatch.setattr(main, "app", fails)
+    assert main.run_app() is Exit.FAILED
+    said = capsys.readouterr().err
+    assert "the moon is full" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_no_token_gets_to_standard_error() -> None:
+    """Also where a command's own usage error repeats it."""
+    assert redacted(f"Got unexpected extra argument ({TOKEN})") == "Got unexpected extra argument (…)"
