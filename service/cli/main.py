@@ -79,7 +79,10 @@ def serve(settings: Settings) -> None:
 @app.command()
 @takes_settings("database_url", "database_schema")
 def migrate(settings: Settings) -> None:
-    """Bring the database named by SKILDER_KEYS_DATABASE_URL up to date."""
+    """Bring the database up to date.
+
+    It is the one that SKILDER_KEYS_DATABASE_URL names; `serve` does it for an embedded one.
+    """
     if settings.database_url is None:
         raise fail("set SKILDER_KEYS_DATABASE_URL; the embedded database is migrated by serve", Exit.USAGE)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ENVIRONMENT_PREFIX = "SKILDER_KEYS_"
+
+
+# The names of settings in a sentence: where one stands before a colon, or could not be another word.
+_LONG = [name for name in Settings.model_fields if "_" in name]
+_NAMES = re.compile(rf"^(?:{'|'.join(Settings.model_fields)})(?=: )|\b(?:{'|'.join(_LONG)})\b")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def variable(name: str) -> str:
@@ -70,6 +80,6 @@ def _settings(values: dict[str, Any]) -> Settings:
     except ValidationError as error:
         faults = []
         for each in error.errors(include_input=False, include_url=False):
-            at = f"--{str(each['loc'][0]).replace('_', '-')}: " if each["loc"] else ""
-            faults.append(at + each["msg"].removeprefix("Value error, "))
+            at = f"{_flag(str(each['loc'][0]))}: " if each["loc"] else ""
+            faults.append(at + _NAMES.sub(lambda match: _flag(match[0]), each["msg"].removeprefix("Value error, ")))
         raise typer.BadParameter("; ".join(faults)) from None

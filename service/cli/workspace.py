@@ -78,7 +78,10 @@ def delete(
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
-    """Delete a workspace for good: its keys stop working at once and its id is never used again."""
+    """Delete a workspace for good.
+
+    Its keys stop working at once, and its id is never used again.
+    """
     confirm(f"Every key of {workspace_id} stops working, and this cannot be undone. Go on?", yes=yes)
     request = pb.DeleteWorkspaceRequest(workspace_id=workspace_id, expected_version=expected_version, actor=actor)
     with service.stub(CatalogServiceStub) as stub:

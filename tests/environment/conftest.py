@@ -17,7 +17,7 @@ from tests.support.screen import run_in_terminal
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from skilder.keys.v1.key_pb2 import Key
@@ -79,10 +79,12 @@ class Surroundings:
             check=False,
         )
 
-    async def terminal(self, *arguments: str, width: int, typed: str = "", **variables: str) -> tuple[int, str]:
+    async def terminal(
+        self, *arguments: str, width: int, answers: Sequence[tuple[str, str]] = (), **variables: str
+    ) -> tuple[int, str]:
         """Run a command on a terminal; see `run_in_terminal`."""
         return await asyncio.to_thread(
-            run_in_terminal, *arguments, folder=self.folder, width=width, typed=typed, **self.variables(variables)
+            run_in_terminal, *arguments, folder=self.folder, width=width, answers=answers, **self.variables(variables)
         )
 
 

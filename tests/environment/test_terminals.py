@@ -49,12 +49,18 @@ async def test_what_is_left_out_is_named(surroundings: Surroundings) -> None:
 async def test_a_key_is_shown_before_it_is_revoked(surroundings: Surroundings) -> None:
     """By id, by hint or by token; a no leaves it as it is."""
     issued = await surroundings.service.operator.issue(description="The one that leaked")
-    for arguments in ((issued.key.id,), ("-w", "acme", issued.key.hint)):
-        code, shown = await surroundings.terminal("keys", "revoke", *arguments, width=80, typed="n\n")
+    no = ("Go on?", "n")
+    for arguments, answers in (
+        ((issued.key.id,), [no]),
+        (("-w", "acme", issued.key.hint), [no]),
+        (("--token",), [("Token", issued.token), no]),
+    ):
+        code, shown = await surroundings.terminal("keys", "revoke", *arguments, width=80, answers=answers)
         assert (code, "The one that leaked" in shown, "caller:operator" in shown) == (130, True, True), shown
         assert shown.index("The one that leaked") < shown.index("Go on?")
+        assert issued.token not in shown
     assert (await surroundings.service.operator.authorize(issued.token)).HasField("granted")
-    code, shown = await surroundings.terminal("keys", "revoke", issued.key.id, width=80, typed="y\n")
+    code, shown = await surroundings.terminal("keys", "revoke", issued.key.id, width=80, answers=[("Go on?", "y")])
     assert (code, "revoked" in shown) == (0, True), shown
     assert (await surroundings.service.operator.authorize(issued.token)).HasField("denied")
 
@@ -67,7 +73,7 @@ async def test_colours_follow_the_terminal(
     surroundings: Surroundings, variables: dict[str, str], *, coloured: bool
 ) -> None:
     """And NO_COLOR and FORCE_COLOR say otherwise."""
-    _, shown = await surroundings.terminal("keys", "show", surroundings.keys[0].id, width=80, **variables)
+    _, shown = await surroundings.terminal("keys", "show", surroundings.keys[0].id, width=80, answers=(), **variables)
     assert ("\x1b[" in shown) is coloured
 
 

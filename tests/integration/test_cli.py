@@ -11,12 +11,15 @@ import yaml
 
 from tests.support.door import ONLY_GRPCIO
 from tests.support.process import run_command
+from tests.support.rows import insert_key
 from tests.support.service import TOKENS
 from tests.support.workspaces import EXAMPLE_FILE, small_workspace
 
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
+
+    import asyncpg
 
     from tests.support.service import Service
 
@@ -247,9 +250,11 @@ async def test_a_token_among_the_arguments_is_not_repeated(command: CommandLine,
 
 
 @ONLY_GRPCIO
-async def test_a_list_is_never_cut_silently(command: CommandLine, service: Service) -> None:
+async def test_a_list_is_never_cut_silently(command: CommandLine, sql: asyncpg.Connection[Any]) -> None:
     """It goes over the pages of the API, and --limit says that there are more."""
-    await asyncio.gather(*(service.operator.issue(description=f"Bot {number}") for number in range(1001)))
+    async with sql.transaction():
+        for number in range(1001):
+            await insert_key(sql, description=f"Bot {number}")
     assert len((await command.json("keys", "list", "-w", "acme"))["keys"]) == 1001
     assert len((await command("keys", "list", "-w", "acme")).stdout.splitlines()) == 1002
     few = await command("keys", "list", "-w", "acme", "--json", "--limit", "7")

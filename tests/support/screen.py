@@ -14,31 +14,46 @@ from typing import TYPE_CHECKING
 from tests.support.process import COMMAND, environment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _PATIENCE = 60
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
-def run_in_terminal(*arguments: str, folder: Path, width: int, typed: str = "", **variables: str) -> tuple[int, str]:
+def run_in_terminal(
+    *arguments: str, folder: Path, width: int, answers: Sequence[tuple[str, str]] = (), **variables: str
+) -> tuple[int, str]:
     """Run a `skilder-keys` command on a terminal and return its exit code and all that the terminal got.
 
-    What is `typed` waits in the terminal before the command starts.
+    Args:
+        arguments: The command's arguments.
+        folder: Where it runs.
+        width: The terminal's columns.
+        answers: Questions, in their order, and what is typed once each is on the terminal.
+        variables: The command's variables.
     """
     ours, theirs = os.openpty()
     try:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-        os.write(ours, typed.encode())
         names = {"TERM": "xterm-256color", **variables}
         with subprocess.Popen(
-            [COMMAND, *arguments], cwd=folder, env=environment(names), stdin=theirs, stdout=theirs, stderr=theirs
+            [COMMAND, *arguments],
+            cwd=folder,
+            env=environment(names),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,  # so that it does not find the terminal of whoever runs the tests
         ) as process:
             os.close(theirs)
             theirs = -1
-            shown = b""
+            shown, waiting = b"", list(answers)
             with suppress(OSError):  # Linux's way to say that nobody has the terminal any more
                 while data := os.read(ours, 65536):
                     shown += data
+                    if waiting and waiting[0][0].encode() in shown:
+                        os.write(ours, f"{waiting.pop(0)[1]}\n".encode())
             return process.wait(_PATIENCE), shown.decode().replace("\r\n", "\n")
     finally:
         os.close(ours)

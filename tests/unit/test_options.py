@@ -146,6 +146,13 @@ def test_a_bad_value_is_refused_by_its_flag(flag: str, value: str) -> None:
         assert flag.removeprefix("--") in told.replace("_", "-")
 
 
+def test_a_refusal_speaks_of_flags() -> None:
+    """Settings have other names in the code."""
+    assert "--tls-cert and --tls-key go together" in refusal("serve", "--tls-cert", "cert.pem")
+    assert "--listen: 0.0.0.0:1 is not loopback" in refusal("serve", "--listen", "0.0.0.0:1")
+    assert "--lease: must be less than --call-timeout" in refusal("serve", "--lease", "20")
+
+
 def test_a_refusal_does_not_show_the_databases_password() -> None:
     """Whatever else is wrong."""
     for fault in (["--pool-size", "0"], ["--listen", "0.0.0.0:1"], ["--tls-key", "key.pem"]):
