@@ -13,8 +13,10 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 
 from service.cli import changes, output
-from service.cli.client import Connection, connected, fail
-from service.cli.exits import Exit
+from service.cli.asking import Yes, confirm
+from service.cli.client import Connection, connected
+from service.cli.exits import Exit, fail, say
+from service.cli.text import visible
 from service.cli.workspace_file import read_workspace
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
@@ -44,7 +46,7 @@ def apply(
             show_default=False,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     expected_version: ExpectedVersion = None,
     actor: Actor = "",
     json: output.Json = False,
@@ -72,7 +74,7 @@ def apply(
         return
     if response.changes and not asked:
         _print(response, plan)
-    typer.echo(_summary(request, response))
+    output.print_line(output.shown(_summary(request, response)))
 
 
 class _Plan:
@@ -149,31 +151,17 @@ def _ask(plan: _Plan, file: Path) -> bool:
         raise fail(f"{question} Standard input carries the file, so nobody can be asked: use --yes", Exit.USAGE)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise fail(f"{question} There is no terminal to ask on: use --yes", Exit.USAGE)
-    _confirm(f"{question} Go on?")
+    confirm(f"{question} Go on?", yes=False)
     return True
-
-
-def _confirm(question: str) -> None:
-    """Ask on the terminal, and end the command on a no.
-
-    Typer's own question writes a space to standard output, where a program expects JSON.
-    """
-    while True:
-        typer.echo(f"{question} [y/N] ", err=True, nl=False)
-        answer = sys.stdin.readline().strip().lower()
-        if answer in ("y", "yes"):
-            return
-        if answer in ("", "n", "no"):
-            raise typer.Abort
 
 
 def _show(plan: _Plan) -> None:
     """Show a plan on standard error, for standard output may be a file."""
     found = plan.response.changes
-    typer.echo(f"Workspace {plan.desired.id}, now at version {plan.version}, would change:", err=True)
+    say(visible(f"Workspace {plan.desired.id}, now at version {plan.version}, would change:", sys.stderr))
     for part, id_, change, detail in islice(changes.rows(found, plan.details), _SHOWN):
-        typer.echo(f"  {change:7}  {part:9}  {id_}{f'  ({detail})' if detail else ''}", err=True)
-    typer.echo(f"{_more(found)}In all: {changes.counted(found)}.", err=True)
+        say(visible(f"  {change:7}  {part:9}  {id_}{f'  ({detail})' if detail else ''}", sys.stderr))
+    say(visible(f"{_more(found)}In all: {changes.counted(found)}.", sys.stderr))
 
 
 def _print(response: pb.ApplyWorkspaceResponse, plan: _Plan | None) -> None:
@@ -182,7 +170,7 @@ def _print(response: pb.ApplyWorkspaceResponse, plan: _Plan | None) -> None:
     width = len(changes.COLUMNS) if any(row[-1] for row in shown) else -1
     output.print_table(changes.COLUMNS[:width], [row[:width] for row in shown])
     if len(response.changes) > _SHOWN:
-        typer.echo(f"{_more(response.changes)}In all: {changes.counted(response.changes)}.")
+        output.print_line(output.shown(f"{_more(response.changes)}In all: {changes.counted(response.changes)}."))
 
 
 def _more(found: Any) -> str:  # noqa: ANN401 - a generated list

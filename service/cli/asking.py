@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from service.cli.exits import Exit, fail
+from service.cli.text import visible
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -21,6 +22,12 @@ def require_terminal(*, yes: bool) -> None:
 def confirm(question: str, *, yes: bool) -> None:
     """Ask on the terminal whether to go on, and end the command on a no. With `yes`, ask nothing."""
     require_terminal(yes=yes)
-    if not yes:
-        # On standard error, for standard output may be a file.
-        typer.confirm(question, abort=True, err=True)
+    while not yes:
+        # On standard error, for standard output may be a file; Typer's own question writes to it all the same.
+        sys.stderr.write(f"{visible(question, sys.stderr)} [y/N] ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline().strip().lower()
+        if answer in ("y", "yes"):
+            return
+        if answer in ("", "n", "no"):
+            raise typer.Abort

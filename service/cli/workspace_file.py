@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from service.cli import message_file
-from service.cli.client import fail
-from service.cli.exits import Exit
+from service.cli.exits import Exit, fail
 from service.yaml_file import Mapping, YamlFileError
 from skilder.keys.v1 import catalog_service_pb2, workspace_pb2
 

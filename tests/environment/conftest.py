@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.postgres import new_database
 from tests.support.process import COMMAND, environment
-from tests.support.service import TOKENS, serving
 from tests.support.screen import run_in_terminal
+from tests.support.service import TOKENS, serving
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:

@@ -218,9 +218,9 @@ async def test_a_fault_is_named_by_its_flag(command: CommandLine) -> None:
 
 
 async def test_a_message_that_is_too_large_is_no_outage(command: CommandLine) -> None:
-    """It is the file that has to change: exit code 2, not 6."""
-    done = await command("workspace", "apply", "-", stdin=f"id: big\nname: {'x' * 5_000_000}\n")
-    assert (done.returncode, "larger than" in done.stderr) == (2, True), done.stderr[:500]
+    """It is the request that has to change: exit code 2, not 6."""
+    done = await command("keys", "issue", "-w", "acme", "x" * 100_000)
+    assert (done.returncode, "larger than the service takes" in done.stderr) == (2, True), done.stderr[:500]
 
 
 @ONLY_GRPCIO
