@@ -30,7 +30,7 @@ async def test_ids_are_whole_at_every_width(surroundings: Surroundings, width: i
 
 async def test_columns_stay_straight(surroundings: Surroundings) -> None:
     """Wide characters and combining marks count as what they take on the screen."""
-    _, shown = await surroundings.terminal("keys", "list", "-w", "acme", width=240)
+    _, shown = await surroundings.terminal("keys", "list", "-w", "acme", width=300)
     heading, *rows = without_colours(shown).splitlines()
     place = cell_len(heading[: heading.index("state")])
     assert len(rows) == len(surroundings.keys)
@@ -42,7 +42,7 @@ async def test_what_is_left_out_is_named(surroundings: Surroundings) -> None:
     """At 80 columns there is no room for all."""
     _, shown = await surroundings.terminal("keys", "list", "-w", "acme", width=80)
     assert "Left out, as the terminal is too narrow: for, created, last used." in shown
-    _, shown = await surroundings.terminal("keys", "list", "-w", "acme", width=240)
+    _, shown = await surroundings.terminal("keys", "list", "-w", "acme", width=300)
     assert "Left out" not in shown
 
 
