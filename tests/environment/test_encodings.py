@@ -112,9 +112,7 @@ async def test_a_locale_of_latin_1(surroundings: Surroundings, tmp_path: Path) -
     if not (tmp_path / "en_US.ISO-8859-1").exists():
         pytest.skip(f"no locale could be made: {made.stderr.strip()}; Debian has what it needs in locales")
     locale = {"LOCPATH": str(tmp_path), "LC_ALL": "en_US.ISO-8859-1"}
-    script = (
-        "skilder-keys keys issue -w acme $'K\\xf6ln' > /dev/null && skilder-keys keys list -w acme | iconv -f latin1"
-    )
-    done = await surroundings.shell(script, **locale)
+    issue, show = "keys issue -w acme $'K\\xf6ln' > out 2> err", "keys list -w acme | iconv -f latin1 -t utf-8"
+    done = await surroundings.shell(f"skilder-keys {issue} && skilder-keys {show}", **locale)
     assert "\tKöln\t" in done.stdout, done
     assert "\t\\u6771\\u4eac" in done.stdout
