@@ -159,6 +159,7 @@ async def start(
 
     time_limit = TimeLimit(settings.call_timeout)
     gate = Gate(Callers(known, authorizer, recogniser), log, time_limit, offload, settings.max_message_bytes)
+    stack.callback(gate.floods.report)
     registry.register(Figures(reader, lease, cache, tool_sets, authorizer, gate))
     authorization = authorization_service.AuthorizationServicer(authorizer, log_grants=settings.log_grants)
     services = (
@@ -186,7 +187,7 @@ async def start(
     if front is not None:
         stack.push_async_callback(front.drain, settings.drain_timeout)
     stack.callback(health.drain)
-    for task in (asyncio.create_task(each.run()) for each in (health, usage, time_limit)):
+    for task in (asyncio.create_task(each.run()) for each in (health, usage, time_limit, gate.floods)):
         stack.callback(task.cancel)
     return address
 

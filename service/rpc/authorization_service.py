@@ -36,7 +36,7 @@ class AuthorizationServicer:
         if answer.denied is None:
             call.routine = not self._log_grants
         else:
-            call.notes["denied"] = answer.denied.name
+            call.notes["denied"] = call.denial = answer.denied.name
         if answer.key_id is not None and not call.routine:
             call.notes["key"] = str(answer.key_id)
         return answer.body
@@ -46,7 +46,10 @@ class AuthorizationServicer:
         questions = [_question(each) for each in request.requests]
         answers, body = await self._authorizer.authorize_all(questions, call.caller.workspace_id)
         call.notes["tokens"] = str(len(answers))
-        call.notes["denied"] = str(sum(answer.denied is not None for answer in answers))
+        denied = sum(answer.denied is not None for answer in answers)
+        call.notes["denied"] = str(denied)
+        if denied:
+            call.denial = "some"
         return body
 
     def _grant(self, request: pb.AuthorizeRequest, caller: Caller) -> bytes | None:

@@ -13,7 +13,8 @@ One function around each method instead of a chain of interceptors, in this orde
 5. The method runs.
 6. An error leaves as one of ours, which the transport tells as a status by the one table of `rpc.status`.
 7. The call is counted, and one line is logged. It holds what the method noted, never the request. Only a method that is
-   called all the time may leave the line out where all went well: it would cost more than the call.
+   called all the time may leave the line out where all went well: it would cost more than the call. Lines that anybody
+   can cause, of calls that failed and of tokens that were denied, are bounded by `rpc.floods`; the counts are not.
 
 `AtOnce` is a short way past most of this, for what memory can grant; a transport may try it first.
 """
@@ -32,6 +33,7 @@ from service.domain.errors import DeadlineExceededError, KeysError, UnavailableE
 from service.domain.ids import UserId
 from service.rpc import limits
 from service.rpc.decoding import Decoder
+from service.rpc.floods import Floods
 from service.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
@@ -61,12 +63,14 @@ class Call:
         context: The call, as gRPC sees it.
         notes: What the method wants in the call's log line. Never a token.
         routine: Set by a method to say that nothing happened that a line in the log would be needed for.
+        denial: Set by a method that denied something, to what makes its line one of a kind.
     """
 
     caller: Caller
     context: Context
     notes: dict[str, str]
     routine: bool = False
+    denial: str = ""
 
     def origin(self, actor: str) -> Origin:
         """Answers where a change comes from; an empty actor is none."""
@@ -122,6 +126,7 @@ class Gate:
 
     Attributes:
         calls: How many calls of each method ended with each code.
+        floods: What bounds its log.
     """
 
     def __init__(
@@ -133,6 +138,7 @@ class Gate:
         max_message_bytes: int = 2**28,
     ) -> None:
         """Take what bounds the requests of every method, besides each method's own bound."""
+        self.floods = Floods(log)
         self._offload = offload
         self._max_message_bytes = max_message_bytes
         self._callers = callers
@@ -169,7 +175,7 @@ class Gate:
         async def serve(context: Context) -> bytes:
             started = perf_counter()
             facts: dict[str, str] = {}
-            routine = False
+            routine, denial = False, ""
             code = "CANCELLED"  # unless one of the ways below is taken to its end
             try:
                 with self._time_limit:
@@ -183,7 +189,7 @@ class Gate:
                         request = decoder.decode(body)
                     call = Call(caller, context, facts)
                     reply = await method(request, call)
-                code, routine = "OK", call.routine
+                code, routine, denial = "OK", call.routine, call.denial
                 return reply if isinstance(reply, bytes) else reply.SerializeToString()
             except Exception as error:  # noqa: BLE001 - whatever it is, it leaves as a status
                 failure = self._translated(error, name)
@@ -197,18 +203,31 @@ class Gate:
                 self.calls[name, code] += 1
                 if not routine:
                     milliseconds = round((perf_counter() - started) * 1000, 2)
-                    self._log.info("call", method=name, code=code, ms=milliseconds, peer=context.peer(), **facts)
+                    self._log_call(name, code, milliseconds, context.peer(), facts, denial or facts.get("reason", ""))
 
         return serve
 
+    def _log_call(
+        self, method: str, code: str, milliseconds: float, peer: str, facts: Mapping[str, str], kind: str
+    ) -> None:
+        if (code == "OK" and not kind) or self.floods.admits(
+            peer, method=method, code=code, kind=kind, caller=facts.get("caller", "")
+        ):
+            self._log.info("call", method=method, code=code, ms=milliseconds, peer=peer, **facts)
+
     def _translated(self, error: Exception, method: str) -> KeysError:
-        if isinstance(error, UnavailableError) and error.__cause__ is not None:
+        if (
+            isinstance(error, UnavailableError)
+            and error.__cause__ is not None
+            and self.floods.admits("", method=method, kind="database")
+        ):
             self._log.warning("database", method=method, error=repr(error.__cause__))
         if isinstance(error, KeysError):
             return error
         if isinstance(error, TimeoutError):
             return DeadlineExceededError()
-        self._log.error("unexpected error", method=method, exc_info=error)
+        if self.floods.admits("", method=method, kind=f"unexpected {type(error).__name__}"):
+            self._log.error("unexpected error", method=method, exc_info=error)
         return KeysError()
 
 

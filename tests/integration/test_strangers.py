@@ -11,12 +11,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service import server
+from service.rpc.floods import LINES
 from service.rpc.public import PublicLimits
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.door import ONLY_GRPCIO
 from tests.support.frames import AUTHORIZE, Code, request
 from tests.support.http2 import PATIENCE, connected, framed
 from tests.support.service import TOKENS, serving
+from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,3 +174,22 @@ async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service:
         answer = await empty_service.operator.authorize("no token")
         assert answer.denied.reason == pb.DENIAL_REASON_MALFORMED
         assert request("no token")
+
+
+async def test_a_flood_of_refused_calls_is_not_one_of_lines(empty_service: Service) -> None:
+    """The first are logged, the counts are exact, and what happens besides is logged as ever."""
+    calls = 5 * LINES
+    async with connected(empty_service.address) as connection:
+        for _ in range(0, calls, 50):
+            streams = [connection.call(AUTHORIZE) for _ in range(50)]
+            assert {(await stream.answer()).code for stream in streams} == {Code.UNAUTHENTICATED}
+    for _ in range(LINES + 50):
+        assert await empty_service.service.denial("no token") == "MALFORMED"
+    await empty_service.operator.apply(small_workspace())
+    refused = [each for each in empty_service.log.calls("AuthorizationService/Authorize") if each["code"] != "OK"]
+    denied = [each for each in empty_service.log.calls("AuthorizationService/Authorize") if each["code"] == "OK"]
+    assert len(refused) == len(denied) == LINES
+    assert len(empty_service.log.calls("CatalogService/ApplyWorkspace")) == 1
+    figure = {"method": "AuthorizationService/Authorize", "code": "UNAUTHENTICATED"}
+    assert await empty_service.figure("calls_total", **figure) == calls
+    assert await empty_service.figure("denials_total", reason="MALFORMED") == LINES + 50
