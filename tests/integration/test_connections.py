@@ -1,0 +1,117 @@
+"""Connections that say nothing: they are bounded, closed after some time, and do not take the files of others."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import subprocess
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service import connections
+from tests.support.door import ONLY_GRPCIO
+from tests.support.http2 import PATIENCE, connected
+from tests.support.process import serving_process
+from tests.support.service import serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+FILES = 400
+"""The soft limit of files that the service is started with."""
+
+
+async def is_served(address: str) -> bool:
+    """Tell whether a new client is served."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        probe: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            await probe.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE / 4)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+
+@asynccontextmanager
+async def silent(address: str, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """Open TCP connections on which nothing is said."""
+    host, _, port = address.rpartition(":")
+    opened = [await asyncio.open_connection(host, int(port)) for _ in range(count)]
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
+@asynccontextmanager
+async def few_files() -> AsyncIterator[None]:
+    """Lower the soft limit of files of processes that are started meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # What this process has open already stays open.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_low_soft_limit_of_files_shuts_nobody_out(door: str, database_url: str, tmp_path: Path) -> None:
+    """It is raised at the start: as many silent connections as there were files leave room for others."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4 * FILES:
+        pytest.skip("the hard limit of files is too low here: raise it (ulimit -Hn)")
+    async with AsyncExitStack() as stack:
+        async with few_files():
+            server = stack.enter_context(serving_process(tmp_path, door=door, SKILDER_KEYS_DATABASE_URL=database_url))
+        address = await asyncio.to_thread(lambda: server.address)
+        async with silent(address, FILES + 50):
+            assert await is_served(address)
+
+
+async def test_connections_are_bounded(door: str, database_url: str, tmp_path: Path) -> None:
+    """One over the bound is closed, and there is room again when another has ended."""
+    async with serving(database_url, tmp_path, door=door, max_connections=20) as service:
+        assert await is_served(service.address)
+        async with silent(service.address, 40) as readers, asyncio.timeout(PATIENCE):
+            while sum(reader.at_eof() for reader in readers) < 20:
+                await asyncio.sleep(0.05)
+            assert sum(reader.at_eof() for reader in readers) <= 21
+        async with asyncio.timeout(PATIENCE):
+            while not await is_served(service.address):
+                await asyncio.sleep(0.1)
+
+
+@ONLY_GRPCIO
+async def test_silent_connections_are_closed(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    """Those that are not ready for calls in time, and those without a call for some time; a call is not disturbed."""
+    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.5)
+    async with serving(database_url, tmp_path, door=door) as service, silent(service.address, 5) as readers:
+        async with connected(service.address) as idle, asyncio.timeout(PATIENCE):
+            watch: Any = health_pb2_grpc.HealthStub(service.operator.channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            for reader in readers:
+                await reader.read()
+            await idle.leaving.wait()
+        assert not watch.done()
+        watch.cancel()
+
+
+def test_fewer_connections_than_files_are_allowed() -> None:
+    """Some files are left for the database and all else; there is always one connection."""
+    code = (
+        "import resource; from service.connections import allowed;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024));"
+        "print(allowed(100, 10), 900 > allowed(10_000, 10) > 800, allowed(10_000, 2_000))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["100", "True", "1"]
