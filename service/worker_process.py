@@ -116,7 +116,7 @@ class WorkerProcess:
                     str(theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    env={name: value for name, value in os.environ.items() if not name.startswith("SKILDER_KEYS_")},
+                    env=_environment(),
                     # A terminal's Ctrl-C is for the parent, also while a worker's interpreter still starts.
                     process_group=0,
                 )
@@ -249,3 +249,10 @@ def _told(settings: Settings) -> dict[str, Any]:
     """
     told = settings.model_dump(mode="json", exclude={"database_url"}, exclude_defaults=True)
     return {**told, "listen": settings.listen}
+
+
+def _environment() -> dict[str, str]:
+    """Return what a worker finds in its environment: what this process does, but for the settings, which it is sent."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SKILDER_KEYS_")}
+    # A line of gRPC's own for each TLS handshake that fails is one that anybody can cause.
+    return {"GRPC_VERBOSITY": "ERROR", **kept}

@@ -6,7 +6,7 @@ import asyncio
 import resource
 import subprocess
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service import connections
+from tests.support.certificates import Authority
 from tests.support.door import ONLY_GRPCIO
 from tests.support.http2 import PATIENCE, connected
 from tests.support.process import serving_process
@@ -104,6 +105,29 @@ async def test_silent_connections_are_closed(
             await idle.leaving.wait()
         assert not watch.done()
         watch.cancel()
+
+
+async def test_failed_handshakes_are_no_lines(door: str, database_url: str, tmp_path: Path) -> None:
+    """Anybody can have them fail, by saying something else."""
+    certificate = Authority(tmp_path, "authority").issue("server", "DNS:localhost")
+    variables = {
+        "SKILDER_KEYS_DATABASE_URL": database_url,
+        "SKILDER_KEYS_TLS_CERT": str(certificate.certificate),
+        "SKILDER_KEYS_TLS_KEY": str(certificate.key),
+    }
+    with serving_process(tmp_path, door=door, **variables) as server:
+        address = await asyncio.to_thread(lambda: server.address)
+        host, _, port = address.rpartition(":")
+        before = len(server.lines)
+        for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + bytes(200), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(said * 20)
+                async with asyncio.timeout(PATIENCE):
+                    with suppress(ConnectionError):
+                        await reader.read()
+                writer.close()
+        assert server.lines[before:] == []
 
 
 def test_fewer_connections_than_files_are_allowed() -> None:
