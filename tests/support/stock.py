@@ -153,6 +153,17 @@ class StockServer:
         standby.tool("pg_basebackup", "-D", str(standby.data), "-d", source, "-R", "-X", "stream", "-c", "fast")
         return standby
 
+    def serve_tls(self, certificate: bytes, key: bytes) -> None:
+        """Take connections by TCP with TLS alone, from the next start on."""
+        for name, content in (("server.crt", certificate), ("server.key", key)):
+            path = self.data / name
+            path.write_bytes(content)
+            path.chmod(0o600)
+            _give(path)
+        with (self.data / "postgresql.conf").open("a") as settings:
+            settings.write("ssl = on\n")
+        (self.data / "pg_hba.conf").write_text(_HBA.replace("host all", "hostssl all"))
+
     def promote(self) -> None:
         """Make a standby the primary, and return once it is."""
         self.tool("pg_ctl", "promote", "-D", str(self.data), "-w")
