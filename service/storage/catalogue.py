@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from service.domain.workspace import Catalogue, Hat, Member, MemberRole, Skill, Team, Tool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import asyncpg
 
@@ -28,7 +28,9 @@ async def load_catalogue(
 
     Without `texts`, descriptions and instructions are left empty: they decide nothing, and may be most of it.
     """
-    # A row for each part: very long ones would be taken apart in one piece, while nothing else runs.
+    # A row for each part: very long ones would be taken apart in one piece, while nothing else runs. Links have rows of
+    # their own, so that each table is read once: a subquery for each part would, by a plan that was made when there
+    # were few links, read all links again and again.
     rows = await connection.fetch(
         """
         SELECT 'version' AS kind, workspace.version::text AS part FROM workspace WHERE workspace.id = $1
@@ -39,20 +41,22 @@ async def load_catalogue(
         SELECT 'hat', json_build_object(
             'id', hat.id, 'name', hat.name,
             'description', CASE WHEN $2 THEN hat.description ELSE '' END,
-            'instructions', CASE WHEN $2 THEN hat.instructions ELSE '' END,
-            'team_ids', array(SELECT team_id FROM hat_team
-                              WHERE hat_team.workspace_id = hat.workspace_id AND hat_team.hat_id = hat.id),
-            'skill_ids', array(SELECT skill_id FROM hat_skill
-                               WHERE hat_skill.workspace_id = hat.workspace_id AND hat_skill.hat_id = hat.id))::text
+            'instructions', CASE WHEN $2 THEN hat.instructions ELSE '' END)::text
         FROM hat WHERE hat.workspace_id = $1
+        UNION ALL
+        SELECT 'hat_team', json_build_array(hat_id, json_agg(team_id))::text
+        FROM hat_team WHERE workspace_id = $1 GROUP BY hat_id
+        UNION ALL
+        SELECT 'hat_skill', json_build_array(hat_id, json_agg(skill_id))::text
+        FROM hat_skill WHERE workspace_id = $1 GROUP BY hat_id
         UNION ALL
         SELECT 'skill', json_build_object(
             'id', skill.id, 'name', skill.name,
-            'description', CASE WHEN $2 THEN skill.description ELSE '' END,
-            'tool_ids', array(SELECT tool_id FROM skill_tool
-                              WHERE skill_tool.workspace_id = skill.workspace_id
-                                AND skill_tool.skill_id = skill.id))::text
+            'description', CASE WHEN $2 THEN skill.description ELSE '' END)::text
         FROM skill WHERE skill.workspace_id = $1
+        UNION ALL
+        SELECT 'skill_tool', json_build_array(skill_id, json_agg(tool_id))::text
+        FROM skill_tool WHERE workspace_id = $1 GROUP BY skill_id
         UNION ALL
         SELECT 'tool', json_build_object(
             'id', tool.id, 'name', tool.name, 'mcp_server', tool.mcp_server, 'active', tool.active)::text
@@ -70,11 +74,9 @@ async def load_members(connection: Connection, workspace_id: WorkspaceId, offloa
     """Return a workspace's members, in order of id."""
     rows = await connection.fetch(
         """
-        SELECT user_id, role,
-               array(SELECT team_id FROM team_member
-                     WHERE team_member.workspace_id = member.workspace_id
-                       AND team_member.user_id = member.user_id) AS team_ids
-        FROM member WHERE workspace_id = $1
+        SELECT user_id, role, NULL AS team_ids FROM member WHERE workspace_id = $1
+        UNION ALL
+        SELECT user_id, NULL, array_agg(team_id) FROM team_member WHERE workspace_id = $1 GROUP BY user_id
         """,
         workspace_id,
     )
@@ -102,9 +104,15 @@ async def missing_hats(connection: Connection, workspace_id: WorkspaceId, hat_id
     return frozenset(row["id"] for row in rows)
 
 
-def _members(rows: Iterable[asyncpg.Record]) -> tuple[Member, ...]:
-    members = [Member(row["user_id"], MemberRole(row["role"]), _sorted(row["team_ids"])) for row in rows]
-    return tuple(sorted(members, key=lambda member: member.id))
+def _members(rows: Sequence[asyncpg.Record]) -> tuple[Member, ...]:
+    teams = {row["user_id"]: row["team_ids"] for row in rows if row["role"] is None}
+    return _in_order(
+        [
+            Member(row["user_id"], MemberRole(row["role"]), _sorted(teams.get(row["user_id"], ())))
+            for row in rows
+            if row["role"] is not None
+        ]
+    )
 
 
 def _catalogue(rows: Iterable[asyncpg.Record]) -> tuple[int, Catalogue]:
@@ -112,14 +120,16 @@ def _catalogue(rows: Iterable[asyncpg.Record]) -> tuple[int, Catalogue]:
     for row in rows:
         parts[row["kind"]].append(json.loads(row["part"]))
     (version,) = parts["version"]
+    teams, skills, tools = (
+        {id_: _sorted(ids) for id_, ids in parts[links]} for links in ("hat_team", "hat_skill", "skill_tool")
+    )
     hats = [
-        Hat(**each | {"team_ids": _sorted(each["team_ids"]), "skill_ids": _sorted(each["skill_ids"])})
-        for each in parts["hat"]
+        Hat(**each, team_ids=teams.get(each["id"], ()), skill_ids=skills.get(each["id"], ())) for each in parts["hat"]
     ]
     return version, Catalogue(
         teams=_in_order([Team(**each) for each in parts["team"]]),
         hats=_in_order(hats),
-        skills=_in_order([Skill(**each | {"tool_ids": _sorted(each["tool_ids"])}) for each in parts["skill"]]),
+        skills=_in_order([Skill(**each, tool_ids=tools.get(each["id"], ())) for each in parts["skill"]]),
         tools=_in_order([Tool(**each) for each in parts["tool"]]),
     )
 
@@ -128,5 +138,5 @@ def _in_order(parts: list[Any]) -> tuple[Any, ...]:
     return tuple(sorted(parts, key=lambda part: part.id))
 
 
-def _sorted(ids: list[Any]) -> tuple[Any, ...]:
+def _sorted(ids: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(sorted(ids))

@@ -135,7 +135,7 @@ async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> 
                       AND member.user_id = key.user_id) IS NOT NULL AS user_is_member,
                    array(SELECT team_id FROM team_member
                          WHERE team_member.workspace_id = key.workspace_id
-                           AND team_member.user_id = key.user_id ) AS team_ids
+                           AND team_member.user_id = key.user_id) AS team_ids
             FROM key
             LEFT JOIN LATERAL (SELECT version, deleted_at FROM workspace WHERE id = key.workspace_id LIMIT 1)
                 AS workspace ON true
