@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from service.cli import output
+from service.cli.table import Column
 from skilder.keys.v1 import catalog_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _SHOWN_IDS = 3
 _SHOWN_CHARACTERS = 40
 
 Row = tuple[str, str, str, str]
-COLUMNS = ("part", "id", "change", "what")
+COLUMNS = (Column("part", whole=True), Column("id", whole=True), Column("change", whole=True), Column("what"))
 
 
 def removals(changes: Iterable[pb.WorkspaceChange]) -> int:

@@ -39,6 +39,7 @@ _PARAMETERS = {"unused_since": "unused_days", "page_size": "limit", "hat_limit.h
 _FIELD = re.compile(r"(?P<name>[a-z_.]+)(?:\[(?P<index>\d+)\])?")
 # A name in a sentence is a field where it has an underscore and is not quoted.
 _NAME_IN_SENTENCE = re.compile(r"(?<![\w.'\"`-])[a-z]+(?:_[a-z]+)+(?![\w.'\"`-])")
+_CALLER = "set --token-file or --data-dir, or have the certificate of --client-cert listed among the callers"
 _TOO_LARGE = re.compile(r"message larger than max", re.IGNORECASE)
 
 
@@ -93,7 +94,8 @@ def in_words(error: grpc.RpcError, server: str, flags: Mapping[str, str]) -> tup
     if not info.reason:
         return _from_grpc(code, details, server), _BY_STATUS[code]
     if code is grpc.StatusCode.UNAUTHENTICATED:
-        details += " The token comes from --token-file, or else from operator-token in --data-dir."
+        # The service speaks of headers here.
+        return f"the service at {server} does not know this caller: {_CALLER}", _BY_STATUS[code]
     return _NAME_IN_SENTENCE.sub(lambda match: flag_of(match[0], flags), details), _BY_STATUS[code]
 
 

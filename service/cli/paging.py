@@ -35,5 +35,5 @@ def pages(call: Callable[[Any], Any], request: Any, field: str, limit: int | Non
         if left is not None:
             left -= len(elements)
             if left <= 0:
-                say(f"There are more than these {limit}: see --limit.")
+                say(f"There are more: --limit {limit} leaves them out.")
                 return

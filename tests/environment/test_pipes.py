@@ -92,6 +92,13 @@ async def test_closed_streams_are_named(surroundings: Surroundings) -> None:
     assert b"Unheard" not in (await surroundings.run("keys", "list", "-w", "acme")).stdout
 
 
+async def test_a_token_is_taken_before_the_input_ends(surroundings: Surroundings) -> None:
+    """Who writes to a pipe may keep it open."""
+    script = "mkfifo held; exec 3<>held; cat key.token >&3; echo >&3; timeout 50 skilder-keys authorize <held"
+    done = await surroundings.shell(script)
+    assert (done.returncode, done.stdout[:7]) == (0, "granted")
+
+
 async def test_without_a_terminal_nothing_is_asked(surroundings: Surroundings) -> None:
     """What cannot be undone needs a yes, also where standard input is closed."""
     for arguments in (f"keys revoke {surroundings.keys[0].id}", "workspace delete acme"):

@@ -1,0 +1,41 @@
+"""The standard streams of a command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import os, sys
+from service.cli import stdio
+stdio.prepare()
+%s
+"""
+
+
+def run(body: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
+    """Run statements in a process whose streams were prepared."""
+    return subprocess.run([sys.executable, "-c", PROGRAM % body], stdout=stdout, stderr=subprocess.PIPE, check=False)
+
+
+def test_a_pipe_that_does_not_block_loses_nothing() -> None:
+    """Whoever shares it may have made it so; it then fills up."""
+    done = run("os.set_blocking(1, False); print('x' * 1_000_000)")
+    assert (done.returncode, len(done.stdout), done.stderr) == (0, 1_000_001, b"")
+
+
+def test_after_a_failure_everything_is_quiet() -> None:
+    """The interpreter's own end does not complain, nor change the exit code."""
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        done = run(
+            "try:\n    print('x' * 100_000)\nexcept stdio.OutputError as error:\n    print('more'); sys.exit(7)",
+            full.fileno(),
+        )
+    assert (done.returncode, done.stderr) == (7, b"")
+
+
+def test_standard_error_shows_no_token() -> None:
+    """Whatever writes there."""
+    token = f"WSK_{'0' * 71}"
+    done = run(f"print('usage: {token} is no option', file=sys.stderr)")
+    assert done.stderr == "usage: … is no option\n".encode()
