@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import yaml
 
+from service.domain.texts import named as character
 from service.yaml_scalars import Kind, kind_of
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ MAX_DEPTH = 32
 # libyaml is ten times as fast; where PyYAML was built without it, its own parser gives the same events.
 PARSER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_HALF = r"an escape names no character (\ud800 to \udfff are halves of one): leave it out"
 _TAG = "tag:yaml.org,2002:"
 _MERGE = "<<"
 _NO_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE = re.compile(r"\\u([dD][89a-fA-F][0-9a-fA-F]{2})")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}|<<")
 _JSON_ESCAPE = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")
 _JSON_ONLY = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -104,7 +105,7 @@ def parse(name: str, data: bytes) -> Node:
     text = _as_yaml(text)
     if found := _NO_YAML.search(text):
         line = text.count("\n", 0, found.start()) + 1
-        raise YamlFileError(f"{name}:{line}: holds the character U+{ord(found[0]):04X}: leave it out")
+        raise YamlFileError(f"{name}:{line}: holds the character {character(found[0])}: leave it out")
     return _Composer(name, text).document()
 
 
@@ -146,6 +147,7 @@ class _Composer:
 
     def __init__(self, name: str, text: str) -> None:
         self._name = name
+        self._text = text
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=PARSER)
         # Each anchor's node, with how many values and characters it has; None while it is composed.
         self._anchors: dict[str, tuple[Node, int, int] | None] = {}
@@ -163,10 +165,13 @@ class _Composer:
                     found = self._node(next(self._events), 1)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            told = (
-                _HALF if "Unicode" in (error.problem or "") else ": ".join(filter(None, (error.context, error.problem)))
-            )
-            raise YamlFileError(f"{self._name}:{mark.line + 1 if mark else 1}: is not YAML: {told}") from None
+            line = mark.line if mark else 0
+            told = ": ".join(filter(None, (error.context, error.problem)))
+            if "Unicode" in told and (
+                half := _SURROGATE_ESCAPE.search("".join(self._text.splitlines()[line : line + 1]))
+            ):
+                told = _half(int(half[1], 16))
+            raise YamlFileError(f"{self._name}:{line + 1}: is not YAML: {told}") from None
         except yaml.YAMLError:
             raise YamlFileError(f"{self._name}: is not YAML") from None
         if found is None or found == Scalar(found.line, Kind.NOTHING, ""):
@@ -220,8 +225,8 @@ class _Composer:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         self._grow(event, 0, len(event.value))
-        if _SURROGATE.search(event.value):
-            self._refuse(event, f"is not YAML: {_HALF}")
+        if half := _SURROGATE.search(event.value):
+            self._refuse(event, f"is not YAML: {_half(ord(half[0]))}")
         self._require_tag(event, "str")
         kind = kind_of(event.value) if event.tag is None and event.implicit[0] else Kind.TEXT
         return Scalar(_line(event), kind, event.value)
@@ -272,6 +277,10 @@ class _Composer:
     def _require_tag(self, event: yaml.NodeEvent, name: str) -> None:
         if getattr(event, "tag", None) not in (None, "!", _TAG + name):
             self._refuse(event, "a tag (!) is not taken here: leave it out")
+
+
+def _half(code: int) -> str:
+    return f"an escape names U+{code:04X}, half of a surrogate pair, which is no character: leave it out"
 
 
 def _line(event: yaml.Event) -> int:

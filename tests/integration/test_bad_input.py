@@ -117,7 +117,8 @@ async def test_an_unknown_value_of_an_enum_is_named(service: Service) -> None:
     for field, asked in calls.items():
         for each in asked:
             refused = await refusal(each)
-            assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, {field: fault})
+            entry = "of 'cyd' " if "members" in field else ""
+            assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, {field: entry + fault})
 
 
 TEXTS = {
@@ -127,7 +128,7 @@ TEXTS = {
     "bidirectional isolate": "a\N{LEFT-TO-RIGHT ISOLATE}b",
     "nothing to see": "\N{ZERO WIDTH SPACE}\N{HANGUL FILLER}",
     "over-long": "x" * 20_000,
-    "over-long and wide": "\N{ROBOT FACE}" * 20_000,
+    "over-long and wide": "\N{ROBOT FACE}" * 15_000,
 }
 
 

@@ -19,7 +19,7 @@ from service.yaml_scalars import Kind, dump
 if TYPE_CHECKING:
     from pathlib import Path
 
-HALF = r"an escape names no character (\ud800 to \udfff are halves of one): leave it out"
+HALF = "an escape names U+D800, half of a surrogate pair, which is no character: leave it out"
 PARSERS = [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)]
 
 
@@ -74,10 +74,10 @@ def bomb(levels: int, leaf: str = "x") -> str:
         ("a: !own {b: c}", "1: a tag (!) is not taken here: leave it out"),
         ("a: !!set {b, c}", "1: a tag (!) is not taken here: leave it out"),
         ("a: !!binary aGk=", "1: a tag (!) is not taken here: leave it out"),
-        ("a: b\nc: \x1b[31m", "2: holds the character U+001B: leave it out"),
-        ("a: \x00", "1: holds the character U+0000: leave it out"),
+        ("a: b\nc: \x1b[31m", "2: holds the character U+001B ESCAPE: leave it out"),
+        ("a: \x00", "1: holds the character U+0000 NULL: leave it out"),
         ('a: "\\ud800"', f"1: is not YAML: {HALF}"),
-        ('{"a":\n "\\udc00"}', f"2: is not YAML: {HALF}"),
+        ('{"a":\n "\\uD800"}', f"2: is not YAML: {HALF}"),
         ("", " is empty"),
         ("# only a remark\n", " is empty"),
         ("---\n...\n", " is empty"),
