@@ -166,7 +166,7 @@ async def test_a_bad_field_is_named_with_its_place(service: Service) -> None:
                 good.token,
                 pb.AuthorizeRequest(token=good.token, tool_set_version="x" * 65),
                 pb.AuthorizeRequest(token="no token " * 1000),
-                pb.AuthorizeRequest(token=good.token, tool_id="a b"),
+                pb.AuthorizeRequest(token=good.token, tool_id=" a b"),
                 pb.AuthorizeRequest(token="no token", tool_id="\x1b", tool_set_version="\x1b"),
             )
         )

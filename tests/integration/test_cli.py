@@ -112,7 +112,10 @@ async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
         ("id: acme\ntools: [{id: [1]}]", "tools[0]: id: is a list: write one value"),
         ("id: acme\nmembers: []\nmembers: []", "standard input:3: members stands twice, first in line 2"),
         ("id: acme\nmembers: [{user_id: 007, role: admin}]", "user_id: 007 without quotes is a number"),
-        ("id: acme\nname: Acme\nhats: [{id: h, name: H, skill_ids: [x]}]", "workspace.hats[0].skill_ids[0] names 'x'"),
+        (
+            "id: acme\nname: Acme\nhats: [{id: h, name: H, skill_ids: [x]}]",
+            "workspace.hats[0].skill_ids[0] of 'h' names 'x'",
+        ),
     ],
 )
 async def test_a_file_at_fault_is_told_where(command: CommandLine, content: str, said: str) -> None:

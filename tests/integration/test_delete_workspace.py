@@ -64,12 +64,12 @@ async def test_an_unknown_workspace_is_not_found(service: Service) -> None:
     """And a malformed id is named."""
     unknown = await refusal(delete_workspace(service.console, "nowhere"))
     assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "WORKSPACE_NOT_FOUND")
-    malformed = await refusal(delete_workspace(service.console, "", expected_version=-1, actor="no one"))
+    malformed = await refusal(delete_workspace(service.console, "", expected_version=-1, actor="no one "))
     assert malformed.code is grpc.StatusCode.INVALID_ARGUMENT
     assert malformed.fields == {
         "workspace_id": "is required",
         "expected_version": "is negative",
-        "actor": "may hold letters, digits and ._:@/+|- only, a letter or digit first",
+        "actor": "is 'no one ': character 7 is U+0020 SPACE at its end: leave it out",
     }
 
 
