@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from service.config import Settings
+    from service.rpc.callers import KnownCaller
     from service.rpc.gate import AtOnce, Serve
 
 _AGE_GRACE_SECONDS = 5.0
@@ -75,6 +76,14 @@ class Front(Protocol):
 
     async def metrics(self) -> list[Metric]:
         """Answers what it counts itself."""
+
+
+def _known_callers(settings: Settings) -> list[KnownCaller]:
+    known = load_callers(settings.callers) if settings.callers else []
+    if settings.local_operator:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        known.append(local_operator(settings.operator_token_file))
+    return known
 
 
 async def start(
@@ -108,11 +117,7 @@ async def start(
         CallersFileError: The callers file is not as it must be.
         ListenError: The address is taken, or not ours.
     """
-    known = load_callers(settings.callers) if settings.callers else []
-    if settings.local_operator:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        known.append(local_operator(settings.operator_token_file))
-
+    known = _known_callers(settings)
     database = await Database.open(
         DatabaseOptions(
             database_url,
