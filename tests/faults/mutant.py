@@ -66,12 +66,33 @@ def _remember_from_before() -> None:
     KeyCache.drop_all = drop_all  # type: ignore[method-assign, assignment]
 
 
+def _compare_epochs_only() -> None:
+    """A reader is in step with whatever history counts as far as it does."""
+    from service.domain.revision import Revision  # noqa: PLC0415 - each mutation imports what it changes
+    from service.storage import fence  # noqa: PLC0415 - each mutation imports what it changes
+
+    fence._IS_KNOWN = "(fence.epoch >= {epoch} AND {tag}::bigint IS NOT NULL)"  # noqa: SLF001 - that is the mistake
+    Revision.__eq__ = lambda one, other: bool(one[0] == other[0])  # type: ignore[method-assign, index]
+
+
+def _know_every_reader() -> None:
+    """Nobody waits for readers that a restored database does not know."""
+    from service.app.new_server import NewServer  # noqa: PLC0415 - each mutation imports what it changes
+
+    def seconds_left(_self: NewServer, _state: object) -> float:
+        return 0.0
+
+    NewServer.seconds_left = seconds_left  # type: ignore[method-assign, assignment]
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     "no-taint": _keep_what_was_overtaken,
     "no-lease-check": _never_look_at_the_clock,
     "no-writer-wait": _wait_for_nobody,
     "no-lease-wait": _wait_for_no_lease,
     "no-clean-start": _remember_from_before,
+    "no-tag": _compare_epochs_only,
+    "no-unknown-readers": _know_every_reader,
 }
 
 

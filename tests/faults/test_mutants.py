@@ -6,10 +6,10 @@ import secrets
 
 import pytest
 
-from tests.faults.mutant import MUTATIONS
 from tests.faults.run import Order, run
 
 SECONDS = 60.0
+# Those of parted histories are found by `test_histories`.
 FAULTS = {
     "no-taint": ["overtake loads"],
     "no-lease-check": ["stop a worker over a revocation", "freeze the network over a revocation"],
@@ -19,7 +19,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS)
+@pytest.mark.parametrize("mutation", FAULTS)
 async def test_a_mistake_is_found(mutation: str) -> None:
     """Soon, under the faults that bring it out."""
     order = Order(secrets.randbelow(10**6), SECONDS, FAULTS[mutation], mutation=mutation, to_the_end=False)

@@ -12,6 +12,11 @@ Where the rules allow more than the service does, all that the service does is s
 - Heartbeats are sent, and changes fetched, at any time. A notification is only a hint.
 - A writer may go on deleting laggards after it has returned.
 
+The database may be restored, once and before the revoke, to a state before the last changes: epochs come again, with
+other tags, and the rows of readers are what they were, or are not there. A standby that takes over without the last
+changes does the same. That the connections end by that, and that the server's name is another, is left out: each alone
+has a reader drop everything, so less is allowed here.
+
 Time is true time. A reader whose clock runs slow holds its lease for longer than it believes, for which it takes the
 guard off: so a lease lasts, at worst, the whole TTL.
 """
@@ -19,9 +24,21 @@ guard off: so a lease lasts, at worst, the whole TTL.
 from __future__ import annotations
 
 from enum import Enum
+from itertools import product
 from typing import TYPE_CHECKING, TypeAlias
 
-from tests.model.states import FRESH, NO_STATEMENT, NONE, Load, Reader, State, Statement, Wait
+from tests.model.states import (
+    FRESH,
+    NO_STATEMENT,
+    NONE,
+    Database,
+    Load,
+    Reader,
+    State,
+    Statement,
+    Wait,
+    epoch_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,54 +66,104 @@ class Mistake(Enum):
     LEAVING_WITH_A_LEASE = "a reader removes its row and holds on to its lease"
     WAITING_FROM_BEFORE_THE_COMMIT = "a writer counts the TTL from before its commit"
     WAITING_FOR_A_LATER_EPOCH = "a writer that finds a later epoch than its own counts the TTL from its own commit"
+    COMPARING_EPOCHS_ONLY = "a heartbeat is acknowledged in another history whose epoch is as high"
+    APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY = "changes are applied that do not follow the state that was applied"
+    KEEPING_ENTRIES_OF_ANOTHER_HISTORY = "the entries outlive that the database does not know their state"
+    NOT_WAITING_FOR_UNKNOWN_READERS = "a change returns although the restored database may know nothing of a reader"
     TAKING_NO_GUARD_OFF = "a slow clock makes a lease last for longer than the TTL"
 
 
 class Fence:
     """The rules, as they should be or with one mistake in them."""
 
-    def __init__(self, *, ttl: int, readers: int, changes: int, mistake: Mistake | None = None) -> None:
-        self.start = State(0, (), returned=False, left_behind=False, readers=(FRESH,) * readers)
+    def __init__(
+        self,
+        *,
+        ttl: int,
+        readers: int,
+        changes: int,
+        later: int = 0,
+        restores: bool = False,
+        mistake: Mistake | None = None,
+    ) -> None:
+        """Take how many changes there are up to the revoke, how many after it, and whether there may be a restore."""
+        nothing = Database(0, NONE, NONE)
+        self.start = State(nothing, 0, 0, (), returned=False, left_behind=False, readers=(FRESH,) * readers)
         self._ttl = ttl
         self._revoke = changes
+        self._changes = changes + later
+        self._restores = restores
         self._mistake = mistake
         self._lease = ttl + (mistake is Mistake.TAKING_NO_GUARD_OFF)
         # A reader's steps depend on little else than the reader, so they are worked out once and not for each state.
-        self._known_moves: dict[tuple[Reader, int, bool], tuple[Move, ...]] = {}
+        self._known_moves: dict[tuple[Reader, Database, bool], tuple[Move, ...]] = {}
         self._known_older: dict[Reader, Reader] = {}
 
     def successors(self, state: State) -> Iterator[Step]:
         """Yields every step that can be taken: who takes it, what it is, and where it leads."""
-        epoch, waits, returned, left_behind, readers = state
+        readers = state.readers
         for at, reader in enumerate(readers):
             who, before, behind = f"reader {at + 1}", readers[:at], readers[at + 1 :]
-            for what, moved in self._moves(reader, epoch, returned=returned):
-                yield who, what, State(epoch, waits, returned, left_behind, (*before, moved, *behind))
-            left = left_behind or NONE < reader.row < self._revoke
-            yield who, "crashes", State(epoch, waits, returned, left, (*before, FRESH, *behind))
-        older = tuple(Wait(each.epoch, min(each.ticks + 1, self._ttl)) for each in waits)
-        yield "time", "passes", State(epoch, older, returned, left_behind, tuple(map(self._older, readers)))
+            for what, moved in self._moves(reader, state.database, returned=state.returned):
+                yield who, what, state._replace(readers=(*before, moved, *behind))
+            revoked = state.database.revoked
+            left = state.left_behind or (reader.row != NONE and (revoked == NONE or reader.row < revoked))
+            yield who, "crashes", state._replace(left_behind=left, readers=(*before, FRESH, *behind))
+        older = tuple(wait._replace(ticks=min(wait.ticks + 1, self._ttl)) for wait in state.waits)
+        yield (
+            "time",
+            "passes",
+            state._replace(waits=older, unknown=max(0, state.unknown - 1), readers=tuple(map(self._older, readers))),
+        )
         yield from self._writers(state)
+        yield from self._restore(state)
+
+    def _restore(self, state: State) -> Iterator[Step]:
+        database = state.database
+        if not self._restores or database.revoked != NONE or database.kept != NONE:
+            return
+        for kept in range(database.epoch):
+            after = Database(kept, kept, NONE)
+            for rows in product(*(sorted({NONE, min(reader.row, kept)}) for reader in state.readers)):
+                readers = tuple(
+                    reader._replace(row=row, statement=_cut_off(reader.statement))
+                    for reader, row in zip(state.readers, rows, strict=True)
+                )
+                yield (
+                    "database",
+                    "is restored",
+                    state._replace(database=after, unknown=self._ttl, waits=(), readers=readers),
+                )
 
     def _writers(self, state: State) -> Iterator[Step]:
-        epoch, waits, readers = state.epoch, state.waits, state.readers
-        if epoch < self._revoke:
-            wait = Wait(epoch + 1, 1 if self._mistake is Mistake.WAITING_FROM_BEFORE_THE_COMMIT else 0)
-            after = state._replace(epoch=epoch + 1, waits=(*waits, wait))
-            if after.epoch == self._revoke:
+        database, waits, readers = state.database, state.waits, state.readers
+        if state.commits < self._changes:
+            revokes = state.commits + 1 == self._revoke
+            ticks = 1 if self._mistake is Mistake.WAITING_FROM_BEFORE_THE_COMMIT else 0
+            wait = Wait(database.epoch + 1, ticks, revokes)
+            after = state._replace(
+                database=database._replace(
+                    epoch=database.epoch + 1, revoked=database.epoch + 1 if revokes else database.revoked
+                ),
+                commits=state.commits + 1,
+                waits=(*waits, wait),
+            )
+            if revokes:
                 after = after._replace(readers=tuple(each.without_unread_loads() for each in readers))
-            yield f"writer {after.epoch}", "commits", after
+            yield f"writer {after.commits}", "commits", after
         for at, wait in enumerate(waits):
             # A writer that asks for the epoch after its commit may find a later one; so may the retry of a change.
             ticks = wait.ticks if self._mistake is Mistake.WAITING_FOR_A_LATER_EPOCH else 0
-            anew = (*waits[:at], Wait(epoch, ticks), *waits[at + 1 :])
+            anew = (*waits[:at], Wait(database.epoch, ticks, wait.revoke), *waits[at + 1 :])
             yield f"writer {at + 1}", "waits anew, for the epoch of now", state._replace(waits=anew)
             if wait.ticks == self._ttl or self._mistake is Mistake.NOT_WAITING_OUT_THE_TTL:
                 for after in _without_a_laggard(state, wait.epoch):
                     yield f"writer {at + 1}", "deletes a laggard's row", after
-        acknowledged = not (state.left_behind or any(NONE < each.row < epoch for each in readers))
-        if epoch == self._revoke and acknowledged and not state.returned:
-            yield f"writer {epoch}", "returns", state._replace(waits=waits[:-1], returned=True)
+            acknowledged = not (state.left_behind or any(NONE < each.row < wait.epoch for each in readers))
+            waited = not state.unknown or self._mistake is Mistake.NOT_WAITING_FOR_UNKNOWN_READERS
+            if wait.revoke and acknowledged and waited and not state.returned:
+                without = (*waits[:at], *waits[at + 1 :])
+                yield f"writer {self._revoke}", "returns", state._replace(waits=without, returned=True)
 
     def _older(self, reader: Reader) -> Reader:
         known = self._known_older.get(reader)
@@ -108,51 +175,56 @@ class Fence:
             self._known_older[reader] = known
         return known
 
-    def _moves(self, reader: Reader, epoch: int, *, returned: bool) -> tuple[Move, ...]:
-        key = reader, epoch, returned
+    def _moves(self, reader: Reader, database: Database, *, returned: bool) -> tuple[Move, ...]:
+        key = reader, database, returned
         known = self._known_moves.get(key)
         if known is None:
             known = self._known_moves[key] = (
-                *self._registration(reader, epoch),
-                *self._heartbeat(reader, epoch),
-                *self._giving_up(reader),
+                *self._registration(reader, database),
+                *self._heartbeat(reader, database),
+                *self._giving_up(reader, database),
                 *self._leaving(reader),
-                *self._applying(reader, epoch),
-                *self._loads(reader, epoch),
-                *self._calls(reader, epoch, returned=returned),
+                *self._applying(reader, database),
+                *self._loads(reader, database),
+                *self._calls(reader, database, returned=returned),
             )
         return known
 
-    def _registration(self, reader: Reader, epoch: int) -> Iterator[Move]:
+    def _registration(self, reader: Reader, database: Database) -> Iterator[Move]:
         statement = reader.statement
         match statement.stage:
             case "none" if reader.applied == NONE:
                 yield "sends its registration", reader._replace(statement=NO_STATEMENT._replace(stage="insert sent"))
             case "insert sent":
-                read = statement._replace(stage="insert read", found=epoch)
+                read = statement._replace(stage="insert read", found=database.revision(database.epoch))
                 yield "has its registration read the epoch", reader._replace(statement=read)
             case "insert read":
                 done = statement._replace(stage="insert done")
-                yield "has its row committed", reader._replace(row=statement.found, statement=done)
+                row = epoch_of(statement.found)
+                yield "has its row committed", reader._replace(row=row, statement=done)
             case "insert done":
                 yield "learns that it is registered", self._renewed(reader._replace(applied=statement.found))
             case _:
                 pass
 
-    def _heartbeat(self, reader: Reader, epoch: int) -> Iterator[Move]:
+    def _heartbeat(self, reader: Reader, database: Database) -> Iterator[Move]:
         statement = reader.statement
         match statement.stage:
             case "none" if reader.applied != NONE:
-                written = epoch if self._mistake is Mistake.ACKNOWLEDGING_BEFORE_APPLYING else reader.applied
+                current = database.revision(database.epoch)
+                written = current if self._mistake is Mistake.ACKNOWLEDGING_BEFORE_APPLYING else reader.applied
                 yield "sends a heartbeat", reader._replace(statement=Statement("update sent", 0, written, NONE))
+            case "update sent" if not self._is_known(database, statement.written):
+                gone = NO_STATEMENT._replace(stage="state unknown")
+                yield "has its heartbeat find that its state is unknown", reader._replace(statement=gone)
             case "update sent":
-                read = statement._replace(stage="update read", found=epoch)
+                read = statement._replace(stage="update read", found=database.revision(database.epoch))
                 yield "has its heartbeat read the epoch", reader._replace(statement=read)
             case "update read" if reader.row == NONE:
                 gone = NO_STATEMENT._replace(stage="row gone")
                 yield "has its heartbeat find no row", reader._replace(statement=gone)
             case "update read":
-                row, done = max(reader.row, statement.written), statement._replace(stage="update done")
+                row, done = max(reader.row, epoch_of(statement.written)), statement._replace(stage="update done")
                 yield "has its heartbeat write its row", reader._replace(row=row, statement=done)
             case "update done" if self._may_renew(reader):
                 yield "extends its lease", self._renewed(reader)
@@ -160,14 +232,28 @@ class Fence:
                 yield "learns that the epoch has moved", reader._replace(statement=NO_STATEMENT)
             case "row gone":
                 yield "drops everything, its row being gone", self._unregistered(reader)
+            case "state unknown":
+                keeps = self._mistake is Mistake.KEEPING_ENTRIES_OF_ANOTHER_HISTORY
+                after = self._unregistered(reader)
+                yield (
+                    "drops everything, its state being unknown",
+                    after._replace(row=NONE, cached=reader.cached if keeps else after.cached),
+                )
             case _:
                 pass
+
+    def _is_known(self, database: Database, revision: int) -> bool:
+        if self._mistake is Mistake.COMPARING_EPOCHS_ONLY:
+            return epoch_of(revision) <= database.epoch
+        return database.knows(revision)
 
     def _may_renew(self, reader: Reader) -> bool:
         if self._mistake is Mistake.RENEWING_BEFORE_APPLYING:
             return True
         if self._mistake is Mistake.RENEWING_BY_THE_SAME_HEARTBEAT:
-            return reader.statement.found <= reader.applied
+            return epoch_of(reader.statement.found) <= epoch_of(reader.applied)
+        if self._mistake is Mistake.COMPARING_EPOCHS_ONLY:
+            return epoch_of(reader.statement.found) == epoch_of(reader.statement.written)
         return reader.statement.found == reader.statement.written
 
     def _renewed(self, reader: Reader) -> Reader:
@@ -180,21 +266,21 @@ class Fence:
             after = after._replace(cached=False)
         return after if self._mistake is Mistake.KEEPING_LOADS_OF_A_LOST_ROW else after.tainted()
 
-    def _giving_up(self, reader: Reader) -> Iterator[Move]:
+    def _giving_up(self, reader: Reader, database: Database) -> Iterator[Move]:
         """A heartbeat whose reply nobody awaits any longer may be executed all the same, even after later ones."""
         sets_back = self._mistake is Mistake.SETTING_A_ROW_BACK
         stage, _, written, _ = reader.statement
         if stage in {"update sent", "update read"}:
             yet_to_write = written if sets_back else max(written, reader.given_up)
-            if yet_to_write <= reader.row and not sets_back:
+            if epoch_of(yet_to_write) <= reader.row and not sets_back:
                 yet_to_write = NONE
             yield "gives its heartbeat up", reader._replace(statement=NO_STATEMENT, given_up=yet_to_write)
-        elif stage in {"update done", "row gone"}:
+        elif stage in {"update done", "row gone", "state unknown"}:
             yield "gives its heartbeat up", reader._replace(statement=NO_STATEMENT)
-        if reader.given_up != NONE:
+        if reader.given_up != NONE and self._is_known(database, reader.given_up):
             row = reader.row
             if row != NONE:
-                row = reader.given_up if sets_back else max(row, reader.given_up)
+                row = epoch_of(reader.given_up) if sets_back else max(row, epoch_of(reader.given_up))
             yield "has a heartbeat executed that it gave up", reader._replace(row=row, given_up=NONE)
 
     def _leaving(self, reader: Reader) -> Iterator[Move]:
@@ -202,19 +288,22 @@ class Fence:
             with_lease = self._mistake is Mistake.LEAVING_WITH_A_LEASE
             yield "leaves, and removes its row", reader._replace(row=NONE) if with_lease else FRESH
 
-    def _applying(self, reader: Reader, epoch: int) -> Iterator[Move]:
+    def _applying(self, reader: Reader, database: Database) -> Iterator[Move]:
         """What was fetched may be applied late, so it need not reach the epoch of now."""
-        for applied in range(reader.applied + 1, epoch + 1) if reader.applied != NONE else ():
-            after = reader._replace(applied=applied)
-            if applied == self._revoke:
+        follows = database.knows(reader.applied)
+        if reader.applied == NONE or not (follows or self._mistake is Mistake.APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY):
+            return
+        for applied in range(epoch_of(reader.applied) + 1, database.epoch + 1):
+            after = reader._replace(applied=database.revision(applied))
+            if epoch_of(reader.applied) < database.revoked <= applied:
                 after = after._replace(cached=False).tainted()
             yield "applies what has changed", after
 
-    def _loads(self, reader: Reader, epoch: int) -> Iterator[Move]:
+    def _loads(self, reader: Reader, database: Database) -> Iterator[Move]:
         registering = reader.statement.stage in {"insert sent", "insert read"}
         may_load = reader.lease or (registering and self._mistake is Mistake.LOADING_BEFORE_REGISTERED)
         wanted = not reader.cached and all(each.tainted for each in reader.loads)
-        if epoch < self._revoke and may_load and wanted:
+        if database.revoked == NONE and may_load and wanted:
             load = Load(read=False, tainted=False, awaited=False)
             yield "begins a load", reader.with_loads(*reader.loads, load)
         for load in reader.loads:
@@ -226,8 +315,8 @@ class Fence:
             else:
                 yield "has a load read the old state", reader.with_loads(*others, load._replace(read=True))
 
-    def _calls(self, reader: Reader, epoch: int, *, returned: bool) -> Iterator[Move]:
-        if epoch < self._revoke:
+    def _calls(self, reader: Reader, database: Database, *, returned: bool) -> Iterator[Move]:
+        if database.revoked == NONE:
             yield "grants a call from Postgres", reader._replace(wronged=returned)
         if reader.cached and (reader.lease or self._mistake is Mistake.SERVING_WITHOUT_A_LEASE):
             yield "grants a call from memory", reader._replace(wronged=returned)
@@ -237,6 +326,11 @@ class Fence:
                     others = (each for each in reader.loads if each != load)
                     joined = load._replace(awaited=load.awaited or returned)
                     yield "has a call join a load", reader.with_loads(*others, joined)
+
+
+def _cut_off(statement: Statement) -> Statement:
+    """What is under way at a database that is restored is lost; what is not there yet may reach the restored one."""
+    return NO_STATEMENT if statement.stage in {"insert read", "update read"} else statement
 
 
 def _without_a_laggard(state: State, epoch: int) -> Iterator[State]:

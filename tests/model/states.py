@@ -10,7 +10,12 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 NONE = -1
-"""In the place of an epoch: no row, nothing applied, nothing to write."""
+"""In the place of an epoch or a revision: no row, nothing applied, nothing to write, nothing restored."""
+
+
+def epoch_of(revision: int) -> int:
+    """Return the epoch of a revision. A revision is twice its epoch, and one more where a restore came before it."""
+    return revision >> 1
 
 
 class Load(NamedTuple):
@@ -27,7 +32,15 @@ class Statement(NamedTuple):
     """What a reader has under way at the database: one registration, or one heartbeat."""
 
     stage: Literal[
-        "none", "insert sent", "insert read", "insert done", "update sent", "update read", "update done", "row gone"
+        "none",
+        "insert sent",
+        "insert read",
+        "insert done",
+        "update sent",
+        "update read",
+        "update done",
+        "row gone",
+        "state unknown",
     ]
     """Being sent, reading the epoch, committing the row and having its reply arrive are steps of their own.
 
@@ -36,9 +49,9 @@ class Statement(NamedTuple):
     age: int
     """Ticks since it was sent."""
     written: int
-    """The applied epoch, which a heartbeat writes."""
+    """The applied revision, which a heartbeat acknowledges."""
     found: int
-    """The current epoch, as it was read."""
+    """The current revision, as it was read."""
 
 
 NO_STATEMENT = Statement("none", 0, NONE, NONE)
@@ -50,11 +63,12 @@ class Reader(NamedTuple):
     row: int
     """The epoch that its row in Postgres acknowledges."""
     applied: int
+    """The revision its memory is in step with."""
     lease: int
     """Ticks that are left of it."""
     statement: Statement
     given_up: int
-    """The epoch that a heartbeat will yet write for whose reply the reader no longer waits."""
+    """The revision that a heartbeat will yet acknowledge for whose reply the reader no longer waits."""
     cached: bool
     loads: tuple[Load, ...]
     wronged: bool
@@ -81,14 +95,37 @@ class Wait(NamedTuple):
 
     epoch: int
     ticks: int
+    revoke: bool
+
+
+class Database(NamedTuple):
+    """What the database says at one moment."""
+
+    epoch: int
+    kept: int
+    """The epoch it was restored to; NONE before."""
+    revoked: int
+    """The epoch of the revoke; NONE before."""
+
+    def revision(self, epoch: int) -> int:
+        """Return the revision of an epoch in this history."""
+        return 2 * epoch + (self.kept != NONE and epoch > self.kept)
+
+    def knows(self, revision: int) -> bool:
+        """Return whether a revision is one of this history."""
+        return epoch_of(revision) <= self.epoch and self.revision(epoch_of(revision)) == revision
 
 
 class State(NamedTuple):
     """Everything at one moment."""
 
-    epoch: int
+    database: Database
+    commits: int
+    """How many changes were committed, also those that a restore has lost."""
+    unknown: int
+    """Ticks for which a reader may hold a lease that the restored database knows nothing of."""
     waits: tuple[Wait, ...]
-    """One for each change that was committed; the last of all is the revoke's, until it returns."""
+    """One for each change that was committed and not lost; the revoke's, until it returns."""
     returned: bool
     left_behind: bool
     """Whether there is a row of a reader that crashed."""

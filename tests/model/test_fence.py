@@ -16,11 +16,23 @@ TWO_READERS: dict[str, Any] = {"ttl": 2, "readers": 2, "changes": 1}
 # where the rest is larger.
 AFTER_ANOTHER_CHANGE: dict[str, Any] = {"ttl": 2, "readers": 1, "changes": 2}
 
+# A change is lost by a restore, so that the revoke has the epoch that it had; or is one further, or before another.
+AFTER_A_RESTORE: dict[str, Any] = {"ttl": 2, "readers": 1, "changes": 2, "restores": True}
+BEFORE_ANOTHER_CHANGE: dict[str, Any] = AFTER_A_RESTORE | {"later": 1}
+
 # These take a row that was deleted, or a wait that began, for an earlier change.
 NEED_ANOTHER_CHANGE = {
     Mistake.RENEWING_BY_THE_SAME_HEARTBEAT,
     Mistake.SETTING_A_ROW_BACK,
     Mistake.WAITING_FOR_A_LATER_EPOCH,
+}
+
+# These take a history that parts from another.
+NEED_A_RESTORE = {
+    Mistake.COMPARING_EPOCHS_ONLY,
+    Mistake.APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY,
+    Mistake.KEEPING_ENTRIES_OF_ANOTHER_HISTORY,
+    Mistake.NOT_WAITING_FOR_UNKNOWN_READERS,
 }
 
 REGISTER = [
@@ -33,6 +45,11 @@ LOAD = ["begins a load", "has a load read the old state", "finishes a load and g
 BEAT = ["sends a heartbeat", "has its heartbeat read the epoch", "has its heartbeat write its row"]
 BEAT_IN_VAIN = [*BEAT[:2], "has its heartbeat find no row", "drops everything, its row being gone"]
 LET_THE_TTL_PASS = ["passes"] * 2
+BEAT_FROM_ANOTHER_HISTORY = [
+    "sends a heartbeat",
+    "has its heartbeat find that its state is unknown",
+    "drops everything, its state being unknown",
+]
 
 STORIES = {
     "memory and Postgres grant": [
@@ -66,10 +83,27 @@ STORIES = {
     ],
 }
 
+STORIES_OF_A_RESTORE = {
+    "a reader hears of a change that is lost, and registers anew": [
+        *(*REGISTER, *LOAD, "commits", "applies what has changed", "is restored", *BEAT_FROM_ANOTHER_HISTORY),
+        *(*REGISTER, "commits", *LET_THE_TTL_PASS, "applies what has changed", *BEAT, "returns"),
+    ],
+    "a reader that the restored database does not know is waited out": [
+        *("commits", *REGISTER, *LOAD, "is restored", "commits", *LET_THE_TTL_PASS, "returns"),
+        *(*BEAT_FROM_ANOTHER_HISTORY, *REGISTER),
+    ],
+}
+
 
 @pytest.mark.parametrize(
     ("bounds", "floor"),
-    [(TWO_READERS, 450_000), (AFTER_ANOTHER_CHANGE, 45_000), (AFTER_ANOTHER_CHANGE | {"ttl": 3}, 100_000)],
+    [
+        (TWO_READERS, 450_000),
+        (AFTER_ANOTHER_CHANGE, 45_000),
+        (AFTER_ANOTHER_CHANGE | {"ttl": 3}, 100_000),
+        (AFTER_A_RESTORE, 45_000),
+        (BEFORE_ANOTHER_CHANGE, 100_000),
+    ],
 )
 def test_no_call_is_granted_that_began_after_the_revoke_returned(bounds: dict[str, Any], floor: int) -> None:
     """In no state that can be reached; and every kind of step of the stories was taken on the way, and no other."""
@@ -77,14 +111,16 @@ def test_no_call_is_granted_that_began_after_the_revoke_returned(bounds: dict[st
     logging.getLogger(__name__).info("%d states", found.states)
     assert not found.trace, "\n".join(found.trace)
     assert found.states > floor
-    assert found.steps == {each for story in STORIES.values() for each in story}
+    stories = STORIES | (STORIES_OF_A_RESTORE if bounds.get("restores") else {})
+    assert found.steps == {each for story in stories.values() for each in story}
 
 
 @pytest.mark.parametrize(
     ("bounds", "mistake"),
     [
-        *((TWO_READERS, each) for each in Mistake if each not in NEED_ANOTHER_CHANGE),
-        *((AFTER_ANOTHER_CHANGE, each) for each in Mistake),
+        *((TWO_READERS, each) for each in Mistake if each not in NEED_ANOTHER_CHANGE | NEED_A_RESTORE),
+        *((AFTER_ANOTHER_CHANGE, each) for each in Mistake if each not in NEED_A_RESTORE),
+        *((BEFORE_ANOTHER_CHANGE, each) for each in Mistake if each in NEED_A_RESTORE),
     ],
 )
 def test_each_mistake_breaks_the_promise(bounds: dict[str, Any], mistake: Mistake) -> None:
@@ -93,6 +129,12 @@ def test_each_mistake_breaks_the_promise(bounds: dict[str, Any], mistake: Mistak
     assert found.trace, f"{found.states} states, and the promise holds although {mistake.value}"
     after_return = found.trace[found.trace.index(f"writer {bounds['changes']} returns") + 1 :]
     assert any(each.endswith(("grants a call from memory", "has a call join a load")) for each in after_return)
+
+
+@pytest.mark.parametrize("name", STORIES_OF_A_RESTORE)
+def test_what_a_restore_asks_of_the_fence_can_happen(name: str) -> None:
+    """A restore that nobody survives would be harmless."""
+    assert follow(Fence(**AFTER_A_RESTORE), STORIES_OF_A_RESTORE[name])
 
 
 @pytest.mark.parametrize("name", STORIES)
