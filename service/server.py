@@ -17,7 +17,6 @@ from service.app.authorize import Authorizer
 from service.app.cache import KeyCache
 from service.app.fence import Lease, Reader, Writer
 from service.app.keys import Keys
-from service.app.new_server import NewServer
 from service.app.proof import Prover
 from service.app.tool_sets import ToolSets
 from service.app.usage import Usage
@@ -140,20 +139,10 @@ async def start(
     recogniser = Recogniser()
     tool_sets = ToolSets(database, settings.cache_tool_sets_mib * 2**20, offload)
     cache = KeyCache(lease, recogniser, tool_sets, settings.cache_keys)
-    new_server = NewServer(clock, settings.lease)
-    reader = Reader(
-        database,
-        cache,
-        lease,
-        log,
-        clock,
-        settings.lease,
-        call_timeout=settings.call_timeout,
-        new_server=new_server,
-    )
+    reader = Reader(database, cache, lease, log, clock, settings.lease, call_timeout=settings.call_timeout)
     stack.push_async_callback(reader.close)
     registry = registry or CollectorRegistry()
-    writer = Writer(database, clock, writer_waits(registry).observe, new_server)
+    writer = Writer(database, clock, writer_waits(registry).observe, reader.new_server)
 
     parameters = HashParameters(settings.argon2_memory_kib, settings.argon2_passes, settings.argon2_lanes)
     prover = Prover(SecretHasher(parameters), recogniser, threads=settings.argon2_threads, capacity=settings.cache_keys)

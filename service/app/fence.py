@@ -111,6 +111,7 @@ class Reader:
 
     Attributes:
         known: The latest epoch it has heard of.
+        new_server: Counts from when this process first saw the server; the writer's, too.
     """
 
     def __init__(
@@ -123,12 +124,8 @@ class Reader:
         lease_seconds: float,
         *,
         call_timeout: float | None = None,
-        new_server: NewServer | None = None,
     ) -> None:
-        """Take what it keeps in step, its lease, and the seconds that a call of this process may take.
-
-        With `new_server`, that of the writer, a server that is new to this process is waited out only once.
-        """
+        """Take what it keeps in step, its lease, and the seconds that a call of this process may take."""
         self._database = database
         self._memory = memory
         self._lease = lease
@@ -136,7 +133,7 @@ class Reader:
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._settings = fence.Settings(lease_seconds, call_timeout)
-        self._new_server = new_server or NewServer(clock, lease_seconds)
+        self.new_server = NewServer(clock, lease_seconds)
         self._id: UUID | None = None
         self._left_behind: UUID | None = None
         self._registered = False
@@ -233,7 +230,7 @@ class Reader:
             await self._database.expire()
         lease.revision, lease.server, lease.doubted = state.revision, state.server, False
         self.known = state.revision.epoch
-        self._new_server.seconds_left(state)  # counted from now on
+        self.new_server.seconds_left(state)  # counted from now on
 
     async def _beat(self, connection: Connection) -> None:
         """Renews the lease from the moment of asking, once memory is in step with the answer."""
@@ -246,7 +243,7 @@ class Reader:
                 self.known = state.revision.epoch
                 if state.revision == self._lease.revision:
                     self._lease.renew(sent, sent + self._lease_seconds * (1 - _GUARD))
-                    if not state.vouched and not self._new_server.seconds_left(state):
+                    if not state.vouched and not self.new_server.seconds_left(state):
                         self._upkeep.vouch_for(state.server)
                     return
                 if self.known - self._lease.epoch <= fence.KEPT_CHANGES and await self._apply(connection):

@@ -174,6 +174,18 @@ async def test_the_same_epoch_of_another_history_is_another_state(reader: Proces
     assert await reader.verdict(token) == "REVOKED"
 
 
+async def test_a_tag_renewed_by_hand_has_everybody_start_anew(reader: Process, sql: Sql) -> None:
+    """As the docs say, for whoever has put rows back under a running server."""
+    _, token = await reader.issue()
+    await warm(reader, token)
+    first = await readers(sql)
+    await sql.execute("UPDATE fence SET tag = tag + 1")
+    tag = await sql.fetchval("SELECT tag FROM fence")
+    await until(lambda: reader.lease.revision.tag == tag and reader.lease.valid())
+    assert await readers(sql) != first
+    assert len(reader.cache) == 0
+
+
 async def test_a_change_waits_for_readers_that_a_new_server_does_not_know(database_url: str, sql: Sql) -> None:
     """For the longest lease of the fleet, from when this process first saw the server; and then nobody waits again."""
     clock = FakeClock()

@@ -13,7 +13,6 @@ from service.app.authorize import Authorizer
 from service.app.cache import KeyCache
 from service.app.fence import Lease, Reader, Writer
 from service.app.keys import Keys
-from service.app.new_server import NewServer
 from service.app.proof import Prover
 from service.app.questions import Answer, Question
 from service.app.tool_sets import ToolSets
@@ -160,15 +159,15 @@ async def process(
     cache = KeyCache(held, recogniser, tool_sets, capacity)
     prover = Prover(hasher, recogniser, threads=threads)
     usage = Usage(database, log.logger, time.time, 60)
-    new_server = NewServer(clock, lease)
-    writer, pages = Writer(database, clock, waits.append, new_server), PageTokens(bytes(32))
+    reader = Reader(database, cache, held, log.logger, clock, lease)
+    writer, pages = Writer(database, clock, waits.append, reader.new_server), PageTokens(bytes(32))
     made = Process(
         database=database,
         hasher=hasher,
         lease=held,
         tool_sets=tool_sets,
         cache=cache,
-        reader=Reader(database, cache, held, log.logger, clock, lease, new_server=new_server),
+        reader=reader,
         prover=prover,
         authorizer=Authorizer(database, held, cache, tool_sets, recogniser, prover, usage),
         keys=Keys(database, writer, prover, pages),
