@@ -12,6 +12,7 @@ from service.cli.asking import Yes, confirm
 from service.cli.client import Connection, connected
 from service.cli.paging import pages
 from service.cli.table import Column
+from service.cli.workspace_file import print_workspace
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import workspace_pb2
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
@@ -41,14 +42,7 @@ def show(
     """Show a workspace, as YAML that `apply` takes."""
     with service.stub(CatalogServiceStub) as stub:
         response = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=workspace_id))
-    if json:
-        output.print_json(output.as_dict(response))
-        return
-    shown = output.as_dict(response.workspace)
-    for member in shown.get("members", ()):
-        member["role"] = output.short(output.MEMBER_ROLE, output.MEMBER_ROLE.Value(member["role"]))
-    output.print_line(f"# version {response.version}, last changed {output.moment(response.updated_at)}")
-    output.print_yaml(shown)
+    print_workspace(response, json=json)
 
 
 @app.command("list")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.cli import message_file
+from service.cli import message_file, output
 from service.cli.exits import Exit, fail
 from service.yaml_file import Mapping, YamlFileError
 from skilder.keys.v1 import catalog_service_pb2, workspace_pb2
@@ -26,3 +26,15 @@ def read_workspace(file: Path) -> workspace_pb2.Workspace:
         return message_file.as_message(name, node, workspace_pb2.Workspace)
     except YamlFileError as error:
         raise fail(str(error), Exit.USAGE) from None
+
+
+def print_workspace(response: catalog_service_pb2.GetWorkspaceResponse, *, json: bool) -> None:
+    """Print a workspace as `read_workspace` takes it."""
+    if json:
+        output.print_json(output.as_dict(response))
+        return
+    shown = output.as_dict(response.workspace)
+    for member in shown.get("members", ()):
+        member["role"] = output.short(output.MEMBER_ROLE, output.MEMBER_ROLE.Value(member["role"]))
+    output.print_line(f"# version {response.version}, last changed {output.moment(response.updated_at)}")
+    output.print_yaml(shown)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
 from tests.support.calls import get_workspace, part, remove
-from tests.support.process import run_command
-from tests.support.service import TOKENS
+from tests.support.largest import largest_workspace
+from tests.support.process import COMMAND, environment
+from tests.support.service import TOKENS, serving
 from tests.support.shapes import canonical
 from tests.support.typist import Session, run_on_terminal
 from tests.support.workspaces import small_workspace, yaml_of
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
@@ -33,6 +34,7 @@ class Person:
         self._variables = {
             "SKILDER_KEYS_SERVER": service.address,
             "SKILDER_KEYS_TOKEN_FILE": str(folder / "operator.token"),
+            "PYTHONUTF8": "1",
         }
         (folder / "operator.token").write_text(TOKENS["operator"])
 
@@ -41,11 +43,22 @@ class Person:
         (self._folder / "workspace.yaml").write_text(yaml_of(workspace), "utf-8")
         return "workspace.yaml"
 
-    async def script(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    async def script(self, *arguments: str, stdin: str = "", patience: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `workspace` commands without a terminal."""
-        done: subprocess.CompletedProcess[str] = await asyncio.to_thread(
-            run_command, "workspace", *arguments, folder=self._folder, stdin=stdin, **self._variables
-        )
+
+        def run() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [COMMAND, "workspace", *arguments],
+                cwd=self._folder,
+                env=environment(self._variables),
+                input=stdin,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=patience,
+                check=False,
+            )
+
+        done = await asyncio.to_thread(run)
         assert "Traceback" not in done.stderr
         return done
 
@@ -272,3 +285,28 @@ async def test_a_file_on_standard_input_needs_a_yes_where_parts_go(person: Perso
     assert (await state(service))[0] == 1
     assert (await person.script("apply", "-", "--yes", stdin=text)).returncode == 0
     assert await state(service) == (2, canonical(changed(without_engineering)))
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["YAML", "JSON"])
+async def test_what_show_prints_undoes_a_mistake(person: Person, service: Service, form: tuple[str, ...]) -> None:
+    """A copy from before goes back in after other changes, from a file or a pipe, whatever its version was."""
+    before = await person.script("show", "acme", *form)
+    same = await person.script("apply", "-", stdin=before.stdout)
+    assert (same.returncode, same.stdout) == (0, "Workspace acme is at version 1: nothing differed.\n")
+    await service.operator.apply(changed(without_engineering))
+    back = await person.script("apply", "-", stdin=before.stdout)
+    assert (back.returncode, back.stderr) == (0, "")
+    assert await state(service) == (3, canonical(small_workspace()))
+
+
+async def test_the_largest_workspace_goes_through_the_command_line(database_url: str, tmp_path: Path) -> None:
+    """As JSON and as YAML, shown and applied; the reading, checking and comparing of all of it takes its time."""
+    async with serving(database_url, tmp_path, door="grpcio", call_timeout=120, statement_timeout=60) as service:
+        largest = largest_workspace("largest")
+        await service.operator.apply(largest)
+        person = Person(service, tmp_path)
+        for form in ((), ("--json",)):
+            shown = await person.script("show", "largest", *form, patience=300)
+            assert shown.returncode == 0, shown.stderr
+            back = await person.script("apply", "-", stdin=shown.stdout, patience=300)
+            assert (back.returncode, back.stdout) == (0, "Workspace largest is at version 1: nothing differed.\n")
