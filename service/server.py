@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -132,8 +132,7 @@ async def start(
         await require_schema(connection)
         page_tokens = PageTokens(await signing_keys.load(connection, "page_token"))
 
-    offload = Offload()
-    stack.callback(offload.close)
+    offload = stack.enter_context(closing(Offload()))
     clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
     lease = Lease(clock)
     recogniser = Recogniser()

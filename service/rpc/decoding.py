@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Request = TypeVar("Request", bound=Message)
 
-SLICE_BYTES = 2**16
-"""The most bytes that protobuf parses at once: it lets no other thread run meanwhile, and empty elements are dear."""
+SLICE_BYTES = 2**17
+"""The most bytes that protobuf parses at once: nothing else runs meanwhile, and empty elements take 5 to 10 ms."""
 
 _OTHER_FIELDS = 1000
 """How many fields a message of more than a slice may have besides the elements of its lists."""
@@ -85,21 +85,23 @@ class _Merge:
         counts: Counter[int] = Counter()
         parsed: Counter[int] = Counter()
         done = begin
-        for index, field in enumerate(fields(self._body, begin, end)):
-            if index >= lists.total + _OTHER_FIELDS:
+        most = lists.total + _OTHER_FIELDS
+        for index, (number, wire_type, start, content, stop) in enumerate(fields(self._body, begin, end)):
+            if index >= most:
                 raise MalformedMessageError("The request has more fields than it can have.")
-            known = lists.by_number.get(field.number) if field.wire_type == LENGTH_DELIMITED else None
-            if field.end - done > SLICE_BYTES:
-                self._slice(message, done, field.begin, lists, path, parsed)
-                parsed, done = counts.copy(), field.begin
-            if known is not None:
-                counts[known.number] += 1
-                if counts[known.number] > (known.maximum or 1):
-                    raise known.too_many(path) if known.maximum else MalformedMessageError(_TWICE)
-                if known.inside is not None and field.end - field.begin > SLICE_BYTES:
-                    child, child_path = _child(message, known, path, counts[known.number] - 1)
-                    self.message(child, field.content, field.end, known.inside, child_path)
-                    parsed, done = counts.copy(), field.end
+            if stop - done > SLICE_BYTES:
+                self._slice(message, done, start, lists, path, parsed)
+                parsed, done = counts.copy(), start
+            known = lists.by_number.get(number)
+            if known is None or wire_type != LENGTH_DELIMITED:
+                continue
+            counts[number] += 1
+            if counts[number] > (known.maximum or 1):
+                raise known.too_many(path) if known.maximum else MalformedMessageError(_TWICE)
+            if known.inside is not None and stop - start > SLICE_BYTES:
+                child, child_path = _child(message, known, path, counts[number] - 1)
+                self.message(child, content, stop, known.inside, child_path)
+                parsed, done = counts.copy(), stop
         self._slice(message, done, end, lists, path, parsed)
 
     def _slice(
@@ -151,30 +153,30 @@ def _bad_text(
 ) -> FieldViolation | None:
     """Return the path of a string that is no UTF-8, among the first fields, and what is wrong with it."""
     seen = Counter(before)
-    for found in islice(fields(body, begin, end), _FIELDS_TO_BLAME):
-        field = descriptor.fields_by_number.get(found.number)
-        if field is None or found.wire_type != LENGTH_DELIMITED:
+    for number, wire_type, _, content, stop in islice(fields(body, begin, end), _FIELDS_TO_BLAME):
+        field = descriptor.fields_by_number.get(number)
+        if field is None or wire_type != LENGTH_DELIMITED:
             continue
         path = f"{field.name}[{seen[field.number]}]" if field.is_repeated else field.name
         seen[field.number] += 1
         if field.type == FieldDescriptor.TYPE_STRING:
-            fault = _utf8_fault(body[found.content : found.end])
+            fault = _utf8_fault(body[content:stop])
             if fault is not None:
                 return FieldViolation(path, fault)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
-            inner = _bad_text(field.message_type, body, found.content, found.end, {})
+            inner = _bad_text(field.message_type, body, content, stop, {})
             if inner is not None:
-                entry = _entry(body, found.content, found.end) if field.is_repeated else ""
+                entry = _entry(body, content, stop) if field.is_repeated else ""
                 return FieldViolation(f"{path}.{inner.field}", entry + inner.description)
     return None
 
 
 def _entry(body: bytes, begin: int, end: int) -> str:
     """Return the id of an element of a list, which is its first field, as the beginning of what is said about it."""
-    first = next(fields(body, begin, end), None)
-    if first is None or first.number != 1 or first.wire_type != LENGTH_DELIMITED:
+    number, wire_type, _, content, stop = next(fields(body, begin, end), (0, 0, 0, 0, 0))
+    if number != 1 or wire_type != LENGTH_DELIMITED:
         return ""
-    text = body[first.content : first.end]
+    text = body[content:stop]
     return "" if _utf8_fault(text) else f"of {quoted(text.decode())} "
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from service.domain.errors import MalformedMessageError
 
@@ -14,22 +14,8 @@ _FIXED = {1: 8, 5: 4}
 _MAX_VARINT_BYTES = 10
 
 
-class Field(NamedTuple):
-    """A field in the bytes of a message.
-
-    Attributes:
-        number: Its number.
-        wire_type: How it is written.
-        begin: Where it begins, with its tag.
-        content: Where its content begins, after the tag and a length.
-        end: Where it ends.
-    """
-
-    number: int
-    wire_type: int
-    begin: int
-    content: int
-    end: int
+Field = tuple[int, int, int, int, int]
+"""A field in a message: its number, its wire type, and the places where it begins, its content begins, and it ends."""
 
 
 def fields(body: bytes, begin: int, end: int) -> Iterator[Field]:
@@ -41,7 +27,10 @@ def fields(body: bytes, begin: int, end: int) -> Iterator[Field]:
     at = begin
     while at < end:
         start = at
-        tag, at = _varint(body, at, end)
+        tag = body[at]
+        at += 1
+        if tag >= 0x80:  # noqa: PLR2004 - the top bit says that more follows
+            tag, at = _varint(body, start, end)
         wire_type = tag & 7
         if wire_type == LENGTH_DELIMITED:
             length, content = _varint(body, at, end)
@@ -56,7 +45,7 @@ def fields(body: bytes, begin: int, end: int) -> Iterator[Field]:
             raise MalformedMessageError
         if at > end or tag < 8:  # noqa: PLR2004 - field 0 is none
             raise MalformedMessageError
-        yield Field(tag >> 3, wire_type, start, content, at)
+        yield tag >> 3, wire_type, start, content, at
 
 
 def _varint(body: bytes, at: int, end: int) -> tuple[int, int]:

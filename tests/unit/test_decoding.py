@@ -230,7 +230,7 @@ def test_a_string_that_is_no_utf8_is_named_in_a_long_message(bad: bytes) -> None
 @pytest.mark.parametrize(
     "body",
     [
-        field(1, field(7, b"") * 10_000) * 2,
+        field(1, field(7, b"") * 19_000) * 2,
         b"\x70\0" * 100_000,
         field(1, b"\x70\0" * 100_000),
         b"\x73" * 100_000,
@@ -240,7 +240,6 @@ def test_a_string_that_is_no_utf8_is_named_in_a_long_message(bad: bytes) -> None
 )
 def test_a_long_message_that_nobody_would_send_is_refused(body: bytes) -> None:
     """Before it is parsed."""
-    assert len(body) > SLICE_BYTES / 2
     with pytest.raises(MalformedMessageError):
         decode(ApplyWorkspaceRequest, body + field(3, b"a" * SLICE_BYTES))
 
