@@ -67,6 +67,23 @@ async def test_each_migration_runs_once(empty_url: str) -> None:
         assert await schema_version(sql) == len(migrations.migrations())
 
 
+async def test_what_a_database_holds_is_analysed(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what is small, which Postgres reads by indexes for as long as it does not know that."""
+    earlier = tuple(each for each in migrations.migrations() if each.name != "statistics")
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "migrations", lambda: earlier)
+        await migrate(empty_url)
+    async with connected(empty_url) as sql:
+        await sql.execute(
+            "INSERT INTO workspace (id, name, version) SELECT 'w' || n, 'W', 1 FROM generate_series(1, 5000) AS n"
+        )
+        await sql.execute(files("service.storage.migrations").joinpath("0007_statistics.sql").read_text("utf-8"))
+        analysed = await sql.fetch(
+            "SELECT DISTINCT starelid::regclass::text AS name FROM pg_statistic WHERE starelid >= 16384"
+        )
+        assert [row["name"] for row in analysed] == ["workspace"]
+
+
 async def test_processes_that_start_at_once_run_each_migration_once(empty_url: str) -> None:
     """Whichever of eight gets the lock runs the next one while the others wait for it."""
     done = await asyncio.gather(*(migrate(empty_url) for _ in range(8)))

@@ -15,7 +15,7 @@ import pytest
 
 from service.domain.ids import WorkspaceId
 from service.domain.keys import KeyOrder
-from service.domain.token import KeyType
+from service.domain.token import KeyType, hint
 from service.storage import keys
 from service.storage.database import Database, DatabaseOptions
 from tests.support.calls import get_key, list_keys
@@ -61,6 +61,18 @@ async def test_ids_sort_as_they_were_made(database: Database, database_url: str,
     await other.close()
     assert made == sorted(made, key=str)
     assert len({key_id.int & 2**62 - 1 for key_id in made}) == len(made)
+
+
+async def test_hints_of_keys_made_at_the_same_moment_differ(database: Database, sql: asyncpg.Connection[Any]) -> None:
+    """In one transaction, so that the time in their ids is the same to the last bit."""
+    await insert(sql, "workspace", id="acme", name="Acme", version=1)
+    async with database.transaction() as transaction:
+        made = [
+            await keys.insert(transaction, _ORDER, secret_hash=NO_HASH, created_by="ada", request=None)
+            for _ in range(1000)
+        ]
+    assert len({key_id.int >> 64 for key_id in made if key_id}) == 1
+    assert len({hint(KeyType.WORKSPACE, key_id) for key_id in made if key_id}) == len(made)
 
 
 def wrong_clock(offset: str) -> dict[str, str]:
