@@ -123,7 +123,8 @@ class Violations:
             return False
         at = find_refused(value, lines=lines)
         if at is not None:
-            self._refuse_character(field, value, at, ", which no text may hold: leave it out")
+            kind = "no text" if lines or find_refused(value[at], lines=True) == 0 else "no text of one line"
+            self._refuse_character(field, value, at, f", which {kind} may hold: leave it out")
         elif not is_visible(value):
             self.add(field, f"is {quoted(value)}, in which there is nothing to see: write a text")
         else:

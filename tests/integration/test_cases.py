@@ -158,6 +158,7 @@ async def test_a_runtime_of_any_id_calls(service: Service, id_: str) -> None:
     assert "U+000A LINE FEED" in fault.fields["tool_id"] or "has 256 characters" in fault.fields["tool_id"]
 
 
+@pytest.mark.stock_too
 async def test_the_longest_ids_fit_every_index(service: Service) -> None:
     """Of 1,020 bytes that do not compress, three in one entry; a workspace's own id adds its 64."""
     workspace = workspace_of(WORST)

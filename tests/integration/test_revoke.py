@@ -117,7 +117,7 @@ async def test_a_reason_has_at_most_500_printable_characters(service: Service) -
     for reason, fault in (
         ("x" * 501, f"has 501 characters; at most 500 are allowed: '{'x' * 80}…'"),
         ("  ", "is '<U+0020><U+0020>', in which there is nothing to see: write a text"),
-        ("a\nb", "is 'a<U+000A>b': character 2 is U+000A LINE FEED, which no text may hold: leave it out"),
+        ("a\nb", "is 'a<U+000A>b': character 2 is U+000A LINE FEED, which no text of one line may hold: leave it out"),
     ):
         issued = await service.console.issue()
         refused = await refusal(service.console.revoke(key_id=issued.key.id, reason=reason))

@@ -128,7 +128,7 @@ def test_line_breaks_and_tabs_are_for_long_texts(value: str) -> None:
     """They pass where lines are asked for, and nowhere else."""
     assert said(lambda violations: violations.text("field", value, maximum=20, lines=True)) is None
     told = said(lambda violations: violations.text("field", value, maximum=20)) or ""
-    assert told.endswith(", which no text may hold: leave it out")
+    assert told.endswith(", which no text of one line may hold: leave it out")
 
 
 @pytest.mark.parametrize("character", ["x", "é", "日", "🤖"])
