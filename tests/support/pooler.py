@@ -72,6 +72,7 @@ class Pooler:
                 assert time.monotonic() < end, log.read_text()
                 time.sleep(0.02)
             yield
+            assert process.poll() is None, log.read_text()
         finally:
             assert process.stdin is not None
             process.stdin.close()

@@ -30,6 +30,8 @@ CREATE UNLOGGED TABLE pending_change (
     first        boolean NOT NULL,  -- of its transaction: whose trigger moves all of them
     PRIMARY KEY (transaction, number)
 );
+-- Its sequence came unlogged too, and such a one cannot be used on a standby that took over: no change could be made.
+ALTER SEQUENCE pending_change_number_seq SET LOGGED;
 
 -- On a database that is new there has never been a reader. On any other, who holds a lease is found out.
 UPDATE fence SET longest_lease = coalesce((SELECT max(lease_seconds) FROM reader), 0);
