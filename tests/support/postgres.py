@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from contextlib import asynccontextmanager, contextmanager
+import warnings
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 URL_VARIABLE = "SKILDER_KEYS_TEST_DATABASE_URL"
+# The warning begins so; pyproject.toml keeps it from being an error.
+FALLBACK = "The Docker engine could not start a Postgres, so the tests run on the embedded one:"
 _IMAGE = "postgres:18-alpine"
 
 
@@ -27,24 +30,40 @@ _IMAGE = "postgres:18-alpine"
 def test_postgres() -> Iterator[str]:
     """Lends the URL of a Postgres whose user may create databases.
 
-    A given one where SKILDER_KEYS_TEST_DATABASE_URL is set; a container where a Docker engine answers; else an
-    embedded one, in a folder of its own: pytest closes its folders to other users whenever it starts, and to a Postgres
-    that runs there as one, where root runs the tests.
+    A given one where SKILDER_KEYS_TEST_DATABASE_URL is set; a container where a Docker engine answers and has, or can
+    pull, the image; else an embedded one, with a warning where an engine could not.
     """
     if given := os.environ.get(URL_VARIABLE):
         yield given
-    elif _docker_answers():
-        from testcontainers.postgres import PostgresContainer  # noqa: PLC0415 - slow to import, and seldom needed
-
-        with PostgresContainer(_IMAGE, driver=None) as container:
-            yield container.get_connection_url()
     else:
-        with tempfile.TemporaryDirectory(prefix="skilder-keys-tests-") as folder:
-            postgres = EmbeddedPostgres.start(Path(folder) / "postgres")
-            try:
-                yield postgres.url()
-            finally:
-                postgres.stop()
+        with ExitStack() as stack:
+            yield _container_url(stack) or stack.enter_context(_embedded_url())
+
+
+@contextmanager
+def _embedded_url() -> Iterator[str]:
+    # Not in a folder of pytest's, which it closes to other users whenever it starts.
+    with tempfile.TemporaryDirectory(prefix="skilder-keys-tests-") as folder:
+        postgres = EmbeddedPostgres.start(Path(folder) / "postgres")
+        try:
+            yield postgres.url()
+        finally:
+            postgres.stop()
+
+
+def _container_url(stack: ExitStack) -> str | None:
+    """Return the URL of a container, or None where no Docker engine answers, or none that can start it."""
+    if not _docker_answers():
+        return None
+    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - slow to import, and seldom needed
+
+    try:
+        container = stack.enter_context(PostgresContainer(_IMAGE, driver=None))
+        return str(container.get_connection_url())
+    except Exception as error:  # noqa: BLE001 - no image, no network, no room: whatever it is, the tests can go on
+        words = f"{FALLBACK} {type(error).__name__}: {str(error)[:300]}"
+        warnings.warn(words, stacklevel=1)
+        return None
 
 
 @asynccontextmanager
