@@ -156,7 +156,11 @@ async def start(
     registry.register(Figures(reader, lease, cache, tool_sets, authorizer, gate))
     authorization = authorization_service.AuthorizationServicer(authorizer, log_grants=settings.log_grants)
     services = (
-        (key_service.DESCRIPTOR, Ability.KEYS, key_service.KeyServicer(Keys(database, writer, prover, page_tokens))),
+        (
+            key_service.DESCRIPTOR,
+            Ability.KEYS,
+            key_service.KeyServicer(Keys(database, writer, prover, page_tokens), offload),
+        ),
         (
             catalog_service.DESCRIPTOR,
             Ability.CATALOGUE,

@@ -16,13 +16,12 @@ from service.domain.keys import Key, KeyFilter, KeyOrder, KeyState
 from service.domain.texts import with_line_feeds
 from service.domain.workspace import Catalogue, Hat, Member, MemberRole, Skill, Team, Tool, Workspace, WorkspaceStatus
 from service.domain.workspace_checks import checked
-from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
+from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2, workspace_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from service.domain.difference import Change
-    from skilder.keys.v1 import key_service_pb2
 
 KEY_STATES = {KeyState.ACTIVE: key_pb2.KEY_STATE_ACTIVE, KeyState.REVOKED: key_pb2.KEY_STATE_REVOKED}
 MEMBER_ROLES = {
@@ -93,6 +92,17 @@ def key_message(key: Key) -> key_pb2.Key:
         revoked_at=timestamp(revocation.at) if revocation else None,
         revoked_by=revocation.by if revocation else "",
         revoke_reason=revocation.reason if revocation else "",
+    )
+
+
+def list_keys_response(found: Sequence[Key], next_page_token: str) -> bytes:
+    """Return a ListKeysResponse, serialised."""
+    pieces = (key_service_pb2.ListKeysResponse(keys=map(key_message, piece)) for piece in _pieces(found))
+    return b"".join(
+        (
+            *(piece.SerializeToString() for piece in pieces),
+            key_service_pb2.ListKeysResponse(next_page_token=next_page_token).SerializeToString(),
+        )
     )
 
 

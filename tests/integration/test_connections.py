@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.support.service import Service
+
 FILES = 400
 """The soft limit of files that the service is started with."""
 
@@ -128,6 +130,19 @@ async def test_failed_handshakes_are_no_lines(door: str, database_url: str, tmp_
                         await reader.read()
                 writer.close()
         assert server.lines[before:] == []
+
+
+@pytest.mark.parametrize(("size", "taken"), [(9_000, True), (15_500, True), (17_000, False)])
+async def test_metadata_is_taken_up_to_a_limit_and_not_at_random(
+    empty_service: Service, size: int, *, taken: bool
+) -> None:
+    """Each of many calls ends in the same way, at both transports."""
+    options = [(name, 2**20) for name in ("grpc.max_metadata_size", "grpc.absolute_max_metadata_size")]
+    async with grpc.aio.insecure_channel(empty_service.address, options=options) as channel:
+        probe: Any = health_pb2_grpc.HealthStub(channel)
+        for _ in range(30):
+            call = probe.Check(health_pb2.HealthCheckRequest(), metadata=(("x-large", "b" * size),))
+            assert (await call.code() is grpc.StatusCode.OK) == taken
 
 
 def test_fewer_connections_than_files_are_allowed() -> None:
