@@ -5,9 +5,8 @@ from __future__ import annotations
 import codecs
 import io
 import sys
+from getpass import getpass
 from typing import TYPE_CHECKING
-
-import typer
 
 from service.cli.exits import Exit, fail
 from service.domain.token import TOKEN_PATTERN
@@ -34,7 +33,8 @@ def read_token() -> str:
     The bytes may be in UTF-8 or, with a mark, UTF-16; the token may be in quotes. Ends the command where there is none.
     """
     if sys.stdin.isatty():
-        token = _bare(typer.prompt("Token", hide_input=True, err=True))
+        # Typer's own prompt stands there before the terminal is silent, and what is pasted at once is shown or lost.
+        token = _bare(getpass("Token: "))
     else:
         with io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8") as stream:
             token = _first_text(stream)
