@@ -269,10 +269,13 @@ class Authorizer:
             leased = lease.valid()
             lease.doubt()
             self._cache.drop_all()
-            await self._database.expire()
-            if not leased and found.revision.epoch >= known.epoch:
-                # The fence cannot be asked, and nothing is answered from memory: this is the newest state there is.
+            believed = not leased and found.revision.epoch >= known.epoch
+            if believed:
+                # The fence has not been asked yet, and nothing is answered from memory: no newer state is known.
                 lease.revision, lease.server = found.revision, found.server
+            await self._database.expire()
+            if believed:
+                return found.credentials
         raise UnavailableError("The database that was asked lacks changes that another one has: try again.")
 
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
