@@ -91,9 +91,10 @@ class Workspaces:
                 self._offload,
             )
             if changes:
-                await catalogue_changes.replace(transaction, desired, changes, self._offload)
+                # Before the parts, whose triggers make a new version of a workspace that has none yet.
                 if not created:
                     await workspaces.advance(transaction, desired.id, desired.name)
+                await catalogue_changes.replace(transaction, desired, changes, self._offload)
                 await audit.record(
                     transaction,
                     "workspace.applied",
@@ -155,8 +156,8 @@ class Workspaces:
                     role = await catalogue.member_role(transaction, workspace_id, origin.actor)
                     Actor(origin.actor, role).require_admin()
                 _check_version(status.version, expected_version)
-                await catalogue_changes.clear(transaction, workspace_id)
                 deleted_at = await workspaces.mark_deleted(transaction, workspace_id)
+                await catalogue_changes.clear(transaction, workspace_id)
                 await audit.record(
                     transaction, "workspace.deleted", origin, workspace_id, details={"version": status.version}
                 )

@@ -1,0 +1,117 @@
+"""Changes by hand, in SQL, to what a key may do: all of them pass the fence, whichever table they are made in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from service.domain.ids import HatId, UserId
+from service.domain.token import KeyType
+from tests.support.fence import epoch, warm
+from tests.support.fleet import Process, process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+    Sql = asyncpg.Connection[Any]
+
+pytestmark = pytest.mark.stock_too
+
+TABLES = ("member", "team", "team_member", "hat", "hat_team", "hat_skill", "skill", "skill_tool", "tool")
+STATEMENTS = {
+    **{f"{table} updated": f"UPDATE {table} SET workspace_id = workspace_id" for table in TABLES},  # noqa: S608 - the names above
+    "member added": "INSERT INTO member (workspace_id, user_id, role) VALUES ('acme', 'dee', 'viewer')",
+    "member removed": "DELETE FROM member WHERE user_id = 'bob'",
+    "hat removed": "DELETE FROM hat WHERE id = 'everyone'",
+    "link removed": "DELETE FROM skill_tool WHERE tool_id = 'web.search'",
+    "links emptied": "TRUNCATE skill_tool",
+    "tool switched off": "UPDATE tool SET active = false WHERE id = 'web.search'",
+    "many at once": """
+        WITH a AS (DELETE FROM team_member), b AS (DELETE FROM hat_skill) DELETE FROM skill_tool
+    """,
+}
+
+
+@pytest.fixture
+async def one(database_url: str) -> AsyncIterator[Process]:
+    """A process, with the small workspace."""
+    async with process(database_url) as made:
+        await made.apply()
+        yield made
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_part_by_hand_makes_one_new_version(one: Process, sql: Sql, name: str) -> None:
+    """It is told of as a change of the workspace, once for a transaction."""
+    before = await epoch(sql)
+    async with sql.transaction():
+        await sql.execute(STATEMENTS[name])
+        await sql.execute(STATEMENTS["tool updated"])
+    assert await epoch(sql) == before + 1
+    assert tuple(await sql.fetchrow("SELECT key_id, workspace_id FROM change WHERE epoch = $1", before + 1)) == (
+        None,
+        "acme",
+    )
+    assert await sql.fetchval("SELECT version FROM workspace") == 2
+    assert one.lease.epoch == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO key_hat (workspace_id, key_id, hat_id) SELECT workspace_id, id, 'engineer' FROM key",
+        "UPDATE key_hat SET hat_id = 'engineer'",
+        "DELETE FROM key_hat",
+        "UPDATE key SET description = 'renamed by hand'",
+    ],
+)
+async def test_a_key_by_hand_is_told_of(one: Process, sql: Sql, statement: str) -> None:
+    """What limits it, and what a grant says of it."""
+    key, _ = await one.issue(hat_ids=(HatId("everyone"),))
+    before = await epoch(sql)
+    await sql.execute(statement)
+    assert await epoch(sql) == before + 1
+    assert await sql.fetchval("SELECT key_id FROM change WHERE epoch = $1", before + 1) == key.id
+
+
+async def test_limits_emptied_by_hand_are_told_of(one: Process, sql: Sql) -> None:
+    """Of no key in particular, so of every workspace."""
+    await one.issue(hat_ids=(HatId("everyone"),))
+    before = await epoch(sql)
+    await sql.execute("TRUNCATE key_hat")
+    assert await epoch(sql) == before + 1
+
+
+async def test_a_limited_key_that_is_new_tells_of_nothing(one: Process, sql: Sql) -> None:
+    """Nobody can hold it in memory."""
+    before = await epoch(sql)
+    await one.issue(hat_ids=(HatId("everyone"), HatId("engineer")))
+    assert await epoch(sql) == before
+
+
+async def test_changes_by_hand_reach_memory(one: Process, sql: Sql) -> None:
+    """A key in memory is denied, or loses a tool, as soon as the reader has heard of it."""
+    _, of_bob = await one.issue(KeyType.USER, user_id=UserId("bob"))
+    _, limited = await one.issue(hat_ids=(HatId("everyone"),))
+    await one.follow()
+    await warm(one, of_bob)
+    await warm(one, limited)
+    assert await one.verdict(limited, "web.search") == "granted"
+
+    async def becomes(token: str, tool_id: str, verdict: str) -> None:
+        async with asyncio.timeout(60):
+            while await one.verdict(token, tool_id) != verdict:
+                await asyncio.sleep(0.002)
+
+    await sql.execute("UPDATE tool SET active = false WHERE id = 'web.search'")
+    await becomes(limited, "web.search", "TOOL_NOT_ALLOWED")
+    await sql.execute("UPDATE tool SET active = true WHERE id = 'web.search'")
+    await becomes(limited, "web.search", "granted")
+    await sql.execute("DELETE FROM key_hat")
+    await becomes(limited, "web.search", "TOOL_NOT_ALLOWED")
+    await sql.execute("DELETE FROM member WHERE user_id = 'bob'")
+    await becomes(of_bob, "", "MEMBER_REMOVED")
