@@ -178,7 +178,7 @@ async def test_a_page_token_is_good_with_the_same_filters_only(service: Service)
         filters | {"page_token": token, "type": key_pb2.KEY_TYPE_UNSPECIFIED},
         filters | {"page_token": token, "unused_since": Timestamp(seconds=1)},
         *(filters | {"page_token": bad} for bad in (changed, token + "=", token[:-1], f"{token}\n", "x", "\x00", "é")),
-        filters | {"page_token": "x" * 100_000},
+        filters | {"page_token": "x" * 60_000},
         filters | {"page_token": workspaces_token},
     ]
     for attempt in attempts:
