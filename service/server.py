@@ -129,7 +129,7 @@ async def start(
     stack.push_async_callback(database.close)
     async with database.connection() as connection:
         await require_privileges(connection, settings.database_schema)
-        await require_schema(connection)
+        await require_schema(connection, settings.database_schema)
         page_tokens = PageTokens(await signing_keys.load(connection, "page_token"))
 
     offload = stack.enter_context(closing(Offload()))

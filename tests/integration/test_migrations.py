@@ -128,7 +128,7 @@ async def test_a_newer_schema_is_fine(
 ) -> None:
     """While a fleet is being renewed, old servers run on; and an old `migrate` has nothing to do."""
     await sql.execute("INSERT INTO schema_migration (number, name) VALUES (9999, 'from_the_future')")
-    await require_schema(sql)
+    await require_schema(sql, "public")
     assert await migrate(database_url) == ()
     async with serving(database_url, tmp_path, door=door) as service:
         await service.operator.apply(small_workspace())
@@ -138,7 +138,7 @@ async def test_an_older_schema_is_not(sql: asyncpg.Connection[Any]) -> None:
     """One migration missing is one too many."""
     await sql.execute("DELETE FROM schema_migration WHERE number = (SELECT max(number) FROM schema_migration)")
     with pytest.raises(SchemaOutdatedError):
-        await require_schema(sql)
+        await require_schema(sql, "public")
 
 
 async def test_the_schema_is_what_the_file_says(sql: asyncpg.Connection[Any]) -> None:

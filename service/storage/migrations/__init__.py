@@ -11,6 +11,7 @@ import asyncpg
 
 from service.storage.database import translated_errors
 from service.storage.sessions import Connector, DatabaseFaultError, transaction
+from service.storage.triggers import require_triggers
 from service.storage.url import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
@@ -76,10 +77,21 @@ class SchemaOutdatedError(Exception):
     """The database has not seen every migration: run `skilder-keys migrate`."""
 
 
-async def require_schema(connection: Connection) -> None:
-    """Raises SchemaOutdatedError where a migration is missing. A newer schema is fine: migrations only add."""
-    if await schema_version(connection) < migrations()[-1].number:
+async def require_schema(connection: Connection, schema: str) -> None:
+    """Refuse a database where a migration is missing, or a trigger that a migration has made.
+
+    A newer schema is fine: migrations only add. Its triggers may have other names, so they are not looked at.
+
+    Raises:
+        SchemaOutdatedError: A migration is missing.
+        DatabaseFaultError: A trigger is missing, or does not fire in every session.
+    """
+    newest = migrations()[-1].number
+    version = await schema_version(connection)
+    if version < newest:
         raise SchemaOutdatedError(SchemaOutdatedError.__doc__)
+    if version == newest:
+        await require_triggers(connection, schema)
 
 
 async def _run_next(connection: Connection, schema: str) -> Migration | None:
