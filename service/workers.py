@@ -125,13 +125,15 @@ class Workers:
 
     async def metrics(self) -> list[Metric]:
         """Answers the metrics of all workers, merged, and of the workers themselves."""
-        asked = {str(index): worker for index, worker in self._current.items()}
+        # Others may take their places, and more may be started, while these are asked.
+        indexes = sorted(self._current)
+        asked = {str(index): self._current[index] for index in indexes}
         if self._leaving is not None:
             # It counts on until it has left, under a name of its own: its successor counts from zero.
             asked[f"{self._leaving.index}-leaving"] = self._leaving
         answers = dict(zip(asked, await asyncio.gather(*(each.metrics() for each in asked.values())), strict=True))
         up = GaugeMetricFamily("skilder_keys_worker_up", "Whether the worker answers its parent.", labels=["worker"])
-        for index in sorted(self._current):
+        for index in indexes:
             up.add_metric([str(index)], answers[str(index)] is not None)
         restarts = CounterMetricFamily(
             "skilder_keys_worker_restarts",

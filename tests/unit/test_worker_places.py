@@ -252,3 +252,30 @@ async def test_what_is_missing_to_be_ready_is_told(world: World) -> None:
     assert world.workers.why_not_ready() is None
     await world.workers.end()
     assert world.workers.why_not_ready() == "no worker serves"
+
+
+async def test_metrics_are_told_while_places_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the workers there were when they were asked, though more are started before the last has answered."""
+    answering = asyncio.Event()
+
+    async def metrics(_: Pretended) -> list[Any]:
+        await answering.wait()
+        return []
+
+    monkeypatch.setattr(Pretended, "metrics", metrics)
+    scrapes = []
+    start = world.start
+
+    async def start_during_a_scrape(index: int) -> Pretended:
+        scrapes.append(asyncio.create_task(world.workers.metrics()))
+        await asyncio.sleep(0)  # it begins
+        return await start(index)
+
+    monkeypatch.setattr(world.workers, "_start", start_during_a_scrape)
+    await world.workers.start(3)
+    await world.workers.reload()
+    answering.set()
+    up = [{each.labels["worker"]: each.value for each in (await scrape)[0].samples} for scrape in scrapes]
+    assert up[:3] == [{}, {"0": 1}, {"0": 1}]
+    assert up[3:] == [{"0": 1, "1": 1, "2": 1}] * 3
+    await world.workers.end()
