@@ -49,7 +49,7 @@ class Companion:
             said += more
         return said.decode()
 
-    def end(self, seconds: float | None = None) -> int:
+    def end(self, seconds: float) -> int:
         """Wait for its end and return the exit code; after so many seconds, kill it."""
         try:
             return self._process.wait(seconds)
@@ -59,8 +59,8 @@ class Companion:
         finally:
             self._socket.close()
 
-    def leave(self) -> None:
-        """Tell it that this process is gone, and wait until it has done its work."""
+    def leave(self, seconds: float) -> None:
+        """Tell it that this process is gone, and wait until it has done its work; after so many seconds, kill it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self.end()
+        self.end(seconds)

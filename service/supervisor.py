@@ -46,6 +46,8 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WATCH_SECONDS = 1.0
 # After its calls a worker ends its threads, writes the last uses and closes the database, which may not answer.
 _CLOSE_SECONDS = 15.0
+# Longer than the watchdog takes, unless it is frozen.
+_WATCHDOG_SECONDS = 6.0
 
 
 class DataFolderError(Exception):
@@ -190,7 +192,7 @@ def _watchdog() -> Iterator[Callable[[int], None]]:
     try:
         yield lambda pid: dog.say(str(pid))
     finally:
-        dog.leave()
+        dog.leave(_WATCHDOG_SECONDS)
 
 
 async def _healthz() -> Response:

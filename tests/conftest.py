@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _REAPER = pytest.StashKey[Companion]()
+_REAPER_SECONDS = 30.0
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -37,7 +38,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End what is left."""
-    session.config.stash[_REAPER].leave()
+    session.config.stash[_REAPER].leave(_REAPER_SECONDS)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

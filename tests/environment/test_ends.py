@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from service import watchdog
 from tests.support import reaper
 from tests.support.process import environment, serving_process
 from tests.support.running import assert_gone, family, postmaster
@@ -93,6 +94,17 @@ def test_a_second_signal_takes_postgres_along(tmp_path: Path) -> None:
         assert server.end() == 128 + signal.SIGTERM
         assert_gone(left)
         assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "Postgres has ended by itself"
+
+
+def test_a_server_ends_though_its_watchdog_is_frozen(tmp_path: Path) -> None:
+    """It waits for it, as that may have workers to kill, but not for ever."""
+    with serving_process(tmp_path) as server:
+        assert server.address
+        left = family(server.process.pid)
+        (dog,) = (each for each in left if watchdog.__file__ in each.cmdline())
+        dog.suspend()
+        assert server.end() == 0
+        assert_gone(left)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
