@@ -32,6 +32,7 @@ from tests.bench.h2load import H2Load
 from tests.bench.load import ROOT, Generator, Target
 from tests.support.postgres import database_url
 from tests.support.process import serving_process
+from tests.support.running import worker_processes
 from tests.support.stock import StockServer, cluster_folder, running
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """Answers the processes that answer calls."""
-        return self.target.server.children()
+        return worker_processes(self.target.server)
 
     def replace_workers(self) -> None:
         """Has other processes answer from now on: where things happen to lie in memory makes some percent of a call."""

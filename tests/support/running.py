@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import grpc
 import psutil
 
+from service import watchdog
 from skilder.keys.v1 import catalog_service_pb2
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from tests.support.workers import operator_metadata
@@ -24,6 +26,16 @@ _SECONDS = 30
 def family(pid: int) -> list[psutil.Process]:
     """Return all that a process has started, and what that has."""
     return psutil.Process(pid).children(recursive=True)
+
+
+def worker_processes(parent: psutil.Process) -> list[psutil.Process]:
+    """Return the processes that answer calls for a server. Its watchdog is another child."""
+    found = []
+    for child in parent.children():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE and watchdog.__file__ not in child.cmdline():
+                found.append(child)
+    return found
 
 
 def postmaster(data: Path) -> psutil.Process:
