@@ -56,7 +56,8 @@ class EmbeddedPostgres:
         return self._keeper.runs
 
     def restart(self) -> None:
-        """Start it again after a crash. Raises as `start` does."""
+        """Start it again, once all that is left of it after a crash has ended. Raises as `start` does."""
+        self.quit()
         self._keeper, self._socket_folder = _start(self._folder)
 
     def stop(self) -> None:

@@ -108,7 +108,7 @@ class Faults:
 
     async def kill_postgres(self) -> None:
         """Kill -9 of all of Postgres, which is away for a moment."""
-        self.fleet.postgres.kill()
+        await asyncio.to_thread(self.fleet.postgres.kill)
         await asyncio.sleep(self.dice.uniform(0.0, 1.5))
         await asyncio.to_thread(self.fleet.postgres.start)
 

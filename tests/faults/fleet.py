@@ -17,6 +17,7 @@ from service.storage.migrations import migrate
 from tests.faults.postgres import Postgres, send
 from tests.support.process import COMMAND, environment
 from tests.support.proxy import Proxy
+from tests.support.running import worker_processes
 from tests.support.service import write_callers
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Server:
     def workers(self) -> list[psutil.Process]:
         """Answers the processes that answer calls."""
         try:
-            return [child for child in self._parent().children() if child.status() != psutil.STATUS_ZOMBIE]
+            return worker_processes(self._parent())
         except psutil.NoSuchProcess:
             return []
 
@@ -137,6 +138,11 @@ class Fleet:
             for line in server.log.read_text("utf-8").splitlines()
             if any(mark in line for mark in _MARKS_OF_FAULTS)
         ]
+
+    def state(self) -> str:
+        """Return what of it runs."""
+        servers = [f"{server.name} has {len(server.workers())} workers" for server in self.servers.values()]
+        return "\n".join([*servers, self.postgres.state()])
 
     async def heal(self) -> None:
         """Ends every fault that goes on."""

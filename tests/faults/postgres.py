@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -13,6 +14,7 @@ import psutil
 from service.embedded import EmbeddedPostgres
 
 _SESSION_SECONDS = 5.0
+_LINES = 12
 
 
 class Postgres:
@@ -27,20 +29,32 @@ class Postgres:
         """Starts it in a folder, which must not be there yet."""
         self._folder = folder
         self._running = EmbeddedPostgres.start(folder)
+        # A kill and a start are made by threads, which a run that is over does not wait for.
+        self._turn = threading.Lock()
         self.url = self._running.url()
         self.socket = Path(parse_qs(urlsplit(self.url).query)["host"][0]) / ".s.PGSQL.5432"
 
     def start(self) -> None:
         """Starts it again, if it does not run."""
-        if not self._running.is_running():
-            self._running.restart()
+        with self._turn:
+            if not self._running.is_running():
+                self._running.restart()
 
     def kill(self) -> None:
-        """Kills all its processes."""
-        if self._running.is_running():
-            parent = psutil.Process(int((self._folder / "postmaster.pid").read_text("ascii").splitlines()[0]))
-            for process in (parent, *parent.children()):
-                send(process, signal.SIGKILL)
+        """Kill all its processes and wait for their end: until its keeper has seen it, Postgres seems to run."""
+        with self._turn:
+            if not self._running.is_running():
+                return
+            with suppress(psutil.NoSuchProcess):
+                parent = psutil.Process(int((self._folder / "postmaster.pid").read_text("ascii").splitlines()[0]))
+                for process in (parent, *parent.children()):
+                    send(process, signal.SIGKILL)
+            self._running.quit()
+
+    def state(self) -> str:
+        """Return whether it runs, and the last that it logged."""
+        last = (self._folder / "log").read_text("utf-8", "replace").splitlines()[-_LINES:]
+        return "\n  ".join([f"Postgres {'runs' if self._running.is_running() else 'does not run'}:", *last])
 
     def crash(self, session: int) -> None:
         """Kills the process of one connection, after which Postgres ends all others and recovers by itself."""

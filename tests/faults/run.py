@@ -6,12 +6,13 @@ import asyncio
 import tempfile
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.faults.bound import bounded
 from tests.faults.checker import check
 from tests.faults.clients import Clients, Question
 from tests.faults.faults import EVERYTHING, Faults
@@ -37,6 +38,7 @@ _RIGHT_AFTER = 20_000_000
 """Nanoseconds."""
 _PATIENCE = 120.0
 """Seconds that a run may take beyond those under load, before something is stuck."""
+_STEPS = ("start", "be under load", "look at every key", "end")
 
 
 @dataclass(frozen=True)
@@ -121,19 +123,42 @@ class Report:
         return "\n".join(lines)
 
 
+@dataclass
+class _Progress:
+    """How far a run has come: the times at which each step was done, the fleet, and the faults so far."""
+
+    marks: list[int] = field(default_factory=lambda: [now()])
+    fleet: Fleet | None = None
+    faults: list[tuple[int, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """For people: what does not end, and what may be why."""
+        step = _STEPS[min(len(self.marks), len(_STEPS)) - 1]
+        lines = [f"it was to {step}, for {(now() - self.marks[-1]) / 1e9:.0f} s; the last faults, and how long ago:"]
+        lines += [f"  {(now() - time) / 1e9:7.3f} s {name}" for time, name in self.faults[-_SHOWN:]]
+        return "\n".join([*lines, self.fleet.state() if self.fleet else "nothing runs yet"])
+
+
 async def run(order: Order) -> Report:
-    """Runs, and ends all it has started."""
+    """Run, and end all that was started. Raises StuckError where that takes too long."""
+    progress = _Progress()
+
+    def state() -> str:
+        return f"seed {order.seed}, by {order.door}, {order.seconds:.0f} s under load: {progress}"
+
+    return await bounded(_run(order, progress), order.seconds + _PATIENCE, state)
+
+
+async def _run(order: Order, progress: _Progress) -> Report:
     recorder = Recorder()
-    marks = [now()]
+    marks = progress.marks
     # Not in a folder of pytest's: see `tests.support.postgres`.
     with tempfile.TemporaryDirectory(prefix="skilder-keys-faults-") as name:
-        async with (
-            asyncio.timeout(order.seconds + _PATIENCE),
-            running_fleet(Path(name), order.door, order.mutation) as fleet,
-        ):
+        async with running_fleet(Path(name), order.door, order.mutation) as fleet:
+            progress.fleet = fleet
             clients = Clients(fleet.addresses, recorder, _dice(order.seed, "clients"), _LINES)
             load = Load(clients, _dice(order.seed, "load"))
-            faults = Faults(fleet, load, clients, _dice(order.seed, "faults"))
+            faults = Faults(fleet, load, clients, _dice(order.seed, "faults"), progress.faults)
             meter = Meter({name: server.metrics_address for name, server in fleet.servers.items()})
             metering = asyncio.create_task(meter.run())
             try:

@@ -1,0 +1,58 @@
+"""A bound on a run: whatever is stuck, it ends, with words that tell what was stuck."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+_Result = TypeVar("_Result")
+
+_END_SECONDS = 120.0
+"""For the end of what is stuck, with all that it has started."""
+_CANCELLATIONS = 30
+"""How often, then, all is cancelled again: a library may lose a cancellation, and what loops goes on."""
+
+
+class StuckError(AssertionError):
+    """A run did not end in its time."""
+
+
+async def bounded(
+    work: Coroutine[Any, Any, _Result], seconds: float, state: Callable[[], str], end_seconds: float = _END_SECONDS
+) -> _Result:
+    """Return what work returns.
+
+    Args:
+        work: The work.
+        seconds: How long it may take.
+        state: Tells what it is at; asked before it is ended.
+        end_seconds: How long its own end may take.
+
+    Raises:
+        StuckError: It takes longer, with its state. Then it was cancelled, and has ended if it can be ended at all.
+    """
+    others = asyncio.all_tasks()
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done():
+            return task.result()
+        words = f"it did not end within {seconds:.0f} s\n{state()}"
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=end_seconds)
+            for _ in range(_CANCELLATIONS):
+                if task.done():
+                    break
+                for each in asyncio.all_tasks() - others:
+                    each.cancel()
+                await asyncio.wait({task}, timeout=1.0)
+    if not task.done():
+        words += "\nand it could not be ended: its tasks and processes are left"
+    elif not task.cancelled() and (error := task.exception()):
+        raise StuckError(words) from error
+    raise StuckError(words)
