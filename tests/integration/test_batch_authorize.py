@@ -300,7 +300,7 @@ async def test_a_cold_batch_is_read_by_a_few_queries(one: Process) -> None:
     one.cache.drop_all()
     lent = one.database.lent
     await one.authorizer.authorize_all(questions)
-    assert one.database.lent - lent <= 2, "the keys and their catalogue"
+    assert one.database.lent - lent <= 3, "the first keys, those that came meanwhile, and their catalogue"
     lent = one.database.lent
     answers, _ = await one.authorizer.authorize_all(questions)
     assert one.database.lent == lent
