@@ -357,7 +357,7 @@ async def test_a_refused_question_is_no_use(service: Service) -> None:
     runtime = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
     await service.operator.apply(small_workspace("globex"))
     foreign = await service.console.issue(workspace_id="globex")
-    await refusal(service.service.authorize(issued.token, tool_id="no tool"))
+    await refusal(service.service.authorize(issued.token, tool_id=" no tool"))
     await refusal((await service.client(runtime.token)).authorize(foreign.token))
     for unused in (issued, foreign):
         assert not (await get_key(service.console, unused.key.id)).HasField("last_used_at")

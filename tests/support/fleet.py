@@ -26,6 +26,7 @@ from service.domain.token import KeyType
 from service.rpc import convert
 from service.storage.database import Database, DatabaseOptions
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.clock import FakeClock
 from tests.support.log import CapturedLog
 from tests.support.workspaces import small_workspace
 
@@ -69,6 +70,7 @@ class Process:
     """One process of a fleet; its reader follows the fence once it is told to.
 
     Attributes:
+        usage_clock: That of its uses alone; a use is written again when it has moved on by more than a minute.
         waits: The seconds that each of its changes waited.
     """
 
@@ -85,6 +87,7 @@ class Process:
     writer: Writer
     log: CapturedLog
     usage: Usage
+    usage_clock: FakeClock
     waits: list[float] = field(default_factory=list)
     following: asyncio.Task[Any] | None = None
 
@@ -158,7 +161,8 @@ async def process(
     tool_sets = ToolSets(database, tool_set_bytes)
     cache = KeyCache(held, recogniser, tool_sets, capacity)
     prover = Prover(hasher, recogniser, threads=threads)
-    usage = Usage(database, log.logger, time.time, 60)
+    usage_clock = FakeClock()
+    usage = Usage(database, log.logger, usage_clock, 60)
     reader = Reader(database, cache, held, log.logger, clock, lease)
     writer, pages = Writer(database, clock, waits.append, reader.new_server), PageTokens(bytes(32))
     made = Process(
@@ -175,6 +179,7 @@ async def process(
         writer=writer,
         log=log,
         usage=usage,
+        usage_clock=usage_clock,
         waits=waits,
     )
     try:
