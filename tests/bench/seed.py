@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from service.domain.hashing import HashParameters, SecretHasher
-from service.domain.ids import KeyId, new_key_id
+from service.domain.ids import KeyId
 from service.domain.token import KeyType, Token
+from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

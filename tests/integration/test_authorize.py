@@ -8,11 +8,12 @@ from uuid import UUID
 
 import pytest
 
-from service.domain.ids import KeyId, new_key_id
+from service.domain.ids import KeyId
 from service.domain.token import KeyType, Token
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2, workspace_pb2
 from tests.support.calls import call, delete_workspace, get_key, part, remove
+from tests.support.ids import new_key_id
 from tests.support.service import Service, serving
 from tests.support.workspaces import small_workspace
 

@@ -11,13 +11,13 @@ import pytest
 
 from service.app import authorize
 from service.app.questions import Question
-from service.domain.ids import new_key_id
 from service.domain.token import KeyType, Token
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.calls import get_key, part
 from tests.support.door import ONLY_GRPCIO
 from tests.support.fence import LONG
 from tests.support.fleet import process
+from tests.support.ids import new_key_id
 from tests.support.service import Client, Service, refusal, serving
 from tests.support.workspaces import small_workspace
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from service.domain.ids import new_key_id
+from tests.support.ids import new_key_id
 from tests.support.rows import NO_HASH, insert, insert_key
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """No call, however large it may be, holds the event loop up.
 
 The service runs in the loop of the test, and its client in a process of its own. What is measured is compared with how
-long the same machine takes, at the same time, for a part of the work in one piece: on the loop, that was the stall. Both
-are CPU time of this process, all threads together, as other processes may keep the processor from it.
+long the same machine takes, at the same time, for a part of the work in one piece: on the loop, that was the stall.
+Both are CPU time of this process, all threads together, as other processes may keep the processor from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.app.cache import KeyCache, KnownKey, Scope
-from service.domain.ids import HatId, WorkspaceId, new_key_id
+from service.domain.ids import HatId, WorkspaceId
 from service.domain.keys import Key
 from service.domain.token import KeyType, Token, id_text
 from service.domain.workspace_checks import checked
@@ -28,6 +28,7 @@ from service.rpc import convert
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest
+from tests.support.ids import new_key_id
 from tests.support.largest import largest_workspace
 from tests.support.memory import NO_TOOLS, Memory
 from tests.support.service import TOKENS, serving

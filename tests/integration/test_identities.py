@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from service.domain.ids import new_key_id
 from service.domain.token import KeyType, Token
 from skilder.keys.v1 import key_pb2
 from tests.support.calls import METHODS, call, delete_workspace, list_keys, list_workspaces
 from tests.support.certificates import Authority
+from tests.support.ids import new_key_id
 from tests.support.service import TOKENS, Client, Refusal, Service, refusal, serving, write_callers
 from tests.support.workspaces import small_workspace
 

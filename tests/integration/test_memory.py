@@ -9,13 +9,14 @@ import pytest
 
 from service.app.questions import Question
 from service.domain.errors import InvalidRequestError
-from service.domain.ids import WorkspaceId, new_key_id
+from service.domain.ids import WorkspaceId
 from service.domain.token import KeyType, Token
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.answers import kinds_of_answers
 from tests.support.calls import part
 from tests.support.fence import LONG, warm
 from tests.support.fleet import Process, process, until
+from tests.support.ids import new_key_id
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.domain.ids import KeyId, new_key_id
+from service.domain.ids import KeyId
 from service.domain.token import KeyType, Token
 from service.embedded import EmbeddedPostgres
 from service.storage.migrations import migrate
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.ids import new_key_id
 from tests.support.service import Service, refusal, serving
 from tests.support.workspaces import small_workspace
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from service.domain.ids import new_key_id
 from service.domain.token import KeyType, Token
 from skilder.keys.v1 import key_pb2
 from tests.support.calls import delete_workspace, get_key, remove
+from tests.support.ids import new_key_id
 from tests.support.service import Service, refusal
 from tests.support.workspaces import small_workspace
 

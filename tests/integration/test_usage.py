@@ -11,12 +11,13 @@ import pytest
 
 from service.app import usage as usage_module
 from service.app.usage import Usage
-from service.domain.ids import KeyId, new_key_id
+from service.domain.ids import KeyId
 from service.domain.token import KeyType, Token
 from service.storage.database import Database, DatabaseOptions
 from skilder.keys.v1 import key_pb2
 from tests.support.calls import delete_workspace, get_key, remove
 from tests.support.clock import FakeClock
+from tests.support.ids import new_key_id
 from tests.support.log import CapturedLog
 from tests.support.rows import insert, insert_key
 from tests.support.service import Service, refusal, serving

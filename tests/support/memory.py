@@ -9,10 +9,11 @@ from service.app.cache import KeyCache, KnownKey, Load
 from service.app.fence import Lease
 from service.app.tool_sets import SharedToolSet, ToolSets
 from service.domain.hashing import Recogniser
-from service.domain.ids import WorkspaceId, new_key_id
+from service.domain.ids import WorkspaceId
 from service.domain.permissions import ToolSet
 from service.domain.token import KeyType, Token
 from tests.support.clock import FakeClock
+from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

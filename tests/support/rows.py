@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from service.domain.ids import new_key_id
+from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
     from uuid import UUID

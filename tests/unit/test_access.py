@@ -10,10 +10,11 @@ import pytest
 
 from service.domain.access import Ability, Actor, Caller, CallerRole, Origin
 from service.domain.errors import ActorNotAllowedError, ActorNotMemberError, CallerNotAllowedError, KeysError
-from service.domain.ids import RuntimeId, UserId, WorkspaceId, new_key_id
+from service.domain.ids import RuntimeId, UserId, WorkspaceId
 from service.domain.keys import Key, KeyFilter, KeyOrder, Revocation
 from service.domain.token import KeyType
 from service.domain.workspace import MemberRole
+from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable

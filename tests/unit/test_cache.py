@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.app.tool_sets import SharedToolSet
-from service.domain.ids import WorkspaceId, new_key_id
+from service.domain.ids import WorkspaceId
 from service.domain.permissions import ToolSet
 from service.domain.token import KeyType, Token
+from tests.support.ids import new_key_id
 from tests.support.memory import ACME, GLOBEX, Memory, minted, turns
 
 if TYPE_CHECKING:

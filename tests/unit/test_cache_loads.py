@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.domain.ids import new_key_id
+from tests.support.ids import new_key_id
 from tests.support.memory import ACME, GLOBEX, Memory, minted, turns
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.domain.difference import Action, Change, Part
 from service.domain.errors import InvalidRequestError
-from service.domain.ids import HatId, RuntimeId, UserId, WorkspaceId, new_key_id
+from service.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
 from service.domain.keys import Key, KeyFilter, KeyOrder, KeyState, Revocation
 from service.domain.token import KeyType
 from service.domain.workspace import WorkspaceStatus
 from service.rpc import convert
 from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
 from skilder.keys.v1.key_service_pb2 import IssueKeyRequest, ListKeysRequest
+from tests.support.ids import new_key_id
 from tests.support.workspaces import example_workspace, small_workspace
 
 ACME = WorkspaceId("acme")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.app import encoding
-from service.domain.ids import HatId, RuntimeId, SkillId, ToolId, UserId, WorkspaceId, new_key_id
+from service.domain.ids import HatId, RuntimeId, SkillId, ToolId, UserId, WorkspaceId
 from service.domain.keys import Key
 from service.domain.permissions import ReachedHat, ReachedSkill, ToolPath, ToolSet
 from service.domain.token import KeyType
@@ -19,6 +19,7 @@ from service.domain.verdict import DenialReason, Denied, ToolGrant
 from service.domain.workspace import Tool
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
+from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ import argon2
 import pytest
 
 from service.domain.hashing import HashParameters, Recogniser, SecretHasher
-from service.domain.ids import new_key_id
 from service.domain.token import KeyType, Token
+from tests.support.ids import new_key_id
 
 PHC = re.compile(r"\$argon2id\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}")
 CHEAP = HashParameters(memory_kib=16, passes=2, lanes=2)

@@ -11,8 +11,8 @@ import pytest
 
 from service.app.proof import Prover
 from service.domain.hashing import HashParameters, Recogniser, SecretHasher
-from service.domain.ids import new_key_id
 from service.domain.token import KeyType, Token
+from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.ids import KeyId, new_key_id
+from service.domain.ids import KeyId
 from service.domain.token import PREFIXES, KeyType, MalformedTokenError, Token, hint
+from tests.support.ids import new_key_id
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 KEY_IDS = st.integers(0, 2**128 - 1).map(lambda number: KeyId(UUID(int=number)))
