@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from service.domain.errors import TooManyChangedError
 from service.domain.workspace import Workspace
@@ -63,7 +63,7 @@ def check_removals(current: Workspace | None, changes: Iterable[Change], max_rem
     Raises:
         TooManyChangedError: With `count` and `allowed`.
     """
-    total = 0 if current is None else sum(map(len, _parts(current).values()))
+    total = 0 if current is None else sum(map(len, parts_of(current).values()))
     allowed = total // 2 if max_removals is None else max_removals
     count = sum(change.action is Action.REMOVED for change in changes)
     if count > allowed:
@@ -80,12 +80,13 @@ def _changes(current: Workspace | None, desired: Workspace) -> Iterator[Change]:
         yield Change(Part.WORKSPACE, desired.id, Action.ADDED)
     elif current.name != desired.name:
         yield Change(Part.WORKSPACE, desired.id, Action.UPDATED)
-    before = {} if current is None else _parts(current)
-    for part, after in _parts(desired).items():
+    before = {} if current is None else parts_of(current)
+    for part, after in parts_of(desired).items():
         yield from _part_changes(part, before.get(part, ()), after)
 
 
-def _parts(workspace: Workspace) -> dict[Part, Sequence[_Identified]]:
+def parts_of(workspace: Workspace) -> dict[Part, Sequence[Any]]:
+    """Return the parts of a workspace by their kind."""
     catalogue = workspace.catalogue
     return {
         Part.MEMBER: workspace.members,

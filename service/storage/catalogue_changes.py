@@ -6,7 +6,7 @@ from collections import defaultdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from service.domain.difference import Action, Part
+from service.domain.difference import Action, Part, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -120,7 +120,7 @@ def _statements(desired: Workspace, changes: Iterable[Change]) -> Iterator[State
     for change in changes:
         ids[change.part, change.action].add(change.id)
     written: dict[Part, list[Any]] = {}
-    for part, every in _by_part(desired).items():
+    for part, every in parts_of(desired).items():
         wanted = ids[part, Action.ADDED] | ids[part, Action.UPDATED]
         written[part] = [each for each in every if each.id in wanted]
     for part, (sql, names) in _UPSERTS.items():
@@ -173,17 +173,6 @@ def _pieces_of_links(links: dict[str, Sequence[str]]) -> Iterator[list[str]]:
             piece, size = [], 0
     if piece:
         yield piece
-
-
-def _by_part(workspace: Workspace) -> dict[Part, Sequence[Any]]:
-    catalogue = workspace.catalogue
-    return {
-        Part.MEMBER: workspace.members,
-        Part.TEAM: catalogue.teams,
-        Part.HAT: catalogue.hats,
-        Part.SKILL: catalogue.skills,
-        Part.TOOL: catalogue.tools,
-    }
 
 
 def _value(part: object, name: str) -> object:
