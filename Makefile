@@ -43,14 +43,14 @@ docs: $(READY) ## write the README's table of options anew
 	$(BIN)/python -m tests.support.readme
 
 FAULTS_SECONDS ?= 300
-faults: $(READY) ## five minutes of load and faults; FAULTS_SECONDS=… for longer, FAULTS_DOOR=… for one door, FAULTS_SEED=… for the same again
+faults: $(READY) ## five minutes of load and faults; FAULTS_SECONDS=… for longer, FAULTS_TRANSPORT=… for one transport, FAULTS_SEED=… for the same again
 	SKILDER_KEYS_FAULTS_SECONDS=$(FAULTS_SECONDS) $(if $(FAULTS_SEED),SKILDER_KEYS_FAULTS_SEED=$(FAULTS_SEED)) \
-		$(if $(FAULTS_DOOR),SKILDER_KEYS_FAULTS_DOOR=$(FAULTS_DOOR)) \
+		$(if $(FAULTS_TRANSPORT),SKILDER_KEYS_FAULTS_TRANSPORT=$(FAULTS_TRANSPORT)) \
 		$(BIN)/pytest -s tests/faults/test_history.py
 
 bench: $(READY) $(TOOLS)/ghz ## measure what calls cost, in a quarter of an hour; writes docs/performance.md (ROUNDS=2: quicker)
 	@command -v h2load >/dev/null || { echo "h2load is needed, and was not found (Debian: apt-get install nghttp2-client)"; exit 1; }
-	$(BIN)/python -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS))
+	$(BIN)/python -m bench $(if $(ROUNDS),--rounds $(ROUNDS))
 
 lock: $(READY) ## choose the newest versions anew and write requirements.lock
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --all-extras \

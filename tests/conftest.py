@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from service.companion import Companion
-from service.domain.token import MalformedTokenError, Token
-from service.storage.database import Database, DatabaseOptions
+from skilder_keys.domain.token import MalformedTokenError, Token
+from skilder_keys.storage.database import Database, DatabaseOptions
+from skilder_keys.supervisor.companion import Companion
 from tests.support import reaper
-from tests.support.door import why_closed
 from tests.support.postgres import new_database, template_database, test_postgres
-from tests.support.service import DOORS, Service, serving
+from tests.support.service import TRANSPORTS, Service, serving
 from tests.support.stock import stock_server
+from tests.support.transport import why_unavailable
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End what is left."""
-    session.config.stash[_REAPER].leave(_REAPER_SECONDS)
+    session.config.stash[_REAPER].disconnect(_REAPER_SECONDS)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -97,25 +97,25 @@ async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
     await connection.close()
 
 
-@pytest.fixture(params=DOORS)
-def door(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
     """What calls come in by; whoever asks for it is run with each."""
     chosen = str(request.param)
-    if reason := why_closed(chosen):
+    if reason := why_unavailable(chosen):
         pytest.skip(reason)
     return chosen
 
 
 @pytest.fixture
 async def empty_service(
-    door: str, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    transport: str, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[Service]:
     """A served service with no workspace.
 
     When the test is over, its logs and its database are searched for every token that it saw.
     """
     caplog.set_level(logging.DEBUG)
-    async with serving(database_url, tmp_path, door=door) as service:
+    async with serving(database_url, tmp_path, transport=transport) as service:
         yield service
     await assert_no_token_is_kept(service.watch.seen, service.log.text() + caplog.text, database_url)
 

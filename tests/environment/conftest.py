@@ -95,7 +95,7 @@ async def surroundings(
     """A service, which the tests of a module share, and the command."""
     folder = tmp_path_factory.mktemp("environment")
     (folder / "token").write_text(TOKENS["operator"])
-    async with new_database(postgres_url, template) as url, serving(url, folder, door="grpcio") as service:
+    async with new_database(postgres_url, template) as url, serving(url, folder, transport="grpcio") as service:
         await service.operator.apply(small_workspace())
         issued = [await service.operator.issue(description=each) for each in DESCRIPTIONS]
         (folder / "key.token").write_text(issued[-1].token)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from service import watchdog
+from skilder_keys.supervisor import watchdog
 from tests.support import reaper
 from tests.support.process import environment, serving_process
 from tests.support.running import assert_gone, family, postmaster
@@ -33,10 +33,10 @@ def test_that_takes_long(postgres_url, tmp_path):
 """
 
 
-@pytest.mark.parametrize("door", ["grpcio", "envoy"], indirect=True)
-def test_a_server_that_is_killed_leaves_nothing(door: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["grpcio", "envoy"], indirect=True)
+def test_a_server_that_is_killed_leaves_nothing(transport: str, tmp_path: Path) -> None:
     """Not its workers, one of them frozen, nor its Postgres; and the next start finds the data."""
-    with serving_process(tmp_path, door=door, SKILDER_KEYS_WORKERS="2") as server:
+    with serving_process(tmp_path, transport=transport, SKILDER_KEYS_WORKERS="2") as server:
         assert server.address
         left = family(server.process.pid)
         assert {each.pid for each in server.workers().values()} | {postmaster(tmp_path / "data").pid} < {
@@ -45,12 +45,12 @@ def test_a_server_that_is_killed_leaves_nothing(door: str, tmp_path: Path) -> No
         server.workers()[1].suspend()
         server.process.kill()
         assert_gone(left)
-    with serving_process(tmp_path, door=door) as server:
+    with serving_process(tmp_path, transport=transport) as server:
         assert server.address
         assert server.events("migrated") == []
 
 
-@pytest.mark.parametrize("step", ["postgres_keeper.py", "initdb", "postgres", "service.worker"])
+@pytest.mark.parametrize("step", ["postgres_keeper.py", "initdb", "postgres", "skilder_keys.worker.process"])
 def test_a_start_that_is_killed_leaves_nothing(tmp_path: Path, step: str) -> None:
     """At whatever step; and the next start makes good what the first one left unfinished."""
 

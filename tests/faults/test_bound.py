@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.faults.bound import StuckError, bounded
+from faults.bound import StuckError, bounded
 
 
 async def test_work_that_ends_is_as_without_a_bound() -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.faults.checker import check
-from tests.faults.history import (
+from faults.checker import check
+from faults.history import (
     EVERYBODY,
     FORGED,
     OK,
@@ -72,7 +72,7 @@ class Run:
         last: bool = False,
         key: str = "k",
     ) -> None:
-        """Adds a question about a token of the key."""
+        """Adds a query about a token of the key."""
         self.authorizations.append(
             Authorize(key=key, token=token, begin=begin, end=end, answer=answer, tool=tool, last=last)
         )
@@ -133,7 +133,7 @@ def test_a_denial_of_a_key_that_is_good_is_found(run: Run, reason: str) -> None:
 
 
 def test_a_denial_with_a_wrong_reason_is_found(run: Run) -> None:
-    """A revoked key is not unknown: the token proves right."""
+    """A revoked key is not unknown: the token verifies right."""
     run.revoke(10, 20)
     run.ask(21, 22, UNKNOWN)
     assert run.kinds() == ["denied for a wrong reason"]
@@ -188,7 +188,7 @@ def test_a_call_that_failed_in_an_outage_is_no_violation(run: Run, code: str) ->
 
 @pytest.mark.parametrize("code", ["INTERNAL", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN"])
 def test_a_call_that_failed_for_no_outage_is_found(run: Run, code: str) -> None:
-    """Changes and questions alike."""
+    """Changes and queries alike."""
     run.ask(5, 6, Failed(code))
     run.revoke(7, 8, code)
     run.apply(9, 10, 2, reach(BOTH), code)

@@ -26,7 +26,7 @@ SECONDS = 300.0
 )
 def test_a_mistake_about_histories_is_found(mutation: str, expected: str) -> None:
     """Where history is rewritten under a process, and where a restored database does not know of a process."""
-    command = [sys.executable, "-m", "tests.faults.histories", mutation]
+    command = [sys.executable, "-m", "faults.histories", mutation]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert done.stdout.strip() == expected, done.stderr
     assert done.returncode == int("granted" in expected)

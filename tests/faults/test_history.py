@@ -7,23 +7,23 @@ import secrets
 
 import pytest
 
-from tests.faults.history import OK
-from tests.faults.run import Order, run
-from tests.support.service import DOORS
+from faults.history import OK
+from faults.run import Order, run
+from tests.support.service import TRANSPORTS
 
-CHOSEN = (door,) if (door := os.environ.get("SKILDER_KEYS_FAULTS_DOOR")) else DOORS
+CHOSEN = (transport,) if (transport := os.environ.get("SKILDER_KEYS_FAULTS_TRANSPORT")) else TRANSPORTS
 SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", "28")) / len(CHOSEN)
 SEED = int(os.environ.get("SKILDER_KEYS_FAULTS_SEED", secrets.randbelow(10**6)))
 
 
-@pytest.mark.parametrize("door", CHOSEN, indirect=True)
-async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(door: str) -> None:
+@pytest.mark.parametrize("transport", CHOSEN, indirect=True)
+async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str) -> None:
     """Every answer is one that the state gave at some moment of the call, and no key is lost.
 
-    SKILDER_KEYS_FAULTS_SECONDS has it run for longer, each door for its part of the time; SKILDER_KEYS_FAULTS_DOOR
-    chooses one, and SKILDER_KEYS_FAULTS_SEED has the same faults come again.
+    SKILDER_KEYS_FAULTS_SECONDS has it run for longer, each transport for its part of the time;
+    SKILDER_KEYS_FAULTS_TRANSPORT chooses one, and SKILDER_KEYS_FAULTS_SEED has the same faults come again.
     """
-    report = await run(Order(SEED, SECONDS, door=door))
+    report = await run(Order(SEED, SECONDS, transport=transport))
     print(report)  # noqa: T201 - for people who run it for long, with -s
     assert not report.violations, str(report)
     assert not report.tracebacks, str(report)

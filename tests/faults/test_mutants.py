@@ -6,12 +6,12 @@ import secrets
 
 import pytest
 
-from tests.faults.run import Order, run
+from faults.run import Order, run
 
 SECONDS = 60.0
 # Those of parted histories are found by `test_histories`.
 FAULTS = {
-    "no-taint": ["overtake loads"],
+    "no-invalidation": ["overtake loads"],
     "no-lease-check": ["stop a worker over a revocation", "freeze the network over a revocation"],
     "no-writer-wait": ["slow the fence down over a revocation"],
     "no-lease-wait": ["stop a worker over a revocation"],

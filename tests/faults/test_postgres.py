@@ -7,7 +7,7 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.faults.postgres import Postgres
+from faults.postgres import Postgres
 
 
 async def test_one_that_is_killed_and_started_at_once_runs() -> None:

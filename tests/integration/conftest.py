@@ -6,32 +6,32 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.door import why_closed
 from tests.support.frames import LIMIT, Served
 from tests.support.http2 import Connection, connected
 from tests.support.postgres import new_database
-from tests.support.service import DOORS, serving
+from tests.support.service import TRANSPORTS, serving
+from tests.support.transport import why_unavailable
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-@pytest.fixture(scope="module", params=DOORS)
+@pytest.fixture(scope="module", params=TRANSPORTS)
 async def served(
     request: pytest.FixtureRequest, postgres_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Served]:
-    """One service for each door."""
-    door = str(request.param)
-    if reason := why_closed(door):
+    """One service for each transport."""
+    transport = str(request.param)
+    if reason := why_unavailable(transport):
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("served")
     async with (
         new_database(postgres_url, template) as url,
-        serving(url, folder, door=door, max_message_bytes=LIMIT) as service,
+        serving(url, folder, transport=transport, max_message_bytes=LIMIT) as service,
     ):
         await service.operator.apply(small_workspace())
-        yield Served(door, service, (await service.operator.issue()).token)
+        yield Served(transport, service, (await service.operator.issue()).token)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from service.address import ListenError, held
+from skilder_keys.supervisor.address import reserve_port
+from skilder_keys.transports.listening import ListenError
 
 
 def port_of(address: str) -> int:
@@ -17,29 +18,29 @@ def port_of(address: str) -> int:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::]", "0.0.0.0"])  # noqa: S104 - nothing is served
 def test_a_held_address_is_nobody_elses(host: str) -> None:
     """Neither a second server gets it, nor any other program; and it is free again afterwards."""
-    with held(f"{host}:0") as address:
+    with reserve_port(f"{host}:0") as address:
         assert address.startswith(f"{host}:")
         with (
             pytest.raises(ListenError, match=f"Cannot serve on .*:{port_of(address)}: Address already in use"),
-            held(address),
+            reserve_port(address),
         ):
             pass
         family = socket.AF_INET6 if "[" in host else socket.AF_INET
         with pytest.raises(OSError, match="in use"):
             socket.create_server((host.strip("[]"), port_of(address)), family=family)
-    with held(address) as again:
+    with reserve_port(address) as again:
         assert again == address
 
 
 def test_workers_share_it() -> None:
     """Whoever of the same user asks for SO_REUSEPORT; nobody is connected to who only holds it."""
-    with held("127.0.0.1:0") as address:
+    with reserve_port("127.0.0.1:0") as address:
         place = ("127.0.0.1", port_of(address))
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(place)
         with socket.create_server(place, reuse_port=True), socket.create_server(place, reuse_port=True):
             socket.create_connection(place).close()
-            with pytest.raises(ListenError), held(address):
+            with pytest.raises(ListenError), reserve_port(address):
                 pass
 
 
@@ -49,12 +50,12 @@ def test_connections_that_an_earlier_server_closed_are_no_hindrance() -> None:
         place = earlier.getsockname()
         with socket.create_connection(place):
             earlier.accept()[0].close()
-    with held(f"127.0.0.1:{place[1]}") as address:
+    with reserve_port(f"127.0.0.1:{place[1]}") as address:
         assert port_of(address) == place[1]
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_an_address_that_is_not_ours_is_named(host: str) -> None:
     """Another machine's, or nobody's."""
-    with pytest.raises(ListenError, match=f"Cannot serve on {host}:1234: "), held(f"{host}:1234"):
+    with pytest.raises(ListenError, match=f"Cannot serve on {host}:1234: "), reserve_port(f"{host}:1234"):
         pass

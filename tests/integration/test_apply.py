@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from service.rpc.decoding import SLICE_BYTES
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import workspace_pb2
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN, MEMBER_ROLE_EDITOR
+from skilder_keys.rpc.decoding import SLICE_BYTES
 from tests.support.calls import delete_workspace, get_workspace, list_workspaces, part, remove
 from tests.support.changes import CHANGES
 from tests.support.service import Client, Service, refusal

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from service.domain.ids import KeyId
-from service.domain.token import KeyType, Token
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2, workspace_pb2
+from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import call, delete_workspace, get_key, part, remove
 from tests.support.ids import new_key_id
 from tests.support.service import Service, serving
@@ -173,7 +173,7 @@ async def test_a_granted_tool_tells_every_path_in_order(service: Service) -> Non
     ],
 )
 async def test_a_tool_out_of_reach_is_denied(service: Service, tool_id: str) -> None:
-    """The key is told, as its token proved right, and the tools it does have are not."""
+    """The key is told, as its token verified right, and the tools it does have are not."""
     issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="cyd")
     response = await service.service.authorize(issued.token, tool_id=tool_id)
     assert response == pb.AuthorizeResponse(
@@ -213,7 +213,7 @@ async def test_a_stale_version_brings_the_tools(service: Service) -> None:
     assert other.granted.tool_set.version != version
 
 
-async def test_keys_of_equal_reach_share_a_version(door: str, service: Service, tmp_path: Path) -> None:
+async def test_keys_of_equal_reach_share_a_version(transport: str, service: Service, tmp_path: Path) -> None:
     """On every server of the fleet; and keys of another reach have another, which brings them their own tools."""
     shared = [
         await service.console.issue(),
@@ -226,7 +226,7 @@ async def test_keys_of_equal_reach_share_a_version(door: str, service: Service, 
     response = await service.service.authorize(other.token, tool_set_version=version)
     assert hats(response) == ["everyone"]
     assert response.granted.tool_set.version != version
-    async with serving(service.database_url, tmp_path, door=door) as second:
+    async with serving(service.database_url, tmp_path, transport=transport) as second:
         elsewhere = await second.service.authorize(shared[0].token)
     assert elsewhere.granted.tool_set.version == version
 
@@ -285,7 +285,7 @@ async def test_every_unknown_token_gets_the_same_bytes(service: Service) -> None
 
 
 async def test_a_revoked_key_is_denied_and_named(service: Service) -> None:
-    """Its token proved right, so it is told which key it is."""
+    """Its token verified right, so it is told which key it is."""
     issued = await service.console.issue()
     await service.console.revoke(key_id=issued.key.id)
     response = await service.service.authorize(issued.token)
@@ -358,7 +358,7 @@ async def test_a_change_is_seen_by_the_very_next_call(service: Service) -> None:
 
 
 async def test_a_hash_is_renewed_when_the_parameters_changed(
-    door: str, service: Service, sql: asyncpg.Connection[Any], tmp_path: Path
+    transport: str, service: Service, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:
     """By the next success, on whatever server; the token stays good everywhere, and today's hash is left as it is."""
     issued = await service.console.issue()
@@ -370,7 +370,7 @@ async def test_a_hash_is_renewed_when_the_parameters_changed(
     assert first.startswith("$argon2id$v=19$m=1024,t=1,p=1$")
     assert hats(await service.service.authorize(issued.token)) == ALL_HATS
     assert await secret_hash() == first
-    async with serving(service.database_url, tmp_path, door=door, argon2_memory_kib=2048) as second:
+    async with serving(service.database_url, tmp_path, transport=transport, argon2_memory_kib=2048) as second:
         wrong = Token.mint(KeyType.WORKSPACE, Token.parse(issued.token).key_id)
         assert await second.service.denial(wrong.reveal()) == "UNKNOWN"
         assert await secret_hash() == first

@@ -217,10 +217,12 @@ async def test_many_faults_are_named_as_far_as_they_fit(service: Service) -> Non
     assert refused.message.endswith("and 97 more")
 
 
-async def test_a_message_over_the_limit_is_refused_and_no_more(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_a_message_over_the_limit_is_refused_and_no_more(
+    transport: str, database_url: str, tmp_path: Path
+) -> None:
     """RESOURCE_EXHAUSTED, and the server answers on; a message just below the limit is looked at."""
     limit = 2**16
-    async with serving(database_url, tmp_path, door=door, max_message_bytes=limit) as service:
+    async with serving(database_url, tmp_path, transport=transport, max_message_bytes=limit) as service:
         await service.operator.apply(small_workspace())
         for method in ("KeyService/IssueKey", "CatalogService/ApplyWorkspace", "AuthorizationService/Authorize"):
             assert await code(call(service.operator, method, b"x" * (limit + 1))) is grpc.StatusCode.RESOURCE_EXHAUSTED

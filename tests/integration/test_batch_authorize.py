@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from service.app import authorize
-from service.app.questions import Question
-from service.domain.token import KeyType, Token
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder_keys.app.authorization import authorizer
+from skilder_keys.app.authorization.query import AuthorizeQuery
+from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import get_key, part
-from tests.support.door import ONLY_GRPCIO
 from tests.support.fence import LONG
 from tests.support.fleet import process
 from tests.support.ids import new_key_id
 from tests.support.service import Client, Service, refusal, serving
+from tests.support.transport import ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def issued(service: Service, count: int, **fields: Any) -> list[key_servic
 
 
 async def test_each_is_answered_in_its_place(service: Service) -> None:
-    """Good and bad ones mixed, and the same token several times with several questions."""
+    """Good and bad ones mixed, and the same token several times with several queries."""
     good, limited = await service.operator.issue(), await service.operator.issue(hat_ids=["everyone"])
     user = await service.operator.issue(type="KEY_TYPE_USER", user_id="bob")
     revoked = await service.operator.issue()
@@ -197,13 +197,13 @@ async def test_a_runtime_instance_asks_about_its_own_workspace_only(service: Ser
 
 
 async def test_one_that_cannot_be_decided_fails_the_call(
-    door: str, service: Service, tmp_path: Path, sql: asyncpg.Connection[Any]
+    transport: str, service: Service, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """UNAVAILABLE for all, and never a denial; those in memory are answered without the others."""
     warm, cold = await issued(service, 2)
-    async with serving(service.database_url, tmp_path, door=door, lock_timeout=0.2) as second:
+    async with serving(service.database_url, tmp_path, transport=transport, lock_timeout=0.2) as second:
         async with asyncio.timeout(60):
-            while not await second.figure("cached_keys"):
+            while not await second.metric("cached_keys"):
                 await second.service.authorize(warm.token)
         async with sql.transaction():
             await sql.execute("LOCK TABLE key IN ACCESS EXCLUSIVE MODE")
@@ -238,9 +238,9 @@ async def test_an_answer_over_the_bound_is_refused(service: Service, monkeypatch
     size = sum(len(each.SerializeToString()) for each in both.responses) + sum(
         len(pb.Granted(tool_set=each).SerializeToString()) for each in both.tool_sets
     )
-    monkeypatch.setattr(authorize, "MAX_BATCH_BYTES", size)
+    monkeypatch.setattr(authorizer, "MAX_BATCH_BYTES", size)
     assert await batch(service.service, whole.token, limited.token) == both
-    monkeypatch.setattr(authorize, "MAX_BATCH_BYTES", size - 1)
+    monkeypatch.setattr(authorizer, "MAX_BATCH_BYTES", size - 1)
     refused = await refusal(batch(service.service, whole.token, limited.token))
     assert (refused.code, list(refused.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["requests"])
     version = next(each.version for each in both.tool_sets if len(each.tools) == 4)
@@ -255,11 +255,11 @@ async def test_an_answer_over_the_bound_is_refused(service: Service, monkeypatch
 async def test_answers_about_single_tools_count_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool may be reached in very many ways, and each token may ask about it."""
     issued = await service.operator.issue()
-    question = pb.AuthorizeRequest(token=issued.token, tool_id="web.search")
+    query = pb.AuthorizeRequest(token=issued.token, tool_id="web.search")
     size = len((await service.service.authorize(issued.token, tool_id="web.search")).SerializeToString())
-    monkeypatch.setattr(authorize, "MAX_BATCH_BYTES", 10 * size)
-    assert len((await batch(service.service, *[question] * 10)).responses) == 10
-    refused = await refusal(batch(service.service, *[question] * 11))
+    monkeypatch.setattr(authorizer, "MAX_BATCH_BYTES", 10 * size)
+    assert len((await batch(service.service, *[query] * 10)).responses) == 10
+    refused = await refusal(batch(service.service, *[query] * 11))
     assert list(refused.fields) == ["requests"]
 
 
@@ -295,14 +295,14 @@ async def one(database_url: str) -> AsyncIterator[Process]:
 async def test_a_cold_batch_is_read_by_a_few_queries(one: Process) -> None:
     """And a warm one by none."""
     tokens = [(await one.issue())[1] for _ in range(100)]
-    questions = [Question(token) for token in (*tokens, *tokens)]
-    await one.authorizer.authorize_all(questions)
+    queries = [AuthorizeQuery(token) for token in (*tokens, *tokens)]
+    await one.authorizer.authorize_all(queries)
     one.cache.drop_all()
     lent = one.database.lent
-    await one.authorizer.authorize_all(questions)
-    assert one.database.lent - lent <= 3, "the first keys, those that came meanwhile, and their catalogue"
+    await one.authorizer.authorize_all(queries)
+    assert one.database.lent - lent <= 3, "the first keys, those that came meanwhile, and their catalog"
     lent = one.database.lent
-    answers, _ = await one.authorizer.authorize_all(questions)
+    answers, _ = await one.authorizer.authorize_all(queries)
     assert one.database.lent == lent
     assert [answer.denied for answer in answers] == [None] * 200
 
@@ -315,9 +315,9 @@ async def test_one_token_a_thousand_times_is_one_proof(database_url: str, *, lea
         if leased:
             await made.follow()
         _, token = await made.issue()
-        answers, _ = await made.authorizer.authorize_all([Question(token)] * 1000)
+        answers, _ = await made.authorizer.authorize_all([AuthorizeQuery(token)] * 1000)
         assert [answer.denied for answer in answers] == [None] * 1000
-        assert made.hasher.proofs == 1
+        assert made.hasher.checks == 1
 
 
 async def test_a_batch_is_what_its_questions_are_alone(one: Process) -> None:
@@ -348,14 +348,14 @@ async def test_a_batch_is_what_its_questions_are_alone(one: Process) -> None:
     for _ in range(150):
         if source.random() < 0.2:
             one.cache.drop_all()
-        questions = [
-            Question(source.choice(tokens), source.choice(tools), source.choice(versions))
+        queries = [
+            AuthorizeQuery(source.choice(tokens), source.choice(tools), source.choice(versions))
             for _ in range(source.randrange(40))
         ]
-        answers_of_all, body = await one.authorizer.authorize_all(questions)
+        answers_of_all, body = await one.authorizer.authorize_all(queries)
         response = pb.BatchAuthorizeResponse.FromString(body)
         assert response.SerializeToString() == body
-        singles = [await one.decide(question) for question in questions]
+        singles = [await one.decide(query) for query in queries]
         assert alone(response) == [pb.AuthorizeResponse.FromString(each.body) for each in singles]
         assert [(each.key_id, each.denied) for each in answers_of_all] == [
             (each.key_id, each.denied) for each in singles

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from service.domain.errors import InvalidRequestError
-from service.domain.fields import Violations
 from skilder.keys.v1 import key_pb2, key_service_pb2, workspace_pb2
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
+from skilder_keys.domain.errors import InvalidRequestError
+from skilder_keys.domain.fields import Violations
 from tests.support.calls import call, get_workspace, list_keys
 from tests.support.cases import (
     MORE_IDS,
@@ -180,7 +180,7 @@ async def test_user_ids_are_refused_by_their_character(service: Service) -> None
         violations = Violations()
         violations.user("x", id_)
         with pytest.raises(InvalidRequestError) as caught:
-            violations.refuse()
+            violations.raise_if_any()
         told = caught.value.violations[0].description
         refused: list[Refusal] = [await refusal(service.operator.apply(workspace_of([id_])))]
         assert refused[0].fields["workspace.members[0].user_id"] == told

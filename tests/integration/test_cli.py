@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.support.door import ONLY_GRPCIO
 from tests.support.process import run_command
 from tests.support.rows import insert_key
 from tests.support.service import TOKENS
+from tests.support.transport import ONLY_GRPCIO
 from tests.support.workspaces import EXAMPLE_FILE, small_workspace
 
 if TYPE_CHECKING:

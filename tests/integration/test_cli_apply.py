@@ -79,7 +79,7 @@ class Person:
 
 
 @pytest.fixture
-def door() -> str:
+def transport() -> str:
     """The command line is the same whatever calls come in by."""
     return "grpcio"
 
@@ -301,7 +301,7 @@ async def test_what_show_prints_undoes_a_mistake(person: Person, service: Servic
 
 async def test_the_largest_workspace_goes_through_the_command_line(database_url: str, tmp_path: Path) -> None:
     """As JSON and as YAML, shown and applied; the reading, checking and comparing of all of it takes its time."""
-    async with serving(database_url, tmp_path, door="grpcio", call_timeout=120, statement_timeout=60) as service:
+    async with serving(database_url, tmp_path, transport="grpcio", call_timeout=120, statement_timeout=60) as service:
         largest = largest_workspace("largest")
         await service.operator.apply(largest)
         person = Person(service, tmp_path)

@@ -13,12 +13,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service import connections
+from skilder_keys.transports import connections
 from tests.support.certificates import Authority
-from tests.support.door import ONLY_GRPCIO
 from tests.support.http2 import PATIENCE, connected
 from tests.support.process import serving_process
 from tests.support.service import serving
+from tests.support.transport import ONLY_GRPCIO
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,21 +66,23 @@ async def few_files() -> AsyncIterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_a_low_soft_limit_of_files_shuts_nobody_out(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_a_low_soft_limit_of_files_shuts_nobody_out(transport: str, database_url: str, tmp_path: Path) -> None:
     """It is raised at the start: as many silent connections as there were files leave room for others."""
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4 * FILES:
         pytest.skip("the hard limit of files is too low here: raise it (ulimit -Hn)")
     async with AsyncExitStack() as stack:
         async with few_files():
-            server = stack.enter_context(serving_process(tmp_path, door=door, SKILDER_KEYS_DATABASE_URL=database_url))
+            server = stack.enter_context(
+                serving_process(tmp_path, transport=transport, SKILDER_KEYS_DATABASE_URL=database_url)
+            )
         address = await asyncio.to_thread(lambda: server.address)
         async with silent(address, FILES + 50):
             assert await is_served(address)
 
 
-async def test_connections_are_bounded(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_connections_are_bounded(transport: str, database_url: str, tmp_path: Path) -> None:
     """One over the bound is closed, and there is room again when another has ended."""
-    async with serving(database_url, tmp_path, door=door, max_connections=20) as service:
+    async with serving(database_url, tmp_path, transport=transport, max_connections=20) as service:
         assert await is_served(service.address)
         async with silent(service.address, 40) as readers, asyncio.timeout(PATIENCE):
             while sum(reader.at_eof() for reader in readers) < 20:
@@ -93,12 +95,12 @@ async def test_connections_are_bounded(door: str, database_url: str, tmp_path: P
 
 @ONLY_GRPCIO
 async def test_silent_connections_are_closed(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
     """Those that are not ready for calls in time, and those without a call for some time; a call is not disturbed."""
     monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.5)
     monkeypatch.setattr(connections, "IDLE_SECONDS", 0.5)
-    async with serving(database_url, tmp_path, door=door) as service, silent(service.address, 5) as readers:
+    async with serving(database_url, tmp_path, transport=transport) as service, silent(service.address, 5) as readers:
         async with connected(service.address) as idle, asyncio.timeout(PATIENCE):
             watch: Any = health_pb2_grpc.HealthStub(service.operator.channel).Watch(health_pb2.HealthCheckRequest())
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
@@ -109,7 +111,7 @@ async def test_silent_connections_are_closed(
         watch.cancel()
 
 
-async def test_failed_handshakes_are_no_lines(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_failed_handshakes_are_no_lines(transport: str, database_url: str, tmp_path: Path) -> None:
     """Anybody can have them fail, by saying something else."""
     certificate = Authority(tmp_path, "authority").issue("server", "DNS:localhost")
     variables = {
@@ -117,7 +119,7 @@ async def test_failed_handshakes_are_no_lines(door: str, database_url: str, tmp_
         "SKILDER_KEYS_TLS_CERT": str(certificate.certificate),
         "SKILDER_KEYS_TLS_KEY": str(certificate.key),
     }
-    with serving_process(tmp_path, door=door, **variables) as server:
+    with serving_process(tmp_path, transport=transport, **variables) as server:
         address = await asyncio.to_thread(lambda: server.address)
         host, _, port = address.rpartition(":")
         before = len(server.lines)
@@ -148,7 +150,7 @@ async def test_metadata_is_taken_up_to_a_limit_and_not_at_random(
 def test_fewer_connections_than_files_are_allowed() -> None:
     """Some files are left for the database and all else; there is always one connection."""
     code = (
-        "import resource; from service.connections import allowed;"
+        "import resource; from skilder_keys.transports.connections import allowed;"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024));"
         "print(allowed(100, 10), 900 > allowed(10_000, 10) > 800, allowed(10_000, 2_000))"
     )

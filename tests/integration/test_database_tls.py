@@ -8,8 +8,8 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
-from service.domain.errors import UnavailableError
-from service.storage.database import Database, DatabaseOptions
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.certificates import Authority
 from tests.support.stock import StockServer, cluster_folder, running
 

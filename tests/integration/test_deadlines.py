@@ -61,10 +61,10 @@ async def test_a_cancelled_call_ends_the_query_too(service: Service, sql: asyncp
 
 
 async def test_a_call_without_a_deadline_gets_the_services_own(
-    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+    transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """`call_timeout` ends it, with a reason."""
-    async with serving(database_url, tmp_path, door=door, call_timeout=0.3, lease=0.2) as service:
+    async with serving(database_url, tmp_path, transport=transport, call_timeout=0.3, lease=0.2) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
         async with locked_keys(sql):
@@ -74,12 +74,12 @@ async def test_a_call_without_a_deadline_gets_the_services_own(
 
 @pytest.mark.parametrize("frames", [(), (WHOLE[:7],)], ids=["nothing of it", "its beginning"])
 async def test_a_request_that_does_not_come_gets_the_services_deadline_too(
-    door: str, database_url: str, tmp_path: Path, frames: tuple[bytes, ...]
+    transport: str, database_url: str, tmp_path: Path, frames: tuple[bytes, ...]
 ) -> None:
     """`call_timeout` ends it whether the caller is known from a call before or not; it is counted and logged once."""
     method = AUTHORIZE.removeprefix("/skilder.keys.v1.")
     async with (
-        serving(database_url, tmp_path, door=door, call_timeout=0.3, lease=0.2) as service,
+        serving(database_url, tmp_path, transport=transport, call_timeout=0.3, lease=0.2) as service,
         connected(service.address) as connection,
     ):
         for number in range(1, 4):
@@ -94,10 +94,10 @@ async def test_a_request_that_does_not_come_gets_the_services_deadline_too(
 
 
 async def test_a_wait_for_a_lock_has_an_end(
-    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+    transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """`lock_timeout` ends it as UNAVAILABLE: the service cannot do it now."""
-    async with serving(database_url, tmp_path, door=door, lock_timeout=0.2) as service:
+    async with serving(database_url, tmp_path, transport=transport, lock_timeout=0.2) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
         async with locked_keys(sql):
@@ -105,9 +105,9 @@ async def test_a_wait_for_a_lock_has_an_end(
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
 
 
-async def test_more_calls_than_connections_wait_their_turn(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_more_calls_than_connections_wait_their_turn(transport: str, database_url: str, tmp_path: Path) -> None:
     """A small pool serves many calls at once, none of which fails."""
-    async with serving(database_url, tmp_path, door=door, pool_size=2) as service:
+    async with serving(database_url, tmp_path, transport=transport, pool_size=2) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
         responses = await asyncio.gather(*(service.service.authorize(issued.token) for _ in range(100)))
@@ -115,11 +115,11 @@ async def test_more_calls_than_connections_wait_their_turn(door: str, database_u
 
 
 async def test_a_pool_that_stays_exhausted_is_unavailable(
-    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+    transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """A call that gets no connection in time says so, and is not left to hang."""
     async with serving(
-        database_url, tmp_path, door=door, pool_size=1, lock_timeout=60, statement_timeout=60
+        database_url, tmp_path, transport=transport, pool_size=1, lock_timeout=60, statement_timeout=60
     ) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()

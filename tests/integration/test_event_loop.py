@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.app.cache import KeyCache, KnownKey, Scope
-from service.domain.ids import HatId, WorkspaceId
-from service.domain.keys import Key
-from service.domain.token import KeyType, Token, id_text
-from service.domain.workspace_checks import checked
-from service.offload import Offload
-from service.rpc import convert
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest
+from skilder_keys.app.authorization.cache import KeyCache, KnownKey, Scope
+from skilder_keys.domain.ids import HatId, WorkspaceId
+from skilder_keys.domain.keys import Key
+from skilder_keys.domain.token import KeyType, Token, id_text
+from skilder_keys.domain.workspace_checks import checked
+from skilder_keys.offload import Offload
+from skilder_keys.rpc import convert
 from tests.support.ids import new_key_id
 from tests.support.largest import largest_workspace
 from tests.support.memory import NO_TOOLS, Memory
@@ -112,7 +112,7 @@ async def test_no_call_of_the_largest_size_holds_the_loop_up(database_url: str, 
     """Applying, changing, showing and deleting the largest workspace, its first Authorize, and large batches."""
     limits = {"call_timeout": 120, "statement_timeout": 60}
     piece = in_one_piece(ApplyWorkspaceRequest(workspace=largest_workspace("w")).SerializeToString())
-    async with serving(database_url, tmp_path, door="grpcio", **limits) as service:
+    async with serving(database_url, tmp_path, transport="grpcio", **limits) as service:
         client = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.support.raw_client", service.address, TOKENS["operator"]),
             stdin=subprocess.PIPE,
@@ -160,7 +160,7 @@ async def test_no_call_of_the_largest_size_holds_the_loop_up(database_url: str, 
 async def test_forgetting_very_many_keys_holds_nobody_up() -> None:
     """They are gone at once for whoever asks, and freed bit by bit."""
     memory = Memory()
-    cache = KeyCache(memory.lease, memory.recogniser, memory.tool_sets, 100_000)
+    cache = KeyCache(memory.lease, memory.fingerprint, memory.tool_sets, 100_000)
     scope = Scope(WorkspaceId("w"))
 
     def fill() -> dict[str, KnownKey]:
@@ -175,7 +175,7 @@ async def test_forgetting_very_many_keys_holds_nobody_up() -> None:
     piece = process_time() - begin
     longest = []
     for _ in range(_ATTEMPTS):
-        cache._keys.update(fill())  # noqa: SLF001 - to prove a hundred thousand tokens would take minutes
+        cache._keys.update(fill())  # noqa: SLF001 - to verify a hundred thousand tokens would take minutes
         async with watched() as stall:
             cache.drop_all()
             assert len(cache) == 0

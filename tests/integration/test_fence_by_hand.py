@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.domain.ids import HatId, UserId
-from service.domain.token import KeyType
+from skilder_keys.domain.ids import HatId, UserId
+from skilder_keys.domain.token import KeyType
 from tests.support.fence import epoch, warm
 from tests.support.fleet import Process, process
 

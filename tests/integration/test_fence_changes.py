@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from service.storage import keys
+from skilder_keys.storage import keys
 from tests.support.calls import part
 from tests.support.fence import epoch, insert_laggard, readers, revoke_by_hand
 from tests.support.fleet import ORIGIN, Process, process
@@ -17,7 +17,7 @@ from tests.support.workspaces import small_workspace
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from service.domain.keys import Key
+    from skilder_keys.domain.keys import Key
 
     Sql = asyncpg.Connection[Any]
 
@@ -93,7 +93,7 @@ async def test_what_takes_nothing_from_anybody_leaves_the_epoch_alone(writer: Pr
 
 
 async def test_a_new_hash_of_a_used_key_leaves_the_epoch_alone(writer: Process, sql: Sql) -> None:
-    """Where the service writes it, which has just proven that it is one of the same secret."""
+    """Where the service writes it, which has just verified that it is one of the same secret."""
     key, token = await writer.issue()
     assert await writer.verdict(token) == "granted"
     before = await epoch(sql)

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.domain.errors import UnavailableError
-from service.domain.ids import KeyId
-from service.domain.token import KeyType
-from service.storage import keys
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.token import KeyType
+from skilder_keys.storage import keys
 from tests.support.calls import part
 from tests.support.fence import revoke_by_hand, until_true, warm
 from tests.support.fleet import ORIGIN, Process, process
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from service.domain.keys import Key
-    from service.storage.database import Connection
+    from skilder_keys.domain.keys import Key
+    from skilder_keys.storage.database import Connection
 
     Sql = asyncpg.Connection[Any]
 
@@ -156,14 +156,14 @@ async def test_a_reading_that_a_revocation_overtakes_is_told_to_nobody_who_asks_
 ) -> None:
     """It began before and may be told to those who did; it is not kept."""
     one, other = fleet
-    gate, reading = asyncio.Event(), asyncio.Event()
+    pipeline, reading = asyncio.Event(), asyncio.Event()
     original = keys.find_credentials
 
     async def slow(connection: Connection, key_ids: Any) -> Any:
         found = await original(connection, key_ids)
-        if not gate.is_set():
+        if not pipeline.is_set():
             reading.set()
-            await gate.wait()
+            await pipeline.wait()
         return found
 
     key, token = await one.issue()
@@ -175,7 +175,7 @@ async def test_a_reading_that_a_revocation_overtakes_is_told_to_nobody_who_asks_
     await other.revoke(key)
     late = asyncio.create_task(one.verdict(token))
     await asyncio.sleep(0)
-    gate.set()
+    pipeline.set()
     assert await early == "granted"
     assert await late == "REVOKED"
     assert await one.verdict(token) == "REVOKED"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from service.domain.errors import UnavailableError
-from service.storage import fence
-from service.storage.migrations import migrate
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.storage import fence
+from skilder_keys.storage.migrations import migrate
 from tests.support.calls import part
 from tests.support.clock import FakeClock
 from tests.support.fence import epoch, readers, revoke_by_hand, until_true, warm

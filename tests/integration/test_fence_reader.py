@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from service.app import fence_upkeep
-from service.domain.revision import Revision
-from service.storage import fence
+from skilder_keys.app.fence import upkeep
+from skilder_keys.domain.revision import Revision
+from skilder_keys.storage import fence
 from tests.support.clock import FakeClock
 from tests.support.fence import LONG, epoch, insert_laggard, reader_id, readers, revoke_by_hand, until_true, warm
 from tests.support.fleet import Process, process, until
@@ -109,12 +109,12 @@ async def test_a_lease_is_renewed_only_once_all_changes_are_applied(
     database_url: str, monkeypatch: pytest.MonkeyPatch, sql: Sql
 ) -> None:
     """A reader that has heard of a change and not read yet what it is may answer nothing from memory."""
-    clock, asked, gate = FakeClock(), asyncio.Event(), asyncio.Event()
+    clock, asked, pipeline = FakeClock(), asyncio.Event(), asyncio.Event()
     original = fence.changes_since
 
     async def slow(*arguments: Any) -> Any:
         asked.set()
-        await gate.wait()
+        await pipeline.wait()
         return await original(*arguments)
 
     # Without notifications it is a heartbeat that tells of the change.
@@ -131,7 +131,7 @@ async def test_a_lease_is_renewed_only_once_all_changes_are_applied(
         assert not made.lease.valid()
         assert (made.reader.known, made.lease.epoch) == (1, 0)
         assert await made.verdict(token) == "REVOKED"
-        gate.set()
+        pipeline.set()
         await until(made.lease.valid)
         assert await made.verdict(token) == "REVOKED"
 
@@ -321,7 +321,7 @@ async def test_a_removal_that_fails_ends_no_lease(reader: Process, sql: Sql, mon
         await connection.execute("SET LOCAL statement_timeout = 10; SELECT pg_sleep(60)")
         return True
 
-    monkeypatch.setattr(fence_upkeep, "_PRUNE_SECONDS", 0.05)
+    monkeypatch.setattr(upkeep, "_PRUNE_SECONDS", 0.05)
     monkeypatch.setattr(fence, "prune", failing)
     await reader.freeze()
     await reader.follow()

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from service.storage import fence
+from skilder_keys.storage import fence
 from tests.support.clock import FakeClock
 from tests.support.fence import LONG, epoch, insert_laggard, readers, until_true, warm
 from tests.support.fleet import Process, process, until
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from service.domain.keys import Key
+    from skilder_keys.domain.keys import Key
 
     Sql = asyncpg.Connection[Any]
 
@@ -103,11 +103,11 @@ async def test_a_reader_is_waited_for_by_its_own_lease(database_url: str, sql: S
 
 
 async def test_a_reader_that_has_applied_the_change_after_all_is_spared(writer: Process, sql: Sql) -> None:
-    """Whoever strikes off looks again in the same statement."""
+    """Whoever evicts looks again in the same statement."""
     slow, quick = await insert_laggard(sql, LONG), await insert_laggard(sql, LONG)
     await sql.execute("UPDATE reader SET epoch = 5 WHERE id = $1", quick)
     async with writer.database.connection() as connection:
-        await fence.strike_off(connection, [slow, quick], 5)
+        await fence.evict(connection, [slow, quick], 5)
     assert await readers(sql) == {quick}
 
 

@@ -1,6 +1,6 @@
 """gRPC's messages, frame by frame: every legal form is taken, and what is not legal harms nobody else.
 
-The door of grpcio is tried beside that in Envoy, where a client is to find the same at both.
+The transport of grpcio is tried beside that in Envoy, where a client is to find the same at both.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Bad:
 
     Attributes:
         frames: What is sent.
-        envoy: The status at the door in Envoy.
+        envoy: The status at the transport in Envoy.
         grpcio: At that of grpcio; None where it is answered as if all were well.
         fields: Of its headers.
     """
@@ -125,7 +125,7 @@ NO_MESSAGES = {
 @pytest.mark.parametrize("bad", NO_MESSAGES.values(), ids=list(NO_MESSAGES))
 async def test_what_is_not_one_message_is_refused(served: Served, connection: Connection, bad: Bad) -> None:
     """With a reason, by headers alone; also where the frames come one after the other."""
-    expected = bad.envoy if served.door == "envoy" else bad.grpcio
+    expected = bad.envoy if served.transport == "envoy" else bad.grpcio
     answer = await ask(connection, *bad.frames)
     if expected is None:
         assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
@@ -145,9 +145,9 @@ async def test_what_is_not_one_message_is_refused(served: Served, connection: Co
 
 @pytest.mark.parametrize("flag", [2, 3, 128, 254, 255])
 async def test_the_first_byte_is_0_or_1(served: Served, connection: Connection, flag: int) -> None:
-    """At the door in Envoy; that of grpcio looks at some of its bits, if at any, and answers one way or the other."""
+    """With Envoy; grpcio looks at some of its bits, if at any, and answers one way or the other."""
     answer = await ask(connection, framed(WHOLE[5:], flag=flag))
-    if served.door == "envoy":
+    if served.transport == "envoy":
         assert (answer.code, answer.reason) == (Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
     else:
         assert answer.code is not None
@@ -211,7 +211,7 @@ BADLY_COMPRESSED = {
 async def test_what_cannot_be_decompressed_is_refused(served: Served, connection: Connection, bad: Bad) -> None:
     """Where it is for the encoding, the answer tells which ones are known."""
     answer = await ask(connection, *bad.frames, fields=bad.fields)
-    assert answer.code is (bad.envoy if served.door == "envoy" else bad.grpcio)
+    assert answer.code is (bad.envoy if served.transport == "envoy" else bad.grpcio)
     assert answer.words
     if answer.code is Code.UNIMPLEMENTED:
         assert "gzip" in answer.headers["grpc-accept-encoding"]
@@ -219,21 +219,21 @@ async def test_what_cannot_be_decompressed_is_refused(served: Served, connection
 
 @asynccontextmanager
 async def served_by_a_worker(
-    folder: Path, database_url: str, door: str
+    folder: Path, database_url: str, transport: str
 ) -> AsyncIterator[tuple[Connection, dict[str, str], psutil.Process]]:
     """Serves by a worker process; answers a connection, the metadata of a known caller, and the worker."""
-    variables = {"DOOR": door, "DATABASE_URL": database_url, "MAX_MESSAGE_BYTES": str(LIMIT)}
+    variables = {"DOOR": transport, "DATABASE_URL": database_url, "MAX_MESSAGE_BYTES": str(LIMIT)}
     with serving_process(folder, **{f"SKILDER_KEYS_{name}": value for name, value in variables.items()}) as server:
         address = await asyncio.to_thread(lambda: server.address)
         async with connected(address) as connection:
             yield connection, dict(operator_metadata(server, folder)), server.workers()[0]
 
 
-async def test_a_bomb_takes_no_memory(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_a_bomb_takes_no_memory(transport: str, database_url: str, tmp_path: Path) -> None:
     """A message a thousand times as long as it comes is decompressed as far as the limit, however many there are."""
     bomb = framed(gzip.compress(bytes(60 * 2**20)), flag=1)
     assert len(bomb) < LIMIT
-    async with served_by_a_worker(tmp_path, database_url, door) as (connection, known, worker):
+    async with served_by_a_worker(tmp_path, database_url, transport) as (connection, known, worker):
 
         async def send() -> Code | None:
             frames = (bomb[at : at + 2**14] for at in range(0, len(bomb), 2**14))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.domain.token import KeyType
+from skilder_keys.domain.token import KeyType
 from tests.support.calls import part, remove
 from tests.support.fence import LONG
 from tests.support.fleet import ORIGIN, Process, process
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from service.domain.keys import Key
+    from skilder_keys.domain.keys import Key
 
 HATS = ("customer-care", "engineer", "everyone", "support-desk")
 OF_BOB = {"customer-care", "everyone", "support-desk"}

@@ -1,6 +1,6 @@
 """What a call has beside its message: kind, path, deadline and headers; its early end, and its connection's.
 
-The door of grpcio is tried beside that in Envoy, where a client is to find the same at both.
+The transport of grpcio is tried beside that in Envoy, where a client is to find the same at both.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def test_another_content_type_is_told_in_http(
 ) -> None:
     """With status 415 of HTTP, and none of gRPC. grpcio does not mind it."""
     answer = await ask(connection, WHOLE, content_type=content_type)
-    if served.door == "envoy":
+    if served.transport == "envoy":
         assert (answer.headers[":status"], answer.code) == ("415", None)
     else:
         assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
@@ -67,7 +67,7 @@ async def test_a_call_is_a_post(served: Served, connection: Connection) -> None:
     for frames in ([], [WHOLE]):
         answer = await ask(connection, *frames, method="GET")
         assert answer.code is None
-        if served.door == "envoy":
+        if served.transport == "envoy":
             assert answer.headers[":status"] == "415"
         else:
             assert answer.reset
@@ -130,9 +130,9 @@ async def test_the_server_keeps_the_deadline_of_an_answer_that_does_not_come(
 
 @pytest.mark.parametrize("told", ["50", "m", "soon", "-5m", "5x", ""])
 async def test_a_deadline_that_is_none_harms_nobody(served: Served, connection: Connection, told: str) -> None:
-    """The door in Envoy goes by the service's own limit then; grpcio refuses the call."""
+    """The transport in Envoy goes by the service's own limit then; grpcio refuses the call."""
     answer = await ask(connection, WHOLE, fields={"grpc-timeout": told})
-    if served.door == "envoy":
+    if served.transport == "envoy":
         assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
     else:
         assert answer.code is Code.INTERNAL
@@ -149,7 +149,7 @@ async def test_a_status_tells_its_details(connection: Connection) -> None:
 
 @pytest.mark.parametrize("path", [AUTHORIZE, GET_KEY])
 async def test_what_a_client_says_of_itself_changes_nothing(
-    door: str, database_url: str, tmp_path: Path, path: str
+    transport: str, database_url: str, tmp_path: Path, path: str
 ) -> None:
     """Neither a certificate that it has not shown makes it a caller, nor another address than its own is logged."""
     san = "spiffe://acme.example/gateway"
@@ -165,7 +165,10 @@ async def test_what_a_client_says_of_itself_changes_nothing(
         "forwarded": "for=192.0.2.1",
     }
     write_callers(tmp_path / "callers.yaml", [{"name": "gateway", "role": "operator", "san": san}])
-    async with serving(database_url, tmp_path, door=door) as service, connected(service.address) as connection:
+    async with (
+        serving(database_url, tmp_path, transport=transport) as service,
+        connected(service.address) as connection,
+    ):
         stream = connection.call(path, forged)
         await stream.send(WHOLE, end=True)
         assert (await stream.answer()).code is Code.UNAUTHENTICATED
@@ -177,11 +180,15 @@ async def test_what_a_client_says_of_itself_changes_nothing(
 
 
 @pytest.mark.parametrize("waits_for", ["its request", "the end of it", "Postgres"])
-async def test_a_cancelled_call_takes_no_place(door: str, database_url: str, tmp_path: Path, waits_for: str) -> None:
+async def test_a_cancelled_call_takes_no_place(
+    transport: str, database_url: str, tmp_path: Path, waits_for: str
+) -> None:
     """As many as there may be can be cancelled again and again, whatever they wait for, and others find room."""
     places = 3
     async with (
-        serving(database_url, tmp_path, door=door, max_calls=places, lock_timeout=60, statement_timeout=60) as service,
+        serving(
+            database_url, tmp_path, transport=transport, max_calls=places, lock_timeout=60, statement_timeout=60
+        ) as service,
         connected(service.address) as connection,
         connected(service.address) as other,
     ):
@@ -203,10 +210,10 @@ async def test_a_cancelled_call_takes_no_place(door: str, database_url: str, tmp
         assert reason_of(await ask(connection, WHOLE)) == pb.DENIAL_REASON_MALFORMED
 
 
-async def test_a_connection_of_age_ends_with_its_calls(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_a_connection_of_age_ends_with_its_calls(transport: str, database_url: str, tmp_path: Path) -> None:
     """Its client is told to go elsewhere; what it has begun is answered, and then the connection ends."""
     async with (
-        serving(database_url, tmp_path, door=door, max_connection_age=1) as service,
+        serving(database_url, tmp_path, transport=transport, max_connection_age=1) as service,
         connected(service.address) as connection,
     ):
         calls = [await begun(connection, WHOLE[:7], path=path) for path in (AUTHORIZE, GET_KEY)]

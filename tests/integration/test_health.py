@@ -40,10 +40,12 @@ async def test_health_of_an_unknown_service_is_not_found(empty_service: Service)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_an_open_watch_is_told_and_does_not_hold_up_the_end(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_an_open_watch_is_told_and_does_not_hold_up_the_end(
+    transport: str, database_url: str, tmp_path: Path
+) -> None:
     """It hears NOT_SERVING, and the server ends long before its drain would."""
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(30):
-        async with serving(database_url, tmp_path, door=door, drain_timeout=600) as service:
+        async with serving(database_url, tmp_path, transport=transport, drain_timeout=600) as service:
             # A channel that outlives the server: those of `service` are closed before it ends.
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(service.address))
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
@@ -62,7 +64,7 @@ def header(name: str, value: str) -> bytes:
     return b"\0" + b"".join(bytes([len(each)]) + each.encode() for each in (name, value))
 
 
-async def test_a_watch_that_is_not_read_holds_nobody_up(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_a_watch_that_is_not_read_holds_nobody_up(transport: str, database_url: str, tmp_path: Path) -> None:
     """A stranger who takes not one byte of the answer freezes neither the status nor the end of the server."""
     headers = {
         ":method": "POST",
@@ -79,7 +81,7 @@ async def test_a_watch_that_is_not_read_holds_nobody_up(door: str, database_url:
         + frame(0, 1, 1, bytes(5))  # DATA: an empty message, the last
     )
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(30):
-        async with serving(database_url, tmp_path, door=door, drain_timeout=1) as service:
+        async with serving(database_url, tmp_path, transport=transport, drain_timeout=1) as service:
             host, _, port = service.address.rpartition(":")
             reader, writer = await asyncio.open_connection(host, int(port))
             stack.callback(writer.close)
@@ -104,10 +106,10 @@ async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service:
 
 
 async def test_a_caller_that_does_not_send_its_request_runs_out_of_time(
-    door: str, database_url: str, tmp_path: Path
+    transport: str, database_url: str, tmp_path: Path
 ) -> None:
     """The service's own limit covers the reading too; one that sends nothing at all is told so."""
-    async with serving(database_url, tmp_path, door=door, call_timeout=0.3, lease=0.2) as service:
+    async with serving(database_url, tmp_path, transport=transport, call_timeout=0.3, lease=0.2) as service:
         metadata = (("authorization", f"Bearer {TOKENS['service']}"),)
         method: Any = service.service.channel.stream_unary("/skilder.keys.v1.AuthorizationService/Authorize")
         assert await method(metadata=metadata).code() is grpc.StatusCode.DEADLINE_EXCEEDED

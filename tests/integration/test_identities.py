@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from service.domain.token import KeyType, Token
 from skilder.keys.v1 import key_pb2
+from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import METHODS, call, delete_workspace, list_keys, list_workspaces
 from tests.support.certificates import Authority
 from tests.support.ids import new_key_id
@@ -149,17 +149,19 @@ async def test_a_runtime_key_is_named_in_the_log_by_its_instance(service: Servic
     assert ("caller" in unknown_call, unknown_call["reason"]) == (False, "UNAUTHENTICATED")
 
 
-async def test_the_operators_token_of_the_data_folder_lets_in(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_the_operators_token_of_the_data_folder_lets_in(
+    transport: str, database_url: str, tmp_path: Path
+) -> None:
     """As an operator, and the same after a restart; not where it is turned off."""
     tokens = set()
     for _ in range(2):
-        async with serving(database_url, tmp_path, door=door) as service:
+        async with serving(database_url, tmp_path, transport=transport) as service:
             tokens.add((tmp_path / "data" / "operator-token").read_text().strip())
             operator = await service.client(next(iter(tokens)))
             assert list((await list_workspaces(operator)).workspaces) == []
             assert await operator.denial("hello") == "MALFORMED"
     (token,) = tokens
-    async with serving(database_url, tmp_path, door=door, local_operator=False) as service:
+    async with serving(database_url, tmp_path, transport=transport, local_operator=False) as service:
         await assert_unknown(await service.client(token))
         assert list((await list_workspaces(service.operator)).workspaces) == []
 
@@ -171,7 +173,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-async def tls_service(door: str, authority: Authority, database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+async def tls_service(
+    transport: str, authority: Authority, database_url: str, tmp_path: Path
+) -> AsyncIterator[Service]:
     """A service that wants a certificate of every client, and knows two callers by theirs."""
     server = authority.issue("server", "IP:127.0.0.1")
     write_callers(
@@ -184,7 +188,7 @@ async def tls_service(door: str, authority: Authority, database_url: str, tmp_pa
     async with serving(
         database_url,
         tmp_path,
-        door=door,
+        transport=transport,
         tls_cert=server.certificate,
         tls_key=server.key,
         tls_client_ca=authority.root.certificate,
@@ -232,12 +236,14 @@ async def test_a_certificate_of_another_authority_does_not_connect(
 
 
 async def test_tls_without_client_certificates_works_with_bearer_tokens(
-    door: str, authority: Authority, database_url: str, tmp_path: Path
+    transport: str, authority: Authority, database_url: str, tmp_path: Path
 ) -> None:
     """A certificate that nobody asked for and nobody verified lets nobody in."""
     server = authority.issue("server", "IP:127.0.0.1")
     write_callers(tmp_path / "callers.yaml", [{"name": "g", "role": "operator", "san": "gateway.example"}])
-    async with serving(database_url, tmp_path, door=door, tls_cert=server.certificate, tls_key=server.key) as service:
+    async with serving(
+        database_url, tmp_path, transport=transport, tls_cert=server.certificate, tls_key=server.key
+    ) as service:
         known = await service.client(TOKENS["operator"], authority.credentials())
         assert list((await list_workspaces(known)).workspaces) == []
         await assert_unknown(await service.client(None, authority.credentials()))

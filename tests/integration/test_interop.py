@@ -1,4 +1,4 @@
-"""The client that the gRPC implementations test each other with, against the transport of the door in Envoy."""
+"""The client that the gRPC implementations test each other with, against the transport of the transport in Envoy."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from service.envoy.admin import Admin
-from service.envoy.configuration import admin_socket
+from skilder_keys.transports.envoy.admin import Admin
+from skilder_keys.transports.envoy.configuration import admin_socket
 from tests.support.certificates import Authority
-from tests.support.door import why_closed
 from tests.support.http2 import connected, framed
 from tests.support.interop import pb
+from tests.support.transport import why_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,7 +47,7 @@ CASES = [
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[int]:
     """Serves the test service in an Envoy, and answers the port."""
-    if reason := why_closed("envoy"):
+    if reason := why_unavailable("envoy"):
         pytest.skip(reason)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]

@@ -11,8 +11,8 @@ from uuid import UUID
 import grpc
 import pytest
 
-from service.domain.token import Token
 from skilder.keys.v1 import key_pb2, workspace_pb2
+from skilder_keys.domain.token import Token
 from tests.support.calls import delete_workspace, get_key, remove
 from tests.support.service import Client, Service, refusal
 from tests.support.workspaces import small_workspace

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.app.questions import Question
-from service.domain.errors import InvalidRequestError
-from service.domain.ids import WorkspaceId
-from service.domain.token import KeyType, Token
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder_keys.app.authorization.query import AuthorizeQuery
+from skilder_keys.domain.errors import InvalidRequestError
+from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.domain.token import KeyType, Token
 from tests.support.answers import kinds_of_answers
 from tests.support.calls import part
 from tests.support.fence import LONG, warm
@@ -40,35 +40,35 @@ async def one(database_url: str) -> AsyncIterator[Process]:
 
 async def test_an_answer_from_memory_asks_no_database(one: Process) -> None:
     """Whatever its kind, and argon2 neither; and it is the very same bytes as the one that did."""
-    questions = await kinds_of_answers(one)
+    queries = await kinds_of_answers(one)
     one.cache.drop_all()
-    for name, question in questions.items():
+    for name, query in queries.items():
         one.cache.drop_all()
         lent = one.database.lent
-        cold = await one.decide(question)
+        cold = await one.decide(query)
         assert one.database.lent > lent, name
-        lent, proofs, hits = one.database.lent, one.hasher.proofs, one.cache.hits
+        lent, checks, hits = one.database.lent, one.hasher.checks, one.cache.hits
         for _ in range(3):
-            known = await one.decide(question)
+            known = await one.decide(query)
             assert known == cold, name
             assert pb.AuthorizeResponse.FromString(known.body) == pb.AuthorizeResponse.FromString(cold.body)
             # As protobuf itself would write it, so that nothing tells how it was made.
             assert pb.AuthorizeResponse.FromString(known.body).SerializeToString() == known.body, name
-        assert (one.database.lent, one.hasher.proofs, one.cache.hits) == (lent, proofs, hits + 3), name
+        assert (one.database.lent, one.hasher.checks, one.cache.hits) == (lent, checks, hits + 3), name
 
 
 async def test_what_memory_grants_at_once_is_what_is_granted(one: Process) -> None:
     """The same bytes, a hit and a use; all else is left to be decided, as if it had not been asked."""
-    questions = await kinds_of_answers(one)
-    for question in questions.values():
-        await one.decide(question)
-    for name, question in questions.items():
-        decided = await one.decide(question)
+    queries = await kinds_of_answers(one)
+    for query in queries.values():
+        await one.decide(query)
+    for name, query in queries.items():
+        decided = await one.decide(query)
         await one.usage.flush()
         one.usage_clock.now += 61
         before = (one.database.lent, one.cache.misses, one.authorizer.denials.total())
         hits = one.cache.hits
-        granted = one.authorizer.grant(question)
+        granted = one.authorizer.grant(query)
         # An old version has to be looked at before it is told the new one.
         assert granted == (None if decided.denied or name == "stale version" else decided.body), name
         assert one.cache.hits - hits == (granted is not None), name
@@ -81,29 +81,29 @@ async def test_what_memory_must_not_grant_at_once_is_left(one: Process, database
     """Keys of another workspace than the caller's, fields that are over their bounds, stale keys, and no lease."""
     key, token = await one.issue()
     await warm(one, token)
-    assert one.authorizer.grant(Question(token), key.workspace_id) is not None
-    assert one.authorizer.grant(Question(token), WorkspaceId("other")) is None
-    assert one.authorizer.grant(Question(token, "", "\x00")) is None
-    assert one.authorizer.grant(Question(token, "slack.post", "\x00")) is None
-    assert one.authorizer.grant(Question(token[:-1])) is None
+    assert one.authorizer.grant(AuthorizeQuery(token), key.workspace_id) is not None
+    assert one.authorizer.grant(AuthorizeQuery(token), WorkspaceId("other")) is None
+    assert one.authorizer.grant(AuthorizeQuery(token, "", "\x00")) is None
+    assert one.authorizer.grant(AuthorizeQuery(token, "slack.post", "\x00")) is None
+    assert one.authorizer.grant(AuthorizeQuery(token[:-1])) is None
     await one.revoke(key)
-    assert one.authorizer.grant(Question(token)) is None
+    assert one.authorizer.grant(AuthorizeQuery(token)) is None
     _, token = await one.issue()
     async with process(database_url) as other:
-        await other.decide(Question(token))
-        assert other.authorizer.grant(Question(token)) is None
+        await other.decide(AuthorizeQuery(token))
+        assert other.authorizer.grant(AuthorizeQuery(token)) is None
         assert other.cache.hits == 0
 
 
 async def test_an_answer_without_a_lease_is_the_same(one: Process, database_url: str) -> None:
     """From another process, which reads the database for each."""
-    questions = await kinds_of_answers(one)
+    queries = await kinds_of_answers(one)
     async with process(database_url) as other:
-        for name, question in questions.items():
-            expected = await one.decide(question)
+        for name, query in queries.items():
+            expected = await one.decide(query)
             for _ in range(2):
                 lent = other.database.lent
-                assert await other.decide(question) == expected, name
+                assert await other.decide(query) == expected, name
                 assert other.database.lent > lent
         assert len(other.cache) == 0
 
@@ -112,11 +112,11 @@ async def test_a_wrong_secret_for_a_key_in_memory_costs_nothing(one: Process) ->
     """No database and no argon2: memory knows the one token that is right."""
     key, token = await one.issue()
     await warm(one, token)
-    lent, proofs = one.database.lent, one.hasher.proofs
+    lent, checks = one.database.lent, one.hasher.checks
     for type_ in KeyType:
         for _ in range(20):
             assert await one.verdict(Token.mint(type_, key.id).reveal()) == "UNKNOWN"
-    assert (one.database.lent, one.hasher.proofs) == (lent, proofs)
+    assert (one.database.lent, one.hasher.checks) == (lent, checks)
     assert await one.verdict(token) == "granted"
     assert one.database.lent == lent
 
@@ -138,9 +138,13 @@ async def test_the_fields_of_a_question_are_looked_at_in_any_case(one: Process) 
     await one.revoke(key)
     for _ in range(2):
         for each in (token, revoked, "no token"):
-            for question in (Question(each, "x" * 256), Question(each, "", "\x00"), Question(each, " a", "b")):
+            for query in (
+                AuthorizeQuery(each, "x" * 256),
+                AuthorizeQuery(each, "", "\x00"),
+                AuthorizeQuery(each, " a", "b"),
+            ):
                 with pytest.raises(InvalidRequestError):
-                    await one.decide(question)
+                    await one.decide(query)
         await warm(one, token)
         await warm(one, revoked)
 
@@ -153,7 +157,7 @@ async def test_a_stampede_reads_a_key_once(one: Process) -> None:
     lent = one.database.lent
     found = await asyncio.gather(*(one.verdict(token) for _ in range(200)))
     assert set(found) == {"granted"}
-    assert one.database.lent - lent <= 2, "the key and its catalogue"
+    assert one.database.lent - lent <= 2, "the key and its catalog"
 
 
 async def test_many_cold_keys_are_read_by_a_few_queries(one: Process) -> None:
@@ -165,7 +169,7 @@ async def test_many_cold_keys_are_read_by_a_few_queries(one: Process) -> None:
     lent = one.database.lent
     found = await asyncio.gather(*(one.verdict(token) for token in tokens))
     assert set(found) == {"granted"}
-    assert one.database.lent - lent <= 2, "the keys and their catalogue"
+    assert one.database.lent - lent <= 2, "the keys and their catalog"
     assert len(one.cache) == 60
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from service.domain.token import KeyType, Token
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import call, delete_workspace
 from tests.support.service import Client, Service, refusal
 from tests.support.workspaces import small_workspace
@@ -26,9 +26,9 @@ async def until_from_memory(service: Service, client: Client, token: str) -> Non
     """Returns once both the client's own key and the token it asks about are in memory."""
     async with asyncio.timeout(60):
         while True:
-            before = await service.figure("cache_hits_total")
+            before = await service.metric("cache_hits_total")
             await client.authorize(token)
-            if await service.figure("cache_hits_total") >= before + 2:
+            if await service.metric("cache_hits_total") >= before + 2:
                 return
 
 
@@ -81,6 +81,6 @@ async def test_a_served_answer_is_the_same_cold_and_warm(service: Service) -> No
     method = "AuthorizationService/Authorize"
     cold = await call(service.service, method, request)
     async with asyncio.timeout(60):
-        while await service.figure("cache_hits_total") == 0:
+        while await service.metric("cache_hits_total") == 0:
             assert await call(service.service, method, request) == cold
     assert await call(service.service, method, request) == cold

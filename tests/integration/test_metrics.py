@@ -16,12 +16,13 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import metrics
-from service.address import ListenError
 from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
-from tests.support.door import ONLY_GRPCIO
+from skilder_keys.ipc.metrics import families_of
+from skilder_keys.supervisor import metrics
+from skilder_keys.transports.listening import ListenError
 from tests.support.process import ServerProcess, run_command, serving_process
 from tests.support.service import Client
+from tests.support.transport import ONLY_GRPCIO
 from tests.support.workers import answer_of, channel_to, operator_metadata
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def server(door: str, database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
+def server(transport: str, database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
     """Two workers and the endpoint."""
     with serving_process(
         tmp_path,
-        door=door,
+        transport=transport,
         SKILDER_KEYS_DATABASE_URL=database_url,
         SKILDER_KEYS_WORKERS="2",
         SKILDER_KEYS_METRICS_LISTEN="127.0.0.1:0",
@@ -138,7 +139,7 @@ def test_many_who_only_wait_are_hung_up_on(server: ServerProcess) -> None:
 
 
 async def test_what_envoy_counts_is_among_the_metrics_of_its_worker(
-    door: str, server: ServerProcess, tmp_path: Path
+    transport: str, server: ServerProcess, tmp_path: Path
 ) -> None:
     """Connections, calls and memory, once there are any; where there is no Envoy, nothing has its name."""
     assert await asyncio.to_thread(place, server)
@@ -155,7 +156,7 @@ async def test_what_envoy_counts_is_among_the_metrics_of_its_worker(
             assert await answer_of(channel, metadata) is grpc.StatusCode.OK
             await Client(channel).catalog.ListWorkspaces(ListWorkspacesRequest(), metadata=metadata)
         found = await asyncio.to_thread(samples, server)
-    if door != "envoy":
+    if transport != "envoy":
         assert [name for name, _ in found if name.startswith("envoy_")] == []
         return
     for index in ("0", "1"):
@@ -170,10 +171,10 @@ def test_a_leaving_worker_is_counted_until_it_has_left(server: ServerProcess) ->
     server.process.send_signal(signal.SIGHUP)
     server.wait_for("worker started", worker=0)
     found = samples(server)
-    while ("process_resident_memory_bytes", "0-leaving") not in found and not server.events("worker replaced"):
+    while ("process_resident_memory_bytes", "0-handover") not in found and not server.events("worker replaced"):
         found = samples(server)
-    assert ("process_resident_memory_bytes", "0-leaving") in found
-    assert ("skilder_keys_worker_up", "0-leaving") not in found
+    assert ("process_resident_memory_bytes", "0-handover") in found
+    assert ("skilder_keys_worker_up", "0-handover") not in found
     server.wait_for("worker replaced", worker=1)
     assert {worker for name, worker in samples(server) if name == "process_resident_memory_bytes"} == {"0", "1"}
 
@@ -199,11 +200,11 @@ def test_counts_of_two_workers_are_told_apart() -> None:
     registries = [CollectorRegistry(), CollectorRegistry()]
     for number, registry in enumerate(registries, 1):
         Counter("calls", "Calls.", ["method", "worker"], registry=registry).labels("Authorize", "x").inc(number)
-    by_worker = {str(index): metrics.told(registry.collect()) for index, registry in enumerate(registries)}
+    by_worker = {str(index): families_of(registry.collect()) for index, registry in enumerate(registries)}
     by_worker["2"] = [
         {"name": "calls", "documentation": "", "type": "gauge", "unit": "", "samples": [("calls", {}, 1.0)]}
     ]
-    (family,) = metrics.merged(by_worker)
+    (family,) = metrics.merge(by_worker)
     totals = {each.labels["worker"]: each.value for each in family.samples if each.name == "calls_total"}
     assert (family.type, totals) == ("counter", {"0": 1.0, "1": 2.0})
 
@@ -217,7 +218,7 @@ async def test_an_answer_that_fails_does_not_end_the_endpoint() -> None:
             raise OSError
         return []
 
-    async with metrics.endpoint("localhost:0", collect) as address:
+    async with metrics.metrics_endpoint("localhost:0", collect) as address:
         assert address is not None
         host, _, port = address.rpartition(":")
         for expected in (b"", b"HTTP/1.1 200 OK\r\n"):
@@ -228,5 +229,5 @@ async def test_an_answer_that_fails_does_not_end_the_endpoint() -> None:
             await writer.wait_closed()
             failing = False
         with pytest.raises(ListenError):
-            async with metrics.endpoint(address, collect):
+            async with metrics.metrics_endpoint(address, collect):
                 pass

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from service.domain.errors import UnavailableError
-from service.storage import migrations
-from service.storage.migrations import Migration, SchemaOutdatedError, migrate, require_schema, schema_version
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.storage import migrations
+from skilder_keys.storage.migrations import Migration, SchemaOutdatedError, migrate, require_schema, schema_version
 from tests.support.postgres import database_url, new_database
 from tests.support.schema import schema_text
 from tests.support.service import serving
@@ -50,7 +50,7 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
 def test_migrations_are_numbered_without_gaps() -> None:
     """From 0001, four digits and a name; no SQL file beside them goes unnoticed."""
     found = sorted(
-        file.name for file in files("service.storage.migrations").iterdir() if not file.name.startswith("__")
+        file.name for file in files("skilder_keys.storage.migrations").iterdir() if not file.name.startswith("__")
     )
     expected = [f"{each.number:04}_{each.name}.sql" for each in migrations.migrations()]
     assert found == expected
@@ -77,7 +77,7 @@ async def test_what_a_database_holds_is_analysed(empty_url: str, monkeypatch: py
         await sql.execute(
             "INSERT INTO workspace (id, name, version) SELECT 'w' || n, 'W', 1 FROM generate_series(1, 5000) AS n"
         )
-        await sql.execute(files("service.storage.migrations").joinpath("0007_statistics.sql").read_text("utf-8"))
+        await sql.execute(files("skilder_keys.storage.migrations").joinpath("0007_statistics.sql").read_text("utf-8"))
         analysed = await sql.fetch(
             "SELECT DISTINCT starelid::regclass::text AS name FROM pg_statistic WHERE starelid >= 16384"
         )
@@ -113,24 +113,24 @@ async def test_migrating_without_a_database_is_unavailable(postgres_url: str) ->
         await migrate(database_url(postgres_url, "no_such_database"))
 
 
-async def test_the_server_does_not_start_on_an_empty_database(door: str, empty_url: str, tmp_path: Path) -> None:
+async def test_the_server_does_not_start_on_an_empty_database(transport: str, empty_url: str, tmp_path: Path) -> None:
     """It says what to do; once that is done it starts."""
     with pytest.raises(SchemaOutdatedError, match="run `skilder-keys migrate`"):
-        async with serving(empty_url, tmp_path, door=door):
+        async with serving(empty_url, tmp_path, transport=transport):
             pass
     await migrate(empty_url)
-    async with serving(empty_url, tmp_path, door=door) as service:
+    async with serving(empty_url, tmp_path, transport=transport) as service:
         await service.operator.apply(small_workspace())
 
 
 async def test_a_newer_schema_is_fine(
-    door: str, database_url: str, sql: asyncpg.Connection[Any], tmp_path: Path
+    transport: str, database_url: str, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:
     """While a fleet is being renewed, old servers run on; and an old `migrate` has nothing to do."""
     await sql.execute("INSERT INTO schema_migration (number, name) VALUES (9999, 'from_the_future')")
     await require_schema(sql, "public")
     assert await migrate(database_url) == ()
-    async with serving(database_url, tmp_path, door=door) as service:
+    async with serving(database_url, tmp_path, transport=transport) as service:
         await service.operator.apply(small_workspace())
 
 

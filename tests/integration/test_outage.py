@@ -11,11 +11,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.domain.ids import KeyId
-from service.domain.token import KeyType, Token
-from service.embedded import EmbeddedPostgres
-from service.storage.migrations import migrate
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.token import KeyType, Token
+from skilder_keys.storage.migrations import migrate
+from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 from tests.support.ids import new_key_id
 from tests.support.service import Service, refusal, serving
 from tests.support.workspaces import small_workspace
@@ -49,13 +49,13 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 async def is_kept(service: Service, token: str) -> bool:
     """Tells whether a token was just decided about from memory."""
-    before = await service.figure("cache_hits_total")
+    before = await service.metric("cache_hits_total")
     await service.service.authorize(token)
-    return await service.figure("cache_hits_total") > before
+    return await service.metric("cache_hits_total") > before
 
 
 async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_it_is_back(
-    door: str, tmp_path: Path
+    transport: str, tmp_path: Path
 ) -> None:
     """A good key is never denied in an outage, health follows, and the server recovers by itself.
 
@@ -65,7 +65,7 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
     postgres = await asyncio.to_thread(EmbeddedPostgres.start, folder)
     try:
         await migrate(postgres.url())
-        async with serving(postgres.url(), tmp_path, door=door, lease=1) as service:
+        async with serving(postgres.url(), tmp_path, transport=transport, lease=1) as service:
             await service.operator.apply(small_workspace())
             issued, cold = [await service.operator.issue() for _ in range(2)]
             assert (await service.service.authorize(issued.token)).HasField("granted")
@@ -106,12 +106,12 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
         await asyncio.to_thread(postgres.stop)
 
 
-async def test_what_is_in_memory_is_answered_in_an_outage_while_the_lease_runs(door: str, tmp_path: Path) -> None:
+async def test_what_is_in_memory_is_answered_in_an_outage_while_the_lease_runs(transport: str, tmp_path: Path) -> None:
     """Known keys as ever, wrong secrets of them too; what is not in memory is UNAVAILABLE, and never denied."""
     postgres = await asyncio.to_thread(EmbeddedPostgres.start, tmp_path / "pg")
     try:
         await migrate(postgres.url())
-        async with serving(postgres.url(), tmp_path, door=door, lease=60, call_timeout=90) as service:
+        async with serving(postgres.url(), tmp_path, transport=transport, lease=60, call_timeout=90) as service:
             await service.operator.apply(small_workspace())
             known, revoked, cold = [await service.operator.issue() for _ in range(3)]
             await service.operator.revoke(key_id=revoked.key.id)

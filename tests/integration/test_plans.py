@@ -9,12 +9,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from service.domain.ids import KeyId, UserId, WorkspaceId
-from service.domain.keys import KeyFilter, KeyState
-from service.domain.revision import Revision
-from service.domain.token import KeyType
-from service.offload import Offload
-from service.storage import catalogue, fence, keys
+from skilder_keys.domain.ids import KeyId, UserId, WorkspaceId
+from skilder_keys.domain.keys import KeyFilter, KeyState
+from skilder_keys.domain.revision import Revision
+from skilder_keys.domain.token import KeyType
+from skilder_keys.offload import Offload
+from skilder_keys.storage import catalog, fence, keys
 from tests.support.plans import Mode, Plan, plans
 from tests.support.postgres import new_database
 from tests.support.rows import NO_HASH
@@ -22,7 +22,7 @@ from tests.support.rows import NO_HASH
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from service.storage.database import Connection
+    from skilder_keys.storage.database import Connection
 
 pytestmark = pytest.mark.stock_too
 
@@ -100,7 +100,7 @@ _BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "renew_hash": lambda sql: keys.renew_hash(sql, key_id(1301), old_hash=NO_HASH, new_hash=NO_HASH + "2"),
     "replace_secret": lambda sql: keys.replace_secret(sql, key_id(1301), NO_HASH + "2"),
     "revoke": lambda sql: keys.revoke(sql, key_id(1301), by="ada", reason=""),
-    "member_role": lambda sql: catalogue.member_role(sql, WorkspaceId("acme"), UserId("u77")),
+    "member_role": lambda sql: catalog.member_role(sql, WorkspaceId("acme"), UserId("u77")),
 }
 
 
@@ -170,10 +170,10 @@ async def test_a_batch_of_keys_is_found_by_the_index(full: asyncpg.Connection[An
 @pytest.mark.parametrize(
     "run",
     [
-        lambda sql, offload: catalogue.load_members(sql, WorkspaceId("acme"), offload),
-        lambda sql, offload: catalogue.load_catalogue(sql, WorkspaceId("acme"), texts=True, offload=offload),
+        lambda sql, offload: catalog.load_members(sql, WorkspaceId("acme"), offload),
+        lambda sql, offload: catalog.load_catalog(sql, WorkspaceId("acme"), texts=True, offload=offload),
     ],
-    ids=["members", "catalogue"],
+    ids=["members", "catalog"],
 )
 async def test_a_workspace_is_read_in_one_pass_of_each_table(
     full: asyncpg.Connection[Any], run: Callable[[Connection, Offload], Awaitable[object]], mode: Mode
@@ -194,7 +194,7 @@ async def changed(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Con
         connection = await asyncpg.connect(url)
         try:
             await connection.execute(
-                """
+                """  # noqa: S608 - a constant
                 INSERT INTO change (epoch, workspace_id) SELECT n, 'acme' FROM generate_series(1, 20000) AS n;
                 UPDATE fence SET epoch = 20000;
                 INSERT INTO reader (id, epoch, lease_seconds)
@@ -227,7 +227,7 @@ async def test_a_heartbeat_reads_its_own_row(changed: asyncpg.Connection[Any], m
 async def test_readers_are_struck_off_by_the_index(changed: asyncpg.Connection[Any]) -> None:
     """One statement for all of them."""
     readers = [key_id(number) for number in range(1, 11)]
-    (plan,) = await plans(changed, lambda sql: fence.strike_off(sql, readers, 19_991), "custom")
+    (plan,) = await plans(changed, lambda sql: fence.evict(sql, readers, 19_991), "custom")
     assert all(scan.startswith(("Index", "Bitmap")) for scan in plan.scans("reader")), plan
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import asyncpg
 import pytest
 
-from service.storage.migrations import migrate, migrations
 from skilder.keys.v1.catalog_service_pb2 import DeleteWorkspaceRequest
 from skilder.keys.v1.key_service_pb2 import ListKeysRequest
+from skilder_keys.storage.migrations import migrate, migrations
 from tests.support.pooler import Pooler, pooler
 from tests.support.postgres import new_database
 from tests.support.service import serving
@@ -70,15 +70,15 @@ async def test_migrate_leaves_no_lock_in_a_session(pool: Pooler, stock: StockSer
     assert await migrate(stock.url(empty)) == ()
 
 
-async def test_two_services_share_a_pooler(door: str, pool: Pooler, empty: str, tmp_path: Path) -> None:
+async def test_two_services_share_a_pooler(transport: str, pool: Pooler, empty: str, tmp_path: Path) -> None:
     """Every method works, and the fence: each service has forgotten a key once the other has revoked it."""
     await migrate(pool.url(empty))
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     url = pool.url(empty)
     async with (
-        serving(url, tmp_path / "one", door=door, pool_size=3) as one,
-        serving(url, tmp_path / "other", door=door, pool_size=3) as other,
+        serving(url, tmp_path / "one", transport=transport, pool_size=3) as one,
+        serving(url, tmp_path / "other", transport=transport, pool_size=3) as other,
     ):
         await one.operator.apply(small_workspace())
         issued = await asyncio.gather(*(one.operator.issue(request_id=f"request-{n}") for n in range(12)))

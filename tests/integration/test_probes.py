@@ -46,11 +46,11 @@ def health_address(server: ServerProcess) -> str:
     return str(server.events("serving")[0]["health"])
 
 
-def test_readiness_follows_the_workers_the_database_and_the_drain(door: str, tmp_path: Path) -> None:
+def test_readiness_follows_the_workers_the_database_and_the_drain(transport: str, tmp_path: Path) -> None:
     """And liveness follows none of them."""
     with serving_process(
         tmp_path,
-        door=door,
+        transport=transport,
         SKILDER_KEYS_HEALTH_LISTEN="localhost:0",
         SKILDER_KEYS_WORKERS="2",
         SKILDER_KEYS_WORKER_TIMEOUT="0",

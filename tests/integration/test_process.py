@@ -16,11 +16,11 @@ import grpc
 import psutil
 import pytest
 
-from service.storage.migrations import migrations
 from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
+from skilder_keys.storage.migrations import migrations
 from tests.support.postgres import new_database
 from tests.support.process import COMMAND, ServerProcess, environment, run_command, serving_process
 from tests.support.running import until_answered
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def on_database(door: str, database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
+def on_database(transport: str, database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
     """A server process on the test's database."""
-    with serving_process(tmp_path, door=door, SKILDER_KEYS_DATABASE_URL=database_url) as server:
+    with serving_process(tmp_path, transport=transport, SKILDER_KEYS_DATABASE_URL=database_url) as server:
         yield server
 
 
-def test_the_embedded_database_survives_restarts_and_crashes(door: str, tmp_path: Path) -> None:
+def test_the_embedded_database_survives_restarts_and_crashes(transport: str, tmp_path: Path) -> None:
     """A workspace is there after SIGTERM, and again after kill -9, which leaves Postgres running behind."""
     for number, signal_ in enumerate((signal.SIGTERM, signal.SIGKILL, signal.SIGINT)):
-        with serving_process(tmp_path, door=door) as server, grpc.insecure_channel(server.address) as channel:
+        with serving_process(tmp_path, transport=transport) as server, grpc.insecure_channel(server.address) as channel:
             catalog = CatalogServiceStub(channel)
             metadata = operator_metadata(server, tmp_path)
             known = catalog.ListWorkspaces(catalog_service_pb2.ListWorkspacesRequest(), metadata=metadata).workspaces
@@ -81,7 +81,7 @@ async def test_sigterm_lets_a_running_call_end(
     on_database.wait_for("stopped")
 
 
-def test_the_operators_token_is_kept_from_others(door: str, on_database: ServerProcess, tmp_path: Path) -> None:
+def test_the_operators_token_is_kept_from_others(transport: str, on_database: ServerProcess, tmp_path: Path) -> None:
     """The first start makes it, mode 0600; a start where others may read it is refused."""
     assert on_database.address
     path = tmp_path / "data" / "operator-token"
@@ -93,7 +93,7 @@ def test_the_operators_token_is_kept_from_others(door: str, on_database: ServerP
         folder=tmp_path,
         SKILDER_KEYS_LISTEN="127.0.0.1:0",
         SKILDER_KEYS_DATABASE_URL="postgresql:///nothing",
-        SKILDER_KEYS_DOOR=door,
+        SKILDER_KEYS_TRANSPORT=transport,
     )
     assert refused.returncode == 70
     assert "others than its owner may read it" in refused.stderr
@@ -120,22 +120,26 @@ def test_an_address_that_is_taken_is_named(database_url: str, tmp_path: Path) ->
     assert "Traceback" not in refused.stderr
 
 
-def test_a_database_that_is_not_there_is_told(door: str, tmp_path: Path) -> None:
+def test_a_database_that_is_not_there_is_told(transport: str, tmp_path: Path) -> None:
     """Serve and migrate end with the exit code for unavailable, and keep the password to themselves."""
     url = "postgresql://keys:hunter2@127.0.0.1:1/keys"
     for command in ("serve", "migrate"):
-        refused = run_command(command, folder=tmp_path, SKILDER_KEYS_DATABASE_URL=url, SKILDER_KEYS_DOOR=door)
+        refused = run_command(command, folder=tmp_path, SKILDER_KEYS_DATABASE_URL=url, SKILDER_KEYS_TRANSPORT=transport)
         assert refused.returncode == 6, refused
         assert "hunter2" not in refused.stderr
         assert "Traceback" not in refused.stderr
 
 
 async def test_serve_asks_for_the_migrations_and_migrate_runs_them(
-    door: str, postgres_url: str, tmp_path: Path
+    transport: str, postgres_url: str, tmp_path: Path
 ) -> None:
     """On a given database, nothing changes its schema but `migrate`."""
     async with new_database(postgres_url) as url:
-        variables = {"SKILDER_KEYS_DATABASE_URL": url, "SKILDER_KEYS_LISTEN": "127.0.0.1:0", "SKILDER_KEYS_DOOR": door}
+        variables = {
+            "SKILDER_KEYS_DATABASE_URL": url,
+            "SKILDER_KEYS_LISTEN": "127.0.0.1:0",
+            "SKILDER_KEYS_TRANSPORT": transport,
+        }
         refused = await asyncio.to_thread(run_command, "serve", folder=tmp_path, **variables)
         assert refused.returncode == 70
         assert "run `skilder-keys migrate`" in refused.stderr
@@ -178,10 +182,10 @@ def test_an_embedded_database_that_crashes_is_started_again(tmp_path: Path) -> N
         until_answered(server, tmp_path)
 
 
-def test_a_database_that_is_frozen_does_not_hold_up_the_end(door: str, tmp_path: Path) -> None:
+def test_a_database_that_is_frozen_does_not_hold_up_the_end(transport: str, tmp_path: Path) -> None:
     """SIGTERM ends the server in bounded time, though uses are pending and Postgres does not answer."""
     with serving_process(
-        tmp_path, door=door, SKILDER_KEYS_USAGE_INTERVAL="300", SKILDER_KEYS_DRAIN_TIMEOUT="1"
+        tmp_path, transport=transport, SKILDER_KEYS_USAGE_INTERVAL="300", SKILDER_KEYS_DRAIN_TIMEOUT="1"
     ) as server:
         with grpc.insecure_channel(server.address) as channel:
             metadata = operator_metadata(server, tmp_path)
@@ -206,12 +210,12 @@ def test_a_database_that_is_frozen_does_not_hold_up_the_end(door: str, tmp_path:
         assert server.wait() == 0
 
 
-def test_a_log_that_cannot_be_written_fails_no_call(door: str, database_url: str, tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_fails_no_call(transport: str, database_url: str, tmp_path: Path) -> None:
     """The disk is full; calls are answered as before."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     variables = environment(
-        {"SKILDER_KEYS_LISTEN": address, "SKILDER_KEYS_DATABASE_URL": database_url, "SKILDER_KEYS_DOOR": door}
+        {"SKILDER_KEYS_LISTEN": address, "SKILDER_KEYS_DATABASE_URL": database_url, "SKILDER_KEYS_TRANSPORT": transport}
     )
     with (
         Path("/dev/full").open("w") as full,

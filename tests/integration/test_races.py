@@ -39,14 +39,14 @@ async def after(steps: int, asked: Any) -> Any:
 
 
 async def test_a_key_is_used_or_renewed_and_never_both(
-    door: str, service: Service, tmp_path: Path, sql: asyncpg.Connection[Any]
+    transport: str, service: Service, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """A first use that was granted refuses the retry; a retry that was answered takes the first token away.
 
     On one server and on two, many times over, with more and more of a head start for either.
     """
     seen = set()
-    async with serving(service.database_url, tmp_path, door=door) as second:
+    async with serving(service.database_url, tmp_path, transport=transport) as second:
         for round_ in range(_ROUNDS):
             issued = await service.console.issue(request_id=f"r-{round_}")
             verdict, retried = await asyncio.gather(
@@ -69,9 +69,9 @@ async def test_a_key_is_used_or_renewed_and_never_both(
     assert used == 0
 
 
-async def test_after_a_revocation_nothing_is_granted(door: str, service: Service, tmp_path: Path) -> None:
+async def test_after_a_revocation_nothing_is_granted(transport: str, service: Service, tmp_path: Path) -> None:
     """20 callers on two servers ask all the time; no call that begins once RevokeKey has returned is granted."""
-    async with serving(service.database_url, tmp_path, door=door) as second:
+    async with serving(service.database_url, tmp_path, transport=transport) as second:
         for used_before in (True, False):
             issued = await service.console.issue()
             if used_before:
@@ -121,14 +121,14 @@ async def test_a_revocation_waits_for_no_change_of_the_workspace(
 
 
 async def test_a_change_of_the_workspace_is_seen_by_every_later_call(
-    door: str, service: Service, tmp_path: Path
+    transport: str, service: Service, tmp_path: Path
 ) -> None:
     """On another server too: no call that begins once ApplyWorkspace has returned sees the state before."""
     small = small_workspace()
     without = small_workspace()
     remove(without.hats, "engineer")
     issued = await service.console.issue()
-    async with serving(service.database_url, tmp_path, door=door) as second:
+    async with serving(service.database_url, tmp_path, transport=transport) as second:
         for round_ in range(_ROUNDS // 2):
             calls = [asyncio.create_task(second.service.authorize(issued.token)) for _ in range(5)]
             await service.console.apply(without if round_ % 2 == 0 else small)

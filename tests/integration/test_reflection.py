@@ -93,9 +93,9 @@ async def test_grpcurl_describes(empty_service: Service, symbol: str) -> None:
     assert f"{symbol} is a" in told.decode()
 
 
-async def test_reflection_can_be_turned_off(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_reflection_can_be_turned_off(transport: str, database_url: str, tmp_path: Path) -> None:
     """Then neither version is there."""
-    async with serving(database_url, tmp_path, door=door, reflection=False) as service:
+    async with serving(database_url, tmp_path, transport=transport, reflection=False) as service:
         for version in VERSIONS:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await reflected(service, {"list_services": ""}, version=version)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from service.domain.token import KeyType, Token
 from skilder.keys.v1 import key_pb2
+from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import delete_workspace, get_key, remove
 from tests.support.ids import new_key_id
 from tests.support.service import Service, refusal
@@ -197,7 +197,7 @@ async def test_who_left_the_workspace_is_nobody_there(service: Service) -> None:
 
 
 async def test_whoever_holds_the_token_may_have_it_revoked(service: Service) -> None:
-    """The token is proof enough, also of somebody who is nobody in the workspace."""
+    """The token is check enough, also of somebody who is nobody in the workspace."""
     issued = await service.console.issue()
     revoked = await service.console.revoke(token=issued.token, actor="mallory@elsewhere.example", reason="found it")
     assert (revoked.revoked_by, revoked.revoke_reason) == ("mallory@elsewhere.example", "found it")

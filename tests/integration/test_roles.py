@@ -10,14 +10,14 @@ import asyncpg
 import grpc
 import pytest
 
-from service.domain.errors import UnavailableError
-from service.storage.database import Database, DatabaseOptions
-from service.storage.fence import prune
-from service.storage.migrations import migrate
-from service.storage.privileges import NEEDED
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1.catalog_service_pb2 import DeleteWorkspaceRequest, GetWorkspaceRequest, ListWorkspacesRequest
 from skilder.keys.v1.key_service_pb2 import GetKeyRequest, ListKeysRequest
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.storage.database import Database, DatabaseOptions
+from skilder_keys.storage.fence import prune
+from skilder_keys.storage.migrations import migrate
+from skilder_keys.storage.privileges import NEEDED
 from tests.support.process import run_command
 from tests.support.service import refusal, serving
 from tests.support.stock import StockServer, stock_server
@@ -59,13 +59,15 @@ async def stock() -> AsyncIterator[StockServer]:
         yield server
 
 
-async def test_every_method_works_with_the_documented_privileges(door: str, stock: StockServer, tmp_path: Path) -> None:
+async def test_every_method_works_with_the_documented_privileges(
+    transport: str, stock: StockServer, tmp_path: Path
+) -> None:
     """And the fence, the audit trail and the removal of old changes do; and no more than that is allowed."""
     url = stock.url("keys", "keys_serve")
     (tmp_path / "other").mkdir()
     async with (
-        serving(url, tmp_path, door=door, usage_interval=0.1) as service,
-        serving(url, tmp_path / "other", door=door) as other,
+        serving(url, tmp_path, transport=transport, usage_interval=0.1) as service,
+        serving(url, tmp_path / "other", transport=transport) as other,
     ):
         operator = service.operator
         await operator.apply(small_workspace())
@@ -127,9 +129,9 @@ async def run_migrate_as_serve(stock: StockServer) -> None:
     await migrate(stock.url("other", "keys_serve"))
 
 
-async def test_a_privilege_that_is_taken_later_is_an_outage(door: str, stock: StockServer, tmp_path: Path) -> None:
+async def test_a_privilege_that_is_taken_later_is_an_outage(transport: str, stock: StockServer, tmp_path: Path) -> None:
     """It is no fault of the caller's, and no denial."""
-    async with serving(stock.url("keys", "keys_serve"), tmp_path, door=door) as service:
+    async with serving(stock.url("keys", "keys_serve"), tmp_path, transport=transport) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
         await run(stock.url("keys", "keys_migrate"), "REVOKE SELECT ON key FROM keys_serve")

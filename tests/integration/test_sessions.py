@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from service.domain.errors import UnavailableError
-from service.storage.database import Database, DatabaseOptions
-from service.storage.migrations import migrate
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1.key_service_pb2 import GetKeyRequest
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.storage.database import Database, DatabaseOptions
+from skilder_keys.storage.migrations import migrate
 from tests.support.pooler import pooler
 from tests.support.postgres import new_database
 from tests.support.service import serving
@@ -147,11 +147,11 @@ async def test_so_has_every_transaction_behind_a_pooler(stock: StockServer, spoi
 
 
 async def test_the_service_serves_on_such_a_database(
-    door: str, stock: StockServer, spoiled: str, tmp_path: Path
+    transport: str, stock: StockServer, spoiled: str, tmp_path: Path
 ) -> None:
     """Keys are issued, used and revoked; many changes at once do not get in each other's way."""
     await migrate(stock.url(spoiled))
-    async with serving(stock.url(spoiled), tmp_path, door=door) as service:
+    async with serving(stock.url(spoiled), tmp_path, transport=transport) as service:
         await service.operator.apply(small_workspace())
         issued = await asyncio.gather(*(service.operator.issue() for _ in range(20)))
         granted = await asyncio.gather(*(service.service.authorize(each.token) for each in issued))
@@ -173,7 +173,7 @@ async def test_a_commit_that_waits_for_more_is_left_so(stock: StockServer, stron
                 assert await connection.fetchval("SHOW synchronous_commit") == expected
 
 
-async def test_a_revocation_outlives_a_crash(door: str, tmp_path: Path) -> None:
+async def test_a_revocation_outlives_a_crash(transport: str, tmp_path: Path) -> None:
     """Although the database commits before it has written, by default."""
     with stock_server() as server:
         url = server.url()
@@ -182,7 +182,7 @@ async def test_a_revocation_outlives_a_crash(door: str, tmp_path: Path) -> None:
             await sql.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
             await sql.execute("SELECT pg_reload_conf()")
         await migrate(url)
-        async with serving(url, tmp_path, door=door, local_operator=False) as service:
+        async with serving(url, tmp_path, transport=transport, local_operator=False) as service:
             await service.operator.apply(small_workspace())
             issued = await service.operator.issue()
             assert (await service.service.authorize(issued.token)).HasField("granted")
@@ -223,7 +223,7 @@ async def test_the_tables_are_in_the_schema_that_is_named(stock: StockServer, tm
         with pytest.raises(UnavailableError) as caught:
             await migrate(url)
         assert "SKILDER_KEYS_DATABASE_SCHEMA=keys" in str(caught.value.__cause__)
-        async with serving(url, tmp_path, door="grpcio", database_schema="keys") as service:
+        async with serving(url, tmp_path, transport="grpcio", database_schema="keys") as service:
             await service.operator.apply(small_workspace())
             issued = await service.operator.issue()
             assert (await service.service.authorize(issued.token)).HasField("granted")
@@ -247,12 +247,12 @@ async def test_a_database_that_is_not_utf8_is_refused(stock: StockServer) -> Non
 
 
 async def test_a_changed_type_breaks_no_statement_that_was_prepared(
-    door: str, stock: StockServer, tmp_path: Path
+    transport: str, stock: StockServer, tmp_path: Path
 ) -> None:
     """As a migration under a running service changes it: outside of transactions and in them, on every connection."""
     async with new_database(stock.url()) as url:
         await migrate(url)
-        async with serving(url, tmp_path, door=door, pool_size=3) as service, connected(url) as sql:
+        async with serving(url, tmp_path, transport=transport, pool_size=3) as service, connected(url) as sql:
             await service.operator.apply(small_workspace())
             issued = [await service.operator.issue() for _ in range(12)]
             for each, type_ in zip(issued, ["varchar(200)", "text"] * 6, strict=True):

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import grpc
 import pytest
 
-from service.domain.errors import UnavailableError
-from service.storage.database import Database, DatabaseOptions
-from service.storage.migrations import migrate
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.storage.database import Database, DatabaseOptions
+from skilder_keys.storage.migrations import migrate
 from tests.support.pooler import pooler
 from tests.support.process import run_command
 from tests.support.service import serving
@@ -56,12 +56,12 @@ async def test_a_standby_is_refused_and_named(pair: tuple[StockServer, StockServ
 
 
 async def test_the_primary_is_found_among_several_hosts_and_after_a_failover(
-    door: str, pair: tuple[StockServer, StockServer], tmp_path: Path
+    transport: str, pair: tuple[StockServer, StockServer], tmp_path: Path
 ) -> None:
     """In whatever order they stand. While there is no primary calls are UNAVAILABLE; once there is one, all is well."""
     primary, standby = pair
     await migrate(of_both(standby, primary))
-    async with serving(of_both(standby, primary), tmp_path, door=door, lease=0.5) as service:
+    async with serving(of_both(standby, primary), tmp_path, transport=transport, lease=0.5) as service:
         await service.operator.apply(small_workspace())
         kept, revoked = [await service.operator.issue() for _ in range(2)]
         assert (await service.service.authorize(kept.token)).HasField("granted")
@@ -84,7 +84,7 @@ async def test_a_pooler_that_turns_to_a_standby_gives_no_answers(
     primary, standby = pair
     await migrate(primary.url())
     with pooler(primary) as pool:
-        async with serving(pool.url("postgres"), tmp_path, door="grpcio", lease=0.5) as service:
+        async with serving(pool.url("postgres"), tmp_path, transport="grpcio", lease=0.5) as service:
             await service.operator.apply(small_workspace())
             issued = await service.operator.issue()
             assert (await service.service.authorize(issued.token)).HasField("granted")

@@ -110,7 +110,7 @@ async def test_a_storm_of_bad_calls_harms_no_good_one(served: Served, connection
             answer = await stream.answer()
             if attempt.expected is not None:
                 assert pb.AuthorizeResponse.FromString(answer.message) == attempt.expected
-            elif served.door == "envoy":
+            elif served.transport == "envoy":
                 assert answer.code in attempt.codes, attempt
             else:
                 # It takes some of them for good ones: see above.

@@ -10,14 +10,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service import server
-from service.rpc.floods import LINES
-from service.rpc.public import PublicLimits
 from skilder.keys.v1 import authorization_service_pb2 as pb
-from tests.support.door import ONLY_GRPCIO
+from skilder_keys.rpc.log_limiter import LINES
+from skilder_keys.transports.grpcio import public
+from skilder_keys.transports.grpcio.public import PublicLimits
 from tests.support.frames import AUTHORIZE, Code, request
 from tests.support.http2 import PATIENCE, connected, framed
 from tests.support.service import TOKENS, serving
+from tests.support.transport import ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -96,11 +96,14 @@ async def test_many_probes_at_a_time_are_answered(empty_service: Service) -> Non
 @ONLY_GRPCIO
 @pytest.mark.parametrize("path", [CHECK, WATCH, REFLECTION])
 async def test_a_call_that_sends_nothing_runs_out_of_time(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, door: str
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, transport: str
 ) -> None:
     """Also one that sends a part of its request."""
-    monkeypatch.setattr(server, "PublicLimits", lambda: PublicLimits(seconds=0.2))
-    async with serving(database_url, tmp_path, door=door) as service, connected(service.address) as connection:
+    monkeypatch.setattr(public, "PublicLimits", lambda: PublicLimits(seconds=0.2))
+    async with (
+        serving(database_url, tmp_path, transport=transport) as service,
+        connected(service.address) as connection,
+    ):
         silent, slow = connection.call(path), connection.call(path)
         await slow.send(framed(b"", length=100))
         for stream in (silent, slow):
@@ -109,11 +112,14 @@ async def test_a_call_that_sends_nothing_runs_out_of_time(
 
 @ONLY_GRPCIO
 async def test_a_watch_has_an_end(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
     """For a client that has stayed though its connection is old."""
-    monkeypatch.setattr(server, "PublicLimits", lambda: PublicLimits(lasting_seconds=0.2))
-    async with serving(database_url, tmp_path, door=door) as service, connected(service.address) as connection:
+    monkeypatch.setattr(public, "PublicLimits", lambda: PublicLimits(lasting_seconds=0.2))
+    async with (
+        serving(database_url, tmp_path, transport=transport) as service,
+        connected(service.address) as connection,
+    ):
         stream = connection.call(WATCH)
         await stream.send(framed(b""), end=True)
         assert (await stream.answer()).code is Code.DEADLINE_EXCEEDED
@@ -191,5 +197,5 @@ async def test_a_flood_of_refused_calls_is_not_one_of_lines(empty_service: Servi
     assert len(refused) == len(denied) == LINES
     assert len(empty_service.log.calls("CatalogService/ApplyWorkspace")) == 1
     figure = {"method": "AuthorizationService/Authorize", "code": "UNAUTHENTICATED"}
-    assert await empty_service.figure("calls_total", **figure) == calls
-    assert await empty_service.figure("denials_total", reason="MALFORMED") == LINES + 50
+    assert await empty_service.metric("calls_total", **figure) == calls
+    assert await empty_service.metric("denials_total", reason="MALFORMED") == LINES + 50

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.app.tool_sets import SharedToolSet, ToolSets
-from service.domain.errors import UnavailableError
-from service.domain.ids import HatId, TeamId, WorkspaceId
-from service.domain.permissions import NOTHING, Reach
-from service.storage import catalogue
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder_keys.app.authorization.tool_sets import SharedToolSet, ToolSets
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.domain.ids import HatId, TeamId, WorkspaceId
+from skilder_keys.domain.permissions import NOTHING, Reach
+from skilder_keys.storage import catalog
 from tests.support.calls import part
 from tests.support.fence import LONG
 from tests.support.fleet import Process, process
@@ -21,7 +21,7 @@ from tests.support.workspaces import small_workspace
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from service.storage.database import Connection
+    from skilder_keys.storage.database import Connection
 
 ACME = WorkspaceId("acme")
 ALL = Reach(None, None)
@@ -41,19 +41,19 @@ async def one(database_url: str) -> AsyncIterator[Process]:
 
 
 class Reads:
-    """Counts the readings of catalogues; they wait while the gate is closed."""
+    """Counts the readings of catalogs; they wait while the pipeline is closed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self._original = catalogue.load_catalogue
-        monkeypatch.setattr(catalogue, "load_catalogue", self._load)
+        self.pipeline = asyncio.Event()
+        self.pipeline.set()
+        self._original = catalog.load_catalog
+        monkeypatch.setattr(catalog, "load_catalog", self._load)
 
     async def _load(self, connection: Connection, workspace_id: WorkspaceId, **options: Any) -> Any:
         self.count += 1
         found = await self._original(connection, workspace_id, **options)
-        await self.gate.wait()
+        await self.pipeline.wait()
         return found
 
 
@@ -77,7 +77,7 @@ def hats(found: SharedToolSet) -> list[str]:
 
 
 async def test_a_tool_set_is_made_once(one: Process, reads: Reads) -> None:
-    """For each reach; the catalogue behind them is read once for all."""
+    """For each reach; the catalog behind them is read once for all."""
     first = await got(one.tool_sets)
     assert await got(one.tool_sets, reach=Reach(None, None)) is first
     other = await got(one.tool_sets, reach=limited("everyone"))
@@ -89,14 +89,14 @@ async def test_a_tool_set_is_made_once(one: Process, reads: Reads) -> None:
 
 async def test_all_who_want_it_at_once_wait_for_one_making(one: Process, reads: Reads) -> None:
     """And who stops waiting stops it for nobody."""
-    reads.gate.clear()
+    reads.pipeline.clear()
     tasks = [asyncio.create_task(got(one.tool_sets)) for _ in range(20)]
     tasks += [asyncio.create_task(got(one.tool_sets, reach=limited("everyone"))) for _ in range(20)]
     while not reads.count:
         await asyncio.sleep(0.001)
     tasks[0].cancel()
     await asyncio.sleep(0)
-    reads.gate.set()
+    reads.pipeline.set()
     found = await asyncio.gather(*tasks[1:])
     assert tasks[0].cancelled()
     assert len({id(each) for each in found}) == 2
@@ -136,15 +136,15 @@ async def test_a_failed_reading_is_told_to_all_and_not_remembered(
     one: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one reads again."""
-    original = catalogue.load_catalogue
+    original = catalog.load_catalog
 
     async def fail(*_: object, **__: object) -> Any:
         raise UnavailableError("gone")
 
-    monkeypatch.setattr(catalogue, "load_catalogue", fail)
+    monkeypatch.setattr(catalog, "load_catalog", fail)
     found = await asyncio.gather(*(one.tool_sets.get(ACME, 1, ALL) for _ in range(3)), return_exceptions=True)
     assert [type(each) for each in found] == [UnavailableError] * 3
-    monkeypatch.setattr(catalogue, "load_catalogue", original)
+    monkeypatch.setattr(catalog, "load_catalog", original)
     assert hats(await got(one.tool_sets, reach=limited("engineer"))) == ["engineer"]
     assert len(await asyncio.gather(*(got(one.tool_sets) for _ in range(3)))) == 3
 
@@ -200,14 +200,14 @@ async def test_cleared_tool_sets_are_gone(one: Process, reads: Reads) -> None:
 
 async def test_what_is_read_while_tool_sets_are_cleared_is_not_kept(one: Process, reads: Reads) -> None:
     """It was read from a database that may have lost that version since."""
-    reads.gate.clear()
+    reads.pipeline.clear()
     task = asyncio.create_task(got(one.tool_sets))
     while not reads.count:
         await asyncio.sleep(0.001)
     one.tool_sets.clear()
     late = asyncio.create_task(got(one.tool_sets))
     await asyncio.sleep(0)
-    reads.gate.set()
+    reads.pipeline.set()
     old, new = await task, await late
     assert new is not old
     assert await got(one.tool_sets) is not old

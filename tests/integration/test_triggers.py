@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.domain.errors import UnavailableError
-from service.storage.sessions import DatabaseFaultError
-from service.storage.triggers import NEEDED, require_triggers
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.storage.sessions import DatabaseFaultError
+from skilder_keys.storage.triggers import NEEDED, require_triggers
 from tests.support.service import serving
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def test_every_trigger_is_listed(sql: asyncpg.Connection[Any]) -> None:
     ],
 )
 async def test_a_trigger_that_does_not_fire_is_named(
-    door: str, sql: asyncpg.Connection[Any], database_url: str, tmp_path: Path, statement: str, words: str
+    transport: str, sql: asyncpg.Connection[Any], database_url: str, tmp_path: Path, statement: str, words: str
 ) -> None:
     """By the check, and by a server that is to start on such a database."""
     await require_triggers(sql, "public")
@@ -46,5 +46,5 @@ async def test_a_trigger_that_does_not_fire_is_named(
         await require_triggers(sql, "public")
     assert words in str(refused.value)
     with pytest.raises(UnavailableError):
-        async with serving(database_url, tmp_path, door=door):
+        async with serving(database_url, tmp_path, transport=transport):
             pytest.fail("it serves")

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import pytest
 
-from service.app import usage as usage_module
-from service.app.usage import Usage
-from service.domain.ids import KeyId
-from service.domain.token import KeyType, Token
-from service.storage.database import Database, DatabaseOptions
 from skilder.keys.v1 import key_pb2
+from skilder_keys.app.authorization import usage as usage_module
+from skilder_keys.app.authorization.usage import Usage
+from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.token import KeyType, Token
+from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.calls import delete_workspace, get_key, remove
 from tests.support.clock import FakeClock
 from tests.support.ids import new_key_id
@@ -104,10 +104,10 @@ async def test_the_first_use_is_written_at_once(service: Service, sql: asyncpg.C
 
 
 async def test_later_uses_are_written_when_the_server_ends(
-    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+    transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """What is pending is not lost."""
-    async with serving(database_url, tmp_path, door=door, usage_interval=300) as service:
+    async with serving(database_url, tmp_path, transport=transport, usage_interval=300) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
         await set_last_use(sql, issued.key.id, _LONG_AGO)
@@ -120,10 +120,10 @@ async def test_later_uses_are_written_when_the_server_ends(
 
 
 async def test_later_uses_are_written_by_themselves(
-    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+    transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """Every few seconds, while the server runs."""
-    async with serving(database_url, tmp_path, door=door, usage_interval=_INTERVAL) as service:
+    async with serving(database_url, tmp_path, transport=transport, usage_interval=_INTERVAL) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
         await set_last_use(sql, issued.key.id, _LONG_AGO)

@@ -11,11 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from service.app import usage as usage_module
-from service.app.usage import MAX_PENDING, Usage
-from service.domain.ids import KeyId
-from service.storage import keys
-from service.storage.database import Database, DatabaseOptions
+from skilder_keys.app.authorization import usage as usage_module
+from skilder_keys.app.authorization.usage import MAX_PENDING, Usage
+from skilder_keys.domain.ids import KeyId
+from skilder_keys.storage import keys
+from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.clock import FakeClock
 from tests.support.log import CapturedLog
 from tests.support.rows import NO_HASH

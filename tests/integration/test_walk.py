@@ -51,7 +51,7 @@ def pattern(output: str) -> re.Pattern[str]:
 
 
 @pytest.mark.parametrize("grpcurl", [False, True], ids=["command line alone", "with grpcurl"])
-async def test_the_walk_goes_as_the_readme_says(door: str, tmp_path: Path, *, grpcurl: bool) -> None:
+async def test_the_walk_goes_as_the_readme_says(transport: str, tmp_path: Path, *, grpcurl: bool) -> None:
     """Every command is run as it stands, only on another port, and answers what the README shows."""
     walk = steps(README.read_text("utf-8"))
     assert len(walk) >= 9, "the README has lost its walk"
@@ -63,7 +63,7 @@ async def test_the_walk_goes_as_the_readme_says(door: str, tmp_path: Path, *, gr
             pytest.fail("grpcurl is not here: run `make tools`")
         pytest.skip("grpcurl is not here: run `make tools`, which needs Go, to take its steps too")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    with serving_process(tmp_path, door=door) as server:
+    with serving_process(tmp_path, transport=transport) as server:
         said = await asyncio.to_thread(take, walk, tmp_path, server.address)
         said += server.text()
         token = (tmp_path / "slack-bot.token").read_text("ascii").strip()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from service import worker_process
-from service.callers_file import CallersFileError
-from service.config import Settings
-from service.worker_process import StartError, WorkerProcess
+from skilder_keys.auth.callers_file import CallersFileError
+from skilder_keys.config import Settings
+from skilder_keys.supervisor import worker_process
+from skilder_keys.supervisor.worker_process import StartError, WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

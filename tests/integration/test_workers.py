@@ -31,10 +31,10 @@ OK = grpc.StatusCode.OK
 
 
 @asynccontextmanager
-async def serving(folder: Path, database_url: str, *, door: str, **variables: str) -> AsyncIterator[ServerProcess]:
+async def serving(folder: Path, database_url: str, *, transport: str, **variables: str) -> AsyncIterator[ServerProcess]:
     """Runs two workers, unless told otherwise."""
     defaults = {"SKILDER_KEYS_WORKERS": "2", "SKILDER_KEYS_DATABASE_URL": database_url}
-    with serving_process(folder, door=door, **defaults | variables) as server:
+    with serving_process(folder, transport=transport, **defaults | variables) as server:
         await asyncio.to_thread(lambda: server.address)
         yield server
 
@@ -45,10 +45,10 @@ async def until_gone(processes: Iterable[psutil.Process]) -> None:
     assert alive == []
 
 
-async def test_every_worker_serves(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_every_worker_serves(transport: str, database_url: str, tmp_path: Path) -> None:
     """Connections go to all of them, and each answers."""
     async with (
-        serving(tmp_path, database_url, door=door, SKILDER_KEYS_WORKERS="3") as server,
+        serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_WORKERS="3") as server,
         AsyncExitStack() as stack,
     ):
         assert server.events("serving")[0]["workers"] == 3
@@ -59,9 +59,11 @@ async def test_every_worker_serves(door: str, database_url: str, tmp_path: Path)
             assert await answer_of(channel, operator_metadata(server, tmp_path)) is OK
 
 
-async def test_a_worker_gets_no_secret_where_others_could_read_it(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_a_worker_gets_no_secret_where_others_could_read_it(
+    transport: str, database_url: str, tmp_path: Path
+) -> None:
     """Neither in its arguments nor in its environment."""
-    async with serving(tmp_path, database_url, door=door) as server:
+    async with serving(tmp_path, database_url, transport=transport) as server:
         token = (tmp_path / "data" / "operator-token").read_text("ascii").strip()
         assert server.process.args == [COMMAND, "serve"]
         for worker in server.workers().values():
@@ -71,9 +73,9 @@ async def test_a_worker_gets_no_secret_where_others_could_read_it(door: str, dat
             assert token not in told
 
 
-async def test_a_worker_that_is_killed_is_replaced(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_a_worker_that_is_killed_is_replaced(transport: str, database_url: str, tmp_path: Path) -> None:
     """Another takes its place at once, while the other one serves on."""
-    async with serving(tmp_path, database_url, door=door) as server, AsyncExitStack() as stack:
+    async with serving(tmp_path, database_url, transport=transport) as server, AsyncExitStack() as stack:
         metadata = operator_metadata(server, tmp_path)
         before = server.workers()
         spared = await channel_to(before[1], server, stack)
@@ -88,9 +90,9 @@ async def test_a_worker_that_is_killed_is_replaced(door: str, database_url: str,
         assert await answer_of(await channel_to(after[0], server, stack), metadata) is OK
 
 
-async def test_workers_end_with_their_parent(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_workers_end_with_their_parent(transport: str, database_url: str, tmp_path: Path) -> None:
     """Even where it is killed, so that no worker serves on with nobody to tell it to stop."""
-    async with serving(tmp_path, database_url, door=door) as server:
+    async with serving(tmp_path, database_url, transport=transport) as server:
         workers = server.workers()
         server.process.kill()
         await until_gone(workers.values())
@@ -98,10 +100,10 @@ async def test_workers_end_with_their_parent(door: str, database_url: str, tmp_p
 
 
 async def test_sigterm_drains_all_at_the_same_time(
-    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+    transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """Calls that run when it comes are answered; a worker without any does not wait for those of the others."""
-    async with serving(tmp_path, database_url, door=door) as server, AsyncExitStack() as stack:
+    async with serving(tmp_path, database_url, transport=transport) as server, AsyncExitStack() as stack:
         metadata = operator_metadata(server, tmp_path)
         workers = server.workers()
         channel = await channel_to(workers[0], server, stack)
@@ -120,10 +122,10 @@ async def test_sigterm_drains_all_at_the_same_time(
         assert server.events("stopped")
 
 
-async def test_a_worker_that_is_frozen_is_replaced(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_a_worker_that_is_frozen_is_replaced(transport: str, database_url: str, tmp_path: Path) -> None:
     """It is told and counted; the other one answers all the while, and one that only pauses is left alone."""
     async with (
-        serving(tmp_path, database_url, door=door, SKILDER_KEYS_WORKER_TIMEOUT="3") as server,
+        serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_WORKER_TIMEOUT="3") as server,
         AsyncExitStack() as stack,
     ):
         metadata = operator_metadata(server, tmp_path)
@@ -139,9 +141,9 @@ async def test_a_worker_that_is_frozen_is_replaced(door: str, database_url: str,
         assert await answer_of(await channel_to(after[0], server, stack), metadata) is OK
 
 
-async def test_nothing_is_left_of_a_server_that_is_killed(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_nothing_is_left_of_a_server_that_is_killed(transport: str, database_url: str, tmp_path: Path) -> None:
     """A worker that is frozen could not end by itself."""
-    async with serving(tmp_path, database_url, door=door) as server:
+    async with serving(tmp_path, database_url, transport=transport) as server:
         left = psutil.Process(server.process.pid).children(recursive=True)
         assert len(left) == 3, "two workers, and what looks after them"
         server.workers()[0].suspend()
@@ -150,11 +152,11 @@ async def test_nothing_is_left_of_a_server_that_is_killed(door: str, database_ur
 
 
 async def test_a_second_signal_ends_at_once(
-    door: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+    transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
     """Whoever asks twice does not want to wait for a call; what comes within a second counts as one signal."""
     async with (
-        serving(tmp_path, database_url, door=door, SKILDER_KEYS_DRAIN_TIMEOUT="600") as server,
+        serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_DRAIN_TIMEOUT="600") as server,
         AsyncExitStack() as stack,
     ):
         metadata = operator_metadata(server, tmp_path)
@@ -175,9 +177,9 @@ async def test_a_second_signal_ends_at_once(
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_sighup_loses_no_call(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_sighup_loses_no_call(transport: str, database_url: str, tmp_path: Path) -> None:
     """Every worker is replaced, twice, while clients call all the time and others come and go."""
-    async with serving(tmp_path, database_url, door=door, SKILDER_KEYS_MAX_CONNECTION_AGE="1") as server:
+    async with serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_MAX_CONNECTION_AGE="1") as server:
         metadata = operator_metadata(server, tmp_path)
         async with grpc.aio.insecure_channel(server.address) as channel:
             token = (await issued(channel, metadata)).token
@@ -198,13 +200,13 @@ async def test_sighup_loses_no_call(door: str, database_url: str, tmp_path: Path
         assert not any(psutil.pid_exists(pid) for pid in replaced)
 
 
-async def test_a_health_watch_does_not_hold_up_sighup(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_a_health_watch_does_not_hold_up_sighup(transport: str, database_url: str, tmp_path: Path) -> None:
     """It ends with its worker, which waits for it no longer than for other connections; a new one is answered."""
     async with (
         serving(
             tmp_path,
             database_url,
-            door=door,
+            transport=transport,
             SKILDER_KEYS_MAX_CONNECTION_AGE="1",
             SKILDER_KEYS_WORKERS="1",
             SKILDER_KEYS_DRAIN_TIMEOUT="600",
@@ -223,7 +225,7 @@ async def test_a_health_watch_does_not_hold_up_sighup(door: str, database_url: s
         again.cancel()
 
 
-async def test_sighup_takes_in_the_callers_file(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_sighup_takes_in_the_callers_file(transport: str, database_url: str, tmp_path: Path) -> None:
     """A caller who was added is let in; a file with a fault leaves everything as it was, and is told."""
     callers = tmp_path / "callers.yaml"
     callers.write_text("callers: []")
@@ -234,7 +236,11 @@ async def test_sighup_takes_in_the_callers_file(door: str, database_url: str, tm
             return await answer_of(channel, metadata)
 
     async with serving(
-        tmp_path, database_url, door=door, SKILDER_KEYS_CALLERS=str(callers), SKILDER_KEYS_MAX_CONNECTION_AGE="1"
+        tmp_path,
+        database_url,
+        transport=transport,
+        SKILDER_KEYS_CALLERS=str(callers),
+        SKILDER_KEYS_MAX_CONNECTION_AGE="1",
     ) as server:
         assert await answer(server) is grpc.StatusCode.UNAUTHENTICATED
         write_callers(callers, [])
@@ -253,10 +259,10 @@ async def test_sighup_takes_in_the_callers_file(door: str, database_url: str, tm
         assert await answer(server) is OK
 
 
-async def test_sigterm_ends_a_sighup_too(door: str, database_url: str, tmp_path: Path) -> None:
+async def test_sigterm_ends_a_sighup_too(transport: str, database_url: str, tmp_path: Path) -> None:
     """A worker that waits for its clients to leave, and its successor, are drained like the others."""
     async with (
-        serving(tmp_path, database_url, door=door, SKILDER_KEYS_MAX_CONNECTION_AGE="86400") as server,
+        serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_MAX_CONNECTION_AGE="86400") as server,
         AsyncExitStack() as stack,
     ):
         before = server.workers()
@@ -272,10 +278,10 @@ async def test_sigterm_ends_a_sighup_too(door: str, database_url: str, tmp_path:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
 async def test_a_second_server_on_the_address_is_refused(
-    door: str, database_url: str, tmp_path: Path, host: str
+    transport: str, database_url: str, tmp_path: Path, host: str
 ) -> None:
     """It does not share the port, though the workers of the first do."""
-    async with serving(tmp_path, database_url, door=door, SKILDER_KEYS_LISTEN=f"{host}:0") as server:
+    async with serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_LISTEN=f"{host}:0") as server:
         variables = {"SKILDER_KEYS_LISTEN": server.address, "SKILDER_KEYS_DATABASE_URL": database_url}
         refused = await asyncio.to_thread(run_command, "serve", folder=tmp_path, **variables)
         assert refused.returncode == 70
@@ -293,11 +299,11 @@ async def test_a_second_server_on_the_address_is_refused(
     ids=["IPv4", "IPv6"],
 )
 async def test_every_address_can_be_served_at_once(
-    door: str, database_url: str, tmp_path: Path, host: str, peers: dict[str, str]
+    transport: str, database_url: str, tmp_path: Path, host: str, peers: dict[str, str]
 ) -> None:
     """By both kinds of a worker's methods, which tell each client by its own address."""
     variables = {"SKILDER_KEYS_LISTEN": f"{host}:0", "SKILDER_KEYS_ALLOW_PLAINTEXT": "true"}
-    async with serving(tmp_path, database_url, door=door, **variables) as server:
+    async with serving(tmp_path, database_url, transport=transport, **variables) as server:
         metadata = operator_metadata(server, tmp_path)
         port = server.address.rpartition(":")[2]
         for place, peer in peers.items():
@@ -311,14 +317,14 @@ async def test_every_address_can_be_served_at_once(
                 assert told["peer"].startswith(peer)
 
 
-def test_a_terminal_that_is_closed_ends_the_server(door: str, database_url: str, tmp_path: Path) -> None:
+def test_a_terminal_that_is_closed_ends_the_server(transport: str, database_url: str, tmp_path: Path) -> None:
     """It sends SIGHUP, but there is nobody left who could want new workers."""
     ours, theirs = pty.openpty()
     variables = {"SKILDER_KEYS_DATABASE_URL": database_url, "SKILDER_KEYS_LISTEN": "127.0.0.1:0"}
     with subprocess.Popen(
         [COMMAND, "serve"],
         cwd=tmp_path,
-        env=environment({**variables, "SKILDER_KEYS_LOG_FORMAT": "json", "SKILDER_KEYS_DOOR": door}),
+        env=environment({**variables, "SKILDER_KEYS_LOG_FORMAT": "json", "SKILDER_KEYS_TRANSPORT": transport}),
         preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509 - this test has no threads
     ) as process:
         os.close(theirs)

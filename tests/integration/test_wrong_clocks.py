@@ -13,11 +13,11 @@ from uuid import RFC_4122, UUID
 import grpc
 import pytest
 
-from service.domain.ids import WorkspaceId
-from service.domain.keys import KeyOrder
-from service.domain.token import KeyType, hint
-from service.storage import keys
-from service.storage.database import Database, DatabaseOptions
+from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.domain.keys import KeySpec
+from skilder_keys.domain.token import KeyType, hint
+from skilder_keys.storage import keys
+from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.calls import get_key, list_keys
 from tests.support.process import ServerProcess, serving_process
 from tests.support.rows import NO_HASH, insert
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.stock_too
 
-_ORDER = KeyOrder(KeyType.WORKSPACE, WorkspaceId("acme"), None, None, "Slack Support Bot", ())
+_ORDER = KeySpec(KeyType.WORKSPACE, WorkspaceId("acme"), None, None, "Slack Support Bot", ())
 
 
 async def issue(database: Database) -> UUID:

@@ -53,16 +53,16 @@ class Mistake(Enum):
     NOT_WAITING_OUT_THE_TTL = "a laggard's row is deleted at once"
     LEASE_FROM_THE_REPLY = "a lease is counted from the reply instead of from the sending"
     RENEWING_BEFORE_APPLYING = "a heartbeat extends the lease although the epoch has moved"
-    CACHING_AN_OVERTAKEN_LOAD = "a tainted load is cached"
+    CACHING_AN_OVERTAKEN_LOAD = "a invalidated load is cached"
     SERVING_WITHOUT_A_LEASE = "memory answers without a lease"
-    JOINING_A_TAINTED_LOAD = "a call joins a tainted load"
+    JOINING_A_TAINTED_LOAD = "a call joins a invalidated load"
     JOINING_WITHOUT_A_LEASE = "a call joins a load after the lease has lapsed"
     RENEWING_BY_THE_SAME_HEARTBEAT = "what moved is applied and the lease extended, without another heartbeat"
     ACKNOWLEDGING_BEFORE_APPLYING = "a heartbeat writes the epoch that was heard of instead of the one applied"
     SETTING_A_ROW_BACK = "a late heartbeat writes an older epoch over a newer one"
     LOADING_BEFORE_REGISTERED = "loads begin before the registration has committed"
     KEEPING_ENTRIES_OF_A_LOST_ROW = "the entries outlive the reader's row"
-    KEEPING_LOADS_OF_A_LOST_ROW = "the loads in flight are not tainted when the reader's row is gone"
+    KEEPING_LOADS_OF_A_LOST_ROW = "the loads in flight are not invalidated when the reader's row is gone"
     LEAVING_WITH_A_LEASE = "a reader removes its row and holds on to its lease"
     WAITING_FROM_BEFORE_THE_COMMIT = "a writer counts the TTL from before its commit"
     WAITING_FOR_A_LATER_EPOCH = "a writer that finds a later epoch than its own counts the TTL from its own commit"
@@ -264,7 +264,7 @@ class Fence:
         after = reader._replace(applied=NONE, lease=0, statement=NO_STATEMENT, given_up=NONE)
         if self._mistake is not Mistake.KEEPING_ENTRIES_OF_A_LOST_ROW:
             after = after._replace(cached=False)
-        return after if self._mistake is Mistake.KEEPING_LOADS_OF_A_LOST_ROW else after.tainted()
+        return after if self._mistake is Mistake.KEEPING_LOADS_OF_A_LOST_ROW else after.invalidated()
 
     def _giving_up(self, reader: Reader, database: Database) -> Iterator[Move]:
         """A heartbeat whose reply nobody awaits any longer may be executed all the same, even after later ones."""
@@ -296,20 +296,20 @@ class Fence:
         for applied in range(epoch_of(reader.applied) + 1, database.epoch + 1):
             after = reader._replace(applied=database.revision(applied))
             if epoch_of(reader.applied) < database.revoked <= applied:
-                after = after._replace(cached=False).tainted()
+                after = after._replace(cached=False).invalidated()
             yield "applies what has changed", after
 
     def _loads(self, reader: Reader, database: Database) -> Iterator[Move]:
         registering = reader.statement.stage in {"insert sent", "insert read"}
         may_load = reader.lease or (registering and self._mistake is Mistake.LOADING_BEFORE_REGISTERED)
-        wanted = not reader.cached and all(each.tainted for each in reader.loads)
+        wanted = not reader.cached and all(each.invalidated for each in reader.loads)
         if database.revoked == NONE and may_load and wanted:
-            load = Load(read=False, tainted=False, awaited=False)
+            load = Load(read=False, invalidated=False, awaited=False)
             yield "begins a load", reader.with_loads(*reader.loads, load)
         for load in reader.loads:
             others = (each for each in reader.loads if each != load)
             if load.read:
-                caches = not load.tainted or self._mistake is Mistake.CACHING_AN_OVERTAKEN_LOAD
+                caches = not load.invalidated or self._mistake is Mistake.CACHING_AN_OVERTAKEN_LOAD
                 after = reader._replace(cached=reader.cached or caches, wronged=load.awaited)
                 yield "finishes a load and grants the calls that wait", after.with_loads(*others)
             else:
@@ -322,7 +322,7 @@ class Fence:
             yield "grants a call from memory", reader._replace(wronged=returned)
         if reader.lease or self._mistake is Mistake.JOINING_WITHOUT_A_LEASE:
             for load in reader.loads:
-                if not load.tainted or self._mistake is Mistake.JOINING_A_TAINTED_LOAD:
+                if not load.invalidated or self._mistake is Mistake.JOINING_A_TAINTED_LOAD:
                     others = (each for each in reader.loads if each != load)
                     joined = load._replace(awaited=load.awaited or returned)
                     yield "has a call join a load", reader.with_loads(*others, joined)

@@ -23,7 +23,7 @@ class Load(NamedTuple):
 
     read: bool
     """Whether it has been executed, and so has seen the old state."""
-    tainted: bool
+    invalidated: bool
     awaited: bool
     """Whether a call waits for it that began after the revoke had returned."""
 
@@ -78,9 +78,9 @@ class Reader(NamedTuple):
         """Answers the reader with other loads in flight; those that are alike count as one."""
         return self._replace(loads=tuple(sorted(set(loads))))
 
-    def tainted(self) -> Reader:
-        """Answers the reader with every load in flight tainted."""
-        return self.with_loads(*(each._replace(tainted=True) for each in self.loads))
+    def invalidated(self) -> Reader:
+        """Answers the reader with every load in flight invalidated."""
+        return self.with_loads(*(each._replace(invalidated=True) for each in self.loads))
 
     def without_unread_loads(self) -> Reader:
         """Answers the reader without the loads that have read nothing yet."""

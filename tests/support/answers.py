@@ -1,11 +1,11 @@
-"""A question for each kind of answer that Authorize gives."""
+"""A query for each kind of answer that Authorize gives."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from service.app.questions import Question
-from service.domain.token import KeyType
+from skilder_keys.app.authorization.query import AuthorizeQuery
+from skilder_keys.domain.token import KeyType
 from tests.support.calls import part
 from tests.support.fleet import ORIGIN
 from tests.support.workspaces import small_workspace
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tests.support.fleet import Process
 
 
-async def kinds_of_answers(of: Process) -> dict[str, Question]:
-    """Answers a question for each kind of answer that there is."""
+async def kinds_of_answers(of: Process) -> dict[str, AuthorizeQuery]:
+    """Answers a query for each kind of answer that there is."""
     whole = (await of.issue())[1]
     version = (await of.ask(whole)).granted.tool_set.version
     revoked, revoked_token = await of.issue()
@@ -29,19 +29,19 @@ async def kinds_of_answers(of: Process) -> dict[str, Question]:
     _, deleted = await of.issue(workspace_id=globex)
     await of.workspaces.delete(globex, None, ORIGIN)
     return {
-        "all": Question(whole),
-        "described": Question((await of.issue(description="\N{ROBOT FACE} " * 60))[1]),
-        "of a user": Question((await of.issue(KeyType.USER, user_id="ada"))[1]),
-        "of a runtime": Question((await of.issue(KeyType.RUNTIME))[1]),
-        "limited": Question((await of.issue(hat_ids=("everyone",)))[1]),
-        "stale version": Question(whole, "", "x" * 32),
-        "unchanged": Question(whole, "", version),
-        "tool": Question(whole, "slack.history"),
-        "tool, with a version": Question(whole, "slack.history", version),
-        "tool out of reach": Question(whole, "git.push"),
-        "tool that is none": Question(whole, "nothing.like.it"),
-        "revoked": Question(revoked_token),
-        "revoked, tool": Question(revoked_token, "web.search"),
-        "member removed": Question(gone, "", version),
-        "workspace gone": Question(deleted),
+        "all": AuthorizeQuery(whole),
+        "described": AuthorizeQuery((await of.issue(description="\N{ROBOT FACE} " * 60))[1]),
+        "of a user": AuthorizeQuery((await of.issue(KeyType.USER, user_id="ada"))[1]),
+        "of a runtime": AuthorizeQuery((await of.issue(KeyType.RUNTIME))[1]),
+        "limited": AuthorizeQuery((await of.issue(hat_ids=("everyone",)))[1]),
+        "stale version": AuthorizeQuery(whole, "", "x" * 32),
+        "unchanged": AuthorizeQuery(whole, "", version),
+        "tool": AuthorizeQuery(whole, "slack.history"),
+        "tool, with a version": AuthorizeQuery(whole, "slack.history", version),
+        "tool out of reach": AuthorizeQuery(whole, "git.push"),
+        "tool that is none": AuthorizeQuery(whole, "nothing.like.it"),
+        "revoked": AuthorizeQuery(revoked_token),
+        "revoked, tool": AuthorizeQuery(revoked_token, "web.search"),
+        "member removed": AuthorizeQuery(gone, "", version),
+        "workspace gone": AuthorizeQuery(deleted),
     }

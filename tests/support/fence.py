@@ -11,7 +11,7 @@ from tests.support.rows import insert
 if TYPE_CHECKING:
     import asyncpg
 
-    from service.domain.keys import Key
+    from skilder_keys.domain.keys import Key
     from tests.support.fleet import Process
 
     Sql = asyncpg.Connection[Any]

@@ -9,23 +9,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from service.app.authorize import Authorizer
-from service.app.cache import KeyCache
-from service.app.fence import Lease, Reader, Writer
-from service.app.keys import Keys
-from service.app.proof import Prover
-from service.app.questions import Answer, Question
-from service.app.tool_sets import ToolSets
-from service.app.usage import Usage
-from service.app.workspaces import Workspaces
-from service.domain.access import Caller, CallerRole, Origin
-from service.domain.hashing import HashParameters, Recogniser, SecretHasher
-from service.domain.keys import KeyOrder
-from service.domain.paging import PageTokens
-from service.domain.token import KeyType
-from service.rpc import convert
-from service.storage.database import Database, DatabaseOptions
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder_keys.app.authorization.authorizer import Authorizer
+from skilder_keys.app.authorization.cache import KeyCache
+from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
+from skilder_keys.app.authorization.tool_sets import ToolSets
+from skilder_keys.app.authorization.usage import Usage
+from skilder_keys.app.authorization.verifier import Verifier
+from skilder_keys.app.fence.lease import Lease
+from skilder_keys.app.fence.reader import Reader
+from skilder_keys.app.fence.writer import Writer
+from skilder_keys.app.keys import Keys
+from skilder_keys.app.workspaces import Workspaces
+from skilder_keys.domain.access import Caller, CallerRole, Origin
+from skilder_keys.domain.hashing import HashParameters, SecretHasher, TokenFingerprint
+from skilder_keys.domain.keys import KeySpec
+from skilder_keys.domain.paging import PageTokens
+from skilder_keys.domain.token import KeyType
+from skilder_keys.rpc import convert
+from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.clock import FakeClock
 from tests.support.log import CapturedLog
 from tests.support.workspaces import small_workspace
@@ -33,9 +35,9 @@ from tests.support.workspaces import small_workspace
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from service.domain.keys import Key
-    from service.domain.token import Token
     from skilder.keys.v1 import workspace_pb2
+    from skilder_keys.domain.keys import Key
+    from skilder_keys.domain.token import Token
 
 ORIGIN = Origin(Caller("tests", CallerRole.OPERATOR, None), None, "tests")
 BOOTTIME = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
@@ -53,16 +55,16 @@ class CountedDatabase(Database):
 
 
 class CountingHasher(SecretHasher):
-    """A hasher that counts how often argon2 is asked for a proof."""
+    """A hasher that counts how often argon2 is asked for a check."""
 
     def __init__(self, parameters: HashParameters = HashParameters(memory_kib=16)) -> None:  # noqa: B008 - frozen
         super().__init__(parameters)
-        self.proofs = 0
+        self.checks = 0
 
-    def proves(self, token: Token, secret_hash: str) -> bool:
-        """Counts, then proves as ever."""
-        self.proofs += 1
-        return super().proves(token, secret_hash)
+    def verifies(self, token: Token, secret_hash: str) -> bool:
+        """Counts, then verifies as ever."""
+        self.checks += 1
+        return super().verifies(token, secret_hash)
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Process:
     tool_sets: ToolSets
     cache: KeyCache
     reader: Reader
-    prover: Prover
+    verifier: Verifier
     authorizer: Authorizer
     keys: Keys
     workspaces: Workspaces
@@ -104,17 +106,17 @@ class Process:
                 await self.following
             self.following = None
 
-    async def decide(self, question: Question) -> Answer:
+    async def decide(self, query: AuthorizeQuery) -> Decision:
         """Answers as the service does: from memory where that knows the token."""
-        return await self.authorizer.authorize(question)
+        return await self.authorizer.authorize(query)
 
     async def ask(self, token: str, tool_id: str = "", version: str = "") -> pb.AuthorizeResponse:
         """Authorizes a token."""
-        return pb.AuthorizeResponse.FromString((await self.decide(Question(token, tool_id, version))).body)
+        return pb.AuthorizeResponse.FromString((await self.decide(AuthorizeQuery(token, tool_id, version))).body)
 
     async def verdict(self, token: str, tool_id: str = "") -> str:
         """Authorizes a token and answers `granted`, or the reason why it is denied."""
-        answer = await self.decide(Question(token, tool_id))
+        answer = await self.decide(AuthorizeQuery(token, tool_id))
         return "granted" if answer.denied is None else answer.denied.name
 
     async def issue(self, type_: KeyType = KeyType.WORKSPACE, **fields: Any) -> tuple[Key, str]:
@@ -128,7 +130,7 @@ class Process:
             "description": "Slack Support Bot",
             "hat_ids": (),
         }
-        issued = await self.keys.issue(KeyOrder(**defaults | fields), request_id, ORIGIN)
+        issued = await self.keys.issue(KeySpec(**defaults | fields), request_id, ORIGIN)
         return issued.key, issued.token.reveal()
 
     async def revoke(self, key: Key) -> None:
@@ -157,10 +159,10 @@ async def process(
     options = DatabaseOptions(database_url, statement_timeout=30, lock_timeout=30, acquire_timeout=30)
     database = await CountedDatabase.open(options)
     log, waits = CapturedLog(), list[float]()
-    held, recogniser, hasher = Lease(clock), Recogniser(), hasher or CountingHasher()
+    held, fingerprint, hasher = Lease(clock), TokenFingerprint(), hasher or CountingHasher()
     tool_sets = ToolSets(database, tool_set_bytes)
-    cache = KeyCache(held, recogniser, tool_sets, capacity)
-    prover = Prover(hasher, recogniser, threads=threads)
+    cache = KeyCache(held, fingerprint, tool_sets, capacity)
+    verifier = Verifier(hasher, fingerprint, threads=threads)
     usage_clock = FakeClock()
     usage = Usage(database, log.logger, usage_clock, 60)
     reader = Reader(database, cache, held, log.logger, clock, lease)
@@ -172,9 +174,9 @@ async def process(
         tool_sets=tool_sets,
         cache=cache,
         reader=reader,
-        prover=prover,
-        authorizer=Authorizer(database, held, cache, tool_sets, recogniser, prover, usage),
-        keys=Keys(database, writer, prover, pages),
+        verifier=verifier,
+        authorizer=Authorizer(database, held, cache, tool_sets, fingerprint, verifier, usage),
+        keys=Keys(database, writer, verifier, pages),
         workspaces=Workspaces(database, writer, pages),
         writer=writer,
         log=log,
@@ -187,7 +189,7 @@ async def process(
     finally:
         await made.freeze()
         await made.reader.close()
-        prover.close()
+        verifier.close()
         await database.close()
 
 

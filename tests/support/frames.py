@@ -1,4 +1,4 @@
-"""Calls of Authorize, frame by frame, on a service that the tests of a door share."""
+"""Calls of Authorize, frame by frame, on a service that the tests of a transport share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.service import TOKENS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.support.http2 import Answer, Connection, Stream
+    from tests.support.http2 import Connection, Response, Stream
     from tests.support.service import Service
 
 AUTHORIZE = "/skilder.keys.v1.AuthorizationService/Authorize"
@@ -28,9 +28,9 @@ Code = grpc.StatusCode
 
 @dataclass(frozen=True)
 class Served:
-    """A service that all tests of a door share, with the small workspace and a key of it."""
+    """A service that all tests of a transport share, with the small workspace and a key of it."""
 
-    door: str
+    transport: str
     service: Service
     token: str
 
@@ -51,7 +51,7 @@ async def ask(
     path: str = AUTHORIZE,
     fields: Mapping[str, str] | None = None,
     **options: Any,
-) -> Answer:
+) -> Response:
     """Makes a call as the operator, of these DATA frames, and answers what came of it."""
     stream = connection.call(path, {**KNOWN, **(fields or {})}, end=not frames, **options)
     await stream.send(*frames, end=True)
@@ -66,7 +66,7 @@ async def begun(connection: Connection, *frames: bytes, path: str = AUTHORIZE, *
     return stream
 
 
-def reason_of(answer: Answer) -> pb.DenialReason.ValueType:
+def reason_of(answer: Response) -> pb.DenialReason.ValueType:
     """Answers why Authorize denies."""
     return pb.AuthorizeResponse.FromString(answer.message).denied.reason
 

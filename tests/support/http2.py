@@ -44,7 +44,7 @@ def framed(message: bytes, *, flag: int = 0, length: int | None = None) -> bytes
 
 
 @dataclass
-class Answer:
+class Response:
     """What came of a call.
 
     Attributes:
@@ -106,7 +106,7 @@ class Stream:
         self.number = number
         self.done = asyncio.Event()
         self._connection = connection
-        self._answer = Answer()
+        self._answer = Response()
 
     @property
     def body(self) -> bytes:
@@ -125,7 +125,7 @@ class Stream:
         """Cancels the call."""
         self._connection.reset(self)
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> Response:
         """Waits for the end of the call, and answers what came of it."""
         async with asyncio.timeout(PATIENCE):
             await self.done.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid_utils.compat
 
-from service.domain.ids import KeyId
+from skilder_keys.domain.ids import KeyId
 
 
 def new_key_id() -> KeyId:

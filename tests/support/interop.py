@@ -1,4 +1,4 @@
-"""gRPC's interoperability test service, in Envoy as the fast methods are: `service.rpc.asgi` serves its unary methods.
+"""gRPC's interoperability test service, in Envoy as the fast methods are: `AsgiMethods` serves its unary methods.
 
 `python -m tests.support.interop FOLDER SETTINGS` serves until it is killed, with its files in the folder and these
 settings, in JSON.
@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from service.config import Settings
-from service.envoy.process import become
-from service.rpc.asgi import Methods, StatusError
-from service.rpc.framing import framed
+from skilder_keys.config import Settings
+from skilder_keys.rpc.errors import StatusError
+from skilder_keys.transports.envoy.asgi import AsgiMethods
+from skilder_keys.transports.envoy.process import become
+from skilder_keys.transports.framing import framed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from service.rpc.asgi_context import Event, Receive, Send
+    from skilder_keys.transports.envoy.context import Event, Receive, Send
 
     Headers = list[tuple[bytes, bytes]]
-    from service.rpc.context import Context
+    from skilder_keys.rpc.context import Context
 
 _SERVICE = "/grpc.testing.TestService"
 _MAX_BYTES = 2**20
@@ -43,7 +44,7 @@ class _Application:
         """Answers a call or, the first time, lives as long as the server."""
         if scope["type"] == "lifespan":
             await receive()
-            self._methods = Methods(_UNARY, {}, max_calls=100)
+            self._methods = AsgiMethods(_UNARY, {}, max_calls=100)
             await send({"type": "lifespan.startup.complete"})
             await receive()
             return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from service.domain.workspace_checks import (
+from skilder.keys.v1.workspace_pb2 import Hat, Member, MemberRole, Skill, Team, Tool, Workspace
+from skilder_keys.domain.workspace_checks import (
     MAX_HATS,
     MAX_MEMBERS,
     MAX_SKILLS,
@@ -10,7 +11,6 @@ from service.domain.workspace_checks import (
     MAX_TOOL_PATHS,
     MAX_TOOLS,
 )
-from skilder.keys.v1.workspace_pb2 import Hat, Member, MemberRole, Skill, Team, Tool, Workspace
 
 
 def largest_workspace(id_: str, version: int = 0) -> Workspace:

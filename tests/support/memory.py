@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from service.app.cache import KeyCache, KnownKey, Load
-from service.app.fence import Lease
-from service.app.tool_sets import SharedToolSet, ToolSets
-from service.domain.hashing import Recogniser
-from service.domain.ids import WorkspaceId
-from service.domain.permissions import ToolSet
-from service.domain.token import KeyType, Token
+from skilder_keys.app.authorization.cache import KeyCache, KnownKey, Load
+from skilder_keys.app.authorization.tool_sets import SharedToolSet, ToolSets
+from skilder_keys.app.fence.lease import Lease
+from skilder_keys.domain.hashing import TokenFingerprint
+from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.domain.permissions import ToolSet
+from skilder_keys.domain.token import KeyType, Token
 from tests.support.clock import FakeClock
 from tests.support.ids import new_key_id
 
@@ -29,10 +29,10 @@ class Memory:
         self.clock = FakeClock()
         self.lease = Lease(self.clock)
         self.renew()
-        self.recogniser = Recogniser()
+        self.fingerprint = TokenFingerprint()
         no_database: Any = None  # no tool set is read here
         self.tool_sets = ToolSets(no_database, 2**20)
-        self.cache = KeyCache(self.lease, self.recogniser, self.tool_sets, 3)
+        self.cache = KeyCache(self.lease, self.fingerprint, self.tool_sets, 3)
         self.reads: list[tuple[Load, asyncio.Future[None]]] = []
 
     def renew(self) -> None:
@@ -47,7 +47,7 @@ class Memory:
         """Answers what a reading of the token's key finds."""
         return KnownKey(
             key_id=token.key_id,
-            digest=self.recogniser.digest(token.reveal()),
+            digest=self.fingerprint.digest(token.reveal()),
             scope=self.cache.scope(workspace_id),
             denied=None,
             head=b"",
@@ -59,9 +59,9 @@ class Memory:
         """Answers a reading that finds the key, once it is let go."""
 
         async def read(load: Load) -> KnownKey | None:
-            gate = asyncio.get_running_loop().create_future()
-            self.reads.append((load, gate))
-            await gate
+            pipeline = asyncio.get_running_loop().create_future()
+            self.reads.append((load, pipeline))
+            await pipeline
             load.workspace_id = workspace_id
             return self.known(token, workspace_id)
 

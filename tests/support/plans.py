@@ -67,7 +67,7 @@ async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *
 
     Args:
         sql: The connection.
-        run: Calls functions of `service.storage` with it.
+        run: Calls functions of `skilder_keys.storage` with it.
         mode: Which plans.
         analyze: Whether to run them as well, which fills in the rows that were read.
     """

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from service.embedded import EmbeddedPostgres
-from service.storage import fence
-from service.storage.migrations import migrate
+from skilder_keys.storage import fence
+from skilder_keys.storage.migrations import migrate
+from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -60,7 +60,7 @@ def _container_url(stack: ExitStack) -> str | None:
     try:
         container = stack.enter_context(PostgresContainer(_IMAGE, driver=None))
         return str(container.get_connection_url())
-    except Exception as error:  # noqa: BLE001 - no image, no network, no room: whatever it is, the tests can go on
+    except Exception as error:  # noqa: BLE001 - the last resort
         words = f"{FALLBACK} {type(error).__name__}: {str(error)[:300]}"
         warnings.warn(words, stacklevel=1)
         return None

@@ -105,13 +105,13 @@ def _event(line: str) -> dict[str, Any]:
 
 @contextmanager
 def serving_process(
-    folder: Path, *, door: str = "grpcio", command: Sequence[str | Path] = (COMMAND,), **variables: str
+    folder: Path, *, transport: str = "grpcio", command: Sequence[str | Path] = (COMMAND,), **variables: str
 ) -> Iterator[ServerProcess]:
     """Runs `skilder-keys serve` on a free port; ends it when left, if it still runs."""
     defaults = {
         "SKILDER_KEYS_LISTEN": "127.0.0.1:0",
         "SKILDER_KEYS_LOG_FORMAT": "json",
-        "SKILDER_KEYS_DOOR": door,
+        "SKILDER_KEYS_TRANSPORT": transport,
     }
     server = ServerProcess(folder, defaults | variables, command)
     try:
@@ -136,6 +136,6 @@ def run_command(*arguments: str, folder: Path, stdin: str = "", **variables: str
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Answers this process's environment with other SKILDER_KEYS_* variables."""
+    """Return this process's environment with other SKILDER_KEYS_* variables: with grpcio, unless they say otherwise."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SKILDER_KEYS_")}
-    return kept | dict(variables)
+    return kept | {"SKILDER_KEYS_TRANSPORT": "grpcio"} | dict(variables)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from service.cli.options import variable
-from service.config import Settings
+from skilder_keys.cli.options import variable
+from skilder_keys.config import Settings
 
 README = Path(__file__).parents[2] / "README.md"
 _TABLE = re.compile(r"(<!-- options: .*? -->\n).*?(<!-- end of options -->)", re.DOTALL)

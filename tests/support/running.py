@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import grpc
 import psutil
 
-from service import watchdog
 from skilder.keys.v1 import catalog_service_pb2
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from skilder_keys.supervisor import watchdog
 from tests.support.workers import operator_metadata
 
 if TYPE_CHECKING:

@@ -17,27 +17,28 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
 from prometheus_client import CollectorRegistry
 
-from service import metrics
-from service.address import held
-from service.config import Settings
-from service.server import start
-from service.supervisor import WORKERS
-from service.worker_process import WorkerProcess
 from skilder.keys.v1 import authorization_service_pb2, key_pb2, key_service_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
+from skilder_keys.config import Settings
+from skilder_keys.ipc.metrics import families_of
+from skilder_keys.supervisor.address import reserve_port
+from skilder_keys.supervisor.supervisor import WORKER_COMMAND
+from skilder_keys.supervisor.worker_process import WorkerProcess
+from skilder_keys.transports.grpcio.frontend import GrpcioFrontend
+from skilder_keys.worker.wiring import start
 from tests.support.log import CapturedLog, LogFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from service.metrics import Family
     from skilder.keys.v1 import workspace_pb2
+    from skilder_keys.ipc.metrics import Family
     from tests.support.log import Log
 
-DOORS = ("grpcio", "envoy")
-"""What calls can come in by; see `Settings.door`."""
+TRANSPORTS = ("grpcio", "envoy")
+"""What calls can come in by; see `Settings.transport`."""
 
 TOKENS = {role: f"{role}-token-of-the-tests-0123456789abcdef" for role in ("operator", "console", "service")}
 _CLOSE_SECONDS = 15.0
@@ -173,8 +174,8 @@ class Service:
     async def __aexit__(self, *_: object) -> None:
         """Leaves ending to the stack."""
 
-    async def figure(self, name: str, **labels: str) -> float:
-        """Answers one of the service's figures, e.g. `cache_hits_total`."""
+    async def metric(self, name: str, **labels: str) -> float:
+        """Answers one of the service's results, e.g. `cache_hits_total`."""
         samples = [sample for family in await self.collect() for sample in family["samples"]]
         values = [value for *sample, value in samples if sample == [f"skilder_keys_{name}", labels]]
         assert len(values) == 1, name
@@ -203,28 +204,28 @@ class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 @asynccontextmanager
-async def serving(database_url: str, folder: Path, *, door: str, **settings: Any) -> AsyncIterator[Service]:
+async def serving(database_url: str, folder: Path, *, transport: str, **settings: Any) -> AsyncIterator[Service]:
     """Serves on a free port, with the callers of TOKENS, until left.
 
-    By the door of grpcio, it is served in this process. By that in Envoy, a worker serves, whose log is in the folder.
+    grpcio serves in this process. With Envoy a worker process serves, whose log is in the folder.
     """
     callers_file = folder / "callers.yaml"
     if not callers_file.exists():
         write_callers(callers_file, [])
-    options = {"door": door, "data_dir": folder / "data", "callers": callers_file, "drain_timeout": 1}
+    options = {"transport": transport, "data_dir": folder / "data", "callers": callers_file, "drain_timeout": 1}
     async with AsyncExitStack() as stack:
-        listen = stack.enter_context(held("127.0.0.1:0")) if door == "envoy" else "127.0.0.1:0"
-        serve = _served_by_a_worker if door == "envoy" else _served_here
+        listen = stack.enter_context(reserve_port("127.0.0.1:0")) if transport == "envoy" else "127.0.0.1:0"
+        serve = _served_by_a_worker if transport == "envoy" else _served_here
         async with await serve(Settings(listen=listen, **options | settings), database_url, folder, stack) as service:
             yield service
 
 
 async def _served_here(settings: Settings, database_url: str, _folder: Path, stack: AsyncExitStack) -> Service:
     log, registry = CapturedLog(), CollectorRegistry()
-    address = await start(settings, database_url, log.logger, stack, registry)
+    address = await start(settings, database_url, log.logger, stack, GrpcioFrontend(reuse_port=False), registry)
 
     async def collect() -> list[Family]:
-        return metrics.told(registry.collect())
+        return families_of(registry.collect())
 
     return Service(address, database_url, log, TokenWatch(), stack, collect)
 
@@ -232,7 +233,7 @@ async def _served_here(settings: Settings, database_url: str, _folder: Path, sta
 async def _served_by_a_worker(settings: Settings, database_url: str, folder: Path, stack: AsyncExitStack) -> Service:
     number, path = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=folder)
     os.close(number)
-    command = ("/bin/sh", "-c", 'exec "$@" 2>>"$0"', path, *WORKERS[settings.door])
+    command = ("/bin/sh", "-c", 'exec "$@" 2>>"$0"', path, *WORKER_COMMAND)
     settings = settings.model_copy(update={"log_format": "json"})
     worker = await WorkerProcess.start(command, settings, database_url, 0)
     log = LogFile(Path(path))

@@ -7,9 +7,9 @@ from pathlib import Path
 import yaml
 from google.protobuf.json_format import MessageToDict
 
-from service import yaml_file
-from service.cli.message_file import as_message
 from skilder.keys.v1 import workspace_pb2
+from skilder_keys.cli.message_file import as_message
+from skilder_keys.yaml_files import reader
 
 EXAMPLE_FILE = Path(__file__).parents[2] / "examples" / "acme.yaml"
 
@@ -61,7 +61,7 @@ def example_workspace() -> workspace_pb2.Workspace:
 
 def workspace_from(text: str) -> workspace_pb2.Workspace:
     """Return the workspace that a YAML text describes."""
-    return as_message("test", yaml_file.parse("test", text.encode()), workspace_pb2.Workspace)
+    return as_message("test", reader.parse("test", text.encode()), workspace_pb2.Workspace)
 
 
 def yaml_of(workspace: workspace_pb2.Workspace) -> str:

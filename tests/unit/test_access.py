@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.domain.access import Ability, Actor, Caller, CallerRole, Origin
-from service.domain.errors import ActorNotAllowedError, ActorNotMemberError, CallerNotAllowedError, KeysError
-from service.domain.ids import RuntimeId, UserId, WorkspaceId
-from service.domain.keys import Key, KeyFilter, KeyOrder, Revocation
-from service.domain.token import KeyType
-from service.domain.workspace import MemberRole
+from skilder_keys.domain.access import Ability, Actor, Caller, CallerRole, Origin
+from skilder_keys.domain.errors import ActorNotAllowedError, ActorNotMemberError, CallerNotAllowedError, KeysError
+from skilder_keys.domain.ids import RuntimeId, UserId, WorkspaceId
+from skilder_keys.domain.keys import Key, KeyFilter, KeySpec, Revocation
+from skilder_keys.domain.token import KeyType
+from skilder_keys.domain.workspace import MemberRole
 from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_who_issues_what(role: MemberRole | None, kind: tuple[KeyType, UserId | 
         (MemberRole.EDITOR, OWN),
         (MemberRole.VIEWER, OWN),
     }
-    order = KeyOrder(kind[0], ACME, kind[1], RuntimeId("rt-1") if kind == RUNTIME else None, "a key", ())
+    order = KeySpec(kind[0], ACME, kind[1], RuntimeId("rt-1") if kind == RUNTIME else None, "a key", ())
     assert outcome(role, lambda actor: actor.require_issue(order)) is expected(role, allowed=allowed)
 
 
@@ -97,8 +97,8 @@ def test_who_changes_a_workspace(role: MemberRole | None) -> None:
 def test_what_a_caller_may(role: CallerRole, ability: Ability) -> None:
     """The console looks after keys and workspaces, services and runtimes ask, an operator does all of it."""
     allowed = {
-        CallerRole.OPERATOR: {Ability.KEYS, Ability.CATALOGUE, Ability.AUTHORIZE},
-        CallerRole.CONSOLE: {Ability.KEYS, Ability.CATALOGUE},
+        CallerRole.OPERATOR: {Ability.KEYS, Ability.CATALOG, Ability.AUTHORIZE},
+        CallerRole.CONSOLE: {Ability.KEYS, Ability.CATALOG},
         CallerRole.SERVICE: {Ability.AUTHORIZE},
         CallerRole.RUNTIME: {Ability.AUTHORIZE},
     }

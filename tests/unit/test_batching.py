@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.app.batching import Batches
+from skilder_keys.app.batching import Batcher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 class Query:
-    """A query that waits to be let go, and answers each wish in capitals; of `none` it finds nothing."""
+    """A query that waits to be let go, and answers each item in capitals; of `none` it finds nothing."""
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
         self._gates: list[asyncio.Future[None]] = []
 
-    async def __call__(self, wishes: list[str]) -> Mapping[str, str]:
+    async def __call__(self, items: list[str]) -> Mapping[str, str]:
         """Waits, then answers."""
-        self.sent.append(wishes)
-        gate = asyncio.get_running_loop().create_future()
-        self._gates.append(gate)
-        await gate
-        return {wish: wish.upper() for wish in wishes if wish != "none"}
+        self.sent.append(items)
+        pipeline = asyncio.get_running_loop().create_future()
+        self._gates.append(pipeline)
+        await pipeline
+        return {item: item.upper() for item in items if item != "none"}
 
     def let_go(self, index: int) -> None:
         """Lets a query end."""
@@ -43,15 +43,15 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-def asked(batches: Batches[str, str], *wishes: str) -> list[asyncio.Task[str | None]]:
-    """Asks for wishes at the same time."""
-    return [asyncio.create_task(batches.get(wish)) for wish in wishes]
+def asked(batches: Batcher[str, str], *items: str) -> list[asyncio.Task[str | None]]:
+    """Asks for items at the same time."""
+    return [asyncio.create_task(batches.get(item)) for item in items]
 
 
 async def test_what_comes_while_a_query_runs_is_the_next_query() -> None:
     """All of it at once, and each is told its own."""
     query = Query()
-    batches = Batches(query, at_once=1)
+    batches = Batcher(query, concurrency=1)
     first = asked(batches, "a")
     await turns()
     rest = asked(batches, "b", "c", "none", "b")
@@ -66,9 +66,9 @@ async def test_what_comes_while_a_query_runs_is_the_next_query() -> None:
 
 
 async def test_a_wish_is_never_joined_to_a_query_that_was_sent() -> None:
-    """The same wish, asked again while it is looked up, is looked up again: the first answer may be older."""
+    """The same item, asked again while it is looked up, is looked up again: the first answer may be older."""
     query = Query()
-    batches = Batches(query, at_once=2)
+    batches = Batcher(query, concurrency=2)
     first = asked(batches, "a")
     await turns()
     second = asked(batches, "a")
@@ -88,7 +88,7 @@ async def test_a_wish_is_never_joined_to_a_query_that_was_sent() -> None:
 async def test_wishes_of_the_same_moment_share_the_first_query() -> None:
     """A query is sent on the next turn, with all that came before it was."""
     query = Query()
-    batches = Batches(query, at_once=1)
+    batches = Batcher(query, concurrency=1)
     tasks = asked(batches, "a", "b", "a")
     await turns()
     assert query.sent == [["a", "b"]]
@@ -98,9 +98,9 @@ async def test_wishes_of_the_same_moment_share_the_first_query() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 async def test_no_more_queries_run_than_may(at_once: int) -> None:
-    """However many wishes come."""
+    """However many items come."""
     query = Query()
-    batches = Batches(query, at_once=at_once)
+    batches = Batcher(query, concurrency=at_once)
     tasks = []
     for index in range(10):
         tasks += asked(batches, f"w{index}")
@@ -118,7 +118,7 @@ async def test_no_more_queries_run_than_may(at_once: int) -> None:
 async def test_a_query_holds_no_more_than_its_size() -> None:
     """The rest waits for the next, in the order of coming."""
     query = Query()
-    batches = Batches(query, size=3, at_once=1)
+    batches = Batcher(query, size=3, concurrency=1)
     tasks = asked(batches, *"abcdefgh")
     for index in range(3):
         await turns()
@@ -130,7 +130,7 @@ async def test_a_query_holds_no_more_than_its_size() -> None:
 async def test_an_error_is_told_to_all_of_its_batch_and_to_no_other() -> None:
     """The next query is made as if nothing had been."""
     query = Query()
-    batches = Batches(query, at_once=1)
+    batches = Batcher(query, concurrency=1)
     failed = asked(batches, "a", "b", "a")
     await turns()
     later = asked(batches, "a", "c")
@@ -143,9 +143,9 @@ async def test_an_error_is_told_to_all_of_its_batch_and_to_no_other() -> None:
 
 
 async def test_who_leaves_takes_nothing_from_the_others() -> None:
-    """Be the wish looked up already or not; and nobody has to be left for the query to end well."""
+    """Be the item looked up already or not; and nobody has to be left for the query to end well."""
     query = Query()
-    batches = Batches(query, at_once=1)
+    batches = Batcher(query, concurrency=1)
     first, same = asked(batches, "a", "a")
     await turns()
     waiting, also, gone = asked(batches, "b", "b", "c")
@@ -173,9 +173,9 @@ async def test_who_leaves_takes_nothing_from_the_others() -> None:
 @pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("turn", range(6))
 async def test_a_wish_that_comes_as_the_last_query_ends_is_looked_up(turn: int, at_once: int) -> None:
-    """On whichever turn of the event loop it comes: no wish waits for another one to come after it."""
+    """On whichever turn of the event loop it comes: no item waits for another one to come after it."""
     query = Query()
-    batches = Batches(query, at_once=at_once)
+    batches = Batcher(query, concurrency=at_once)
     first = []
     for index in range(at_once):
         first += asked(batches, f"w{index}")
@@ -190,7 +190,7 @@ async def test_a_wish_that_comes_as_the_last_query_ends_is_looked_up(turn: int, 
     for index in range(at_once):
         query.let_go(index)
     await turns()
-    assert "late" in [wish for batch in query.sent for wish in batch]
+    assert "late" in [item for batch in query.sent for item in batch]
     query.let_go(at_once)
     assert await task == "LATE"
 
@@ -198,7 +198,7 @@ async def test_a_wish_that_comes_as_the_last_query_ends_is_looked_up(turn: int, 
 async def test_a_query_that_is_cancelled_leaves_nobody_waiting() -> None:
     """A driver that gives a query up that way does not hang its callers."""
     query = Query()
-    batches = Batches(query, at_once=1)
+    batches = Batcher(query, concurrency=1)
     tasks = asked(batches, "a")
     await turns()
     query.fail(0, asyncio.CancelledError())

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.app.tool_sets import SharedToolSet
-from service.domain.ids import WorkspaceId
-from service.domain.permissions import ToolSet
-from service.domain.token import KeyType, Token
+from skilder_keys.app.authorization.tool_sets import SharedToolSet
+from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.domain.permissions import ToolSet
+from skilder_keys.domain.token import KeyType, Token
 from tests.support.ids import new_key_id
 from tests.support.memory import ACME, GLOBEX, Memory, minted, turns
 
 if TYPE_CHECKING:
-    from service.app.cache import KnownKey, Load
+    from skilder_keys.app.authorization.cache import KnownKey, Load
 
 
 @pytest.fixture
@@ -50,22 +50,22 @@ async def test_another_token_of_a_kept_key_is_refused(memory: Memory) -> None:
     """Memory knows that it is wrong; of a key that it does not hold it knows nothing."""
     token = minted()
     await memory.keep(token)
-    wrong = memory.recogniser.digest(Token.mint(token.type, token.key_id).reveal())
-    assert memory.cache.refuses(token.key_id, wrong)
-    assert not memory.cache.refuses(token.key_id, memory.recogniser.digest(token.reveal()))
-    assert not memory.cache.refuses(new_key_id(), wrong)
+    wrong = memory.fingerprint.digest(Token.mint(token.type, token.key_id).reveal())
+    assert memory.cache.rejects(token.key_id, wrong)
+    assert not memory.cache.rejects(token.key_id, memory.fingerprint.digest(token.reveal()))
+    assert not memory.cache.rejects(new_key_id(), wrong)
     memory.cache.drop_key(token.key_id)
-    assert not memory.cache.refuses(token.key_id, wrong)
+    assert not memory.cache.rejects(token.key_id, wrong)
 
 
 async def test_memory_says_nothing_without_a_lease(memory: Memory) -> None:
     """Neither that a token is right nor that it is wrong; with a lease again it does, unless something changed."""
     token = minted()
     known = await memory.keep(token)
-    wrong = memory.recogniser.digest(Token.mint(token.type, token.key_id).reveal())
+    wrong = memory.fingerprint.digest(Token.mint(token.type, token.key_id).reveal())
     memory.lapse()
     assert memory.cache.find(token.reveal()) is None
-    assert not memory.cache.refuses(token.key_id, wrong)
+    assert not memory.cache.rejects(token.key_id, wrong)
     memory.renew()
     assert memory.cache.find(token.reveal()) is known
     memory.lapse()
@@ -108,7 +108,7 @@ async def test_a_changed_workspace_makes_all_its_keys_stale(memory: Memory) -> N
     memory.cache.drop_workspace(ACME)
     assert [memory.cache.find(token.reveal()) for token in keys] == [None, None]
     assert memory.cache.find(other.reveal()) is not None
-    assert not memory.cache.refuses(keys[0].key_id, b"")
+    assert not memory.cache.rejects(keys[0].key_id, b"")
     again = await memory.keep(keys[0])
     assert memory.cache.find(keys[0].reveal()) is again
     assert memory.cache.find(keys[1].reveal()) is None

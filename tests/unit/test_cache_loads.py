@@ -13,8 +13,8 @@ from tests.support.memory import ACME, GLOBEX, Memory, minted, turns
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from service.app.cache import KnownKey, Load
-    from service.domain.token import Token
+    from skilder_keys.app.authorization.cache import KnownKey, Load
+    from skilder_keys.domain.token import Token
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def memory() -> Memory:
 
 
 async def test_the_same_question_at_the_same_time_is_read_once(memory: Memory) -> None:
-    """And what is found is in memory afterwards; another question is a reading of its own."""
+    """And what is found is in memory afterwards; another query is a reading of its own."""
     token = minted()
     tasks = [asyncio.create_task(memory.load(token)) for _ in range(5)]
     other = asyncio.create_task(memory.cache.load("else", token.key_id, memory.reading(token)))
@@ -112,7 +112,7 @@ async def test_a_change_of_something_else_leaves_a_load_alone(memory: Memory) ->
 
 
 async def test_a_change_that_is_overtaken_twice_taints_each_load_once(memory: Memory) -> None:
-    """Loads that began between two changes are tainted by the second, and the newest one is kept."""
+    """Loads that began between two changes are invalidated by the second, and the newest one is kept."""
     token = minted()
     tasks = []
     for _ in range(3):
@@ -149,7 +149,7 @@ async def test_without_a_lease_nothing_is_shared_and_nothing_is_kept(memory: Mem
 
 
 async def test_a_load_that_outlives_a_lease_is_kept_if_nothing_changed(memory: Memory) -> None:
-    """The fence hears of all that was changed meanwhile before it renews the lease; a change would have tainted it."""
+    """The fence hears of all that was changed meanwhile before it renews the lease; a change would invalidate it."""
     token = minted()
     task = asyncio.create_task(memory.load(token))
     await turns()
@@ -164,10 +164,10 @@ async def test_a_load_that_outlives_a_lease_is_kept_if_nothing_changed(memory: M
 async def test_a_failed_load_fails_for_all_and_leaves_nothing_behind(memory: Memory) -> None:
     """The next one reads again; one that nobody waited for is no error of anybody's."""
     token = minted()
-    for tainted in (False, True):
+    for invalidated in (False, True):
         tasks = [asyncio.create_task(memory.load(token)) for _ in range(3)]
         await turns()
-        if tainted:
+        if invalidated:
             memory.cache.drop_key(token.key_id)
         memory.reads[-1][1].set_exception(OSError("gone"))
         found = await asyncio.gather(*tasks, return_exceptions=True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from service.callers_file import CallersFileError, load_callers, local_operator
-from service.domain.access import Caller, CallerRole
-from service.rpc.callers import KnownCaller
+from skilder_keys.auth.callers import KnownCaller
+from skilder_keys.auth.callers_file import CallersFileError, load_callers, local_operator
+from skilder_keys.domain.access import Caller, CallerRole
 
 if TYPE_CHECKING:
     from pathlib import Path

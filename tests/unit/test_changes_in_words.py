@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.cli import changes
-from service.domain.difference import difference
-from service.domain.workspace_checks import checked
-from service.rpc import convert
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_VIEWER, Workspace
+from skilder_keys.cli import changes
+from skilder_keys.domain.difference import difference
+from skilder_keys.domain.workspace_checks import checked
+from skilder_keys.rpc import convert
 from tests.support.calls import part, remove
 from tests.support.changes import CHANGES
 from tests.support.workspaces import small_workspace

@@ -11,10 +11,10 @@ import typer
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from service.cli import main
-from service.cli.errors import flag_of, flags_of, in_words
-from service.cli.exits import Exit, reason
-from service.cli.secrets import redacted
+from skilder_keys.cli import main
+from skilder_keys.cli.errors import flag_of, flags_of, in_words
+from skilder_keys.cli.exits import Exit, reason
+from skilder_keys.cli.secrets import redacted
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

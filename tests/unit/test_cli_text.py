@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from service.cli.text import broken, has_colour, padded, visible
+from skilder_keys.cli.text import broken, has_colour, padded, visible
 
 # Embeddings, overrides and isolates (UAX 9), which change how the text after them is read.
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}

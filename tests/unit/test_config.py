@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.config import Settings
+from skilder_keys.config import Settings
 
 TLS: dict[str, Any] = {"tls_cert": Path("cert.pem"), "tls_key": Path("key.pem")}
 URL = "postgresql://keys:hunter2@db.internal/keys"
@@ -130,7 +130,7 @@ def test_clients_certificates_need_tls() -> None:
         ("argon2_lanes", 0),
         ("argon2_threads", 0),
         ("log_format", "xml"),
-        ("door", "window"),
+        ("transport", "window"),
     ],
 )
 def test_a_value_out_of_bounds_is_named(name: str, bad: Any) -> None:

@@ -12,11 +12,11 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor
 
 import skilder.keys.v1
-from service.app.encoding import KEY_TYPES
-from service.rpc import authorization_service, catalog_service, convert, key_service
-from service.rpc.authorization_service import AuthorizationServicer
-from service.rpc.catalog_service import CatalogServicer
-from service.rpc.key_service import KeyServicer
+from skilder_keys.app.authorization.encoding import KEY_TYPES
+from skilder_keys.rpc import authorization_service, catalog_service, convert, key_service
+from skilder_keys.rpc.authorization_service import AuthorizationServicer
+from skilder_keys.rpc.catalog_service import CatalogServicer
+from skilder_keys.rpc.key_service import KeyServicer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

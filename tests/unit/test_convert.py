@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.domain.difference import Action, Change, Part
-from service.domain.errors import InvalidRequestError
-from service.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
-from service.domain.keys import Key, KeyFilter, KeyOrder, KeyState, Revocation
-from service.domain.token import KeyType
-from service.domain.workspace import WorkspaceStatus
-from service.rpc import convert
 from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
 from skilder.keys.v1.key_service_pb2 import IssueKeyRequest, ListKeysRequest
+from skilder_keys.domain.difference import Action, Change, Part
+from skilder_keys.domain.errors import InvalidRequestError
+from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
+from skilder_keys.domain.keys import Key, KeyFilter, KeySpec, KeyState, Revocation
+from skilder_keys.domain.token import KeyType
+from skilder_keys.domain.workspace import WorkspaceStatus
+from skilder_keys.rpc import convert
 from tests.support.ids import new_key_id
 from tests.support.workspaces import example_workspace, small_workspace
 
@@ -51,7 +51,7 @@ def test_a_tool_is_active_unless_told_otherwise() -> None:
         workspace_pb2.Tool(id="b", active=False),
         workspace_pb2.Tool(id="c", active=True),
     ]
-    found = convert.workspace(workspace_pb2.Workspace(id="acme", tools=tools)).catalogue.tools
+    found = convert.workspace(workspace_pb2.Workspace(id="acme", tools=tools)).catalog.tools
     assert [tool.active for tool in found] == [True, False, True]
 
 
@@ -84,7 +84,7 @@ def test_every_role_that_is_none_is_named_with_all_other_faults() -> None:
 @pytest.mark.parametrize("number", [0, 4, -1])
 def test_a_key_is_issued_of_a_known_type(number: Any) -> None:
     """Not said, or of a later version, is refused."""
-    assert refused_field(convert.key_order, IssueKeyRequest(type=number, workspace_id="acme")) == "type"
+    assert refused_field(convert.key_spec, IssueKeyRequest(type=number, workspace_id="acme")) == "type"
 
 
 def test_an_order_has_all_that_was_asked() -> None:
@@ -93,9 +93,9 @@ def test_an_order_has_all_that_was_asked() -> None:
         type=key_pb2.KEY_TYPE_USER, workspace_id="acme", user_id="ada", description="x", hat_ids="ba"
     )
     hats = (HatId("b"), HatId("a"))
-    assert convert.key_order(request) == KeyOrder(KeyType.USER, ACME, UserId("ada"), None, "x", hats)
+    assert convert.key_spec(request) == KeySpec(KeyType.USER, ACME, UserId("ada"), None, "x", hats)
     request = IssueKeyRequest(type=key_pb2.KEY_TYPE_RUNTIME, workspace_id="acme", runtime_id="rt-1")
-    assert convert.key_order(request) == KeyOrder(KeyType.RUNTIME, ACME, None, RuntimeId("rt-1"), "", ())
+    assert convert.key_spec(request) == KeySpec(KeyType.RUNTIME, ACME, None, RuntimeId("rt-1"), "", ())
 
 
 def test_a_filter_has_all_that_was_asked() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.storage.url import DatabaseUrl, DatabaseUrlError, place
+from skilder_keys.storage.url import DatabaseUrl, DatabaseUrlError, place
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,13 +10,14 @@ from google.protobuf import message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.errors import InvalidRequestError, KeysError, MalformedMessageError
-from service.rpc import authorization_service, catalog_service, key_service
-from service.rpc.decoding import SLICE_BYTES, Decoder
 from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest
 from skilder.keys.v1.key_service_pb2 import GetKeyRequest, IssueKeyRequest, ListKeysRequest, RevokeKeyRequest
 from skilder.keys.v1.workspace_pb2 import Hat, Member, Tool, Workspace
+from skilder_keys.domain.errors import InvalidRequestError, KeysError
+from skilder_keys.rpc import authorization_service, catalog_service, key_service
+from skilder_keys.rpc.decoding import SLICE_BYTES, Decoder
+from skilder_keys.rpc.errors import MalformedMessageError
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.difference import Action, Change, Part, check_removals, difference
-from service.domain.errors import TooManyChangedError
-from service.domain.ids import UserId
-from service.domain.workspace import MemberRole
-from service.domain.workspace_checks import checked
-from service.rpc import convert
+from skilder_keys.domain.difference import Action, Change, Part, check_removals, difference
+from skilder_keys.domain.errors import TooManyChangedError
+from skilder_keys.domain.ids import UserId
+from skilder_keys.domain.workspace import MemberRole
+from skilder_keys.domain.workspace_checks import checked
+from skilder_keys.rpc import convert
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from random import Random
 
-    from service.domain.workspace import Workspace
+    from skilder_keys.domain.workspace import Workspace
 
 LISTS = {Part.MEMBER: "members", Part.TEAM: "teams", Part.HAT: "hats", Part.SKILL: "skills", Part.TOOL: "tools"}
 SMALL = checked(convert.workspace(small_workspace()))
@@ -28,7 +28,7 @@ SMALL = checked(convert.workspace(small_workspace()))
 
 def parts(workspace: Workspace, part: Part) -> tuple[Any, ...]:
     """Answers the parts of a kind."""
-    found: tuple[Any, ...] = getattr(workspace if part is Part.MEMBER else workspace.catalogue, LISTS[part])
+    found: tuple[Any, ...] = getattr(workspace if part is Part.MEMBER else workspace.catalog, LISTS[part])
     return found
 
 
@@ -37,7 +37,7 @@ def with_parts(workspace: Workspace, part: Part, values: tuple[Any, ...]) -> Wor
     changed: dict[str, Any] = {LISTS[part]: values}
     if part is Part.MEMBER:
         return replace(workspace, **changed)
-    return replace(workspace, catalogue=replace(workspace.catalogue, **changed))
+    return replace(workspace, catalog=replace(workspace.catalog, **changed))
 
 
 def test_everything_of_a_new_workspace_is_added() -> None:
@@ -137,9 +137,9 @@ def refused_removals(current: Workspace | None, desired: Workspace, max_removals
 def members_only(*ids: str) -> Workspace:
     """Return a workspace with these members and no other part."""
     member = SMALL.members[0]
-    empty = replace(SMALL.catalogue, teams=(), hats=(), skills=(), tools=())
+    empty = replace(SMALL.catalog, teams=(), hats=(), skills=(), tools=())
     return checked(
-        replace(SMALL, members=tuple(replace(member, id=UserId(id_), team_ids=()) for id_ in ids), catalogue=empty)
+        replace(SMALL, members=tuple(replace(member, id=UserId(id_), team_ids=()) for id_ in ids), catalog=empty)
     )
 
 
@@ -189,7 +189,5 @@ def test_what_removes_no_part_is_allowed_with_0() -> None:
     """A new workspace, updates and additions; what a part loses of its own is an update."""
     assert refused_removals(None, SMALL, 0) is None
     assert refused_removals(SMALL, SMALL, 0) is None
-    updated = with_parts(
-        SMALL, Part.HAT, tuple(replace(hat, team_ids=(), skill_ids=()) for hat in SMALL.catalogue.hats)
-    )
+    updated = with_parts(SMALL, Part.HAT, tuple(replace(hat, team_ids=(), skill_ids=()) for hat in SMALL.catalog.hats))
     assert refused_removals(SMALL, replace(updated, name="Another"), 0) is None

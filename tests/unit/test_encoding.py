@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.app import encoding
-from service.domain.ids import HatId, RuntimeId, SkillId, ToolId, UserId, WorkspaceId
-from service.domain.keys import Key
-from service.domain.permissions import ReachedHat, ReachedSkill, ToolPath, ToolSet
-from service.domain.token import KeyType
-from service.domain.verdict import DenialReason, Denied, ToolGrant
-from service.domain.workspace import Tool
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
+from skilder_keys.app.authorization import encoding
+from skilder_keys.domain.denial import DenialReason, Denied
+from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, ToolId, UserId, WorkspaceId
+from skilder_keys.domain.keys import Key
+from skilder_keys.domain.permissions import ReachedHat, ReachedSkill, ToolGrant, ToolPath, ToolSet
+from skilder_keys.domain.token import KeyType
+from skilder_keys.domain.workspace import Tool
 from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def test_answers_put_together_are_as_protobuf_writes_them(tools: ToolSet) -> Non
 
 @pytest.mark.parametrize("reason", DenialReason)
 def test_every_reason_of_a_denial_has_its_number(reason: DenialReason) -> None:
-    """Under its own name, with its sentence, and with the key only where one was proven."""
+    """Under its own name, with its sentence, and with the key only where one was verified."""
     for key_id in (None, KEY.id):
         response = pb.AuthorizeResponse.FromString(encoding.denied(Denied(reason, key_id)))
         assert response.WhichOneof("verdict") == "denied"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.envoy.admin import Admin
+from skilder_keys.transports.envoy.admin import Admin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.domain.errors import InvalidRequestError
-from service.domain.fields import Violations, quoted
+from skilder_keys.domain.errors import InvalidRequestError
+from skilder_keys.domain.fields import Violations, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ def said(check: Callable[[Violations], object]) -> str | None:
     violations = Violations()
     check(violations)
     try:
-        violations.refuse()
+        violations.raise_if_any()
     except InvalidRequestError as error:
         (violation,) = error.violations
         assert violation.field == "field"
@@ -102,7 +102,7 @@ def test_an_actor_may_be_missing(value: str | None) -> None:
     """A call on nobody's behalf has none."""
     violations = Violations()
     violations.actor(value)
-    violations.refuse()
+    violations.raise_if_any()
 
 
 @pytest.mark.parametrize("value", ["u" * 256, " a", "a\tb", "\u200d", "caller:a"])
@@ -111,7 +111,7 @@ def test_a_bad_actor_is_named(value: str) -> None:
     violations = Violations()
     violations.actor(value)
     with pytest.raises(InvalidRequestError, match=r"^actor "):
-        violations.refuse()
+        violations.raise_if_any()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_page_has_1_to_1000_elements_and_100_unless_told(asked: int, answered:
     """Zero asks for the default."""
     violations = Violations()
     assert violations.page_size(asked) == answered
-    violations.refuse()
+    violations.raise_if_any()
 
 
 @pytest.mark.parametrize("asked", [-1, 1001, 2**31 - 1, -(2**31)])
@@ -193,7 +193,7 @@ def test_other_sizes_of_pages_are_refused(asked: int) -> None:
     violations = Violations()
     violations.page_size(asked)
     with pytest.raises(InvalidRequestError, match=rf"^page_size is {asked}; 1 to 1000 are allowed"):
-        violations.refuse()
+        violations.raise_if_any()
 
 
 def test_every_field_at_fault_is_told_in_order() -> None:
@@ -204,7 +204,7 @@ def test_every_field_at_fault_is_told_in_order() -> None:
     violations.text("two", "", maximum=5)
     violations.add("three", "is odd")
     with pytest.raises(InvalidRequestError) as caught:
-        violations.refuse()
+        violations.raise_if_any()
     found = [(each.field, each.description) for each in caught.value.violations]
     assert found == [("one", REQUIRED), ("two", REQUIRED), ("three", "is odd")]
 
@@ -224,6 +224,6 @@ def test_the_sentence_tells_the_first_three(number: int, sentence: str) -> None:
     for at in range(number):
         violations.add(f"f{at}", "is bad")
     with pytest.raises(InvalidRequestError) as caught:
-        violations.refuse()
+        violations.raise_if_any()
     assert str(caught.value) == sentence
     assert len(caught.value.violations) == number

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from service.rpc.forwarded import certificate_names, peer
+from skilder_keys.transports.forwarded import certificate_names, peer
 from tests.support.certificates import Authority
 
 if TYPE_CHECKING:

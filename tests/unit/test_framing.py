@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from service.domain.errors import KeysError, MalformedMessageError, MessageTooLongError, UnknownEncodingError
-from service.rpc.framing import framed, is_over, plain, unframed
+from skilder_keys.domain.errors import KeysError
+from skilder_keys.rpc.errors import MalformedMessageError, MessageTooLongError, UnknownEncodingError
+from skilder_keys.transports.framing import framed, is_over, plain, unframed
 from tests.support.http2 import framed as body
 
 _MAX = 300

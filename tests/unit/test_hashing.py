@@ -1,4 +1,4 @@
-"""How secrets are kept, and how proven tokens are recognised."""
+"""How secrets are kept, and how verified tokens are recognised."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 import argon2
 import pytest
 
-from service.domain.hashing import HashParameters, Recogniser, SecretHasher
-from service.domain.token import KeyType, Token
+from skilder_keys.domain.hashing import HashParameters, SecretHasher, TokenFingerprint
+from skilder_keys.domain.token import KeyType, Token
 from tests.support.ids import new_key_id
 
 PHC = re.compile(r"\$argon2id\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}")
@@ -36,22 +36,22 @@ def test_a_hash_is_a_phc_string_with_the_given_cost(parameters: HashParameters) 
 
 
 def test_two_hashes_of_one_token_differ() -> None:
-    """Each hash has a salt of its own, and both prove the token."""
+    """Each hash has a salt of its own, and both verify the token."""
     hasher, token = SecretHasher(CHEAP), minted()
     first, second = hasher.hash(token.secret), hasher.hash(token.secret)
     assert first != second
-    assert hasher.proves(token, first)
-    assert hasher.proves(token, second)
+    assert hasher.verifies(token, first)
+    assert hasher.verifies(token, second)
 
 
 def test_only_the_hashed_secret_is_proven() -> None:
     """Another secret of the same key is not, be it random or one bit away."""
     hasher, token = SecretHasher(CHEAP), minted()
     kept = hasher.hash(token.secret)
-    assert not hasher.proves(Token.mint(token.type, token.key_id), kept)
+    assert not hasher.verifies(Token.mint(token.type, token.key_id), kept)
     for at in (0, 31):
         flipped = bytes(byte ^ (index == at) for index, byte in enumerate(token.secret))
-        assert not hasher.proves(replace(token, secret=flipped), kept)
+        assert not hasher.verifies(replace(token, secret=flipped), kept)
 
 
 def test_a_hash_holds_nothing_of_the_token() -> None:
@@ -64,31 +64,31 @@ def test_a_hash_holds_nothing_of_the_token() -> None:
 
 @pytest.mark.parametrize("today", [HashParameters(32, 2, 2), HashParameters(16, 3, 2), HashParameters(16, 2, 1)])
 def test_a_hash_of_another_cost_is_outdated_and_still_good(today: HashParameters) -> None:
-    """Every change of a parameter is noticed, whichever way, and old hashes prove as before."""
+    """Every change of a parameter is noticed, whichever way, and old hashes verify as before."""
     token = minted()
     kept = SecretHasher(CHEAP).hash(token.secret)
     assert not SecretHasher(CHEAP).is_outdated(kept)
     assert SecretHasher(today).is_outdated(kept)
-    assert SecretHasher(today).proves(token, kept)
+    assert SecretHasher(today).verifies(token, kept)
 
 
 @pytest.mark.parametrize("kept", ["", "plain", "$argon2id$v=19$m=16,t=2,p=2$short", "$2b$12$" + "a" * 53])
 def test_a_broken_hash_is_an_error_and_no_answer(kept: str) -> None:
     """What is no argon2 hash is our fault, and must not look like a wrong token."""
     with pytest.raises((argon2.exceptions.InvalidHashError, argon2.exceptions.VerificationError)) as caught:
-        SecretHasher(CHEAP).proves(minted(), kept)
+        SecretHasher(CHEAP).verifies(minted(), kept)
     assert not isinstance(caught.value, argon2.exceptions.VerifyMismatchError)
 
 
 def test_a_digest_stands_for_one_token() -> None:
     """The same token has the same 32 bytes; another secret, id or type has others."""
-    recogniser, token = Recogniser(), minted()
+    fingerprint, token = TokenFingerprint(), minted()
     others = [
         replace(token, secret=minted().secret),
         replace(token, key_id=new_key_id()),
         replace(token, type=KeyType.USER),
     ]
-    digests = {recogniser.digest(each.reveal()) for each in [token, Token.parse(token.reveal()), *others]}
+    digests = {fingerprint.digest(each.reveal()) for each in [token, Token.parse(token.reveal()), *others]}
     assert len(digests) == 4
     assert {len(each) for each in digests} == {32}
 
@@ -96,11 +96,11 @@ def test_a_digest_stands_for_one_token() -> None:
 def test_another_recogniser_gives_other_digests() -> None:
     """A digest says nothing outside the process that made it."""
     text = minted().reveal()
-    assert Recogniser().digest(text) != Recogniser().digest(text)
+    assert TokenFingerprint().digest(text) != TokenFingerprint().digest(text)
 
 
 def test_any_text_has_a_digest() -> None:
     """What callers present is no token before it was looked at; texts that differ have digests that differ."""
-    recogniser = Recogniser()
+    fingerprint = TokenFingerprint()
     texts = ["", "x", "X", "x" * 100_000, "\N{KEY}", "\ud800", "a\x00b"]
-    assert len({recogniser.digest(text) for text in texts}) == len(texts)
+    assert len({fingerprint.digest(text) for text in texts}) == len(texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from service.app.fence import Lease
+from skilder_keys.app.fence.lease import Lease
 from tests.support.clock import FakeClock
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.rpc import authorization_service, catalog_service, key_service, limits
-from service.rpc.limits import LISTS, lists_of
+from skilder_keys.rpc import authorization_service, catalog_service, key_service, limits
+from skilder_keys.rpc.limits import LISTS, lists_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

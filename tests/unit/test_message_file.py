@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from service import yaml_file
-from service.cli.message_file import as_message
-from service.yaml_file import YamlFileError
 from skilder.keys.v1 import workspace_pb2
+from skilder_keys.cli.message_file import as_message
+from skilder_keys.yaml_files import reader
+from skilder_keys.yaml_files.reader import YamlFileError
 from tests.support.workspaces import example_workspace, small_workspace, workspace_from
 
 
 def faults(text: str) -> list[str]:
     """Return what is said of a workspace's file, which must be refused."""
     with pytest.raises(YamlFileError) as caught:
-        as_message("f", yaml_file.parse("f", text.encode()), workspace_pb2.Workspace)
+        as_message("f", reader.parse("f", text.encode()), workspace_pb2.Workspace)
     return [line.removeprefix("f:") for line in str(caught.value).splitlines()]
 
 

@@ -10,16 +10,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from service.cli.main import app
-from service.cli.options import takes_settings, variable
-from service.config import Settings
+from skilder_keys.cli.main import app
+from skilder_keys.cli.options import takes_settings, variable
+from skilder_keys.config import Settings
 
 PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
 URL = "postgresql://keys:hunter2@db.internal/keys"
 # A value for each setting that is not its default.
 VALUES: dict[str, Any] = {
     "listen": "0.0.0.0:7000",
-    "door": "envoy",
+    "transport": "envoy",
     "workers": 5,
     "metrics_listen": "127.0.0.1:9100",
     "health_listen": "127.0.0.1:8080",

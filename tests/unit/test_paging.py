@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from service.domain.errors import InvalidRequestError
-from service.domain.paging import PageTokens
+from skilder_keys.domain.errors import InvalidRequestError
+from skilder_keys.domain.paging import PageTokens
 
 PAGES = PageTokens(b"0123456789abcdef0123456789abcdef")
 LISTINGS = st.text(max_size=50)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.ids import HatId, SkillId, TeamId, ToolId
-from service.domain.permissions import NOTHING, Reach, ToolPath, ToolSet, paths_by_tool, tool_set
-from service.domain.workspace import Catalogue, Hat, Skill, Team, Tool
+from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
+from skilder_keys.domain.permissions import NOTHING, Reach, ToolPath, ToolSet, paths_by_tool, tool_set
+from skilder_keys.domain.workspace import Catalog, Hat, Skill, Team, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,8 @@ def some(ids: Sequence[Id]) -> st.SearchStrategy[tuple[Id, ...]]:
 
 
 @st.composite
-def catalogues(draw: st.DrawFn) -> Catalogue:
-    """Draws a catalogue as the checks let it through: a forest of teams, no dangling reference, nothing in order."""
+def catalogs(draw: st.DrawFn) -> Catalog:
+    """Draws a catalog as the checks let it through: a forest of teams, no dangling reference, nothing in order."""
     teams: list[Team] = []
     for team_id in draw(some(TEAMS)):
         teams.append(Team(team_id, team_id, draw(st.sampled_from([None, *(team.id for team in teams)]))))
@@ -43,10 +43,10 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
     hats = tuple(
         Hat(each, f"name of {each}", "", "", draw(some(team_ids)), draw(some(skill_ids))) for each in draw(some(HATS))
     )
-    return Catalogue(tuple(draw(st.permutations(teams))), hats, skills, tools)
+    return Catalog(tuple(draw(st.permutations(teams))), hats, skills, tools)
 
 
-# Also teams and hats that the catalogue has not, or has no more.
+# Also teams and hats that the catalog has not, or has no more.
 REACHES = st.builds(
     Reach,
     team_ids=st.none() | some([*TEAMS, TeamId("team-gone")]).map(frozenset),
@@ -54,41 +54,38 @@ REACHES = st.builds(
 )
 
 
-def is_at_or_below(catalogue: Catalogue, team_id: TeamId, above: TeamId) -> bool:
+def is_at_or_below(catalog: Catalog, team_id: TeamId, above: TeamId) -> bool:
     """Tells whether a team is another or hangs below it."""
     if team_id == above:
         return True
     return any(
-        is_at_or_below(catalogue, team.parent_id, above)
-        for team in catalogue.teams
+        is_at_or_below(catalog, team.parent_id, above)
+        for team in catalog.teams
         if team.id == team_id and team.parent_id is not None
     )
 
 
-def hat_is_reached(catalogue: Catalogue, reach: Reach, hat: Hat) -> bool:
+def hat_is_reached(catalog: Catalog, reach: Reach, hat: Hat) -> bool:
     """Tells whether a hat is among the named ones and serves the user, read off the rule word by word."""
     if reach.hat_ids is not None and hat.id not in reach.hat_ids:
         return False
     if reach.team_ids is None or hat.team_ids == ():
         return True
-    return any(is_at_or_below(catalogue, mine, served) for mine in reach.team_ids for served in hat.team_ids)
+    return any(is_at_or_below(catalog, mine, served) for mine in reach.team_ids for served in hat.team_ids)
 
 
-def reached(catalogue: Catalogue, reach: Reach, hat: Hat, skill: Skill, tool: Tool) -> bool:
+def reached(catalog: Catalog, reach: Reach, hat: Hat, skill: Skill, tool: Tool) -> bool:
     """Tells whether this way leads from the key to the tool."""
     return (
-        hat_is_reached(catalogue, reach, hat)
-        and skill.id in hat.skill_ids
-        and tool.id in skill.tool_ids
-        and tool.active
+        hat_is_reached(catalog, reach, hat) and skill.id in hat.skill_ids and tool.id in skill.tool_ids and tool.active
     )
 
 
 @settings(deadline=None)
-@given(catalogues(), REACHES)
-def test_the_reached_hats_skills_and_tools_are_those_of_the_rule(catalogue: Catalogue, reach: Reach) -> None:
+@given(catalogs(), REACHES)
+def test_the_reached_hats_skills_and_tools_are_those_of_the_rule(catalog: Catalog, reach: Reach) -> None:
     """Hats, their skills, those skills' active tools and the tools together, each once and in order of id."""
-    found = tool_set(catalogue, reach)
+    found = tool_set(catalog, reach)
     expected = [
         (
             hat.id,
@@ -97,60 +94,58 @@ def test_the_reached_hats_skills_and_tools_are_those_of_the_rule(catalogue: Cata
                 (
                     skill.id,
                     skill.name,
-                    sorted(tool.id for tool in catalogue.tools if tool.active and tool.id in skill.tool_ids),
+                    sorted(tool.id for tool in catalog.tools if tool.active and tool.id in skill.tool_ids),
                 )
-                for skill in sorted(catalogue.skills, key=lambda skill: skill.id)
+                for skill in sorted(catalog.skills, key=lambda skill: skill.id)
                 if skill.id in hat.skill_ids
             ],
         )
-        for hat in sorted(catalogue.hats, key=lambda hat: hat.id)
-        if hat_is_reached(catalogue, reach, hat)
+        for hat in sorted(catalog.hats, key=lambda hat: hat.id)
+        if hat_is_reached(catalog, reach, hat)
     ]
     assert [
         (hat.id, hat.name, [(skill.id, skill.name, list(skill.tool_ids)) for skill in hat.skills]) for hat in found.hats
     ] == expected
     assert list(found.tools) == [
         tool
-        for tool in sorted(catalogue.tools, key=lambda tool: tool.id)
-        if any(reached(catalogue, reach, hat, skill, tool) for hat in catalogue.hats for skill in catalogue.skills)
+        for tool in sorted(catalog.tools, key=lambda tool: tool.id)
+        if any(reached(catalog, reach, hat, skill, tool) for hat in catalog.hats for skill in catalog.skills)
     ]
 
 
 @settings(deadline=None)
-@given(catalogues(), REACHES)
-def test_every_way_to_a_tool_is_told(catalogue: Catalogue, reach: Reach) -> None:
+@given(catalogs(), REACHES)
+def test_every_way_to_a_tool_is_told(catalog: Catalog, reach: Reach) -> None:
     """A tool is found exactly where a way leads to it, and all its ways are told in order."""
-    found = tool_set(catalogue, reach)
-    for tool in catalogue.tools:
+    found = tool_set(catalog, reach)
+    for tool in catalog.tools:
         ways = sorted(
             (hat.id, skill.id)
-            for hat in catalogue.hats
-            for skill in catalogue.skills
-            if reached(catalogue, reach, hat, skill, tool)
+            for hat in catalog.hats
+            for skill in catalog.skills
+            if reached(catalog, reach, hat, skill, tool)
         )
         assert paths_by_tool(found).get(tool.id, ()) == tuple(ToolPath(hat_id, skill_id) for hat_id, skill_id in ways)
         assert (tool in found.tools) == bool(ways)
 
 
 @settings(deadline=None)
-@given(st.lists(catalogues(), min_size=1, max_size=4), REACHES, some([*HATS, HatId("hat-gone")]))
-def test_no_change_to_hats_widens_a_limited_key(
-    changes: list[Catalogue], reach: Reach, limit: tuple[HatId, ...]
-) -> None:
+@given(st.lists(catalogs(), min_size=1, max_size=4), REACHES, some([*HATS, HatId("hat-gone")]))
+def test_no_change_to_hats_widens_a_limited_key(changes: list[Catalog], reach: Reach, limit: tuple[HatId, ...]) -> None:
     """Whatever goes and comes, it reaches those named hats that a key without the limit would reach, and no other."""
-    for catalogue in changes:
-        limited = tool_set(catalogue, replace(reach, hat_ids=frozenset(limit)))
-        unlimited = tool_set(catalogue, replace(reach, hat_ids=None))
+    for catalog in changes:
+        limited = tool_set(catalog, replace(reach, hat_ids=frozenset(limit)))
+        unlimited = tool_set(catalog, replace(reach, hat_ids=None))
         assert limited.hats == tuple(hat for hat in unlimited.hats if hat.id in limit)
         reached_ids = {tool_id for hat in limited.hats for skill in hat.skills for tool_id in skill.tool_ids}
         assert {tool.id for tool in limited.tools} == reached_ids
 
 
 @settings(deadline=None)
-@given(catalogues())
-def test_nothing_reaches_nothing(catalogue: Catalogue) -> None:
+@given(catalogs())
+def test_nothing_reaches_nothing(catalog: Catalog) -> None:
     """A runtime key has no hat, whatever the workspace."""
-    assert tool_set(catalogue, NOTHING) == ToolSet(hats=(), tools=())
+    assert tool_set(catalog, NOTHING) == ToolSet(hats=(), tools=())
 
 
 def hats_reached(reach: Reach) -> list[str]:
@@ -159,7 +154,7 @@ def hats_reached(reach: Reach) -> list[str]:
     teams = (Team(low, "", left), Team(top, "", None), Team(right, "", top), Team(left, "", top))
     of_teams = {"all": (), "of-top": (top,), "of-left": (left,), "of-low": (low,), "of-both": (right, low)}
     hats = tuple(Hat(HatId(each), each, "", "", team_ids, ()) for each, team_ids in of_teams.items())
-    return [hat.id for hat in tool_set(Catalogue(teams, hats, (), ()), reach).hats]
+    return [hat.id for hat in tool_set(Catalog(teams, hats, (), ()), reach).hats]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +194,7 @@ def test_inactive_tools_are_nowhere() -> None:
     tools = (Tool(TOOLS[0], "on", "s", active=True), Tool(TOOLS[1], "off", "s", active=False))
     skills = (Skill(SKILLS[0], "both", "", (TOOLS[1], TOOLS[0])), Skill(SKILLS[1], "off", "", (TOOLS[1],)))
     hats = (Hat(HATS[0], "hat", "", "", (), (SKILLS[1], SKILLS[0])),)
-    found = tool_set(Catalogue((), hats, skills, tools), Reach(None, None))
+    found = tool_set(Catalog((), hats, skills, tools), Reach(None, None))
     assert [(skill.id, skill.tool_ids) for skill in found.hats[0].skills] == [(SKILLS[0], (TOOLS[0],)), (SKILLS[1], ())]
     assert found.tools == (tools[0],)
     assert TOOLS[1] not in paths_by_tool(found)
@@ -209,5 +204,5 @@ def test_a_cycle_of_teams_ends() -> None:
     """Should a cycle ever get past the checks, its teams are above each other and nothing hangs."""
     teams = (Team(TEAMS[0], "", TEAMS[1]), Team(TEAMS[1], "", TEAMS[0]), Team(TEAMS[2], "", TEAMS[2]))
     hats = tuple(Hat(hat_id, "", "", "", (team.id,), ()) for hat_id, team in zip(HATS, teams, strict=False))
-    found = [tool_set(Catalogue(teams, hats, (), ()), Reach(frozenset({team.id}), None)).hats for team in teams]
+    found = [tool_set(Catalog(teams, hats, (), ()), Reach(frozenset({team.id}), None)).hats for team in teams]
     assert [[hat.id for hat in each] for each in found] == [HATS[:2], HATS[:2], HATS[2:3]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service.cli.exits import Exit
+from skilder_keys.cli.exits import Exit
 from tests.support.readme import README, with_options
 
 

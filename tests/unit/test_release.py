@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.app.release import release
+from skilder_keys.app.authorization.release import release
 
 
 async def test_much_is_freed_bit_by_bit() -> None:

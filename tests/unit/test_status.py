@@ -15,8 +15,8 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
-import service
-from service.domain.errors import (
+import skilder_keys
+from skilder_keys.domain.errors import (
     FieldViolation,
     InvalidRequestError,
     KeyNotFoundError,
@@ -24,7 +24,7 @@ from service.domain.errors import (
     UnavailableError,
     VersionMismatchError,
 )
-from service.rpc.status import STATUS_CODES, trailing_status
+from skilder_keys.rpc.status import STATUS_CODES, trailing_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ def kinds(parent: type[KeysError] = KeysError) -> Iterator[type[KeysError]]:
         yield from kinds(child)
 
 
-for module in pkgutil.walk_packages(service.__path__, "service."):
+for module in pkgutil.walk_packages(skilder_keys.__path__, "skilder_keys."):
     importlib.import_module(module.name)
 KINDS = list(kinds())
 

@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import os, sys
-from service.cli import stdio
+from skilder_keys.cli import stdio
 stdio.prepare()
 %s
 """

@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from service.domain.texts import find_outer_space, find_refused, is_visible, named, shown, with_line_feeds
+from skilder_keys.domain.texts import find_outer_space, find_refused, is_visible, named, shown, with_line_feeds
 
 CONTROLS = {*range(0x20), *range(0x7F, 0xA0)}
 SURROGATES = set(range(0xD800, 0xE000))

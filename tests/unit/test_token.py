@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.ids import KeyId
-from service.domain.token import PREFIXES, KeyType, MalformedTokenError, Token, hint
+from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.token import PREFIXES, KeyType, MalformedTokenError, Token, hint
 from tests.support.ids import new_key_id
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.errors import InvalidRequestError
-from service.domain.fields import quoted
-from service.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
-from service.domain.workspace import Catalogue, Hat, Member, MemberRole, Skill, Team, Tool, Workspace
-from service.domain.workspace_checks import checked
-from service.rpc import convert
+from skilder_keys.domain.errors import InvalidRequestError
+from skilder_keys.domain.fields import quoted
+from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
+from skilder_keys.domain.workspace import Catalog, Hat, Member, MemberRole, Skill, Team, Tool, Workspace
+from skilder_keys.domain.workspace_checks import checked
+from skilder_keys.rpc import convert
 from tests.support.workspaces import example_workspace, small_workspace
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def made(
 ) -> Workspace:
     """Makes a workspace of some parts."""
     return Workspace(
-        WorkspaceId("acme"), "Acme", tuple(members), Catalogue(tuple(teams), tuple(hats), tuple(skills), tuple(tools))
+        WorkspaceId("acme"), "Acme", tuple(members), Catalog(tuple(teams), tuple(hats), tuple(skills), tuple(tools))
     )
 
 
@@ -76,7 +76,7 @@ def test_the_workspaces_of_the_tests_pass(message: Any) -> None:
     once = checked(workspace)
     assert checked(once) == once
     assert {each.id for each in once.members} == {each.user_id for each in message.members}
-    assert {each.id for each in once.catalogue.tools} == {each.id for each in message.tools}
+    assert {each.id for each in once.catalog.tools} == {each.id for each in message.tools}
 
 
 def test_an_empty_workspace_passes() -> None:
@@ -100,26 +100,26 @@ def test_the_order_of_the_input_does_not_matter(order: Random) -> None:
     message.members[1].team_ids.append("customer")
     message.hats[3].team_ids.append("customer")
     small = convert.workspace(message)
-    catalogue = small.catalogue
+    catalog = small.catalog
     mixed_up = replace(
         small,
         members=mixed([shuffled(each) for each in small.members]),
-        catalogue=Catalogue(
-            teams=mixed(catalogue.teams),
-            hats=mixed([shuffled(each) for each in catalogue.hats]),
-            skills=mixed([shuffled(each) for each in catalogue.skills]),
-            tools=mixed(catalogue.tools),
+        catalog=Catalog(
+            teams=mixed(catalog.teams),
+            hats=mixed([shuffled(each) for each in catalog.hats]),
+            skills=mixed([shuffled(each) for each in catalog.skills]),
+            tools=mixed(catalog.tools),
         ),
     )
     once = checked(mixed_up)
     assert once == checked(small)
-    for parts in (once.members, once.catalogue.teams, once.catalogue.hats, once.catalogue.skills, once.catalogue.tools):
+    for parts in (once.members, once.catalog.teams, once.catalog.hats, once.catalog.skills, once.catalog.tools):
         ids = [each.id for each in parts]
         assert ids == sorted(ids)
     references: list[Sequence[str]] = [each.team_ids for each in once.members]
-    references += [each.team_ids for each in once.catalogue.hats]
-    references += [each.skill_ids for each in once.catalogue.hats]
-    references += [each.tool_ids for each in once.catalogue.skills]
+    references += [each.team_ids for each in once.catalog.hats]
+    references += [each.skill_ids for each in once.catalog.hats]
+    references += [each.tool_ids for each in once.catalog.skills]
     assert [list(each) for each in references] == [sorted(each) for each in references]
     assert max(map(len, references)) == 2
 
@@ -187,7 +187,7 @@ def test_ten_levels_of_teams_pass_and_the_eleventh_does_not(*, reverse: bool) ->
     """Only the team that is too deep is named, in whatever order they come."""
     tower = [team("t0"), *(team(f"t{at}", f"t{at - 1}") for at in range(1, 11))]
     passed = made(teams=sorted(tower[:10], key=lambda each: each.id, reverse=reverse))
-    assert len(checked(passed).catalogue.teams) == 10
+    assert len(checked(passed).catalog.teams) == 10
     refused = tower[::-1] if reverse else tower
     at = refused.index(tower[10])
     assert faults(made(teams=refused)) == {
@@ -225,7 +225,7 @@ def test_ids_of_others_are_theirs(id_: str) -> None:
     assert checked(foreign) == foreign
     own = made(teams=[team(id_)], hats=[hat(id_)], skills=[skill(id_)])
     assert list(faults(own)) == [f"workspace.{part}[0].id" for part in ("teams", "hats", "skills")]
-    assert checked(made(teams=[team("t" * 64)])).catalogue.teams[0].id == "t" * 64
+    assert checked(made(teams=[team("t" * 64)])).catalog.teams[0].id == "t" * 64
 
 
 def test_ids_that_look_alike_are_two() -> None:
@@ -233,7 +233,7 @@ def test_ids_that_look_alike_are_two() -> None:
     ids = ["\xe9", "e\u0301", "E\u0301"]
     found = checked(made([member(each) for each in ids], tools=[tool(each) for each in ids]))
     assert {str(each.id) for each in found.members} == set(ids)
-    assert {str(each.id) for each in found.catalogue.tools} == set(ids)
+    assert {str(each.id) for each in found.catalog.tools} == set(ids)
 
 
 def test_a_fault_names_its_entry() -> None:
@@ -276,7 +276,7 @@ def test_the_ways_to_tools_are_bounded() -> None:
     tools = [tool(f"t{at}") for at in range(500)]
     skills = [skill("all", *(each.id for each in tools)), skill("one", tools[0].id)]
     hats = [hat(f"h{at}", (), ["all"]) for at in range(100)]
-    assert len(checked(made(hats=hats, skills=skills, tools=tools)).catalogue.hats) == 100
+    assert len(checked(made(hats=hats, skills=skills, tools=tools)).catalog.hats) == 100
     found = faults(made(hats=[*hats, hat("more", (), ["one"])], skills=skills, tools=tools))
     assert found == {"workspace.hats": "reach tools in 50001 ways; at most 50000 are allowed"}
 

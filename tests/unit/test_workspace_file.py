@@ -13,9 +13,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.cli.workspace_file import print_workspace, read_workspace
 from skilder.keys.v1.catalog_service_pb2 import GetWorkspaceResponse
 from skilder.keys.v1.workspace_pb2 import MemberRole, Workspace
+from skilder_keys.cli.workspace_file import print_workspace, read_workspace
 from tests.support.workspaces import example_workspace, small_workspace
 
 # Texts that YAML or JSON could take for something else, or fold, strip or break.

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import yaml_file
-from service.yaml_file import Mapping, Node, Scalar, Sequence, YamlFileError, parse, read_file
-from service.yaml_scalars import Kind, dump
+from skilder_keys.yaml_files import reader
+from skilder_keys.yaml_files.reader import Mapping, Node, Scalar, Sequence, YamlFileError, parse, read_file
+from skilder_keys.yaml_files.scalars import Kind, dump
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ PARSERS = [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)]
 @pytest.fixture(params=PARSERS, ids=["python", "libyaml"])
 def each_parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both of PyYAML's parsers, as either may be what a machine has."""
-    monkeypatch.setattr(yaml_file, "PARSER", request.param)
+    monkeypatch.setattr(reader, "PARSER", request.param)
 
 
 def content(node: Node) -> Any:
@@ -128,13 +128,13 @@ def test_aliases_within_the_bounds_are_taken() -> None:
 
 def test_the_number_of_values_and_bytes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the bound a file passes, and one beyond it does not; a stream is not read further than that."""
-    monkeypatch.setattr(yaml_file, "MAX_VALUES", 5)
+    monkeypatch.setattr(reader, "MAX_VALUES", 5)
     assert content(parse("f", b"[a, b, c, d]")) == ["a", "b", "c", "d"]
     assert refusal("[a, b, c, d,\n e]").startswith("2: the file has more than 5 values")
-    monkeypatch.setattr(yaml_file, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(reader, "MAX_BYTES", 2**20)
     stream = io.BytesIO(b"a" * 2**22)
     with pytest.raises(YamlFileError, match=r"^f: has more than 1 MiB$"):
-        yaml_file.read_stream("f", stream)
+        reader.read_stream("f", stream)
     assert stream.tell() == 2**20 + 1
 
 

@@ -1,0 +1,173 @@
+"""Authorize against an empty method that answers the same bytes: CPU time and latency, from memory and without."""
+
+from __future__ import annotations
+
+from functools import partial
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from bench.load import Calls
+from bench.plot import Bar, Curve
+from bench.report import ratio_row
+from bench.rounds import in_turn, medians, ratios
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.workspaces import example_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.environment import Environment, Server
+    from bench.load import Sample, Target
+    from bench.report import Report
+
+METHOD = "AuthorizationService/Authorize"
+
+_AT_ONCE = {1: 1_500, 16: 4_000}
+_ROUNDS_OF_A_PROCESS = 2
+_PEAK_AT_ONCE = (16, 64)
+_OPEN_LOOP_SECONDS = 5
+_TIMES_OPEN = 2
+
+
+def run(environment: Environment, report: Report) -> None:
+    """Measures all of it."""
+    with environment.server("answers") as server, environment.server("direct") as direct:
+        token, direct_token = prepare(server), prepare(direct)
+        with server.caller() as caller:
+            version = caller.granted(token).tool_set.version
+        whole = pb.AuthorizeRequest(token=token)
+        for name, request in {
+            "hundred-tool set": whole,
+            "unchanged version": pb.AuthorizeRequest(token=token, tool_set_version=version),
+            "one tool": pb.AuthorizeRequest(token=token, tool_id="slack.slack_post_message"),
+        }.items():
+            _cpu(environment, report, server, name, request, from_memory=True)
+        _latency_at_half_peak(environment, report, server, whole)
+        with direct.without_lease():
+            request = pb.AuthorizeRequest(token=direct_token)
+            _cpu(environment, report, direct, "hundred-tool set, no lease", request, from_memory=False)
+            _latency_of_all(environment, report, (server, whole), (direct, request))
+
+
+def prepare(server: Server) -> str:
+    """Applies the example workspace, and answers the token of a key of it."""
+    with server.caller() as caller:
+        caller.apply(example_workspace())
+        token = caller.issue("acme")
+        caller.granted(token)
+    return token
+
+
+def _cpu(
+    environment: Environment,
+    report: Report,
+    server: Server,
+    name: str,
+    request: pb.AuthorizeRequest,
+    *,
+    from_memory: bool,
+) -> None:
+    """Compares in a closed loop, process by process. The limit is for the hundred-tool set from memory."""
+    calls = Calls(METHOD, [request])
+    body = answer(server, request)
+    rounds: dict[int, list[tuple[Sample, ...]]] = {at_once: [] for at_once in _AT_ONCE}
+    for _ in range(environment.effort.rounds):
+        if from_memory:
+            server.replace_workers()
+        with environment.empty(body) as empty:
+            for at_once, number in _AT_ONCE.items():
+                load = partial(environment.load.closed, number=environment.effort.some(number), at_once=at_once)
+                ours = partial(load, server.target, calls)
+                granting = partial(server.granting, environment.effort.some(number), ours, from_memory=from_memory)
+                rounds[at_once] += in_turn(_ROUNDS_OF_A_PROCESS, granting, partial(load, empty, calls))
+    for at_once, found in rounds.items():
+        report.add_pair(f"{name}, {at_once} at a time", len(body), found)
+        cpu, empty_cpu = medians(found, attrgetter("cpu"))
+        if name == "hundred-tool set":
+            row = f"CPU of a warm Authorize to the empty method's, {at_once} at a time"
+            results = {"authorize_us": cpu, "empty_us": empty_cpu}
+            report.add(ratio_row(row, ratios(found, attrgetter("cpu")), 1.15, results))
+    # What sixteen at a time took, the last of them.
+    postgres = medians(found, attrgetter("database_cpu"))[0]
+    if name == "hundred-tool set":
+        report.bars.append(Bar("the empty method", empty_cpu, 0))
+    report.bars.append(Bar(f"Authorize, {name}", cpu - postgres, postgres))
+
+
+def _latency_at_half_peak(
+    environment: Environment, report: Report, server: Server, request: pb.AuthorizeRequest
+) -> None:
+    """Compares in an open loop, at half the rate that the empty method can be driven to."""
+    calls = Calls(METHOD, [request])
+    body = answer(server, request)
+    with environment.empty(body) as empty:
+        peak = _peak(environment, empty, calls)
+        rate = round(peak / 2)
+        report.note(
+            f"The empty method's peak is {peak:,.0f} calls a second, so the open loop's rate is half of that, {rate:,}."
+        )
+        # Of a second's calls the slowest hundredth are few, and what else the machine does decides about them.
+        rounds = [
+            found
+            for _ in range(_TIMES_OPEN)
+            for found in _open_loop(environment, rate, empty, [(server, calls)], [True])
+        ]
+    report.add_pair(f"hundred-tool set, {rate:,} a second", len(body), rounds)
+    for percent in ("p50", "p99"):
+        spread = ratios(rounds, attrgetter(percent))
+        ours, theirs = medians(rounds, attrgetter(percent))
+        name = f"{percent} of a warm Authorize to the empty method's, at half of its peak rate"
+        results = {
+            "rate": rate,
+            "authorize_us": ours,
+            "empty_us": theirs,
+            "ratio_since_sending": ratios(rounds, attrgetter(f"sent_{percent}")).median,
+        }
+        report.add(ratio_row(name, spread, 1.15, results))
+
+
+def _latency_of_all(environment: Environment, report: Report, *sides: tuple[Server, pb.AuthorizeRequest]) -> None:
+    """Compares the empty method, answers from memory, and answers without a lease at a rate that all can bear."""
+    asked = [(server, Calls(METHOD, [request])) for server, request in sides]
+    direct, calls = asked[-1]
+    rate = round(_peak(environment, direct.target, calls) / 2)
+    with environment.empty(answer(*sides[0])) as empty:
+        rounds = _open_loop(environment, rate, empty, asked, [True, False])
+    report.note(
+        f"The plot's latencies are those of all rounds at {rate:,} calls a second, half of the peak without a lease."
+    )
+    names = ("Authorize from memory", "Authorize without a lease", "the empty method")
+    curves = [
+        Curve(name, sorted(latency for sample in side for latency in sample.latencies))
+        for name, side in zip(names, zip(*rounds, strict=True), strict=True)
+    ]
+    report.curves = [curves[-1], *curves[:-1]]
+
+
+def _open_loop(
+    environment: Environment,
+    rate: int,
+    empty: Target,
+    asked: Sequence[tuple[Server, Calls]],
+    from_memory: Sequence[bool],
+) -> list[tuple[Sample, ...]]:
+    """Answers rounds of what is asked, and of the empty method last."""
+    number = environment.effort.some(rate * _OPEN_LOOP_SECONDS)
+    load = partial(environment.load.open, number=number, rate=rate)
+    ours = [
+        partial(server.granting, number, partial(load, server.target, calls), from_memory=memory)
+        for (server, calls), memory in zip(asked, from_memory, strict=True)
+    ]
+    return in_turn(environment.effort.rounds, *ours, partial(load, empty, asked[0][1]))
+
+
+def _peak(environment: Environment, target: Target, calls: Calls) -> float:
+    """Answers the highest rate at which a target answers."""
+    number = environment.effort.some(_AT_ONCE[16])
+    return max(environment.load.closed(target, calls, number=number, at_once=at_once).rate for at_once in _PEAK_AT_ONCE)
+
+
+def answer(server: Server, request: pb.AuthorizeRequest) -> bytes:
+    """Answers the bytes that Authorize answers, for the empty method to answer too."""
+    with server.caller() as caller:
+        return caller.authorize(request).SerializeToString()

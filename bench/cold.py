@@ -1,0 +1,81 @@
+"""The first use of keys, each of which is asked about once: what it costs, and the memory it leaves taken."""
+
+from __future__ import annotations
+
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING
+
+from bench import seed
+from bench.authorize import METHOD
+from bench.load import Calls
+from bench.plot import Bar
+from bench.report import Row
+from bench.rounds import Spread
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from tests.support.workspaces import example_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.environment import Environment, Server
+    from bench.load import Sample
+    from bench.report import Report
+    from bench.seed import MadeKey
+
+_WARM_UP = 4_000
+_MEASURED = 20_000
+_AT_ONCE = 16
+# Last uses are written every five seconds: the cost of that, and the memory it takes meanwhile, belong to the calls.
+_SETTLE_SECONDS = 5.5
+
+
+def run(environment: Environment, report: Report) -> None:
+    """Measures both in one go: so many keys are known after it as were not before."""
+    effort = environment.effort
+    size = effort.some(_MEASURED // effort.rounds)
+    with environment.server("first_uses") as server:
+        with server.caller() as caller:
+            caller.apply(example_workspace())
+        keys = seed.add_keys(server.sql, "acme", effort.some(_WARM_UP) + effort.rounds * size)
+        measured = keys[effort.some(_WARM_UP) :]
+        first_uses(environment, server, keys[: effort.some(_WARM_UP)])
+        before = _memory(server)
+        samples = [
+            first_uses(environment, server, measured[start : start + size]) for start in range(0, len(measured), size)
+        ]
+        grown = _memory(server) - before
+        if server.counts()["cached_keys"] != len(keys):
+            raise RuntimeError("not every key is in memory")
+    whole = Spread.of(1e6 / sample.cpu for sample in samples)
+    alone = median(1e6 / sample.server_cpu for sample in samples)
+    results = {"without_postgres": alone, "keys": len(measured)}
+    report.add(
+        Row(
+            "first uses a second and core, Postgres included",
+            whole.median,
+            "per second",
+            "at least",
+            1000,
+            whole,
+            results,
+        )
+    )
+    report.note(f"Without the CPU time of Postgres, one core does {alone:,.0f} first uses a second.")
+    per_key = grown / len(measured)
+    report.add(Row("memory of a key", per_key, "bytes", "at most", 1024, None, {"grown": grown, "keys": len(measured)}))
+    postgres = median(sample.database_cpu for sample in samples)
+    report.bars.append(Bar("a key's first Authorize", median(sample.server_cpu for sample in samples), postgres))
+
+
+def first_uses(environment: Environment, server: Server, keys: Sequence[MadeKey]) -> Sample:
+    """Ask about each key once; none may be known to the server's memory."""
+    calls = Calls(METHOD, [pb.AuthorizeRequest(token=key.token) for key in keys])
+    load = partial(environment.load.closed, number=len(keys), at_once=_AT_ONCE, settle=_SETTLE_SECONDS)
+    return server.granting(len(keys), partial(load, server.target, calls), from_memory=False)
+
+
+def _memory(server: Server) -> int:
+    """Answers the bytes that would be free if the worker ended."""
+    (worker,) = server.workers()
+    return int(worker.memory_full_info().uss)

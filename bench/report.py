@@ -1,0 +1,263 @@
+"""What was found: printed as it comes, then written as JSON, into the document, and as a plot."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from operator import attrgetter
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+from bench.load import ROOT, percentile
+from bench.machine import machine
+from bench.plot import Bar, Curve, plot
+from bench.rounds import medians, ratios
+from bench.stack import picture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bench.load import Sample
+    from bench.rounds import Spread
+    from bench.stack import Stack
+
+RESULTS = ROOT / "build" / "bench.json"
+DOCUMENT = ROOT / "docs" / "performance.md"
+PLOT = ROOT / "docs" / "performance.svg"
+PARTS_PICTURE = ROOT / "docs" / "performance-parts.svg"
+
+PERCENTS = (50, 90, 99, 99.9)
+
+Unit = Literal["ratio", "per second", "ms", "bytes"]
+
+_FIGURES = re.compile(r"(<!-- figures: .*? -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+_FORMATS: Mapping[Unit, str] = {"ratio": "{:.2f}", "per second": "{:,.0f}/s", "ms": "{:.1f} ms", "bytes": "{:,.0f} B"}
+_LIMITS_HEAD = """\
+| what | limit | measured | least to greatest | met |
+|---|---|---|---|---|"""
+_PAIRS_HEAD = """\
+| grpcio, asked by ghz | bytes | CPU µs a call | of it Postgres | empty | ratio | p50 µs | empty | ratio \
+| p99 µs | empty | ratio | calls/s | empty |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+ENVOY, GRPCIO, EMPTY_GRPCIO, EMPTY_ASGI = "envoy", "grpcio", "empty grpcio", "empty ASGI"
+"""The columns of transports: ours, and of each transport a method that does nothing."""
+TRANSPORTS = (GRPCIO, ENVOY, EMPTY_GRPCIO, EMPTY_ASGI)
+
+
+_COSTS, _LATENCIES, _SENT_LATENCIES = ("cpu", "rate"), ("p50", "p99"), ("sent_p50", "sent_p99")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure that has a limit.
+
+    Attributes:
+        name: What it is of.
+        value: The figure; where it is a median, `spread` tells of what.
+        unit: Its unit.
+        bound: On which side of the limit it must be.
+        limit: The limit, in the same unit.
+        spread: The least and the greatest of the rounds.
+        results: What it was reckoned from, by name.
+    """
+
+    name: str
+    value: float
+    unit: Unit
+    bound: Literal["at most", "at least"]
+    limit: float
+    spread: Spread | None = None
+    results: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def met(self) -> bool:
+        """Whether it is on the right side of its limit."""
+        return self.value <= self.limit if self.bound == "at most" else self.value >= self.limit
+
+    def line(self) -> str:
+        """Answers its line in the table of limits."""
+        told = _FORMATS[self.unit].format
+        apart = f"{told(self.spread.least)} to {told(self.spread.greatest)}" if self.spread else ""
+        met = "yes" if self.met else "**no**"
+        return _line(self.name, f"{self.bound} {told(self.limit)}", f"**{told(self.value)}**", apart, met)
+
+    def record(self) -> dict[str, object]:
+        """Answers it for the file of results."""
+        record: dict[str, object] = {
+            "name": self.name,
+            "value": self.value,
+            "unit": self.unit,
+            "bound": self.bound,
+            "limit": self.limit,
+            "met": self.met,
+        }
+        if self.spread is not None:
+            record |= {"least": self.spread.least, "greatest": self.spread.greatest}
+        return record | {"results": dict(self.results)}
+
+
+def ratio_row(
+    name: str,
+    spread: Spread,
+    limit: float,
+    results: Mapping[str, float],
+    bound: Literal["at most", "at least"] = "at most",
+) -> Row:
+    """Answers the row of a ratio, which is the median of those of each round."""
+    return Row(name, spread.median, "ratio", bound, limit, spread, results)
+
+
+@dataclass
+class Report:
+    """All that was found.
+
+    Attributes:
+        rows: The results that have limits.
+        pairs: Lines of the table of calls by grpcio beside the empty method, asked by ghz.
+        costs: Lines of the table of CPU time and rates, with a column for each transport.
+        latencies: Lines of the table of latencies, with a column for each transport.
+        records: What is written among the results besides the rows.
+        stacks: What the CPU time of calls is made of, for the other picture.
+        parts: The names of those parts, in order.
+        notes: What is to be said of how the results came about that only the run knows.
+        curves: Latencies, for the plot.
+        bars: CPU time of calls, for the plot.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    pairs: list[str] = field(default_factory=list)
+    costs: list[str] = field(default_factory=list)
+    latencies: list[str] = field(default_factory=list)
+    records: list[Mapping[str, object]] = field(default_factory=list)
+    stacks: Sequence[Stack] = ()
+    parts: Sequence[str] = ()
+    notes: list[str] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        """Takes a row."""
+        self.rows.append(row)
+        _say(row.line())
+
+    def note(self, sentence: str) -> None:
+        """Takes a sentence on how the results came about."""
+        self.notes.append(sentence)
+        _say(sentence)
+
+    def add_pair(self, name: str, size: int, rounds: Sequence[tuple[Sample, ...]]) -> None:
+        """Takes the rounds of a call, first, and the empty method: medians, and the ratios with their extremes."""
+        cells = [name, f"{size:,}"]
+        postgres = medians(rounds, attrgetter("database_cpu"))[0]
+        for quantity in ("cpu", "p50", "p99"):
+            ours, empty = medians(rounds, attrgetter(quantity))
+            spread = ratios(rounds, attrgetter(quantity))
+            cells.append(f"{ours:,.0f}")
+            if quantity == "cpu":
+                cells.append(f"{postgres:,.0f}")
+            cells += [f"{empty:,.0f}", f"**{spread.median:.2f}** ({spread.least:.2f} to {spread.greatest:.2f})"]
+        cells += [f"{rate:,.0f}" for rate in medians(rounds, attrgetter("rate"))]
+        self.pairs.append(_line(*cells))
+        _say(self.pairs[-1])
+
+    def add_transports(self, name: str, rounds: Sequence[Mapping[str, Sample]]) -> None:
+        """Takes the rounds of a case, in which each transport may have been measured: medians."""
+
+        def row(suffix: str, quantities: Sequence[str]) -> str:
+            found = [results[quantity].get(transport) for quantity in quantities for transport in TRANSPORTS]
+            return _line(name + suffix, *("" if each is None else f"{each:,.0f}" for each in found))
+
+        by_door = {transport: [each[transport] for each in rounds if transport in each] for transport in TRANSPORTS}
+        results = {
+            quantity: {
+                transport: median(getattr(each, quantity) for each in found)
+                for transport, found in by_door.items()
+                if found
+            }
+            for quantity in (_COSTS if not rounds[0][ENVOY].latencies else _COSTS + _LATENCIES + _SENT_LATENCIES)
+        }
+        lines = [row("", _COSTS)]
+        self.costs += lines
+        if "p50" in results:
+            lines = [row("", _LATENCIES)]
+            if results["p50"] != results["sent_p50"]:
+                lines.append(row(", since sending", _SENT_LATENCIES))
+            self.latencies += lines
+            lines.insert(0, self.costs[-1])
+        _say("\n".join(lines))
+        self.records.append({"name": f"{name}, by h2load", "results": results})
+
+    def add_stacks(self, stacks: Sequence[Stack], parts: Sequence[str]) -> None:
+        """Takes what the CPU time of calls is made of."""
+        self.stacks, self.parts = stacks, parts
+        for stack in stacks:
+            self.records.append(
+                {"name": f"CPU time of one call: {stack.name}", "unit": "µs", "results": dict(stack.parts)}
+            )
+        _say(self._parts_table())
+
+    def _parts_table(self) -> str:
+        head = _line("CPU µs a call", *(stack.name for stack in self.stacks))
+        lines = [head, "|---" * (1 + len(self.stacks)) + "|"]
+        for part in self.parts:
+            cells = [dict(stack.parts).get(part) for stack in self.stacks]
+            lines.append(_line(part, *("" if cell is None else f"{cell:.1f}" for cell in cells)))
+        return "\n".join([*lines, _line("in all", *(f"**{stack.whole:.1f}**" for stack in self.stacks))])
+
+    def markdown(self, rounds: int) -> str:
+        """Answers what goes into the document, of so many rounds."""
+        limits = "\n".join([_LIMITS_HEAD, *(row.line() for row in self.rows)])
+        pairs = "\n".join([_PAIRS_HEAD, *self.pairs])
+        costs = _transports_table(("CPU µs a call", "calls/s"), self.costs)
+        latencies = _transports_table(("p50 µs", "p99 µs"), self.latencies)
+        percents = [f"{percent:g} % µs" for percent in PERCENTS]
+        curves = "\n".join(
+            [_line("case", *percents), "|---" * (1 + len(percents)) + "|", *(_curve_line(each) for each in self.curves)]
+        )
+        plotted = "![Latency by percentile, and CPU time by call](performance.svg)"
+        head = f"{machine()} Of {rounds} rounds."
+        return "\n\n".join((head, limits, costs, latencies, self._parts_table(), pairs, plotted, curves, *self.notes))
+
+    def write_results(self) -> None:
+        """Writes the rows as JSON."""
+        RESULTS.parent.mkdir(exist_ok=True)
+        records = [*(row.record() for row in self.rows), *self.records]
+        RESULTS.write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        _say(f"written to {RESULTS.relative_to(ROOT)}")
+
+    def write_picture(self) -> None:
+        """Draws what calls are made of, if that was measured."""
+        if self.stacks:
+            PARTS_PICTURE.write_text(picture(self.stacks, self.parts), "utf-8")
+            _say(f"written to {PARTS_PICTURE.relative_to(ROOT)}")
+
+    def write_document(self, rounds: int) -> None:
+        """Writes the results of so many rounds into the document, and the plot beside it."""
+        text = DOCUMENT.read_text("utf-8")
+        DOCUMENT.write_text(_FIGURES.sub(lambda match: f"{match[1]}{self.markdown(rounds)}\n{match[2]}", text), "utf-8")
+        PLOT.write_text(plot(self.curves, self.bars, PERCENTS), "utf-8")
+        _say(f"written to {DOCUMENT.relative_to(ROOT)} and {PLOT.relative_to(ROOT)}")
+
+
+def _transports_table(quantities: Sequence[str], lines: Sequence[str]) -> str:
+    heads = [
+        f"{quantity}: {transport}" if transport == TRANSPORTS[0] else transport
+        for quantity in quantities
+        for transport in TRANSPORTS
+    ]
+    return "\n".join([_line("asked by h2load", *heads), "|---" * (1 + len(heads)) + "|", *lines])
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _curve_line(curve: Curve) -> str:
+    return _line(curve.name, *(f"{percentile(curve.latencies, percent):,.0f}" for percent in PERCENTS))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the progress of a command for people

@@ -1,0 +1,66 @@
+"""A workspace of ten thousand tools against one of ten, where the caller holds the tool set already."""
+
+from __future__ import annotations
+
+from functools import partial
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from bench.authorize import METHOD
+from bench.load import Calls
+from bench.report import ratio_row
+from bench.rounds import in_turn, medians, ratios
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1.workspace_pb2 import Hat, Skill, Tool, Workspace
+from tests.support.shapes import big_workspace
+
+if TYPE_CHECKING:
+    from bench.environment import Environment
+    from bench.load import Sample
+    from bench.report import Report
+
+_CALLS = 6_000
+_AT_ONCE = 16
+_OPEN_LOOP_SECONDS = 4
+
+
+def run(environment: Environment, report: Report) -> None:
+    """Measures both on one server."""
+    number = environment.effort.some(_CALLS)
+    with environment.server("tools") as server:
+        asked = []
+        with server.caller() as caller:
+            for workspace in (big_workspace(), _ten_tools()):
+                caller.apply(workspace)
+                token = caller.issue(workspace.id)
+                version = caller.granted(token).tool_set.version
+                asked.append(Calls(METHOD, [pb.AuthorizeRequest(token=token, tool_set_version=version)]))
+
+        def closed(calls: Calls) -> Sample:
+            load = partial(environment.load.closed, server.target, calls)
+            return server.granting(number, partial(load, number=number, at_once=_AT_ONCE))
+
+        rounds = in_turn(2 * environment.effort.rounds - 1, *(partial(closed, calls) for calls in asked))
+        against = "with 10,000 tools to 10"
+        ours, theirs = medians(rounds, attrgetter("cpu"))
+        spread = ratios(rounds, attrgetter("cpu"))
+        report.add(ratio_row(f"CPU of a warm Authorize {against}", spread, 1.05, {"many_us": ours, "few_us": theirs}))
+
+        rate = round(medians(rounds, attrgetter("rate"))[1] / 2)
+        due = environment.effort.some(rate * _OPEN_LOOP_SECONDS)
+
+        def opened(calls: Calls) -> Sample:
+            return server.granting(due, partial(environment.load.open, server.target, calls, number=due, rate=rate))
+
+        rounds = in_turn(environment.effort.rounds, *(partial(opened, calls) for calls in asked))
+        ours, theirs = medians(rounds, attrgetter("p50"))
+        spread = ratios(rounds, attrgetter("p50"))
+        name = f"p50 of a warm Authorize {against}, at half of the peak rate"
+        report.add(ratio_row(name, spread, 1.05, {"rate": rate, "many_us": ours, "few_us": theirs}))
+
+
+def _ten_tools() -> Workspace:
+    """Answers a workspace whose one hat reaches ten tools."""
+    tools = [Tool(id=f"t{number}", name=f"tool_{number}", mcp_server="server") for number in range(10)]
+    skill = Skill(id="s", name="S", tool_ids=[tool.id for tool in tools])
+    return Workspace(id="ten", name="Ten", tools=tools, skills=[skill], hats=[Hat(id="h", name="H", skill_ids=["s"])])

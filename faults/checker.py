@@ -1,0 +1,263 @@
+"""Whether a history is one that the service may produce. It knows the promises, and nothing of how they are kept.
+
+The service's state, as far as one token is concerned, has three parts: whether its secret was replaced, whether its key
+was revoked, and the version its workspace is at. An answer is right if some state gives it that may have been current
+at some moment between the call's begin and its end. A change may be in force from the begin of its first attempt on,
+and is in force for certain once an attempt has answered OK; in between, and for ever where none did, both are possible.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from faults.history import FORGED, OK, UNDER_WAY, Apply, Authorize, Denied, Failed, Granted, Issue, Revoke
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from faults.history import Answer, Change, History, Reach
+
+Kind = Literal[
+    "granted after its revocation",
+    "granted after its renewal",
+    "granted with a forged secret",
+    "granted by a state that was not",
+    "denied while good",
+    "denied for a wrong reason",
+    "renewed after its use",
+    "failed without an outage",
+    "lost",
+    "unanswered at the end",
+]
+
+OUTAGES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED"})
+"""The codes of calls whose answer was lost: whether they did anything is not known."""
+
+_REFUSALS = {
+    Issue: frozenset({"ALREADY_EXISTS", "FAILED_PRECONDITION"}),
+    Revoke: frozenset[str](),
+    Apply: frozenset({"ABORTED"}),
+}
+"""The codes by which the service says, for good reasons that a run can give it, that it changed nothing."""
+
+_NEVER = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An answer that breaks a promise."""
+
+    kind: Kind
+    subject: str
+    at: int
+    details: str = ""
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.subject}: {self.kind}; {self.details}"
+
+
+@dataclass(slots=True)
+class _Event:
+    """Something that happens once, by one of several attempts: when it may first have, and when it surely had."""
+
+    begin: int = _NEVER
+    settled: int = _NEVER
+
+    def attempt(self, change: Change, *, settles: bool = True) -> None:
+        self.begin = min(self.begin, change.begin)
+        if change.code == OK and settles:
+            self.settled = min(self.settled, change.end)
+
+    def outcomes(self, call: Authorize) -> tuple[bool, ...]:
+        """Answers whether it had happened: every answer that may be true at some moment of a call."""
+        if self.settled < call.begin:
+            return (True,)
+        return (False, True) if self.begin <= call.end else (False,)
+
+
+@dataclass(slots=True)
+class _Token:
+    issue: Issue
+    replaced: _Event = field(default_factory=_Event)
+    used: _Event = field(default_factory=_Event)
+
+    def replacements(self, call: Authorize) -> tuple[bool, ...]:
+        # A key that was used is never renewed: so it had not been by an attempt that nobody heard of.
+        if self.used.settled < call.begin <= self.replaced.settled:
+            return (False,)
+        return self.replaced.outcomes(call)
+
+
+class _Versions:
+    """The states a workspace went through."""
+
+    def __init__(self, attempts: Iterable[Apply]) -> None:
+        events: dict[int, _Event] = defaultdict(_Event)
+        reach = {}
+        for attempt in attempts:
+            events[attempt.version].attempt(attempt)
+            reach[attempt.version] = attempt.reach
+        ordered = sorted(events)
+        self._reach = [reach[version] for version in ordered]
+        self._begins = [events[version].begin for version in ordered]
+        settled = [(events[version].settled, place) for place, version in enumerate(ordered)]
+        self._settled = [(time, place) for time, place in settled if time != _NEVER]
+
+    def current(self, call: Authorize) -> list[Reach | None]:
+        """Answers every state that may have been current at some moment of a call."""
+        before = bisect_left(self._settled, (call.begin, -1))
+        first = self._settled[before - 1][1] if before else 0
+        return self._reach[first : bisect_right(self._begins, call.end)]
+
+
+class _Facts:
+    """What the changes of a history were, arranged for looking up."""
+
+    def __init__(self, history: History) -> None:
+        self.tokens: dict[tuple[str, int], _Token] = {}
+        self.revoked: dict[str, _Event] = defaultdict(_Event)
+        applied: dict[str, list[Apply]] = defaultdict(list)
+        attempts: dict[str, list[Issue]] = defaultdict(list)
+        for change in history.changes:
+            if change.code in _REFUSALS[type(change)]:
+                continue
+            if isinstance(change, Issue):
+                attempts[change.key].append(change)
+            elif isinstance(change, Revoke):
+                self.revoked[change.key].attempt(change)
+            else:
+                applied[change.workspace].append(change)
+        self.workspaces = {workspace: _Versions(each) for workspace, each in applied.items()}
+        for key, issues in attempts.items():
+            for issue in issues:
+                if issue.code == OK:
+                    self.tokens[key, issue.attempt] = _token(issue, issues)
+        for call in history.authorizations:
+            if isinstance(call.answer, Granted) and call.token != FORGED:
+                used = self.tokens[call.key, call.token].used
+                used.begin, used.settled = min(used.begin, call.begin), min(used.settled, call.end)
+
+
+def _token(issue: Issue, attempts: Iterable[Issue]) -> _Token:
+    token = _Token(issue)
+    for other in attempts:
+        # One that answered before this one began has done what it does. One whose answer was lost may be held up
+        # somewhere, and work later than those that came after it.
+        if other is not issue and not (other.code == OK and other.end < issue.begin):
+            token.replaced.attempt(other, settles=other.begin > issue.end)
+    return token
+
+
+def check(history: History) -> list[Violation]:
+    """Answers every violation of a history, in order of time; none where the service kept its promises.
+
+    Where `listed` is there, the run came to its end: then every token must have been answered for, and be as it must.
+    """
+    facts = _Facts(history)
+    found = [violation for call in history.authorizations if (violation := _judged(call, facts))]
+    found += _failed_changes(history.changes)
+    found += _used_and_renewed(facts)
+    found += _at_the_end(history, facts)
+    return sorted(found, key=lambda violation: violation.at)
+
+
+def _judged(call: Authorize, facts: _Facts) -> Violation | None:
+    answer = call.answer
+    name = f"{call.key}/{call.token}"
+    if isinstance(answer, Failed):
+        if answer.code not in OUTAGES:
+            return Violation("failed without an outage", name, call.begin, answer.code)
+        return None
+    possible = set(_possible(call, facts))
+    if answer in possible:
+        return None
+    expected = " or ".join(sorted(map(str, possible)))
+    details = f"asked {call.via or 'a server'} at {call.begin}: {answer}, expected {expected}"
+    return Violation(_kind(call, possible, facts), name, call.begin, details)
+
+
+def _possible(call: Authorize, facts: _Facts) -> Iterator[Answer]:
+    """Yields the answers that are right."""
+    if call.token == FORGED:
+        yield Denied("UNKNOWN")
+        return
+    token = facts.tokens[call.key, call.token]
+    replaced = token.replacements(call)
+    if True in replaced:
+        yield Denied("UNKNOWN")
+    if False not in replaced:
+        return
+    revoked = facts.revoked[call.key].outcomes(call)
+    if True in revoked:
+        yield Denied("REVOKED")
+    if False not in revoked:
+        return
+    for reach in facts.workspaces[token.issue.workspace].current(call):
+        yield _by_reach(reach, token.issue.subject, call.tool)
+
+
+def _by_reach(reach: Reach | None, subject: str, tool: str) -> Answer:
+    if reach is None:
+        return Denied("WORKSPACE_GONE")
+    tools = reach.get(subject)
+    if tools is None:
+        return Denied("MEMBER_REMOVED")
+    if not tool:
+        return Granted(tools)
+    return Granted(frozenset({tool})) if tool in tools else Denied("TOOL_NOT_ALLOWED")
+
+
+def _kind(call: Authorize, possible: set[Answer], facts: _Facts) -> Kind:
+    if isinstance(call.answer, Denied):
+        if any(isinstance(each, Denied) for each in possible):
+            return "denied for a wrong reason"
+        return "lost" if call.last else "denied while good"
+    if call.token == FORGED:
+        return "granted with a forged secret"
+    if facts.tokens[call.key, call.token].replacements(call) == (True,):
+        return "granted after its renewal"
+    if facts.revoked[call.key].outcomes(call) == (True,):
+        return "granted after its revocation"
+    return "granted by a state that was not"
+
+
+def _failed_changes(changes: Iterable[Change]) -> Iterator[Violation]:
+    for change in changes:
+        if change.code not in {OK, UNDER_WAY} | OUTAGES | _REFUSALS[type(change)]:
+            subject = change.workspace if isinstance(change, Apply) else change.key
+            details = f"{type(change).__name__}: {change.code}"
+            yield Violation("failed without an outage", subject, change.begin, details)
+
+
+def _used_and_renewed(facts: _Facts) -> Iterator[Violation]:
+    """A secret that was used stays. So none that was replaced after it was issued can ever have been granted.
+
+    Grants that began after the renewal are violations by themselves; these are the ones before.
+    """
+    for (key, number), token in facts.tokens.items():
+        renewed = token.replaced.settled
+        if token.used.begin <= renewed < _NEVER:
+            yield Violation("renewed after its use", f"{key}/{number}", renewed, "the token that was used is dead")
+
+
+def _at_the_end(history: History, facts: _Facts) -> Iterator[Violation]:
+    if history.listed is None:
+        return
+    end = max((call.end for call in history.authorizations), default=0)
+    answered = {
+        (call.key, call.token) for call in history.authorizations if call.last and not isinstance(call.answer, Failed)
+    }
+    for key, number in facts.tokens.keys() - answered:
+        yield Violation("unanswered at the end", f"{key}/{number}", end, "whether it is good could not be learnt")
+    for key in {key for key, _ in facts.tokens}:
+        active = history.listed.get(key)
+        if active is None:
+            yield Violation("lost", key, end, "ListKeys does not show it")
+        elif active and facts.revoked[key].settled != _NEVER:
+            yield Violation("lost", key, end, "it was revoked, and ListKeys shows it as active")
+        elif not active and facts.revoked[key].begin == _NEVER:
+            yield Violation("lost", key, end, "it was never revoked, and ListKeys shows it as revoked")

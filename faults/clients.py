@@ -1,0 +1,305 @@
+"""The clients of a run: many connections to all servers, and calls whose every begin and end is written down."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import grpc
+
+from faults.history import (
+    EVERYBODY,
+    OK,
+    Apply,
+    Authorize,
+    Denied,
+    Failed,
+    Granted,
+    Issue,
+    Recorder,
+    Revoke,
+    now,
+)
+from faults.plan import TOOLS
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import catalog_service_pb2, key_service_pb2
+from skilder.keys.v1.key_pb2 import KEY_STATE_ACTIVE, KEY_TYPE_USER, KEY_TYPE_WORKSPACE
+from tests.support.service import TOKENS, Client
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from random import Random
+
+    from google.protobuf.message import Message
+
+    from faults.history import Answer, Change
+    from faults.plan import Plan
+
+ASK_SECONDS = 3.0
+CHANGE_SECONDS = 8.0
+_PATIENCE = 60.0
+_BY_TOKEN = 0.3
+"""How many of the keys that can be are revoked by their token, and not by their id."""
+_WITH_VERSIONS = 0.3
+_IN_BATCHES = 0.2
+
+_OPERATOR = (("authorization", f"Bearer {TOKENS['operator']}"),)
+_SERVICE = (("authorization", f"Bearer {TOKENS['service']}"),)
+_OPTIONS = [
+    # A connection of its own for each channel: those to one address would share one, and end at the same worker.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 400),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+]
+
+
+class Line:
+    """A connection to a server. Which of the server's workers has it is the machine's choice, and changes."""
+
+    def __init__(self, server: str, address: str) -> None:
+        self.server = server
+        self.channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self.client = Client(self.channel)
+
+
+@dataclass(eq=False)
+class Key:
+    """A key of the run.
+
+    Attributes:
+        name: The run's own name for it, which is also its description and its request_id.
+        subject: Whose reach it has: a user, or EVERYBODY.
+        tokens: The token that each attempt answered, by the attempt's number; and a forged one.
+        attempts: How often it was tried to issue it.
+    """
+
+    name: str
+    workspace: str
+    subject: str
+    id: str = ""
+    attempts: int = 0
+    # Tokens must not stand in the output of a test that fails.
+    tokens: dict[int, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def token(self) -> int:
+        """The number of the newest token."""
+        return max(self.tokens)
+
+
+class Query(NamedTuple):
+    """A token to ask about, by its number; with a tool, about that alone."""
+
+    key: Key
+    token: int
+    tool: str = ""
+
+
+class Clients:
+    """Makes calls over any of many connections, and writes them down."""
+
+    def __init__(self, addresses: Mapping[str, str], recorder: Recorder, dice: Random, lines: int) -> None:
+        """Takes the servers' addresses by their names, and how many connections each is to have."""
+        self._recorder = recorder
+        self._dice = dice
+        self._versions: dict[str, frozenset[str]] = {}
+        self._held: dict[tuple[str, str], str] = {}
+        self.lines = [Line(server, address) for server, address in addresses.items() for _ in range(lines)]
+
+    async def close(self) -> None:
+        """Closes all connections. Not while calls are under way."""
+        await asyncio.gather(*(line.channel.close() for line in self.lines))
+
+    async def until_served(self) -> None:
+        """Returns once every connection works, and the database behind it."""
+        async with asyncio.timeout(_PATIENCE):
+            await asyncio.gather(*map(self._until_served, self.lines))
+
+    def of(self, *servers: str) -> list[Line]:
+        """Answers the connections to some servers."""
+        return [line for line in self.lines if line.server in servers]
+
+    async def ask(self, query: Query, line: Line | None = None, *, last: bool = False) -> Answer:
+        """Authorizes a token, by default over any connection."""
+        request = self._request(query)
+        chosen = line or self._dice.choice(self.lines)
+        begin = now()
+        try:
+            response = await chosen.client.authorization.Authorize(request, timeout=ASK_SECONDS, metadata=_SERVICE)
+        except grpc.aio.AioRpcError as error:
+            answer: Answer = Failed(error.code().name)
+        else:
+            answer = self._answer(query, request, response)
+        self._note([query], [answer], begin, chosen, last=last)
+        return answer
+
+    async def ask_batch(self, queries: Sequence[Query], line: Line | None = None) -> None:
+        """Authorizes many tokens in one call."""
+        requests = [self._request(query) for query in queries]
+        chosen = line or self._dice.choice(self.lines)
+        begin = now()
+        try:
+            batch = await chosen.client.authorization.BatchAuthorize(
+                pb.BatchAuthorizeRequest(requests=requests), timeout=ASK_SECONDS, metadata=_SERVICE
+            )
+        except grpc.aio.AioRpcError as error:
+            answers: list[Answer] = [Failed(error.code().name)] * len(queries)
+        else:
+            assert len(batch.responses) == len(queries), "a batch was answered in part"
+            answers = [
+                self._answer(query, request, response, batch.tool_sets)
+                for query, request, response in zip(queries, requests, batch.responses, strict=True)
+            ]
+        self._note(queries, answers, begin, chosen)
+
+    async def ask_all(self, key: Key, lines: Sequence[Line] | None = None, token: int | None = None) -> None:
+        """Authorizes a token over every connection at once, over some of them in a batch."""
+        query = Query(key, key.token if token is None else token)
+        await asyncio.gather(
+            *(
+                self.ask_batch([query, query._replace(tool=self._dice.choice(TOOLS))], line)
+                if self._dice.random() < _IN_BATCHES
+                else self.ask(query, line)
+                for line in lines or self.lines
+            )
+        )
+
+    async def issue(self, key: Key) -> str:
+        """Tries once to issue a key, or to renew its secret; answers the code that this ended with."""
+        key.attempts += 1
+        attempt = key.attempts
+        request = key_service_pb2.IssueKeyRequest(
+            request_id=key.name,
+            type=KEY_TYPE_WORKSPACE if key.subject == EVERYBODY else KEY_TYPE_USER,
+            workspace_id=key.workspace,
+            user_id="" if key.subject == EVERYBODY else key.subject,
+            description=key.name,
+        )
+        change = Issue(key=key.name, attempt=attempt, workspace=key.workspace, subject=key.subject, begin=now())
+        code, issued = await self._change(change, request)
+        if code == OK:
+            key.id = issued.key.id
+            key.tokens[attempt] = issued.token
+        return code
+
+    async def revoke(self, key: Key, line: Line | None = None) -> str:
+        """Tries once to revoke a key; answers the code that this ended with."""
+        request = key_service_pb2.RevokeKeyRequest(key_id=key.id)
+        # By its token only where none but this can have been renewed.
+        if key.attempts == 1 and self._dice.random() < _BY_TOKEN:
+            request.token = key.tokens[key.token]
+        code, _ = await self._change(Revoke(key=key.name, begin=now()), request, line)
+        return code
+
+    async def apply(self, plan: Plan, version: int, expected: int) -> str:
+        """Tries once to bring a workspace to a version, from the one that is expected; answers the code."""
+        request = catalog_service_pb2.ApplyWorkspaceRequest(workspace=plan.message(), expected_version=expected)
+        code, _ = await self._change(
+            Apply(workspace=plan.id, version=version, reach=plan.reach(), begin=now()), request
+        )
+        return code
+
+    async def delete(self, workspace: str, version: int) -> str:
+        """Tries once to delete a workspace, which makes this version of it; answers the code."""
+        request = catalog_service_pb2.DeleteWorkspaceRequest(workspace_id=workspace)
+        code, _ = await self._change(Apply(workspace=workspace, version=version, reach=None, begin=now()), request)
+        return code
+
+    async def list_keys(self, workspace: str) -> dict[str, bool]:
+        """Answers whether each key of a workspace is active, by its name; tries until it can be told."""
+        found: dict[str, bool] = {}
+        request = key_service_pb2.ListKeysRequest(workspace_id=workspace, page_size=1000)
+        while True:
+            try:
+                page = await self._any().client.keys.ListKeys(request, timeout=CHANGE_SECONDS, metadata=_OPERATOR)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.1)
+                continue
+            for key in page.keys:
+                assert key.description not in found, "a request_id issued two keys"
+                found[key.description] = key.state == KEY_STATE_ACTIVE
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    def _any(self) -> Line:
+        return self._dice.choice(self.lines)
+
+    async def _until_served(self, line: Line) -> None:
+        request = catalog_service_pb2.ListWorkspacesRequest(page_size=1)
+        while True:
+            try:
+                await line.client.catalog.ListWorkspaces(request, timeout=1, metadata=_OPERATOR)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+    async def _change(self, change: Change, request: Message, line: Line | None = None) -> tuple[str, Any]:
+        client = (line or self._any()).client
+        method = {
+            key_service_pb2.IssueKeyRequest: client.keys.IssueKey,
+            key_service_pb2.RevokeKeyRequest: client.keys.RevokeKey,
+            catalog_service_pb2.ApplyWorkspaceRequest: client.catalog.ApplyWorkspace,
+            catalog_service_pb2.DeleteWorkspaceRequest: client.catalog.DeleteWorkspace,
+        }[type(request)]
+        place = self._recorder.begin(change)
+        try:
+            response = await method(request, timeout=CHANGE_SECONDS, metadata=_OPERATOR)
+        except grpc.aio.AioRpcError as error:
+            code: str = error.code().name
+            self._recorder.end(place, code)
+            return code, None
+        self._recorder.end(place, OK)
+        return OK, response
+
+    def _request(self, query: Query) -> pb.AuthorizeRequest:
+        """Answers a query as it is sent: sometimes with the version of the tool set that such a key had before."""
+        key, number, tool = query
+        request = pb.AuthorizeRequest(token=key.tokens[number], tool_id=tool)
+        if not tool and self._dice.random() < _WITH_VERSIONS:
+            request.tool_set_version = self._held.get((key.workspace, key.subject), "")
+        return request
+
+    def _answer(
+        self,
+        query: Query,
+        request: pb.AuthorizeRequest,
+        response: pb.AuthorizeResponse,
+        shared: Sequence[pb.ToolSet] = (),
+    ) -> Answer:
+        if response.HasField("denied"):
+            return Denied(pb.DenialReason.Name(response.denied.reason).removeprefix("DENIAL_REASON_"))
+        granted = response.granted
+        reach = granted.WhichOneof("reach")
+        if reach == "tool":
+            return Granted(frozenset({granted.tool.tool.id}))
+        if reach == "unchanged":
+            # The version of a tool set that nobody ever saw stands for none.
+            return Granted(self._versions.get(request.tool_set_version, frozenset()))
+        told = next((each for each in shared if each.version == granted.shared_tool_set), granted.tool_set)
+        tools = frozenset(tool.id for tool in told.tools)
+        self._versions[told.version] = tools
+        self._held[query.key.workspace, query.key.subject] = told.version
+        return Granted(tools)
+
+    def _note(
+        self, queries: Sequence[Query], answers: Sequence[Answer], begin: int, line: Line, *, last: bool = False
+    ) -> None:
+        end = now()
+        for (key, token, tool), answer in zip(queries, answers, strict=True):
+            self._recorder.authorizations.append(
+                Authorize(
+                    key=key.name,
+                    token=token,
+                    tool=tool,
+                    begin=begin,
+                    end=end,
+                    answer=answer,
+                    via=line.server,
+                    last=last,
+                )
+            )

@@ -1,0 +1,188 @@
+"""What a run runs on: one Postgres, a server beside it, and another server behind a network that can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from faults.postgres import Postgres, send
+from skilder_keys.storage.migrations import migrate
+from tests.support.process import COMMAND, environment
+from tests.support.proxy import Proxy
+from tests.support.running import worker_processes
+from tests.support.service import write_callers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ROOT = Path(__file__).parents[2]
+NEAR, FAR = "near", "far"
+"""The servers: the far one reaches Postgres through the proxy."""
+
+_WORKERS = {NEAR: 2, FAR: 1}
+_END_SECONDS = 20.0
+# As the service logs it, as Python and pyvoy write it, as Rust and Envoy do.
+_MARKS_OF_FAULTS = (
+    '"exception": ',
+    "Traceback",
+    "Exception in ASGI",
+    " panicked at ",
+    "Caught Segmentation",
+    "assert failure",
+)
+
+
+class Server:
+    """A server in processes of its own: a parent, and its workers."""
+
+    def __init__(self, name: str, transport: str, command: list[str], folder: Path, database_url: str) -> None:
+        """Takes the command that serves, what calls come in by, and a folder for the server's data and log."""
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+            self.address, self.metrics_address = (f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other))
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._command = command
+        self._variables = environment(
+            {
+                "SKILDER_KEYS_LISTEN": self.address,
+                "SKILDER_KEYS_TRANSPORT": transport,
+                "SKILDER_KEYS_METRICS_LISTEN": self.metrics_address,
+                "SKILDER_KEYS_DATABASE_URL": database_url,
+                "SKILDER_KEYS_DATA_DIR": str(folder / name),
+                "SKILDER_KEYS_CALLERS": str(folder / "callers.yaml"),
+                "SKILDER_KEYS_WORKERS": str(_WORKERS[name]),
+                "SKILDER_KEYS_LOG_FORMAT": "json",
+                "SKILDER_KEYS_DRAIN_TIMEOUT": "1",
+                # Connections that lost their worker all went to another one; so that its successor gets some, they end.
+                "SKILDER_KEYS_MAX_CONNECTION_AGE": "3",
+            }
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self._left: list[psutil.Process] = []
+
+    def start(self) -> None:
+        """Starts it, unless it runs."""
+        if self._process is None or self._process.poll() is not None:
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._variables, stderr=log)
+
+    def workers(self) -> list[psutil.Process]:
+        """Answers the processes that answer calls."""
+        try:
+            return worker_processes(self._parent())
+        except psutil.NoSuchProcess:
+            return []
+
+    def reload(self) -> None:
+        """Has it replace its workers, one after the other."""
+        send(self._parent(), signal.SIGHUP)
+
+    def kill(self, *, workers: bool = True) -> None:
+        """Kills the parent; with its workers, it is as if the machine had lost power."""
+        with suppress(psutil.NoSuchProcess):
+            parent = self._parent()
+            children = parent.children()
+            send(parent, signal.SIGKILL)
+            for child in children if workers else ():
+                send(child, signal.SIGKILL)
+            self._left += children
+
+    def end(self) -> None:
+        """Asks it to end, and waits."""
+        if self._process is None:
+            return
+        for worker in (*self.workers(), *self._left):
+            send(worker, signal.SIGCONT)
+        self._process.terminate()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+            raise
+        finally:
+            # Workers whose parent was killed end by themselves.
+            psutil.wait_procs(self._left, _END_SECONDS)
+
+    def _parent(self) -> psutil.Process:
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
+
+
+class Fleet:
+    """All of it. Servers that end are started again, as a platform would."""
+
+    def __init__(self, postgres: Postgres, proxy: Proxy, servers: list[Server]) -> None:
+        self.postgres = postgres
+        self.proxy = proxy
+        self.servers = {server.name: server for server in servers}
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where the servers are."""
+        return {name: server.address for name, server in self.servers.items()}
+
+    def tracebacks(self) -> list[str]:
+        """Answers the lines that the servers logged with a traceback: faults of ours, which no outage is."""
+        return [
+            f"{server.name}: {line}"
+            for server in self.servers.values()
+            for line in server.log.read_text("utf-8").splitlines()
+            if any(mark in line for mark in _MARKS_OF_FAULTS)
+        ]
+
+    def state(self) -> str:
+        """Return what of it runs."""
+        servers = [f"{server.name} has {len(server.workers())} workers" for server in self.servers.values()]
+        return "\n".join([*servers, self.postgres.state()])
+
+    async def heal(self) -> None:
+        """Ends every fault that goes on."""
+        self.proxy.resume()
+        for server in self.servers.values():
+            for worker in server.workers():
+                send(worker, signal.SIGCONT)
+        await asyncio.to_thread(self.postgres.start)
+
+    async def keep(self) -> None:
+        """Starts servers again until it is cancelled."""
+        while True:
+            for server in self.servers.values():
+                server.start()
+            await asyncio.sleep(0.5)
+
+
+@asynccontextmanager
+async def running_fleet(folder: Path, transport: str, mutation: str | None = None) -> AsyncIterator[Fleet]:
+    """Runs all of it until left, with servers of one transport; with a mutation, workers with that mistake in them."""
+    command = [str(COMMAND), "serve"] if mutation is None else [sys.executable, "-m", "faults.serve", mutation]
+    write_callers(folder / "callers.yaml", [])
+    postgres = await asyncio.to_thread(Postgres, folder / "postgres")
+    try:
+        await migrate(postgres.url)
+        proxy = Proxy(postgres.socket)
+        async with proxy.serving():
+            far_url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?sslmode=disable"
+            urls = {NEAR: postgres.url, FAR: far_url}
+            fleet = Fleet(
+                postgres, proxy, [Server(name, transport, command, folder, url) for name, url in urls.items()]
+            )
+            keeping = asyncio.create_task(fleet.keep())
+            try:
+                yield fleet
+            finally:
+                keeping.cancel()
+                try:
+                    await fleet.heal()
+                finally:
+                    await asyncio.gather(*(asyncio.to_thread(server.end) for server in fleet.servers.values()))
+    finally:
+        await asyncio.to_thread(postgres.end)

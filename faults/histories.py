@@ -1,0 +1,112 @@
+"""Histories that part, on real processes of the app and a real Postgres: `python -m faults.histories MUTATION`.
+
+It ends with 1 where a key is granted after its revocation has returned. The mutation is one of `mutant`, or `none`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from faults.mutant import MUTATIONS
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.storage.migrations import migrate
+from tests.support.fence import revoke_by_hand, warm
+from tests.support.fleet import Process, process, until
+from tests.support.stock import StockServer, stock_server
+
+if TYPE_CHECKING:
+    from skilder_keys.domain.keys import Key
+
+LEASE = 6.0
+"""Seconds; longer than it takes to restore the database."""
+
+
+async def revoked(by: Process, key: Key) -> None:
+    """Return once a key is revoked: right after a restart, connections are still those of before."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(UnavailableError):
+                await by.revoke(key)
+                return
+            await asyncio.sleep(0.01)
+
+
+async def copied(server: StockServer, source: str, target: str) -> None:
+    """Stop a server, put a copy of one of its folders in the place of another, and start it."""
+
+    def copy() -> None:
+        server.stop()
+        place = server.folder / target
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(server.folder / source, place, symlinks=True)
+        owner = (server.folder / source).stat()
+        for path in (place, *place.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        server.start()
+
+    await asyncio.to_thread(copy)
+
+
+async def restored(server: StockServer) -> list[str]:
+    """A process hangs while the database is restored, which knows nothing of it; the key that it knows is revoked."""
+    async with process(server.url(), lease=LEASE) as writer, process(server.url(), lease=LEASE) as reader:
+        await writer.apply()
+        key, token = await writer.issue()
+        await copied(server, "data", "backup")
+        await reader.follow()
+        await warm(reader, token)
+        await reader.freeze()
+        await copied(server, "backup", "data")
+        await revoked(writer, key)
+        return [await reader.verdict(token)]
+
+
+async def rewritten(server: StockServer) -> list[str]:
+    """A change is lost and the revocation has its epoch, while the connections go on, as behind a pooler."""
+    async with process(server.url()) as writer, process(server.url()) as reader:
+        await writer.apply()
+        key, token = await writer.issue()
+        await reader.follow()
+        sql = await asyncpg.connect(server.url())
+        try:
+            before = await sql.fetchrow("SELECT epoch, tag FROM fence")
+            assert before is not None
+            await sql.execute("UPDATE workspace SET version = version + 1")
+            await until(lambda: reader.lease.epoch == before["epoch"] + 1)
+            await warm(reader, token)
+            async with sql.transaction():
+                await sql.execute("UPDATE fence SET epoch = $1, tag = $2", *before)
+                await sql.execute("DELETE FROM change WHERE epoch > $1", before["epoch"])
+                await sql.execute("UPDATE reader SET epoch = $1", before["epoch"])
+                await revoke_by_hand(sql, key)
+        finally:
+            await sql.close()
+        await revoked(writer, key)
+        return [await reader.verdict(token)]
+
+
+async def verdicts() -> list[str]:
+    """Return what was answered about keys whose revocation had returned."""
+    with stock_server() as server:
+        await migrate(server.url())
+        return await rewritten(server) + await restored(server)
+
+
+def main(mutation: str) -> int:
+    """Return the exit code."""
+    if mutation != "none":
+        MUTATIONS[mutation]()
+    found = asyncio.run(verdicts())
+    print(*found)  # noqa: T201 - for people, and for the test
+    return int("granted" in found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,215 @@
+"""What the clients of a run do: they ask all the time, and most about the keys that are changed just then."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from faults.clients import Key, Query
+from faults.fleet import FAR, NEAR
+from faults.history import EVERYBODY, FORGED, OK
+from faults.plan import LEAVER, STAYERS, TOOLS, Plan
+from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.token import KeyType, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from random import Random
+
+    from faults.clients import Clients, Line
+
+SERVERS = (NEAR, FAR)
+WORKSPACES = ("north", "south")
+_POOL = 20
+"""How many keys there are, besides those that are never revoked."""
+
+
+class Load:
+    """The clients' doings. Each goes on until `stop`, and then ends what it has begun.
+
+    Attributes:
+        keys: Every key that was issued.
+        workspaces: Every workspace that was made.
+    """
+
+    def __init__(self, clients: Clients, dice: Random) -> None:
+        self.keys: list[Key] = []
+        self.workspaces: list[str] = []
+        self._clients = clients
+        self._dice = dice
+        self._shown: list[Key] = []
+        self._good: list[Key] = []
+        self._pool: list[Key] = []
+        self._plans: dict[str, Plan] = {}
+        self._versions: dict[str, int] = {}
+        self._numbers = count(1)
+        self._stopping = asyncio.Event()
+
+    async def prepare(self) -> None:
+        """Makes the workspaces, with keys of everybody in them."""
+        for workspace in WORKSPACES:
+            await self._apply(Plan.drawn(workspace, self._dice))
+            for subject in (EVERYBODY, *STAYERS, LEAVER):
+                self.show(await self.issued(workspace, subject))
+        for _ in range(_POOL):
+            await self._add_to_pool()
+
+    async def run(self) -> None:
+        """Does everything at once."""
+        async with asyncio.TaskGroup() as group:
+            for doing in (*[self._ask] * 5, *[self._revoke] * 3, self._renew, self._delete):
+                group.create_task(self._again(doing))
+            for workspace in WORKSPACES:
+                group.create_task(self._again(self._move, workspace))
+
+    def stop(self) -> None:
+        """Has everything end soon."""
+        self._stopping.set()
+
+    async def issued(self, workspace: str = "", subject: str = "") -> Key:
+        """Answers a new key, which only the caller asks about until it is shown."""
+        key = Key(
+            f"k{next(self._numbers)}",
+            workspace or self._dice.choice(WORKSPACES),
+            subject or self._dice.choice((EVERYBODY, *STAYERS)),
+        )
+        await self._until_ok(lambda: self._clients.issue(key))
+        key.tokens[FORGED] = _forged(key)
+        self.keys.append(key)
+        return key
+
+    def show(self, key: Key, *, good: bool = True) -> None:
+        """Has others ask about a key too; most about those that are good."""
+        self._shown.append(key)
+        if good:
+            self._good.append(key)
+
+    async def revoked(self, key: Key, line: Line | None = None) -> None:
+        """Returns once a key is revoked."""
+        if key in self._good:
+            self._good.remove(key)
+        await self._until_ok(lambda: self._clients.revoke(key, line))
+
+    async def revoked_while_hot(self, key: Key, lines: Sequence[Line], line: Line | None = None) -> None:
+        """Revokes a key, over `line`, while it is asked about over `lines`; and asks again as soon as that returned."""
+        over = asyncio.Event()
+
+        async def hammer(each: Line) -> None:
+            while not over.is_set():
+                await self._clients.ask(Query(key, key.token), each)
+                await asyncio.sleep(self._dice.uniform(0.0, 0.1))
+
+        async with asyncio.TaskGroup() as group:
+            for each in lines:
+                group.create_task(hammer(each))
+            await self.revoked(key, line)
+            over.set()
+            group.create_task(self._clients.ask_all(key, lines))
+
+    async def _again(self, doing: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        while not self._stopping.is_set():
+            await doing(*arguments)
+
+    async def _ask(self) -> None:
+        """Questions about any token that ever was; most often about all tools of a key that is good."""
+        if self._dice.random() < 0.1:
+            await self._clients.ask_batch([self._query() for _ in range(self._dice.randint(1, 10))])
+        else:
+            await self._clients.ask(self._query())
+        await self._pause(0.03)
+
+    def _query(self) -> Query:
+        key = self._dice.choice(self._good if self._dice.random() < 0.7 else self._shown)
+        token = self._dice.choice(list(key.tokens)) if self._dice.random() < 0.1 else key.token
+        return Query(key, token, self._dice.choice(TOOLS) if self._dice.random() < 0.2 else "")
+
+    async def _revoke(self) -> None:
+        """A key, new or old, is known to every worker, and then revoked."""
+        await self._add_to_pool()
+        key = self._pool.pop(self._dice.choice((-1, self._dice.randrange(len(self._pool)))))
+        # Sometimes of one server alone, so that one that hangs does not hold up all.
+        lines = self._clients.of(*self._dice.choice((SERVERS, SERVERS, *((server,) for server in SERVERS))))
+        await self._clients.ask_all(key, lines)
+        await self.revoked_while_hot(key, lines)
+        await self._pause(0.2)
+        await self._clients.ask_all(key, lines)
+
+    async def _move(self, workspace: str) -> None:
+        """Something moves, and those who have more or less by that are asked about before and after."""
+        before = self._plans[workspace]
+        after = before.moved(self._dice)
+        changed = {
+            subject
+            for subject in (EVERYBODY, *STAYERS, LEAVER)
+            if before.reach().get(subject) != after.reach().get(subject)
+        }
+        keys = [key for key in self._good if key.workspace == workspace and key.subject in changed]
+        chosen = self._dice.sample(keys, min(2, len(keys)))
+        await asyncio.gather(*map(self._clients.ask_all, chosen))
+        await self._apply(after)
+        await asyncio.gather(*map(self._clients.ask_all, chosen))
+        await self._pause(0.3)
+
+    async def _renew(self) -> None:
+        """The secret of a key is renewed that was never used, though others have tried its id; or used just then."""
+        key = await self.issued()
+        old = key.token
+        await self._clients.ask_all(key, token=FORGED)
+        racing = self._dice.random() < 0.3
+        using = asyncio.create_task(self._clients.ask(Query(key, old))) if racing else None
+        while (code := await self._clients.issue(key)) not in {OK, "ALREADY_EXISTS"}:
+            await self._pause(0.1)
+        await asyncio.gather(*(self._clients.ask_all(key, token=token) for token in {FORGED, old, key.token}))
+        if using is not None:
+            await using
+        assert racing or code == OK, "a key that nobody used was not renewed"
+        self.show(key)
+        await self._pause(0.3)
+
+    async def _delete(self) -> None:
+        """A workspace is made, used and deleted."""
+        workspace = f"gone{next(self._numbers)}"
+        await self._apply(Plan.drawn(workspace, self._dice))
+        keys = [await self.issued(workspace) for _ in range(2)]
+        await asyncio.gather(*map(self._clients.ask_all, keys))
+        version = self._versions[workspace] + 1
+        await self._until_ok(lambda: self._clients.delete(workspace, version))
+        await asyncio.gather(*map(self._clients.ask_all, keys))
+        for key in keys:
+            self.show(key, good=False)
+        await self._pause(1.5)
+
+    async def _add_to_pool(self) -> None:
+        key = await self.issued()
+        self.show(key)
+        self._pool.append(key)
+
+    async def _apply(self, plan: Plan) -> None:
+        """Returns once a workspace is at its next version, which is this one."""
+        expected = self._versions.get(plan.id, 0)
+        version = expected + 1
+        while (code := await self._clients.apply(plan, version, expected)) != OK:
+            if code == "ABORTED":
+                # An attempt came through whose answer was lost. Trying once more is what makes it certain everywhere.
+                expected = version
+            await self._pause(0.1)
+        if plan.id not in self._versions:
+            self.workspaces.append(plan.id)
+        self._plans[plan.id] = plan
+        self._versions[plan.id] = version
+
+    async def _until_ok(self, attempt: Callable[[], Awaitable[str]]) -> None:
+        while await attempt() != OK:
+            await self._pause(0.1)
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits for about so long."""
+        await asyncio.sleep(self._dice.uniform(0.0, 2 * seconds))
+
+
+def _forged(key: Key) -> str:
+    """Answers a token with the key's id and another secret."""
+    kind = KeyType.WORKSPACE if key.subject == EVERYBODY else KeyType.USER
+    return Token.mint(kind, KeyId(UUID(key.id))).reveal()

@@ -1,0 +1,101 @@
+"""The workspaces of a run: where everybody stands, who reaches what by that, and how it changes.
+
+The rule is written down here once more, in a simpler form, so that the service is not checked by its own code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from faults.history import EVERYBODY
+from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_EDITOR, Hat, Member, Skill, Team, Tool, Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from random import Random
+
+    from faults.history import Reach
+
+ABOVE = {"company": "", "left": "company", "right": "company"}
+"""The teams, each with the team above it."""
+
+HATS = [f"hat{number}" for number in range(5)]
+TOOLS = [f"{hat}.{tool}" for hat in HATS for tool in ("read", "write")]
+STAYERS = [f"user{number}" for number in range(4)]
+LEAVER = "leaver"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A workspace at one version.
+
+    Attributes:
+        hats: The team of each hat; empty for a hat that serves everybody.
+        users: The team of each member.
+        idle: The tools that are not active.
+    """
+
+    id: str
+    hats: Mapping[str, str]
+    users: Mapping[str, str]
+    idle: frozenset[str] = frozenset()
+
+    @classmethod
+    def drawn(cls, id_: str, dice: Random) -> Plan:
+        """Answers a first version."""
+        teams = list(ABOVE)
+        return cls(
+            id_,
+            hats={hat: dice.choice(["", *teams]) for hat in HATS},
+            users={user: dice.choice(teams) for user in (*STAYERS, LEAVER)},
+        )
+
+    def moved(self, dice: Random) -> Plan:
+        """Answers the next version, in which one thing is different: most often a hat is in another team."""
+        teams = list(ABOVE)
+        move = dice.random()
+        if move < 0.5:
+            hat = dice.choice(HATS)
+            place = dice.choice([place for place in ("", *teams) if place != self.hats[hat]])
+            return replace(self, hats={**self.hats, hat: place})
+        if move < 0.65:
+            user = dice.choice(STAYERS)
+            place = dice.choice([place for place in teams if place != self.users[user]])
+            return replace(self, users={**self.users, user: place})
+        if move < 0.75:
+            return replace(self, idle=self.idle ^ {dice.choice(TOOLS)})
+        if LEAVER in self.users:
+            return replace(self, users={user: team for user, team in self.users.items() if user != LEAVER})
+        return replace(self, users={**self.users, LEAVER: dice.choice(teams)})
+
+    def reach(self) -> Reach:
+        """Answers who reaches which tools."""
+        found = {EVERYBODY: self._tools(HATS)}
+        for user, team in self.users.items():
+            places = {"", team, ABOVE[team]}
+            found[user] = self._tools([hat for hat, place in self.hats.items() if place in places])
+        return found
+
+    def _tools(self, hats: list[str]) -> frozenset[str]:
+        return frozenset(tool for tool in TOOLS if tool.partition(".")[0] in hats) - self.idle
+
+    def message(self) -> Workspace:
+        """Answers it as ApplyWorkspace takes it. Each hat has one skill, of the same name."""
+        return Workspace(
+            id=self.id,
+            name=self.id,
+            members=[
+                Member(user_id=user, role=MEMBER_ROLE_EDITOR, team_ids=[team]) for user, team in self.users.items()
+            ],
+            teams=[Team(id=team, name=team, parent_id=above) for team, above in ABOVE.items()],
+            hats=[
+                Hat(id=hat, name=hat, team_ids=[place] if place else [], skill_ids=[hat])
+                for hat, place in self.hats.items()
+            ],
+            skills=[
+                Skill(id=hat, name=hat, tool_ids=[tool for tool in TOOLS if tool.partition(".")[0] == hat])
+                for hat in HATS
+            ],
+            tools=[Tool(id=tool, name=tool, mcp_server="server", active=tool not in self.idle) for tool in TOOLS],
+        )

@@ -1,0 +1,91 @@
+"""The Postgres of a run, which is killed and comes back."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import psutil
+
+from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
+
+_SESSION_SECONDS = 5.0
+_LINES = 12
+
+
+class Postgres:
+    """An embedded Postgres.
+
+    Attributes:
+        url: Where it is.
+        socket: The Unix socket it listens on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Starts it in a folder, which must not be there yet."""
+        self._folder = folder
+        self._running = EmbeddedPostgres.start(folder)
+        # A kill and a start are made by threads, which a run that is over does not wait for.
+        self._turn = threading.Lock()
+        self.url = self._running.url()
+        self.socket = Path(parse_qs(urlsplit(self.url).query)["host"][0]) / ".s.PGSQL.5432"
+
+    def start(self) -> None:
+        """Starts it again, if it does not run."""
+        with self._turn:
+            if not self._running.is_running():
+                self._running.restart()
+
+    def kill(self) -> None:
+        """Kill all its processes and wait for their end: until its keeper has seen it, Postgres seems to run."""
+        with self._turn:
+            if not self._running.is_running():
+                return
+            with suppress(psutil.NoSuchProcess):
+                parent = psutil.Process(int((self._folder / "postmaster.pid").read_text("ascii").splitlines()[0]))
+                for process in (parent, *parent.children()):
+                    send(process, signal.SIGKILL)
+            self._running.quit()
+
+    def state(self) -> str:
+        """Return whether it runs, and the last that it logged."""
+        last = (self._folder / "log").read_text("utf-8", "replace").splitlines()[-_LINES:]
+        return "\n  ".join([f"Postgres {'runs' if self._running.is_running() else 'does not run'}:", *last])
+
+    def crash(self, session: int) -> None:
+        """Kills the process of one connection, after which Postgres ends all others and recovers by itself."""
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(session)
+            if process.name() == "postgres":
+                send(process, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Ends it."""
+        self._running.stop()
+
+    async def sessions(self, pattern: str) -> list[int]:
+        """Answers the processes of Postgres that work for connections whose name is LIKE a pattern."""
+        connection = await asyncpg.connect(self.url, timeout=_SESSION_SECONDS)
+        try:
+            rows = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE application_name LIKE $1", pattern)
+            return [row["pid"] for row in rows]
+        finally:
+            await connection.close(timeout=_SESSION_SECONDS)
+
+    async def terminate(self, sessions: list[int]) -> None:
+        """Ends connections, as an administrator can."""
+        connection = await asyncpg.connect(self.url, timeout=_SESSION_SECONDS)
+        try:
+            await connection.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", sessions)
+        finally:
+            await connection.close(timeout=_SESSION_SECONDS)
+
+
+def send(process: psutil.Process, number: signal.Signals) -> None:
+    """Sends a signal to a process, if it is still there."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)

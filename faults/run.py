@@ -1,0 +1,225 @@
+"""A run: a fleet, its clients and its faults, for a while; then everything is healed, and every key is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from faults.bound import bounded
+from faults.checker import check
+from faults.clients import Clients, Query
+from faults.faults import EVERYTHING, Faults
+from faults.fleet import running_fleet
+from faults.history import OK, Apply, Denied, Failed, Issue, Recorder, now
+from faults.load import Load
+from faults.meter import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from faults.checker import Violation
+    from faults.fleet import Fleet
+    from faults.history import Authorize, History
+
+_LINES = 4
+_LOOK_SECONDS = 0.5
+_LAST_AT_ONCE = 16
+_LAST_ATTEMPTS = 5
+_SHOWN = 20
+_TRACEBACKS_SHOWN = 3
+_RIGHT_AFTER = 20_000_000
+"""Nanoseconds."""
+_PATIENCE = 120.0
+"""Seconds that a run may take beyond those under load, before something is stuck."""
+_STEPS = ("start", "be under load", "look at every key", "end")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run.
+
+    Attributes:
+        seed: Which faults come, and what the clients do. When everything happens is up to the machine.
+        seconds: How long clients and faults go on.
+        menu: The faults.
+        transport: What calls come in by.
+        mutation: The mistake to put into the workers; these are of the transport of grpcio.
+        to_the_end: Whether to go on when a violation was found.
+    """
+
+    seed: int
+    seconds: float
+    menu: Sequence[str] = EVERYTHING
+    transport: str = "grpcio"
+    mutation: str | None = None
+    to_the_end: bool = True
+
+
+@dataclass
+class Report:
+    """What a run found."""
+
+    order: Order
+    history: History
+    violations: list[Violation]
+    faults: list[tuple[int, str]]
+    tracebacks: list[str]
+    hits: Counter[str]
+    seconds: list[float]
+
+    def right_after(self) -> int:
+        """Answers how many queries began within 20 ms after a change of their key or workspace had returned."""
+        ends: dict[str, list[int]] = defaultdict(list)
+        homes: dict[str, str] = {}
+        for change in self.history.changes:
+            if isinstance(change, Issue):
+                homes[change.key] = change.workspace
+            if change.code == OK:
+                ends[change.workspace if isinstance(change, Apply) else change.key].append(change.end)
+        for each in ends.values():
+            each.sort()
+
+        def since_change(call: Authorize, name: str) -> int:
+            before = bisect_left(ends[name], call.begin)
+            return call.begin - ends[name][before - 1] if before else _RIGHT_AFTER
+
+        return sum(
+            min(since_change(call, call.key), since_change(call, homes[call.key])) < _RIGHT_AFTER
+            for call in self.history.authorizations
+        )
+
+    def counts(self) -> Counter[str]:
+        """Answers how many calls there were of each kind and outcome, e.g. `Granted near` and `Revoke OK`."""
+        counts: Counter[str] = Counter()
+        for call in self.history.authorizations:
+            answer = call.answer
+            counts[f"{type(answer).__name__} {call.via}"] += 1
+            if isinstance(answer, Denied | Failed):
+                counts[answer.reason if isinstance(answer, Denied) else answer.code] += 1
+        counts.update(f"{type(change).__name__} {change.code}" for change in self.history.changes)
+        return counts
+
+    def __str__(self) -> str:
+        """For people: the seed first, with which to run it again."""
+        start = min((change.begin for change in self.history.changes), default=0)
+        lines = [f"seed {self.order.seed}, by {self.order.transport}, {len(self.violations)} violations"]
+        lines += [f"  {(each.at - start) / 1e9:7.3f} s {each}" for each in self.violations[:_SHOWN]]
+        lines.append("the last faults:")
+        lines += [f"  {(time - start) / 1e9:7.3f} s {name}" for time, name in self.faults[-_SHOWN:]]
+        lines.append("calls: " + ", ".join(f"{name}: {count}" for name, count in sorted(self.counts().items())))
+        lines.append("from memory: " + ", ".join(f"{name}: {count}" for name, count in sorted(self.hits.items())))
+        lines.append(f"asked right after a change: {self.right_after()}")
+        lines.append(
+            "seconds to start, under load, to look at the end, to end: " + " ".join(f"{s:.1f}" for s in self.seconds)
+        )
+        lines += [f"logged by {line}" for line in self.tracebacks[:_TRACEBACKS_SHOWN]]
+        return "\n".join(lines)
+
+
+@dataclass
+class _Progress:
+    """How far a run has come: the times at which each step was done, the fleet, and the faults so far."""
+
+    marks: list[int] = field(default_factory=lambda: [now()])
+    fleet: Fleet | None = None
+    faults: list[tuple[int, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """For people: what does not end, and what may be why."""
+        step = _STEPS[min(len(self.marks), len(_STEPS)) - 1]
+        lines = [f"it was to {step}, for {(now() - self.marks[-1]) / 1e9:.0f} s; the last faults, and how long ago:"]
+        lines += [f"  {(now() - time) / 1e9:7.3f} s {name}" for time, name in self.faults[-_SHOWN:]]
+        return "\n".join([*lines, self.fleet.state() if self.fleet else "nothing runs yet"])
+
+
+async def run(order: Order) -> Report:
+    """Run, and end all that was started. Raises StuckError where that takes too long."""
+    progress = _Progress()
+
+    def state() -> str:
+        return f"seed {order.seed}, by {order.transport}, {order.seconds:.0f} s under load: {progress}"
+
+    return await bounded(_run(order, progress), order.seconds + _PATIENCE, state)
+
+
+async def _run(order: Order, progress: _Progress) -> Report:
+    recorder = Recorder()
+    marks = progress.marks
+    # Not in a folder of pytest's: see `tests.support.postgres`.
+    with tempfile.TemporaryDirectory(prefix="skilder-keys-faults-") as name:
+        async with running_fleet(Path(name), order.transport, order.mutation) as fleet:
+            progress.fleet = fleet
+            clients = Clients(fleet.addresses, recorder, _dice(order.seed, "clients"), _LINES)
+            load = Load(clients, _dice(order.seed, "load"))
+            faults = Faults(fleet, load, clients, _dice(order.seed, "faults"), progress.faults)
+            meter = Meter({name: server.metrics_address for name, server in fleet.servers.items()})
+            metering = asyncio.create_task(meter.run())
+            try:
+                await clients.until_served()
+                await load.prepare()
+                marks.append(now())
+                well = await _under_load(order, recorder, fleet, load, faults)
+                marks.append(now())
+                if well:
+                    await clients.until_served()
+                    await _look_at_every_key(clients, load, recorder)
+                    marks.append(now())
+            finally:
+                metering.cancel()
+                await clients.close()
+            tracebacks = fleet.tracebacks()
+    marks.append(now())
+    history = recorder.history()
+    seconds = [(after - before) / 1e9 for before, after in pairwise(marks)]
+    return Report(order, history, check(history), faults.done, tracebacks, meter.hits, seconds)
+
+
+async def _under_load(order: Order, recorder: Recorder, fleet: Fleet, load: Load, faults: Faults) -> bool:
+    """Goes on for as long as was ordered; answers False where it ended before, as a violation was found."""
+    stopping = asyncio.Event()
+    looked = 0
+    found = False
+    end = now() + order.seconds * 1e9
+    async with asyncio.TaskGroup() as group:
+        group.create_task(load.run())
+        making = group.create_task(faults.run(order.menu, stopping))
+        while now() < end and not found:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not order.to_the_end:
+                found = bool(check(recorder.history(since=looked)))
+                looked = len(recorder.authorizations)
+        stopping.set()
+        await making
+        await fleet.heal()
+        load.stop()
+    return not found
+
+
+async def _look_at_every_key(clients: Clients, load: Load, recorder: Recorder) -> None:
+    """Asks about every token that was ever answered, and lists every key."""
+    free = asyncio.Semaphore(_LAST_AT_ONCE)
+
+    async def look(place: int) -> None:
+        key = load.keys[place]
+        for number in key.tokens:
+            async with free:
+                # A connection may come of age just then.
+                for attempt in range(_LAST_ATTEMPTS):
+                    line = clients.lines[(place + attempt) % len(clients.lines)]
+                    if not isinstance(await clients.ask(Query(key, number), line, last=True), Failed):
+                        break
+
+    await asyncio.gather(*map(look, range(len(load.keys))))
+    listed = await asyncio.gather(*map(clients.list_keys, load.workspaces))
+    recorder.listed = {key: active for each in listed for key, active in each.items()}
+
+
+def _dice(seed: int, whose: str) -> Random:
+    return Random(f"{seed} {whose}")  # noqa: S311 - a run must be repeatable, and has no secrets

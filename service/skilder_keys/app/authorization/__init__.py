@@ -1,0 +1,1 @@
+"""Authorize: from memory where the fence allows it, else by the database."""

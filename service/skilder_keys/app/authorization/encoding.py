@@ -1,0 +1,156 @@
+"""The answers of Authorize as ready-made bytes: serialised `AuthorizeResponse` messages."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import key_pb2
+from skilder_keys.domain.denial import DenialReason
+from skilder_keys.domain.token import KeyType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from skilder_keys.domain.denial import Denied
+    from skilder_keys.domain.keys import Key
+    from skilder_keys.domain.permissions import ReachedHat, ToolGrant, ToolSet
+    from skilder_keys.domain.workspace import Tool
+
+KEY_TYPES = {
+    KeyType.WORKSPACE: key_pb2.KEY_TYPE_WORKSPACE,
+    KeyType.USER: key_pb2.KEY_TYPE_USER,
+    KeyType.RUNTIME: key_pb2.KEY_TYPE_RUNTIME,
+}
+_DENIAL_REASONS = {
+    DenialReason.MALFORMED: pb.DENIAL_REASON_MALFORMED,
+    DenialReason.UNKNOWN: pb.DENIAL_REASON_UNKNOWN,
+    DenialReason.REVOKED: pb.DENIAL_REASON_REVOKED,
+    DenialReason.MEMBER_REMOVED: pb.DENIAL_REASON_MEMBER_REMOVED,
+    DenialReason.WORKSPACE_GONE: pb.DENIAL_REASON_WORKSPACE_GONE,
+    DenialReason.TOOL_NOT_ALLOWED: pb.DENIAL_REASON_TOOL_NOT_ALLOWED,
+}
+
+
+def delimited_tag(number: int) -> bytes:
+    """Return the tag of a field that is written with its length; the number must be below 16."""
+    return bytes((number << 3 | 2,))
+
+
+_GRANTED = delimited_tag(pb.AuthorizeResponse.GRANTED_FIELD_NUMBER)
+_RESPONSES = delimited_tag(pb.BatchAuthorizeResponse.RESPONSES_FIELD_NUMBER)
+# The tag of `BatchAuthorizeResponse.tool_sets` too, so that a serialised tool set serves both.
+_TOOL_SET = delimited_tag(pb.Granted.TOOL_SET_FIELD_NUMBER)
+
+
+_PIECE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedToolSet:
+    """A tool set, serialised.
+
+    Attributes:
+        version: 32 hexadecimal digits, a digest of all that is in it.
+        message: The serialised `ToolSet`.
+    """
+
+    version: str
+    message: bytes
+
+
+def tool_set(tools: ToolSet) -> EncodedToolSet:
+    """Encode a tool set. Equal tool sets get equal versions, in any process.
+
+    It is serialised in pieces, which are one message together: protobuf lets nothing else run while it writes one.
+    """
+    pieces = [pb.ToolSet(hats=[_hat(each)]).SerializeToString(deterministic=True) for each in tools.hats] + [
+        pb.ToolSet(tools=map(_tool, tools.tools[at : at + _PIECE])).SerializeToString(deterministic=True)
+        for at in range(0, len(tools.tools), _PIECE)
+    ]
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        digest.update(piece)
+    version = digest.hexdigest()
+    return EncodedToolSet(version, b"".join((pb.ToolSet(version=version).SerializeToString(), *pieces)))
+
+
+# An answer is put together from serialised fields of `Granted`, since messages concatenate: first the key's, which each
+# key has of its own, then what it reaches, which is shared.
+
+UNCHANGED = pb.Granted(unchanged=True).SerializeToString()
+"""The field for a caller that holds the current tool set already."""
+
+
+def granted_key(key: Key) -> bytes:
+    """Answers the field that tells whose token it is."""
+    message = pb.GrantedKey(
+        id=str(key.id),
+        type=KEY_TYPES[key.type],
+        workspace_id=key.workspace_id,
+        user_id=key.user_id or "",
+        runtime_id=key.runtime_id or "",
+        description=key.description,
+    )
+    return pb.Granted(key=message).SerializeToString()
+
+
+def tool_set_field(tools: EncodedToolSet) -> bytes:
+    """Answers the field with all that a key reaches."""
+    return delimited(_TOOL_SET, tools.message)
+
+
+def shared_tool_set_field(tools: EncodedToolSet) -> bytes:
+    """Answers the field that names, in a batch, what a key reaches."""
+    return pb.Granted(shared_tool_set=tools.version).SerializeToString()
+
+
+def tool_grant_field(grant: ToolGrant) -> bytes:
+    """Answers the field for one tool that was asked about."""
+    paths = [pb.ToolPath(hat_id=path.hat_id, skill_id=path.skill_id) for path in grant.paths]
+    return pb.Granted(tool=pb.ToolGrant(tool=_tool(grant.tool), paths=paths)).SerializeToString()
+
+
+def granted(key: bytes, reach: bytes) -> bytes:
+    """Answers a grant, from the key's field and that of what it reaches."""
+    return b"".join((_GRANTED, _varint(len(key) + len(reach)), key, reach))
+
+
+def denied(denial: Denied) -> bytes:
+    """Answers a denial."""
+    message = pb.Denied(
+        reason=_DENIAL_REASONS[denial.reason],
+        message=denial.reason.value,
+        key_id="" if denial.key_id is None else str(denial.key_id),
+    )
+    return pb.AuthorizeResponse(denied=message).SerializeToString()
+
+
+def batch(responses: Iterable[bytes], tool_set_fields: Iterable[bytes]) -> bytes:
+    """Answers a BatchAuthorizeResponse of serialised responses, and of the fields that hold their tool sets."""
+    return b"".join((*(delimited(_RESPONSES, each) for each in responses), *tool_set_fields))
+
+
+def delimited(tag: bytes, *parts: bytes) -> bytes:
+    """Answers a field that holds bytes: its tag, the length as a varint, and the content."""
+    return b"".join((tag, _varint(sum(map(len, parts))), *parts))
+
+
+@lru_cache(maxsize=4096)
+def _varint(number: int) -> bytes:
+    """Answers seven bits a byte, the lowest first, the top bit set on all but the last."""
+    if number <= 0x7F:  # noqa: PLR2004 - seven bits
+        return bytes((number,))
+    return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
+
+
+def _tool(tool: Tool) -> pb.ReachedTool:
+    return pb.ReachedTool(id=tool.id, name=tool.name, mcp_server=tool.mcp_server)
+
+
+def _hat(hat: ReachedHat) -> pb.ReachedHat:
+    skills = [pb.ReachedSkill(id=each.id, name=each.name, tool_ids=each.tool_ids) for each in hat.skills]
+    return pb.ReachedHat(id=hat.id, name=hat.name, skills=skills)

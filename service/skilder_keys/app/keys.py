@@ -1,0 +1,274 @@
+"""Issuing, revoking and finding keys."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from skilder_keys.app.authorization.verifier import verified_credential
+from skilder_keys.domain.access import Actor
+from skilder_keys.domain.errors import (
+    FieldViolation,
+    InvalidRequestError,
+    KeyNotFoundError,
+    RequestRevokedError,
+    RequestUsedError,
+    WorkspaceDeletedError,
+    WorkspaceNotFoundError,
+)
+from skilder_keys.domain.fields import MAX_DESCRIPTION, Violations, quoted
+from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.token import MalformedTokenError, Token, new_secret
+from skilder_keys.storage import audit, catalog, keys, workspaces
+
+if TYPE_CHECKING:
+    from skilder_keys.app.authorization.verifier import Verifier
+    from skilder_keys.app.fence.writer import Writer
+    from skilder_keys.domain.access import Origin
+    from skilder_keys.domain.ids import UserId, WorkspaceId
+    from skilder_keys.domain.keys import Key, KeyFilter, KeySpec
+    from skilder_keys.domain.paging import PageTokens
+    from skilder_keys.storage.database import Connection, Database
+
+
+_LONGEST_ID = 36
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """A new key, and the one chance to see its token."""
+
+    key: Key
+    token: Token
+
+
+class Keys:
+    """Issues, revokes and finds keys.
+
+    Every method raises UnavailableError where the database does not answer, and, for a call on behalf of a person,
+    ActorNotMemberError or ActorNotAllowedError where the rules forbid it to that person.
+    """
+
+    def __init__(self, database: Database, writer: Writer, verifier: Verifier, page_tokens: PageTokens) -> None:
+        self._database = database
+        self._writer = writer
+        self._verifier = verifier
+        self._page_tokens = page_tokens
+
+    async def issue(self, order: KeySpec, request_id: str, origin: Origin) -> IssuedKey:
+        """Issues a key; the same request_id of the same caller again answers the same key with a new secret.
+
+        Raises:
+            InvalidRequestError: Names every field at fault: also a user, a hat or a request_id that does not fit.
+            WorkspaceNotFoundError, WorkspaceDeletedError: There is no such workspace (any more).
+            RequestUsedError: The key that this request_id issued has been used.
+            RequestRevokedError: The key that this request_id issued has been revoked.
+        """
+        violations = Violations()
+        violations.identifier("request_id", request_id, required=False)
+        order.check(violations)
+        violations.actor(origin.actor)
+        violations.raise_if_any()
+        secret = new_secret()
+        secret_hash = await self._verifier.hash(secret)
+        request = None
+        if request_id:
+            request = keys.IssueRequest(origin.caller.name, request_id, order.digest(origin.actor))
+        async with self._database.transaction() as transaction:
+            await _hold_workspace(transaction, order.workspace_id)
+            if origin.actor is not None:
+                (await _actor(transaction, order.workspace_id, origin.actor)).require_issue(order)
+            await _check_references(transaction, order)
+            key_id = await keys.insert(
+                transaction, order, secret_hash=secret_hash, created_by=origin.name, request=request
+            )
+            if key_id is not None:
+                key = await _find(transaction, key_id)
+                details = {"type": key.type.value, "description": key.description, "hat_ids": key.hat_ids}
+                await audit.record(
+                    transaction, "key.issued", origin, key.workspace_id, key_id=key.id, details=_subject(key) | details
+                )
+                return IssuedKey(key, Token(key.type, key.id, secret))
+            if request is None:
+                raise LookupError("an insert without a request_id met no other, and yet wrote nothing")
+            renewed = await _renew(transaction, request, secret, secret_hash, origin)
+        await self._writer.settle()
+        return renewed
+
+    async def revoke(self, key_id: str, reason: str, origin: Origin) -> Key:
+        """Revokes a key by its id, for good; changes nothing where it was revoked before.
+
+        Raises:
+            InvalidRequestError: Names every field at fault.
+            KeyNotFoundError: There is no such key.
+        """
+        violations = Violations()
+        parsed = _parsed_id(violations, key_id)
+        _check_revocation(violations, reason, origin)
+        violations.raise_if_any()
+        async with self._database.transaction() as transaction:
+            key = await _find(transaction, parsed)
+            if origin.actor is not None:
+                (await _actor(transaction, key.workspace_id, origin.actor)).require_key(key)
+            revoked = await _revoke(transaction, parsed, reason, origin)
+        await self._writer.settle()
+        return revoked
+
+    async def revoke_by_token(self, text: str, reason: str, origin: Origin) -> Key:
+        """Revokes a key by its token. Who holds it could use it, so they may end it, whoever the actor.
+
+        Raises:
+            InvalidRequestError: Names every field at fault, the token too where it is malformed.
+            KeyNotFoundError: No key has this token.
+        """
+        violations = Violations()
+        try:
+            token = Token.parse(text)
+        except MalformedTokenError:
+            violations.add("token", "is not a token: its length, characters, prefix or checksum are wrong")
+        _check_revocation(violations, reason, origin)
+        violations.raise_if_any()
+        if await verified_credential(self._database, self._verifier, token) is None:
+            raise KeyNotFoundError("No key has this token.")
+        async with self._database.transaction() as transaction:
+            revoked = await _revoke(transaction, token.key_id, reason, origin)
+        await self._writer.settle()
+        return revoked
+
+    async def get(self, key_id: str, actor: UserId | None) -> Key:
+        """Answers a key.
+
+        Raises:
+            InvalidRequestError: Names `key_id` or `actor`.
+            KeyNotFoundError: There is no such key.
+        """
+        violations = Violations()
+        parsed = _parsed_id(violations, key_id)
+        violations.actor(actor)
+        violations.raise_if_any()
+        async with self._database.connection() as connection:
+            key = await _find(connection, parsed)
+            if actor is not None:
+                (await _actor(connection, key.workspace_id, actor)).require_key(key)
+            return key
+
+    async def list(
+        self, wanted: KeyFilter, *, page_size: int, page_token: str, actor: UserId | None
+    ) -> tuple[list[Key], str]:
+        """Answers a page of keys, newest first, and the token of the next; empty on the last page.
+
+        Raises:
+            InvalidRequestError: Names every field at fault.
+            WorkspaceNotFoundError: There is no such workspace.
+        """
+        violations = Violations()
+        violations.identifier("workspace_id", wanted.workspace_id)
+        violations.user("user_id", wanted.user_id or "", required=False)
+        limit = violations.page_size(page_size)
+        violations.actor(actor)
+        violations.raise_if_any()
+        listing = _listing(wanted)
+        position = self._page_tokens.open(listing, page_token)
+        async with self._database.snapshot() as connection:
+            if await workspaces.find(connection, wanted.workspace_id) is None:
+                raise WorkspaceNotFoundError
+            if actor is not None:
+                (await _actor(connection, wanted.workspace_id, actor)).require_list(wanted)
+            before = None if position is None else KeyId(UUID(position))
+            found = await keys.list_page(connection, wanted, before=before, limit=limit + 1)
+        page = found[:limit]
+        return page, self._page_tokens.seal(listing, str(page[-1].id)) if len(found) > limit else ""
+
+
+async def _renew(
+    transaction: Connection, request: keys.IssueRequest, secret: bytes, secret_hash: str, origin: Origin
+) -> IssuedKey:
+    """Gives the key that a request has issued already a new secret, as nobody can have seen the first."""
+    key, digest = await keys.lock_issued(transaction, request)
+    if digest != request.digest:
+        raise InvalidRequestError(
+            FieldViolation("request_id", f"has issued key {key.id} already, with other arguments: use a new one")
+        )
+    if key.revocation is not None:
+        raise RequestRevokedError(key_id=str(key.id))
+    if key.last_used_at is not None:
+        raise RequestUsedError(f"This request_id issued key {key.id}, which has been used since.", key_id=str(key.id))
+    await keys.replace_secret(transaction, key.id, secret_hash)
+    await audit.record(transaction, "key.renewed", origin, key.workspace_id, key_id=key.id, details=_subject(key))
+    return IssuedKey(key, Token(key.type, key.id, secret))
+
+
+async def _revoke(transaction: Connection, key_id: KeyId, reason: str, origin: Origin) -> Key:
+    revoked = await keys.revoke(transaction, key_id, by=origin.name, reason=reason)
+    key = await _find(transaction, key_id)
+    if revoked:
+        details = _subject(key) | {"reason": reason}
+        await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
+    return key
+
+
+async def _find(connection: Connection, key_id: KeyId) -> Key:
+    key = await keys.find(connection, key_id)
+    if key is None:
+        raise KeyNotFoundError(f"There is no key {key_id}.")
+    return key
+
+
+async def _hold_workspace(transaction: Connection, workspace_id: WorkspaceId) -> None:
+    status = await workspaces.lock(transaction, workspace_id, "read")
+    if status is None:
+        raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
+    if status.deleted_at is not None:
+        raise WorkspaceDeletedError
+
+
+async def _actor(connection: Connection, workspace_id: WorkspaceId, user_id: UserId) -> Actor:
+    return Actor(user_id, await catalog.member_role(connection, workspace_id, user_id))
+
+
+async def _check_references(connection: Connection, order: KeySpec) -> None:
+    violations = Violations()
+    if order.user_id and await catalog.member_role(connection, order.workspace_id, order.user_id) is None:
+        violations.add("user_id", f"names {quoted(order.user_id)}, who is not a member of the workspace")
+    missing = await catalog.missing_hats(connection, order.workspace_id, order.hat_ids) if order.hat_ids else ()
+    for index, hat_id in enumerate(order.hat_ids):
+        if hat_id in missing:
+            violations.add(f"hat_ids[{index}]", f"names {quoted(hat_id)}, which the workspace does not have")
+    violations.raise_if_any()
+
+
+def _check_revocation(violations: Violations, reason: str, origin: Origin) -> None:
+    violations.text("reason", reason, maximum=MAX_DESCRIPTION, required=False)
+    violations.actor(origin.actor)
+
+
+def _parsed_id(violations: Violations, key_id: str) -> KeyId:
+    """Takes the canonical spelling only, so that one key has one id in every log."""
+    try:
+        parsed = UUID(key_id)
+    except ValueError:
+        parsed = UUID(int=0)
+    if str(parsed) != key_id:
+        # What is longer may be the secret of a token.
+        said = f"is {quoted(key_id)}, which " if len(key_id) <= _LONGEST_ID else ""
+        violations.add("key_id", f"{said}is not a key id, a UUID in lower case" if key_id else "is required")
+    return KeyId(parsed)
+
+
+def _listing(wanted: KeyFilter) -> str:
+    return json.dumps(
+        [
+            "keys",
+            wanted.workspace_id,
+            wanted.type and wanted.type.value,
+            wanted.user_id,
+            wanted.state and wanted.state.value,
+            wanted.unused_since and wanted.unused_since.isoformat(),
+        ]
+    )
+
+
+def _subject(key: Key) -> dict[str, object]:
+    return {"user_id": key.user_id, "runtime_id": key.runtime_id}

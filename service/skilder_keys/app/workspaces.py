@@ -1,0 +1,242 @@
+"""Applying, showing and deleting workspaces."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from skilder_keys.domain.access import Actor
+from skilder_keys.domain.difference import Change, check_removals, difference
+from skilder_keys.domain.errors import VersionMismatchError, WorkspaceDeletedError, WorkspaceNotFoundError
+from skilder_keys.domain.fields import Violations
+from skilder_keys.domain.workspace import Workspace, WorkspaceStatus
+from skilder_keys.domain.workspace_checks import checked
+from skilder_keys.offload import Offload
+from skilder_keys.storage import audit, catalog, catalog_changes, workspaces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from skilder_keys.app.fence.writer import Writer
+    from skilder_keys.domain.access import Origin
+    from skilder_keys.domain.ids import WorkspaceId
+    from skilder_keys.domain.paging import PageTokens
+    from skilder_keys.domain.workspace import Member
+    from skilder_keys.storage.database import Connection, Database
+
+
+class Workspaces:
+    """Applies, shows and deletes workspaces.
+
+    Every method raises UnavailableError where the database does not answer, and, for a change on behalf of a person,
+    ActorNotMemberError or ActorNotAllowedError where that person is no admin of the workspace.
+    """
+
+    def __init__(
+        self, database: Database, writer: Writer, page_tokens: PageTokens, offload: Offload | None = None
+    ) -> None:
+        """Take where long work is done; a thread of its own by default."""
+        self._offload = offload or Offload()
+        self._database = database
+        self._writer = writer
+        self._page_tokens = page_tokens
+
+    async def apply(
+        self,
+        desired: Workspace,
+        expected_version: int | None,
+        origin: Origin,
+        *,
+        max_removals: int | None = None,
+        dry_run: bool = False,
+    ) -> tuple[int, tuple[Change, ...]]:
+        """Make a workspace be what is desired; return its version and what changed.
+
+        Args:
+            desired: All of it; what it leaves out is removed.
+            expected_version: The version the change is made against; 0 for a workspace that must not exist; None for
+                whatever is there.
+            origin: Who does it.
+            max_removals: How many parts may be removed; None for half of those there are.
+            dry_run: Check as ever and return the same, but write nothing and wait for nobody.
+
+        Raises:
+            InvalidRequestError: Names every field at fault; nothing was changed.
+            VersionMismatchError: The workspace is at another version.
+            WorkspaceDeletedError: The id was used before.
+            TooManyChangedError: More parts would be removed than may be.
+        """
+        violations = Violations()
+        _check_change(violations, expected_version, origin)
+        if max_removals is not None and max_removals < 0:
+            violations.add("max_removals", f"is {max_removals}; 0 or more is allowed")
+        violations.raise_if_any()
+        desired = await self._offload.run(checked, desired)
+        if dry_run:
+            async with self._database.snapshot() as snapshot:
+                status = await workspaces.find(snapshot, desired.id)
+                return await _plan(snapshot, status, desired, expected_version, max_removals, origin, self._offload)
+        async with self._database.transaction() as transaction:
+            created = await workspaces.create(transaction, desired.id, desired.name)
+            locked = await _locked(transaction, desired.id)
+            version, changes = await _plan(
+                transaction,
+                None if created else locked,
+                desired,
+                expected_version,
+                max_removals,
+                origin,
+                self._offload,
+            )
+            if changes:
+                # Before the parts, whose triggers make a new version of a workspace that has none yet.
+                if not created:
+                    await workspaces.advance(transaction, desired.id, desired.name)
+                await catalog_changes.replace(transaction, desired, changes, self._offload)
+                await audit.record(
+                    transaction,
+                    "workspace.applied",
+                    origin,
+                    desired.id,
+                    details=await self._offload.run(_details, version, changes),
+                )
+        await self._writer.settle()
+        return version, changes
+
+    async def get(self, workspace_id: WorkspaceId) -> tuple[WorkspaceStatus, Workspace]:
+        """Answers a workspace, its parts in order of id.
+
+        Raises:
+            InvalidRequestError: Names `workspace_id`.
+            WorkspaceNotFoundError: There is no such workspace, or it was deleted.
+        """
+        violations = Violations()
+        violations.identifier("workspace_id", workspace_id)
+        violations.raise_if_any()
+        async with self._database.snapshot() as snapshot:
+            status = await workspaces.find(snapshot, workspace_id)
+            if status is None or status.deleted_at is not None:
+                raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
+            return status, await _load(snapshot, status, self._offload)
+
+    async def list(self, *, page_size: int, page_token: str) -> tuple[list[WorkspaceStatus], str]:
+        """Answers a page of workspaces, in order of id, and the token of the next; empty on the last page.
+
+        Raises:
+            InvalidRequestError: Names `page_size` or `page_token`.
+        """
+        violations = Violations()
+        limit = violations.page_size(page_size)
+        violations.raise_if_any()
+        after = self._page_tokens.open("workspaces", page_token)
+        async with self._database.connection() as connection:
+            found = await workspaces.list_page(connection, after=after, limit=limit + 1)
+        page = found[:limit]
+        return page, self._page_tokens.seal("workspaces", page[-1].id) if len(found) > limit else ""
+
+    async def delete(self, workspace_id: WorkspaceId, expected_version: int | None, origin: Origin) -> datetime:
+        """Deletes a workspace for good and answers when; changes nothing where it was deleted before.
+
+        Raises:
+            InvalidRequestError: Names every field at fault.
+            WorkspaceNotFoundError: There was never such a workspace.
+            VersionMismatchError: The workspace is at another version.
+        """
+        violations = Violations()
+        violations.identifier("workspace_id", workspace_id)
+        _check_change(violations, expected_version, origin)
+        violations.raise_if_any()
+        async with self._database.transaction() as transaction:
+            status = await _locked(transaction, workspace_id)
+            deleted_at = status.deleted_at
+            if deleted_at is None:
+                if origin.actor is not None:
+                    role = await catalog.member_role(transaction, workspace_id, origin.actor)
+                    Actor(origin.actor, role).require_admin()
+                _check_version(status.version, expected_version)
+                deleted_at = await workspaces.mark_deleted(transaction, workspace_id)
+                await catalog_changes.clear(transaction, workspace_id)
+                await audit.record(
+                    transaction, "workspace.deleted", origin, workspace_id, details={"version": status.version}
+                )
+        await self._writer.settle()
+        return deleted_at
+
+
+async def _locked(transaction: Connection, workspace_id: WorkspaceId) -> WorkspaceStatus:
+    status = await workspaces.lock(transaction, workspace_id, "write")
+    if status is None:
+        raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
+    return status
+
+
+async def _plan(
+    connection: Connection,
+    status: WorkspaceStatus | None,
+    desired: Workspace,
+    expected_version: int | None,
+    max_removals: int | None,
+    origin: Origin,
+    offload: Offload,
+) -> tuple[int, tuple[Change, ...]]:
+    """Check a change of a workspace, None where it is new, and return its version after the change and what changes.
+
+    The workspace must be locked, or the connection a snapshot.
+    """
+    if status is not None and status.deleted_at is not None:
+        raise WorkspaceDeletedError
+    current = None if status is None else await _load(connection, status, offload)
+    version = 0 if status is None else status.version
+    _require_admin(origin, (current or desired).members)
+    _check_version(version, expected_version)
+    changes = await offload.run(difference, current, desired)
+    check_removals(current, changes, max_removals)
+    return version + bool(changes), changes
+
+
+async def _load(connection: Connection, status: WorkspaceStatus, offload: Offload) -> Workspace:
+    """Return all of a workspace. It must be locked, or the connection a snapshot, for its parts to fit together."""
+    members = await catalog.load_members(connection, status.id, offload)
+    _, found = await catalog.load_catalog(connection, status.id, texts=True, offload=offload)
+    return Workspace(status.id, status.name, members, found)
+
+
+def _check_change(violations: Violations, expected_version: int | None, origin: Origin) -> None:
+    if expected_version is not None and expected_version < 0:
+        violations.add("expected_version", "is negative")
+    violations.actor(origin.actor)
+
+
+def _check_version(current: int, expected: int | None) -> None:
+    if expected not in (None, current):
+        raise VersionMismatchError(
+            f"The workspace is at version {current}, not {expected}: read it again and decide anew.",
+            current_version=str(current),
+        )
+
+
+def _require_admin(origin: Origin, members: Iterable[Member]) -> None:
+    if origin.actor is not None:
+        role = next((member.role for member in members if member.id == origin.actor), None)
+        Actor(origin.actor, role).require_admin()
+
+
+def _details(version: int, changes: Iterable[Change]) -> str:
+    """Return JSON such as {"version": 2, "changes": {"hat": {"added": ["support-agent"]}}}."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for change in changes:
+        found[change.part.value][change.action.value].append(change.id)
+    return _json({"version": version, "changes": found})
+
+
+def _json(value: object) -> str:
+    """Return a value as JSON, put together piece by piece: `json` lets nothing else run while it writes a long list."""
+    match value:
+        case dict():
+            return f"{{{', '.join(f'{json.dumps(name)}: {_json(each)}' for name, each in value.items())}}}"
+        case list():
+            return f"[{', '.join(map(_json, value))}]"
+        case _:
+            return json.dumps(value)

@@ -1,0 +1,1 @@
+"""The callers of the service: who they are, how they show it, and what they may do."""

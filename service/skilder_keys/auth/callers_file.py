@@ -1,0 +1,180 @@
+"""The callers file: who may call the service, in YAML.
+
+callers:
+  - name: console
+    role: console
+    token_sha256: 9f86d081…
+  - name: gateway
+    role: service
+    san: spiffe://acme.example/gateway
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from skilder_keys.auth.callers import KnownCaller
+from skilder_keys.domain.access import Caller, CallerRole
+from skilder_keys.yaml_files import reader
+from skilder_keys.yaml_files.reader import Mapping, Scalar, Sequence, YamlFileError
+from skilder_keys.yaml_files.scalars import Kind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from skilder_keys.yaml_files.reader import Node
+
+
+LOCAL_OPERATOR = "local-operator"
+_SHOWN = 10
+_WORDS = {
+    "extra_forbidden": "there is no such field",
+    "list_type": "is no list",
+    "missing": "is required",
+    "model_type": "is not a mapping",
+    "string_type": "is not a text",
+}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+
+
+class CallersFileError(Exception):
+    """The callers file, or the file with the operator's token, is not as it must be."""
+
+
+class _Caller(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    role: Literal["operator", "console", "service"]
+    token_sha256: str | None = None
+    san: str | None = Field(None, min_length=1, max_length=500)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("has 1 to 64 letters, digits or ._-, a letter or digit first")
+        return value
+
+    @field_validator("token_sha256")
+    @classmethod
+    def _check_digest(cls, value: str | None) -> str | None:
+        if value is not None and not _SHA256.fullmatch(value):
+            raise ValueError("is no SHA-256: 64 hexadecimal digits, as `sha256sum` prints them, and nothing else")
+        # Windows writes them in upper case.
+        return value and value.lower()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.token_sha256 is None and self.san is None:
+            raise ValueError("needs token_sha256, san or both")
+        return self
+
+
+class _CallersFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    callers: list[_Caller] = Field(max_length=1000)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for field in ("name", "token_sha256", "san"):
+            seen: dict[str, int] = {}
+            for index, each in enumerate(self.callers):
+                value = getattr(each, field)
+                if value is not None and (first := seen.setdefault(value, index)) != index:
+                    raise ValueError(f"two callers have the same {field}: callers[{first}] and callers[{index}]")
+        if any(each.name == LOCAL_OPERATOR for each in self.callers):
+            raise ValueError(f"the name {LOCAL_OPERATOR} is that of the caller whose token is in the data folder")
+        return self
+
+
+def load_callers(path: Path) -> list[KnownCaller]:
+    """Reads a callers file.
+
+    Raises:
+        CallersFileError: It cannot be read, is no YAML, or a field is not as it must be. The line, the caller and the
+            field are named; a value never is, as it may be a token in the wrong place.
+    """
+    try:
+        found = reader.read_file(path)
+    except YamlFileError as error:
+        raise CallersFileError(str(error)) from None
+    try:
+        parsed = _CallersFile.model_validate(_texts(path, found, found, ()))
+    except ValidationError as error:
+        told = (_told(path, found, each["loc"], _WORDS.get(each["type"]) or each["msg"]) for each in error.errors())
+        raise CallersFileError("; ".join(islice(told, _SHOWN))) from None
+    return [
+        KnownCaller(
+            Caller(each.name, CallerRole(each.role)),
+            None if each.token_sha256 is None else bytes.fromhex(each.token_sha256),
+            each.san,
+        )
+        for each in parsed.callers
+    ]
+
+
+def local_operator(path: Path) -> KnownCaller:
+    """Answers the caller whose token is kept in a file; makes the token, and the file with mode 0600, the first time.
+
+    Raises:
+        CallersFileError: The file holds no token, or others than its owner may read it.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    else:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"operator_{secrets.token_urlsafe(32)}\n")
+    if path.stat().st_mode & 0o077:
+        raise CallersFileError(f"{path}: others than its owner may read it: chmod 600, or remove it to make a new one")
+    try:
+        token = path.read_text("ascii").strip()
+    except OSError as error:
+        raise CallersFileError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        token = ""
+    if len(token) < 32:  # noqa: PLR2004 - far below what we write: cut short, or made by hand
+        raise CallersFileError(f"{path}: holds no token: remove it to make a new one")
+    return KnownCaller(Caller(LOCAL_OPERATOR, CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
+
+
+def _texts(path: Path, root: Node, node: Node, at: tuple[int | str, ...]) -> object:
+    """Return what a node holds, which must be texts: `on` or 0123 without quotes would be taken for something else."""
+    if isinstance(node, Mapping):
+        return {key: _texts(path, root, value, (*at, key)) for key, value in node.items.items()}
+    if isinstance(node, Sequence):
+        return [_texts(path, root, item, (*at, index)) for index, item in enumerate(node.items)]
+    if node.kind not in (Kind.TEXT, Kind.NOTHING):
+        raise CallersFileError(_told(path, root, at, f"is {node.kind.value} in YAML, and not a text: quote it"))
+    return node.text if node.kind is Kind.TEXT else None
+
+
+def _told(path: Path, node: Node, at: tuple[int | str, ...], fault: str) -> str:
+    """Return a fault with its line, its caller's name, and its field, as far as they are known."""
+    line, names = node.line, []
+    for step in at:
+        if isinstance(node, Mapping) and isinstance(step, str):
+            line = node.lines.get(step, line)
+            names.append(reader.named(step))
+            node = node.items.get(step, node)
+        elif isinstance(node, Sequence) and isinstance(step, int):
+            node = node.items[step]
+            line = node.line
+            names[-1] += f"[{step}]{_name(node)}"
+    return f"{path}:{line}: {': '.join([*names, fault.removeprefix('Value error, ')])}"
+
+
+def _name(node: Node) -> str:
+    name = node.items.get("name") if isinstance(node, Mapping) else None
+    return f" {name.text!r}" if isinstance(name, Scalar) and _NAME.fullmatch(name.text) else ""

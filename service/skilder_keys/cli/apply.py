@@ -1,0 +1,187 @@
+"""skilder-keys workspace apply: shows what it will do, and asks before it removes anything."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import grpc
+import typer
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_status import rpc_status
+
+from skilder.keys.v1 import catalog_service_pb2 as pb
+from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from skilder_keys.cli import changes, output
+from skilder_keys.cli.client import Connection, connected
+from skilder_keys.cli.exits import Exit, fail, say
+from skilder_keys.cli.prompts import Yes, confirm
+from skilder_keys.cli.text import visible
+from skilder_keys.cli.workspace_file import read_workspace
+
+if TYPE_CHECKING:
+    from skilder.keys.v1 import workspace_pb2
+
+_SHOWN = 20
+
+Actor = Annotated[str, typer.Option(help="The user on whose behalf, who must then be an admin of the workspace.")]
+ExpectedVersion = Annotated[
+    int | None, typer.Option(min=0, help="Only if the workspace is at this version; 0: only if it is new.")
+]
+
+
+@connected
+def apply(
+    service: Connection,
+    file: Annotated[Path, typer.Argument(help="The desired state, YAML or JSON; - for standard input.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    max_removals: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=2**31 - 1,
+            help="How many members, teams, hats, skills and tools may be removed [default: half of those there are].",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Yes = False,
+    expected_version: ExpectedVersion = None,
+    actor: Actor = "",
+    json: output.Json = False,
+) -> None:
+    """Make a workspace be exactly what a file says; ask before anything is removed.
+
+    The file may be what `show` or `show --json` printed. Where it is at fault, nothing changes.
+    """
+    request = pb.ApplyWorkspaceRequest(
+        workspace=read_workspace(file),
+        expected_version=expected_version,
+        actor=actor,
+        dry_run=dry_run,
+        max_removals=max_removals,
+    )
+    with service.stub(CatalogServiceStub) as stub:
+        plan = None if yes and not dry_run else _plan(stub, request)
+        asked = plan is not None and not dry_run and _ask(plan, file)
+        if plan is not None:
+            # What was shown is what is done, or nothing is.
+            request.expected_version = plan.version
+        response = plan.response if plan is not None and dry_run else stub.ApplyWorkspace(request)
+    if json:
+        output.print_json(output.as_dict(response))
+        return
+    if response.changes and not asked:
+        _print(response, plan)
+    output.print_line(output.shown(_summary(request, response)))
+
+
+class _Plan:
+    """What an apply would do.
+
+    Attributes:
+        response: That of the dry run.
+        version: The version of the workspace before; 0 for a new one.
+        before: The workspace as it is, where the dry run updates something.
+    """
+
+    def __init__(self, stub: Any, request: pb.ApplyWorkspaceRequest, response: pb.ApplyWorkspaceResponse) -> None:  # noqa: ANN401 - a generated stub
+        self.response = response
+        self.version = response.version - bool(response.changes)
+        self.desired = request.workspace
+        self.before: workspace_pb2.Workspace | None = None
+        if any(each.action == pb.CHANGE_ACTION_UPDATED for each in response.changes):
+            found = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=request.workspace.id))
+            if found.version != self.version:
+                raise fail("the workspace changed while it was looked at: try again", Exit.CONFLICT)
+            self.before = found.workspace
+
+    @property
+    def details(self) -> dict[tuple[int, str], str]:
+        """What becomes of the fields of updated parts."""
+        return {} if self.before is None else changes.details(self.before, self.desired, self.response.changes)
+
+    @property
+    def dangers(self) -> list[str]:
+        """What nobody should do without looking, as ends of a sentence."""
+        removed = changes.removals(self.response.changes)
+        widened = [] if self.before is None else changes.widened_hats(self.before, self.desired)
+        found = [f"removes {removed} part{'s' if removed > 1 else ''}"] if removed else []
+        if widened:
+            found.append(f"takes the last team off {', '.join(widened[:_SHOWN])}, to serve the whole workspace")
+        return found
+
+
+def _plan(stub: Any, request: pb.ApplyWorkspaceRequest) -> _Plan:  # noqa: ANN401 - a generated stub
+    """Return what an apply would do; where it is refused for its removals, show them first."""
+    dry = pb.ApplyWorkspaceRequest()
+    dry.CopyFrom(request)
+    dry.dry_run = True
+    try:
+        return _Plan(stub, request, stub.ApplyWorkspace(dry))
+    except grpc.RpcError as error:
+        count = _refused_removals(error)
+        if count is None:
+            raise
+        dry.max_removals = count
+        _show(_Plan(stub, request, stub.ApplyWorkspace(dry)))
+        raise
+
+
+def _refused_removals(error: grpc.RpcError) -> int | None:
+    """Return how many removals were refused as too many; None for any other error."""
+    status, info = rpc_status.from_call(error), ErrorInfo()
+    for packed in status.details if status is not None else ():
+        if packed.Unpack(info) and info.reason == "TOO_MANY_CHANGED":
+            return int(info.metadata["count"])
+    return None
+
+
+def _ask(plan: _Plan, file: Path) -> bool:
+    """Show what is dangerous and ask whether to go on; return False, and do nothing, where nothing is.
+
+    A no, or nobody to ask, ends the command.
+    """
+    if not plan.dangers:
+        return False
+    _show(plan)
+    question = f"This {' and '.join(plan.dangers)}."
+    if str(file) == "-":
+        raise fail(f"{question} Standard input carries the file, so nobody can be asked: use --yes", Exit.USAGE)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise fail(f"{question} There is no terminal to ask on: use --yes", Exit.USAGE)
+    confirm(f"{question} Go on?", yes=False)
+    return True
+
+
+def _show(plan: _Plan) -> None:
+    """Show a plan on standard error, for standard output may be a file."""
+    found = plan.response.changes
+    say(visible(f"Workspace {plan.desired.id}, now at version {plan.version}, would change:", sys.stderr))
+    for part, id_, change, detail in islice(changes.rows(found, plan.details), _SHOWN):
+        say(visible(f"  {change:7}  {part:9}  {id_}{f'  ({detail})' if detail else ''}", sys.stderr))
+    say(visible(f"{_more(found)}In all: {changes.counted(found)}.", sys.stderr))
+
+
+def _print(response: pb.ApplyWorkspaceResponse, plan: _Plan | None) -> None:
+    details = {} if plan is None else plan.details
+    shown = list(islice(changes.rows(response.changes, details), _SHOWN))
+    width = len(changes.COLUMNS) if any(row[-1] for row in shown) else -1
+    output.print_table(changes.COLUMNS[:width], [row[:width] for row in shown])
+    if len(response.changes) > _SHOWN:
+        output.print_line(output.shown(f"{_more(response.changes)}In all: {changes.counted(response.changes)}."))
+
+
+def _more(found: Any) -> str:  # noqa: ANN401 - a generated list
+    return f"… and {len(found) - _SHOWN} more. " if len(found) > _SHOWN else ""
+
+
+def _summary(request: pb.ApplyWorkspaceRequest, response: pb.ApplyWorkspaceResponse) -> str:
+    number = len(response.changes)
+    changed = f"{number} change{'s' if number > 1 else ''}" if number else "nothing differed"
+    if request.dry_run:
+        return (
+            f"Nothing was written. Workspace {request.workspace.id} would be at version {response.version}: {changed}."
+        )
+    return f"Workspace {request.workspace.id} is at version {response.version}: {changed}."

@@ -1,0 +1,112 @@
+"""Failed calls in words, and as exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING, get_args
+
+import grpc
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from grpc_status import rpc_status
+from typer.models import ArgumentInfo, OptionInfo
+
+from skilder_keys.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_BY_STATUS = {
+    grpc.StatusCode.INVALID_ARGUMENT: Exit.USAGE,
+    grpc.StatusCode.OUT_OF_RANGE: Exit.USAGE,
+    grpc.StatusCode.UNAUTHENTICATED: Exit.FORBIDDEN,
+    grpc.StatusCode.PERMISSION_DENIED: Exit.FORBIDDEN,
+    grpc.StatusCode.NOT_FOUND: Exit.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS: Exit.CONFLICT,
+    grpc.StatusCode.FAILED_PRECONDITION: Exit.CONFLICT,
+    grpc.StatusCode.ABORTED: Exit.CONFLICT,
+    grpc.StatusCode.UNAVAILABLE: Exit.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Exit.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED: Exit.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Exit.UNAVAILABLE,  # but for a message that is too large
+    grpc.StatusCode.UNIMPLEMENTED: Exit.FAILED,
+    grpc.StatusCode.INTERNAL: Exit.FAILED,
+    grpc.StatusCode.DATA_LOSS: Exit.FAILED,
+    grpc.StatusCode.UNKNOWN: Exit.FAILED,
+}
+# Fields whose parameter has another name than theirs without `_id`.
+_PARAMETERS = {"unused_since": "unused_days", "page_size": "limit", "hat_limit.hat_ids": "hat", "hat_limit": "hat"}
+_FIELD = re.compile(r"(?P<name>[a-z_.]+)(?:\[(?P<index>\d+)\])?")
+# A name in a sentence is a field where it has an underscore and is not quoted.
+_NAME_IN_SENTENCE = re.compile(r"(?<![\w.'\"`-])[a-z]+(?:_[a-z]+)+(?![\w.'\"`-])")
+_CALLER = "set --token-file or --data-dir, or have the certificate of --client-cert listed among the callers"
+_TOO_LARGE = re.compile(r"message larger than max", re.IGNORECASE)
+
+
+def flags_of(parameters: Mapping[str, inspect.Parameter]) -> dict[str, str]:
+    """Return how people write each parameter of a command: by its long flag, or by its name in the usage."""
+    flags = {}
+    for name, parameter in parameters.items():
+        for info in get_args(parameter.annotation):
+            if isinstance(info, OptionInfo):
+                long = [each for each in info.param_decls or () if each.startswith("--")]
+                flags[name] = long[0] if long else f"--{name.strip('_').replace('_', '-')}"
+            elif isinstance(info, ArgumentInfo):
+                flags[name] = str(info.metavar or name)
+    return flags
+
+
+def flag_of(field: str, flags: Mapping[str, str]) -> str:
+    """Return a request's field by the flag or argument that set it, or as it is where there is none."""
+    match = _FIELD.fullmatch(field)
+    if match is None:
+        return field
+    name = match["name"]
+    for parameter in (_PARAMETERS.get(name, name), f"{name}_", name.removesuffix("_id"), name.removesuffix("_ids")):
+        if parameter in flags:
+            place = f" (number {int(match['index']) + 1})" if match["index"] else ""
+            return flags[parameter] + place
+    return field
+
+
+def in_words(error: grpc.RpcError, server: str, flags: Mapping[str, str]) -> tuple[str, Exit]:
+    """Return what to say of a failed call, and the exit code.
+
+    Args:
+        error: The failed call.
+        server: The address that was called.
+        flags: What `flags_of` returned for the command.
+    """
+    code: grpc.StatusCode = error.code()
+    details = " ".join((error.details() or code.name).split())
+    status = rpc_status.from_call(error)
+    info, bad_request = ErrorInfo(), BadRequest()
+    for packed in status.details if status is not None else ():
+        if not packed.Unpack(info):
+            packed.Unpack(bad_request)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (info.reason == "MESSAGE_TOO_LONG" or _TOO_LARGE.search(details)):
+        if details.startswith("CLIENT: Received"):
+            return f"the answer is larger than this command takes: {details}", Exit.FAILED
+        return f"the request is larger than the service takes: {details}", Exit.USAGE
+    if bad_request.field_violations:
+        faults = [f"  {flag_of(each.field, flags)} {each.description}" for each in bad_request.field_violations]
+        return "\n".join(["the request is malformed:", *faults]), _BY_STATUS[code]
+    if not info.reason:
+        return _from_grpc(code, details, server), _BY_STATUS[code]
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        # The service speaks of headers here.
+        return f"the service at {server} does not know this caller: {_CALLER}", _BY_STATUS[code]
+    return _NAME_IN_SENTENCE.sub(lambda match: flag_of(match[0], flags), details), _BY_STATUS[code]
+
+
+def _from_grpc(code: grpc.StatusCode, details: str, server: str) -> str:
+    """Return what to say where it was not the service that answered, but gRPC or something on the way."""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return f"cannot reach the service at {server}: {details}"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"the service at {server} did not answer in time: {details}"
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return (
+            f"what answers at {server} does not know this call; is it Skilder Keys, and new enough? It says: {details}"
+        )
+    return f"the call to {server} failed with {code.name}: {details}"

@@ -1,0 +1,53 @@
+"""What exit codes say, and how a command fails; `skilder-keys --help` and the README list the codes."""
+
+from __future__ import annotations
+
+import re
+import sys
+from enum import IntEnum
+
+import typer
+
+from skilder_keys.cli.text import Style, styled, visible
+
+_MAX_REASON = 500
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]*@")
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    OK = 0  # done; for `authorize`: granted
+    DENIED = 1  # `authorize` was answered, and the answer is no
+    USAGE = 2  # the command or the request is malformed, or too large
+    FORBIDDEN = 3  # the caller or the actor may not do this
+    NOT_FOUND = 4
+    CONFLICT = 5  # something is there already, or is no longer as expected
+    UNAVAILABLE = 6  # the service cannot be reached, or cannot decide now
+    FAILED = 70  # the service or this command failed
+    OUTPUT_LOST = 74  # the output could not be written
+    STOPPED = 130  # by Ctrl-C, or by a no to a question
+    PIPE_CLOSED = 141  # whoever read the output stopped reading; what a shell reports for SIGPIPE
+
+
+def fail(message: str, code: Exit) -> typer.Exit:
+    """Report on standard error what went wrong and return what to raise."""
+    say(f"{styled('Error:', Style.RED, sys.stderr)} {visible(message, sys.stderr, lines=True)}")
+    return typer.Exit(code)
+
+
+def say(text: str) -> None:
+    """Write a line to standard error, after what was written to standard output before."""
+    sys.stdout.flush()
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def reason(error: BaseException) -> str:
+    """Return why something failed, in a sentence; the kind of the error where it says nothing itself."""
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    if not text:
+        return f"{name} in {reason(error.__cause__)}" if error.__cause__ else name
+    text = _PASSWORD.sub(r"\1…@", text)
+    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}…"

@@ -1,0 +1,233 @@
+"""skilder-keys keys: issue, list, show, revoke."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import grpc
+import typer
+
+from skilder.keys.v1 import key_pb2
+from skilder.keys.v1 import key_service_pb2 as pb
+from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
+from skilder_keys.cli import output, stdio
+from skilder_keys.cli.client import Connection, connected
+from skilder_keys.cli.exits import Exit, fail, say
+from skilder_keys.cli.find_key import KeyName, WorkspaceOfKey, find_key_id
+from skilder_keys.cli.paging import pages
+from skilder_keys.cli.prompts import Yes, confirm, require_terminal
+from skilder_keys.cli.secrets import read_token
+from skilder_keys.cli.text import Style, styled
+from skilder_keys.domain.token import MalformedTokenError, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+app = typer.Typer(help="Issue, find and revoke keys.", no_args_is_help=True)
+
+
+class KeyType(StrEnum):
+    """The types of keys, as the command line has them."""
+
+    workspace = "workspace"
+    user = "user"
+    runtime = "runtime"
+
+
+class KeyState(StrEnum):
+    """The states of keys, as the command line has them."""
+
+    active = "active"
+    revoked = "revoked"
+
+
+Actor = Annotated[
+    str, typer.Option(help="Act for this user, by their id; the service then checks that they may do it.")
+]
+WorkspaceId = Annotated[str, typer.Option("--workspace", "-w", help="The workspace's id.")]
+
+
+@app.command()
+@connected
+def issue(
+    service: Connection,
+    description: Annotated[
+        str, typer.Argument(help="What the key is for, in words by which others will know it later.")
+    ],
+    workspace: WorkspaceId,
+    type_: Annotated[KeyType, typer.Option("--type", "-t", help="The key's type.")] = KeyType.workspace,
+    user: Annotated[str, typer.Option(help="The member a user key belongs to, by their id.")] = "",
+    runtime: Annotated[str, typer.Option(help="The instance a runtime key is for, by its id.")] = "",
+    hat: Annotated[
+        list[str] | None, typer.Option(metavar="<hat>", help="Limit the key to this hat; repeat it for several.")
+    ] = None,
+    actor: Actor = "",
+    request_id: Annotated[
+        str,
+        typer.Option(
+            help="An id of your choice. Where the answer got lost, the same command with the same id issues no second "
+            "key: it shows a new token of the first [default: a random id].",
+            show_default=False,
+        ),
+    ] = "",
+    json: output.Json = False,
+) -> None:
+    """Issue a key and show its token, this once.
+
+    The token alone goes to standard output, all else to standard error.
+    """
+    if stdio.is_closed(1):
+        raise fail("standard output is closed, and the token goes there: no key was issued", Exit.USAGE)
+    request = pb.IssueKeyRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        type=output.number(key_pb2.KeyType, type_.value),
+        workspace_id=workspace,
+        user_id=user,
+        runtime_id=runtime,
+        description=description,
+        hat_ids=hat or (),
+        actor=actor,
+    )
+    with _retry_in_words(request.request_id):
+        with service.stub(KeyServiceStub) as stub:
+            response = stub.IssueKey(request)
+        if json:
+            output.print_json(output.as_dict(response))
+        elif not sys.stdout.isatty():
+            # First, for nothing that goes wrong on standard error may lose it.
+            output.print_line(response.token)
+    if json:
+        return
+    output.print_fields(output.key_fields(response.key), stderr=True)
+    if sys.stdout.isatty():
+        say(styled("\nThe token, shown this once:", Style.BOLD, sys.stderr))
+        output.print_line(response.token)
+
+
+@contextmanager
+def _retry_in_words(request_id: str) -> Iterator[None]:
+    """Report how to get the token after all, where a key may have been issued whose token was not shown."""
+    again = f"again, with --request-id {request_id}"
+    try:
+        yield
+    except stdio.OutputError:
+        say(
+            f"The key was issued, but its token could not be written. To get a new token of it, run the command {again}"
+        )
+        raise
+    except KeyboardInterrupt:
+        say(f"The key may have been issued. To be sure, run the command {again}")
+        raise
+    except typer.Exit as error:
+        if error.exit_code in (Exit.UNAVAILABLE, Exit.FAILED):
+            say(f"The key may have been issued. To be sure, run the command {again}")
+        raise
+
+
+@app.command("list")
+@connected
+def list_(
+    service: Connection,
+    workspace: WorkspaceId,
+    type_: Annotated[KeyType | None, typer.Option("--type", "-t", help="Only keys of this type.")] = None,
+    user: Annotated[str, typer.Option(help="Only keys of this user.")] = "",
+    state: Annotated[KeyState | None, typer.Option(help="Only keys in this state.")] = None,
+    unused_days: Annotated[
+        int | None, typer.Option(min=0, max=36500, help="Only keys that were not used in this many days.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Show this many keys at most, the newest [default: all].")
+    ] = None,
+    actor: Actor = "",
+    json: output.Json = False,
+) -> None:
+    """List the keys of a workspace, newest first."""
+    request = pb.ListKeysRequest(
+        workspace_id=workspace,
+        type=output.number(key_pb2.KeyType, type_.value) if type_ else key_pb2.KEY_TYPE_UNSPECIFIED,
+        user_id=user,
+        state=output.number(key_pb2.KeyState, state.value) if state else key_pb2.KEY_STATE_UNSPECIFIED,
+        actor=actor,
+    )
+    if unused_days is not None:
+        request.unused_since.FromDatetime(datetime.now(UTC) - timedelta(days=unused_days))
+    with service.stub(KeyServiceStub) as stub:
+        found = pages(stub.ListKeys, request, "keys", limit)
+        output.print_list("keys", output.KEY_COLUMNS, output.key_row, found, json=json)
+
+
+@app.command()
+@connected
+def show(
+    service: Connection,
+    key: KeyName,
+    workspace: WorkspaceOfKey = "",
+    actor: Actor = "",
+    json: output.Json = False,
+) -> None:
+    """Show one key."""
+    with service.stub(KeyServiceStub) as stub:
+        key_id = find_key_id(stub, key, workspace, actor)
+        found = stub.GetKey(pb.GetKeyRequest(key_id=key_id, actor=actor)).key
+    _print(found, json=json)
+
+
+@app.command()
+@connected
+def revoke(
+    service: Connection,
+    key: KeyName = "",
+    workspace: WorkspaceOfKey = "",
+    token: Annotated[
+        bool, typer.Option("--token", help="Instead of KEY: read the key's token from standard input or a prompt.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why, in words.")] = "",
+    yes: Yes = False,
+    actor: Actor = "",
+    json: output.Json = False,
+) -> None:
+    """Revoke a key, at once and for good. It is shown before you are asked."""
+    if token == bool(key):
+        raise fail("give either KEY or --token", Exit.USAGE)
+    require_terminal(yes=yes)
+    request = pb.RevokeKeyRequest(reason=reason, actor=actor)
+    with service.stub(KeyServiceStub) as stub:
+        if token:
+            request.token = read_token()
+        else:
+            request.key_id = find_key_id(stub, key, workspace, actor)
+        if not yes:
+            _show_before(stub, request)
+        revoked = stub.RevokeKey(request).key
+    _print(revoked, json=json)
+
+
+def _show_before(stub: Any, request: pb.RevokeKeyRequest) -> None:  # noqa: ANN401 - stubs have no types
+    """Show which key is to be revoked, and ask."""
+    try:
+        key_id = request.key_id or str(Token.parse(request.token).key_id)
+        key = stub.GetKey(pb.GetKeyRequest(key_id=key_id, actor=request.actor)).key
+    except MalformedTokenError:
+        return  # the service refuses it, and says so
+    except grpc.RpcError as error:
+        # Whoever holds a token may have it revoked, also who may not look at the key.
+        if not request.token or error.code() is not grpc.StatusCode.PERMISSION_DENIED:
+            raise
+        say("This is a key that you may not look at.")
+    else:
+        output.print_fields(output.key_fields(key), stderr=True)
+        if key.state == key_pb2.KEY_STATE_REVOKED:
+            return
+    confirm("Whoever uses this key stops working at once, and this cannot be undone. Go on?", yes=False)
+
+
+def _print(key: key_pb2.Key, *, json: bool) -> None:
+    if json:
+        output.print_json(output.as_dict(key))
+    else:
+        output.print_fields(output.key_fields(key))

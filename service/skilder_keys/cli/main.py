@@ -1,0 +1,133 @@
+"""skilder-keys: the command's own entry, and the two commands that run the service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from skilder_keys.auth.callers_file import CallersFileError
+from skilder_keys.cli import keys, output, stdio, workspace
+from skilder_keys.cli.authorize import authorize
+from skilder_keys.cli.exits import Exit, fail, reason, say
+from skilder_keys.cli.options import takes_settings, variable
+from skilder_keys.config import Settings
+from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.logs import make_log
+from skilder_keys.storage.migrations import SchemaOutdatedError
+from skilder_keys.storage.migrations import migrate as run_migrations
+from skilder_keys.supervisor.data_folder import DataFolderError
+from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgresError
+from skilder_keys.supervisor.supervisor import run
+from skilder_keys.supervisor.worker_process import StartError
+from skilder_keys.transports.listening import ListenError
+
+_REFUSALS = (
+    CallersFileError,
+    DataFolderError,
+    EmbeddedPostgresError,
+    ListenError,
+    SchemaOutdatedError,
+    StartError,
+)
+
+app = typer.Typer(
+    epilog="Exit codes: 0 done or granted, 1 denied, 2 malformed or too large, 3 not allowed, 4 not found, 5 conflict, "
+    "6 unavailable, 70 failed, 74 output not written, 130 stopped, 141 output pipe closed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # its frames show local variables, and one may be a token
+    rich_markup_mode=None,
+)
+app.add_typer(keys.app, name="keys")
+app.add_typer(workspace.app, name="workspace")
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as Typer calls it
+    if wanted:
+        typer.echo(f"skilder-keys {version('skilder-keys')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Skilder Keys: the service that owns Skilder's API keys."""
+
+
+@app.command()
+@takes_settings()
+def serve(settings: Settings) -> None:
+    """Run the service in the foreground, until SIGTERM or Ctrl-C."""
+    log = make_log(settings.log_format)
+    try:
+        run(settings, log)
+    except _REFUSALS as error:
+        raise fail(str(error), Exit.FAILED) from None
+    except UnavailableError as error:
+        raise fail(f"cannot reach the database: {reason(error.__cause__ or error)}", Exit.UNAVAILABLE) from None
+
+
+@app.command()
+@takes_settings("database_url", "database_schema")
+def migrate(settings: Settings) -> None:
+    """Bring the database up to date.
+
+    It is the one that SKILDER_KEYS_DATABASE_URL names; `serve` does it for an embedded one.
+    """
+    if settings.database_url is None:
+        raise fail("set SKILDER_KEYS_DATABASE_URL; the embedded database is migrated by serve", Exit.USAGE)
+    try:
+        done = asyncio.run(run_migrations(settings.database_url.get_secret_value(), settings.database_schema))
+    except UnavailableError as error:
+        raise fail(f"cannot migrate: {reason(error.__cause__ or error)}", Exit.UNAVAILABLE) from None
+    for migration in done:
+        output.print_line(f"ran {migration.number:04} {migration.name}")
+    if not done:
+        output.print_line("up to date")
+
+
+app.command()(authorize)
+
+
+def entry() -> None:
+    """Run the command. Whatever goes wrong ends in a sentence and an exit code that is no verdict's."""
+    stdio.prepare()
+    try:
+        code = run_app()
+        stdio.flush()
+    except stdio.OutputError as error:
+        code = error.exit_code
+        if not error.pipe_closed:
+            with suppress(stdio.OutputError):
+                fail(str(error), error.exit_code)
+    sys.exit(code)
+
+
+def run_app() -> int:
+    """Run the command and return its exit code, with all errors but those of the output in words."""
+    try:
+        return app(standalone_mode=False) or Exit.OK
+    except stdio.OutputError:
+        raise
+    except TyperException as error:
+        error.show()  # type: ignore[attr-defined]  # every usage error has it; Typer keeps their class to itself
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        say("stopped")
+        return Exit.STOPPED
+    except Exception as error:  # noqa: BLE001 - the last resort
+        if os.environ.get(variable("traceback")):
+            traceback.print_exc()
+        return fail(
+            f"the command failed unexpectedly: {reason(error)}; {variable('traceback')}=1 shows where", Exit.FAILED
+        ).exit_code

@@ -1,0 +1,85 @@
+"""Command-line options made from `config.Settings`, so that an option is written down once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from typing import TYPE_CHECKING, Any
+
+import typer
+from pydantic import SecretStr, ValidationError
+
+from skilder_keys.config import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENVIRONMENT_PREFIX = "SKILDER_KEYS_"
+
+
+# The names of settings in a sentence: where one stands before a colon, or could not be another word.
+_LONG = [name for name in Settings.model_fields if "_" in name]
+_NAMES = re.compile(rf"^(?:{'|'.join(Settings.model_fields)})(?=: )|\b(?:{'|'.join(_LONG)})\b")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def variable(name: str) -> str:
+    """Answers the environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def takes_settings(*names: str) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:
+    """Makes a command of a function of Settings: each setting (or each of `names`) becomes an option and a variable."""
+
+    def decorate(function: Callable[[Settings], None]) -> Callable[..., None]:
+        def command(**values: Any) -> None:  # noqa: ANN401 - of as many types as there are settings
+            function(_settings(values))
+
+        parameters = [_parameter(name) for name in names or Settings.model_fields]
+        # Typer reads the options off a function's signature; ours is made from the settings.
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        command.__doc__ = function.__doc__
+        command.__name__ = function.__name__
+        return command
+
+    return decorate
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    field = Settings.model_fields[name]
+    flag = name.replace("_", "-")
+    kind = _plain_type(field.annotation)
+    option = typer.Option(
+        field.default,
+        f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
+        envvar=variable(name),
+        help=field.description,
+        show_default=field.default is not None,
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+
+
+def _plain_type(annotation: Any) -> Any:  # noqa: ANN401 - a type, or a form of one
+    """Answers what Typer is to parse: the type without None; secrets and choices as plain text, checked later."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(each for each in annotation.__args__ if each is not types.NoneType)
+    if annotation is SecretStr or typing.get_origin(annotation) is typing.Literal:
+        return str
+    return annotation
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**{name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        faults = []
+        for each in error.errors(include_input=False, include_url=False):
+            at = f"{_flag(str(each['loc'][0]))}: " if each["loc"] else ""
+            faults.append(at + _NAMES.sub(lambda match: _flag(match[0]), each["msg"].removeprefix("Value error, ")))
+        raise typer.BadParameter("; ".join(faults)) from None

@@ -1,0 +1,39 @@
+"""Lists of the API, page by page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from skilder_keys.cli.exits import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_PAGE_SIZE = 1000
+
+
+def pages(call: Callable[[Any], Any], request: Any, field: str, limit: int | None = None) -> Iterator[list[Any]]:  # noqa: ANN401 - of any list method
+    """Yield the elements of a list page by page, as they arrive, at most `limit` in all.
+
+    Where there are more, that is reported on standard error.
+
+    Args:
+        call: The method, e.g. `stub.ListKeys`.
+        request: Its request; the page's size and token are set here.
+        field: The name of the list in the response.
+        limit: The most elements to yield; None for all.
+    """
+    left = limit
+    while True:
+        request.page_size = _PAGE_SIZE if left is None else min(left, _PAGE_SIZE)
+        page = call(request)
+        elements = list(getattr(page, field))
+        yield elements
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            return
+        if left is not None:
+            left -= len(elements)
+            if left <= 0:
+                say(f"There are more: --limit {limit} leaves them out.")
+                return

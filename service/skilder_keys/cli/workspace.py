@@ -1,0 +1,86 @@
+"""skilder-keys workspace: apply, show, list, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from skilder.keys.v1 import catalog_service_pb2 as pb
+from skilder.keys.v1 import workspace_pb2
+from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from skilder_keys.cli import output
+from skilder_keys.cli.apply import Actor, ExpectedVersion, apply
+from skilder_keys.cli.client import Connection, connected
+from skilder_keys.cli.paging import pages
+from skilder_keys.cli.prompts import Yes, confirm
+from skilder_keys.cli.table import Column
+from skilder_keys.cli.workspace_file import print_workspace
+
+app = typer.Typer(help="Apply, show and delete workspaces.", no_args_is_help=True)
+
+_COLUMNS = (
+    Column("workspace", whole=True),
+    "name",
+    Column("version", whole=True, drop=1),
+    Column("created", whole=True, drop=3),
+    Column("changed", whole=True, drop=2),
+)
+
+WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
+
+app.command()(apply)
+
+
+@app.command()
+@connected
+def show(
+    service: Connection,
+    workspace_id: WorkspaceId,
+    json: output.Json = False,
+) -> None:
+    """Show a workspace, as YAML that `apply` takes."""
+    with service.stub(CatalogServiceStub) as stub:
+        response = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=workspace_id))
+    print_workspace(response, json=json)
+
+
+@app.command("list")
+@connected
+def list_(
+    service: Connection,
+    limit: Annotated[int | None, typer.Option(min=1, help="Show this many workspaces at most [default: all].")] = None,
+    json: output.Json = False,
+) -> None:
+    """List the workspaces."""
+    with service.stub(CatalogServiceStub) as stub:
+        found = pages(stub.ListWorkspaces, pb.ListWorkspacesRequest(), "workspaces", limit)
+        output.print_list("workspaces", _COLUMNS, _row, found, json=json)
+
+
+def _row(each: workspace_pb2.WorkspaceSummary) -> tuple[str, ...]:
+    return each.id, each.name, str(each.version), output.moment(each.created_at), output.moment(each.updated_at)
+
+
+@app.command()
+@connected
+def delete(
+    service: Connection,
+    workspace_id: WorkspaceId,
+    expected_version: ExpectedVersion = None,
+    yes: Yes = False,
+    actor: Actor = "",
+    json: output.Json = False,
+) -> None:
+    """Delete a workspace for good.
+
+    Its keys stop working at once, and its id is never used again.
+    """
+    confirm(f"Every key of {workspace_id} stops working, and this cannot be undone. Go on?", yes=yes)
+    request = pb.DeleteWorkspaceRequest(workspace_id=workspace_id, expected_version=expected_version, actor=actor)
+    with service.stub(CatalogServiceStub) as stub:
+        response = stub.DeleteWorkspace(request)
+    if json:
+        output.print_json(output.as_dict(response))
+    else:
+        output.print_line(f"Workspace {workspace_id} was deleted at {output.moment(response.deleted_at)}.")

@@ -1,0 +1,56 @@
+"""Page tokens: where the next page begins, sealed so that nobody can make or change one."""
+
+import base64
+import hashlib
+import hmac
+
+from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
+
+_SEAL_BYTES = 16
+_MAX_TOKEN = 512
+
+
+class PageTokens:
+    """Seals positions into page tokens and opens them again.
+
+    A token is base64url (RFC 4648) of an HMAC-SHA-256 (RFC 2104, cut to 128 bits) followed by the position. The seal
+    covers the listing too, so a token is good only with the filters it was made for.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        """Takes the key, at least 16 random bytes, the same in every process of the fleet."""
+        self._key = key
+
+    def seal(self, listing: str, position: str) -> str:
+        """Answers the token for a position, e.g. the last id of a page, in a listing."""
+        body = position.encode()
+        return base64.urlsafe_b64encode(self._seal(listing, body) + body).decode().rstrip("=")
+
+    def open(self, listing: str, token: str) -> str | None:
+        """Answers the position in a token; None for the empty token, which asks for the first page.
+
+        Raises:
+            InvalidRequestError: Names `page_token`: it is not ours, was changed, or is of another listing.
+        """
+        if not token:
+            return None
+        position = _position(token)
+        # Sealing the position again, instead of checking the seal alone, also refuses other spellings of the token.
+        if position is None or not hmac.compare_digest(token.encode(), self.seal(listing, position).encode()):
+            raise InvalidRequestError(
+                FieldViolation("page_token", "is not the next_page_token of a call with the same filters")
+            )
+        return position
+
+    def _seal(self, listing: str, body: bytes) -> bytes:
+        message = len(listing.encode()).to_bytes(4, "big") + listing.encode() + body
+        return hmac.digest(self._key, message, hashlib.sha256)[:_SEAL_BYTES]
+
+
+def _position(token: str) -> str | None:
+    if len(token) > _MAX_TOKEN:
+        return None
+    try:
+        return base64.urlsafe_b64decode(token.encode("ascii") + b"==")[_SEAL_BYTES:].decode()
+    except ValueError:
+        return None

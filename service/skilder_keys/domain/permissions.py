@@ -1,0 +1,117 @@
+"""The permission rule: key -> workspace -> hats -> skills -> tools."""
+
+from dataclasses import dataclass
+
+from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
+from skilder_keys.domain.workspace import Catalog, Hat, Skill, Team, Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How much of a workspace a key may see. Keys with equal reach share one tool set.
+
+    Attributes:
+        team_ids: The teams of the key's user; None for a key that is tied to no user and sees the hats of every team.
+        hat_ids: The hats the key was limited to when it was issued, those that are gone too; None for a key that was
+            not.
+    """
+
+    team_ids: frozenset[TeamId] | None
+    hat_ids: frozenset[HatId] | None
+
+
+NOTHING = Reach(team_ids=frozenset(), hat_ids=frozenset())
+"""The reach of a runtime key, which is no agent and has no tools."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedSkill:
+    """A skill of a reached hat, with its active tools in order of id."""
+
+    id: SkillId
+    name: str
+    tool_ids: tuple[ToolId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedHat:
+    """A hat a key reaches, with its skills in order of id."""
+
+    id: HatId
+    name: str
+    skills: tuple[ReachedSkill, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPath:
+    """A way from a key to a tool."""
+
+    hat_id: HatId
+    skill_id: SkillId
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSet:
+    """All that a key reaches: its hats, and each tool once, in order of id."""
+
+    hats: tuple[ReachedHat, ...]
+    tools: tuple[Tool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolGrant:
+    """The one tool that was asked about, and every way by which the key reaches it."""
+
+    tool: Tool
+    paths: tuple[ToolPath, ...]
+
+
+def paths_by_tool(tools: ToolSet) -> dict[ToolId, tuple[ToolPath, ...]]:
+    """Return every hat and skill through which each tool is reached, in order: all at once, for all of them."""
+    found: dict[ToolId, list[ToolPath]] = {tool.id: [] for tool in tools.tools}
+    for hat in tools.hats:
+        for skill in hat.skills:
+            path = ToolPath(hat.id, skill.id)
+            for tool_id in skill.tool_ids:
+                found[tool_id].append(path)
+    return {tool_id: tuple(paths) for tool_id, paths in found.items()}
+
+
+def tool_set(catalog: Catalog, reach: Reach) -> ToolSet:
+    """Answers what a key with this reach may use.
+
+    A hat with no team serves the whole workspace; one with teams serves those and the teams below them. Of the hats
+    that serve the key's user (or, for a key with no user, of all), a limited key reaches the named ones.
+    """
+    served = None if reach.team_ids is None else _with_teams_above(reach.team_ids, catalog.teams)
+    active = {tool.id: tool for tool in catalog.tools if tool.active}
+    skills = {skill.id: _reached_skill(skill, active) for skill in catalog.skills}
+    hats = tuple(
+        ReachedHat(hat.id, hat.name, tuple(skills[skill_id] for skill_id in sorted(hat.skill_ids)))
+        for hat in sorted(catalog.hats, key=lambda hat: hat.id)
+        if _reaches(hat, served, reach.hat_ids)
+    )
+    reached = {tool_id for hat in hats for skill in hat.skills for tool_id in skill.tool_ids}
+    return ToolSet(hats, tuple(active[tool_id] for tool_id in sorted(reached)))
+
+
+def _reaches(hat: Hat, served: frozenset[TeamId] | None, named: frozenset[HatId] | None) -> bool:
+    if named is not None and hat.id not in named:
+        return False
+    return served is None or not hat.team_ids or not served.isdisjoint(hat.team_ids)
+
+
+def _with_teams_above(team_ids: frozenset[TeamId], teams: tuple[Team, ...]) -> frozenset[TeamId]:
+    parents = {team.id: team.parent_id for team in teams}
+    found: set[TeamId] = set()
+    for start in team_ids:
+        team_id: TeamId | None = start
+        # Stopping at a team already found also ends a cycle, should one ever get past the checks.
+        while team_id is not None and team_id not in found:
+            found.add(team_id)
+            team_id = parents.get(team_id)
+    return frozenset(found)
+
+
+def _reached_skill(skill: Skill, active: dict[ToolId, Tool]) -> ReachedSkill:
+    return ReachedSkill(skill.id, skill.name, tuple(sorted(id_ for id_ in skill.tool_ids if id_ in active)))

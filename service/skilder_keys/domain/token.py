@@ -1,0 +1,137 @@
+"""The token: what an agent holds.
+
+`PREFIX_` + key id (128 bits, 22 base62 characters) + secret (256 bits, 43) + CRC-32 (RFC 1952) of all before it (6):
+75 characters, `^(WSK|USK|RTK)_[0-9A-Za-z]{71}$`. Base62 is big-endian, digits before upper before lower case, padded
+with `0`, so tokens of one type sort like their key ids. Each token has exactly one spelling.
+"""
+
+import re
+import secrets
+import zlib
+from dataclasses import dataclass
+from enum import Enum
+from typing import Self
+from uuid import UUID
+
+from skilder_keys.domain.ids import KeyId
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_DIGITS = {character: value for value, character in enumerate(_ALPHABET)}
+_PREFIX_LENGTH = 4
+_ID_LENGTH = 22
+_SECRET_LENGTH = 43
+_CHECKSUM_LENGTH = 6
+_HINT_LENGTH = 10
+SECRET_BYTES = 32
+
+TOKEN_PATTERN = re.compile(r"(?:WSK|USK|RTK)_[0-9A-Za-z]{71}")
+
+
+class KeyType(Enum):
+    """What a key is for."""
+
+    WORKSPACE = "workspace"
+    USER = "user"
+    RUNTIME = "runtime"
+
+
+PREFIXES = {KeyType.WORKSPACE: "WSK_", KeyType.USER: "USK_", KeyType.RUNTIME: "RTK_"}
+_TYPES = {prefix: key_type for key_type, prefix in PREFIXES.items()}
+
+
+class MalformedTokenError(ValueError):
+    """This is not a token."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Token:
+    """A token, taken apart.
+
+    Attributes:
+        type: What the prefix says the key is for. Not verified: compare it with the type on record.
+        key_id: The key it claims to be of. Not verified: verify the secret against the hash on record.
+        secret: 32 random bytes.
+    """
+
+    type: KeyType
+    key_id: KeyId
+    secret: bytes
+
+    def __repr__(self) -> str:
+        """Leaves the secret out, so that a token that strays into a log or a traceback gives nothing away."""
+        return f"<Token {hint(self.type, self.key_id)}…>"
+
+    @classmethod
+    def mint(cls, key_type: KeyType, key_id: KeyId) -> Self:
+        """Makes a token with a fresh random secret."""
+        return cls(key_type, key_id, new_secret())
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Takes a token apart.
+
+        Raises:
+            MalformedTokenError: The length, a character, the prefix, a value or the checksum is wrong.
+        """
+        if not TOKEN_PATTERN.fullmatch(text):
+            raise MalformedTokenError
+        body, checksum = text[:-_CHECKSUM_LENGTH], text[-_CHECKSUM_LENGTH:]
+        if checksum != _checksum(body):
+            raise MalformedTokenError
+        key_id = _decode(body[_PREFIX_LENGTH : _PREFIX_LENGTH + _ID_LENGTH])
+        secret = _decode(body[_PREFIX_LENGTH + _ID_LENGTH :])
+        if key_id.bit_length() > 128 or secret.bit_length() > 8 * SECRET_BYTES:  # noqa: PLR2004 - a UUID has 128 bits
+            raise MalformedTokenError
+        return cls(_TYPES[text[:_PREFIX_LENGTH]], KeyId(UUID(int=key_id)), secret.to_bytes(SECRET_BYTES, "big"))
+
+    def reveal(self) -> str:
+        """Spells the token out. Only for the answer that shows it, and for recognising it."""
+        body = _id_part(self.type, self.key_id) + _encode(int.from_bytes(self.secret, "big"), _SECRET_LENGTH)
+        return body + _checksum(body)
+
+
+def new_secret() -> bytes:
+    """Return the random bytes of a new token's secret."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def id_text(key_id: KeyId) -> str:
+    """Answers the 22 characters by which tokens spell a key's id."""
+    return _encode(key_id.int, _ID_LENGTH)
+
+
+def claimed_id_text(text: str) -> str:
+    """Answers the characters of a token's text that spell the id, if it is a token: nothing is checked."""
+    return text[_PREFIX_LENGTH : _PREFIX_LENGTH + _ID_LENGTH]
+
+
+def hint(key_type: KeyType, key_id: KeyId) -> str:
+    """Return the prefix and the last 10 characters of the id, to tell keys apart at a glance.
+
+    They stand for 59 of the random bits at the end of the id; the time of issue, at its beginning, is the same for keys
+    that were issued together. None is of the secret.
+    """
+    return PREFIXES[key_type] + id_text(key_id)[-_HINT_LENGTH:]
+
+
+def _id_part(key_type: KeyType, key_id: KeyId) -> str:
+    return PREFIXES[key_type] + id_text(key_id)
+
+
+def _checksum(body: str) -> str:
+    return _encode(zlib.crc32(body.encode("ascii")), _CHECKSUM_LENGTH)
+
+
+def _encode(number: int, length: int) -> str:
+    characters = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        characters.append(_ALPHABET[digit])
+    return "".join(reversed(characters))
+
+
+def _decode(text: str) -> int:
+    number = 0
+    for character in text:
+        number = number * 62 + _DIGITS[character]
+    return number

@@ -1,0 +1,73 @@
+"""skilder.keys.v1.CatalogService."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder.keys.v1 import catalog_service_pb2 as pb
+from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.rpc import convert
+
+if TYPE_CHECKING:
+    from skilder_keys.app.workspaces import Workspaces
+    from skilder_keys.offload import Offload
+    from skilder_keys.rpc.pipeline import Call
+
+DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CatalogService"]
+
+
+class CatalogServicer:
+    """Parses, calls, converts."""
+
+    def __init__(self, workspaces: Workspaces, offload: Offload) -> None:
+        """Take where long work is done."""
+        self._workspaces = workspaces
+        self._offload = offload
+
+    async def ApplyWorkspace(  # noqa: N802
+        self, request: pb.ApplyWorkspaceRequest, call: Call
+    ) -> bytes:
+        """Makes a workspace be exactly what is given."""
+        desired = await self._offload.run(convert.workspace, request.workspace)
+        version, changes = await self._workspaces.apply(
+            desired,
+            _expected_version(request),
+            call.origin(request.actor),
+            max_removals=request.max_removals if request.HasField("max_removals") else None,
+            dry_run=request.dry_run,
+        )
+        call.notes.update(workspace=desired.id, version=str(version))
+        if request.dry_run:
+            call.notes["dry_run"] = "true"
+        return await self._offload.run(convert.apply_response, version, changes)
+
+    async def GetWorkspace(self, request: pb.GetWorkspaceRequest, call: Call) -> bytes:  # noqa: N802
+        """Answers a whole workspace."""
+        status, found = await self._workspaces.get(WorkspaceId(request.workspace_id))
+        call.notes["workspace"] = found.id
+        return await self._offload.run(convert.get_response, status, found)
+
+    async def ListWorkspaces(  # noqa: N802
+        self,
+        request: pb.ListWorkspacesRequest,
+        call: Call,  # noqa: ARG002
+    ) -> pb.ListWorkspacesResponse:
+        """Lists the workspaces, in order of id."""
+        found, next_page_token = await self._workspaces.list(page_size=request.page_size, page_token=request.page_token)
+        return pb.ListWorkspacesResponse(
+            workspaces=map(convert.summary_message, found), next_page_token=next_page_token
+        )
+
+    async def DeleteWorkspace(  # noqa: N802
+        self, request: pb.DeleteWorkspaceRequest, call: Call
+    ) -> pb.DeleteWorkspaceResponse:
+        """Deletes a workspace for good."""
+        deleted_at = await self._workspaces.delete(
+            WorkspaceId(request.workspace_id), _expected_version(request), call.origin(request.actor)
+        )
+        call.notes["workspace"] = request.workspace_id
+        return pb.DeleteWorkspaceResponse(deleted_at=convert.timestamp(deleted_at))
+
+
+def _expected_version(request: pb.ApplyWorkspaceRequest | pb.DeleteWorkspaceRequest) -> int | None:
+    return request.expected_version if request.HasField("expected_version") else None

@@ -1,0 +1,21 @@
+"""A call as its transport sees it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from skilder_keys.auth.callers import Credentials
+
+
+class Context(Credentials, Protocol):
+    """A call as its transport sees it."""
+
+    def peer(self) -> str:
+        """Return the client's address, e.g. `ipv4:127.0.0.1:41234`."""
+
+    async def read(self, max_bytes: int) -> object:
+        """Return the bytes of the next message; something else where there is none.
+
+        Raises:
+            MessageTooLongError: The message has more bytes than `max_bytes`, as it is or once it is decompressed.
+        """

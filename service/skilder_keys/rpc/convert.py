@@ -1,0 +1,298 @@
+"""protobuf <-> domain. What a message cannot say in domain terms is refused here; all other checks are the domain's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2, workspace_pb2
+from skilder_keys.app.authorization.encoding import KEY_TYPES, delimited, delimited_tag
+from skilder_keys.domain.difference import Action, Part
+from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
+from skilder_keys.domain.fields import Violations
+from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
+from skilder_keys.domain.keys import Key, KeyFilter, KeySpec, KeyState
+from skilder_keys.domain.texts import with_line_feeds
+from skilder_keys.domain.workspace import (
+    Catalog,
+    Hat,
+    Member,
+    MemberRole,
+    Skill,
+    Team,
+    Tool,
+    Workspace,
+    WorkspaceStatus,
+)
+from skilder_keys.domain.workspace_checks import checked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from skilder_keys.domain.difference import Change
+
+KEY_STATES = {KeyState.ACTIVE: key_pb2.KEY_STATE_ACTIVE, KeyState.REVOKED: key_pb2.KEY_STATE_REVOKED}
+MEMBER_ROLES = {
+    MemberRole.ADMIN: workspace_pb2.MEMBER_ROLE_ADMIN,
+    MemberRole.EDITOR: workspace_pb2.MEMBER_ROLE_EDITOR,
+    MemberRole.VIEWER: workspace_pb2.MEMBER_ROLE_VIEWER,
+}
+PARTS = {
+    Part.WORKSPACE: catalog_service_pb2.WORKSPACE_PART_WORKSPACE,
+    Part.MEMBER: catalog_service_pb2.WORKSPACE_PART_MEMBER,
+    Part.TEAM: catalog_service_pb2.WORKSPACE_PART_TEAM,
+    Part.HAT: catalog_service_pb2.WORKSPACE_PART_HAT,
+    Part.SKILL: catalog_service_pb2.WORKSPACE_PART_SKILL,
+    Part.TOOL: catalog_service_pb2.WORKSPACE_PART_TOOL,
+}
+ACTIONS = {
+    Action.ADDED: catalog_service_pb2.CHANGE_ACTION_ADDED,
+    Action.UPDATED: catalog_service_pb2.CHANGE_ACTION_UPDATED,
+    Action.REMOVED: catalog_service_pb2.CHANGE_ACTION_REMOVED,
+}
+
+Value = TypeVar("Value")
+
+_PIECE = 200
+"""How many parts are serialised at once."""
+
+
+def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
+    """Answers what key to issue."""
+    return KeySpec(
+        type=_required("type", request.type, KEY_TYPES),
+        workspace_id=WorkspaceId(request.workspace_id),
+        user_id=UserId(request.user_id) if request.user_id else None,
+        runtime_id=RuntimeId(request.runtime_id) if request.runtime_id else None,
+        description=request.description,
+        hat_ids=tuple(map(HatId, request.hat_ids)),
+    )
+
+
+def key_filter(request: key_service_pb2.ListKeysRequest) -> KeyFilter:
+    """Answers which keys to list."""
+    return KeyFilter(
+        workspace_id=WorkspaceId(request.workspace_id),
+        type=_optional("type", request.type, KEY_TYPES),
+        user_id=UserId(request.user_id) if request.user_id else None,
+        state=_optional("state", request.state, KEY_STATES),
+        unused_since=_datetime("unused_since", request.unused_since) if request.HasField("unused_since") else None,
+    )
+
+
+def key_message(key: Key) -> key_pb2.Key:
+    """Answers a key as callers see it."""
+    revocation = key.revocation
+    return key_pb2.Key(
+        id=str(key.id),
+        type=KEY_TYPES[key.type],
+        workspace_id=key.workspace_id,
+        user_id=key.user_id or "",
+        runtime_id=key.runtime_id or "",
+        description=key.description,
+        hint=key.hint,
+        state=KEY_STATES[key.state],
+        limited_to_hats=key.hat_ids is not None,
+        hat_ids=key.hat_ids or (),
+        created_at=timestamp(key.created_at),
+        created_by=key.created_by,
+        last_used_at=timestamp(key.last_used_at) if key.last_used_at else None,
+        revoked_at=timestamp(revocation.at) if revocation else None,
+        revoked_by=revocation.by if revocation else "",
+        revoke_reason=revocation.reason if revocation else "",
+    )
+
+
+def list_keys_response(found: Sequence[Key], next_page_token: str) -> bytes:
+    """Return a ListKeysResponse, serialised."""
+    pieces = (key_service_pb2.ListKeysResponse(keys=map(key_message, piece)) for piece in _pieces(found))
+    return b"".join(
+        (
+            *(piece.SerializeToString() for piece in pieces),
+            key_service_pb2.ListKeysResponse(next_page_token=next_page_token).SerializeToString(),
+        )
+    )
+
+
+def workspace(message: workspace_pb2.Workspace) -> Workspace:
+    """Answers the desired state of a workspace."""
+    violations = Violations()
+    converted = Workspace(
+        id=WorkspaceId(message.id),
+        name=message.name,
+        members=tuple(
+            Member(
+                UserId(each.user_id),
+                _role(violations, f"workspace.members[{index}].role", each.role),
+                tuple(map(TeamId, each.team_ids)),
+            )
+            for index, each in enumerate(message.members)
+        ),
+        catalog=Catalog(
+            teams=tuple(
+                Team(TeamId(each.id), each.name, TeamId(each.parent_id) if each.parent_id else None)
+                for each in message.teams
+            ),
+            hats=tuple(
+                Hat(
+                    HatId(each.id),
+                    each.name,
+                    with_line_feeds(each.description),
+                    with_line_feeds(each.instructions),
+                    tuple(map(TeamId, each.team_ids)),
+                    tuple(map(SkillId, each.skill_ids)),
+                )
+                for each in message.hats
+            ),
+            skills=tuple(
+                Skill(
+                    SkillId(each.id),
+                    each.name,
+                    with_line_feeds(each.description),
+                    tuple(map(ToolId, each.tool_ids)),
+                )
+                for each in message.skills
+            ),
+            tools=tuple(
+                Tool(ToolId(each.id), each.name, each.mcp_server, each.active if each.HasField("active") else True)
+                for each in message.tools
+            ),
+        ),
+    )
+    # A role that is none has no place in the domain, so it is refused here, together with what the domain would refuse.
+    return checked(converted, violations) if violations else converted
+
+
+def apply_response(version: int, changes: Sequence[Change]) -> bytes:
+    """Return an ApplyWorkspaceResponse, serialised."""
+    pieces = (
+        catalog_service_pb2.ApplyWorkspaceResponse(changes=map(change_message, piece)) for piece in _pieces(changes)
+    )
+    return b"".join(
+        (
+            catalog_service_pb2.ApplyWorkspaceResponse(version=version).SerializeToString(),
+            *(piece.SerializeToString() for piece in pieces),
+        )
+    )
+
+
+def get_response(status: WorkspaceStatus, found: Workspace) -> bytes:
+    """Return a GetWorkspaceResponse, serialised."""
+    message = catalog_service_pb2.GetWorkspaceResponse(
+        version=status.version, created_at=timestamp(status.created_at), updated_at=timestamp(status.updated_at)
+    )
+    tag = delimited_tag(catalog_service_pb2.GetWorkspaceResponse.WORKSPACE_FIELD_NUMBER)
+    return b"".join((delimited(tag, *_workspace_pieces(found)), message.SerializeToString()))
+
+
+def workspace_message(found: Workspace) -> workspace_pb2.Workspace:
+    """Return a workspace in the form that ApplyWorkspace takes."""
+    return workspace_pb2.Workspace.FromString(b"".join(_workspace_pieces(found)))
+
+
+def _workspace_pieces(found: Workspace) -> Iterator[bytes]:
+    """Yield a serialised workspace, in pieces: protobuf lets nothing else run while it writes one.
+
+    They are one message together, since messages concatenate.
+    """
+    catalog = found.catalog
+    yield workspace_pb2.Workspace(id=found.id, name=found.name).SerializeToString()
+    for members in _pieces(found.members):
+        yield workspace_pb2.Workspace(
+            members=[
+                workspace_pb2.Member(user_id=each.id, role=MEMBER_ROLES[each.role], team_ids=each.team_ids)
+                for each in members
+            ]
+        ).SerializeToString()
+    for teams in _pieces(catalog.teams):
+        yield workspace_pb2.Workspace(
+            teams=[workspace_pb2.Team(id=each.id, name=each.name, parent_id=each.parent_id or "") for each in teams]
+        ).SerializeToString()
+    for hats in _pieces(catalog.hats):
+        yield workspace_pb2.Workspace(
+            hats=[
+                workspace_pb2.Hat(
+                    id=each.id,
+                    name=each.name,
+                    description=each.description,
+                    instructions=each.instructions,
+                    team_ids=each.team_ids,
+                    skill_ids=each.skill_ids,
+                )
+                for each in hats
+            ]
+        ).SerializeToString()
+    for skills in _pieces(catalog.skills):
+        yield workspace_pb2.Workspace(
+            skills=[
+                workspace_pb2.Skill(id=each.id, name=each.name, description=each.description, tool_ids=each.tool_ids)
+                for each in skills
+            ]
+        ).SerializeToString()
+    for tools in _pieces(catalog.tools):
+        yield workspace_pb2.Workspace(
+            tools=[
+                workspace_pb2.Tool(id=each.id, name=each.name, mcp_server=each.mcp_server, active=each.active)
+                for each in tools
+            ]
+        ).SerializeToString()
+
+
+def summary_message(status: WorkspaceStatus) -> workspace_pb2.WorkspaceSummary:
+    """Answers a workspace in brief."""
+    return workspace_pb2.WorkspaceSummary(
+        id=status.id,
+        name=status.name,
+        version=status.version,
+        created_at=timestamp(status.created_at),
+        updated_at=timestamp(status.updated_at),
+    )
+
+
+def change_message(change: Change) -> catalog_service_pb2.WorkspaceChange:
+    """Answers one part that changed."""
+    return catalog_service_pb2.WorkspaceChange(part=PARTS[change.part], id=change.id, action=ACTIONS[change.action])
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """Answers a moment, which must have a time zone, as a Timestamp."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def _datetime(field: str, message: Timestamp) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidRequestError(FieldViolation(field, "is not a time between the years 1 and 9999")) from None
+
+
+def _required(field: str, number: int, known: Mapping[Value, int]) -> Value:
+    value = _optional(field, number, known)
+    if value is None:
+        raise InvalidRequestError(FieldViolation(field, "is required"))
+    return value
+
+
+def _role(violations: Violations, field: str, number: int) -> MemberRole:
+    try:
+        return _required(field, number, MEMBER_ROLES)
+    except InvalidRequestError as error:
+        violations.extend(error.violations)
+        return MemberRole.VIEWER
+
+
+def _optional(field: str, number: int, known: Mapping[Value, int]) -> Value | None:
+    for value, each in known.items():
+        if each == number:
+            return value
+    if number:
+        raise InvalidRequestError(FieldViolation(field, f"is {number}, which is none of the enum's values"))
+    return None
+
+
+def _pieces(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    return (values[at : at + _PIECE] for at in range(0, len(values), _PIECE))

@@ -1,0 +1,62 @@
+"""skilder.keys.v1.KeyService."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder.keys.v1 import key_service_pb2 as pb
+from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
+from skilder_keys.domain.ids import UserId
+from skilder_keys.rpc import convert
+
+if TYPE_CHECKING:
+    from skilder_keys.app.keys import Keys
+    from skilder_keys.offload import Offload
+    from skilder_keys.rpc.pipeline import Call
+
+DESCRIPTOR = pb.DESCRIPTOR.services_by_name["KeyService"]
+
+
+class KeyServicer:
+    """Parses, calls, converts."""
+
+    def __init__(self, keys: Keys, offload: Offload) -> None:
+        """Take where long work is done."""
+        self._keys = keys
+        self._offload = offload
+
+    async def IssueKey(self, request: pb.IssueKeyRequest, call: Call) -> pb.IssueKeyResponse:  # noqa: N802
+        """Issues a key and shows its token, the only time anyone sees it."""
+        issued = await self._keys.issue(convert.key_spec(request), request.request_id, call.origin(request.actor))
+        call.notes.update(key=str(issued.key.id), workspace=issued.key.workspace_id)
+        return pb.IssueKeyResponse(key=convert.key_message(issued.key), token=issued.token.reveal())
+
+    async def RevokeKey(self, request: pb.RevokeKeyRequest, call: Call) -> pb.RevokeKeyResponse:  # noqa: N802
+        """Revokes a key by its id or by its token."""
+        origin = call.origin(request.actor)
+        match request.WhichOneof("target"):
+            case "key_id":
+                key = await self._keys.revoke(request.key_id, request.reason, origin)
+            case "token":
+                key = await self._keys.revoke_by_token(request.token, request.reason, origin)
+            case _:
+                raise InvalidRequestError(FieldViolation("target", "is required: set key_id or token"))
+        call.notes.update(key=str(key.id), workspace=key.workspace_id)
+        return pb.RevokeKeyResponse(key=convert.key_message(key))
+
+    async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> bytes:  # noqa: N802
+        """Lists the keys of a workspace, newest first."""
+        found, next_page_token = await self._keys.list(
+            convert.key_filter(request),
+            page_size=request.page_size,
+            page_token=request.page_token,
+            actor=UserId(request.actor) if request.actor else None,
+        )
+        call.notes["workspace"] = request.workspace_id
+        return await self._offload.run(convert.list_keys_response, found, next_page_token)
+
+    async def GetKey(self, request: pb.GetKeyRequest, call: Call) -> pb.GetKeyResponse:  # noqa: N802
+        """Answers one key."""
+        key = await self._keys.get(request.key_id, UserId(request.actor) if request.actor else None)
+        call.notes.update(key=str(key.id), workspace=key.workspace_id)
+        return pb.GetKeyResponse(key=convert.key_message(key))

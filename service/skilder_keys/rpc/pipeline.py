@@ -1,0 +1,195 @@
+"""The pipeline that every call passes: who calls, may they, what do they ask, in what time, and how did it end.
+
+It is one function around each method instead of a chain of interceptors, in this order:
+
+1. The time limit starts first, so that it covers everything, also the wait for the client to send its request. (gRPC
+   itself keeps the client's own deadline: it cancels the call.)
+2. `Admission` identifies the caller and checks its ability before the request is read. Otherwise an unknown caller
+   could hold a place, and megabytes, for as long as it likes.
+3. The one message is read. The method's own bound on its length is checked before anything looks into it.
+4. The pipeline parses the message, not gRPC, so that bad bytes get a clear error instead of a bare INTERNAL. Lists are
+   bounded before anything touches an element. Both bounds are in `rpc.limits`, for all methods.
+5. The method runs.
+6. An error leaves as a KeysError. The transport sends it as a status, by the one table of `rpc.status`.
+7. The call is counted, and one line is logged. The line holds what the method noted, never the request. A method that
+   is called all the time may leave the line out where all went well: it would cost more than the call. `log_limiter`
+   bounds the lines that anybody can cause, of failed calls and denied tokens; the counts are not bounded.
+
+`rpc.fast_path` is a way past most of this, for what memory can grant; a transport may try it first.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import message_factory
+
+from skilder_keys.auth.abilities import ABILITIES
+from skilder_keys.domain.access import Origin
+from skilder_keys.domain.errors import KeysError, UnavailableError
+from skilder_keys.domain.ids import UserId
+from skilder_keys.rpc import limits
+from skilder_keys.rpc.admission import Admission
+from skilder_keys.rpc.decoding import Decoder
+from skilder_keys.rpc.errors import DeadlineExceededError
+from skilder_keys.rpc.fast_path import FastPath
+from skilder_keys.rpc.log_limiter import LogLimiter
+from skilder_keys.rpc.status import STATUS_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+    from google.protobuf.message import Message
+    from structlog.typing import FilteringBoundLogger
+
+    from skilder_keys.auth.callers import Callers
+    from skilder_keys.domain.access import Caller
+    from skilder_keys.offload import Offload
+    from skilder_keys.rpc.context import Context
+    from skilder_keys.rpc.fast_path import Respond
+    from skilder_keys.rpc.time_limit import TimeLimit
+
+    Method = Callable[[Any, "Call"], Awaitable[Message | bytes]]
+    Serve = Callable[["Context"], Awaitable[bytes]]
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that was let in.
+
+    Attributes:
+        caller: Who calls.
+        context: The call, as gRPC sees it.
+        notes: What the method wants in the call's log line. Never a token.
+        routine: Set by a method to say that nothing happened that a line in the log would be needed for.
+        denial: Set by a method that denied something, to what makes its line one of a kind.
+    """
+
+    caller: Caller
+    context: Context
+    notes: dict[str, str]
+    routine: bool = False
+    denial: str = ""
+
+    def origin(self, actor: str) -> Origin:
+        """Answers where a change comes from; an empty actor is none."""
+        return Origin(self.caller, UserId(actor) if actor else None, self.context.peer())
+
+
+class Pipeline:
+    """Wraps the methods of servicers for any transport.
+
+    Attributes:
+        calls: How many calls of each method ended with each code.
+        log_limiter: What bounds its log.
+    """
+
+    def __init__(
+        self,
+        callers: Callers,
+        log: FilteringBoundLogger,
+        time_limit: TimeLimit,
+        offload: Offload,
+        max_message_bytes: int = 2**28,
+    ) -> None:
+        """Take what every call needs; `max_message_bytes` bounds all requests, besides the methods' own bounds."""
+        self.log_limiter = LogLimiter(log)
+        self.calls: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._offload = offload
+        self._max_message_bytes = max_message_bytes
+        self._callers = callers
+        self._log = log
+        self._time_limit = time_limit
+
+    def methods(self, descriptor: ServiceDescriptor, servicer: object) -> dict[str, Serve]:
+        """Return the methods of a service by their paths. Each returns bytes, or raises KeysError."""
+        return {_path(method): self._wrap(method, getattr(servicer, method.name)) for method in descriptor.methods}
+
+    def fast_paths(self, descriptor: ServiceDescriptor, responds: Mapping[str, Respond]) -> dict[str, FastPath]:
+        """Return the fast paths of a service's methods, by the methods' paths."""
+        methods = (descriptor.methods_by_name[name] for name in responds)
+        return {
+            _path(each): FastPath(self._admission(each), _decoder(each), responds[each.name], self._max_bytes(each))
+            for each in methods
+        }
+
+    def _max_bytes(self, descriptor: MethodDescriptor) -> int:
+        return min(limits.max_bytes(descriptor), self._max_message_bytes)
+
+    def _admission(self, descriptor: MethodDescriptor) -> Admission:
+        service = descriptor.containing_service.name
+        return Admission(f"{service}/{descriptor.name}", ABILITIES[service], self._callers, self.calls)
+
+    def _wrap(self, descriptor: MethodDescriptor, method: Method) -> Serve:
+        admission = self._admission(descriptor)
+        decoder = _decoder(descriptor)
+        max_bytes = self._max_bytes(descriptor)
+
+        async def serve(context: Context) -> bytes:
+            started = perf_counter()
+            facts: dict[str, str] = {}
+            routine, denial = False, ""
+            code = "CANCELLED"  # unless one of the ways below is taken to its end
+            try:
+                with self._time_limit:
+                    caller = await admission.admit(context, facts)
+                    body = await context.read(max_bytes)
+                    if decoder.is_long(body):
+                        request = await self._offload.run(decoder.decode, body)
+                    else:
+                        request = decoder.decode(body)
+                    call = Call(caller, context, facts)
+                    reply = await method(request, call)
+                code, routine, denial = "OK", call.routine, call.denial
+                return reply if isinstance(reply, bytes) else reply.SerializeToString()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+                failure = self._translated(error, admission.method)
+                facts["reason"] = failure.reason
+                code = STATUS_CODES[type(failure)].name
+                try:
+                    raise failure from failure.__cause__  # unchanged: other calls may raise the same error
+                finally:
+                    del failure  # its traceback holds this frame: each failed call would be a reference cycle
+            finally:
+                admission.count(code)
+                if not routine:
+                    milliseconds = round((perf_counter() - started) * 1000, 2)
+                    kind = denial or facts.get("reason", "")
+                    self._log_call(admission.method, code, milliseconds, context.peer(), facts, kind)
+
+        return serve
+
+    def _log_call(
+        self, method: str, code: str, milliseconds: float, peer: str, facts: Mapping[str, str], kind: str
+    ) -> None:
+        if (code == "OK" and not kind) or self.log_limiter.admits(
+            peer, method=method, code=code, kind=kind, caller=facts.get("caller", "")
+        ):
+            self._log.info("call", method=method, code=code, ms=milliseconds, peer=peer, **facts)
+
+    def _translated(self, error: Exception, method: str) -> KeysError:
+        if (
+            isinstance(error, UnavailableError)
+            and error.__cause__ is not None
+            and self.log_limiter.admits("", method=method, kind="database")
+        ):
+            self._log.warning("database", method=method, error=repr(error.__cause__))
+        if isinstance(error, KeysError):
+            return error
+        if isinstance(error, TimeoutError):
+            return DeadlineExceededError()
+        if self.log_limiter.admits("", method=method, kind=f"unexpected {type(error).__name__}"):
+            self._log.error("unexpected error", method=method, exc_info=error)
+        return KeysError()
+
+
+def _path(descriptor: MethodDescriptor) -> str:
+    return f"/{descriptor.containing_service.full_name}/{descriptor.name}"
+
+
+def _decoder(descriptor: MethodDescriptor) -> Decoder[Any]:
+    return Decoder(message_factory.GetMessageClass(descriptor.input_type))

@@ -1,0 +1,70 @@
+"""Errors as gRPC statuses: one table, and one ErrorInfo (AIP-193) on every error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from skilder_keys.auth.callers import UnauthenticatedError
+from skilder_keys.domain import errors
+from skilder_keys.domain.fields import shortened
+from skilder_keys.rpc import errors as rpc_errors
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+ERROR_DOMAIN = "keys.skilder"
+
+STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
+    errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    rpc_errors.MalformedMessageError: grpc.StatusCode.INVALID_ARGUMENT,
+    rpc_errors.MessageTooLongError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    rpc_errors.UnknownEncodingError: grpc.StatusCode.UNIMPLEMENTED,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.CallerNotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.ForeignWorkspaceError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.ActorNotMemberError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.ActorNotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.KeyNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.WorkspaceNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.WorkspaceDeletedError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.TooManyChangedError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.VersionMismatchError: grpc.StatusCode.ABORTED,
+    errors.RequestUsedError: grpc.StatusCode.ALREADY_EXISTS,
+    errors.RequestRevokedError: grpc.StatusCode.FAILED_PRECONDITION,
+    rpc_errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.BusyError: grpc.StatusCode.UNAVAILABLE,
+    errors.KeysError: grpc.StatusCode.INTERNAL,  # unexpected: logged, and sent without details
+}
+
+# A status travels in trailers, the message twice, and clients refuse trailers of more than 8 KiB: what does not fit is
+# left out, and the message says how many fields there were.
+_MAX_VIOLATION_BYTES = 3_500
+_MAX_MESSAGE_BYTES = 500
+
+
+def trailing_status(error: errors.KeysError) -> grpc.Status:
+    """Return the status of an error, its details in a trailer, as `context.abort_with_status` takes it."""
+    details: list[Message] = [ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.details)]
+    if isinstance(error, errors.InvalidRequestError):
+        details.append(_bad_request(error))
+    status = Status(code=STATUS_CODES[type(error)].value[0], message=shortened(str(error), _MAX_MESSAGE_BYTES))
+    for detail in details:
+        status.details.add().Pack(detail)
+    answer: grpc.Status = rpc_status.to_status(status)
+    return answer
+
+
+def _bad_request(error: errors.InvalidRequestError) -> BadRequest:
+    bad_request = BadRequest()
+    for violation in error.violations:
+        bad_request.field_violations.add(field=violation.field, description=violation.description)
+        if bad_request.ByteSize() > _MAX_VIOLATION_BYTES:
+            del bad_request.field_violations[-1]
+            break
+    return bad_request

@@ -1,0 +1,63 @@
+"""The wire format of protobuf (https://protobuf.dev/programming-guides/encoding), as far as cutting it up needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder_keys.rpc.errors import MalformedMessageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LENGTH_DELIMITED = 2
+_FIXED = {1: 8, 5: 4}
+_MAX_VARINT_BYTES = 10
+
+
+Field = tuple[int, int, int, int, int]
+"""A field in a message: its number, its wire type, and the places where it begins, its content begins, and it ends."""
+
+
+def fields(body: bytes, begin: int, end: int) -> Iterator[Field]:
+    """Yield the fields between two places, one after the other, as far as somebody asks for them.
+
+    Raises:
+        MalformedMessageError: There is none, or it is a group; no message of ours has one.
+    """
+    at = begin
+    while at < end:
+        start = at
+        tag = body[at]
+        at += 1
+        if tag >= 0x80:  # noqa: PLR2004 - the top bit says that more follows
+            tag, at = _varint(body, start, end)
+        wire_type = tag & 7
+        if wire_type == LENGTH_DELIMITED:
+            length, content = _varint(body, at, end)
+            at = content + length
+        elif wire_type == 0:
+            content = at
+            _, at = _varint(body, at, end)
+        elif wire_type in _FIXED:
+            content = at
+            at += _FIXED[wire_type]
+        else:
+            raise MalformedMessageError
+        if at > end or tag < 8:  # noqa: PLR2004 - field 0 is none
+            raise MalformedMessageError
+        yield tag >> 3, wire_type, start, content, at
+
+
+def _varint(body: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return the number at a place, and the place behind it."""
+    if at < end and body[at] < 0x80:  # noqa: PLR2004 - one byte, as most are
+        return body[at], at + 1
+    value = 0
+    for count in range(_MAX_VARINT_BYTES):
+        if at + count >= end:
+            break
+        byte = body[at + count]
+        value |= (byte & 0x7F) << (7 * count)
+        if byte < 0x80:  # noqa: PLR2004 - the top bit says that more follows
+            return value, at + count + 1
+    raise MalformedMessageError

@@ -1,0 +1,49 @@
+"""The audit trail: table `audit_event`, which is only ever added to."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from skilder_keys.domain.access import Origin
+    from skilder_keys.domain.ids import KeyId, WorkspaceId
+    from skilder_keys.storage.database import Connection
+
+AuditAction = Literal["key.issued", "key.renewed", "key.revoked", "workspace.applied", "workspace.deleted"]
+
+
+async def record(
+    connection: Connection,
+    action: AuditAction,
+    origin: Origin,
+    workspace_id: WorkspaceId,
+    *,
+    key_id: KeyId | None = None,
+    details: Mapping[str, object] | str,
+) -> None:
+    """Writes an event. Call it in the transaction of what it tells of, so that neither is there without the other.
+
+    Args:
+        connection: Inside that transaction.
+        action: What was done.
+        origin: Who did it, on whose behalf, and from where.
+        workspace_id: Where.
+        key_id: The key it was done to, if any.
+        details: What else there is to know, as JSON values or as JSON. Never a token or a hash.
+    """
+    await connection.execute(
+        """
+        INSERT INTO audit_event (action, workspace_id, key_id, caller, actor, peer, details)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        """,
+        action,
+        workspace_id,
+        key_id,
+        origin.caller.name,
+        origin.actor,
+        origin.peer,
+        details if isinstance(details, str) else json.dumps(details),
+    )

@@ -1,0 +1,186 @@
+"""Writing what is in a workspace, in pieces: to encode very many values at once would hold up all other calls."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from skilder_keys.domain.difference import Action, Part, parts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from skilder_keys.domain.difference import Change
+    from skilder_keys.domain.ids import WorkspaceId
+    from skilder_keys.domain.workspace import Workspace
+    from skilder_keys.offload import Offload
+    from skilder_keys.storage.database import Connection
+
+    Statement = tuple[str, list[Any]]
+
+Value = TypeVar("Value")
+
+_LINKS = (
+    ("team_member", "user_id", "team_id", Part.MEMBER, "team_ids"),
+    ("hat_team", "hat_id", "team_id", Part.HAT, "team_ids"),
+    ("hat_skill", "hat_id", "skill_id", Part.HAT, "skill_ids"),
+    ("skill_tool", "skill_id", "tool_id", Part.SKILL, "tool_ids"),
+)
+_TABLES = {Part.MEMBER: "member", Part.HAT: "hat", Part.TEAM: "team", Part.SKILL: "skill", Part.TOOL: "tool"}
+_ROWS = 2000
+# Their instructions are long.
+_HATS = 200
+
+_UPSERTS = {
+    Part.MEMBER: (
+        """
+        INSERT INTO member (workspace_id, user_id, role)
+        SELECT $1, * FROM unnest($2::text[], $3::text[])
+        ON CONFLICT (workspace_id, user_id) DO UPDATE SET role = excluded.role
+        WHERE member.role <> excluded.role
+        """,
+        ("id", "role"),
+    ),
+    Part.TEAM: (
+        """
+        INSERT INTO team (workspace_id, id, name, parent_id)
+        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])
+        ON CONFLICT (workspace_id, id) DO UPDATE SET name = excluded.name, parent_id = excluded.parent_id
+        WHERE (team.name, team.parent_id) IS DISTINCT FROM (excluded.name, excluded.parent_id)
+        """,
+        ("id", "name", "parent_id"),
+    ),
+    Part.HAT: (
+        """
+        INSERT INTO hat (workspace_id, id, name, description, instructions)
+        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])
+        ON CONFLICT (workspace_id, id) DO UPDATE
+        SET name = excluded.name, description = excluded.description, instructions = excluded.instructions
+        WHERE (hat.name, hat.description, hat.instructions)
+              IS DISTINCT FROM (excluded.name, excluded.description, excluded.instructions)
+        """,
+        ("id", "name", "description", "instructions"),
+    ),
+    Part.SKILL: (
+        """
+        INSERT INTO skill (workspace_id, id, name, description)
+        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])
+        ON CONFLICT (workspace_id, id) DO UPDATE SET name = excluded.name, description = excluded.description
+        WHERE (skill.name, skill.description) IS DISTINCT FROM (excluded.name, excluded.description)
+        """,
+        ("id", "name", "description"),
+    ),
+    Part.TOOL: (
+        """
+        INSERT INTO tool (workspace_id, id, name, mcp_server, active)
+        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::boolean[])
+        ON CONFLICT (workspace_id, id) DO UPDATE
+        SET name = excluded.name, mcp_server = excluded.mcp_server, active = excluded.active
+        WHERE (tool.name, tool.mcp_server, tool.active)
+              IS DISTINCT FROM (excluded.name, excluded.mcp_server, excluded.active)
+        """,
+        ("id", "name", "mcp_server", "active"),
+    ),
+}
+
+
+async def replace(connection: Connection, desired: Workspace, changes: Iterable[Change], offload: Offload) -> None:
+    """Make the tables hold exactly what `desired` holds; rows that stay the same are not written.
+
+    Args:
+        connection: In the transaction in which the workspace was read, and is locked.
+        desired: The workspace.
+        changes: How it differs from what the tables hold.
+        offload: Where the rows are put together.
+    """
+    await _prefer_indexes(connection)
+    for sql, values in await offload.run(lambda: list(_statements(desired, changes))):
+        await connection.execute(sql, desired.id, *values)
+
+
+async def clear(connection: Connection, workspace_id: WorkspaceId) -> None:
+    """Empty a workspace."""
+    await _prefer_indexes(connection)
+    for table in (*(table for table, *_ in _LINKS), *_TABLES.values()):
+        await connection.execute(f"DELETE FROM {table} WHERE workspace_id = $1", workspace_id)  # noqa: S608 - constants
+
+
+async def _prefer_indexes(connection: Connection) -> None:
+    """Keep plans that are made now good for larger tables, also those of the checks of foreign keys, until the commit.
+
+    Made for small tables, a plan reads them from end to end, and a connection keeps it while they grow.
+    """
+    await connection.execute("SET LOCAL enable_seqscan = off")
+
+
+def _statements(desired: Workspace, changes: Iterable[Change]) -> Iterator[Statement]:
+    """Yield what to execute: parts come in before the links to them and go out after, so that no link leads nowhere."""
+    ids: dict[tuple[Part, Action], set[str]] = defaultdict(set)
+    for change in changes:
+        ids[change.part, change.action].add(change.id)
+    written: dict[Part, list[Any]] = {}
+    for part, every in parts_of(desired).items():
+        wanted = ids[part, Action.ADDED] | ids[part, Action.UPDATED]
+        written[part] = [each for each in every if each.id in wanted]
+    for part, (sql, names) in _UPSERTS.items():
+        for piece in _pieces(written[part], _HATS if part is Part.HAT else _ROWS):
+            yield sql, [[_value(each, name) for each in piece] for name in names]
+    for table, from_id, to_id, part, name in _LINKS:
+        links = {each.id: getattr(each, name) for each in written[part]}
+        yield from _link_statements(table, from_id, to_id, links, ids[part, Action.UPDATED])
+    for part, table in _TABLES.items():
+        id_ = "user_id" if part is Part.MEMBER else "id"
+        # Links from them go along.
+        for piece in _pieces(ids[part, Action.REMOVED], _ROWS):
+            yield f"DELETE FROM {table} WHERE workspace_id = $1 AND {id_} = ANY($2::text[])", [piece]  # noqa: S608 - constants
+
+
+def _link_statements(
+    table: str, from_id: str, to_id: str, links: dict[str, Sequence[str]], updated: set[str]
+) -> Iterator[Statement]:
+    """Yield what gives each part exactly its links; those of an updated part that stay are not written anew."""
+    for from_ids in _pieces_of_links(links):
+        pairs = [(each, to) for each in from_ids for to in links[each]]
+        columns = [[pair[0] for pair in pairs], [pair[1] for pair in pairs]]
+        if old := [each for each in from_ids if each in updated]:
+            yield (
+                f"""
+                DELETE FROM {table} WHERE workspace_id = $1 AND {from_id} = ANY($2::text[])
+                AND ({from_id}, {to_id}) NOT IN (SELECT * FROM unnest($3::text[], $4::text[]))
+                """,  # noqa: S608 - the same
+                [old, *columns],
+            )
+        if pairs:
+            yield (
+                f"""
+                INSERT INTO {table} (workspace_id, {from_id}, {to_id}) SELECT $1, * FROM unnest($2::text[], $3::text[])
+                ON CONFLICT DO NOTHING
+                """,  # noqa: S608 - the same
+                columns,
+            )
+
+
+def _pieces_of_links(links: dict[str, Sequence[str]]) -> Iterator[list[str]]:
+    """Yield the parts in pieces with not too many links; a part is never cut."""
+    piece: list[str] = []
+    size = 0
+    for from_id, to_ids in links.items():
+        piece.append(from_id)
+        size += 1 + len(to_ids)
+        if size >= _ROWS:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def _value(part: object, name: str) -> object:
+    value = getattr(part, name)
+    return value.value if name == "role" else value
+
+
+def _pieces(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+    left = iter(values)
+    while piece := list(islice(left, size)):
+        yield piece

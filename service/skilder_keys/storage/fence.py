@@ -1,0 +1,239 @@
+"""The fence: tables `fence`, `change` and `reader`. Triggers write the first two, in the transaction of each change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from skilder_keys.domain.ids import KeyId, WorkspaceId
+from skilder_keys.domain.revision import Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from uuid import UUID
+
+    import asyncpg
+
+    from skilder_keys.storage.database import Connection
+
+KEPT_CHANGES = 10_000
+"""How many changes stay on record. A reader that lacks more of them drops everything instead of reading them."""
+
+# Few enough for the event loop to take in at once.
+_MAX_CHANGES = 1_000
+_MAX_PRUNED = 1_000
+
+# Names the server, the database and the table that answer. The server's part is when it was started, which is another
+# time on a standby that takes over and after every restore.
+SERVER = """
+    concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+              (SELECT oid FROM pg_database WHERE datname = current_database()), fence.tableoid)
+"""
+_STATE = f"fence.epoch, fence.tag, {SERVER} AS server, fence.server = {SERVER} AS vouched, fence.longest_lease"
+
+# Whether a revision is one of this database's history: the current state, or the one before a change on record.
+_IS_KNOWN = """
+    (fence.epoch = {epoch} AND fence.tag = {tag}
+     OR EXISTS (SELECT FROM change WHERE change.epoch = {epoch} + 1 AND change.previous_tag = {tag}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What changed at an epoch: a key or, where that is None, a workspace with all its keys.
+
+    Attributes:
+        revision: The state that it led to.
+        previous_tag: The tag of the state before.
+    """
+
+    revision: Revision
+    previous_tag: int
+    key_id: KeyId | None
+    workspace_id: WorkspaceId | None
+
+
+@dataclass(frozen=True, slots=True)
+class FenceState:
+    """Where the database stands.
+
+    Attributes:
+        revision: Its current state.
+        server: Names the server, the database and the tables that answered. It changes with every restart and failover.
+        vouched: Whether no reader can hold a lease that has no row here. It is false after a restart, a restore or a
+            failover, until a lease has been waited out.
+        longest_lease: The longest lease a reader may hold that has no row here, in seconds.
+    """
+
+    revision: Revision
+    server: str
+    vouched: bool
+    longest_lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class Laggard:
+    """A reader that has not applied an epoch yet, and how long after the change its lease can still run."""
+
+    id: UUID
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a reader says of its process: its lease, and how long a call may take there; both in seconds."""
+
+    lease: float
+    call_timeout: float | None
+
+
+async def listen(connection: Connection, hint: Callable[[], None]) -> None:
+    """Has `hint` called when something changes, which may fail to arrive, and when the connection is lost."""
+    await connection.add_listener("skilder_keys_change", lambda *_: hint())
+    connection.add_termination_listener(lambda *_: hint())
+
+
+async def state(connection: Connection) -> FenceState:
+    """Return where the database stands."""
+    row = await connection.fetchrow(
+        f"SELECT {_STATE} FROM fence"  # noqa: S608 - the parts are constants
+    )
+    return _state(row)
+
+
+async def register(
+    connection: Connection, reader_id: UUID, settings: Settings, *, instead_of: UUID | None
+) -> tuple[FenceState, list[Settings]]:
+    """Add a reader, unless an earlier try has, and return where it starts from and the settings of the others.
+
+    The tries of one registration have one id: while an earlier one waits for a standby, the next waits for that one,
+    and is ended by its statement timeout. (No timeout ends the wait for a standby.)
+
+    Args:
+        connection: The connection.
+        reader_id: The reader. No heartbeat may have been sent for it yet.
+        settings: What it says of its process.
+        instead_of: The reader that this process was before, which is removed.
+    """
+    row = await connection.fetchrow(
+        f"""
+        WITH started AS (
+            SELECT {_STATE} FROM fence
+        ), left_behind AS (
+            DELETE FROM reader WHERE id = $4
+        ), longest AS (
+            UPDATE fence SET longest_lease = $2 WHERE longest_lease < $2
+        ), added AS (
+            INSERT INTO reader (id, epoch, lease_seconds, call_timeout) SELECT $1, epoch, $2, $3 FROM started
+            ON CONFLICT (id) DO NOTHING
+        )
+        SELECT * FROM started
+        """,  # noqa: S608
+        reader_id,
+        settings.lease,
+        settings.call_timeout,
+        instead_of,
+    )
+    others = await connection.fetch(
+        "SELECT DISTINCT lease_seconds, call_timeout FROM reader WHERE id <> $1 ORDER BY lease_seconds LIMIT 100",
+        reader_id,
+    )
+    return _state(row), [Settings(other["lease_seconds"], other["call_timeout"]) for other in others]
+
+
+async def heartbeat(connection: Connection, reader_id: UUID, applied: Revision) -> FenceState | None:
+    """Acknowledge the revision a reader has applied, and return where the database stands.
+
+    Return None, and acknowledge nothing, where the reader has no row, or has applied what this database's history does
+    not have.
+    """
+    row = await connection.fetchrow(
+        f"""
+        UPDATE reader SET epoch = $2 FROM fence
+        WHERE reader.id = $1 AND {_IS_KNOWN.format(epoch="$2", tag="$3")}
+        RETURNING {_STATE}
+        """,  # noqa: S608
+        reader_id,
+        *applied,
+    )
+    return None if row is None else _state(row)
+
+
+async def deregister(connection: Connection, reader_ids: Iterable[UUID]) -> None:
+    """Remove readers that answer nothing from memory any more."""
+    await connection.execute("DELETE FROM reader WHERE id = ANY($1::uuid[])", list(reader_ids))
+
+
+async def changes_since(connection: Connection, epoch: int) -> list[Change]:
+    """Answers the changes after an epoch, in order; at most 1,000 at a time."""
+    rows = await connection.fetch(
+        """
+        SELECT epoch, tag, previous_tag, key_id, workspace_id FROM change WHERE epoch > $1 ORDER BY epoch LIMIT $2
+        """,
+        epoch,
+        _MAX_CHANGES,
+    )
+    return [
+        Change(
+            Revision(row["epoch"], row["tag"]),
+            row["previous_tag"],
+            None if row["key_id"] is None else KeyId(row["key_id"]),
+            None if row["workspace_id"] is None else WorkspaceId(row["workspace_id"]),
+        )
+        for row in rows
+    ]
+
+
+async def knows(connection: Connection, revision: Revision) -> bool:
+    """Return whether a revision is one of this database's history, and at most 10,000 changes old."""
+    return bool(
+        await connection.fetchval(
+            f"SELECT {_IS_KNOWN.format(epoch='$1', tag='$2')} FROM fence",  # noqa: S608 - the parts are constants
+            *revision,
+        )
+    )
+
+
+async def prune(connection: Connection) -> bool:
+    """Remove some of the changes that are older than the last 10,000, and return whether there may be more."""
+    removed = await connection.fetchval(
+        """
+        WITH old AS (
+            SELECT epoch FROM change WHERE epoch <= (SELECT epoch - $1 FROM fence) ORDER BY epoch LIMIT $2
+        ), removed AS (
+            DELETE FROM change USING old WHERE change.epoch = old.epoch RETURNING 1
+        )
+        SELECT count(*) FROM removed
+        """,
+        KEPT_CHANGES,
+        _MAX_PRUNED,
+    )
+    return int(removed) == _MAX_PRUNED
+
+
+async def vouch(connection: Connection, server: str) -> None:
+    """Record that no reader can hold a lease that has no row here, where this is still the server of that name."""
+    await connection.execute(
+        f"""
+        UPDATE fence SET server = $1, longest_lease = (SELECT coalesce(max(lease_seconds), 0) FROM reader)
+        WHERE fence.server <> $1 AND {SERVER} = $1
+        """,  # noqa: S608
+        server,
+    )
+
+
+async def laggards(connection: Connection, epoch: int) -> list[Laggard]:
+    """Answers the readers that have not applied an epoch yet."""
+    rows = await connection.fetch("SELECT id, lease_seconds FROM reader WHERE epoch < $1", epoch)
+    return [Laggard(row["id"], row["lease_seconds"]) for row in rows]
+
+
+async def evict(connection: Connection, readers: Iterable[UUID], epoch: int) -> None:
+    """Strikes readers off whose lease has run out, unless they have applied an epoch after all."""
+    await connection.execute("DELETE FROM reader WHERE id = ANY($1::uuid[]) AND epoch < $2", list(readers), epoch)
+
+
+def _state(row: asyncpg.Record | None) -> FenceState:
+    if row is None:
+        raise LookupError("the table `fence` has no row")
+    return FenceState(Revision(row["epoch"], row["tag"]), row["server"], row["vouched"], row["longest_lease"])

@@ -1,0 +1,73 @@
+"""What the role of the service must be allowed to do with each table, where it does not own them.
+
+The owner is then the role that migrates: see "Roles" in docs/deployment.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder_keys.storage.sessions import DatabaseFaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from skilder_keys.storage.database import Connection
+
+_READ = ("SELECT",)
+_ADD = ("SELECT", "INSERT")
+_CHANGE = ("SELECT", "UPDATE")
+_KEEP = ("SELECT", "INSERT", "UPDATE")
+_ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "audit_event": _ADD,
+    "change": ("SELECT", "DELETE"),
+    "fence": _CHANGE,
+    "hat": _ALL,
+    "hat_skill": _ALL,
+    "hat_team": _ALL,
+    "key": _KEEP,
+    "key_hat": _ADD,
+    "member": _ALL,
+    "pending_change": (),  # triggers alone write it, with the rights of its owner
+    "reader": _ALL,
+    "schema_migration": _READ,
+    "signing_key": _READ,
+    "skill": _ALL,
+    "skill_tool": _ALL,
+    "team": _ALL,
+    "team_member": _ALL,
+    "tool": _ALL,
+    "workspace": _KEEP,
+}
+
+
+async def require_privileges(connection: Connection, schema: str) -> None:
+    """Refuse a role that may not do what the service does; a table that is not there is `require_schema`'s.
+
+    Raises:
+        DatabaseFaultError: Names the role, the privileges and the tables.
+    """
+    role = await connection.fetchval("SELECT current_user")
+    if not await connection.fetchval("SELECT current_schema() IS NOT DISTINCT FROM $1", schema):
+        raise DatabaseFaultError(
+            f"there is no schema {schema}, or the role {role} may not use it: GRANT USAGE ON SCHEMA {schema} TO {role}"
+        )
+    wanted = [(table, privilege) for table, privileges in NEEDED.items() for privilege in privileges]
+    missing = await connection.fetch(
+        """
+        SELECT name, string_agg(privilege, ', ' ORDER BY privilege) AS privileges
+        FROM unnest($1::text[], $2::text[]) AS wanted (name, privilege)
+        JOIN pg_class ON relname = name AND relnamespace = $3::regnamespace
+        WHERE NOT has_table_privilege(pg_class.oid, privilege)
+        GROUP BY name ORDER BY name
+        """,
+        [table for table, _ in wanted],
+        [privilege for _, privilege in wanted],
+        schema,
+    )
+    if missing:
+        lacks = "; ".join(f"{row['privileges']} on {row['name']}" for row in missing)
+        grants = "; ".join(f'GRANT {row["privileges"]} ON {schema}."{row["name"]}" TO {role}' for row in missing)
+        raise DatabaseFaultError(f"the role {role} lacks {lacks}. As the owner of the tables: {grants}")

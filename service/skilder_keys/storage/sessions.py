@@ -1,0 +1,247 @@
+"""Connections to Postgres, and the one definition of a session: what all of ours set, and what they must find.
+
+Nothing relies on the defaults of the database, of the role or of the server: what a promise stands on is set here. A
+connection to Postgres itself is set once, when it is made. One to a pooler may have another session with each
+transaction, so there every statement runs in a transaction, which sets the same for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from skilder_keys.storage.url import DEFAULT_SCHEMA, DatabaseUrl, place
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+
+_SETTINGS: Mapping[str, str] = {
+    # Each transaction says these itself; statements outside of one rely on the defaults.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    # A policy that hides rows from us would make keys unknown: with this off, Postgres fails the statement instead.
+    "row_security": "off",
+    # How values look as text and are read from it, in our statements and in the triggers that they fire.
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "transform_null_equals": "off",
+    "array_nulls": "on",
+    # Statistics may be missing, and then a plan that takes a millisecond is compiled for twenty.
+    "jit": "off",
+    "plan_cache_mode": "auto",
+    "exit_on_error": "off",
+    "idle_session_timeout": "0",
+}
+_SET = """
+    SET {scope} search_path = {search_path};
+    SELECT {settings},
+           -- Only a stronger one is left as it is: who set it wants a change applied on the standbys, too.
+           set_config('synchronous_commit',
+                      CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END,
+                      {local}),
+           -- Set only where it must be, which a superuser may: in other values triggers and foreign keys do nothing.
+           CASE WHEN current_setting('session_replication_role') <> 'origin'
+                THEN set_config('session_replication_role', 'origin', {local}) END,
+           -- Since Postgres 17.
+           CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL
+                THEN set_config('transaction_timeout', '0', {local}) END
+"""
+
+_STANDBY = "is a standby, which may lack the last changes: the service needs the primary"
+_FAULTS = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.exceptions.InternalClientError)
+
+
+class DatabaseFaultError(Exception):
+    """Why the database cannot be used, for people: with hosts and ports, and never a password."""
+
+
+class Session(asyncpg.Connection):
+    """A connection whose session is as defined here.
+
+    Attributes:
+        guard: What begins each transaction where a pooler may choose another session for it; else empty.
+    """
+
+    guard = ""
+
+    def get_reset_query(self) -> str:
+        """Return none: nothing changes a session, so a returned connection needs no round trip to be as new."""
+        return ""
+
+    # The driver's own: every statement that takes arguments or returns rows comes by one of these.
+
+    async def _get_statement(self, *given: Any, use_cache: bool = True, **options: Any) -> Any:  # noqa: ANN401
+        # Statements that a migration made invalid are prepared anew by the driver, but in a transaction it is too late
+        # for that. One that is prepared in its transaction stays valid: it locks its tables against migrations.
+        return await super()._get_statement(*given, use_cache=use_cache and not self.is_in_transaction(), **options)  # type: ignore[misc]
+
+    async def _execute(self, *given: Any, **options: Any) -> Any:  # noqa: ANN401
+        if not self.guard or self.is_in_transaction():
+            return await super()._execute(*given, **options)  # type: ignore[misc]
+        async with transaction(self):
+            return await super()._execute(*given, **options)  # type: ignore[misc]
+
+    async def _executemany(self, *given: Any, **options: Any) -> Any:  # noqa: ANN401
+        if not self.guard or self.is_in_transaction():
+            return await super()._executemany(*given, **options)  # type: ignore[misc]
+        async with transaction(self):
+            return await super()._executemany(*given, **options)  # type: ignore[misc]
+
+
+@asynccontextmanager
+async def transaction(
+    connection: Connection,
+    isolation: Literal["read_committed", "repeatable_read"] = "read_committed",
+    *,
+    readonly: bool = False,
+) -> AsyncIterator[None]:
+    """Run a transaction, which any error rolls back."""
+    guard = connection.guard  # type: ignore[union-attr]  # all of ours are Sessions
+    async with connection.transaction(isolation=isolation, readonly=readonly and not guard):
+        if guard:
+            try:
+                await connection.execute(guard + ("; SET LOCAL transaction_read_only = on" if readonly else ""))
+            except (asyncpg.FeatureNotSupportedError, asyncpg.ReadOnlySQLTransactionError):
+                raise DatabaseFaultError(_STANDBY) from None
+        yield
+
+
+class Connector:
+    """Makes the connections of a process.
+
+    Args:
+        url: The connection URI.
+        schema: The schema of our tables.
+        settings: More settings of each session, by name.
+    """
+
+    def __init__(self, url: str, schema: str = DEFAULT_SCHEMA, settings: Mapping[str, str] | None = None) -> None:
+        self._url = DatabaseUrl.parse(url)
+        self._hosts: list[tuple[str, int] | None] = [*self._url.hosts] or [None]
+        # What is in another schema, or temporary, must not be taken for ours. Postgres looks in pg_catalog before all.
+        self._search_path = f'"{schema}", pg_temp'
+        self._settings = {**_SETTINGS, **(settings or {})}
+
+    @property
+    def patience(self) -> float:
+        """The seconds that the URI grants for connecting, to all hosts together; 0 where it does not say."""
+        return (self._url.connect_timeout or 0) * len(self._hosts)
+
+    async def connect(
+        self,
+        name: str,
+        time_limit: float,
+        *,
+        command_timeout: float | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> Session:
+        """Connect to the primary, whichever host it is.
+
+        Args:
+            name: What Postgres calls the connection; an application_name in the URI replaces "skilder-keys" in it.
+            time_limit: Seconds for connecting; each host gets its share, so that one that is silent does not take all.
+            command_timeout: Seconds after which the driver gives a statement up.
+            settings: More settings of this session.
+
+        Raises:
+            DatabaseFaultError: No host is the primary and can be used.
+        """
+        faults = []
+        clock = asyncio.get_running_loop().time
+        end = clock() + time_limit
+        hosts = tuple(self._hosts)
+        for number, host in enumerate(hosts):
+            share = (end - clock()) / (len(hosts) - number)
+            try:
+                async with asyncio.timeout(min(share, self._url.connect_timeout or share)):
+                    session = await self._open(host, name, command_timeout)
+                    await self._prepare(session, {**self._settings, **(settings or {})})
+            except TimeoutError:
+                faults.append(f"{_place(host)}: no answer in time")
+            except (DatabaseFaultError, *_FAULTS) as error:
+                faults.append(f"{_place(host)}: {' '.join(str(error).split()) or type(error).__name__}")
+            else:
+                # The next connection tries this one first: others may be standbys, or silent.
+                self._hosts.sort(key=lambda each: each != host)
+                return session
+        raise DatabaseFaultError("; ".join(faults))
+
+    async def _open(self, host: tuple[str, int] | None, name: str, command_timeout: float | None) -> Session:
+        url = self._url
+        application = name.replace("skilder-keys", url.application_name, 1) if url.application_name else name
+        settings = {"application_name": application} | ({"options": url.options} if url.options else {})
+        session: Session = await asyncpg.connect(
+            url.tls,
+            host=host[0] if host else None,
+            port=host[1] if host else None,
+            user=url.user,
+            password=url.password,
+            database=url.database,
+            passfile=url.passfile,
+            krbsrvname=url.krbsrvname,
+            ssl=ssl.create_default_context() if url.system_roots else None,
+            target_session_attrs=SessionAttribute.any,  # not the environment's: `_prepare` sees that it is the primary
+            server_settings=settings,
+            command_timeout=command_timeout,
+            connection_class=Session,
+        )
+        return session
+
+    async def _prepare(self, session: Session, settings: Mapping[str, str]) -> None:
+        """Set the session, and see that it is one that can be used."""
+        try:
+            # A pooler shows the process number of a session of its own making. This is a simple query, since old
+            # poolers lose the others outside of transactions.
+            own = await session.execute(
+                f"SELECT WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {session.get_server_pid()}"
+            )
+            if own == "SELECT 0":
+                session.guard = f"SET LOCAL transaction_read_only = off; {self._set(settings, local=True)}"
+            else:
+                await session.execute(self._set(settings, local=False))
+            (found,) = await session.fetch(
+                "SELECT pg_is_in_recovery() AS standby, current_setting('server_encoding') AS encoding"
+            )
+        except asyncpg.InsufficientPrivilegeError as error:
+            session.terminate()
+            raise DatabaseFaultError(
+                f"{error}: it has another value by ALTER DATABASE or ALTER ROLE ... SET, or in postgresql.conf;"
+                " set it back with RESET there"
+            ) from None
+        except BaseException:
+            session.terminate()
+            raise
+        if found["standby"]:
+            session.terminate()
+            raise DatabaseFaultError(_STANDBY)
+        if found["encoding"] != "UTF8":
+            session.terminate()
+            raise DatabaseFaultError(
+                f"the database's encoding is {found['encoding']}, and has to be UTF8: create one with"
+                " CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+            )
+
+    def _set(self, settings: Mapping[str, str], *, local: bool) -> str:
+        """Return the statements that set a session, or only the transaction that is open."""
+        calls = (f"set_config('{name}', '{value}', {local})" for name, value in settings.items())
+        scope = "LOCAL" if local else "SESSION"
+        return _SET.format(scope=scope, search_path=self._search_path, settings=", ".join(calls), local=local)
+
+
+def _place(host: tuple[str, int] | None) -> str:
+    return place(*host) if host else "the local Postgres"

@@ -1,0 +1,59 @@
+"""The triggers that the promises stand on: each must be there and fire in every session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder_keys.storage.sessions import DatabaseFaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from skilder_keys.storage.database import Connection
+
+_PARTS = ("member", "team", "team_member", "hat", "hat_team", "hat_skill", "skill", "skill_tool", "tool")
+
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "audit_event": ("audit_event_refuse_change",),
+    "key": ("key_change", "key_gone", "key_refuse_change"),
+    "key_hat": ("key_hat_change", "key_hat_emptied"),
+    "pending_change": ("pending_change_record",),
+    "workspace": ("workspace_change", "workspace_gone"),
+    **{part: tuple(f"{part}_{event}" for event in ("added", "updated", "removed", "emptied")) for part in _PARTS},
+}
+
+
+async def require_triggers(connection: Connection, schema: str) -> None:
+    """Refuse a database where a change could pass unnoticed: a restore or a person may have switched a trigger off.
+
+    Raises:
+        DatabaseFaultError: Names each trigger that is missing, or is not ENABLE ALWAYS.
+    """
+    wanted = [(table, trigger) for table, triggers in NEEDED.items() for trigger in triggers]
+    found = await connection.fetch(
+        """
+        SELECT relname, name, tgname IS NOT NULL AS is_there
+        FROM unnest($1::text[], $2::text[]) AS wanted (relname, name)
+        JOIN pg_class USING (relname)
+        LEFT JOIN pg_trigger ON tgrelid = pg_class.oid AND tgname = name
+        WHERE relnamespace = $3::regnamespace AND tgenabled IS DISTINCT FROM 'A'
+        ORDER BY relname, name
+        """,
+        [table for table, _ in wanted],
+        [trigger for _, trigger in wanted],
+        schema,
+    )
+    if missing := [row["name"] for row in found if not row["is_there"]]:
+        raise DatabaseFaultError(
+            f"the triggers {', '.join(missing)} are missing, so changes could pass unnoticed: restore the database with"
+            " its whole schema"
+        )
+    if found:
+        names = ", ".join(row["name"] for row in found)
+        mend = "; ".join(
+            f'ALTER TABLE {schema}."{row["relname"]}" ENABLE ALWAYS TRIGGER {row["name"]}' for row in found
+        )
+        raise DatabaseFaultError(
+            f"the triggers {names} do not fire in every session, so changes could pass unnoticed."
+            f" As the owner of the tables: {mend}"
+        )

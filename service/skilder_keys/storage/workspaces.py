@@ -1,0 +1,96 @@
+"""Workspaces themselves: table `workspace`. What is in them is in `storage.catalog`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.domain.workspace import WorkspaceStatus
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import asyncpg
+
+    from skilder_keys.storage.database import Connection
+
+
+async def find(connection: Connection, workspace_id: WorkspaceId) -> WorkspaceStatus | None:
+    """Answers a workspace, deleted ones too, or None."""
+    row = await connection.fetchrow(
+        "SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace WHERE id = $1", workspace_id
+    )
+    return None if row is None else _status(row)
+
+
+async def lock(
+    connection: Connection, workspace_id: WorkspaceId, mode: Literal["read", "write"]
+) -> WorkspaceStatus | None:
+    """Answers as `find`, and holds the workspace as it is until the transaction ends.
+
+    Readers, who issue keys by what they see, keep writers out but not one another. Neither keeps a key from being
+    revoked: a foreign key's check passes both locks.
+    """
+    row = await connection.fetchrow(
+        f"""
+        SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace WHERE id = $1
+        FOR {"SHARE" if mode == "read" else "NO KEY UPDATE"}
+        """,  # noqa: S608
+        workspace_id,
+    )
+    return None if row is None else _status(row)
+
+
+async def create(connection: Connection, workspace_id: WorkspaceId, name: str) -> bool:
+    """Writes a new, empty workspace at version 1; answers False where the id is taken, by a deleted one too."""
+    return bool(
+        await connection.fetchval(
+            "INSERT INTO workspace (id, name, version) VALUES ($1, $2, 1) ON CONFLICT (id) DO NOTHING RETURNING true",
+            workspace_id,
+            name,
+        )
+    )
+
+
+async def advance(connection: Connection, workspace_id: WorkspaceId, name: str) -> None:
+    """Count the version up by one and set the name."""
+    await connection.execute(
+        "UPDATE workspace SET version = version + 1, name = $2, updated_at = now() WHERE id = $1", workspace_id, name
+    )
+
+
+async def mark_deleted(connection: Connection, workspace_id: WorkspaceId) -> datetime:
+    """Marks a workspace as deleted, for good, counts its version up, and answers when."""
+    deleted_at: datetime = await connection.fetchval(
+        """
+        UPDATE workspace SET version = version + 1, updated_at = now(), deleted_at = now() WHERE id = $1
+        RETURNING deleted_at
+        """,
+        workspace_id,
+    )
+    return deleted_at
+
+
+async def list_page(connection: Connection, *, after: str | None, limit: int) -> list[WorkspaceStatus]:
+    """Answers at most `limit` workspaces that exist, in order of id, from above `after`."""
+    rows = await connection.fetch(
+        """
+        SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace
+        WHERE deleted_at IS NULL AND id > $1
+        ORDER BY id LIMIT $2
+        """,
+        after or "",
+        limit,
+    )
+    return [_status(row) for row in rows]
+
+
+def _status(row: asyncpg.Record) -> WorkspaceStatus:
+    return WorkspaceStatus(
+        id=WorkspaceId(row["id"]),
+        name=row["name"],
+        version=row["version"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        deleted_at=row["deleted_at"],
+    )

@@ -1,0 +1,1 @@
+"""The parent process: signals, the address, the workers, and the embedded Postgres."""

@@ -1,0 +1,138 @@
+"""Serves methods as an ASGI application (https://asgi.readthedocs.io, with response trailers), for Envoy.
+
+HTTP/2, TLS, flow control, deadlines and draining are Envoy's. What is left of gRPC over HTTP/2 for a unary call is a
+frame around each message, and a status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+
+from skilder_keys.domain.errors import KeysError
+from skilder_keys.rpc.errors import StatusError
+from skilder_keys.rpc.status import trailing_status
+from skilder_keys.transports.envoy.context import AsgiContext, is_grpc
+from skilder_keys.transports.envoy.eager_task import EagerTask
+from skilder_keys.transports.envoy.fast_call import FastCall
+from skilder_keys.transports.envoy.response import NOT_GRPC, events_of, failure_events
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+    from skilder_keys.rpc.fast_path import FastPath
+    from skilder_keys.rpc.pipeline import Serve
+    from skilder_keys.transports.envoy.context import Event, Receive, Send
+    from skilder_keys.transports.envoy.eager_task import Started
+
+_WATCH_SECONDS = 0.05
+
+
+class AsgiMethods:
+    """Methods by their paths: `serve` is an ASGI application; `start_call` is a faster one, for pyvoy alone.
+
+    Attributes:
+        fast_calls: The calls on the fast path, all of which wait for their messages.
+    """
+
+    def __init__(self, methods: Mapping[str, Serve], fast_paths: Mapping[str, FastPath], *, max_calls: int) -> None:
+        """Create it in the event loop that calls come in by.
+
+        Args:
+            methods: The methods by their paths.
+            fast_paths: The fast paths of some of them.
+            max_calls: The most calls at a time.
+        """
+        self._methods = {path.encode(): serve for path, serve in methods.items()}
+        self._fast_paths = {path.encode(): each for path, each in fast_paths.items()}
+        self._max_calls = max_calls
+        # To find out the running loop costs a system call, of each call.
+        self._loop = asyncio.get_running_loop()
+        self._calls: dict[asyncio.Task[Any] | None, AsgiContext] = {}
+        self.fast_calls: set[FastCall] = set()
+
+    def start_call(self, scope: Event, receive: Receive, send: Send) -> Started:
+        """Start to serve one call, on the fast path where that is possible.
+
+        No task may be running, and the loop must have `eager_task.task_factory`.
+        """
+        fast_path = self._fast_paths.get(scope["raw_path"])
+        if fast_path is not None and self._has_room():
+            headers: dict[bytes, bytes] = dict(scope["headers"])
+            caller = fast_path.caller(headers.get(b"authorization", b"").decode("latin-1"))
+            if (
+                caller is not None
+                and is_grpc(scope, headers)
+                and not scope["query_string"]
+                # It is no future where the headers end the request; then it can be asked for again.
+                and isinstance(first := receive(), asyncio.Future)
+            ):
+                slow = partial(self.start_task, scope, receive, send, first)
+                return FastCall(fast_path, caller, first, send, slow, self.fast_calls)
+        return self.start_task(scope, receive, send)
+
+    def start_task(
+        self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None
+    ) -> EagerTask:
+        """Start to serve one call in a task, while no task is running.
+
+        `first` is the result of the first `receive()`, where it was called already.
+        """
+        return EagerTask(self.serve(scope, receive, send, first), self._loop)
+
+    async def serve(self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None) -> None:
+        """Serve one call, as ASGI applications do; `first` is as in `start_task`."""
+        context = AsgiContext(scope, receive, first)
+        if not context.is_grpc():
+            for event in NOT_GRPC:
+                await send(event)
+            return
+        task = asyncio.current_task(self._loop)
+        serve = self._method(scope)
+        self._calls[task] = context
+        try:
+            events = events_of(await serve(context))
+        except KeysError as error:
+            status = trailing_status(error)
+            events = failure_events(status.code, status.details, status.trailing_metadata)
+        except StatusError as error:
+            events = failure_events(error.code, str(error))
+        except asyncio.CancelledError:
+            return  # the client is gone
+        finally:
+            del self._calls[task]
+        for event in events:
+            await send(event)
+
+    async def watch(self) -> NoReturn:
+        """End calls whose clients are gone, and have fast calls that wait fall back, until it is cancelled."""
+        waited: set[FastCall] = set()
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            for task, context in list(self._calls.items()):
+                if task is not None and context.waits():
+                    context.if_gone(task.cancel)
+            for call in self.fast_calls & waited:
+                self._loop.call_soon(call.fall_back)  # not now, in a task
+            waited = set(self.fast_calls)
+
+    def _has_room(self) -> bool:
+        return len(self._calls) + len(self.fast_calls) < self._max_calls
+
+    def _method(self, scope: Event) -> Serve:
+        if not self._has_room():
+            return _one_too_many
+        # As it was sent, since other spellings are other methods to gRPC.
+        found = self._methods.get(scope["raw_path"])
+        return _unknown if found is None or scope["query_string"] else found
+
+
+async def _unknown(_context: object) -> bytes:
+    raise StatusError(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+async def _one_too_many(_context: object) -> bytes:
+    raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")

@@ -1,0 +1,246 @@
+"""Envoy's configuration: one listener, the fast methods in the process, and a cluster of one for all others."""
+
+from __future__ import annotations
+
+import json
+import socket
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from skilder_keys.transports import connections
+from skilder_keys.transports.forwarded import PEER_HEADER
+from skilder_keys.transports.listening import ListenError, addresses_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from skilder_keys.config import Settings
+
+FAST = "/skilder.keys.v1.AuthorizationService/"
+"""What the paths of the methods that are answered in the process begin with."""
+NOTICE_SECONDS = 1.0
+"""For so long a client may send calls over a connection after it has heard that it is to go."""
+
+_TYPES = "type.googleapis.com/envoy"
+_FILTERS = f"{_TYPES}.extensions.filters.http"
+_PYTHON = "python"
+_AGE_JITTER_PERCENT = 10.0
+_BUFFER_BYTES = 2**16
+_HEADER_OVERHEAD_BYTES = 32  # of each header, as RFC 9113 counts them
+# A client needs more than this at once only to harm others; a well-meaning one opens a second connection.
+_MAX_STREAMS = 100
+# How much of a request Envoy takes before anybody reads it.
+_STREAM_WINDOW_BYTES = 2**18
+_UNLIMITED = 2**30
+# A gateway with short deadlines may give up very many calls of a connection at once, while the database is away.
+_RESETS = {"premature_reset_total_stream_count": 10_000}
+_CONNECTION_LIMIT = "envoy.resource_monitors.global_downstream_max_connections"
+
+
+def admin_socket(folder: Path) -> Path:
+    """Answers where Envoy's console is."""
+    return folder / "admin.sock"
+
+
+def grpcio_socket(folder: Path) -> Path:
+    """Answers where calls of other methods are passed on to."""
+    return folder / "grpcio.sock"
+
+
+def configuration(settings: Settings, folder: Path, application: str, fast: str = FAST) -> dict[str, Any]:
+    """Answers Envoy's bootstrap, as JSON.
+
+    Args:
+        settings: The settings.
+        folder: A folder that no other user can look into, for the sockets.
+        application: What answers the fast methods, an ASGI application as MODULE:NAME.
+        fast: What the paths of the fast methods begin with.
+
+    Raises:
+        ListenError: The host has no address that this machine has.
+    """
+    first, *others = _addresses(settings.listen)
+    listener = {
+        "name": "grpc",
+        "address": first,
+        "additional_addresses": [{"address": each} for each in others],
+        "enable_reuse_port": True,
+        "per_connection_buffer_limit_bytes": settings.max_message_bytes + _BUFFER_BYTES,
+        "filter_chains": [
+            {
+                **_tls(settings),
+                "transport_socket_connect_timeout": _seconds(connections.HANDSHAKE_SECONDS),
+                "filters": [_typed("http", _connections(settings, application, fast))],
+            }
+        ],
+    }
+    return {
+        "admin": {"address": _pipe(admin_socket(folder))},
+        "overload_manager": {"resource_monitors": [_typed(_CONNECTION_LIMIT, _connection_limit(settings))]},
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": {"overload": _RESETS}}]},
+        "static_resources": {"listeners": [listener], "clusters": [_cluster(grpcio_socket(folder))]},
+    }
+
+
+def _connection_limit(settings: Settings) -> dict[str, Any]:
+    allowed = connections.allowed(settings.max_connections, settings.pool_size)
+    kind = "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    return {"@type": f"{_TYPES}.{kind}", "max_active_downstream_connections": allowed}
+
+
+def _addresses(listen: str) -> list[dict[str, Any]]:
+    host, _, port = listen.rpartition(":")
+    found = [
+        {"socket_address": {"address": place, "port_value": int(port), "ipv4_compat": place == "::"}}
+        for family, place in addresses_of(host)
+        if _is_ours(family, place)
+    ]
+    if not found:
+        raise ListenError(f"Cannot serve on {listen}: this machine has no such address")
+    return found
+
+
+def _is_ours(family: socket.AddressFamily, place: str) -> bool:
+    """Tells whether an address can be bound; a name such as localhost may have one that this machine has not."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((place, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _connections(settings: Settings, application: str, fast: str) -> dict[str, Any]:
+    """Answers how connections are treated, so that a client finds what it finds at grpcio's server."""
+    age = settings.max_connection_age
+    return {
+        "@type": f"{_TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "grpc",
+        "codec_type": "HTTP2",
+        "common_http_protocol_options": {
+            "idle_timeout": _seconds(connections.IDLE_SECONDS),
+            # As many as fit in the bytes of metadata.
+            "max_headers_count": connections.METADATA_BYTES // _HEADER_OVERHEAD_BYTES,
+            "max_connection_duration": _seconds(age),
+            "max_connection_duration_jitter": {"value": _AGE_JITTER_PERCENT},
+        },
+        "drain_timeout": _seconds(min(NOTICE_SECONDS, settings.drain_timeout)),
+        "http2_protocol_options": {
+            "max_concurrent_streams": _MAX_STREAMS,
+            # One of each call in a row is no flood: behind a proxy, calls of many clients share a connection.
+            "max_consecutive_inbound_frames_with_empty_payload": _MAX_STREAMS,
+            "initial_stream_window_size": _STREAM_WINDOW_BYTES,
+            "initial_connection_window_size": 4 * _STREAM_WINDOW_BYTES,
+            # A client that died without a word is noticed within 80 s.
+            "connection_keepalive": {"interval": _seconds(60), "timeout": _seconds(20)},
+        },
+        "max_request_headers_kb": connections.METADATA_BYTES // 1024,
+        "request_headers_timeout": _seconds(connections.HANDSHAKE_SECONDS),
+        "stream_idle_timeout": _seconds(0),  # a watch of the health service may have nothing to tell for days
+        # Of the client, only what Envoy itself has found is told to the methods.
+        "use_remote_address": True,
+        "skip_xff_append": True,
+        "forward_client_cert_details": "SANITIZE_SET",
+        "set_current_client_cert_details": {"cert": True},
+        "generate_request_id": False,
+        "server_header_transformation": "PASS_THROUGH",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes(fast)}]},
+        "http_filters": [
+            _python(application),
+            _typed("router", {"@type": f"{_FILTERS}.router.v3.Router", "suppress_envoy_headers": True}),
+        ],
+    }
+
+
+def _routes(fast: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "match": {"prefix": fast},
+            "typed_per_filter_config": {_PYTHON: {"@type": f"{_TYPES}.config.route.v3.FilterConfig", "config": {}}},
+            # The client's deadline is Envoy's to keep, however far off it is.
+            "route": {
+                "cluster": "grpcio",
+                "timeout": _seconds(0),
+                "max_stream_duration": {"grpc_timeout_header_max": _seconds(0)},
+            },
+        },
+        {
+            "match": {"prefix": "/"},
+            "route": {"cluster": "grpcio", "timeout": _seconds(0)},
+            "request_headers_to_add": [
+                {
+                    "header": {"key": PEER_HEADER, "value": "%DOWNSTREAM_REMOTE_ADDRESS%"},
+                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                }
+            ],
+        },
+    ]
+
+
+def _python(application: str) -> dict[str, Any]:
+    """Answers a filter that gives calls to the application; a route has to ask for it."""
+    config = {"app": application, "interface": "asgi", "lifespan": True}
+    module = {
+        "@type": f"{_FILTERS}.dynamic_modules.v3.DynamicModuleFilter",
+        "dynamic_module_config": {"module": {"local": {"filename": _module()}}},
+        "filter_name": "pyvoy",
+        "filter_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps(config)},
+    }
+    return {**_typed(_PYTHON, module), "disabled": True}
+
+
+def _module() -> str:
+    """Answers the file of the module that puts Python into Envoy."""
+    found = find_spec("pyvoy._pyvoy")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("pyvoy has no module for Envoy")
+    return found.origin
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return {}
+    certificate = {
+        "certificate_chain": {"filename": str(settings.tls_cert.absolute())},
+        "private_key": {"filename": str(settings.tls_key.absolute())},
+    }
+    common: dict[str, Any] = {"tls_certificates": [certificate], "alpn_protocols": ["h2"]}
+    if settings.tls_client_ca is not None:
+        common["validation_context"] = {"trusted_ca": {"filename": str(settings.tls_client_ca.absolute())}}
+    context = {
+        "@type": f"{_TYPES}.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": common,
+        "require_client_certificate": settings.tls_client_ca is not None,
+    }
+    return {"transport_socket": _typed("tls", context)}
+
+
+def _cluster(path: Path) -> dict[str, Any]:
+    options = f"{_TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {
+        "name": "grpcio",
+        "connect_timeout": _seconds(5),
+        "load_assignment": {
+            "cluster_name": "grpcio",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _pipe(path)}}]}],
+        },
+        # How many calls there may be is the server's to say.
+        "circuit_breakers": {
+            "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _UNLIMITED)]
+        },
+        "typed_extension_protocol_options": {
+            options.rpartition("/")[2]: {"@type": options, "explicit_http_config": {"http2_protocol_options": {}}}
+        },
+    }
+
+
+def _pipe(path: Path) -> dict[str, Any]:
+    return {"pipe": {"path": str(path), "mode": 0o600}}
+
+
+def _typed(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "typed_config": config}
+
+
+def _seconds(number: float) -> str:
+    return f"{number:.3f}s"

@@ -1,0 +1,84 @@
+"""A call on the fast path, as Envoy hands it over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder_keys.transports.envoy.eager_task import Started
+from skilder_keys.transports.envoy.response import events_of
+from skilder_keys.transports.framing import plain
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from skilder_keys.domain.access import Caller
+    from skilder_keys.rpc.fast_path import FastPath
+    from skilder_keys.transports.envoy.context import Event, Send
+    from skilder_keys.transports.envoy.eager_task import EagerTask
+
+    Slow = Callable[[], EagerTask]
+
+
+class FastCall(Started):
+    """A call that memory may be enough for: it waits for its message, and is answered at once, in no task.
+
+    A call that is not answered from memory, or waits too long for its message, goes through the pipeline from there. So
+    this path needs no time limit, and has nothing to log. Nothing on it may raise: no task would report the error, and
+    the call would hang.
+    """
+
+    __slots__ = ("_caller", "_fast_path", "_first", "_on_done", "_send", "_slow", "_waiting")
+
+    def __init__(
+        self,
+        fast_path: FastPath,
+        caller: Caller,
+        first: asyncio.Future[Event],
+        send: Send,
+        slow: Slow,
+        waiting: set[FastCall],
+    ) -> None:
+        """Wait for the message.
+
+        Args:
+            fast_path: The method.
+            caller: Who calls.
+            first: The result of the first `receive()`.
+            send: Sends an event.
+            slow: Starts the task that serves the call through the pipeline.
+            waiting: The calls that wait for their messages; this one is among them while it does.
+        """
+        self._fast_path = fast_path
+        self._caller = caller
+        self._first = first
+        self._send = send
+        self._slow = slow
+        self._waiting = waiting
+        waiting.add(self)
+        first.add_done_callback(self._decide)
+
+    def add_done_callback(self, on_done: Callable[[EagerTask], object]) -> None:
+        """Have this called when the call has ended in the pipeline. On the fast path there is nothing to report."""
+        self._on_done = on_done
+
+    def fall_back(self) -> None:
+        """Go through the pipeline, unless the message has come. No task may be running."""
+        if not self._first.done():
+            self._first.remove_done_callback(self._decide)
+            self._waiting.remove(self)
+            self._go_on()
+
+    def _decide(self, first: asyncio.Future[Event]) -> None:
+        self._waiting.remove(self)
+        event = first.result()
+        message = plain(event["body"], self._fast_path.max_bytes) if event.get("more_body") is False else None
+        response = None if message is None else self._fast_path.respond(message, self._caller)
+        if response is None:
+            self._go_on()
+            return
+        for part in events_of(response):
+            self._send(part)  # pyvoy sends within this call; there is nothing to wait for
+
+    def _go_on(self) -> None:
+        self._slow().add_done_callback(self._on_done)

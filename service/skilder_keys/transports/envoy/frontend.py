@@ -1,0 +1,92 @@
+"""Envoy as a frontend: it hands the fast methods to this process, and passes all other calls on to a grpcio server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from skilder_keys.transports.envoy.admin import Admin
+from skilder_keys.transports.envoy.asgi import AsgiMethods
+from skilder_keys.transports.envoy.configuration import FAST, admin_socket, grpcio_socket
+from skilder_keys.transports.envoy.eager_task import task_factory
+from skilder_keys.transports.grpcio.frontend import new_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import grpc
+    from prometheus_client.metrics_core import Metric
+
+    from skilder_keys.config import Settings
+    from skilder_keys.transports.envoy.context import Event, Receive, Send
+    from skilder_keys.transports.envoy.eager_task import Started
+    from skilder_keys.transports.frontend import Api
+
+_METADATA_BYTES_BEHIND = 2**16
+"""Envoy bounds the metadata of clients, and then adds the client's certificate."""
+
+
+class EnvoyFrontend:
+    """The Envoy that this process is a part of.
+
+    Attributes:
+        opening: Set when Envoy may accept connections.
+        is_open: Whether it does.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Take the worker's folder, where Envoy has its sockets."""
+        self.opening = asyncio.Event()
+        self.is_open = False
+        self._grpcio_socket = grpcio_socket(folder)
+        self._admin = Admin(admin_socket(folder))
+        self._server: grpc.aio.Server | None = None
+        self._methods: AsgiMethods | None = None
+
+    @property
+    def has_methods(self) -> bool:
+        """Return whether `start_call` can be called."""
+        return self._methods is not None
+
+    async def start(self, api: Api, settings: Settings) -> str:
+        """Serve, as `Frontend.start` does: first behind Envoy, then Envoy itself."""
+        options = [
+            ("grpc.max_metadata_size", _METADATA_BYTES_BEHIND),
+            ("grpc.absolute_max_metadata_size", _METADATA_BYTES_BEHIND),
+        ]
+        self._server = new_server(api, settings, options, behind_envoy=True)
+        self._server.add_insecure_port(f"unix:{self._grpcio_socket}")
+        await self._server.start()
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(task_factory)  # pyvoy makes a task of what it is given
+        loop.set_exception_handler(_report)
+        fast = {path: serve for path, serve in api.methods.items() if path.startswith(FAST)}
+        self._methods = AsgiMethods(fast, api.fast_paths, max_calls=settings.max_calls)
+        self._watching = loop.create_task(self._methods.watch())
+        self.opening.set()
+        await self._admin.ready()
+        self.is_open = True
+        return settings.listen
+
+    async def stop(self, seconds: float) -> None:
+        """Stop, as `Frontend.stop` does: first Envoy, then what is behind it."""
+        if self.is_open:
+            await self._admin.drain(seconds)
+        if self._server is not None:
+            await self._server.stop(seconds)
+
+    async def metrics(self) -> list[Metric]:
+        """Return what Envoy counts."""
+        return await self._admin.metrics()
+
+    def start_call(self, scope: Event, receive: Receive, send: Send) -> Started:
+        """Start to serve one call that Envoy hands over."""
+        if self._methods is None:
+            raise LookupError("a call came before the methods")
+        return self._methods.start_call(scope, receive, send)
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report an error of a callback, unless it is that pyvoy sets the result of a cancelled `receive`."""
+    if not (isinstance(context.get("exception"), asyncio.InvalidStateError) and "_pyvoy." in context["message"]):
+        loop.default_exception_handler(context)

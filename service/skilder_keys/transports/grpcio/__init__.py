@@ -1,0 +1,1 @@
+"""The transport by grpcio's asyncio server."""

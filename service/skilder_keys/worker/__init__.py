@@ -1,0 +1,1 @@
+"""One worker: a process that serves calls, started and told what to do by its parent."""

@@ -1,0 +1,95 @@
+"""What a worker tells of its fence, its memory and its calls, in Prometheus's terms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from prometheus_client import CollectorRegistry, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from prometheus_client.metrics_core import Metric
+
+    from skilder_keys.app.authorization.authorizer import Authorizer
+    from skilder_keys.app.authorization.cache import KeyCache
+    from skilder_keys.app.authorization.tool_sets import ToolSets
+    from skilder_keys.app.fence.lease import Lease
+    from skilder_keys.app.fence.reader import Reader
+    from skilder_keys.rpc.pipeline import Pipeline
+
+Labels = TypeVar("Labels", bound=tuple[str, ...])
+
+_WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+def new_registry() -> CollectorRegistry:
+    """Return a registry of this process's own, with the metrics that every process has."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return registry
+
+
+def writer_waits(registry: CollectorRegistry) -> Histogram:
+    """Answers the histogram of the seconds for which changes waited for the readers."""
+    return Histogram(
+        "skilder_keys_writer_wait_seconds",
+        "Time that a change waited, after its commit, for every process to have applied it.",
+        buckets=_WAIT_BUCKETS,
+        registry=registry,
+    )
+
+
+class WorkerCollector(Collector):
+    """Reads the counts where they are kept, as plain numbers: a call pays nothing for a scrape."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        lease: Lease,
+        cache: KeyCache,
+        tool_sets: ToolSets,
+        authorizer: Authorizer,
+        pipeline: Pipeline,
+    ) -> None:
+        self._reader = reader
+        self._lease = lease
+        self._cache = cache
+        self._tool_sets = tool_sets
+        self._authorizer = authorizer
+        self._gate = pipeline
+
+    def collect(self) -> Iterator[Metric]:
+        """Answers every figure as it is now."""
+        reader = self._reader
+        mode = GaugeMetricFamily(
+            "skilder_keys_mode", "1 for how Authorize answers now, 0 for the rest.", labels=["mode"]
+        )
+        for each in ("cached", "direct", "unavailable"):
+            mode.add_metric([each], each == reader.mode)
+        yield mode
+        yield _gauge("lease_age_seconds", "Time since the lease was asked for; +Inf without one.", self._lease.age())
+        yield _gauge("epoch", "The change up to which memory is in step with the database.", self._lease.epoch)
+        yield _gauge("epoch_lag", "Changes heard of and not applied yet.", reader.known - self._lease.epoch)
+        yield _gauge("cached_keys", "Keys in memory.", len(self._cache))
+        yield _gauge("cached_tool_sets", "Tool sets in memory.", len(self._tool_sets))
+        yield _counter("cache_hits", "Tokens decided about from memory.", {(): self._cache.hits})
+        yield _counter("cache_misses", "Tokens that memory did not know.", {(): self._cache.misses})
+        denials = {(reason.name,): number for reason, number in self._authorizer.denials.items()}
+        yield _counter("denials", "Tokens denied, by reason.", denials, "reason")
+        yield _counter("calls", "Calls, by method and status code.", self._gate.calls, "method", "code")
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"skilder_keys_{name}", documentation, value=value)
+
+
+def _counter(name: str, documentation: str, values: Mapping[Labels, int], *labels: str) -> Metric:
+    family = CounterMetricFamily(f"skilder_keys_{name}", documentation, labels=labels)
+    for of_labels, value in values.items():
+        family.add_metric(of_labels, value)
+    return family

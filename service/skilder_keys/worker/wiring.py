@@ -1,0 +1,156 @@
+"""One worker: configuration -> database -> app -> server, in one straight line."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack, closing, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from skilder_keys.app.authorization.authorizer import Authorizer
+from skilder_keys.app.authorization.cache import KeyCache
+from skilder_keys.app.authorization.tool_sets import ToolSets
+from skilder_keys.app.authorization.usage import Usage
+from skilder_keys.app.authorization.verifier import Verifier
+from skilder_keys.app.fence.lease import Lease
+from skilder_keys.app.fence.reader import Reader
+from skilder_keys.app.fence.writer import Writer
+from skilder_keys.app.keys import Keys
+from skilder_keys.app.workspaces import Workspaces
+from skilder_keys.auth.callers import Callers
+from skilder_keys.auth.callers_file import load_callers, local_operator
+from skilder_keys.domain.hashing import HashParameters, SecretHasher, TokenFingerprint
+from skilder_keys.domain.paging import PageTokens
+from skilder_keys.offload import Offload
+from skilder_keys.rpc import authorization_service, catalog_service, key_service
+from skilder_keys.rpc.authorization_service import AuthorizationServicer
+from skilder_keys.rpc.catalog_service import CatalogServicer
+from skilder_keys.rpc.health import HEALTH_SERVICE, Health
+from skilder_keys.rpc.key_service import KeyServicer
+from skilder_keys.rpc.pipeline import Pipeline
+from skilder_keys.rpc.reflection import reflection_methods
+from skilder_keys.rpc.time_limit import TimeLimit
+from skilder_keys.storage import signing_keys
+from skilder_keys.storage.database import Database, DatabaseOptions
+from skilder_keys.storage.migrations import require_schema
+from skilder_keys.storage.privileges import require_privileges
+from skilder_keys.transports.frontend import Api
+from skilder_keys.worker.collector import WorkerCollector, writer_waits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry
+    from structlog.typing import FilteringBoundLogger
+
+    from skilder_keys.auth.callers import KnownCaller
+    from skilder_keys.config import Settings
+    from skilder_keys.transports.frontend import Frontend
+
+
+def _known_callers(settings: Settings) -> list[KnownCaller]:
+    known = load_callers(settings.callers) if settings.callers else []
+    if settings.local_operator:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        known.append(local_operator(settings.operator_token_file))
+    return known
+
+
+async def start(
+    settings: Settings,
+    database_url: str,
+    log: FilteringBoundLogger,
+    stack: AsyncExitStack,
+    frontend: Frontend,
+    registry: CollectorRegistry,
+    *,
+    report: Callable[[bool], None] = lambda _: None,
+) -> str:
+    """Start a server and return the address that it serves on, HOST:PORT.
+
+    The exit stack ends it: it drains, writes what is pending, and closes the database.
+
+    Args:
+        settings: The settings.
+        database_url: The database.
+        log: The log.
+        stack: What ends the server.
+        frontend: Where calls come in.
+        registry: Where the server's metrics are collected.
+        report: Called with whether the server serves, as `Health` calls it.
+
+    Raises:
+        UnavailableError: The database could not be reached.
+        SchemaOutdatedError: It has not seen every migration.
+        CallersFileError: The callers file is not as it must be.
+        ListenError: The address is taken, or not ours.
+    """
+    known = _known_callers(settings)
+    database = await Database.open(
+        DatabaseOptions(
+            database_url,
+            schema=settings.database_schema,
+            pool_size=settings.pool_size,
+            statement_timeout=settings.statement_timeout,
+            lock_timeout=settings.lock_timeout,
+        )
+    )
+    stack.push_async_callback(database.close)
+    async with database.connection() as connection:
+        await require_privileges(connection, settings.database_schema)
+        await require_schema(connection, settings.database_schema)
+        page_tokens = PageTokens(await signing_keys.load(connection, "page_token"))
+
+    offload = stack.enter_context(closing(Offload()))
+    clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    lease = Lease(clock)
+    fingerprint = TokenFingerprint()
+    tool_sets = ToolSets(database, settings.cache_tool_sets_mib * 2**20, offload)
+    cache = KeyCache(lease, fingerprint, tool_sets, settings.cache_keys)
+    reader = Reader(database, cache, lease, log, clock, settings.lease, call_timeout=settings.call_timeout)
+    stack.push_async_callback(reader.close)
+    writer = Writer(database, clock, writer_waits(registry).observe, reader.new_server)
+
+    parameters = HashParameters(settings.argon2_memory_kib, settings.argon2_passes, settings.argon2_lanes)
+    verifier = Verifier(
+        SecretHasher(parameters), fingerprint, threads=settings.argon2_threads, capacity=settings.cache_keys
+    )
+    stack.callback(verifier.close)
+    usage = Usage(database, log, clock, settings.usage_interval)
+    stack.push_async_callback(usage.close)
+    authorizer = Authorizer(database, lease, cache, tool_sets, fingerprint, verifier, usage)
+
+    time_limit = TimeLimit(settings.call_timeout)
+    callers = Callers(known, authorizer, fingerprint)
+    pipeline = Pipeline(callers, log, time_limit, offload, settings.max_message_bytes)
+    stack.callback(pipeline.log_limiter.report)
+    registry.register(WorkerCollector(reader, lease, cache, tool_sets, authorizer, pipeline))
+    authorization = AuthorizationServicer(authorizer, log_grants=settings.log_grants)
+    services = {
+        key_service.DESCRIPTOR: KeyServicer(Keys(database, writer, verifier, page_tokens), offload),
+        catalog_service.DESCRIPTOR: CatalogServicer(Workspaces(database, writer, page_tokens, offload), offload),
+        authorization_service.DESCRIPTOR: authorization,
+    }
+    names = [descriptor.full_name for descriptor in services]
+    health = Health(database, names, log, report=report)
+    await health.check()
+    reflection = reflection_methods((*names, HEALTH_SERVICE)) if settings.reflection else ()
+    api = Api(
+        methods={path: serve for service in services.items() for path, serve in pipeline.methods(*service).items()},
+        fast_paths=pipeline.fast_paths(authorization_service.DESCRIPTOR, authorization.fast_paths),
+        public=(*health.methods, *reflection),
+        calls=pipeline.calls,
+    )
+    for part in (reader, health, usage, time_limit, pipeline.log_limiter):
+        stack.push_async_callback(_end, asyncio.create_task(part.run()))
+    stack.push_async_callback(frontend.stop, settings.drain_timeout)
+    address = await frontend.start(api, settings)
+    stack.callback(health.drain)
+    return address
+
+
+async def _end(task: asyncio.Task[object]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

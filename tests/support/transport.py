@@ -1,0 +1,24 @@
+"""The transports that tests go in by."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from skilder_keys.transports.envoy.process import EnvoyMissingError, installed
+
+ONLY_GRPCIO = pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
+"""Marks a test of what no transport has a part in, or for which something is changed in this process."""
+
+
+@cache
+def why_unavailable(transport: str) -> str:
+    """Answers why a transport cannot be had here; nothing where it can."""
+    if transport == "grpcio":
+        return ""
+    try:
+        installed()
+    except EnvoyMissingError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,179 @@
+"""Tasks that begin at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from skilder_keys.transports.envoy.eager_task import EagerTask, task_factory
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+
+async def begun(work: Coroutine[Any, Any, None]) -> EagerTask:
+    """Begins work where event loops call back: in no task."""
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[EagerTask] = loop.create_future()
+    loop.call_soon(lambda: made.set_result(EagerTask(work, loop)))
+    return await made
+
+
+async def ended(task: EagerTask) -> None:
+    """Returns, or raises, as the work does."""
+    end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task.add_done_callback(lambda _: end.set_result(None))
+    async with asyncio.timeout(10):
+        await end
+    task.result()
+
+
+async def test_what_does_not_wait_is_done_at_once() -> None:
+    """And is told of to whoever asks later."""
+    seen: list[object] = []
+
+    async def work() -> None:
+        seen.append(asyncio.current_task())
+
+    task = await begun(work())
+    assert task.done()
+    assert seen == [task]
+    await ended(task)
+
+
+async def test_what_waits_goes_on_when_it_can() -> None:
+    """For a future, for a turn of the loop, for another task; it is the current task all the way."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[str] = loop.create_future()
+    seen: list[object] = []
+
+    async def work() -> None:
+        seen.extend((await ready, asyncio.current_task()))
+        await asyncio.sleep(0)
+        seen.extend(await asyncio.gather(asyncio.sleep(0, "one"), asyncio.sleep(0, "two")))
+        seen.append(asyncio.current_task())
+
+    task = await begun(work())
+    assert not task.done()
+    ready.set_result("ready")
+    await ended(task)
+    assert seen == ["ready", task, "one", "two", task]
+
+
+async def test_what_a_future_raises_is_raised_where_it_is_awaited() -> None:
+    """And what the work raises is told at the end, whether it has waited or not."""
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        with pytest.raises(LookupError):
+            await ready
+        raise ValueError("of the work")
+
+    task = await begun(work())
+    ready.set_exception(LookupError())
+    with pytest.raises(ValueError, match="of the work"):
+        await ended(task)
+
+    async def at_once() -> None:
+        raise ValueError("at once")
+
+    with pytest.raises(ValueError, match="at once"):
+        await ended(await begun(at_once()))
+
+
+async def test_a_cancelled_one_hears_so_where_it_waits() -> None:
+    """It may go on after that; one that has ended cannot be cancelled."""
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    cleaned = []
+
+    async def work() -> None:
+        try:
+            await never
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(True)
+
+    task = await begun(work())
+    assert task.cancel()
+    assert task.cancelling() == 1
+    with pytest.raises(asyncio.CancelledError):
+        await ended(task)
+    assert never.cancelled()
+    assert cleaned == [True]
+    assert not task.cancel()
+
+
+async def test_one_that_is_cancelled_while_it_runs_hears_so_at_its_next_wait() -> None:
+    """As by the loop, between two of its turns."""
+    heard = []
+
+    async def by_itself() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            heard.append("a future")
+
+    await ended(await begun(by_itself()))
+
+    async def between_turns() -> None:
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            heard.append("a turn")
+
+    loop = asyncio.get_running_loop()
+    made: list[EagerTask] = []
+
+    def begin_and_cancel() -> None:
+        made.append(EagerTask(between_turns(), loop))
+        made[0].cancel()
+
+    loop.call_soon(begin_and_cancel)
+    await asyncio.sleep(0)
+    await ended(made[0])
+    assert heard == ["a future", "a turn"]
+
+
+async def test_timeouts_and_task_groups_work_in_it() -> None:
+    """They cancel the task that they are in, and take it back."""
+
+    async def fails() -> None:
+        raise LookupError
+
+    async def in_a_group() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails())
+            await asyncio.sleep(60)
+
+    async def work() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+        with pytest.raises(ExceptionGroup):
+            await in_a_group()
+        current = asyncio.current_task()
+        assert current is not None
+        assert current.cancelling() == 0
+
+    await ended(await begun(work()))
+
+
+async def test_a_loop_takes_them_for_its_tasks() -> None:
+    """And makes asyncio's own tasks of coroutines as ever."""
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+
+    task = await begun(work())
+    loop = asyncio.get_running_loop()
+    assert task_factory(loop, task) is task
+    own = task_factory(loop, work(), name="own")
+    assert isinstance(own, asyncio.Task)
+    assert own.get_name() == "own"
+    await own
+    await ended(task)

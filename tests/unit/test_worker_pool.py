@@ -1,0 +1,281 @@
+"""The set of workers, over pretended ones."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from skilder_keys.supervisor import worker_pool as module
+from skilder_keys.supervisor.worker_pool import WorkerPool
+from skilder_keys.supervisor.worker_process import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Pretended:
+    """What `WorkerPool` sees of a worker process."""
+
+    def __init__(self, index: int, pid: int) -> None:
+        self.index = index
+        self.pid = pid
+        self.seconds = 0.0
+        self.said: list[object] = []
+        self.serving = True
+        self.unanswered = 0
+        self.answers = True
+        self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    @property
+    def runs(self) -> bool:
+        """As WorkerProcess has it."""
+        return not self._end.done()
+
+    def crash(self, code: int = -9) -> None:
+        """Ends it."""
+        if self.runs:
+            self._end.set_result(code)
+
+    async def ended(self) -> int:
+        """As WorkerProcess has it."""
+        return await asyncio.shield(self._end)
+
+    def ping(self) -> None:
+        """Is answered, or not."""
+        self.unanswered = 0 if self.answers else self.unanswered + 1
+
+    def hand_over(self, successor: int) -> None:
+        """Leaves at once."""
+        self.said.append(("leave", successor))
+        self.crash(0)
+
+    async def end_within(self, patience: float) -> None:
+        """Waits."""
+        self.said.append(patience)
+        await self.ended()
+
+    async def end(self, patience: float) -> None:
+        """Ends at once."""
+        self.crash(0)
+        await self.end_within(patience)
+
+    kill = crash
+
+    async def metrics(self) -> list[Any] | None:
+        """None, as of a worker that does not answer."""
+        return None
+
+
+class World:
+    """Starts pretended workers, or fails to where it is told so."""
+
+    def __init__(self, frozen_seconds: float = 0) -> None:
+        self.started: list[Pretended] = []
+        self.fail: Callable[[int], bool] = lambda _: False
+        log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
+        self.workers = WorkerPool(
+            self.start,  # type: ignore[arg-type]
+            log,
+            end_seconds=1,
+            handover_seconds=2,
+            frozen_seconds=frozen_seconds,
+        )
+
+    async def start(self, index: int) -> Pretended:
+        """Stands for WorkerProcess.start."""
+        await asyncio.sleep(0)
+        if self.fail(index):
+            raise StartError("no")
+        self.started.append(Pretended(index, 100 + len(self.started)))
+        return self.started[-1]
+
+    async def until_started(self, count: int) -> None:
+        """Returns once so many were started."""
+        async with asyncio.timeout(60):
+            while len(self.started) < count:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """No workers yet; pauses are short."""
+    monkeypatch.setattr(module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    return World()
+
+
+async def test_the_first_goes_ahead(world: World) -> None:
+    """Where it fails, no other is started, and its reason is raised as it is."""
+    world.fail = lambda _: True
+    with pytest.raises(StartError):
+        await world.workers.start(3)
+    assert world.started == []
+    world.fail = lambda index: index == 2
+    with pytest.raises(StartError):
+        await world.workers.start(3)
+    await world.workers.end()
+    assert not any(each.runs for each in world.started)
+
+
+async def test_one_that_is_gone_is_replaced_again_and_again(world: World) -> None:
+    """Also where its successors fail to start for a while; it is counted once each time."""
+    await world.workers.start(2)
+    world.started[0].crash()
+    await world.until_started(3)
+    failures = iter([True, True, False])
+    world.fail = lambda _: next(failures)
+    world.started[2].crash()
+    await world.until_started(4)
+    assert [each.index for each in world.started] == [0, 1, 0, 0]
+    assert world.workers.restarts == 2
+    await world.workers.end()
+    assert not any(each.runs for each in world.started)
+
+
+async def test_the_pause_grows_with_every_short_life_and_ends_with_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None, a quarter of a second, half, one, two, four, then five; and none again."""
+    pauses: list[float] = []
+    world = World()
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        if asyncio.current_task() is not test:
+            pauses.append(seconds)
+        await sleep(0)
+
+    test = asyncio.current_task()
+    monkeypatch.setattr(module, "_PING_SECONDS", 3600)
+    await world.workers.start(1)
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    for number in range(1, 9):
+        if number == 8:
+            world.started[-1].seconds = 11
+        world.started[-1].crash()
+        await world.until_started(number + 1)
+    assert [each for each in pauses if each or len(pauses) == 1] == [0.25, 0.5, 1, 2, 4, 5]
+    await world.workers.end()
+
+
+async def test_a_reload_replaces_each_in_turn(world: World) -> None:
+    """The old one is told which of the sockets that listen is its successor's: the last."""
+    await world.workers.start(2)
+    await world.workers.reload()
+    assert [(each.index, each.runs) for each in world.started] == [(0, False), (1, False), (0, True), (1, True)]
+    assert world.started[0].said == [("leave", 2), 3]
+    assert world.workers.restarts == 0
+    await world.workers.end()
+
+
+async def test_a_reload_that_fails_keeps_the_old_ones(world: World) -> None:
+    """Those that were not replaced yet; and they are still looked after."""
+    await world.workers.start(3)
+    world.fail = lambda index: index == 1
+    await world.workers.reload()
+    assert [(each.index, each.runs) for each in world.started] == [(0, False), (1, True), (2, True), (0, True)]
+    world.fail = lambda _: False
+    world.started[1].crash()
+    await world.until_started(5)
+    assert world.started[4].index == 1
+    await world.workers.end()
+
+
+async def test_the_new_one_is_looked_after_while_the_old_one_leaves(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may take a minute."""
+    monkeypatch.setattr(Pretended, "hand_over", lambda *_, **__: None)
+    await world.workers.start(1)
+    reloading = asyncio.create_task(world.workers.reload())
+    await world.until_started(2)
+    world.started[1].crash()
+    await world.until_started(3)
+    assert world.started[0].runs
+    world.started[0].crash(0)
+    await reloading
+    await world.workers.end()
+    assert [each.runs for each in world.started] == [False] * 3
+
+
+async def test_an_end_in_the_middle_of_a_reload_ends_the_leaving_one_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not forgotten, and not killed either: its calls may end."""
+    monkeypatch.setattr(Pretended, "hand_over", lambda *_, **__: None)
+    await world.workers.start(1)
+    reloading = asyncio.create_task(world.workers.reload())
+    await world.until_started(2)
+    await asyncio.sleep(0.01)
+    reloading.cancel()
+    await asyncio.gather(reloading, return_exceptions=True)
+    assert world.started[0].runs
+    await world.workers.end()
+    assert [each.runs for each in world.started] == [False, False]
+
+
+async def test_one_that_does_not_answer_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After as many pings as its time allows, and not where it answers, or there is no limit."""
+    monkeypatch.setattr(module, "_PING_SECONDS", 0.01)
+    world = World(frozen_seconds=0.05)
+    await world.workers.start(2)
+    world.started[0].answers = False
+    await world.until_started(3)
+    assert world.started[0].unanswered == 5
+    assert [(each.index, each.runs) for each in world.started] == [(0, False), (1, True), (0, True)]
+    assert (world.workers.freezes, world.workers.restarts) == (1, 1)
+    await world.workers.end()
+
+    world = World(frozen_seconds=0)
+    await world.workers.start(1)
+    world.started[0].answers = False
+    async with asyncio.timeout(60):
+        while world.started[0].unanswered < 20:
+            await asyncio.sleep(0.01)
+    assert world.started[0].runs
+    await world.workers.end()
+
+
+async def test_what_is_missing_to_be_ready_is_told(world: World) -> None:
+    """One worker that serves is enough; one that is frozen is none."""
+    assert world.workers.why_not_ready() == "no worker serves"
+    await world.workers.start(2)
+    assert world.workers.why_not_ready() is None
+    world.started[0].serving = False
+    assert world.workers.why_not_ready() is None
+    world.started[1].serving = False
+    assert world.workers.why_not_ready() == "no worker reaches the database"
+    for each in world.started:
+        each.serving, each.unanswered = True, 3
+    assert world.workers.why_not_ready() == "no worker serves"
+    world.started[1].unanswered = 2
+    assert world.workers.why_not_ready() is None
+    await world.workers.end()
+    assert world.workers.why_not_ready() == "no worker serves"
+
+
+async def test_metrics_are_told_while_places_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the workers there were when they were asked, though more are started before the last has answered."""
+    answering = asyncio.Event()
+
+    async def metrics(_: Pretended) -> list[Any]:
+        await answering.wait()
+        return []
+
+    monkeypatch.setattr(Pretended, "metrics", metrics)
+    scrapes = []
+    start = world.start
+
+    async def start_during_a_scrape(index: int) -> Pretended:
+        scrapes.append(asyncio.create_task(world.workers.metrics()))
+        await asyncio.sleep(0)  # it begins
+        return await start(index)
+
+    monkeypatch.setattr(world.workers, "_start", start_during_a_scrape)
+    await world.workers.start(3)
+    await world.workers.reload()
+    answering.set()
+    up = [{each.labels["worker"]: each.value for each in (await scrape)[0].samples} for scrape in scrapes]
+    assert up[:3] == [{}, {"0": 1}, {"0": 1}]
+    assert up[3:] == [{"0": 1, "1": 1, "2": 1}] * 3
+    await world.workers.end()
