@@ -1,4 +1,4 @@
-"""A role that migrates and a role that serves, set up as docs/deployment.md says, word for word."""
+"""A role that migrates and a role that serves, set up as docs/operations.md says, word for word."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.workspaces import small_workspace
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 async def run(url: str, statements: str) -> None:
@@ -41,8 +41,8 @@ async def run(url: str, statements: str) -> None:
 
 def documented() -> list[str]:
     """Return the SQL of the page's part about roles: for a superuser, and for the owner before and after `migrate`."""
-    part = PAGE.read_text("utf-8").partition("## Roles")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```sql\n(.*?)```", part, re.DOTALL)
+    part = PAGE.read_text("utf-8").partition("### 4. Postgres: roles and tables")[2].partition("\n### ")[0]
+    blocks = re.findall(r"<<'?SQL'?\n(.*?)\nSQL\n", part, re.DOTALL)
     assert len(blocks) == 3
     return blocks
 

@@ -1,6 +1,6 @@
 """What the role of the service must be allowed to do with each table, where it does not own them.
 
-The owner is then the role that migrates: see "Roles" in docs/deployment.md.
+The owner is then the role that migrates: see "Postgres: roles and tables" in docs/operations.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ async def require_privileges(connection: Connection, schema: str) -> None:
         DatabaseFaultError: Names the role, the privileges and the tables.
     """
     role = await connection.fetchval("SELECT current_user")
-    if not await connection.fetchval("SELECT current_schema() IS NOT DISTINCT FROM $1", schema):
+    # Not current_schema(): without the schema it would want the one for temporary tables, which the role may not make.
+    usable = "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = $1"
+    if not await connection.fetchval(usable, schema):
         raise DatabaseFaultError(
             f"there is no schema {schema}, or the role {role} may not use it: GRANT USAGE ON SCHEMA {schema} TO {role}"
         )

@@ -1,0 +1,96 @@
+"""Commands of a page, run as they stand in one shell, and compared with the output that the page shows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+# Ends the output of one step, with its exit code.
+_MARK = "=== done"
+_BLOCK = re.compile(
+    r"(?:<!-- (?P<mark>[^>]*) -->\n)?```sh\n(?P<commands>.*?)```\n(?:```text\n(?P<output>.*?)```)?", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A block of commands, and what the page says about it.
+
+    Attributes:
+        commands: The commands.
+        output: The output that the page shows below; `…` there stands for anything. None where it shows none.
+        mark: What a comment right above the block says; empty without one.
+    """
+
+    commands: str
+    output: str | None
+    mark: str
+
+
+def steps(text: str) -> list[Step]:
+    """Return the blocks of commands in a page."""
+    return [Step(each["commands"], each["output"], each["mark"] or "") for each in _BLOCK.finditer(text)]
+
+
+def pattern(output: str) -> re.Pattern[str]:
+    """Return what matches an output: `…` any text in a line, or any lines where it stands alone; spaces also tabs."""
+    lines = []
+    for line in output.splitlines():
+        if line == "…":
+            lines.append(r"(?:.*\n)*?")
+        else:
+            words = re.escape(re.sub(r" +", " ", line)).replace(re.escape("…"), ".*")
+            lines.append(words.replace(r"\ ", "[ \t]+") + "[ \t]*\n")
+    return re.compile("".join(lines))
+
+
+class Shell:
+    """A bash that takes steps. Make it with `shell`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def take(self, step: Step) -> str:
+        """Run a step, compare its output with what the page shows, and return it."""
+        output, code = self.run(step.commands)
+        assert code == 0, f"{step.commands}\nended with {code}:\n{output}"
+        if step.output is not None:
+            shown = f"{step.commands}\nprinted\n{output}\ninstead of\n{step.output}"
+            assert pattern(step.output).fullmatch(output), shown
+        return output
+
+    def run(self, commands: str) -> tuple[str, int]:
+        """Run commands as if typed, and return their output and the exit code of the last."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{commands}\necho '{_MARK}' $?\n")
+        self._process.stdin.flush()
+        output = ""
+        for line in self._process.stdout:
+            if _MARK in line:
+                before, _, code = line.partition(_MARK)
+                return output + before, int(code)
+            output += line
+        raise AssertionError(f"the shell ended after:\n{output}")
+
+
+@contextmanager
+def shell(folder: Path, variables: Mapping[str, str]) -> Iterator[Shell]:
+    """Lend a shell in a folder, with an environment of these variables and no others."""
+    with subprocess.Popen(
+        ["/bin/bash"],
+        cwd=folder,
+        env=dict(variables),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        yield Shell(process)
