@@ -5,22 +5,22 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor
 
 import skilder.keys.v1
-from skilder_keys.app.authorization.encoding import KEY_TYPES
-from skilder_keys.rpc import authorization_service, catalog_service, convert, key_service
+from skilder_keys.app import enums
+from skilder_keys.rpc import authorization_service, catalog_service, key_service
 from skilder_keys.rpc.authorization_service import AuthorizationServicer
 from skilder_keys.rpc.catalog_service import CatalogServicer
 from skilder_keys.rpc.key_service import KeyServicer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from enum import Enum
 
 FILES: list[Any] = [
     importlib.import_module(f"skilder.keys.v1.{module.name}").DESCRIPTOR
@@ -96,16 +96,17 @@ def test_nothing_else_has_room_for_a_secret() -> None:
             assert field.message_type.full_name.startswith(("skilder.keys.v1.", "google.protobuf.Timestamp"))
 
 
-@pytest.mark.parametrize(
-    ("name", "known"),
-    [
-        ("KeyType", KEY_TYPES),
-        ("KeyState", convert.KEY_STATES),
-        ("MemberRole", convert.MEMBER_ROLES),
-        ("WorkspacePart", convert.PARTS),
-        ("ChangeAction", convert.ACTIONS),
-    ],
-)
+ENUMS = {
+    "KeyType": enums.KEY_TYPES,
+    "KeyState": enums.KEY_STATES,
+    "MemberRole": enums.MEMBER_ROLES,
+    "WorkspacePart": enums.WORKSPACE_PARTS,
+    "ChangeAction": enums.CHANGE_ACTIONS,
+    "DenialReason": enums.DENIAL_REASONS,
+}
+
+
+@pytest.mark.parametrize(("name", "known"), ENUMS.items())
 def test_every_value_of_an_enum_is_known(name: str, known: Mapping[Enum, int]) -> None:
     """All but UNSPECIFIED, which is 0, and each under the domain's own name for it."""
     (enum,) = [file.enum_types_by_name[name] for file in FILES if name in file.enum_types_by_name]
@@ -119,10 +120,17 @@ def test_every_value_of_an_enum_is_known(name: str, known: Mapping[Enum, int]) -
 
 
 def test_every_enum_of_the_contract_is_looked_at() -> None:
-    """The five above, and the reasons of denials, which test_encoding.py looks at."""
-    enums = {name for file in FILES for name in file.enum_types_by_name}
-    assert enums == {"KeyType", "KeyState", "MemberRole", "WorkspacePart", "ChangeAction", "DenialReason"}
+    """An enum that is in no table is never sent, or never checked."""
+    assert {name for file in FILES for name in file.enum_types_by_name} == set(ENUMS)
     assert not any(message.enum_types for message in messages())
+
+
+@pytest.mark.parametrize("names", [["WORKSPACE", "USER"], ["WORKSPACE", "USER", "RUNTIME", "ROBOT"]])
+def test_an_enum_with_other_values_than_the_contract_is_rejected(names: list[str]) -> None:
+    """Where a value was forgotten on one side, the service does not start."""
+    (descriptor,) = [file.enum_types_by_name["KeyType"] for file in FILES if "KeyType" in file.enum_types_by_name]
+    with pytest.raises(ValueError, match="KeyType have different values"):
+        enums.numbers(cast("Any", Enum("KeyType", names)), descriptor)
 
 
 def test_a_verdict_is_empty_unless_it_is_granted() -> None:

@@ -1,8 +1,8 @@
-"""What key to issue: the checks of the order, and the digest by which a retry is known."""
+"""What key to issue: the checks of the spec, and the digest by which a retry is known."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -21,10 +21,10 @@ PERSONAL = replace(SHARED, type=KeyType.USER, user_id=ADA)
 PLATFORM = replace(SHARED, type=KeyType.RUNTIME, runtime_id=RUNTIME_ID)
 
 
-def faults(order: KeySpec) -> dict[str, str]:
+def faults(spec: KeySpec) -> dict[str, str]:
     """Answers what is said of each field at fault."""
     violations = Violations()
-    order.check(violations)
+    spec.check(violations)
     try:
         violations.raise_if_any()
     except InvalidRequestError as error:
@@ -33,7 +33,7 @@ def faults(order: KeySpec) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "order",
+    "spec",
     [
         SHARED,
         PERSONAL,
@@ -43,13 +43,13 @@ def faults(order: KeySpec) -> dict[str, str]:
         replace(PLATFORM, runtime_id=RuntimeId("r" * 128), description="日" * 200),
     ],
 )
-def test_good_orders_pass(order: KeySpec) -> None:
+def test_good_specs_pass(spec: KeySpec) -> None:
     """Each type with the fields that are its own, up to their bounds."""
-    assert faults(order) == {}
+    assert faults(spec) == {}
 
 
 @pytest.mark.parametrize(
-    ("order", "change", "field"),
+    ("spec", "change", "field"),
     [
         (SHARED, {"workspace_id": WorkspaceId("")}, "workspace_id"),
         (SHARED, {"workspace_id": WorkspaceId("a b")}, "workspace_id"),
@@ -74,9 +74,9 @@ def test_good_orders_pass(order: KeySpec) -> None:
         (SHARED, {"hat_ids": tuple(HatId(f"h{at}") for at in range(101))}, "hat_ids"),
     ],
 )
-def test_a_field_at_fault_is_named(order: KeySpec, change: dict[str, Any], field: str) -> None:
+def test_a_field_at_fault_is_named(spec: KeySpec, change: dict[str, Any], field: str) -> None:
     """That one, and no other."""
-    assert list(faults(replace(order, **change))) == [field]
+    assert list(faults(replace(spec, **change))) == [field]
 
 
 def test_a_field_of_another_type_says_whose_it_is() -> None:
@@ -88,14 +88,14 @@ def test_a_field_of_another_type_says_whose_it_is() -> None:
 
 
 def test_all_fields_at_fault_are_told_at_once() -> None:
-    """A caller mends the order in one go."""
-    order = KeySpec(KeyType.RUNTIME, WorkspaceId(""), ADA, None, "", (HatId("a b"),))
+    """A caller mends the spec in one go."""
+    spec = KeySpec(KeyType.RUNTIME, WorkspaceId(""), ADA, None, "", (HatId("a b"),))
     expected = ["workspace_id", "description", "user_id", "runtime_id", "hat_ids", "hat_ids[0]"]
-    assert list(faults(order)) == expected
+    assert list(faults(spec)) == expected
 
 
 IDS = st.text("abc", min_size=1, max_size=3)
-ORDERS = st.builds(
+SPECS = st.builds(
     KeySpec,
     st.sampled_from(KeyType),
     IDS.map(WorkspaceId),
@@ -108,19 +108,19 @@ ACTORS = st.none() | IDS.map(UserId)
 
 
 @settings(deadline=None)
-@given(ORDERS, ACTORS, ORDERS, ACTORS)
+@given(SPECS, ACTORS, SPECS, ACTORS)
 def test_a_digest_stands_for_one_order_of_one_actor(
-    order: KeySpec, actor: UserId | None, other: KeySpec, other_actor: UserId | None
+    spec: KeySpec, actor: UserId | None, other: KeySpec, other_actor: UserId | None
 ) -> None:
-    """Equal orders have equal digests, whatever the order of their hats, and others have others."""
-    same = (replace(order, hat_ids=()), set(order.hat_ids), actor) == (
+    """Equal specs have equal digests, whatever the order of their hats, and others have others."""
+    same = (replace(spec, hat_ids=()), set(spec.hat_ids), actor) == (
         replace(other, hat_ids=()),
         set(other.hat_ids),
         other_actor,
     )
-    assert (order.digest(actor) == other.digest(other_actor)) == same
-    assert replace(order, hat_ids=order.hat_ids[::-1]).digest(actor) == order.digest(actor)
-    assert len(order.digest(actor)) == 32
+    assert (spec.digest(actor) == other.digest(other_actor)) == same
+    assert replace(spec, hat_ids=spec.hat_ids[::-1]).digest(actor) == spec.digest(actor)
+    assert len(spec.digest(actor)) == 32
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,32 @@ def test_a_digest_stands_for_one_order_of_one_actor(
 )
 def test_any_other_field_gives_another_digest(change: dict[str, Any]) -> None:
     """A request_id that is used again for something else is noticed."""
-    order = replace(SHARED, hat_ids=(HatId("a"), HatId("b")))
-    assert replace(order, **change).digest(None) != order.digest(None)
+    spec = replace(SHARED, hat_ids=(HatId("a"), HatId("b")))
+    assert replace(spec, **change).digest(None) != spec.digest(None)
 
 
 def test_another_actor_gives_another_digest() -> None:
-    """The same order on another's behalf is another order."""
+    """The same spec on another's behalf is another spec."""
     assert len({SHARED.digest(actor) for actor in (None, ADA, UserId("bob"))}) == 3
+
+
+def test_the_digest_covers_every_field() -> None:
+    """A field that the digest leaves out would let a retry with another value pass for the same request."""
+    others: dict[str, Any] = {
+        "type": KeyType.USER,
+        "workspace_id": WorkspaceId("other"),
+        "user_id": ADA,
+        "runtime_id": RUNTIME_ID,
+        "description": "Other",
+        "hat_ids": (HatId("a"),),
+    }
+    assert set(others) == {field.name for field in fields(KeySpec)}, "give the new field another value here"
+    digests = {replace(SHARED, **{name: value}).digest(None) for name, value in others.items()}
+    assert len(digests | {SHARED.digest(None)}) == len(others) + 1
+
+
+def test_the_digest_stays_the_same_from_version_to_version() -> None:
+    """A retry may reach a worker of another version than the first try did."""
+    expected = "1ca70cd4d2e934890699266d4c26de8a2d9f7cac7a66a2580c92d5be276e2593"
+    spec = replace(PERSONAL, hat_ids=(HatId("b"), HatId("a")))
+    assert spec.digest(UserId("bob")).hex() == expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -20,6 +19,7 @@ from skilder_keys.domain.errors import (
 )
 from skilder_keys.domain.fields import MAX_DESCRIPTION, Violations, quoted
 from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.records import canonical_json
 from skilder_keys.domain.token import MalformedTokenError, Token, new_secret
 from skilder_keys.storage import audit, catalog, keys, workspaces
 
@@ -57,7 +57,7 @@ class Keys:
         self._verifier = verifier
         self._page_tokens = page_tokens
 
-    async def issue(self, order: KeySpec, request_id: str, origin: Origin) -> IssuedKey:
+    async def issue(self, spec: KeySpec, request_id: str, origin: Origin) -> IssuedKey:
         """Issues a key; the same request_id of the same caller again answers the same key with a new secret.
 
         Raises:
@@ -68,21 +68,21 @@ class Keys:
         """
         violations = Violations()
         violations.identifier("request_id", request_id, required=False)
-        order.check(violations)
+        spec.check(violations)
         violations.actor(origin.actor)
         violations.raise_if_any()
         secret = new_secret()
         secret_hash = await self._verifier.hash(secret)
         request = None
         if request_id:
-            request = keys.IssueRequest(origin.caller.name, request_id, order.digest(origin.actor))
+            request = keys.IssueRequest(origin.caller.name, request_id, spec.digest(origin.actor))
         async with self._database.transaction() as transaction:
-            await _hold_workspace(transaction, order.workspace_id)
+            await _hold_workspace(transaction, spec.workspace_id)
             if origin.actor is not None:
-                (await _actor(transaction, order.workspace_id, origin.actor)).require_issue(order)
-            await _check_references(transaction, order)
+                (await _actor(transaction, spec.workspace_id, origin.actor)).require_issue(spec)
+            await _check_references(transaction, spec)
             key_id = await keys.insert(
-                transaction, order, secret_hash=secret_hash, created_by=origin.name, request=request
+                transaction, spec, secret_hash=secret_hash, created_by=origin.name, request=request
             )
             if key_id is not None:
                 key = await _find(transaction, key_id)
@@ -109,8 +109,8 @@ class Keys:
         _check_revocation(violations, reason, origin)
         violations.raise_if_any()
         async with self._database.transaction() as transaction:
-            key = await _find(transaction, parsed)
             if origin.actor is not None:
+                key = await _find(transaction, parsed)
                 (await _actor(transaction, key.workspace_id, origin.actor)).require_key(key)
             revoked = await _revoke(transaction, parsed, reason, origin)
         await self._writer.settle()
@@ -169,7 +169,7 @@ class Keys:
         limit = violations.page_size(page_size)
         violations.actor(actor)
         violations.raise_if_any()
-        listing = _listing(wanted)
+        listing = f"keys {canonical_json(wanted)}"
         position = self._page_tokens.open(listing, page_token)
         async with self._database.snapshot() as connection:
             if await workspaces.find(connection, wanted.workspace_id) is None:
@@ -201,11 +201,11 @@ async def _renew(
 
 
 async def _revoke(transaction: Connection, key_id: KeyId, reason: str, origin: Origin) -> Key:
-    revoked = await keys.revoke(transaction, key_id, by=origin.name, reason=reason)
-    key = await _find(transaction, key_id)
-    if revoked:
-        details = _subject(key) | {"reason": reason}
-        await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
+    key = await keys.revoke(transaction, key_id, by=origin.name, reason=reason)
+    if key is None:  # it was revoked before, or is not there
+        return await _find(transaction, key_id)
+    details = _subject(key) | {"reason": reason}
+    await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
     return key
 
 
@@ -228,12 +228,12 @@ async def _actor(connection: Connection, workspace_id: WorkspaceId, user_id: Use
     return Actor(user_id, await catalog.member_role(connection, workspace_id, user_id))
 
 
-async def _check_references(connection: Connection, order: KeySpec) -> None:
+async def _check_references(connection: Connection, spec: KeySpec) -> None:
     violations = Violations()
-    if order.user_id and await catalog.member_role(connection, order.workspace_id, order.user_id) is None:
-        violations.add("user_id", f"names {quoted(order.user_id)}, who is not a member of the workspace")
-    missing = await catalog.missing_hats(connection, order.workspace_id, order.hat_ids) if order.hat_ids else ()
-    for index, hat_id in enumerate(order.hat_ids):
+    if spec.user_id and await catalog.member_role(connection, spec.workspace_id, spec.user_id) is None:
+        violations.add("user_id", f"names {quoted(spec.user_id)}, who is not a member of the workspace")
+    missing = await catalog.missing_hats(connection, spec.workspace_id, spec.hat_ids) if spec.hat_ids else ()
+    for index, hat_id in enumerate(spec.hat_ids):
         if hat_id in missing:
             violations.add(f"hat_ids[{index}]", f"names {quoted(hat_id)}, which the workspace does not have")
     violations.raise_if_any()
@@ -255,19 +255,6 @@ def _parsed_id(violations: Violations, key_id: str) -> KeyId:
         said = f"is {quoted(key_id)}, which " if len(key_id) <= _LONGEST_ID else ""
         violations.add("key_id", f"{said}is not a key id, a UUID in lower case" if key_id else "is required")
     return KeyId(parsed)
-
-
-def _listing(wanted: KeyFilter) -> str:
-    return json.dumps(
-        [
-            "keys",
-            wanted.workspace_id,
-            wanted.type and wanted.type.value,
-            wanted.user_id,
-            wanted.state and wanted.state.value,
-            wanted.unused_since and wanted.unused_since.isoformat(),
-        ]
-    )
 
 
 def _subject(key: Key) -> dict[str, object]:

@@ -90,14 +90,14 @@ class Actor:
     user_id: UserId
     role: MemberRole | None
 
-    def require_issue(self, order: KeySpec) -> None:
+    def require_issue(self, spec: KeySpec) -> None:
         """Admins issue workspace keys, a member their own user keys, nobody runtime keys."""
         self._require_member()
-        if order.type is KeyType.RUNTIME:
+        if spec.type is KeyType.RUNTIME:
             raise ActorNotAllowedError("Runtime keys are issued by the platform, not on behalf of a person.")
-        if order.type is KeyType.WORKSPACE and self.role is not MemberRole.ADMIN:
+        if spec.type is KeyType.WORKSPACE and self.role is not MemberRole.ADMIN:
             raise ActorNotAllowedError("Only an admin of the workspace may issue its workspace keys.")
-        if order.type is KeyType.USER and order.user_id != self.user_id:
+        if spec.type is KeyType.USER and spec.user_id != self.user_id:
             raise ActorNotAllowedError("A user key may be issued to the actor only, not to somebody else.")
 
     def require_key(self, key: Key) -> None:

@@ -1,7 +1,6 @@
 """Keys on record, and what may be asked of them."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -9,6 +8,7 @@ from enum import Enum
 from skilder_keys.domain.fields import MAX_KEY_DESCRIPTION, Violations, quoted
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, TeamId, UserId, WorkspaceId
 from skilder_keys.domain.permissions import NOTHING, Reach
+from skilder_keys.domain.records import canonical_json
 from skilder_keys.domain.token import KeyType, hint
 
 MAX_NAMED_HATS = 100
@@ -108,10 +108,8 @@ class KeySpec:
     hat_ids: tuple[HatId, ...]
 
     def digest(self, actor: UserId | None) -> bytes:
-        """Answers 32 bytes (SHA-256) that are the same for a retry of this order and differ for any other."""
-        hat_ids = sorted(self.hat_ids)
-        said = [self.type.value, self.workspace_id, self.user_id, self.runtime_id, self.description, hat_ids, actor]
-        return hashlib.sha256(json.dumps(said).encode()).digest()
+        """Return 32 bytes (SHA-256) that are the same for a retry of this request and differ for any other."""
+        return hashlib.sha256(canonical_json(self, actor).encode()).digest()
 
     def check(self, violations: Violations) -> None:
         """Notes every field that is not as it must be."""

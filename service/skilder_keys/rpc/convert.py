@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2, workspace_pb2
-from skilder_keys.app.authorization.encoding import KEY_TYPES, delimited, delimited_tag
-from skilder_keys.domain.difference import Action, Part
+from skilder_keys.app.authorization.encoding import delimited, delimited_tag
+from skilder_keys.app.enums import CHANGE_ACTIONS, KEY_STATES, KEY_TYPES, MEMBER_ROLES, WORKSPACE_PARTS
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
-from skilder_keys.domain.keys import Key, KeyFilter, KeySpec, KeyState
+from skilder_keys.domain.keys import Key, KeyFilter, KeySpec
 from skilder_keys.domain.texts import with_line_feeds
 from skilder_keys.domain.workspace import (
     Catalog,
@@ -32,26 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from skilder_keys.domain.difference import Change
-
-KEY_STATES = {KeyState.ACTIVE: key_pb2.KEY_STATE_ACTIVE, KeyState.REVOKED: key_pb2.KEY_STATE_REVOKED}
-MEMBER_ROLES = {
-    MemberRole.ADMIN: workspace_pb2.MEMBER_ROLE_ADMIN,
-    MemberRole.EDITOR: workspace_pb2.MEMBER_ROLE_EDITOR,
-    MemberRole.VIEWER: workspace_pb2.MEMBER_ROLE_VIEWER,
-}
-PARTS = {
-    Part.WORKSPACE: catalog_service_pb2.WORKSPACE_PART_WORKSPACE,
-    Part.MEMBER: catalog_service_pb2.WORKSPACE_PART_MEMBER,
-    Part.TEAM: catalog_service_pb2.WORKSPACE_PART_TEAM,
-    Part.HAT: catalog_service_pb2.WORKSPACE_PART_HAT,
-    Part.SKILL: catalog_service_pb2.WORKSPACE_PART_SKILL,
-    Part.TOOL: catalog_service_pb2.WORKSPACE_PART_TOOL,
-}
-ACTIONS = {
-    Action.ADDED: catalog_service_pb2.CHANGE_ACTION_ADDED,
-    Action.UPDATED: catalog_service_pb2.CHANGE_ACTION_UPDATED,
-    Action.REMOVED: catalog_service_pb2.CHANGE_ACTION_REMOVED,
-}
 
 Value = TypeVar("Value")
 
@@ -252,8 +232,10 @@ def summary_message(status: WorkspaceStatus) -> workspace_pb2.WorkspaceSummary:
 
 
 def change_message(change: Change) -> catalog_service_pb2.WorkspaceChange:
-    """Answers one part that changed."""
-    return catalog_service_pb2.WorkspaceChange(part=PARTS[change.part], id=change.id, action=ACTIONS[change.action])
+    """Return one part that changed."""
+    return catalog_service_pb2.WorkspaceChange(
+        part=WORKSPACE_PARTS[change.part], id=change.id, action=CHANGE_ACTIONS[change.action]
+    )
 
 
 def timestamp(moment: datetime) -> Timestamp:

@@ -49,7 +49,7 @@ _NEW_ID = """
 
 
 async def insert(
-    connection: Connection, order: KeySpec, *, secret_hash: str, created_by: str, request: IssueRequest | None
+    connection: Connection, spec: KeySpec, *, secret_hash: str, created_by: str, request: IssueRequest | None
 ) -> KeyId | None:
     """Write a new key and return its id; None, and nothing is written, where this request has issued one already.
 
@@ -63,24 +63,24 @@ async def insert(
         ON CONFLICT ON CONSTRAINT key_request DO NOTHING
         RETURNING id
         """,  # noqa: S608
-        order.type.value,
-        order.workspace_id,
-        order.user_id,
-        order.runtime_id,
-        order.description,
-        bool(order.hat_ids),
+        spec.type.value,
+        spec.workspace_id,
+        spec.user_id,
+        spec.runtime_id,
+        spec.description,
+        bool(spec.hat_ids),
         secret_hash,
         created_by,
         request.caller if request else None,
         request.id if request else None,
         request.digest if request else None,
     )
-    if key_id is not None and order.hat_ids:
+    if key_id is not None and spec.hat_ids:
         await connection.execute(
             "INSERT INTO key_hat (workspace_id, key_id, hat_id) SELECT $1, $2, unnest($3::text[])",
-            order.workspace_id,
+            spec.workspace_id,
             key_id,
-            order.hat_ids,
+            spec.hat_ids,
         )
     return None if key_id is None else KeyId(key_id)
 
@@ -207,20 +207,19 @@ async def renew_hash(connection: Connection, key_id: KeyId, *, old_hash: str, ne
     )
 
 
-async def revoke(connection: Connection, key_id: KeyId, *, by: str, reason: str) -> bool:
-    """Revokes a key; answers False where it was revoked before."""
-    return bool(
-        await connection.fetchval(
-            """
-            UPDATE key SET revoked_at = now(), revoked_by = $2, revoke_reason = $3
-            WHERE id = $1 AND revoked_at IS NULL
-            RETURNING true
-            """,
-            key_id,
-            by,
-            reason,
-        )
+async def revoke(connection: Connection, key_id: KeyId, *, by: str, reason: str) -> Key | None:
+    """Revoke a key and return it; None where it was revoked before, or is not there."""
+    row = await connection.fetchrow(
+        f"""
+        UPDATE key SET revoked_at = now(), revoked_by = $2, revoke_reason = $3
+        WHERE id = $1 AND revoked_at IS NULL
+        RETURNING {_KEY}
+        """,  # noqa: S608
+        key_id,
+        by,
+        reason,
     )
+    return None if row is None else _key(row)
 
 
 async def claim_first_uses(

@@ -8,9 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
-from skilder.keys.v1 import key_pb2
-from skilder_keys.domain.denial import DenialReason
-from skilder_keys.domain.token import KeyType
+from skilder_keys.app.enums import DENIAL_REASONS, KEY_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,20 +17,6 @@ if TYPE_CHECKING:
     from skilder_keys.domain.keys import Key
     from skilder_keys.domain.permissions import ReachedHat, ToolGrant, ToolSet
     from skilder_keys.domain.workspace import Tool
-
-KEY_TYPES = {
-    KeyType.WORKSPACE: key_pb2.KEY_TYPE_WORKSPACE,
-    KeyType.USER: key_pb2.KEY_TYPE_USER,
-    KeyType.RUNTIME: key_pb2.KEY_TYPE_RUNTIME,
-}
-_DENIAL_REASONS = {
-    DenialReason.MALFORMED: pb.DENIAL_REASON_MALFORMED,
-    DenialReason.UNKNOWN: pb.DENIAL_REASON_UNKNOWN,
-    DenialReason.REVOKED: pb.DENIAL_REASON_REVOKED,
-    DenialReason.MEMBER_REMOVED: pb.DENIAL_REASON_MEMBER_REMOVED,
-    DenialReason.WORKSPACE_GONE: pb.DENIAL_REASON_WORKSPACE_GONE,
-    DenialReason.TOOL_NOT_ALLOWED: pb.DENIAL_REASON_TOOL_NOT_ALLOWED,
-}
 
 
 def delimited_tag(number: int) -> bytes:
@@ -122,7 +106,7 @@ def granted(key: bytes, reach: bytes) -> bytes:
 def denied(denial: Denied) -> bytes:
     """Answers a denial."""
     message = pb.Denied(
-        reason=_DENIAL_REASONS[denial.reason],
+        reason=DENIAL_REASONS[denial.reason],
         message=denial.reason.value,
         key_id="" if denial.key_id is None else str(denial.key_id),
     )

@@ -1,0 +1,47 @@
+"""The domain's enums in the API's numbers. They are matched by name, so that a new value cannot be forgotten."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, workspace_pb2
+from skilder_keys.domain.denial import DenialReason
+from skilder_keys.domain.difference import Action, Part
+from skilder_keys.domain.keys import KeyState
+from skilder_keys.domain.token import KeyType
+from skilder_keys.domain.workspace import MemberRole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from enum import Enum
+
+    from google.protobuf.descriptor import EnumDescriptor, FileDescriptor
+
+Value = TypeVar("Value", bound="Enum")
+
+
+def numbers(values: type[Value], api: EnumDescriptor) -> Mapping[Value, Any]:
+    """Return the API's number of each value: KeyType.USER is KEY_TYPE_USER.
+
+    Raises:
+        ValueError: A value is on one side only; the API's zero, which stands for none, is not counted.
+    """
+    prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", api.name).upper()
+    found = {value: api.values_by_name.get(f"{prefix}_{value.name}") for value in values}
+    numbers = {value: each.number for value, each in found.items() if each is not None}
+    if set(numbers.values()) != {each.number for each in api.values if each.number} or len(numbers) != len(found):
+        raise ValueError(f"{values.__name__} and the API's {api.name} have different values")
+    return numbers
+
+
+def _enum(file: FileDescriptor, name: str) -> EnumDescriptor:
+    return file.enum_types_by_name[name]
+
+
+KEY_TYPES = numbers(KeyType, _enum(key_pb2.DESCRIPTOR, "KeyType"))
+KEY_STATES = numbers(KeyState, _enum(key_pb2.DESCRIPTOR, "KeyState"))
+MEMBER_ROLES = numbers(MemberRole, _enum(workspace_pb2.DESCRIPTOR, "MemberRole"))
+WORKSPACE_PARTS = numbers(Part, _enum(catalog_service_pb2.DESCRIPTOR, "WorkspacePart"))
+CHANGE_ACTIONS = numbers(Action, _enum(catalog_service_pb2.DESCRIPTOR, "ChangeAction"))
+DENIAL_REASONS = numbers(DenialReason, _enum(authorization_service_pb2.DESCRIPTOR, "DenialReason"))

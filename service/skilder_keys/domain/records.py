@@ -1,0 +1,30 @@
+"""Records as JSON that is the same for equal records: every field, in order, so that a new one cannot be forgotten."""
+
+import json
+from dataclasses import fields
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def canonical_json(record: "DataclassInstance", *more: object) -> str:
+    """Return a JSON array of a record's fields, and of more values after them.
+
+    Enums stand as their values, times in ISO 8601, tuples in order of their elements.
+    """
+    return json.dumps([*(_plain(getattr(record, field.name)) for field in fields(record)), *map(_plain, more)])
+
+
+def _plain(value: object) -> object:
+    match value:
+        case Enum():
+            return value.value
+        case datetime():
+            return value.isoformat()
+        case tuple():
+            return sorted(value)
+        case _:
+            return value
