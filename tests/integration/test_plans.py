@@ -194,7 +194,7 @@ async def changed(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Con
         connection = await asyncpg.connect(url)
         try:
             await connection.execute(
-                """  # noqa: S608 - a constant
+                """
                 INSERT INTO change (epoch, workspace_id) SELECT n, 'acme' FROM generate_series(1, 20000) AS n;
                 UPDATE fence SET epoch = 20000;
                 INSERT INTO reader (id, epoch, lease_seconds)

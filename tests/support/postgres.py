@@ -60,7 +60,7 @@ def _container_url(stack: ExitStack) -> str | None:
     try:
         container = stack.enter_context(PostgresContainer(_IMAGE, driver=None))
         return str(container.get_connection_url())
-    except Exception as error:  # noqa: BLE001 - the last resort
+    except Exception as error:  # noqa: BLE001 - no image, no network, no room: whatever it is, the tests can go on
         words = f"{FALLBACK} {type(error).__name__}: {str(error)[:300]}"
         warnings.warn(words, stacklevel=1)
         return None

@@ -63,7 +63,7 @@ class Health:
             serving = True
         except (UnavailableError, TimeoutError):
             serving = False
-        except Exception as error:  # noqa: BLE001 - it is raised by `get`
+        except Exception as error:  # noqa: BLE001 - an error that ended `run` would leave the last status in place
             self._log.error("health", exc_info=error)
             serving = False
         if serving is not self._serving:

@@ -146,7 +146,7 @@ class Pipeline:
                     reply = await method(request, call)
                 code, routine, denial = "OK", call.routine, call.denial
                 return reply if isinstance(reply, bytes) else reply.SerializeToString()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+            except Exception as error:  # noqa: BLE001 - whatever it is, it leaves as a status
                 failure = self._translated(error, admission.method)
                 facts["reason"] = failure.reason
                 code = STATUS_CODES[type(failure)].name

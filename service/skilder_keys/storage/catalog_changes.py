@@ -148,7 +148,7 @@ def _link_statements(
                 f"""
                 DELETE FROM {table} WHERE workspace_id = $1 AND {from_id} = ANY($2::text[])
                 AND ({from_id}, {to_id}) NOT IN (SELECT * FROM unnest($3::text[], $4::text[]))
-                """,  # noqa: S608 - the same
+                """,  # noqa: S608 - the names are the constants above
                 [old, *columns],
             )
         if pairs:

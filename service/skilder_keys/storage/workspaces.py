@@ -35,7 +35,7 @@ async def lock(
         f"""
         SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace WHERE id = $1
         FOR {"SHARE" if mode == "read" else "NO KEY UPDATE"}
-        """,  # noqa: S608
+        """,  # noqa: S608 - one of two constants
         workspace_id,
     )
     return None if row is None else _status(row)

@@ -184,7 +184,7 @@ class WorkerPool:
             try:
                 async with self._turn:
                     await self._put(index)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
                 self._log.error("a worker did not start", worker=index, error=_words(error))
             else:
                 self.restarts += 1

@@ -99,7 +99,7 @@ class Usage:
             await asyncio.sleep(self._interval)
             try:
                 await self.flush()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+            except Exception as error:  # noqa: BLE001 - an error that ended this loop would end it unseen
                 self._log.error("last uses not written", exc_info=error)
 
     async def _write(self, numbers: Iterable[int]) -> None:

@@ -106,7 +106,7 @@ class Reader:
                 if self._reachable:
                     self._log.warning("fence lost", error=repr(error.__cause__))
                 self._reachable = False
-            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+            except Exception as error:  # noqa: BLE001 - an error that ended this loop would end answers from memory unseen
                 self._log.error("fence", exc_info=error)
             await asyncio.sleep(self._lease_seconds / 10)
 

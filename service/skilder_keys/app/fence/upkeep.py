@@ -48,7 +48,7 @@ class Upkeep:
                     await self._prune()
             except UnavailableError as error:
                 self._log.warning("upkeep of the fence failed, and is tried again", error=repr(error.__cause__))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+            except Exception as error:  # noqa: BLE001 - an error that ended this loop would end it unseen
                 self._log.error("upkeep of the fence", exc_info=error)
 
     async def _prune(self) -> None:
