@@ -140,7 +140,7 @@ def test_a_folder_that_will_not_do_is_named(tmp_path: Path) -> None:
     assert "it holds the files of Postgres 16, and this is Postgres 18" in refused(tmp_path)
     (photos / "PG_VERSION").write_text("18\n")
     told = refused(tmp_path)
-    assert "Postgres ended with 2, and said:\n" in told
+    assert "Postgres exited with 2, and wrote:\n" in told
     assert 'could not access the server configuration file "' in told, "the words of Postgres itself"
     assert [each.name for each in photos.iterdir() if each.suffix == ".jpg"] == ["holiday.jpg"]
     photos.rename(tmp_path / "photos")

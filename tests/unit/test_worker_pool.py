@@ -102,7 +102,7 @@ class World:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """No workers yet; pauses are short."""
-    monkeypatch.setattr(module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_MAX_BACKOFF_SECONDS", 0.01)
     return World()
 
 

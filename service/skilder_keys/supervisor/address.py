@@ -1,4 +1,4 @@
-"""The address of a server. The parent reserves it for as long as it runs, so that only its workers serve there."""
+"""Reserve a server's address. The parent holds it for as long as it runs, so that only its workers can serve on it."""
 
 from __future__ import annotations
 
@@ -15,62 +15,62 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reserve_port(address: str) -> Iterator[str]:
-    """Reserve HOST:PORT on every address of the host; yield it with the port that port 0 became.
+    """Reserve HOST:PORT on every IP address of the host, and yield HOST:PORT with the port that port 0 became.
 
-    The sockets do not listen. The workers bind the same with SO_REUSEPORT, which Linux grants to processes of one
-    user that all ask for it.
+    The sockets do not listen. The workers bind the same addresses with SO_REUSEPORT. Linux allows this to processes of
+    one user, if every one of them sets SO_REUSEPORT.
 
     Raises:
-        ListenError: It is taken, or not ours.
+        ListenError: The address is in use, or this machine does not have it.
     """
     host, _, port = address.rpartition(":")
     with ExitStack() as stack:
         number = int(port)
-        holders: list[socket.socket] = []
-        missing: list[OSError] = []
+        reserved: list[socket.socket] = []
+        failures: list[OSError] = []
         try:
-            for family, place in addresses_of(host):
+            for family, ip in addresses_of(host):
                 try:
-                    holders.append(stack.enter_context(_hold(family, (place, number))))
+                    reserved.append(stack.enter_context(_reserve(family, (ip, number))))
                 except OSError as error:
-                    # A name such as localhost may have an address that this machine has not.
+                    # A name such as localhost may resolve to an address that this machine does not have.
                     if error.errno == errno.EADDRINUSE:
                         raise
-                    missing.append(error)
+                    failures.append(error)
                 else:
-                    number = holders[0].getsockname()[1]
-            if not holders:
-                raise missing[0]
+                    number = reserved[0].getsockname()[1]
+            if not reserved:
+                raise failures[0]
         except OSError as error:
             raise ListenError(f"Cannot serve on {address}: {error.strerror or error}") from error
         yield f"{host}:{number}"
 
 
-def _hold(family: socket.AddressFamily, place: tuple[str, int]) -> socket.socket:
-    """Binds a socket with SO_REUSEPORT that does not listen, where no other program has one."""
+def _reserve(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    """Return a bound socket that does not listen and has SO_REUSEPORT. Raise OSError if the address is in use."""
     with _new_socket(family) as probe:
-        # Linux tells a socket without SO_REUSEPORT of anybody who has the address; for certain only when it listens,
-        # as SO_REUSEADDR has to let the connections pass that an earlier server has closed.
-        probe.bind(place)
+        # Without SO_REUSEPORT the probe fails if any program has the address. Only listen() is sure to fail: bind()
+        # may pass, because SO_REUSEADDR has to tolerate the closed connections of an earlier server.
+        probe.bind(address)
         probe.listen()
-        # From here on there is always one of the two, so a second server finds the address taken at every moment.
+        # From here on one of the two sockets is always bound, so a second server finds the address in use at any time.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        holder = _new_socket(family)
+        reserved = _new_socket(family)
         try:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            holder.bind(probe.getsockname())
-            # What does not listen and has SO_REUSEADDR would be in nobody's way.
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            reserved.bind(probe.getsockname())
+            # With SO_REUSEADDR, a socket that does not listen would not keep any other program off the address.
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except BaseException:
-            holder.close()
+            reserved.close()
             raise
-    return holder
+    return reserved
 
 
 def _new_socket(family: socket.AddressFamily) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    new = socket.socket(family, socket.SOCK_STREAM)
+    new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
-        # As gRPC does: [::] serves IPv4 too.
-        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    return made
+        # [::] serves IPv4 too, as it does in gRPC's server.
+        new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return new

@@ -1,4 +1,4 @@
-"""A process beside this one that outlives it for a moment, to end what it leaves behind."""
+"""A helper process that outlives this process for a short time and stops the processes that are left."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _LINE_BYTES = 2**16
 
 
 class Companion:
-    """A program of ours that stands alone, joined to this process by a socket, its standard input and output.
+    """A standalone program, with a socket to this process as its standard input and output.
 
-    The socket ends with this process, however that ends: so the companion knows.
+    The kernel closes the socket when this process ends, even if it is killed. So the companion always notices.
     """
 
     def __init__(self, program: str, *arguments: str) -> None:
-        """Start it: a Python file that needs the standard library only."""
-        self._socket, theirs = socket.socketpair()
+        """Start a Python file that needs only the standard library."""
+        self._socket, child_socket = socket.socketpair()
         try:
-            with theirs:
+            with child_socket:
                 self._process = subprocess.Popen(  # noqa: S603 - no shell
                     [sys.executable, "-I", "-S", program, *arguments],
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
-                    # A terminal's signals are for this process.
+                    stdin=child_socket.fileno(),
+                    stdout=child_socket.fileno(),
+                    # Signals from a terminal, such as Ctrl-C, must reach only this process.
                     start_new_session=True,
                 )
         except BaseException:
@@ -34,23 +34,23 @@ class Companion:
 
     @property
     def runs(self) -> bool:
-        """Return whether it runs."""
+        """Return whether the process runs."""
         return self._process.poll() is None
 
     def send(self, line: str) -> None:
-        """Send it a line, if it still runs."""
+        """Send a line. Do nothing if the process has ended."""
         with suppress(OSError):
             self._socket.sendall(line.encode() + b"\n")
 
     def receive(self) -> str:
-        """Wait for its next line and return it; an empty one at its end."""
+        """Wait for the next line and return it; return an empty string if the process ends first."""
         received = b""
         while not received.endswith(b"\n") and (more := self._socket.recv(_LINE_BYTES)):
             received += more
         return received.decode()
 
     def end(self, seconds: float) -> int:
-        """Wait for its end and return the exit code; kill it after this many seconds."""
+        """Wait for the process to end and return its exit code. Kill it after this many seconds."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -60,7 +60,7 @@ class Companion:
             self._socket.close()
 
     def disconnect(self, seconds: float) -> None:
-        """Tell it that this process is gone, and wait until it has done its work; kill it after this many seconds."""
+        """Close the socket, as the end of this process would, and wait for the end. Kill after this many seconds."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self.end(seconds)

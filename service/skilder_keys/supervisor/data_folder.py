@@ -1,4 +1,4 @@
-"""The data folder, which one server at a time may use."""
+"""The data folder. Only one server may use it at a time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class DataFolderTakenError(DataFolderError):
 
 @contextmanager
 def own(folder: Path) -> Iterator[None]:
-    """Make the folder if it is missing, and keep other servers out of it.
+    """Create the folder if it does not exist, and lock it against other servers.
 
     Raises:
-        DataFolderError: It cannot be used, or another server uses it.
+        DataFolderError: The folder cannot be used.
+        DataFolderTakenError: Another server uses it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

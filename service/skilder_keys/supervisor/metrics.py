@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: those of all workers, merged, at one endpoint of the parent."""
+"""Metrics for Prometheus: one endpoint of the parent serves the merged metrics of all workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def merge(by_worker: Mapping[str, Iterable[Family]]) -> list[Metric]:
             metric = found.setdefault(
                 each["name"], Metric(each["name"], each["documentation"], each["type"], each["unit"])
             )
-            # While workers are replaced by those of another version, a name may have two types: Prometheus takes one.
+            # During an upgrade, two versions may give a metric different types. Prometheus accepts only one of them.
             if metric.type == each["type"]:
                 for name, labels, value in each["samples"]:
                     metric.add_sample(name, {**labels, "worker": worker}, value)
@@ -35,7 +35,7 @@ def merge(by_worker: Mapping[str, Iterable[Family]]) -> list[Metric]:
 def metrics_endpoint(
     address: str | None, collect: Callable[[], Awaitable[list[Metric]]]
 ) -> AbstractAsyncContextManager[str | None]:
-    """Serve metrics on HOST:PORT, as `http_endpoint` serves."""
+    """Serve metrics on HOST:PORT, as `http_endpoint` does."""
 
     async def scrape() -> Response:
         return Response(generate_latest(_Collected(await collect())), content_type=CONTENT_TYPE_PLAIN_0_0_4)
@@ -44,11 +44,11 @@ def metrics_endpoint(
 
 
 class _Collected(Collector):
-    """Metrics that were collected before, in the form in which the library asks for them."""
+    """Metrics that were collected before, as a collector, which is the form that the library accepts."""
 
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
 
     def collect(self) -> list[Metric]:
-        """Return them."""
+        """Return the metrics."""
         return self._metrics

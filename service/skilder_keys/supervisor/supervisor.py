@@ -1,6 +1,6 @@
-"""The parent of a server: its address, its workers, and the embedded database for as long as the server runs.
+"""The parent process of a server: it holds the address, the workers and the embedded database while the server runs.
 
-It serves no call itself and has nothing of gRPC's: what it holds must outlive every worker.
+It serves no calls and does not import gRPC: what it holds must outlive every worker.
 """
 
 from __future__ import annotations
@@ -38,35 +38,35 @@ if TYPE_CHECKING:
     from skilder_keys.config import Settings
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "skilder_keys.worker")
-"""What runs a worker. -P: no module comes from the folder that the server was started in."""
+"""The command that runs a worker. -P: do not import modules from the folder that the server was started in."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WATCH_SECONDS = 1.0
-# After its calls a worker ends its threads, writes the last uses and closes the database, which may not answer.
+# After its last call a worker ends its threads, writes the last uses and closes the database, which may not respond.
 _CLOSE_SECONDS = 15.0
-# Longer than the watchdog takes, unless it is frozen.
+# Longer than a watchdog takes that is not frozen.
 _WATCHDOG_SECONDS = 6.0
 
 
 def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
-    """Serves until SIGTERM or SIGINT; SIGHUP replaces the workers.
+    """Serve until SIGTERM or SIGINT; SIGHUP replaces the workers.
 
-    With a database URL, on that database, which `skilder-keys migrate` brought up to date. Without one, on an embedded
-    Postgres in the data folder, brought up to date here, which ends with the server.
+    With a database URL, use that database; `skilder-keys migrate` must have migrated it. Without one, start an embedded
+    Postgres in the data folder, migrate it, and stop it when the server ends.
 
     Args:
         settings: The settings.
         log: The log.
-        worker_command: What runs a worker, with the number of its socket added.
+        worker_command: The command that runs a worker; the descriptor of its socket is added as the last argument.
 
     Raises:
-        DataFolderError: The data folder cannot be written to, or another server has its embedded Postgres there.
+        DataFolderError: The data folder cannot be written to, or another server runs its embedded Postgres there.
         EmbeddedPostgresError: The embedded Postgres is not installed, or did not start.
         UnavailableError, SchemaOutdatedError, CallersFileError, ListenError, StartError: As `WorkerProcess.start`.
     """
     transport = choose(settings.transport)
     settings = settings.model_copy(update={"transport": transport.transport})
-    # What the service makes is its own to use, whatever the umask of a shell keeps from everybody.
+    # The service must be able to use the files that it creates, even if the umask of the shell denies this.
     os.umask(os.umask(0) & ~stat.S_IRWXU)
     if settings.database_url is not None:
         asyncio.run(
@@ -74,9 +74,9 @@ def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[
         )
         return
     drop_variables()
-    # Until the server takes the signals over, they too must not leave a Postgres running behind.
+    # Until the event loop handles the signals, a signal must not leave a Postgres running.
     for number in _STOP_SIGNALS:
-        signal.signal(number, _leave)
+        signal.signal(number, _exit_on_signal)
     with own(settings.data_dir), _embedded_postgres(settings.data_dir / "postgres", log) as postgres:
         for migration in asyncio.run(migrate(postgres.url(), settings.database_schema)):
             log.info("migrated", number=migration.number, name=migration.name)
@@ -84,7 +84,7 @@ def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[
 
 
 class _Supervisor:
-    """What the signals act upon."""
+    """A running server, which the signals stop or reload."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class _Supervisor:
         self._at_terminal = _is_at_terminal()
 
     async def serve(self, database_url: str) -> None:
-        """Serves until it is told to stop. Raises as `run` does."""
+        """Serve until a signal stops the server. Raises as `run` does."""
         settings = self._settings
         with reserve_port(settings.listen) as address, _watchdog() as watch:
             settings = settings.model_copy(update={"listen": address})
@@ -123,11 +123,11 @@ class _Supervisor:
                 metrics_endpoint(settings.metrics_listen, workers.metrics) as metrics_address,
                 http_endpoint(settings.health_listen, "health", probes) as health_address,
             ):
-                places = {"metrics": metrics_address, "health": health_address}
-                serving = asyncio.create_task(self._serve(workers, address, places))
+                endpoints = {"metrics": metrics_address, "health": health_address}
+                serving = asyncio.create_task(self._serve(workers, address, endpoints))
                 for number in _STOP_SIGNALS:
                     asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number, serving, workers)
-                keeping = asyncio.create_task(_keep_running(self._postgres, self._log)) if self._postgres else None
+                restarts = asyncio.create_task(_restart_crashed(self._postgres, self._log)) if self._postgres else None
                 try:
                     with suppress(asyncio.CancelledError):
                         await serving
@@ -136,12 +136,12 @@ class _Supervisor:
                 finally:
                     await workers.end()
                     self._log.info("stopped")
-                    # Here, where signals are still heard: one that comes later than the first ends Postgres at once.
-                    if keeping is not None and self._postgres is not None:
-                        keeping.cancel()
+                    # Signals are still handled here: a second signal stops Postgres at once.
+                    if restarts is not None and self._postgres is not None:
+                        restarts.cancel()
                         await asyncio.to_thread(self._postgres.stop)
 
-    async def _serve(self, workers: WorkerPool, address: str, places: Mapping[str, str | None]) -> NoReturn:
+    async def _serve(self, workers: WorkerPool, address: str, endpoints: Mapping[str, str | None]) -> NoReturn:
         settings = self._settings
         await workers.start(settings.workers)
         self._log.info(
@@ -151,7 +151,7 @@ class _Supervisor:
             workers=settings.workers,
             transport=settings.transport,
             transport_reason=self._transport_reason,
-            **{name: place for name, place in places.items() if place},
+            **{name: endpoint for name, endpoint in endpoints.items() if endpoint},
         )
         while True:
             await self._reload.wait()
@@ -166,7 +166,7 @@ class _Supervisor:
         return Response(f"not ready: {reason}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _on_signal(self, number: signal.Signals, serving: asyncio.Task[NoReturn], workers: WorkerPool) -> None:
-        # A terminal that is closed sends SIGHUP too; then nobody is left to stop the server.
+        # Closing a terminal sends SIGHUP too. Then the server must stop, because nobody could stop it any more.
         if number == signal.SIGHUP and not (self._at_terminal and not _is_at_terminal()):
             self._reload.set()
             return
@@ -175,7 +175,7 @@ class _Supervisor:
             self._stopping_since = now
             serving.cancel()
         elif now - self._stopping_since >= ONE_SIGNAL_SECONDS:
-            # Asked twice: whoever asks does not want to wait for anything.
+            # A second signal means: stop now, and wait for nothing.
             workers.kill()
             if self._postgres is not None:
                 self._postgres.quit()
@@ -184,12 +184,12 @@ class _Supervisor:
 
 @contextmanager
 def _watchdog() -> Iterator[Callable[[int], None]]:
-    """Lend what has the process of a worker end with this one."""
-    dog = Companion(watchdog.__file__)
+    """Start a watchdog, and yield the function that makes it watch a worker's process."""
+    companion = Companion(watchdog.__file__)
     try:
-        yield lambda pid: dog.send(str(pid))
+        yield lambda pid: companion.send(str(pid))
     finally:
-        dog.disconnect(_WATCHDOG_SECONDS)
+        companion.disconnect(_WATCHDOG_SECONDS)
 
 
 async def _healthz() -> Response:
@@ -200,8 +200,8 @@ def _is_at_terminal() -> bool:
     return any(os.isatty(descriptor) for descriptor in range(3))
 
 
-async def _keep_running(postgres: EmbeddedPostgres, log: FilteringBoundLogger) -> NoReturn:
-    """Starts Postgres again whenever it has crashed."""
+async def _restart_crashed(postgres: EmbeddedPostgres, log: FilteringBoundLogger) -> NoReturn:
+    """Start Postgres again whenever it has crashed."""
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
         if not postgres.is_running():
@@ -209,7 +209,7 @@ async def _keep_running(postgres: EmbeddedPostgres, log: FilteringBoundLogger) -
             try:
                 await asyncio.to_thread(postgres.restart)
             except EmbeddedPostgresError as error:
-                log.error("the embedded Postgres did not start", error=str(error))  # noqa: TRY400 - no fault of ours
+                log.error("the embedded Postgres did not start", error=str(error))  # noqa: TRY400 - the message says why
 
 
 @contextmanager
@@ -222,8 +222,8 @@ def _embedded_postgres(folder: Path, log: FilteringBoundLogger) -> Iterator[Embe
         postgres.stop()
 
 
-def _leave(number: int, _frame: object) -> NoReturn:
-    # What is done now takes seconds at most, and a second signal would end it half done.
+def _exit_on_signal(number: int, _frame: object) -> NoReturn:
+    # The cleanup takes a few seconds at most, and a second signal would interrupt it.
     for each in _STOP_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     if number == signal.SIGINT:

@@ -1,8 +1,9 @@
-"""The process that ends workers which outlive their parent: `python -I -S watchdog.py`.
+"""The process that kills workers which outlive their parent: `python -I -S watchdog.py`.
 
-A worker ends by itself when its parent is gone; one that is frozen cannot. So this process, which does nothing else and
-stands alone, reads the numbers of the workers from its standard input, a line each, as they are started. The input ends
-with the parent, however that ends; then the workers have a moment for their calls, and those that stay are killed.
+A worker ends by itself when its parent has ended, but a frozen worker cannot. This process needs only the standard
+library and does nothing else. It reads from standard input the process id of each worker that starts, one per line.
+The input ends when the parent ends, even if the parent was killed. Then the workers get a few seconds to finish their
+calls, and those that still run are killed.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ import sys
 import time
 from contextlib import suppress
 
-_PATIENCE_SECONDS = 3.0
+_GRACE_SECONDS = 3.0
 
 
 def main() -> None:
-    """Watch until the parent is gone."""
+    """Wait until the parent has ended, and then kill the workers that do not end in time."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
-    # Descriptors and not numbers, which are used again.
+    # These are file descriptors, because a process id can be used again by another process.
     workers: list[int] = []
-    for said in sys.stdin:
+    for line in sys.stdin:
         workers = _running(workers, 0.0)
         with suppress(ProcessLookupError):
-            workers.append(os.pidfd_open(int(said)))
-    end = time.monotonic() + _PATIENCE_SECONDS
+            workers.append(os.pidfd_open(int(line)))
+    end = time.monotonic() + _GRACE_SECONDS
     while workers and (left := end - time.monotonic()) > 0:
         workers = _running(workers, left)
     for worker in workers:
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 def _running(workers: list[int], seconds: float) -> list[int]:
-    """Return the workers that run, once one has ended or after so many seconds."""
+    """Wait until a worker ends, at most this many seconds, and return the workers that still run."""
     ended, _, _ = select.select(workers, [], [], seconds)
     for worker in ended:
         os.close(worker)

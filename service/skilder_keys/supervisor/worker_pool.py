@@ -1,4 +1,4 @@
-"""The workers of a server: started, replaced where one is gone or frozen, changed in turn, ended together."""
+"""Start the workers of a server, replace those that end or freeze, reload them one by one, and end them together."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
     from skilder_keys.supervisor.worker_process import WorkerProcess
 
-_SHORT_LIFE_SECONDS = 10.0
-_LONGEST_PAUSE_SECONDS = 5.0
+_EARLY_EXIT_SECONDS = 10.0
+_MAX_BACKOFF_SECONDS = 5.0
 _PING_SECONDS = 1.0
-# A worker on a machine that has much to do may be late.
+# On a busy machine a worker may respond late.
 _PINGS_TO_BE_READY = 3
 
 
 class WorkerPool:
-    """The workers, one for each index from zero on.
+    """The workers of a server, one for each index from 0.
 
     Attributes:
-        restarts: How many were started in place of one that had ended by itself, or was frozen.
-        freezes: How many were killed since they did not answer.
+        restarts: How many workers were started because another had ended unexpectedly or was frozen.
+        freezes: How many workers were killed because they did not respond to pings.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class WorkerPool:
         handover_seconds: float,
         frozen_seconds: float,
     ) -> None:
-        """Take how to start a worker, and the limits.
+        """Create a pool without workers.
 
         Args:
-            start: Starts the worker of an index.
+            start: Starts the worker with an index, and returns when it serves.
             log: The log.
             end_seconds: The most seconds that a worker may take to end.
-            handover_seconds: The most seconds that it may take to hand over.
-            frozen_seconds: The most seconds that it may take to answer a ping; 0 for no limit.
+            handover_seconds: The most seconds that a worker may take to hand over.
+            frozen_seconds: The most seconds that a worker may take to respond to a ping; 0 for no limit.
         """
         self.restarts = 0
         self.freezes = 0
@@ -56,23 +56,23 @@ class WorkerPool:
         self._log = log
         self._end_seconds = end_seconds
         self._handover_seconds = handover_seconds
-        # Counted in pings that this process has sent, and not by a clock: while the machine sleeps, or this process is
-        # stopped or late itself, no time passes for the workers.
+        # Count the pings that this process has sent, instead of reading a clock: while the machine sleeps, or while
+        # this process is stopped or late, the workers must not run out of time.
         self._frozen_pings = math.ceil(frozen_seconds / _PING_SECONDS)
         self._pinging: asyncio.Task[NoReturn] | None = None
         self._current: dict[int, WorkerProcess] = {}
         self._handing_over: WorkerProcess | None = None
-        self._keepers: dict[int, asyncio.Task[None]] = {}
-        self._short_lives: dict[int, int] = {}
-        # One at a time is put in place, so that the order in which the workers began to listen is known.
-        self._turn = asyncio.Lock()
+        self._monitors: dict[int, asyncio.Task[None]] = {}
+        self._early_exits: dict[int, int] = {}
+        # Replace one worker at a time, so that the order in which the workers began to listen is known.
+        self._replacing = asyncio.Lock()
 
     async def start(self, count: int) -> None:
-        """Starts all, and returns when they serve. Raises as `WorkerProcess.start` does."""
+        """Start this many workers, and return when all serve. Raises as `WorkerProcess.start` does."""
         self._pinging = asyncio.create_task(self._ping())
-        # The first goes ahead: what it finds wrong is told once, and what a first start makes is made once.
-        await self._put(0)
-        tasks = [asyncio.create_task(self._put(index)) for index in range(1, count)]
+        # Start the first one alone, so that an error is reported once, and files of a first start are created once.
+        await self._add(0)
+        tasks = [asyncio.create_task(self._add(index)) for index in range(1, count)]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -81,15 +81,15 @@ class WorkerPool:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def reload(self) -> None:
-        """Replaces each worker by a new one, in turn; where one does not come up, the others stay as they are."""
+        """Replace the workers by new ones, one after another. If a new worker does not start, keep the old ones."""
         for index in sorted(self._current):
-            async with self._turn:
+            async with self._replacing:
                 listening = sum(worker.runs for worker in self._current.values())
                 old = self._current[index]
                 try:
-                    await self._put(index)
-                except Exception as error:  # noqa: BLE001 - whatever it is, the old ones serve on
-                    self._log.error("reload failed: the old workers stay", worker=index, error=_words(error))
+                    await self._add(index)
+                except Exception as error:  # noqa: BLE001 - after any error the old workers continue to serve
+                    self._log.error("reload failed: the old workers stay", worker=index, error=_described(error))
                     return
                 self._handing_over = old
                 old.hand_over(successor=listening)
@@ -99,10 +99,10 @@ class WorkerPool:
         self._log.info("reloaded")
 
     async def end(self) -> None:
-        """End all, at the same time: their calls may end, within the time they have."""
-        for keeper in self._keepers.values():
-            keeper.cancel()
-        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+        """End all workers at the same time. Each may finish its calls, within its time limit."""
+        for monitor in self._monitors.values():
+            monitor.cancel()
+        await asyncio.gather(*self._monitors.values(), return_exceptions=True)
         await asyncio.gather(*(self._end(worker) for worker in self._all()))
         if self._pinging is not None:
             self._pinging.cancel()
@@ -112,36 +112,40 @@ class WorkerPool:
         self._log.info("worker ended", worker=worker.index, pid=worker.pid, code=await worker.ended())
 
     def kill(self) -> None:
-        """Kill all."""
+        """Kill all workers."""
         for worker in self._all():
             worker.kill()
 
     def why_not_ready(self) -> str | None:
-        """Return None while at least one worker serves and reaches the database, else what is missing."""
-        answering = [each for each in self._current.values() if each.runs and each.unanswered < _PINGS_TO_BE_READY]
-        if not answering:
+        """Return None if at least one worker serves and reaches the database, else the reason why none does."""
+        responsive = [each for each in self._current.values() if each.runs and each.unanswered < _PINGS_TO_BE_READY]
+        if not responsive:
             return "no worker serves"
-        return None if any(each.serving for each in answering) else "no worker reaches the database"
+        return None if any(each.serving for each in responsive) else "no worker reaches the database"
 
     async def metrics(self) -> list[Metric]:
-        """Answers the metrics of all workers, merged, and of the workers themselves."""
-        # Others may take their places, and more may be started, while these are asked.
+        """Return the merged metrics of all workers, and the metrics about the workers themselves."""
+        # Workers may be replaced or added while these are asked.
         indexes = sorted(self._current)
         asked = {str(index): self._current[index] for index in indexes}
         if self._handing_over is not None:
-            # It counts on until it has ended, under a name of its own: its successor counts from zero.
+            # Its counters run until it ends, so it needs a label of its own: its successor counts from zero.
             asked[f"{self._handing_over.index}-handover"] = self._handing_over
         found = dict(zip(asked, await asyncio.gather(*(each.metrics() for each in asked.values())), strict=True))
-        up = GaugeMetricFamily("skilder_keys_worker_up", "Whether the worker answers its parent.", labels=["worker"])
+        up = GaugeMetricFamily(
+            "skilder_keys_worker_up", "1 if the worker responds to its parent, else 0.", labels=["worker"]
+        )
         for index in indexes:
             up.add_metric([str(index)], found[str(index)] is not None)
         restarts = CounterMetricFamily(
             "skilder_keys_worker_restarts",
-            "Workers started in place of one that had ended by itself or was frozen.",
+            "Workers started because another had ended unexpectedly or was frozen.",
             self.restarts,
         )
         freezes = CounterMetricFamily(
-            "skilder_keys_worker_freezes", "Workers killed since they did not answer their parent.", self.freezes
+            "skilder_keys_worker_freezes",
+            "Workers killed because they did not respond to their parent.",
+            self.freezes,
         )
         return [up, restarts, freezes, *merge({worker: each for worker, each in found.items() if each is not None})]
 
@@ -149,7 +153,7 @@ class WorkerPool:
         return [*([self._handing_over] if self._handing_over is not None else []), *self._current.values()]
 
     async def _ping(self) -> NoReturn:
-        """Ping the workers again and again, and kill those that do not answer, so that others take their places."""
+        """Ping the workers regularly, and kill those that do not respond. Their monitors then replace them."""
         while True:
             await asyncio.sleep(_PING_SECONDS)
             for worker in self._all():
@@ -161,40 +165,40 @@ class WorkerPool:
                     self.freezes += 1
                     worker.kill()
 
-    async def _put(self, index: int) -> None:
-        """Starts a worker and puts it in its place."""
+    async def _add(self, index: int) -> None:
+        """Start a worker, make it the current one of its index, and monitor it."""
         worker = await self._start(index)
         self._log.info("worker started", worker=index, pid=worker.pid)
         self._current[index] = worker
-        keeper = self._keepers.get(index)
-        if keeper is not None and keeper is not asyncio.current_task():
-            keeper.cancel()
-        self._keepers[index] = asyncio.create_task(self._keep(worker))
+        monitor = self._monitors.get(index)
+        if monitor is not None and monitor is not asyncio.current_task():
+            monitor.cancel()
+        self._monitors[index] = asyncio.create_task(self._monitor(worker))
 
-    async def _keep(self, worker: WorkerProcess) -> None:
-        """Starts another one in a worker's place when it has ended, and again until one serves."""
+    async def _monitor(self, worker: WorkerProcess) -> None:
+        """Wait until a worker ends, and then start another one; repeat this until one serves."""
         index = worker.index
         code = await worker.ended()
         self._log.error("a worker is gone: starting another", worker=index, pid=worker.pid, code=code)
-        if worker.seconds > _SHORT_LIFE_SECONDS:
-            self._short_lives[index] = 0
+        if worker.seconds > _EARLY_EXIT_SECONDS:
+            self._early_exits[index] = 0
         while True:
-            await asyncio.sleep(self._pause(index))
-            self._short_lives[index] = self._short_lives.get(index, 0) + 1
+            await asyncio.sleep(self._backoff(index))
+            self._early_exits[index] = self._early_exits.get(index, 0) + 1
             try:
-                async with self._turn:
-                    await self._put(index)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
-                self._log.error("a worker did not start", worker=index, error=_words(error))
+                async with self._replacing:
+                    await self._add(index)
+            except Exception as error:  # noqa: BLE001 - any error is logged, and the next attempt follows
+                self._log.error("a worker did not start", worker=index, error=_described(error))
             else:
                 self.restarts += 1
                 return
 
-    def _pause(self, index: int) -> float:
-        """Answers none after a long life, and more with every short one."""
-        lives = self._short_lives.get(index, 0)
-        return min(_LONGEST_PAUSE_SECONDS, 0.25 * 2 ** (lives - 1)) if lives else 0.0
+    def _backoff(self, index: int) -> float:
+        """Return the seconds before the next start: 0 after a long run, and twice as many after each early exit."""
+        exits = self._early_exits.get(index, 0)
+        return min(_MAX_BACKOFF_SECONDS, 0.25 * 2 ** (exits - 1)) if exits else 0.0
 
 
-def _words(error: Exception) -> str:
+def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

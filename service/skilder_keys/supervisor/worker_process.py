@@ -1,4 +1,4 @@
-"""A worker as its parent sees it: a child process at the other end of a socket; see `ipc` for the messages."""
+"""A worker as the parent sees it: a child process with a socket. `ipc` describes the messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _READY_SECONDS = 60.0
 _METRICS_SECONDS = 0.5
 _LINE_BYTES = 16 * 2**20
-# Errors that a worker sends are raised here as what they were there.
+# If a worker reports one of these errors, the same error is raised here.
 _START_ERRORS: dict[str, type[Exception]] = {
     each.__name__: each for each in (CallersFileError, ListenError, SchemaOutdatedError, UnavailableError)
 }
@@ -38,14 +38,14 @@ class StartError(Exception):
 
 
 class WorkerProcess:
-    """A worker process that serves. Make it with `start`, end it with `end`.
+    """A worker process that serves. Create it with `start` and end it with `end`.
 
     Attributes:
-        index: Which of the workers it is; its successor will be the same one.
-        pid: Its process number.
-        folder: A folder of its own that no other user can look into; it is gone when the process is.
-        serving: Whether it serves and reaches the database, by its own last word.
-        unanswered: How many pings in a row it has not answered.
+        index: The number of the worker, from 0. A worker that replaces it has the same index.
+        pid: Its process id.
+        folder: A folder for this worker, which no other user can read. It is deleted when the process ends.
+        serving: Whether the worker serves and reaches the database, as it last reported.
+        unanswered: How many pings in a row it has not responded to.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class WorkerProcess:
         self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._metrics: asyncio.Future[list[Family] | None] | None = None
         self._listening = asyncio.create_task(self._listen())
-        self._ending = asyncio.create_task(self._end_of(process))
+        self._ending = asyncio.create_task(self._wait_for_exit(process))
 
     @classmethod
     async def start(
@@ -81,24 +81,26 @@ class WorkerProcess:
         *,
         spawned: Callable[[int], None] = lambda _: None,
     ) -> Self:
-        """Starts a worker and waits until it serves.
+        """Start a worker and wait until it serves.
 
         Args:
-            command: What to run; the number of the worker's end of the socket is added to it.
-            settings: Its settings. These and the URL go over the socket, where no other user of the machine reads them.
-            database_url: The database.
-            index: Which of the workers it is.
-            spawned: Called with its process number, before it has done anything.
+            command: What to run. The descriptor of the worker's end of the socket is added as the last argument.
+            settings: The settings. They and the URL go over the socket, where no other user of the machine can read
+                them.
+            database_url: The URL of the database.
+            index: The number of the worker, from 0.
+            spawned: Called with the process id, before the worker gets its settings.
 
         Raises:
-            UnavailableError, SchemaOutdatedError, CallersFileError, ListenError: As `server.start`, in the worker.
-            StartError: It ended, or was not ready in time.
+            UnavailableError, SchemaOutdatedError, CallersFileError, ListenError: As `worker.wiring.start`, which runs
+                in the worker.
+            StartError: The worker ended, or was not ready in time.
         """
         worker = await cls._spawn(command, index)
         spawned(worker.pid)
         try:
-            order = {"worker": index, "settings": _sent_settings(settings), "database_url": database_url}
-            await worker.begin({**order, "folder": str(worker.folder)})
+            start = {"worker": index, "settings": _sent_settings(settings), "database_url": database_url}
+            await worker.begin({**start, "folder": str(worker.folder)})
         except BaseException:
             await worker.end(0)
             raise
@@ -106,17 +108,17 @@ class WorkerProcess:
 
     @classmethod
     async def _spawn(cls, command: Sequence[str], index: int) -> Self:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE_BYTES)
+        parent_socket, worker_socket = socket.socketpair()
+        with worker_socket:
+            reader, writer = await asyncio.open_unix_connection(sock=parent_socket, limit=_LINE_BYTES)
             try:
                 process = await asyncio.create_subprocess_exec(
                     *command,
-                    str(theirs.fileno()),
+                    str(worker_socket.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[worker_socket.fileno()],
                     env=_environment(),
-                    # A terminal's Ctrl-C is for the parent, also while a worker's interpreter still starts.
+                    # Ctrl-C in a terminal must reach only the parent, also while a worker's interpreter starts.
                     process_group=0,
                 )
             except BaseException:
@@ -124,9 +126,9 @@ class WorkerProcess:
                 raise
         return cls(index, process, reader, writer)
 
-    async def begin(self, order: dict[str, Any]) -> None:
-        """Says what to serve, and waits until it does. Raises as `start` does."""
-        self._send(order)
+    async def begin(self, start: dict[str, Any]) -> None:
+        """Send the first message, which says what to serve, and wait until the worker serves. Raises as `start`."""
+        self._send(start)
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await self._ready
@@ -135,23 +137,23 @@ class WorkerProcess:
 
     @property
     def runs(self) -> bool:
-        """Tells whether the process runs."""
+        """Return whether the process runs."""
         return not self._ending.done()
 
     @property
     def seconds(self) -> float:
-        """How long ago it was started."""
+        """The seconds since the process was started."""
         return time.monotonic() - self._began
 
     async def ended(self) -> int:
-        """Waits for the end and answers the exit code, or the negative number of the signal."""
+        """Wait for the end and return the exit code, or the negative number of the signal that ended the process."""
         return await asyncio.shield(self._ending)
 
     async def metrics(self) -> list[Family] | None:
-        """Answers the worker's metrics, or None where it does not tell them soon."""
+        """Return the worker's metrics, or None if it does not send them in time."""
         if self._listening.done():
             return None
-        # A worker that is frozen is asked once, not again and again until the socket is full.
+        # Ask a frozen worker only once; more requests would fill the socket.
         if self._metrics is None:
             self._metrics = asyncio.get_running_loop().create_future()
             self._send({"ask": "metrics"})
@@ -161,40 +163,45 @@ class WorkerProcess:
         return None
 
     def ping(self) -> None:
-        """Ask for a sign of life, or count one more that did not come; not while a debugger holds the process."""
+        """Send a ping or, while the last one is unanswered, count it once more unless a debugger traces the worker."""
         if self._pings == self._pongs:
             self.unanswered = 0
             self._pings += 1
-            # One that is frozen is asked once, not again and again until the socket is full.
+            # Ping a frozen worker only once; more pings would fill the socket.
             self._send({"ping": self._pings})
         elif not _is_traced(self.pid):
             self.unanswered += 1
 
     def hand_over(self, successor: int) -> None:
-        """Have it end as soon as nobody is connected to it any more; see `worker.handover`."""
+        """Tell the worker to end once it has no connection left; see `worker.handover`.
+
+        Args:
+            successor: The position of the new worker's socket among those that listen on the port.
+        """
         self._send({"hand_over": successor})
 
-    async def end(self, patience: float) -> None:
-        """Has it end its calls and itself; after so many seconds, kills it."""
-        # Said, not signalled: where somebody sends SIGTERM to every process, a second one would end it at once.
+    async def end(self, seconds: float) -> None:
+        """Tell the worker to finish its calls and end. Kill it after this many seconds."""
+        # Send a message, not a signal: somebody may have sent SIGTERM to all processes already, and a second SIGTERM
+        # would end the worker at once.
         self._send({"drain": None})
-        await self.end_within(patience)
+        await self.end_within(seconds)
 
-    async def end_within(self, patience: float) -> None:
-        """Waits for its end; after so many seconds, kills it."""
+    async def end_within(self, seconds: float) -> None:
+        """Wait until the worker ends. Kill it after this many seconds."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds):
                 await self.ended()
         self.kill()
         await self.ended()
         self._writer.close()
 
     def kill(self) -> None:
-        """Kills it, if it runs."""
+        """Kill the worker if it runs."""
         with suppress(ProcessLookupError):
             self._process.kill()
 
-    async def _end_of(self, process: asyncio.subprocess.Process) -> int:
+    async def _wait_for_exit(self, process: asyncio.subprocess.Process) -> int:
         code = await process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
         return code
@@ -207,9 +214,9 @@ class WorkerProcess:
             while line := await self._reader.readline():
                 self._receive(messages.decode(line))
         except ConnectionError:
-            pass  # it is gone, as at the end of the stream
+            pass  # the worker has ended, as at the end of the stream
         except Exception:
-            self.kill()  # it talks nonsense, so its end must not be waited for
+            self.kill()  # it sent an invalid message, so it may never end by itself
             raise
         finally:
             if not self._ready.done():
@@ -221,9 +228,9 @@ class WorkerProcess:
         match message:
             case {"ready": str() as address} if not self._ready.done():
                 self._ready.set_result(address)
-            case {"failed": {"kind": str() as kind, "message": str() as words}} if not self._ready.done():
+            case {"failed": {"kind": str() as kind, "message": str() as text}} if not self._ready.done():
                 error = _START_ERRORS.get(kind)
-                self._ready.set_exception(error(words) if error else StartError(f"A worker did not start: {words}"))
+                self._ready.set_exception(error(text) if error else StartError(f"A worker did not start: {text}"))
             case {"serving": bool() as serving}:
                 self.serving = serving
             case {"pong": int() as number}:
@@ -235,23 +242,23 @@ class WorkerProcess:
 
 
 def _is_traced(pid: int) -> bool:
-    """Return whether a debugger, or another tracer, has stopped a process, or may."""
+    """Return whether a debugger or another tracer is attached to a process, and so may have stopped it."""
     with suppress(OSError):
         return "\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text("ascii", "replace")
     return False
 
 
 def _sent_settings(settings: Settings) -> dict[str, Any]:
-    """Answers settings as a worker takes them.
+    """Return the settings in the form in which they are sent to a worker.
 
-    Defaults are left out: where SIGHUP brings code of another version in, they are that version's.
+    Defaults are left out: after an upgrade, SIGHUP starts workers of the new version, which have their own defaults.
     """
     sent = settings.model_dump(mode="json", exclude={"database_url"}, exclude_defaults=True)
     return {**sent, "listen": settings.listen}
 
 
 def _environment() -> dict[str, str]:
-    """Return what a worker finds in its environment: what this process does, but for the settings, which it is sent."""
+    """Return the environment of a worker: that of this process without the settings, which are sent as a message."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SKILDER_KEYS_")}
-    # A line of gRPC's own for each TLS handshake that fails is one that anybody can cause.
+    # By default gRPC writes a line for each failed TLS handshake, and anybody can cause those.
     return {"GRPC_VERBOSITY": "ERROR", **kept}
