@@ -38,6 +38,7 @@ proto: $(READY) ## make generated/ anew from protos/
 	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
 		--python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=$(OUT) --mypy_grpc_out=$(OUT) \
 		protos/skilder/keys/v1/*.proto
+	@touch $(OUT)/skilder/keys/v1/py.typed
 
 docs: $(READY) ## write the README's table of options anew
 	$(BIN)/python -m tests.support.readme

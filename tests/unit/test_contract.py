@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor_pb2 import FileOptions
 
 import skilder.keys.v1
 from skilder_keys.app import enums
@@ -72,6 +73,22 @@ def test_every_method_has_messages_of_its_own(name: str) -> None:
         assert (method.input_type.name, method.output_type.name) == (f"{method.name}Request", f"{method.name}Response")
         assert not method.client_streaming
         assert not method.server_streaming
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name.rpartition("/")[2])
+def test_every_file_names_its_stubs(file: Any) -> None:
+    """In each language, after the protobuf package; a program that was built on one name could not take another."""
+    stem = file.name.rpartition("/")[2].removesuffix(".proto")
+    assert file.GetOptions() == FileOptions(
+        csharp_namespace="Skilder.Keys.V1",
+        go_package="skilder.dev/keys/v1;keysv1",
+        java_multiple_files=True,
+        java_outer_classname=stem.title().replace("_", "") + "Proto",
+        java_package="dev.skilder.keys.v1",
+        objc_class_prefix="SKX",
+        php_namespace=r"Skilder\Keys\V1",
+        ruby_package="Skilder::Keys::V1",
+    )
 
 
 def test_tokens_are_in_three_messages_only() -> None:

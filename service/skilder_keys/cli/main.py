@@ -7,12 +7,12 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
+from skilder_keys import __version__
 from skilder_keys.auth.callers_file import CallersFileError
 from skilder_keys.cli import keys, output, stdio, workspace
 from skilder_keys.cli.authorize import authorize
@@ -51,7 +51,7 @@ app.add_typer(workspace.app, name="workspace")
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as Typer calls it
     if wanted:
-        typer.echo(f"skilder-keys {version('skilder-keys')}")
+        typer.echo(f"skilder-keys {__version__}")
         raise typer.Exit
 
 
