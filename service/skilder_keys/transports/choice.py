@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from skilder_keys.transports.envoy.process import EnvoyMissingError, installed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-_TRY_SECONDS = 10.0
+_TRY_SECONDS = 30.0
 
 
 class Choice(NamedTuple):
@@ -21,7 +22,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    wanted: Literal["auto", "grpcio", "envoy"], program: Callable[[], tuple[str, dict[str, str]]] = installed
+    wanted: Literal["auto", "grpcio", "envoy"], program: Callable[[], tuple[str, Mapping[str, str]]] = installed
 ) -> Choice:
     """Return the transport that is wanted; for `auto`, Envoy where it is installed and runs here, else grpcio.
 
@@ -32,12 +33,31 @@ def choose(
     if wanted != "auto":
         return Choice(wanted, "set by the option")
     try:
-        path, _ = program()
-        # A program for another machine, or for a newer C library, does not even tell its version.
-        command = [path, "--version"]
-        subprocess.run(command, check=True, capture_output=True, timeout=_TRY_SECONDS)  # noqa: S603 - no shell
+        path, variables = program()
     except EnvoyMissingError as error:
         return Choice("grpcio", str(error))
-    except (OSError, subprocess.SubprocessError) as error:
-        return Choice("grpcio", f"Envoy does not run here: {error}")
+    if reason := _why_not(path, variables):
+        return Choice("grpcio", f"Envoy does not run here: {reason}")
     return Choice("envoy", "Envoy is installed")
+
+
+def _why_not(path: str, variables: Mapping[str, str]) -> str | None:
+    """Return why Envoy does not run, or None: a binary for another machine or C library cannot show its version."""
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell
+            [path, "--version"],
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_TRY_SECONDS,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return f"{path} --version did not end within {_TRY_SECONDS:.0f} s"
+    if done.returncode == 0:
+        return None
+    return (done.stderr.strip() or f"{path} --version ended with {done.returncode}").splitlines()[-1]

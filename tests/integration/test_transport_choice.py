@@ -1,0 +1,65 @@
+"""`--transport auto`, the default: the real command takes Envoy where it is installed, else grpcio, and says why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
+from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from tests.support.process import serving_process
+from tests.support.transport import why_unavailable
+from tests.support.workers import operator_metadata
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.process import ServerProcess
+
+MISSING = "The Envoy transport is not installed: pip install 'skilder-keys[envoy]'."
+
+
+def chosen(server: ServerProcess, folder: Path) -> tuple[str, str]:
+    """Return the transport and the reason that the log names, of a server that serves a call."""
+    with grpc.insecure_channel(server.address) as channel:
+        call = CatalogServiceStub(channel).ListWorkspaces
+        assert not call(ListWorkspacesRequest(), metadata=operator_metadata(server, folder)).workspaces
+    (line,) = server.events("serving")
+    return line["transport"], line["transport_reason"]
+
+
+def test_auto_takes_envoy_where_it_is_installed(database_url: str, tmp_path: Path) -> None:
+    """Also from a folder with a long path that has spaces."""
+    if reason := why_unavailable("envoy"):
+        pytest.skip(reason)
+    folder = tmp_path / "with spaces" / ("x" * 200)
+    folder.mkdir(parents=True)
+    with serving_process(folder, transport="auto", SKILDER_KEYS_DATABASE_URL=database_url) as server:
+        assert chosen(server, folder) == ("envoy", "Envoy is installed")
+        assert server.end() == 0
+
+
+def test_auto_takes_grpcio_where_it_is_not_installed(database_url: str, tmp_path: Path) -> None:
+    """The log says how to install it."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "pyvoy.py").write_text("raise ImportError\n")
+    variables = {"SKILDER_KEYS_DATABASE_URL": database_url, "PYTHONPATH": str(hidden)}
+    with serving_process(tmp_path, transport="auto", **variables) as server:
+        assert chosen(server, tmp_path) == ("grpcio", MISSING)
+        assert server.end() == 0
+
+
+def test_auto_takes_grpcio_where_python_has_no_shared_library(database_url: str, tmp_path: Path) -> None:
+    """As in a container with a Python that is all in one file: the log names the package to install."""
+    if reason := why_unavailable("envoy"):
+        pytest.skip(reason)
+    (tmp_path / "find_libpython.py").write_text("def candidate_paths():\n    return iter(())\n")
+    variables = {"SKILDER_KEYS_DATABASE_URL": database_url, "PYTHONPATH": str(tmp_path)}
+    with serving_process(tmp_path, transport="auto", **variables) as server:
+        transport, reason = chosen(server, tmp_path)
+        assert transport == "grpcio"
+        assert reason.startswith("The Envoy transport needs Python's shared library, libpython3.")
+        assert server.end() == 0
