@@ -33,7 +33,7 @@ _BY_H2LOAD = {"transport", "parts"}
 
 
 def main() -> None:
-    """Runs the cases, one after another, on one Postgres."""
+    """Run the cases, one after another, on one Postgres."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="case", help=f"what to measure: {', '.join(_CASES)}; or all")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="how often each is measured")

@@ -30,7 +30,7 @@ _TIMES_OPEN = 2
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measures all of it."""
+    """Measure all of it."""
     with environment.server("answers") as server, environment.server("direct") as direct:
         token, direct_token = prepare(server), prepare(direct)
         with server.caller() as caller:
@@ -50,7 +50,7 @@ def run(environment: Environment, report: Report) -> None:
 
 
 def prepare(server: Server) -> str:
-    """Applies the example workspace, and answers the token of a key of it."""
+    """Apply the example workspace, and return the token of a key of it."""
     with server.caller() as caller:
         caller.apply(example_workspace())
         token = caller.issue("acme")
@@ -67,7 +67,7 @@ def _cpu(
     *,
     from_memory: bool,
 ) -> None:
-    """Compares in a closed loop, process by process. The limit is for the hundred-tool set from memory."""
+    """Compare in a closed loop, process by process. The limit is for the hundred-tool set from memory."""
     calls = Calls(METHOD, [request])
     body = answer(server, request)
     rounds: dict[int, list[tuple[Sample, ...]]] = {at_once: [] for at_once in _AT_ONCE}
@@ -97,7 +97,7 @@ def _cpu(
 def _latency_at_half_peak(
     environment: Environment, report: Report, server: Server, request: pb.AuthorizeRequest
 ) -> None:
-    """Compares in an open loop, at half the rate that the empty method can be driven to."""
+    """Compare in an open loop, at half the rate that the empty method can be driven to."""
     calls = Calls(METHOD, [request])
     body = answer(server, request)
     with environment.empty(body) as empty:
@@ -127,7 +127,7 @@ def _latency_at_half_peak(
 
 
 def _latency_of_all(environment: Environment, report: Report, *sides: tuple[Server, pb.AuthorizeRequest]) -> None:
-    """Compares the empty method, answers from memory, and answers without a lease at a rate that all can bear."""
+    """Compare the empty method, answers from memory, and return without a lease at a rate that all can bear."""
     asked = [(server, Calls(METHOD, [request])) for server, request in sides]
     direct, calls = asked[-1]
     rate = round(_peak(environment, direct.target, calls) / 2)
@@ -151,7 +151,7 @@ def _open_loop(
     asked: Sequence[tuple[Server, Calls]],
     from_memory: Sequence[bool],
 ) -> list[tuple[Sample, ...]]:
-    """Answers rounds of what is asked, and of the empty method last."""
+    """Return rounds of what is asked, and of the empty method last."""
     number = environment.effort.some(rate * _OPEN_LOOP_SECONDS)
     load = partial(environment.load.open, number=number, rate=rate)
     ours = [
@@ -162,12 +162,12 @@ def _open_loop(
 
 
 def _peak(environment: Environment, target: Target, calls: Calls) -> float:
-    """Answers the highest rate at which a target answers."""
+    """Return the highest rate at which a target answers."""
     number = environment.effort.some(_AT_ONCE[16])
     return max(environment.load.closed(target, calls, number=number, at_once=at_once).rate for at_once in _PEAK_AT_ONCE)
 
 
 def answer(server: Server, request: pb.AuthorizeRequest) -> bytes:
-    """Answers the bytes that Authorize answers, for the empty method to answer too."""
+    """Return the bytes that Authorize answers, for the empty method to answer too."""
     with server.caller() as caller:
         return caller.authorize(request).SerializeToString()

@@ -26,7 +26,7 @@ _AT_ONCE = 16
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measures batches of a hundred tokens whose versions have not changed, and the same tokens one by one."""
+    """Measure batches of a hundred tokens whose versions have not changed, and the same tokens one by one."""
     with environment.server("batches") as server:
         with server.caller() as caller:
             caller.apply(example_workspace())

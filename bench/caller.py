@@ -24,7 +24,7 @@ class Caller:
     """One connection, of its own: to one worker, where there are several. Leave it to close it."""
 
     def __init__(self, address: str, token: str) -> None:
-        """Takes where to call, and the caller's token."""
+        """Take where to call, and the caller's token."""
         self._channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._authorization: Any = AuthorizationServiceStub(self._channel)
@@ -38,33 +38,33 @@ class Caller:
         self._channel.close()
 
     def apply(self, workspace: workspace_pb2.Workspace) -> None:
-        """Makes a workspace what it is to be."""
+        """Make a workspace what it is to be."""
         request = catalog_service_pb2.ApplyWorkspaceRequest(workspace=workspace)
         self._call(self._catalog.ApplyWorkspace, request)
 
     def issue(self, workspace_id: str) -> str:
-        """Issues a workspace key and answers its token."""
+        """Issue a workspace key and return its token."""
         request = key_service_pb2.IssueKeyRequest(
             type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id=workspace_id, description="Benchmark"
         )
         return str(self._call(self._keys.IssueKey, request).token)
 
     def revoke(self, key_id: str) -> None:
-        """Revokes a key."""
+        """Revoke a key."""
         self._call(self._keys.RevokeKey, key_service_pb2.RevokeKeyRequest(key_id=key_id))
 
     def authorize(self, request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
-        """Asks about a token."""
+        """Ask about a token."""
         response: pb.AuthorizeResponse = self._call(self._authorization.Authorize, request)
         return response
 
     def batch_authorize(self, request: pb.BatchAuthorizeRequest) -> pb.BatchAuthorizeResponse:
-        """Asks about many tokens."""
+        """Ask about many tokens."""
         response: pb.BatchAuthorizeResponse = self._call(self._authorization.BatchAuthorize, request)
         return response
 
     def granted(self, token: str) -> pb.Granted:
-        """Asks about a token, which must be good."""
+        """Ask about a token, which must be good."""
         response = self.authorize(pb.AuthorizeRequest(token=token))
         if not response.HasField("granted"):
             raise RuntimeError(f"a good token was denied: {response.denied.message}")

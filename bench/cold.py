@@ -31,7 +31,7 @@ _SETTLE_SECONDS = 5.5
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measures both in one go: so many keys are known after it as were not before."""
+    """Measure both in one go: so many keys are known after it as were not before."""
     effort = environment.effort
     size = effort.some(_MEASURED // effort.rounds)
     with environment.server("first_uses") as server:
@@ -76,6 +76,6 @@ def first_uses(environment: Environment, server: Server, keys: Sequence[MadeKey]
 
 
 def _memory(server: Server) -> int:
-    """Answers the bytes that would be free if the worker ended."""
+    """Return the bytes that would be free if the worker ended."""
     (worker,) = server.workers()
     return int(worker.memory_full_info().uss)

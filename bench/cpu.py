@@ -32,7 +32,7 @@ class ThreadTime:
     kernel: int
 
     def since(self, before: ThreadTime | None) -> ThreadTime:
-        """Answers what it has used since before, or in all where there was nothing before."""
+        """Return what it has used since before, or in all where there was nothing before."""
         if before is None:
             return self
         return ThreadTime(
@@ -46,7 +46,7 @@ class ThreadTime:
 
 
 def cpu_seconds(parent: psutil.Process | None) -> float:
-    """Answers the user and system time so far of a process, of all below it, and of those below it that have ended."""
+    """Return the user and system time so far of a process, of all below it, and of those below it that have ended."""
     if parent is None:
         return 0.0
     ended = parent.cpu_times()
@@ -58,7 +58,7 @@ def cpu_seconds(parent: psutil.Process | None) -> float:
 
 
 def thread_times(pid: int) -> dict[int, ThreadTime]:
-    """Answers the threads of a process by their numbers, in order of beginning: the process's own is first."""
+    """Return the threads of a process by their numbers, in order of beginning: the process's own is first."""
     found = []
     for folder in Path(f"/proc/{pid}/task").iterdir():
         with suppress(OSError):  # it has ended just now
@@ -73,5 +73,5 @@ def thread_times(pid: int) -> dict[int, ThreadTime]:
 
 
 def _clock(pid: int) -> int:
-    """Answers what clock_getcpuclockid(3) answers on Linux; the files of /proc count in hundredths of a second."""
+    """Return what clock_getcpuclockid(3) answers on Linux; the files of /proc count in hundredths of a second."""
     return ~pid << 3 | _WHOLE_PROCESS

@@ -31,7 +31,7 @@ _OK = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 
 
 def _empty(body: bytes, _callers: Path) -> Any:
-    """Answers an application that answers the body, whatever is asked."""
+    """Return an application that answers the body, whatever is asked."""
     answer = framed(body)
 
     async def application(_scope: Any, receive: Any, send: Any) -> None:
@@ -62,7 +62,7 @@ def _framed(body: bytes, _callers: Path) -> Any:
 
 
 def _through_pipeline(body: bytes, callers: Path) -> Any:
-    """Answers the transport with the fast path around an empty method."""
+    """Return the transport with the fast path around an empty method."""
     import structlog  # noqa: PLC0415 - the empty application is to have nothing in its memory but itself
 
     from skilder_keys.auth.callers import Callers  # noqa: PLC0415
@@ -112,11 +112,11 @@ class Application:
     _asgi_single_callable = True
 
     def __init__(self) -> None:
-        """Begins with its lifespan."""
+        """Start with its lifespan."""
         self._answer: Any = self._live
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        """Answers what answers one call."""
+        """Return what answers one call."""
         answer: Awaitable[None] = self._answer(scope, receive, send)
         return answer
 
@@ -132,7 +132,7 @@ application = Application()
 
 
 def main(part: str, body: str, callers: str, folder: str) -> None:
-    """Serves until it is killed."""
+    """Serve until it is killed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     os.environ[_VARIABLE] = os.pathsep.join((part, body, callers))

@@ -13,7 +13,7 @@ import grpc
 
 
 async def main(body: bytes) -> None:
-    """Serves until it is killed."""
+    """Serve until it is killed."""
 
     async def empty(_request: bytes, _context: object) -> bytes:
         return body

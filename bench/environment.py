@@ -135,7 +135,7 @@ class Environment:
 
     @contextmanager
     def transport(self, name: str, transport: str) -> Iterator[Server]:
-        """Runs a server behind a transport, for h2load; connections do not end by age while it measures."""
+        """Run a server behind a transport, for h2load; connections do not end by age while it measures."""
         with self.server(
             name,
             SKILDER_KEYS_TRANSPORT=transport,
@@ -146,13 +146,13 @@ class Environment:
 
     @contextmanager
     def empty(self, body: bytes) -> Iterator[Target]:
-        """Runs an empty method that answers a body, in a process of its own."""
+        """Run an empty method that answers a body, in a process of its own."""
         with self._answering("empty_server", str(self._written(body))) as target:
             yield target
 
     @contextmanager
     def empty_asgi(self, body: bytes, part: str = "empty") -> Iterator[Target]:
-        """Runs one of `empty_asgi.PARTS`, which answers a body, in an Envoy of its own."""
+        """Run one of `empty_asgi.PARTS`, which answers a body, in an Envoy of its own."""
         with (
             tempfile.TemporaryDirectory(dir=self._folder) as folder,
             self._answering("empty_asgi", part, str(self._written(body)), str(self.callers), folder) as target,
@@ -167,7 +167,7 @@ class Environment:
 
     @contextmanager
     def _answering(self, module: str, *arguments: str) -> Iterator[Target]:
-        """Runs a module that prints its address, until left; what it has to complain of goes into a file."""
+        """Run a module that prints its address, until left; what it has to complain of goes into a file."""
         command = [sys.executable, "-m", f"bench.{module}", *arguments]
         with (
             (self._folder / f"{module}.log").open("w") as log,
@@ -187,7 +187,7 @@ class Environment:
 
 
 def _await_connections(address: str) -> None:
-    """Waits until connections are accepted at an address, HOST:PORT."""
+    """Wait until connections are accepted at an address, HOST:PORT."""
     host, _, port = address.rpartition(":")
     end = time.monotonic() + _PATIENCE
     while True:
@@ -200,7 +200,7 @@ def _await_connections(address: str) -> None:
 
 @contextmanager
 def environment_of(effort: Effort) -> Iterator[Environment]:
-    """Runs a Postgres in a temporary folder, which both are gone when left."""
+    """Run a Postgres in a temporary folder, which both are gone when left."""
     with tempfile.TemporaryDirectory(prefix="skilder-keys-bench-") as name:
         folder = Path(name)
         postgres = EmbeddedPostgres.start(folder / "postgres")
@@ -226,11 +226,11 @@ class Server:
         self._url = url
 
     def caller(self) -> Caller:
-        """Answers a connection to it."""
+        """Return a connection to it."""
         return Caller(self.target.address, self._token)
 
     def workers(self) -> list[psutil.Process]:
-        """Answers the processes that answer calls."""
+        """Return the processes that answer calls."""
         return worker_processes(self.target.server)
 
     def replace_workers(self) -> None:
@@ -244,7 +244,7 @@ class Server:
             time.sleep(0.05)
 
     def counts(self) -> Mapping[str, float]:
-        """Answers its metrics, without the prefix, each summed up over its labels; a mode by its name."""
+        """Return its metrics, without the prefix, each summed up over its labels; a mode by its name."""
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end:
             with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=_PATIENCE) as response:
@@ -258,7 +258,7 @@ class Server:
         raise RuntimeError("no worker tells its metrics")
 
     def granting(self, tokens: int, run: Callable[[], Sample], *, from_memory: bool = True) -> Sample:
-        """Runs load about so many tokens; fails where one was denied, or was decided about from elsewhere.
+        """Run load about so many tokens; fails where one was denied, or was decided about from elsewhere.
 
         A lease that ran out for a moment is borne with: one token in a hundred may have been looked up.
         """
@@ -272,7 +272,7 @@ class Server:
         return sample
 
     def await_counts(self, what: str, told: Callable[[Mapping[str, float]], bool]) -> None:
-        """Waits until its metrics tell something."""
+        """Wait until its metrics tell something."""
         end = time.monotonic() + _PATIENCE
         while not told(self.counts()):
             if time.monotonic() > end:
@@ -286,7 +286,7 @@ class Server:
 
     @contextmanager
     def without_lease(self) -> Iterator[None]:
-        """Holds the table of readers, so that no lease can be had and every answer is read from the database."""
+        """Hold the table of readers, so that no lease can be had and every answer is read from the database."""
         with Sql(self._url) as holder:
             holder.execute("BEGIN")
             holder.execute("LOCK TABLE reader IN EXCLUSIVE MODE")
@@ -310,7 +310,7 @@ class Sql:
         self._runner.close()
 
     def execute(self, statement: str, *values: Any) -> None:
-        """Runs a statement."""
+        """Run a statement."""
         self._runner.run(self._connection.execute(statement, *values))
 
     def value(self, query: str) -> object:
@@ -318,5 +318,5 @@ class Sql:
         return self._runner.run(self._connection.fetchval(query))
 
     def copy(self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> None:
-        """Adds rows to a table."""
+        """Add rows to a table."""
         self._runner.run(self._connection.copy_records_to_table(table, records=list(rows), columns=list(columns)))

@@ -50,7 +50,7 @@ class H2LoadMissingError(Exception):
 
 
 def require_h2load() -> str:
-    """Answers where h2load is.
+    """Return where h2load is.
 
     Raises:
         H2LoadMissingError: It is not installed.
@@ -65,7 +65,7 @@ class H2Load:
     """Makes calls by h2load. Requests go through files that nobody else may read."""
 
     def __init__(self, folder: Path, token: str) -> None:
-        """Takes a folder for its files, and the caller's token, which every call carries, an empty one's too.
+        """Take a folder for its files, and the caller's token, which every call carries, an empty one's too.
 
         h2load takes headers as arguments only, where every user of the machine can read them. So the token must be
         one that is made for the run and is worth nothing: it lets its holder ask for decisions, of servers on loopback
@@ -78,7 +78,7 @@ class H2Load:
     def closed(
         self, target: Target, calls: Calls, *, number: int, at_once: int, size: int, latencies: bool = False
     ) -> Sample:
-        """Makes calls in a closed loop, over one connection for each four at a time, but four at most.
+        """Make calls in a closed loop, over one connection for each four at a time, but four at most.
 
         Args:
             target: What is called.
@@ -95,7 +95,7 @@ class H2Load:
         return replace(sample, latencies=latency, from_sending=latency)
 
     def open(self, target: Target, calls: Calls, *, number: int, rate: int, size: int) -> Sample:
-        """Makes calls in an open loop, so many a second, over ten connections."""
+        """Make calls in an open loop, so many a second, over ten connections."""
         each = rate / _OPEN_LOOP_CONNECTIONS
         connections = ("-c", str(_OPEN_LOOP_CONNECTIONS), "-r", "1", "--rate-period", "1ms")
         flags = (*connections, "-m", str(_STREAMS), "--rps", f"{each:.3f}")
@@ -108,7 +108,7 @@ class H2Load:
     def _run(
         self, target: Target, calls: Calls, flags: Sequence[str], number: int, size: int, *, logged: bool
     ) -> tuple[Sample, list[tuple[int, int]]]:
-        """Answers a sample without latencies and, if logged, when each call was sent and what it took, in order."""
+        """Return a sample without latencies and, if logged, when each call was sent and what it took, in order."""
         (request,) = calls.requests
         write_private(self._request, framed(request.SerializeToString()))
         self._log.unlink(missing_ok=True)
@@ -134,19 +134,19 @@ class H2Load:
 
 
 def _own_seconds() -> float:
-    """Answers the CPU time of all that this process has started and waited for: of generators, when one has ended."""
+    """Return the CPU time of all that this process has started and waited for: of generators, when one has ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _logged(log: Path) -> list[tuple[int, int]]:
-    """Answers of each call the microsecond it was sent at, and how many it took, in order of sending."""
+    """Return of each call the microsecond it was sent at, and how many it took, in order of sending."""
     rows = (line.split("\t") for line in log.read_text("ascii").splitlines())
     return sorted((int(sent), int(took)) for sent, _, took in rows)
 
 
 def _since_due(told: Sequence[tuple[int, int]], rate: int) -> list[float]:
-    """Answers latencies since each call was due, in microseconds, of calls in order of sending.
+    """Return latencies since each call was due, in microseconds, of calls in order of sending.
 
     Calls are due one interval after another. When the first of these was is not told: at the latest moment for which
     none was sent before it was due.

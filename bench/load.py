@@ -115,13 +115,13 @@ class Generator:
     """Makes calls by ghz. What it sends goes through files that nobody else may read, never among its arguments."""
 
     def __init__(self, folder: Path, token: str) -> None:
-        """Takes a folder for its files, and the caller's token, which every call carries, an empty one's too."""
+        """Take a folder for its files, and the caller's token, which every call carries, an empty one's too."""
         self._requests = folder / "requests.bin"
         self._metadata = folder / "metadata.json"
         write_private(self._metadata, json.dumps({"authorization": f"Bearer {token}"}).encode())
 
     def closed(self, target: Target, calls: Calls, *, number: int, at_once: int, settle: float = 0.0) -> Sample:
-        """Makes calls in a closed loop, over one connection for each four at a time.
+        """Make calls in a closed loop, over one connection for each four at a time.
 
         Args:
             target: What is called.
@@ -134,7 +134,7 @@ class Generator:
         return self._run(target, calls, flags, number, settle, rate=None)
 
     def open(self, target: Target, calls: Calls, *, number: int, rate: int) -> Sample:
-        """Makes calls in an open loop, so many a second, over four connections."""
+        """Make calls in an open loop, so many a second, over four connections."""
         connections = str(_OPEN_LOOP_CONNECTIONS)
         flags = ("--async", "--rps", str(rate), "-c", connections, "--connections", connections)
         return self._run(target, calls, flags, number, 0.0, rate=rate)
@@ -161,12 +161,12 @@ class Generator:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Answers the least value that so many percent of all do not exceed."""
+    """Return the least value that so many percent of all do not exceed."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def _since_due(details: Sequence[dict[str, Any]], rate: int) -> list[float]:
-    """Answers the latencies of an open loop since each call was due, in microseconds.
+    """Return the latencies of an open loop since each call was due, in microseconds.
 
     ghz has call number k due k intervals after the first. When the first was due it does not say: at the latest moment
     for which no call was sent before it was due. Nor does it say which call was which: they count in order of sending.
@@ -179,7 +179,7 @@ def _since_due(details: Sequence[dict[str, Any]], rate: int) -> list[float]:
 
 
 def _counted(message: bytes) -> bytes:
-    """Answers a message behind its length as a varint, as ghz takes several in one file."""
+    """Return a message behind its length as a varint, as ghz takes several in one file."""
     length, head = len(message), bytearray()
     while length > 0x7F:
         head.append(length & 0x7F | 0x80)
@@ -188,6 +188,6 @@ def _counted(message: bytes) -> bytes:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Writes a file that nobody else may read, not even for a moment."""
+    """Write a file that nobody else may read, not even for a moment."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)

@@ -12,7 +12,7 @@ import psutil
 
 
 def machine() -> str:
-    """Answers a sentence on the processor, memory, system and versions."""
+    """Return a sentence on the processor, memory, system and versions."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
     return (
         f"Taken on {datetime.now(UTC):%Y-%m-%d} on {psutil.cpu_count()} cores of {model[1] if model else '?'}, "

@@ -50,7 +50,7 @@ Parts = dict[str, float]
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measures it in a closed loop, in each round in other processes."""
+    """Measure it in a closed loop, in each round in other processes."""
     rounds: list[dict[str, Parts]] = []
     with environment.transport("parts", "envoy") as server:
         request = pb.AuthorizeRequest(token=prepare(server))
@@ -82,7 +82,7 @@ def _stack(name: str, parts: Mapping[str, float]) -> Stack:
 
 
 def _by_envoy(environment: Environment, side: Side, pid: int) -> Parts:
-    """Answers the microseconds a call of an Envoy with an application in it."""
+    """Return the microseconds a call of an Envoy with an application in it."""
     sample, threads = _threads(environment, side, pid)
     (envoy,) = (thread for thread in threads if thread.name == _ENVOY_THREAD)
     # pyvoy's two go by the name of the first. That of the event loop begins next. Between it and the other, which hands
@@ -99,7 +99,7 @@ def _by_envoy(environment: Environment, side: Side, pid: int) -> Parts:
 
 
 def _by_grpcio(environment: Environment, side: Side, pid: int) -> Parts:
-    """Answers the microseconds a call of a grpcio server, whose event loop is in the first thread."""
+    """Return the microseconds a call of a grpcio server, whose event loop is in the first thread."""
     sample, (loop, *others) = _threads(environment, side, pid)
     kernel = loop.kernel_seconds + sum(thread.kernel_seconds for thread in others)
     http = sum(thread.seconds - thread.kernel_seconds for thread in others)
@@ -108,7 +108,7 @@ def _by_grpcio(environment: Environment, side: Side, pid: int) -> Parts:
 
 
 def _threads(environment: Environment, side: Side, pid: int) -> tuple[Sample, Sequence[ThreadTime]]:
-    """Answers a closed loop, and what the threads of the process took in it, in microseconds a call for seconds."""
+    """Return a closed loop, and what the threads of the process took in it, in microseconds a call for seconds."""
     number = side.warmed(environment, MANY, _SECONDS)
     before = thread_times(pid)
     sample = side.measured(environment, MANY, number)

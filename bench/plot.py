@@ -65,7 +65,7 @@ class Bar:
 
 
 def plot(curves: Sequence[Curve], bars: Sequence[Bar], percents: Sequence[float]) -> str:
-    """Answers the picture: three curves at most, and any number of bars."""
+    """Return the picture: three curves at most, and any number of bars."""
     height = _BARS_TOP + _BAR_STEP * len(bars) + 20
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     parts = [
@@ -80,7 +80,7 @@ def plot(curves: Sequence[Curve], bars: Sequence[Bar], percents: Sequence[float]
 
 
 def _latencies(curves: Sequence[Curve], percents: Sequence[float]) -> list[str]:
-    """Answers the curves. Each step to the right is ten times rarer, each step up so many times slower."""
+    """Return the curves. Each step to the right is ten times rarer, each step up so many times slower."""
     first, last = _rarity(percents[0]), _rarity(percents[-1])
     shown = [100 * (1 - 10 ** -(first + (last - first) * step / _STEPS)) for step in range(_STEPS + 1)]
     values = [[percentile(curve.latencies, percent) for percent in shown] for curve in curves]
@@ -113,12 +113,12 @@ def _latencies(curves: Sequence[Curve], percents: Sequence[float]) -> list[str]:
 
 
 def _rarity(percent: float) -> float:
-    """Answers the power of ten of how rarely a percentile is exceeded: 1 for 90 %, 2 for 99 %."""
+    """Return the power of ten of how rarely a percentile is exceeded: 1 for 90 %, 2 for 99 %."""
     return -math.log10(1 - percent / 100)
 
 
 def _cpu(bars: Sequence[Bar]) -> list[str]:
-    """Answers the bars."""
+    """Return the bars."""
     longest = max(bar.server + bar.database for bar in bars)
     title = _BARS_TOP - 50
     parts = [
@@ -141,6 +141,6 @@ def _cpu(bars: Sequence[Bar]) -> list[str]:
 
 
 def text(x: float, y: float, words: str, style: str = "", anchor: str = "start") -> str:
-    """Answers words at a place."""
+    """Return words at a place."""
     kind = f' class="{style}"' if style else ""
     return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'

@@ -74,18 +74,18 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether it is on the right side of its limit."""
+        """Return whether it is on the right side of its limit."""
         return self.value <= self.limit if self.bound == "at most" else self.value >= self.limit
 
     def line(self) -> str:
-        """Answers its line in the table of limits."""
+        """Return its line in the table of limits."""
         told = _FORMATS[self.unit].format
         apart = f"{told(self.spread.least)} to {told(self.spread.greatest)}" if self.spread else ""
         met = "yes" if self.met else "**no**"
         return _line(self.name, f"{self.bound} {told(self.limit)}", f"**{told(self.value)}**", apart, met)
 
     def record(self) -> dict[str, object]:
-        """Answers it for the file of results."""
+        """Return it for the file of results."""
         record: dict[str, object] = {
             "name": self.name,
             "value": self.value,
@@ -106,7 +106,7 @@ def ratio_row(
     results: Mapping[str, float],
     bound: Literal["at most", "at least"] = "at most",
 ) -> Row:
-    """Answers the row of a ratio, which is the median of those of each round."""
+    """Return the row of a ratio, which is the median of those of each round."""
     return Row(name, spread.median, "ratio", bound, limit, spread, results)
 
 
@@ -139,17 +139,17 @@ class Report:
     bars: list[Bar] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
-        """Takes a row."""
+        """Take a row."""
         self.rows.append(row)
         _say(row.line())
 
     def note(self, sentence: str) -> None:
-        """Takes a sentence on how the results came about."""
+        """Take a sentence on how the results came about."""
         self.notes.append(sentence)
         _say(sentence)
 
     def add_pair(self, name: str, size: int, rounds: Sequence[tuple[Sample, ...]]) -> None:
-        """Takes the rounds of a call, first, and the empty method: medians, and the ratios with their extremes."""
+        """Take the rounds of a call, first, and the empty method: medians, and the ratios with their extremes."""
         cells = [name, f"{size:,}"]
         postgres = medians(rounds, attrgetter("database_cpu"))[0]
         for quantity in ("cpu", "p50", "p99"):
@@ -164,7 +164,7 @@ class Report:
         _say(self.pairs[-1])
 
     def add_transports(self, name: str, rounds: Sequence[Mapping[str, Sample]]) -> None:
-        """Takes the rounds of a case, in which each transport may have been measured: medians."""
+        """Take the rounds of a case, in which each transport may have been measured: medians."""
 
         def row(suffix: str, quantities: Sequence[str]) -> str:
             found = [results[quantity].get(transport) for quantity in quantities for transport in TRANSPORTS]
@@ -191,7 +191,7 @@ class Report:
         self.records.append({"name": f"{name}, by h2load", "results": results})
 
     def add_stacks(self, stacks: Sequence[Stack], parts: Sequence[str]) -> None:
-        """Takes what the CPU time of calls is made of."""
+        """Take what the CPU time of calls is made of."""
         self.stacks, self.parts = stacks, parts
         for stack in stacks:
             self.records.append(
@@ -208,7 +208,7 @@ class Report:
         return "\n".join([*lines, _line("in all", *(f"**{stack.whole:.1f}**" for stack in self.stacks))])
 
     def markdown(self, rounds: int) -> str:
-        """Answers what goes into the document, of so many rounds."""
+        """Return what goes into the document, of so many rounds."""
         limits = "\n".join([_LIMITS_HEAD, *(row.line() for row in self.rows)])
         pairs = "\n".join([_PAIRS_HEAD, *self.pairs])
         costs = _transports_table(("CPU µs a call", "calls/s"), self.costs)
@@ -222,20 +222,20 @@ class Report:
         return "\n\n".join((head, limits, costs, latencies, self._parts_table(), pairs, plotted, curves, *self.notes))
 
     def write_results(self) -> None:
-        """Writes the rows as JSON."""
+        """Write the rows as JSON."""
         RESULTS.parent.mkdir(exist_ok=True)
         records = [*(row.record() for row in self.rows), *self.records]
         RESULTS.write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n", "utf-8")
         _say(f"written to {RESULTS.relative_to(ROOT)}")
 
     def write_picture(self) -> None:
-        """Draws what calls are made of, if that was measured."""
+        """Draw what calls are made of, if that was measured."""
         if self.stacks:
             PARTS_PICTURE.write_text(picture(self.stacks, self.parts), "utf-8")
             _say(f"written to {PARTS_PICTURE.relative_to(ROOT)}")
 
     def write_document(self, rounds: int) -> None:
-        """Writes the results of so many rounds into the document, and the plot beside it."""
+        """Write the results of so many rounds into the document, and the plot beside it."""
         text = DOCUMENT.read_text("utf-8")
         DOCUMENT.write_text(_FIGURES.sub(lambda match: f"{match[1]}{self.markdown(rounds)}\n{match[2]}", text), "utf-8")
         PLOT.write_text(plot(self.curves, self.bars, PERCENTS), "utf-8")

@@ -31,7 +31,7 @@ _PEER_SECONDS = 5.0
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measures one revocation after another, from one connection."""
+    """Measure one revocation after another, from one connection."""
     # Connections do not end by age here: a new one might be to the worker that is frozen.
     with environment.server("revocations", workers=_WORKERS, SKILDER_KEYS_MAX_CONNECTION_AGE="3600") as server:
         with server.caller() as caller:
@@ -80,7 +80,7 @@ def _beside_frozen(server: Server, keys: list[MadeKey], report: Report) -> None:
 
 
 def _revoke(caller: Caller, key: MadeKey) -> float:
-    """Answers the milliseconds that a revocation takes."""
+    """Return the milliseconds that a revocation takes."""
     began = time.perf_counter()
     caller.revoke(str(key.id))
     return (time.perf_counter() - began) * 1000
@@ -95,7 +95,7 @@ def _require_revoked(caller: Caller, key: MadeKey) -> None:
 def _on_another_worker(
     server: Server, stack: ExitStack, taken: psutil.Process, key: MadeKey
 ) -> tuple[Caller, psutil.Process]:
-    """Answers a connection to another worker, and that worker. Linux chooses the worker of a connection."""
+    """Return a connection to another worker, and that worker. Linux chooses the worker of a connection."""
     for _ in range(100):
         caller = stack.enter_context(server.caller())
         worker = _worker_of(server, caller, key)
@@ -105,7 +105,7 @@ def _on_another_worker(
 
 
 def _worker_of(server: Server, caller: Caller, key: MadeKey) -> psutil.Process:
-    """Answers the worker that a connection is to: it alone has one from the port that is new among ours."""
+    """Return the worker that a connection is to: it alone has one from the port that is new among ours."""
     port = int(server.target.address.rpartition(":")[2])
     before = _ports_to(port)
     caller.granted(key.token)
@@ -119,7 +119,7 @@ def _worker_of(server: Server, caller: Caller, key: MadeKey) -> psutil.Process:
 
 
 def _ports_to(port: int) -> set[int]:
-    """Answers the local ports of this process's connections to a port."""
+    """Return the local ports of this process's connections to a port."""
     return {
         each.laddr.port
         for each in psutil.Process().net_connections("tcp")

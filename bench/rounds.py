@@ -25,7 +25,7 @@ class Effort:
     scale: float = 1.0
 
     def some(self, number: int) -> int:
-        """Answers the part of a number of calls or keys."""
+        """Return the part of a number of calls or keys."""
         return max(20, round(number * self.scale))
 
 
@@ -39,17 +39,17 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Self:
-        """Answers that of some values."""
+        """Return that of some values."""
         found = list(values)
         return cls(median(found), min(found), max(found))
 
     def times(self, factor: float) -> Spread:
-        """Answers it with every value multiplied."""
+        """Return it with every value multiplied."""
         return Spread(self.median * factor, self.least * factor, self.greatest * factor)
 
 
 def in_turn(rounds: int, *sides: Callable[[], Sample]) -> list[tuple[Sample, ...]]:
-    """Measures all sides in every round, so that a machine that grows slower does so for all.
+    """Measure all sides in every round, so that a machine that grows slower does so for all.
 
     The order is turned round each time. The first round is to warm up, and not answered.
     """
@@ -62,10 +62,10 @@ def in_turn(rounds: int, *sides: Callable[[], Sample]) -> list[tuple[Sample, ...
 
 
 def ratios(rounds: Sequence[tuple[Sample, ...]], quantity: Callable[[Sample], float]) -> Spread:
-    """Answers the ratio of the first side to the second, round by round."""
+    """Return the ratio of the first side to the second, round by round."""
     return Spread.of(quantity(each[0]) / quantity(each[1]) for each in rounds)
 
 
 def medians(rounds: Sequence[tuple[Sample, ...]], quantity: Callable[[Sample], float]) -> list[float]:
-    """Answers the median of each side."""
+    """Return the median of each side."""
     return [median(quantity(sample) for sample in side) for side in zip(*rounds, strict=True)]

@@ -35,7 +35,7 @@ class MadeKey:
 
 
 def make_keys(ids: Sequence[KeyId]) -> list[MadeKey]:
-    """Makes tokens for keys, and hashes with the parameters of the service's own."""
+    """Make tokens for keys, and hashes with the parameters of the service's own."""
     hasher = SecretHasher(HashParameters())
     tokens = [Token.mint(KeyType.WORKSPACE, key_id) for key_id in ids]
     with ThreadPoolExecutor() as threads:
@@ -58,7 +58,7 @@ def add_keys(sql: Sql, workspace_id: str, number: int, *, analyse: bool = True) 
 
 
 def fill(sql: Sql, total: int, *, callable_: int) -> list[MadeKey]:
-    """Adds workspace keys that were used before, of all the workspaces in turn, as if issued one a millisecond.
+    """Add workspace keys that were used before, of all the workspaces in turn, as if issued one a millisecond.
 
     Some, spread over all of them at random, can be called; the others share a hash of nobody knows what.
 
@@ -107,7 +107,7 @@ def fill(sql: Sql, total: int, *, callable_: int) -> list[MadeKey]:
 
 
 def _id_at(milliseconds: int) -> KeyId:
-    """Answers a UUID version 7 (RFC 9562) of a time."""
+    """Return a UUID version 7 (RFC 9562) of a time."""
     return KeyId(
         UUID(int=milliseconds << 80 | 7 << 76 | random.getrandbits(12) << 64 | 2 << 62 | random.getrandbits(62))
     )

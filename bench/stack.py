@@ -41,7 +41,7 @@ class Stack:
 
 
 def picture(stacks: Sequence[Stack], parts: Sequence[str]) -> str:
-    """Answers the picture; a part has the same colour in every bar."""
+    """Return the picture; a part has the same colour in every bar."""
     bars_top = _LEGEND_TOP + _LEGEND_STEP * ((len(parts) + 1) // 2) + 40
     height = bars_top + _BAR_STEP * len(stacks) - 12
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'

@@ -25,7 +25,7 @@ _OPEN_LOOP_SECONDS = 4
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measures both on one server."""
+    """Measure both on one server."""
     number = environment.effort.some(_CALLS)
     with environment.server("tools") as server:
         asked = []
@@ -60,7 +60,7 @@ def run(environment: Environment, report: Report) -> None:
 
 
 def _ten_tools() -> Workspace:
-    """Answers a workspace whose one hat reaches ten tools."""
+    """Return a workspace whose one hat reaches ten tools."""
     tools = [Tool(id=f"t{number}", name=f"tool_{number}", mcp_server="server") for number in range(10)]
     skill = Skill(id="s", name="S", tool_ids=[tool.id for tool in tools])
     return Workspace(id="ten", name="Ten", tools=tools, skills=[skill], hats=[Hat(id="h", name="H", skill_ids=["s"])])

@@ -60,27 +60,27 @@ class Side:
 
     @classmethod
     def of(cls, server: Server, request: pb.AuthorizeRequest) -> Side:
-        """Answers that of a server and what it is asked."""
+        """Return that of a server and what it is asked."""
         return cls(server.target, Calls(METHOD, [request]), len(answer(server, request)), server)
 
     def closed(self, environment: Environment, at_once: int) -> Sample:
-        """Makes calls in a closed loop, after some to warm up."""
+        """Make calls in a closed loop, after some to warm up."""
         return self.measured(environment, at_once, self.warmed(environment, at_once))
 
     def warmed(self, environment: Environment, at_once: int, seconds: float = _SECONDS) -> int:
-        """Makes calls to warm up; answers how many take about so many seconds."""
+        """Make calls to warm up; answers how many take about so many seconds."""
         rate = self.measured(environment, at_once, environment.effort.some(_WARM_UP[at_once])).rate
         return environment.effort.some(round(rate * seconds))
 
     def measured(self, environment: Environment, at_once: int, number: int) -> Sample:
-        """Makes so many calls in a closed loop; one at a time, their latencies are told too."""
+        """Make so many calls in a closed loop; one at a time, their latencies are told too."""
         load = partial(
             environment.h2load.closed, self.target, self.calls, number=number, at_once=at_once, size=self.size
         )
         return self._checked(number, partial(load, latencies=at_once == 1))
 
     def open(self, environment: Environment, rate: int) -> Sample:
-        """Makes calls in an open loop."""
+        """Make calls in an open loop."""
         number = environment.effort.some(rate * _OPEN_LOOP_SECONDS)
         load = partial(environment.h2load.open, self.target, self.calls, number=number, rate=rate, size=self.size)
         return self._checked(number, load)
@@ -90,7 +90,7 @@ class Side:
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measures all of it: in each round other processes, which take turns."""
+    """Measure all of it: in each round other processes, which take turns."""
     with (
         environment.transport("transport_envoy", ENVOY) as envoy,
         environment.transport("transport_grpcio", GRPCIO) as grpcio,
@@ -117,7 +117,7 @@ def run(environment: Environment, report: Report) -> None:
 
 
 def _requests(server: Server) -> dict[str, pb.AuthorizeRequest]:
-    """Answers what a server is asked, about a key that it has just made."""
+    """Return what a server is asked, about a key that it has just made."""
     token = prepare(server)
     with server.caller() as caller:
         version = caller.granted(token).tool_set.version
@@ -129,7 +129,7 @@ def _requests(server: Server) -> dict[str, pb.AuthorizeRequest]:
 
 
 def _with_empty(environment: Environment, stack: ExitStack, ours: Mapping[str, Side], body: bytes) -> dict[str, Side]:
-    """Answers our sides, and empty ones in new processes, which are sent what the first of ours is."""
+    """Return our sides, and empty ones in new processes, which are sent what the first of ours is."""
     calls = ours[ENVOY].calls
     return {
         **ours,
@@ -139,7 +139,7 @@ def _with_empty(environment: Environment, stack: ExitStack, ours: Mapping[str, S
 
 
 def _measured(environment: Environment, sides: Mapping[str, Side], peak: int | None) -> dict[str, Round]:
-    """Answers what each case took on each side, the open loops among them where there is a peak."""
+    """Return what each case took on each side, the open loops among them where there is a peak."""
     found: dict[str, Round] = {_at_once(number): _closed(environment, sides, number) for number in _WARM_UP}
     if peak is not None:
         found[_half(peak)] = {name: side.open(environment, round(peak / 2)) for name, side in sides.items()}
@@ -150,7 +150,7 @@ def _measured(environment: Environment, sides: Mapping[str, Side], peak: int | N
 
 
 def _closed(environment: Environment, sides: Mapping[str, Side], at_once: int) -> Round:
-    """Answers what a closed loop took on each side: with many calls at a time, the middle one of some in turn."""
+    """Return what a closed loop took on each side: with many calls at a time, the middle one of some in turn."""
     if at_once < MANY:
         return {name: side.closed(environment, at_once) for name, side in sides.items()}
     numbers = {name: side.warmed(environment, at_once) for name, side in sides.items()}
@@ -174,7 +174,7 @@ def _whole(peak: int) -> str:
 
 
 def _peak(environment: Environment, body: bytes, calls: Calls) -> int:
-    """Answers the highest rate at which the empty grpcio method answers."""
+    """Return the highest rate at which the empty grpcio method answers."""
     with environment.empty(body) as target:
         side = Side(target, calls, len(body))
         return round(max(side.closed(environment, at_once).rate for _ in range(_PEAK_TRIES) for at_once in (16, MANY)))
@@ -197,7 +197,7 @@ def _add_limits(report: Report, found: Mapping[str, Sequence[Round]], peak: int)
 
 
 def _add_ratio(report: Report, name: str, rounds: Sequence[Round], quantity: str, limit: float, against: str) -> None:
-    """Adds the ratio of the transport in Envoy to an empty side; calls a second are to be many, all else little."""
+    """Add the ratio of the transport in Envoy to an empty side; calls a second are to be many, all else little."""
     value = attrgetter(quantity)
     pairs = [(each[ENVOY], each[against]) for each in rounds]
     spread = ratios(pairs, value)
@@ -208,7 +208,7 @@ def _add_ratio(report: Report, name: str, rounds: Sequence[Round], quantity: str
 
 
 def _add_batches(environment: Environment, report: Report, server: Server) -> None:
-    """Adds what a core does of batches of a hundred tokens whose versions have not changed."""
+    """Add what a core does of batches of a hundred tokens whose versions have not changed."""
     tokens = [key.token for key in seed.add_keys(server.sql, "acme", _TOKENS)]
     with server.caller() as caller:
         versions = [caller.granted(token).tool_set.version for token in tokens]

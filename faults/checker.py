@@ -73,7 +73,7 @@ class _Event:
             self.settled = min(self.settled, change.end)
 
     def outcomes(self, call: Authorize) -> tuple[bool, ...]:
-        """Answers whether it had happened: every answer that may be true at some moment of a call."""
+        """Return whether it had happened: every answer that may be true at some moment of a call."""
         if self.settled < call.begin:
             return (True,)
         return (False, True) if self.begin <= call.end else (False,)
@@ -108,7 +108,7 @@ class _Versions:
         self._settled = [(time, place) for time, place in settled if time != _NEVER]
 
     def current(self, call: Authorize) -> list[Reach | None]:
-        """Answers every state that may have been current at some moment of a call."""
+        """Return every state that may have been current at some moment of a call."""
         before = bisect_left(self._settled, (call.begin, -1))
         first = self._settled[before - 1][1] if before else 0
         return self._reach[first : bisect_right(self._begins, call.end)]
@@ -153,7 +153,7 @@ def _token(issue: Issue, attempts: Iterable[Issue]) -> _Token:
 
 
 def check(history: History) -> list[Violation]:
-    """Answers every violation of a history, in order of time; none where the service kept its promises.
+    """Return every violation of a history, in order of time; none where the service kept its promises.
 
     Where `listed` is there, the run came to its end: then every token must have been answered for, and be as it must.
     """
@@ -181,7 +181,7 @@ def _judged(call: Authorize, facts: _Facts) -> Violation | None:
 
 
 def _possible(call: Authorize, facts: _Facts) -> Iterator[Answer]:
-    """Yields the answers that are right."""
+    """Yield the answers that are right."""
     if call.token == FORGED:
         yield Denied("UNKNOWN")
         return

@@ -102,7 +102,7 @@ class Clients:
     """Makes calls over any of many connections, and writes them down."""
 
     def __init__(self, addresses: Mapping[str, str], recorder: Recorder, dice: Random, lines: int) -> None:
-        """Takes the servers' addresses by their names, and how many connections each is to have."""
+        """Take the servers' addresses by their names, and how many connections each is to have."""
         self._recorder = recorder
         self._dice = dice
         self._versions: dict[str, frozenset[str]] = {}
@@ -110,20 +110,20 @@ class Clients:
         self.lines = [Line(server, address) for server, address in addresses.items() for _ in range(lines)]
 
     async def close(self) -> None:
-        """Closes all connections. Not while calls are under way."""
+        """Close all connections. Not while calls are under way."""
         await asyncio.gather(*(line.channel.close() for line in self.lines))
 
     async def until_served(self) -> None:
-        """Returns once every connection works, and the database behind it."""
+        """Return once every connection works, and the database behind it."""
         async with asyncio.timeout(_PATIENCE):
             await asyncio.gather(*map(self._until_served, self.lines))
 
     def of(self, *servers: str) -> list[Line]:
-        """Answers the connections to some servers."""
+        """Return the connections to some servers."""
         return [line for line in self.lines if line.server in servers]
 
     async def ask(self, query: Query, line: Line | None = None, *, last: bool = False) -> Answer:
-        """Authorizes a token, by default over any connection."""
+        """Authorize a token, by default over any connection."""
         request = self._request(query)
         chosen = line or self._dice.choice(self.lines)
         begin = now()
@@ -137,7 +137,7 @@ class Clients:
         return answer
 
     async def ask_batch(self, queries: Sequence[Query], line: Line | None = None) -> None:
-        """Authorizes many tokens in one call."""
+        """Authorize many tokens in one call."""
         requests = [self._request(query) for query in queries]
         chosen = line or self._dice.choice(self.lines)
         begin = now()
@@ -156,7 +156,7 @@ class Clients:
         self._note(queries, answers, begin, chosen)
 
     async def ask_all(self, key: Key, lines: Sequence[Line] | None = None, token: int | None = None) -> None:
-        """Authorizes a token over every connection at once, over some of them in a batch."""
+        """Authorize a token over every connection at once, over some of them in a batch."""
         query = Query(key, key.token if token is None else token)
         await asyncio.gather(
             *(
@@ -168,7 +168,7 @@ class Clients:
         )
 
     async def issue(self, key: Key) -> str:
-        """Tries once to issue a key, or to renew its secret; answers the code that this ended with."""
+        """Try once to issue a key, or to renew its secret; answers the code that this ended with."""
         key.attempts += 1
         attempt = key.attempts
         request = key_service_pb2.IssueKeyRequest(
@@ -186,7 +186,7 @@ class Clients:
         return code
 
     async def revoke(self, key: Key, line: Line | None = None) -> str:
-        """Tries once to revoke a key; answers the code that this ended with."""
+        """Try once to revoke a key; answers the code that this ended with."""
         request = key_service_pb2.RevokeKeyRequest(key_id=key.id)
         # By its token only where none but this can have been renewed.
         if key.attempts == 1 and self._dice.random() < _BY_TOKEN:
@@ -195,7 +195,7 @@ class Clients:
         return code
 
     async def apply(self, plan: Plan, version: int, expected: int) -> str:
-        """Tries once to bring a workspace to a version, from the one that is expected; answers the code."""
+        """Try once to bring a workspace to a version, from the one that is expected; answers the code."""
         request = catalog_service_pb2.ApplyWorkspaceRequest(workspace=plan.message(), expected_version=expected)
         code, _ = await self._change(
             Apply(workspace=plan.id, version=version, reach=plan.reach(), begin=now()), request
@@ -203,13 +203,13 @@ class Clients:
         return code
 
     async def delete(self, workspace: str, version: int) -> str:
-        """Tries once to delete a workspace, which makes this version of it; answers the code."""
+        """Try once to delete a workspace, which makes this version of it; answers the code."""
         request = catalog_service_pb2.DeleteWorkspaceRequest(workspace_id=workspace)
         code, _ = await self._change(Apply(workspace=workspace, version=version, reach=None, begin=now()), request)
         return code
 
     async def list_keys(self, workspace: str) -> dict[str, bool]:
-        """Answers whether each key of a workspace is active, by its name; tries until it can be told."""
+        """Return whether each key of a workspace is active, by its name; tries until it can be told."""
         found: dict[str, bool] = {}
         request = key_service_pb2.ListKeysRequest(workspace_id=workspace, page_size=1000)
         while True:
@@ -257,7 +257,7 @@ class Clients:
         return OK, response
 
     def _request(self, query: Query) -> pb.AuthorizeRequest:
-        """Answers a query as it is sent: sometimes with the version of the tool set that such a key had before."""
+        """Return a query as it is sent: sometimes with the version of the tool set that such a key had before."""
         key, number, tool = query
         request = pb.AuthorizeRequest(token=key.tokens[number], tool_id=tool)
         if not tool and self._dice.random() < _WITH_VERSIONS:

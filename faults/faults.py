@@ -44,7 +44,7 @@ class Faults:
     done: list[tuple[int, str]] = field(default_factory=list)
 
     async def run(self, menu: Sequence[str], stopping: asyncio.Event) -> None:
-        """Makes the faults of a menu, in another order each time, until it is told to stop."""
+        """Make the faults of a menu, in another order each time, until it is told to stop."""
         waiting: list[str] = []
         while not stopping.is_set():
             waiting = waiting or self.dice.sample(menu, len(menu))
@@ -113,7 +113,7 @@ class Faults:
         await asyncio.to_thread(self.fleet.postgres.start)
 
     async def crash_session(self) -> None:
-        """Kill -9 of one process of Postgres, which then ends all sessions and recovers by itself."""
+        """Kill -9 of one process of Postgres, which then end all sessions and recovers by itself."""
         sessions = await self.fleet.postgres.sessions("skilder-keys%")
         if sessions:
             self.fleet.postgres.crash(self.dice.choice(sessions))

@@ -44,7 +44,7 @@ class Server:
     """A server in processes of its own: a parent, and its workers."""
 
     def __init__(self, name: str, transport: str, command: list[str], folder: Path, database_url: str) -> None:
-        """Takes the command that serves, what calls come in by, and a folder for the server's data and log."""
+        """Take the command that serves, what calls come in by, and a folder for the server's data and log."""
         with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
             self.address, self.metrics_address = (f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other))
         self.name = name
@@ -69,13 +69,13 @@ class Server:
         self._left: list[psutil.Process] = []
 
     def start(self) -> None:
-        """Starts it, unless it runs."""
+        """Start it, unless it runs."""
         if self._process is None or self._process.poll() is not None:
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._variables, stderr=log)
 
     def workers(self) -> list[psutil.Process]:
-        """Answers the processes that answer calls."""
+        """Return the processes that answer calls."""
         try:
             return worker_processes(self._parent())
         except psutil.NoSuchProcess:
@@ -86,7 +86,7 @@ class Server:
         send(self._parent(), signal.SIGHUP)
 
     def kill(self, *, workers: bool = True) -> None:
-        """Kills the parent; with its workers, it is as if the machine had lost power."""
+        """Kill the parent; with its workers, it is as if the machine had lost power."""
         with suppress(psutil.NoSuchProcess):
             parent = self._parent()
             children = parent.children()
@@ -96,7 +96,7 @@ class Server:
             self._left += children
 
     def end(self) -> None:
-        """Asks it to end, and waits."""
+        """Ask it to end, and wait."""
         if self._process is None:
             return
         for worker in (*self.workers(), *self._left):
@@ -131,7 +131,7 @@ class Fleet:
         return {name: server.address for name, server in self.servers.items()}
 
     def tracebacks(self) -> list[str]:
-        """Answers the lines that the servers logged with a traceback: faults of ours, which no outage is."""
+        """Return the lines that the servers logged with a traceback: faults of ours, which no outage is."""
         return [
             f"{server.name}: {line}"
             for server in self.servers.values()
@@ -145,7 +145,7 @@ class Fleet:
         return "\n".join([*servers, self.postgres.state()])
 
     async def heal(self) -> None:
-        """Ends every fault that goes on."""
+        """End every fault that goes on."""
         self.proxy.resume()
         for server in self.servers.values():
             for worker in server.workers():
@@ -153,7 +153,7 @@ class Fleet:
         await asyncio.to_thread(self.postgres.start)
 
     async def keep(self) -> None:
-        """Starts servers again until it is cancelled."""
+        """Start servers again until it is cancelled."""
         while True:
             for server in self.servers.values():
                 server.start()
@@ -162,7 +162,7 @@ class Fleet:
 
 @asynccontextmanager
 async def running_fleet(folder: Path, transport: str, mutation: str | None = None) -> AsyncIterator[Fleet]:
-    """Runs all of it until left, with servers of one transport; with a mutation, workers with that mistake in them."""
+    """Run all of it until left, with servers of one transport; with a mutation, workers with that mistake in them."""
     command = [str(COMMAND), "serve"] if mutation is None else [sys.executable, "-m", "faults.serve", mutation]
     write_callers(folder / "callers.yaml", [])
     postgres = await asyncio.to_thread(Postgres, folder / "postgres")

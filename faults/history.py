@@ -158,19 +158,19 @@ class Recorder:
     _changes: list[Change] = field(default_factory=list)
 
     def begin(self, change: Change) -> int:
-        """Notes a change that is about to be asked for; answers its place."""
+        """Record a change that is about to be asked for; answers its place."""
         self._changes.append(change)
         return len(self._changes) - 1
 
     def end(self, place: int, code: str) -> None:
-        """Notes how a change ended, now."""
+        """Record how a change ended, now."""
         self._changes[place] = replace(self._changes[place], end=now(), code=code)
 
     def history(self, since: int = 0) -> History:
-        """Answers all changes so far, and the authorizations from a place on."""
+        """Return all changes so far, and the authorizations from a place on."""
         return History(tuple(self._changes), tuple(self.authorizations[since:]), self.listed)
 
 
 def now() -> int:
-    """Answers the time, in nanoseconds."""
+    """Return the time, in nanoseconds."""
     return time.monotonic_ns()

@@ -48,7 +48,7 @@ class Load:
         self._stopping = asyncio.Event()
 
     async def prepare(self) -> None:
-        """Makes the workspaces, with keys of everybody in them."""
+        """Make the workspaces, with keys of everybody in them."""
         for workspace in WORKSPACES:
             await self._apply(Plan.drawn(workspace, self._dice))
             for subject in (EVERYBODY, *STAYERS, LEAVER):
@@ -57,7 +57,7 @@ class Load:
             await self._add_to_pool()
 
     async def run(self) -> None:
-        """Does everything at once."""
+        """Do everything at once."""
         async with asyncio.TaskGroup() as group:
             for doing in (*[self._ask] * 5, *[self._revoke] * 3, self._renew, self._delete):
                 group.create_task(self._again(doing))
@@ -69,7 +69,7 @@ class Load:
         self._stopping.set()
 
     async def issued(self, workspace: str = "", subject: str = "") -> Key:
-        """Answers a new key, which only the caller asks about until it is shown."""
+        """Return a new key, which only the caller asks about until it is shown."""
         key = Key(
             f"k{next(self._numbers)}",
             workspace or self._dice.choice(WORKSPACES),
@@ -87,13 +87,13 @@ class Load:
             self._good.append(key)
 
     async def revoked(self, key: Key, line: Line | None = None) -> None:
-        """Returns once a key is revoked."""
+        """Return once a key is revoked."""
         if key in self._good:
             self._good.remove(key)
         await self._until_ok(lambda: self._clients.revoke(key, line))
 
     async def revoked_while_hot(self, key: Key, lines: Sequence[Line], line: Line | None = None) -> None:
-        """Revokes a key, over `line`, while it is asked about over `lines`; and asks again as soon as that returned."""
+        """Revoke a key, over `line`, while it is asked about over `lines`; and ask again as soon as that returned."""
         over = asyncio.Event()
 
         async def hammer(each: Line) -> None:
@@ -187,7 +187,7 @@ class Load:
         self._pool.append(key)
 
     async def _apply(self, plan: Plan) -> None:
-        """Returns once a workspace is at its next version, which is this one."""
+        """Return once a workspace is at its next version, which is this one."""
         expected = self._versions.get(plan.id, 0)
         version = expected + 1
         while (code := await self._clients.apply(plan, version, expected)) != OK:
@@ -205,11 +205,11 @@ class Load:
             await self._pause(0.1)
 
     async def _pause(self, seconds: float) -> None:
-        """Waits for about so long."""
+        """Wait for about so long."""
         await asyncio.sleep(self._dice.uniform(0.0, 2 * seconds))
 
 
 def _forged(key: Key) -> str:
-    """Answers a token with the key's id and another secret."""
+    """Return a token with the key's id and another secret."""
     kind = KeyType.WORKSPACE if key.subject == EVERYBODY else KeyType.USER
     return Token.mint(kind, KeyId(UUID(key.id))).reveal()

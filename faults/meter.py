@@ -23,13 +23,13 @@ class Meter:
     """
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
-        """Takes where each server tells its metrics."""
+        """Take where each server tells its metrics."""
         self.hits: Counter[str] = Counter()
         self._addresses = addresses
         self._last: Counter[str] = Counter()
 
     async def run(self) -> NoReturn:
-        """Reads until it is cancelled."""
+        """Read until it is cancelled."""
         while True:
             for server, address in self._addresses.items():
                 # A server that is down tells nothing.

@@ -98,7 +98,7 @@ MUTATIONS: dict[str, Callable[[], None]] = {
 
 
 def main(mutation: str, descriptor: int) -> None:
-    """Works as a worker does, but for one mistake."""
+    """Work as a worker does, but for one mistake."""
     MUTATIONS[mutation]()
     from skilder_keys.worker.__main__ import main as work  # noqa: PLC0415 - after the code is changed
 

@@ -43,7 +43,7 @@ class Plan:
 
     @classmethod
     def drawn(cls, id_: str, dice: Random) -> Plan:
-        """Answers a first version."""
+        """Return a first version."""
         teams = list(ABOVE)
         return cls(
             id_,
@@ -52,7 +52,7 @@ class Plan:
         )
 
     def moved(self, dice: Random) -> Plan:
-        """Answers the next version, in which one thing is different: most often a hat is in another team."""
+        """Return the next version, in which one thing is different: most often a hat is in another team."""
         teams = list(ABOVE)
         move = dice.random()
         if move < 0.5:
@@ -70,7 +70,7 @@ class Plan:
         return replace(self, users={**self.users, LEAVER: dice.choice(teams)})
 
     def reach(self) -> Reach:
-        """Answers who reaches which tools."""
+        """Return who reaches which tools."""
         found = {EVERYBODY: self._tools(HATS)}
         for user, team in self.users.items():
             places = {"", team, ABOVE[team]}
@@ -81,7 +81,7 @@ class Plan:
         return frozenset(tool for tool in TOOLS if tool.partition(".")[0] in hats) - self.idle
 
     def message(self) -> Workspace:
-        """Answers it as ApplyWorkspace takes it. Each hat has one skill, of the same name."""
+        """Return it as ApplyWorkspace takes it. Each hat has one skill, of the same name."""
         return Workspace(
             id=self.id,
             name=self.id,

@@ -26,7 +26,7 @@ class Postgres:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Starts it in a folder, which must not be there yet."""
+        """Start it in a folder, which must not be there yet."""
         self._folder = folder
         self._running = EmbeddedPostgres.start(folder)
         # A kill and a start are made by threads, which a run that is over does not wait for.
@@ -35,7 +35,7 @@ class Postgres:
         self.socket = Path(parse_qs(urlsplit(self.url).query)["host"][0]) / ".s.PGSQL.5432"
 
     def start(self) -> None:
-        """Starts it again, if it does not run."""
+        """Start it again, if it does not run."""
         with self._turn:
             if not self._running.is_running():
                 self._running.restart()
@@ -57,18 +57,18 @@ class Postgres:
         return "\n  ".join([f"Postgres {'runs' if self._running.is_running() else 'does not run'}:", *last])
 
     def crash(self, session: int) -> None:
-        """Kills the process of one connection, after which Postgres ends all others and recovers by itself."""
+        """Kill the process of one connection, after which Postgres ends all others and recovers by itself."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(session)
             if process.name() == "postgres":
                 send(process, signal.SIGKILL)
 
     def end(self) -> None:
-        """Ends it."""
+        """End it."""
         self._running.stop()
 
     async def sessions(self, pattern: str) -> list[int]:
-        """Answers the processes of Postgres that work for connections whose name is LIKE a pattern."""
+        """Return the processes of Postgres that work for connections whose name is LIKE a pattern."""
         connection = await asyncpg.connect(self.url, timeout=_SESSION_SECONDS)
         try:
             rows = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE application_name LIKE $1", pattern)
@@ -77,7 +77,7 @@ class Postgres:
             await connection.close(timeout=_SESSION_SECONDS)
 
     async def terminate(self, sessions: list[int]) -> None:
-        """Ends connections, as an administrator can."""
+        """End connections, as an administrator can."""
         connection = await asyncpg.connect(self.url, timeout=_SESSION_SECONDS)
         try:
             await connection.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", sessions)
@@ -86,6 +86,6 @@ class Postgres:
 
 
 def send(process: psutil.Process, number: signal.Signals) -> None:
-    """Sends a signal to a process, if it is still there."""
+    """Send a signal to a process, if it is still there."""
     with suppress(psutil.NoSuchProcess):
         process.send_signal(number)

@@ -75,7 +75,7 @@ class Report:
     seconds: list[float]
 
     def right_after(self) -> int:
-        """Answers how many queries began within 20 ms after a change of their key or workspace had returned."""
+        """Return how many queries began within 20 ms after a change of their key or workspace had returned."""
         ends: dict[str, list[int]] = defaultdict(list)
         homes: dict[str, str] = {}
         for change in self.history.changes:
@@ -96,7 +96,7 @@ class Report:
         )
 
     def counts(self) -> Counter[str]:
-        """Answers how many calls there were of each kind and outcome, e.g. `Granted near` and `Revoke OK`."""
+        """Return how many calls there were of each kind and outcome, e.g. `Granted near` and `Revoke OK`."""
         counts: Counter[str] = Counter()
         for call in self.history.authorizations:
             answer = call.answer
@@ -203,7 +203,7 @@ async def _under_load(order: Order, recorder: Recorder, fleet: Fleet, load: Load
 
 
 async def _look_at_every_key(clients: Clients, load: Load, recorder: Recorder) -> None:
-    """Asks about every token that was ever answered, and lists every key."""
+    """Ask about every token that was ever answered, and lists every key."""
     free = asyncio.Semaphore(_LAST_AT_ONCE)
 
     async def look(place: int) -> None:

@@ -128,7 +128,7 @@ async def service(empty_service: Service) -> Service:
 
 
 async def assert_no_token_is_kept(tokens: set[str], log: str, database_url: str) -> None:
-    """Fails where a token, its secret or another spelling of the secret stands in the log or the database."""
+    """Fail where a token, its secret or another spelling of the secret stands in the log or the database."""
     connection = await asyncpg.connect(database_url)
     try:
         tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")

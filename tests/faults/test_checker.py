@@ -31,7 +31,7 @@ LEFT, RIGHT, BOTH = (frozenset(tools) for tools in (["left"], ["right"], ["left"
 
 
 def reach(bob: frozenset[str] | None) -> Reach:
-    """Answers a workspace in which bob reaches these tools, or is no member."""
+    """Return a workspace in which bob reaches these tools, or is no member."""
     return {EVERYBODY: BOTH} | ({} if bob is None else {"bob": bob})
 
 
@@ -48,17 +48,17 @@ class Run:
         self.issue(3, 4)
 
     def issue(self, begin: int, end: int, attempt: int = 1, *, code: str = OK, key: str = "k") -> None:
-        """Adds an attempt to issue a key of bob's."""
+        """Add an attempt to issue a key of bob's."""
         self.changes.append(
             Issue(key=key, attempt=attempt, workspace="w", subject="bob", begin=begin, end=end, code=code)
         )
 
     def revoke(self, begin: int, end: int, code: str = OK) -> None:
-        """Adds an attempt to revoke the key."""
+        """Add an attempt to revoke the key."""
         self.changes.append(Revoke(key="k", begin=begin, end=end, code=code))
 
     def apply(self, begin: int, end: int, version: int, reach: Reach | None, code: str = OK) -> None:
-        """Adds an attempt to bring the workspace to a version."""
+        """Add an attempt to bring the workspace to a version."""
         self.changes.append(Apply(workspace="w", version=version, reach=reach, begin=begin, end=end, code=code))
 
     def ask(
@@ -72,13 +72,13 @@ class Run:
         last: bool = False,
         key: str = "k",
     ) -> None:
-        """Adds a query about a token of the key."""
+        """Add a query about a token of the key."""
         self.authorizations.append(
             Authorize(key=key, token=token, begin=begin, end=end, answer=answer, tool=tool, last=last)
         )
 
     def kinds(self) -> list[str]:
-        """Answers the kinds of violations the checker finds."""
+        """Return the kinds of violations the checker finds."""
         return [each.kind for each in check(History(tuple(self.changes), tuple(self.authorizations), self.listed))]
 
 

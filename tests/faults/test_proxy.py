@@ -48,16 +48,16 @@ class End:
         self.writer = writer
 
     def send(self, line: bytes) -> None:
-        """Sends a line, and does not wait."""
+        """Send a line, and do not wait."""
         self.writer.write(line)
 
     async def receives(self, line: bytes) -> bool:
-        """Tells whether this line comes next; an empty one is the end of the connection."""
+        """Return whether this line comes next; an empty one is the end of the connection."""
         async with asyncio.timeout(PATIENCE):
             return await self.reader.readline() == line
 
     async def receives_nothing(self) -> bool:
-        """Tells whether nothing comes for a while, not even the end."""
+        """Return whether nothing comes for a while, not even the end."""
         try:
             async with asyncio.timeout(DELAY):
                 await self.reader.readline()

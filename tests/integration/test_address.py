@@ -11,7 +11,7 @@ from skilder_keys.transports.listening import ListenError
 
 
 def port_of(address: str) -> int:
-    """Answers its port."""
+    """Return its port."""
     return int(address.rpartition(":")[2])
 
 

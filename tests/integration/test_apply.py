@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def told(response: pb.ApplyWorkspaceResponse) -> list[str]:
-    """Answers the changes of a response as `hat support-desk added`."""
+    """Return the changes of a response as `hat support-desk added`."""
     return [
         f"{pb.WorkspacePart.Name(each.part).removeprefix('WORKSPACE_PART_').lower()} {each.id} "
         f"{pb.ChangeAction.Name(each.action).removeprefix('CHANGE_ACTION_').lower()}"
@@ -105,7 +105,7 @@ async def test_the_expected_version_guards_a_change(service: Service) -> None:
 
 
 async def refused_fields(client: Client, workspace: Workspace) -> dict[str, str]:
-    """Applies what must be refused as malformed and answers the fields at fault."""
+    """Apply what must be refused as malformed and return the fields at fault."""
     refused = await refusal(client.apply(workspace))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     return refused.fields

@@ -21,7 +21,7 @@ Event = dict[str, Any]
 
 
 async def events(sql: asyncpg.Connection[Any]) -> list[Event]:
-    """Answers all events, in order, the details parsed; without the ids, and when and whence, which are checked here.
+    """Return all events, in order, the details parsed; without the ids, and when and whence, which are checked here.
 
     Takes them to be recent, and the peers to be addresses of this machine.
     """
@@ -38,7 +38,7 @@ async def events(sql: asyncpg.Connection[Any]) -> list[Event]:
 
 
 def key_event(action: str, key_id: str, details: Event, *, caller: str = "console", actor: str | None = None) -> Event:
-    """Answers the event of a change of a key of `acme`, the subject filled in."""
+    """Return the event of a change of a key of `acme`, the subject filled in."""
     return {
         "action": action,
         "workspace_id": "acme",
@@ -50,7 +50,7 @@ def key_event(action: str, key_id: str, details: Event, *, caller: str = "consol
 
 
 def workspace_event(action: str, details: Event, *, caller: str = "console", actor: str | None = None) -> Event:
-    """Answers the event of a change of `acme` itself."""
+    """Return the event of a change of `acme` itself."""
     return {
         "action": action,
         "workspace_id": "acme",

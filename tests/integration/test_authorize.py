@@ -26,19 +26,19 @@ ALL_HATS = ["customer-care", "engineer", "everyone", "support-desk"]
 
 
 def hats(response: pb.AuthorizeResponse) -> list[str]:
-    """Answers the ids of the hats a granted response reaches."""
+    """Return the ids of the hats a granted response reaches."""
     assert response.granted.WhichOneof("reach") == "tool_set", response
     return [hat.id for hat in response.granted.tool_set.hats]
 
 
 def tools(response: pb.AuthorizeResponse) -> list[str]:
-    """Answers the ids of the tools a granted response reaches."""
+    """Return the ids of the tools a granted response reaches."""
     assert response.granted.WhichOneof("reach") == "tool_set", response
     return [tool.id for tool in response.granted.tool_set.tools]
 
 
 def workspace_without(list_name: str, *ids: str) -> workspace_pb2.Workspace:
-    """Answers `acme` without some members, hats or tools, and without links to them."""
+    """Return `acme` without some members, hats or tools, and without links to them."""
     workspace = small_workspace()
     remove(getattr(workspace, list_name), *ids)
     return workspace

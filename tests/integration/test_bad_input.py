@@ -27,17 +27,17 @@ BAD_UTF8 = b"\xff\xfe"
 
 
 def tagged(number: int, data: bytes) -> bytes:
-    """Answers a length-delimited field of fewer than 128 bytes on the wire."""
+    """Return a length-delimited field of fewer than 128 bytes on the wire."""
     return bytes([number << 3 | 2, len(data)]) + data
 
 
 def field_number(message: type[Message], name: str) -> int:
-    """Answers the number of a field."""
+    """Return the number of a field."""
     return int(message.DESCRIPTOR.fields_by_name[name].number)
 
 
 async def refused_call(client: Client, method: str, request: Message | bytes) -> Refusal:
-    """Makes a call that must be refused as an invalid argument."""
+    """Make a call that must be refused as an invalid argument."""
     refused = await refusal(call(client, method, request))
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT, (method, refused)
     return refused
@@ -159,7 +159,7 @@ def test_every_text_of_the_contract_is_tried() -> None:
 
 
 def texts(descriptor: Any, path: str = "") -> Iterator[str]:
-    """Yields the path of every text of a message."""
+    """Yield the path of every text of a message."""
     for field in descriptor.fields:
         if field.type == field.TYPE_STRING:
             yield path + field.name
@@ -171,7 +171,7 @@ WIDE = "\N{ROBOT FACE}" * 256
 
 
 def trailer_bytes(error: grpc.aio.AioRpcError) -> int:
-    """Answers about how many bytes the status of a failed call takes on the wire: percent-encoded, and in base64."""
+    """Return about how many bytes the status of a failed call takes on the wire: percent-encoded, and in base64."""
     message = quote(error.details() or "", safe="".join(map(chr, range(0x20, 0x7F))).replace("%", ""))
     details = sum(len(value) * 4 / 3 for name, value in error.trailing_metadata() or () if name.endswith("-bin"))
     return len(message) + round(details)
@@ -250,7 +250,7 @@ CLEAR = {
 
 
 async def code(asked: Any) -> grpc.StatusCode:
-    """Awaits a call and answers its code."""
+    """Await a call and return its code."""
     try:
         await asked
     except grpc.aio.AioRpcError as error:
@@ -259,7 +259,7 @@ async def code(asked: Any) -> grpc.StatusCode:
 
 
 def mutated(source: random.Random, body: bytes) -> bytes:
-    """Answers a message that was cut, doubled, or changed in some bytes."""
+    """Return a message that was cut, doubled, or changed in some bytes."""
     changed = bytearray(body)
     for _ in range(source.randint(1, 4)):
         at = source.randrange(len(changed) + 1)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 async def batch(client: Client, *requests: pb.AuthorizeRequest | str) -> pb.BatchAuthorizeResponse:
-    """Asks about requests, or about tokens alone."""
+    """Ask about requests, or about tokens alone."""
     asked = [pb.AuthorizeRequest(token=each) if isinstance(each, str) else each for each in requests]
     response: pb.BatchAuthorizeResponse = await client.authorization.BatchAuthorize(
         pb.BatchAuthorizeRequest(requests=asked)
@@ -41,7 +41,7 @@ async def batch(client: Client, *requests: pb.AuthorizeRequest | str) -> pb.Batc
 
 
 def alone(response: pb.BatchAuthorizeResponse) -> list[pb.AuthorizeResponse]:
-    """Answers the responses as Authorize would give them: each with its tool set."""
+    """Return the responses as Authorize would give them: each with its tool set."""
     shared = {tool_set.version: tool_set for tool_set in response.tool_sets}
     assert len(shared) == len(response.tool_sets), "each tool set is there once"
     named, answers = set(), []
@@ -58,7 +58,7 @@ def alone(response: pb.BatchAuthorizeResponse) -> list[pb.AuthorizeResponse]:
 
 
 async def one_by_one(client: Client, *requests: pb.AuthorizeRequest | str) -> list[pb.AuthorizeResponse]:
-    """Asks the same by Authorize."""
+    """Ask the same by Authorize."""
     return [
         await client.authorization.Authorize(pb.AuthorizeRequest(token=each) if isinstance(each, str) else each)
         for each in requests
@@ -66,7 +66,7 @@ async def one_by_one(client: Client, *requests: pb.AuthorizeRequest | str) -> li
 
 
 async def issued(service: Service, count: int, **fields: Any) -> list[key_service_pb2.IssueKeyResponse]:
-    """Issues some keys."""
+    """Issue some keys."""
     return [await service.operator.issue(**fields) for _ in range(count)]
 
 

@@ -32,7 +32,7 @@ class CommandLine:
         self._folder = folder
 
     async def __call__(self, *arguments: str, stdin: str = "", caller: str = "operator") -> Any:
-        """Runs a command and answers what became of it."""
+        """Run a command and return what became of it."""
         token_file = self._folder / f"{caller}.token"
         token_file.write_text(TOKENS[caller])
         variables = {"SKILDER_KEYS_SERVER": self._service.address, "SKILDER_KEYS_TOKEN_FILE": str(token_file)}
@@ -43,7 +43,7 @@ class CommandLine:
         return done
 
     async def json(self, *arguments: str, stdin: str = "", code: int = 0) -> Any:
-        """Runs a command with --json and answers the document it prints."""
+        """Run a command with --json and return the document it prints."""
         done = await self(*arguments, "--json", stdin=stdin)
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)

@@ -41,7 +41,7 @@ async def workspaces(sql: Sql) -> None:
 
 
 async def refused(sql: Sql, statement: str, *values: object) -> asyncpg.PostgresError:
-    """Runs a statement that must be refused, at the latest when it is committed, and answers how it was."""
+    """Run a statement that must be refused, at the latest when it is committed, and return how it was."""
 
     async def run() -> None:
         async with sql.transaction():
@@ -54,7 +54,7 @@ async def refused(sql: Sql, statement: str, *values: object) -> asyncpg.Postgres
 
 
 async def refused_row(sql: Sql, table: str, **values: Any) -> tuple[type[Exception], str | None]:
-    """Writes a row that must be refused, and answers the error's class and the constraint's name."""
+    """Write a row that must be refused, and return the error's class and the constraint's name."""
     with pytest.raises(asyncpg.PostgresError) as caught:
         await (insert_key(sql, **values) if table == "key" else insert(sql, table, **values))
     return type(caught.value), getattr(caught.value, "constraint_name", None)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def locked_keys(sql: asyncpg.Connection[Any]) -> AsyncIterator[None]:
-    """Holds every key locked, so that whatever changes one waits."""
+    """Hold every key locked, so that whatever changes one waits."""
     async with sql.transaction():
         await sql.execute("SELECT FROM key FOR UPDATE")
         yield

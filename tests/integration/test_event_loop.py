@@ -58,7 +58,7 @@ def _no_garbage() -> Iterator[None]:
 
 @asynccontextmanager
 async def watched() -> AsyncIterator[list[float]]:
-    """Lend a list whose one number is the longest time, so far, in which the loop did not come round."""
+    """Yield a list whose one number is the longest time, so far, in which the loop did not come round."""
     longest = [0.0]
 
     async def watch() -> None:

@@ -40,7 +40,7 @@ async def another_hash(of: Process, key: Key) -> None:
 
 
 async def moved(of: Process) -> None:
-    """Moves a user from a team to another."""
+    """Move a user from a team to another."""
     workspace = small_workspace()
     part(workspace.members, "bob").team_ids[:] = ["engineering"]
     await of.apply(workspace)

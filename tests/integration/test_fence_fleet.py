@@ -43,7 +43,7 @@ async def fleet(database_url: str) -> AsyncIterator[list[Process]]:
 
 
 async def assert_everywhere(fleet: list[Process], token: str, verdict: str, tool_id: str = "") -> None:
-    """Fails unless every process answers the same at once."""
+    """Fail unless every process answers the same at once."""
     for each in fleet:
         assert await each.verdict(token, tool_id) == verdict
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Sql]:
-    """Lend a connection of the test's own."""
+    """Yield a connection of the test's own."""
     connection = await asyncpg.connect(url)
     try:
         yield connection

@@ -87,7 +87,7 @@ async def test_an_answer_that_comes_late_gives_a_lease_that_is_over(
 
 
 async def nothing(*_: object) -> None:
-    """Does not listen."""
+    """Do not listen."""
 
 
 async def test_a_registration_alone_gives_no_lease(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ async def writer(database_url: str) -> AsyncIterator[Process]:
 
 
 async def revoking(of: Process, key: Key) -> asyncio.Task[None]:
-    """Begins to revoke a key, and returns once it has asked several times who lags."""
+    """Start to revoke a key, and return once it has asked several times who lags."""
     lent = of.database.lent
     task = asyncio.create_task(of.revoke(key))
     await until(lambda: task.done() or of.database.lent > lent + 6)

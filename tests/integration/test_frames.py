@@ -221,7 +221,7 @@ async def test_what_cannot_be_decompressed_is_refused(served: Served, connection
 async def served_by_a_worker(
     folder: Path, database_url: str, transport: str
 ) -> AsyncIterator[tuple[Connection, dict[str, str], psutil.Process]]:
-    """Serves by a worker process; answers a connection, the metadata of a known caller, and the worker."""
+    """Serve by a worker process; answers a connection, the metadata of a known caller, and the worker."""
     variables = {"DOOR": transport, "DATABASE_URL": database_url, "MAX_MESSAGE_BYTES": str(LIMIT)}
     with serving_process(folder, **{f"SKILDER_KEYS_{name}": value for name, value in variables.items()}) as server:
         address = await asyncio.to_thread(lambda: server.address)
@@ -246,7 +246,7 @@ async def test_a_bomb_takes_no_memory(transport: str, database_url: str, tmp_pat
 
 
 def most_memory(process: psutil.Process) -> int:
-    """Answers the most memory that a process ever had, in bytes."""
+    """Return the most memory that a process ever had, in bytes."""
     try:
         lines = Path(f"/proc/{process.pid}/status").read_text("ascii").splitlines()
     except FileNotFoundError:

@@ -96,7 +96,7 @@ async def test_the_server_keeps_the_deadline_of_a_request_that_does_not_come(con
 
 @asynccontextmanager
 async def nobody_reads_keys(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """Holds the table of keys locked, so that whoever reads it waits; lends the connection that does."""
+    """Hold the table of keys locked, so that whoever reads it waits; lends the connection that does."""
     sql = await asyncpg.connect(database_url)
     try:
         async with sql.transaction():

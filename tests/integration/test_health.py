@@ -55,12 +55,12 @@ async def test_an_open_watch_is_told_and_does_not_hold_up_the_end(
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """Answers a frame of HTTP/2 (RFC 9113, 4.1)."""
+    """Return a frame of HTTP/2 (RFC 9113, 4.1)."""
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
 def header(name: str, value: str) -> bytes:
-    """Answers a header as a literal that is not indexed (RFC 7541, 6.2.2)."""
+    """Return a header as a literal that is not indexed (RFC 7541, 6.2.2)."""
     return b"\0" + b"".join(bytes([len(each)]) + each.encode() for each in (name, value))
 
 

@@ -24,12 +24,12 @@ GARBAGE = b"\xff\xff\xff\xff"
 
 
 def forbidden(refused: Refusal, reason: str) -> bool:
-    """Tells whether a call was refused as not allowed, for this reason."""
+    """Return whether a call was refused as not allowed, for this reason."""
     return (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
 
 
 async def assert_unknown(client: Client, **options: Any) -> None:
-    """Fails unless every method refuses the client as unknown, before it looks at what is asked."""
+    """Fail unless every method refuses the client as unknown, before it looks at what is asked."""
     for method in METHODS:
         for body in (b"", GARBAGE):
             refused = await refusal(call(client, method, body, **options))

@@ -46,7 +46,7 @@ CASES = [
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[int]:
-    """Serves the test service in an Envoy, and answers the port."""
+    """Serve the test service in an Envoy, and return the port."""
     if reason := why_unavailable("envoy"):
         pytest.skip(reason)
     with socket.create_server(("127.0.0.1", 0)) as free:

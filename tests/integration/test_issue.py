@@ -27,7 +27,7 @@ PREFIXES = {key_pb2.KEY_TYPE_WORKSPACE: "WSK", key_pb2.KEY_TYPE_USER: "USK", key
 
 
 async def actions(sql: asyncpg.Connection[Any]) -> list[str]:
-    """Answers what was done to keys, in order."""
+    """Return what was done to keys, in order."""
     rows = await sql.fetch("SELECT action FROM audit_event WHERE key_id IS NOT NULL ORDER BY id")
     return [row["action"] for row in rows]
 

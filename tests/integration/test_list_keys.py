@@ -25,12 +25,12 @@ NOT_OURS = {"page_token": "is not the next_page_token of a call with the same fi
 
 
 def ids(page: key_service_pb2.ListKeysResponse) -> list[str]:
-    """Answers the ids of a page of keys."""
+    """Return the ids of a page of keys."""
     return [key.id for key in page.keys]
 
 
 async def pages(client: Client, **fields: Any) -> list[list[str]]:
-    """Answers the ids of all pages, to the last."""
+    """Return the ids of all pages, to the last."""
     found = [await list_keys(client, **fields)]
     while found[-1].next_page_token:
         found.append(await list_keys(client, **fields, page_token=found[-1].next_page_token))
@@ -38,7 +38,7 @@ async def pages(client: Client, **fields: Any) -> list[list[str]]:
 
 
 async def issue(service: Service, count: int, **fields: Any) -> list[str]:
-    """Issues keys one after another and answers their ids, newest first."""
+    """Issue keys one after another and return their ids, newest first."""
     return [(await service.console.issue(**fields)).key.id for _ in range(count)][::-1]
 
 

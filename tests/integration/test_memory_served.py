@@ -23,7 +23,7 @@ RUNTIME: dict[str, Any] = {"type": "KEY_TYPE_RUNTIME", "runtime_id": "runtime-7"
 
 
 async def until_from_memory(service: Service, client: Client, token: str) -> None:
-    """Returns once both the client's own key and the token it asks about are in memory."""
+    """Return once both the client's own key and the token it asks about are in memory."""
     async with asyncio.timeout(60):
         while True:
             before = await service.metric("cache_hits_total")

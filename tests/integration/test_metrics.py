@@ -47,13 +47,13 @@ def server(transport: str, database_url: str, tmp_path: Path) -> Iterator[Server
 
 
 def place(server: ServerProcess) -> str:
-    """Answers where the metrics are."""
+    """Return where the metrics are."""
     assert server.address
     return str(server.events("serving")[0]["metrics"])
 
 
 def samples(server: ServerProcess) -> dict[tuple[str, str], float]:
-    """Answers the values by name and worker."""
+    """Return the values by name and worker."""
     with urllib.request.urlopen(f"http://{place(server)}/metrics", timeout=60) as response:
         assert response.headers["Content-Type"].startswith("text/plain")
         text = response.read().decode()
@@ -63,7 +63,7 @@ def samples(server: ServerProcess) -> dict[tuple[str, str], float]:
 
 
 def until(server: ServerProcess, **wanted: float) -> dict[tuple[str, str], float]:
-    """Answers the values once the workers are as wanted: up 1, or down 0."""
+    """Return the values once the workers are as wanted: up 1, or down 0."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         found = samples(server)

@@ -39,7 +39,7 @@ async def empty_url(postgres_url: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """Lends a connection."""
+    """Yield a connection."""
     connection = await asyncpg.connect(url)
     try:
         yield connection

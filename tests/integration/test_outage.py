@@ -31,7 +31,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def until_health_is(service: Service, status: int) -> None:
-    """Returns once the health service, watched, says so for AuthorizationService."""
+    """Return once the health service, watched, says so for AuthorizationService."""
     stub: Any = health_pb2_grpc.HealthStub(service.operator.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service="skilder.keys.v1.AuthorizationService"), timeout=60)
     async for response in watch:
@@ -41,14 +41,14 @@ async def until_health_is(service: Service, status: int) -> None:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Returns once a condition holds."""
+    """Return once a condition holds."""
     async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.01)
 
 
 async def is_kept(service: Service, token: str) -> bool:
-    """Tells whether a token was just decided about from memory."""
+    """Return whether a token was just decided about from memory."""
     before = await service.metric("cache_hits_total")
     await service.service.authorize(token)
     return await service.metric("cache_hits_total") > before
@@ -143,7 +143,7 @@ async def test_a_runtime_caller_is_not_turned_away_in_an_outage(service: Service
 
 
 async def fail_updates(sql: asyncpg.Connection[Any], sqlstate: str) -> None:
-    """Makes every change of a key, its first use too, fail with this SQLSTATE."""
+    """Make every change of a key, its first use too, fail with this SQLSTATE."""
     await sql.execute(
         f"""
         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS

@@ -59,7 +59,7 @@ SELECT workspace_id, id, 'h' || h FROM key, generate_series(1, 3) AS h WHERE lim
 
 
 def key_id(number: int) -> KeyId:
-    """Answers the id of a key by its place."""
+    """Return the id of a key by its place."""
     return KeyId(UUID(f"0198c2f4-7c3e-7000-8000-{number:012x}"))
 
 
@@ -238,7 +238,7 @@ async def test_the_request_of_a_retry_is_found_by_its_constraint(full: asyncpg.C
 
 
 def wanted(**fields: Any) -> KeyFilter:
-    """Answers a filter of the keys of `acme`."""
+    """Return a filter of the keys of `acme`."""
     return KeyFilter(WorkspaceId("acme"), **fields)
 
 
@@ -254,7 +254,7 @@ LISTINGS: dict[str, KeyFilter] = {
 
 
 async def page(sql: asyncpg.Connection[Any], filters: KeyFilter, before: KeyId | None) -> Plan:
-    """Answers the plan of a page, which was run; `list_page` asks for a generic one."""
+    """Return the plan of a page, which was run; `list_page` asks for a generic one."""
     (plan,) = await plans(
         sql, lambda connection: keys.list_page(connection, filters, before=before, limit=LIMIT), "generic", analyze=True
     )

@@ -24,7 +24,7 @@ _ROUNDS = 40
 
 
 async def outcome(asked: Any) -> Any:
-    """Awaits a call and answers its response, or how it was refused."""
+    """Await a call and return its response, or how it was refused."""
     try:
         return await asked
     except grpc.aio.AioRpcError as error:
@@ -32,7 +32,7 @@ async def outcome(asked: Any) -> Any:
 
 
 async def after(steps: int, asked: Any) -> Any:
-    """Answers the outcome of a call that is made some turns of the event loop later, so that rounds differ."""
+    """Return the outcome of a call that is made some turns of the event loop later, so that rounds differ."""
     for _ in range(steps):
         await asyncio.sleep(0)
     return await outcome(asked)

@@ -24,7 +24,7 @@ RUNTIME: dict[str, Any] = {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runt
 
 
 async def revocations(sql: asyncpg.Connection[Any]) -> int:
-    """Answers how many revocations the audit trail tells of."""
+    """Return how many revocations the audit trail tells of."""
     return int(await sql.fetchval("SELECT count(*) FROM audit_event WHERE action = 'key.revoked'"))
 
 

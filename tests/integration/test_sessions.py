@@ -70,7 +70,7 @@ def stock() -> Iterator[StockServer]:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """Lend a connection as anybody else has it."""
+    """Yield a connection as anybody else has it."""
     connection = await asyncpg.connect(url)
     try:
         yield connection
@@ -80,7 +80,7 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 @asynccontextmanager
 async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
-    """Lend a database as the service has it."""
+    """Yield a database as the service has it."""
     database = await Database.open(DatabaseOptions(url, **options))
     try:
         yield database
@@ -90,7 +90,7 @@ async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def spoiled(stock: StockServer) -> AsyncIterator[str]:
-    """Lend the name of an empty database with every default as it must not be, of the database or of the role in it."""
+    """Yield the name of an empty database whose defaults are all wrong: those of the database or of the role in it."""
     async with new_database(stock.url()) as url:
         name = url.partition("?")[0].rpartition("/")[2]
         async with connected(url) as sql:

@@ -99,7 +99,7 @@ async def test_a_pooler_that_turns_to_a_standby_gives_no_answers(
 
 @asynccontextmanager
 async def silent_host() -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
-    """Lend the port of a host that takes connections and never says a word, and the connections so far."""
+    """Yield the port of a host that takes connections and never says a word, and the connections so far."""
     taken: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
     try:

@@ -43,7 +43,7 @@ class Attempt:
 
 
 def good(source: random.Random, expected: Mapping[tuple[str, str], pb.AuthorizeResponse]) -> Attempt:
-    """Answers a call about one of the tokens and one of the tools."""
+    """Return a call about one of the tokens and one of the tools."""
     token, tool = source.choice(list(expected))
     body = pb.AuthorizeRequest(token=token, tool_id=tool).SerializeToString()
     whole = framed(gzip.compress(body), flag=1) if source.random() < 0.2 else framed(body)
@@ -51,7 +51,7 @@ def good(source: random.Random, expected: Mapping[tuple[str, str], pb.AuthorizeR
 
 
 def spoiled(source: random.Random, body: bytes) -> Attempt:
-    """Answers a call that is bad: its five bytes, or where it ends."""
+    """Return a call that is bad: its five bytes, or where it ends."""
     flag, length = 0, len(body)
     data = framed(body)
     match source.randrange(7):
@@ -77,7 +77,7 @@ def spoiled(source: random.Random, body: bytes) -> Attempt:
 
 
 def pieces(source: random.Random, data: bytes) -> list[bytes]:
-    """Answers the data in up to five frames, of which the last may be empty."""
+    """Return the data in up to five frames, of which the last may be empty."""
     cuts = sorted({source.randrange(1, len(data) + 1) for _ in range(source.randrange(5))}) if data else []
     return [data[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 

@@ -33,7 +33,7 @@ STREAMS = 100
 
 
 async def is_served(service: Service) -> None:
-    """Fails where a probe without a token, or a caller, is not served at once."""
+    """Fail where a probe without a token, or a caller, is not served at once."""
     channel = grpc.aio.insecure_channel(service.address, options=[("grpc.use_local_subchannel_pool", 1)])
     async with channel, asyncio.timeout(PATIENCE):
         probe: Any = health_pb2_grpc.HealthStub(channel)

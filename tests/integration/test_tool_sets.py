@@ -28,7 +28,7 @@ ALL = Reach(None, None)
 
 
 def limited(*hats: str) -> Reach:
-    """Answers the reach of a key that is limited to these hats."""
+    """Return the reach of a key that is limited to these hats."""
     return Reach(None, frozenset(map(HatId, hats)))
 
 
@@ -59,20 +59,20 @@ class Reads:
 
 @pytest.fixture
 def reads(one: Process, monkeypatch: pytest.MonkeyPatch) -> Reads:
-    """Counts what is read from here on."""
+    """Count what is read from here on."""
     assert one
     return Reads(monkeypatch)
 
 
 async def got(tool_sets: ToolSets, version: int = 1, reach: Reach = ALL) -> SharedToolSet:
-    """Answers a tool set of `acme` that must be there."""
+    """Return a tool set of `acme` that must be there."""
     found = await tool_sets.get(ACME, version, reach)
     assert found is not None
     return found
 
 
 def hats(found: SharedToolSet) -> list[str]:
-    """Answers the hats in a tool set's message."""
+    """Return the hats in a tool set's message."""
     return [hat.id for hat in pb.Granted.FromString(found.field).tool_set.hats]
 
 

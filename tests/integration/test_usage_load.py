@@ -49,7 +49,7 @@ async def add_used_keys(sql: asyncpg.Connection[Any], number: int) -> list[KeyId
 
 @asynccontextmanager
 async def workers(database_url: str, log: CapturedLog) -> AsyncIterator[list[Usage]]:
-    """Lend the last uses of several workers, whose clocks have nothing to do with each other."""
+    """Yield the last uses of several workers, whose clocks have nothing to do with each other."""
     databases = [await Database.open(DatabaseOptions(database_url)) for _ in range(_WORKERS)]
     try:
         yield [

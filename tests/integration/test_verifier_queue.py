@@ -30,13 +30,13 @@ class GatedHasher(CountingHasher):
         self.open = threading.Semaphore(0)
 
     def verifies(self, token: Token, secret_hash: str) -> bool:
-        """Waits, then verifies as ever."""
+        """Wait, then verify as ever."""
         self.begun.append(token.key_id)
         self.open.acquire()
         return super().verifies(token, secret_hash)
 
     def let_go(self, count: int = 1) -> None:
-        """Lets so many checks go on."""
+        """Let so many checks go on."""
         self.open.release(count)
 
 

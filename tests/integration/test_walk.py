@@ -46,7 +46,7 @@ async def test_the_walk_goes_as_the_readme_says(transport: str, tmp_path: Path, 
 
 
 def take(walk: list[Step], folder: Path, address: str) -> str:
-    """Takes the walk in one shell, step by step, and answers all that was said."""
+    """Take the walk in one shell, step by step, and return all that was said."""
     path = os.pathsep.join([str(COMMAND.parent), str(Path(GRPCURL or "").parent), os.environ["PATH"]])
     variables = environment({"SKILDER_KEYS_LISTEN": address, "PATH": path})
     with shell(folder, variables) as session:

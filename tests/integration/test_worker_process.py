@@ -35,14 +35,14 @@ FAILED = 'say({"failed": {"kind": "%s", "message": "%s"}})\n'
 
 
 async def start(program: str) -> WorkerProcess:
-    """Starts a program as a worker."""
+    """Start a program as a worker."""
     command = (sys.executable, "-c", PRELUDE + program)
     return await WorkerProcess.start(command, SETTINGS, URL, 3)
 
 
 @asynccontextmanager
 async def started(program: str) -> AsyncIterator[WorkerProcess]:
-    """Lends a worker, and ends it."""
+    """Yield a worker, and end it."""
     worker = await start(program)
     try:
         yield worker
@@ -67,7 +67,7 @@ async def test_a_worker_is_told_its_settings_and_the_database() -> None:
 
 
 async def told(worker: WorkerProcess) -> Any:
-    """Answers what a worker says of its metrics, however slow it is; here it may be anything."""
+    """Return what a worker says of its metrics, however slow it is; here it may be anything."""
     answer = None
     while answer is None:
         answer = await worker.metrics()

@@ -32,7 +32,7 @@ OK = grpc.StatusCode.OK
 
 @asynccontextmanager
 async def serving(folder: Path, database_url: str, *, transport: str, **variables: str) -> AsyncIterator[ServerProcess]:
-    """Runs two workers, unless told otherwise."""
+    """Run two workers, unless told otherwise."""
     defaults = {"SKILDER_KEYS_WORKERS": "2", "SKILDER_KEYS_DATABASE_URL": database_url}
     with serving_process(folder, transport=transport, **defaults | variables) as server:
         await asyncio.to_thread(lambda: server.address)
@@ -40,7 +40,7 @@ async def serving(folder: Path, database_url: str, *, transport: str, **variable
 
 
 async def until_gone(processes: Iterable[psutil.Process]) -> None:
-    """Returns once all these processes have ended."""
+    """Return once all these processes have ended."""
     _, alive = await asyncio.to_thread(psutil.wait_procs, list(processes), 60)
     assert alive == []
 

@@ -23,7 +23,7 @@ class Exploration(NamedTuple):
 
 
 def explore(fence: Fence) -> Exploration:
-    """Visits every state, those fewer steps away first, until there are no more or the promise is broken."""
+    """Visit every state, those fewer steps away first, until there are no more or the promise is broken."""
     came_from: dict[State, State | None] = {fence.start: None}
     steps: set[str] = set()
     to_visit = [fence.start]
@@ -41,7 +41,7 @@ def explore(fence: Fence) -> Exploration:
 
 
 def follow(fence: Fence, story: Iterable[str]) -> set[State]:
-    """Answers the states in which a story can end that consists of these steps, whoever takes them, and no others."""
+    """Return the states in which a story can end that consists of these steps, whoever takes them, and no others."""
     states = {fence.start}
     for told in story:
         states = {_in_order(after) for state in states for _, what, after in fence.successors(state) if what == told}

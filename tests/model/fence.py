@@ -100,7 +100,7 @@ class Fence:
         self._known_older: dict[Reader, Reader] = {}
 
     def successors(self, state: State) -> Iterator[Step]:
-        """Yields every step that can be taken: who takes it, what it is, and where it leads."""
+        """Yield every step that can be taken: who takes it, what it is, and where it leads."""
         readers = state.readers
         for at, reader in enumerate(readers):
             who, before, behind = f"reader {at + 1}", readers[:at], readers[at + 1 :]

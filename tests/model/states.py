@@ -75,15 +75,15 @@ class Reader(NamedTuple):
     """Whether it granted a call that began after the revoke had returned."""
 
     def with_loads(self, *loads: Load) -> Reader:
-        """Answers the reader with other loads in flight; those that are alike count as one."""
+        """Return the reader with other loads in flight; those that are alike count as one."""
         return self._replace(loads=tuple(sorted(set(loads))))
 
     def invalidated(self) -> Reader:
-        """Answers the reader with every load in flight invalidated."""
+        """Return the reader with every load in flight invalidated."""
         return self.with_loads(*(each._replace(invalidated=True) for each in self.loads))
 
     def without_unread_loads(self) -> Reader:
-        """Answers the reader without the loads that have read nothing yet."""
+        """Return the reader without the loads that have read nothing yet."""
         return self.with_loads(*(each for each in self.loads if each.read))
 
 
@@ -132,5 +132,5 @@ class State(NamedTuple):
     readers: tuple[Reader, ...]
 
     def promise_holds(self) -> bool:
-        """Tells whether no call that began after the revoke had returned was granted."""
+        """Return whether no call that began after the revoke had returned was granted."""
         return not any(each.wronged for each in self.readers)

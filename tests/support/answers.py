@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def kinds_of_answers(of: Process) -> dict[str, AuthorizeQuery]:
-    """Answers a query for each kind of answer that there is."""
+    """Return a query for each kind of answer that there is."""
     whole = (await of.issue())[1]
     version = (await of.ask(whole)).granted.tool_set.version
     revoked, revoked_token = await of.issue()

@@ -26,7 +26,7 @@ METHODS: dict[str, MethodDescriptor] = {
 
 
 async def call(client: Client, method: str, request: Message | bytes, **options: Any) -> bytes:
-    """Calls a method by its name and answers the bytes of its response."""
+    """Call a method by its name and return the bytes of its response."""
     body = request if isinstance(request, bytes) else request.SerializeToString()
     multi_callable: Any = client.channel.unary_unary(f"/skilder.keys.v1.{method}")
     response: bytes = await multi_callable(body, **options)
@@ -34,19 +34,19 @@ async def call(client: Client, method: str, request: Message | bytes, **options:
 
 
 def request_type(method: str) -> type[Message]:
-    """Answers the class of a method's requests."""
+    """Return the class of a method's requests."""
     return message_factory.GetMessageClass(METHODS[method].input_type)
 
 
 async def get_key(client: Client, key_id: str, **fields: Any) -> key_pb2.Key:
-    """Answers a key."""
+    """Return a key."""
     response = await client.keys.GetKey(key_service_pb2.GetKeyRequest(key_id=key_id, **fields))
     key: key_pb2.Key = response.key
     return key
 
 
 async def list_keys(client: Client, **fields: Any) -> key_service_pb2.ListKeysResponse:
-    """Answers a page of the keys of `acme`, unless told otherwise."""
+    """Return a page of the keys of `acme`, unless told otherwise."""
     response: key_service_pb2.ListKeysResponse = await client.keys.ListKeys(
         key_service_pb2.ListKeysRequest(**{"workspace_id": "acme"} | fields)
     )
@@ -54,7 +54,7 @@ async def list_keys(client: Client, **fields: Any) -> key_service_pb2.ListKeysRe
 
 
 async def list_workspaces(client: Client, **fields: Any) -> catalog_service_pb2.ListWorkspacesResponse:
-    """Answers a page of the workspaces."""
+    """Return a page of the workspaces."""
     response: catalog_service_pb2.ListWorkspacesResponse = await client.catalog.ListWorkspaces(
         catalog_service_pb2.ListWorkspacesRequest(**fields)
     )
@@ -62,7 +62,7 @@ async def list_workspaces(client: Client, **fields: Any) -> catalog_service_pb2.
 
 
 async def get_workspace(client: Client, workspace_id: str = "acme") -> catalog_service_pb2.GetWorkspaceResponse:
-    """Answers a workspace with its version."""
+    """Return a workspace with its version."""
     response: catalog_service_pb2.GetWorkspaceResponse = await client.catalog.GetWorkspace(
         catalog_service_pb2.GetWorkspaceRequest(workspace_id=workspace_id)
     )
@@ -70,20 +70,20 @@ async def get_workspace(client: Client, workspace_id: str = "acme") -> catalog_s
 
 
 async def delete_workspace(client: Client, workspace_id: str = "acme", **fields: Any) -> Any:
-    """Deletes a workspace."""
+    """Delete a workspace."""
     return await client.catalog.DeleteWorkspace(
         catalog_service_pb2.DeleteWorkspaceRequest(workspace_id=workspace_id, **fields)
     )
 
 
 def part(parts: Any, id_: str) -> Any:
-    """Answers the member, team, hat, skill or tool of a list that has this id."""
+    """Return the member, team, hat, skill or tool of a list that has this id."""
     (found,) = [each for each in parts if _id(each) == id_]
     return found
 
 
 def remove(parts: Any, *ids: str) -> None:
-    """Takes members, teams, hats, skills or tools out of a list."""
+    """Take members, teams, hats, skills or tools out of a list."""
     for id_ in ids:
         parts.remove(part(parts, id_))
 

@@ -26,13 +26,13 @@ class Authority:
     """A certificate authority of the test's own, in a folder."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Makes its key and its certificate; skips the test where there is no `openssl`."""
+        """Make its key and its certificate; skips the test where there is no `openssl`."""
         self._folder = folder
         self.root = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
         self._openssl("req", "-x509", *_NEW_KEY, self.root.key, "-out", self.root.certificate, "-subj", f"/CN={name}")
 
     def issue(self, name: str, *alternative_names: str) -> Certificate:
-        """Answers a certificate with these subject alternative names, e.g. `DNS:gateway.example`."""
+        """Return a certificate with these subject alternative names, e.g. `DNS:gateway.example`."""
         issued = Certificate(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName = {', '.join(alternative_names)}\n" if alternative_names else "")
@@ -42,7 +42,7 @@ class Authority:
         return issued
 
     def credentials(self, client: Certificate | None = None) -> grpc.ChannelCredentials:
-        """Answers the credentials of a client that trusts this authority, with its own certificate if it has one."""
+        """Return the credentials of a client that trusts this authority, with its own certificate if it has one."""
         if client is None:
             return grpc.ssl_channel_credentials(self.root.certificate.read_bytes())
         return grpc.ssl_channel_credentials(

@@ -10,5 +10,5 @@ class FakeClock:
         self.now = now
 
     def __call__(self) -> float:
-        """Answers the time."""
+        """Return the time."""
         return self.now

@@ -21,37 +21,37 @@ LONG = 60.0
 
 
 async def epoch(sql: Sql) -> int:
-    """Answers the current epoch."""
+    """Return the current epoch."""
     return int(await sql.fetchval("SELECT epoch FROM fence"))
 
 
 async def readers(sql: Sql) -> set[UUID]:
-    """Answers the ids of all readers."""
+    """Return the ids of all readers."""
     return {row["id"] for row in await sql.fetch("SELECT id FROM reader")}
 
 
 async def reader_id(sql: Sql) -> UUID:
-    """Answers the id of the one reader."""
+    """Return the id of the one reader."""
     (found,) = await readers(sql)
     return found
 
 
 async def until_true(sql: Sql, condition: str, *values: object) -> None:
-    """Returns once a query answers true."""
+    """Return once a query answers true."""
     async with asyncio.timeout(60):
         while not await sql.fetchval(condition, *values):
             await asyncio.sleep(0.005)
 
 
 async def insert_laggard(sql: Sql, lease_seconds: float) -> UUID:
-    """Writes the row of a process that has applied nothing and never will."""
+    """Write the row of a process that has applied nothing and never will."""
     id_ = uuid4()
     await insert(sql, "reader", id=id_, epoch=-1, lease_seconds=lease_seconds)
     return id_
 
 
 async def warm(of: Process, token: str) -> None:
-    """Returns once a token is decided about from memory."""
+    """Return once a token is decided about from memory."""
 
     async def is_kept() -> bool:
         hits = of.cache.hits
@@ -64,5 +64,5 @@ async def warm(of: Process, token: str) -> None:
 
 
 async def revoke_by_hand(sql: Sql, key: Key) -> None:
-    """Revokes a key as an operator with psql does."""
+    """Revoke a key as an operator with psql does."""
     await sql.execute("UPDATE key SET revoked_at = now(), revoked_by = 'me', revoke_reason = '' WHERE id = $1", key.id)

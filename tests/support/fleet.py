@@ -49,7 +49,7 @@ class CountedDatabase(Database):
     lent = 0
 
     def connection(self) -> Any:
-        """Counts, then lends as ever."""
+        """Count, then yield as ever."""
         self.lent += 1
         return super().connection()
 
@@ -62,7 +62,7 @@ class CountingHasher(SecretHasher):
         self.checks = 0
 
     def verifies(self, token: Token, secret_hash: str) -> bool:
-        """Counts, then verifies as ever."""
+        """Count, then verify as ever."""
         self.checks += 1
         return super().verifies(token, secret_hash)
 
@@ -94,12 +94,12 @@ class Process:
     following: asyncio.Task[Any] | None = None
 
     async def follow(self) -> None:
-        """Starts to follow the fence; returns once there is a lease."""
+        """Start to follow the fence; returns once there is a lease."""
         self.following = asyncio.create_task(self.reader.run())
         await until(self.lease.valid)
 
     async def freeze(self) -> None:
-        """Stops following the fence, without a word to anybody, as a process that hangs."""
+        """Stop following the fence, without a word to anybody, as a process that hangs."""
         if self.following is not None:
             self.following.cancel()
             with suppress(asyncio.CancelledError):
@@ -107,20 +107,20 @@ class Process:
             self.following = None
 
     async def decide(self, query: AuthorizeQuery) -> Decision:
-        """Answers as the service does: from memory where that knows the token."""
+        """Return as the service does: from memory where that knows the token."""
         return await self.authorizer.authorize(query)
 
     async def ask(self, token: str, tool_id: str = "", version: str = "") -> pb.AuthorizeResponse:
-        """Authorizes a token."""
+        """Authorize a token."""
         return pb.AuthorizeResponse.FromString((await self.decide(AuthorizeQuery(token, tool_id, version))).body)
 
     async def verdict(self, token: str, tool_id: str = "") -> str:
-        """Authorizes a token and answers `granted`, or the reason why it is denied."""
+        """Authorize a token and return `granted`, or the reason why it is denied."""
         answer = await self.decide(AuthorizeQuery(token, tool_id))
         return "granted" if answer.denied is None else answer.denied.name
 
     async def issue(self, type_: KeyType = KeyType.WORKSPACE, **fields: Any) -> tuple[Key, str]:
-        """Issues a key of `acme` and answers it with its token."""
+        """Issue a key of `acme` and return it with its token."""
         request_id = fields.pop("request_id", "")
         defaults: dict[str, Any] = {
             "type": type_,
@@ -134,11 +134,11 @@ class Process:
         return issued.key, issued.token.reveal()
 
     async def revoke(self, key: Key) -> None:
-        """Revokes a key."""
+        """Revoke a key."""
         await self.keys.revoke(str(key.id), "", ORIGIN)
 
     async def apply(self, workspace: workspace_pb2.Workspace | None = None) -> int:
-        """Applies a workspace, the small one unless told otherwise, and answers its version."""
+        """Apply a workspace, the small one unless told otherwise, and return its version."""
         version, _ = await self.workspaces.apply(convert.workspace(workspace or small_workspace()), None, ORIGIN)
         return version
 
@@ -154,7 +154,7 @@ async def process(
     hasher: CountingHasher | None = None,
     threads: int = 2,
 ) -> AsyncIterator[Process]:
-    """Runs a process of the fleet that has no lease yet."""
+    """Run a process of the fleet that has no lease yet."""
     # Patient, as machines that run tests may be busy.
     options = DatabaseOptions(database_url, statement_timeout=30, lock_timeout=30, acquire_timeout=30)
     database = await CountedDatabase.open(options)
@@ -194,7 +194,7 @@ async def process(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Returns once a condition holds."""
+    """Return once a condition holds."""
     async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)

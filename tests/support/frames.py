@@ -35,13 +35,13 @@ class Served:
     token: str
 
     async def connection_is_fine(self, connection: Connection) -> None:
-        """Fails where a connection does not answer calls any more."""
+        """Fail where a connection does not answer calls any more."""
         answer = await ask(connection, request("no token"))
         assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
 
 
 def request(token: str, **fields: str) -> bytes:
-    """Answers a request to Authorize, framed."""
+    """Return a request to Authorize, framed."""
     return framed(pb.AuthorizeRequest(token=token, **fields).SerializeToString())
 
 
@@ -52,14 +52,14 @@ async def ask(
     fields: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Response:
-    """Makes a call as the operator, of these DATA frames, and answers what came of it."""
+    """Make a call as the operator, of these DATA frames, and return what came of it."""
     stream = connection.call(path, {**KNOWN, **(fields or {})}, end=not frames, **options)
     await stream.send(*frames, end=True)
     return await stream.answer()
 
 
 async def begun(connection: Connection, *frames: bytes, path: str = AUTHORIZE, **fields: str) -> Stream:
-    """Begins a call as the operator, which the server has heard of."""
+    """Start a call as the operator, which the server has heard of."""
     stream = connection.call(path, KNOWN | {name.replace("_", "-"): value for name, value in fields.items()})
     await stream.send(*frames)
     await connection.settled()
@@ -67,12 +67,12 @@ async def begun(connection: Connection, *frames: bytes, path: str = AUTHORIZE, *
 
 
 def reason_of(answer: Response) -> pb.DenialReason.ValueType:
-    """Answers why Authorize denies."""
+    """Return why Authorize denies."""
     return pb.AuthorizeResponse.FromString(answer.message).denied.reason
 
 
 def bytes_of(data: bytes) -> list[bytes]:
-    """Answers the bytes, each by itself."""
+    """Return the bytes, each by itself."""
     return [data[at : at + 1] for at in range(len(data))]
 
 

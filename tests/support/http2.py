@@ -39,7 +39,7 @@ _CODES = {str(code.value[0]): code for code in grpc.StatusCode}
 
 
 def framed(message: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
-    """Answers a message with the five bytes before it; its length is the one given, be it right or not."""
+    """Return a message with the five bytes before it; its length is the one given, be it right or not."""
     return bytes([flag]) + (len(message) if length is None else length).to_bytes(4, "big") + message
 
 
@@ -114,7 +114,7 @@ class Stream:
         return bytes(self._answer.body)
 
     async def send(self, *frames: bytes, end: bool = False) -> None:
-        """Sends DATA frames, which may be empty; the last one ends the stream, if told so.
+        """Send DATA frames, which may be empty; the last one ends the stream, if told so.
 
         A frame waits until the server can take it in; none is sent any more once the server has ended the stream.
         """
@@ -122,17 +122,17 @@ class Stream:
             await self._connection.send(self, data, end=end and number == len(frames))
 
     def reset(self) -> None:
-        """Cancels the call."""
+        """Cancel the call."""
         self._connection.reset(self)
 
     async def answer(self) -> Response:
-        """Waits for the end of the call, and answers what came of it."""
+        """Wait for the end of the call, and return what came of it."""
         async with asyncio.timeout(PATIENCE):
             await self.done.wait()
         return self._answer
 
     def hear(self, event: Event) -> None:
-        """Takes what the server says."""
+        """Take what the server says."""
         if self.done.is_set():
             return
         answer = self._answer
@@ -180,7 +180,7 @@ class Connection:
         self._flush()
 
     async def run(self) -> None:
-        """Hears what the server says until it is gone."""
+        """Read what the server says until it is gone."""
         try:
             while True:
                 head = await self._reader.readexactly(_FRAME_HEAD_BYTES)
@@ -219,7 +219,7 @@ class Connection:
         content_type: str | None = "application/grpc",
         end: bool = False,
     ) -> Stream:
-        """Begins a call, with these fields besides those that every call has."""
+        """Start a call, with these fields besides those that every call has."""
         headers = [(":method", method), (":scheme", "http"), (":path", path), (":authority", self._authority)]
         if content_type is not None:
             headers.append(("content-type", content_type))
@@ -231,7 +231,7 @@ class Connection:
         return stream
 
     async def settled(self) -> None:
-        """Returns when the server has read all that was sent, or is gone."""
+        """Return when the server has read all that was sent, or is gone."""
         # A server that is asked by a ping may take it for too many of them.
         self._http.update_settings({SettingCodes.ENABLE_PUSH: 0})
         self._told += 1
@@ -241,7 +241,7 @@ class Connection:
             await self._heard.wait_for(lambda: self.ended.is_set() or self._acknowledged >= number)
 
     async def send(self, stream: Stream, data: bytes, *, end: bool) -> None:
-        """Sends a DATA frame."""
+        """Send a DATA frame."""
         assert len(data) <= self._http.max_outbound_frame_size, "that is no one frame"
         async with asyncio.timeout(PATIENCE), self._heard:
             await self._heard.wait_for(
@@ -252,7 +252,7 @@ class Connection:
             self._flush()
 
     def reset(self, stream: Stream) -> None:
-        """Cancels a call."""
+        """Cancel a call."""
         if not stream.done.is_set():
             stream.done.set()
             self._http.reset_stream(stream.number, ErrorCodes.CANCEL)
@@ -280,7 +280,7 @@ class Connection:
 
 @asynccontextmanager
 async def connected(address: str) -> AsyncIterator[Connection]:
-    """Lends a connection to HOST:PORT."""
+    """Yield a connection to HOST:PORT."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     connection = Connection(address, reader, writer)

@@ -41,7 +41,7 @@ class _Application:
     """An ASGI application. A stream of many messages is no part of what is tested: that method is here by itself."""
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        """Answers a call or, the first time, lives as long as the server."""
+        """Return a call or, the first time, lives as long as the server."""
         if scope["type"] == "lifespan":
             await receive()
             self._methods = AsgiMethods(_UNARY, {}, max_calls=100)
@@ -53,7 +53,7 @@ class _Application:
 
 
 def _echoing(metadata: Headers, send: Send) -> Send:
-    """Answers what sends events with the metadata added that is to be sent back."""
+    """Return what sends events with the metadata added that is to be sent back."""
 
     async def echo(event: Event) -> None:
         wanted = _ECHOED.get(event["type"])
@@ -106,7 +106,7 @@ async def _full_duplex(_scope: Event, receive: Receive, send: Send) -> None:
 
 
 async def _messages(receive: Receive) -> AsyncIterator[bytes]:
-    """Yields the messages of a call as they come."""
+    """Yield the messages of a call as they come."""
     held = b""
     more = True
     while more:

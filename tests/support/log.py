@@ -20,10 +20,10 @@ class Log(Protocol):
         """All of it so far."""
 
     def text(self) -> str:
-        """Answers all of it."""
+        """Return all of it."""
 
     def calls(self, method: str) -> list[dict[str, Any]]:
-        """Answers the lines of the calls of a method, e.g. `KeyService/IssueKey`."""
+        """Return the lines of the calls of a method, e.g. `KeyService/IssueKey`."""
         return [each for each in self.events if each["event"] == "call" and each["method"] == method]
 
 
@@ -48,7 +48,7 @@ class CapturedLog(Log):
         return self._events
 
     def text(self) -> str:
-        """Answers all of it."""
+        """Return all of it."""
         return "\n".join(json.dumps(each, default=str) for each in self._events)
 
 
@@ -59,7 +59,7 @@ class LogFile(Log):
     """
 
     def __init__(self, path: Path) -> None:
-        """Takes the file, which is there."""
+        """Take the file, which is there."""
         self._path = path
         self._events: list[dict[str, Any]] = []
         self._bytes_read = 0
@@ -77,16 +77,16 @@ class LogFile(Log):
         return self._events
 
     def text(self) -> str:
-        """Answers all of it."""
+        """Return all of it."""
         return self._path.read_text("utf-8", "replace")
 
     def faults(self) -> list[dict[str, Any]]:
-        """Answers what no worker may write: errors of libraries and of Envoy, and what is no line of a log at all."""
+        """Return what no worker may write: errors of libraries and of Envoy, and what is no line of a log at all."""
         return [each for each in self.events if "logger" in each and each["level"] in {"error", "critical"}]
 
 
 def _event(line: str) -> dict[str, Any]:
-    """Answers what a line tells, by the names of the service's own log."""
+    """Return what a line tells, by the names of the service's own log."""
     try:
         told = json.loads(line)
         return {"event": told.pop("message"), **told}

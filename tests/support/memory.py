@@ -36,15 +36,15 @@ class Memory:
         self.reads: list[tuple[Load, asyncio.Future[None]]] = []
 
     def renew(self) -> None:
-        """Gives the process a lease of two seconds from now."""
+        """Give the process a lease of two seconds from now."""
         self.lease.renew(self.clock.now, self.clock.now + 2)
 
     def lapse(self) -> None:
-        """Lets the lease run out."""
+        """Let the lease run out."""
         self.clock.now += 2
 
     def known(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey:
-        """Answers what a reading of the token's key finds."""
+        """Return what a reading of the token's key finds."""
         return KnownKey(
             key_id=token.key_id,
             digest=self.fingerprint.digest(token.reveal()),
@@ -56,7 +56,7 @@ class Memory:
         )
 
     def reading(self, token: Token, workspace_id: WorkspaceId = ACME) -> Callable[[Load], Awaitable[KnownKey | None]]:
-        """Answers a reading that finds the key, once it is let go."""
+        """Return a reading that finds the key, once it is let go."""
 
         async def read(load: Load) -> KnownKey | None:
             pipeline = asyncio.get_running_loop().create_future()
@@ -68,15 +68,15 @@ class Memory:
         return read
 
     async def load(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey | None:
-        """Loads a key by a reading that waits to be let go."""
+        """Load a key by a reading that waits to be let go."""
         return await self.cache.load(token, token.key_id, self.reading(token, workspace_id))
 
     def let_go(self, index: int) -> None:
-        """Lets a reading end."""
+        """Let a reading end."""
         self.reads[index][1].set_result(None)
 
     async def keep(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey:
-        """Loads a key, which is then in memory."""
+        """Load a key, which is then in memory."""
         task = asyncio.create_task(self.load(token, workspace_id))
         await turns()
         self.let_go(-1)
@@ -86,11 +86,11 @@ class Memory:
 
 
 async def turns() -> None:
-    """Lets everything that can go on do so."""
+    """Let everything that can go on do so."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 def minted() -> Token:
-    """Makes a token of a new key."""
+    """Make a token of a new key."""
     return Token.mint(KeyType.WORKSPACE, new_key_id())

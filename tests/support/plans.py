@@ -29,7 +29,7 @@ class Plan:
     root: dict[str, Any]
 
     def nodes(self) -> Iterator[dict[str, Any]]:
-        """Yields every node, from the top."""
+        """Yield every node, from the top."""
         waiting = [self.root]
         while waiting:
             node = waiting.pop()
@@ -42,11 +42,11 @@ class Plan:
         return float(self.root["Total Cost"])
 
     def kinds(self) -> set[str]:
-        """Answers the kinds of nodes, e.g. `Index Scan`."""
+        """Return the kinds of nodes, e.g. `Index Scan`."""
         return {node["Node Type"] for node in self.nodes()}
 
     def scans(self, table: str) -> list[str]:
-        """Answers how a table is read: `Index Scan key_pkey`, or `Seq Scan`; what only writes it is left out."""
+        """Return how a table is read: `Index Scan key_pkey`, or `Seq Scan`; what only writes it is left out."""
         return [
             " ".join(filter(None, (node["Node Type"], node.get("Index Name"))))
             for node in self.nodes()
@@ -54,7 +54,7 @@ class Plan:
         ]
 
     def rows_read(self, table: str) -> int:
-        """Answers how many rows of a table were looked at; only for a plan that was run."""
+        """Return how many rows of a table were looked at; only for a plan that was run."""
         return sum(
             (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             for node in self.nodes()
@@ -63,7 +63,7 @@ class Plan:
 
 
 async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *, analyze: bool = False) -> list[Plan]:
-    """Answers the plans of all statements that `run` runs on a connection; what it changes is undone.
+    """Return the plans of all statements that `run` runs on a connection; what it changes is undone.
 
     Args:
         sql: The connection.

@@ -85,7 +85,7 @@ class Pooler:
 
 @contextmanager
 def pooler(server: StockServer, mode: Literal["transaction", "session"] = "transaction") -> Iterator[Pooler]:
-    """Lend a running PgBouncer, or skip the test where it is not installed."""
+    """Yield a running PgBouncer, or skip the test where it is not installed."""
     binary = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if binary is None:
         pytest.skip(MISSING)

@@ -68,7 +68,7 @@ def _container_url(stack: ExitStack) -> str | None:
 
 @asynccontextmanager
 async def template_database(server_url: str) -> AsyncIterator[str]:
-    """Lends the name of a migrated database to clone."""
+    """Yield the name of a migrated database to clone."""
     async with new_database(server_url) as url:
         await migrate(url)
         yield urlsplit(url).path.removeprefix("/")
@@ -76,7 +76,7 @@ async def template_database(server_url: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def new_database(server_url: str, template: str = "template1") -> AsyncIterator[str]:
-    """Lends the URL of a database of one's own: a clone of `template`, by default empty."""
+    """Yield the URL of a database of one's own: a clone of `template`, by default empty."""
     name = f"test_{uuid.uuid4().hex}"
     await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
@@ -90,7 +90,7 @@ async def new_database(server_url: str, template: str = "template1") -> AsyncIte
 
 
 def database_url(server_url: str, name: str) -> str:
-    """Answers the URL of another database of the same server."""
+    """Return the URL of another database of the same server."""
     parts = urlsplit(server_url)
     # A URL without a host (a socket folder in its query) must keep its empty host: urlunsplit would drop the slashes.
     return urlunsplit(parts._replace(netloc=parts.netloc, path=f"/{name}"))

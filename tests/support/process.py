@@ -27,7 +27,7 @@ class ServerProcess:
     """A running `skilder-keys serve`, and what it has logged so far."""
 
     def __init__(self, folder: Path, variables: Mapping[str, str], command: Sequence[str | Path] = (COMMAND,)) -> None:
-        """Starts it in `folder`, with nothing of the environment's own SKILDER_KEYS_* variables."""
+        """Start it in `folder`, with nothing of the environment's own SKILDER_KEYS_* variables."""
         self.process = subprocess.Popen(
             [*command, "serve"], cwd=folder, env=environment(variables), stderr=subprocess.PIPE, text=True
         )
@@ -39,7 +39,7 @@ class ServerProcess:
         self._reader.start()
 
     def wait_for(self, message: str, **fields: Any) -> dict[str, Any]:
-        """Waits for the next log line with this message and these fields, after the one answered last; answers it.
+        """Wait for the next log line with this message and these fields, after the one answered last; answers it.
 
         Fails where the process ends without one.
         """
@@ -63,27 +63,27 @@ class ServerProcess:
         return str(self.wait_for("serving")["address"])
 
     def events(self, message: str) -> list[dict[str, Any]]:
-        """Answers every log line so far with this message."""
+        """Return every log line so far with this message."""
         return [event for line in self.lines if (event := _event(line)).get("message") == message]
 
     def workers(self) -> dict[int, psutil.Process]:
-        """Answers the process that was last put in the place of each worker."""
+        """Return the process that was last put in the place of each worker."""
         pids = {each["worker"]: each["pid"] for each in self.events("worker started")}
         return {worker: psutil.Process(pid) for worker, pid in pids.items()}
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Sends a signal, waits for the end and answers the exit code."""
+        """Send a signal, wait for the end and return the exit code."""
         self.process.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:
-        """Waits for the end and answers the exit code."""
+        """Wait for the end and return the exit code."""
         code = self.process.wait(_PATIENCE)
         self._reader.join(_PATIENCE)
         return code
 
     def text(self) -> str:
-        """Answers all it has written."""
+        """Return all it has written."""
         return "".join(self.lines)
 
     def _read(self) -> None:
@@ -99,7 +99,7 @@ class ServerProcess:
 
 
 def _event(line: str) -> dict[str, Any]:
-    """Answers what a line of the log says; nothing for one that is not of it."""
+    """Return what a line of the log says; nothing for one that is not of it."""
     return json.loads(line) if line.startswith("{") else {}
 
 
@@ -107,7 +107,7 @@ def _event(line: str) -> dict[str, Any]:
 def serving_process(
     folder: Path, *, transport: str = "grpcio", command: Sequence[str | Path] = (COMMAND,), **variables: str
 ) -> Iterator[ServerProcess]:
-    """Runs `skilder-keys serve` on a free port; ends it when left, if it still runs."""
+    """Run `skilder-keys serve` on a free port, and stop it on exit if it still runs."""
     defaults = {
         "SKILDER_KEYS_LISTEN": "127.0.0.1:0",
         "SKILDER_KEYS_LOG_FORMAT": "json",
@@ -122,7 +122,7 @@ def serving_process(
 
 
 def run_command(*arguments: str, folder: Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs a `skilder-keys` command to its end."""
+    """Run a `skilder-keys` command to its end."""
     return subprocess.run(
         [COMMAND, *arguments],
         cwd=folder,

@@ -33,7 +33,7 @@ class Proxy:
     """
 
     def __init__(self, target: Path) -> None:
-        """Takes the socket."""
+        """Take the socket."""
         self._target = target
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,7 +44,7 @@ class Proxy:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """Serves on a free port until left."""
+        """Serve on a free port until left."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
@@ -57,29 +57,29 @@ class Proxy:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def stall(self, name: str | None = None) -> None:
-        """Holds back every byte in both directions, and every end of a connection, without closing any."""
+        """Hold back every byte in both directions, and every end of a connection, without closing any."""
         self._stalled.add(name)
 
     def slow(self, seconds: float, name: str | None = None) -> None:
-        """Holds back each answer of Postgres for so long; those of a connection stay in order."""
+        """Hold back each answer of Postgres for so long; those of a connection stay in order."""
         self._delays[name] = seconds
 
     def resume(self) -> None:
-        """Lets everything pass that was held back, and is as fast as can be again."""
+        """Let everything pass that was held back, and is as fast as can be again."""
         self._delays.clear()
         self._stalled.clear()
         self._resumed.set()
         self._resumed = asyncio.Event()
 
     def cut(self, name: str | None = None) -> None:
-        """Breaks the connections. New ones can be made."""
+        """Break the connections. New ones can be made."""
         for link in self._links:
             if name in (None, link.name):
                 for writer in (link.client, link.server):
                     writer.transport.abort()
 
     def names(self) -> list[str]:
-        """Answers the names of the connections there are."""
+        """Return the names of the connections there are."""
         return sorted(link.name for link in self._links)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,13 +136,13 @@ class Proxy:
 
 
 async def _startup(reader: asyncio.StreamReader) -> bytes:
-    """Answers a client's first message."""
+    """Return a client's first message."""
     length = await reader.readexactly(4)
     return length + await reader.readexactly(int.from_bytes(length, "big") - 4)
 
 
 def _name(startup: bytes) -> str:
-    """Answers the `application_name` of a StartupMessage (PostgreSQL, "Message Formats"); empty where it has none."""
+    """Return the `application_name` of a StartupMessage (PostgreSQL, "Message Formats"); empty where it has none."""
     if int.from_bytes(startup[4:_STARTUP_PARAMETERS], "big") != _PROTOCOL_3:
         return ""  # a request to cancel a statement, or for TLS
     words = startup[_STARTUP_PARAMETERS:].split(b"\0")

@@ -16,14 +16,14 @@ NO_HASH = "$argon2id$v=19$m=1024,t=1,p=1$none$none"
 
 
 async def insert(sql: asyncpg.Connection[Any], table: str, **values: Any) -> None:
-    """Writes a row."""
+    """Write a row."""
     columns = ", ".join(values)
     places = ", ".join(f"${index}" for index, _ in enumerate(values, 1))
     await sql.execute(f'INSERT INTO "{table}" ({columns}) VALUES ({places})', *values.values())  # noqa: S608
 
 
 async def insert_key(sql: asyncpg.Connection[Any], **values: Any) -> UUID:
-    """Writes a key, a workspace key of `acme` unless told otherwise, and answers its id."""
+    """Write a key, a workspace key of `acme` unless told otherwise, and return its id."""
     defaults: dict[str, Any] = {
         "id": new_key_id(),
         "type": "workspace",

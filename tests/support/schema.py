@@ -39,7 +39,7 @@ SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regna
 
 
 async def schema_text(sql: asyncpg.Connection[Any]) -> str:
-    """Answers every table with its columns, constraints, indexes and triggers, and every function."""
+    """Return every table with its columns, constraints, indexes and triggers, and every function."""
     blocks = []
     for table in await sql.fetch(_TABLES):
         options = f" with ({table['options']})" if table["options"] else ""

@@ -54,13 +54,13 @@ class Client:
         self.authorization: Any = AuthorizationServiceStub(channel)
 
     async def apply(self, workspace: workspace_pb2.Workspace, **fields: Any) -> Any:
-        """Applies a workspace."""
+        """Apply a workspace."""
         from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest  # noqa: PLC0415
 
         return await self.catalog.ApplyWorkspace(ApplyWorkspaceRequest(workspace=workspace, **fields))
 
     async def issue(self, **fields: Any) -> key_service_pb2.IssueKeyResponse:
-        """Issues a key: a workspace key of `acme` unless told otherwise."""
+        """Issue a key: a workspace key of `acme` unless told otherwise."""
         defaults: dict[str, Any] = {
             "type": key_pb2.KEY_TYPE_WORKSPACE,
             "workspace_id": "acme",
@@ -72,20 +72,20 @@ class Client:
         return response
 
     async def revoke(self, **fields: Any) -> key_pb2.Key:
-        """Revokes a key and answers it."""
+        """Revoke a key and return it."""
         response = await self.keys.RevokeKey(key_service_pb2.RevokeKeyRequest(**fields))
         key: key_pb2.Key = response.key
         return key
 
     async def authorize(self, token: str, **fields: Any) -> authorization_service_pb2.AuthorizeResponse:
-        """Authorizes a token."""
+        """Authorize a token."""
         response: authorization_service_pb2.AuthorizeResponse = await self.authorization.Authorize(
             authorization_service_pb2.AuthorizeRequest(token=token, **fields)
         )
         return response
 
     async def denial(self, token: str, **fields: Any) -> str:
-        """Authorizes a token, which must be denied, and answers the reason without its prefix."""
+        """Authorize a token, which must be denied, and return the reason without its prefix."""
         response = await self.authorize(token, **fields)
         assert response.HasField("denied"), response
         return authorization_service_pb2.DenialReason.Name(response.denied.reason).removeprefix("DENIAL_REASON_")
@@ -103,7 +103,7 @@ class Refusal:
 
     @classmethod
     def of(cls, error: grpc.aio.AioRpcError) -> Self:
-        """Takes a failed call apart; it must have exactly one ErrorInfo."""
+        """Take a failed call apart; it must have exactly one ErrorInfo."""
         status = rpc_status.from_call(error)
         assert status is not None, error
         infos, fields = [], {}
@@ -119,7 +119,7 @@ class Refusal:
 
 
 async def refusal(call: Any) -> Refusal:
-    """Awaits a call that must fail and answers how it did."""
+    """Await a call that must fail and return how it did."""
     try:
         response = await call
     except grpc.aio.AioRpcError as error:
@@ -134,7 +134,7 @@ class TokenWatch(grpc.aio.UnaryUnaryClientInterceptor):
         self.seen: set[str] = set()
 
     async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        """Looks at the request and the response."""
+        """Look at the request and the response."""
         call = await continuation(details, request)
         self._note(request)
         if details.method.endswith(b"IssueKey") and await call.code() is grpc.StatusCode.OK:
@@ -165,24 +165,24 @@ class Service:
     collect: Callable[[], Awaitable[list[Family]]]
 
     async def __aenter__(self) -> Self:
-        """Connects the callers."""
+        """Connect the callers."""
         self.operator = await self.client(TOKENS["operator"])
         self.console = await self.client(TOKENS["console"])
         self.service = await self.client(TOKENS["service"])
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Leaves ending to the stack."""
+        """Leave ending to the stack."""
 
     async def metric(self, name: str, **labels: str) -> float:
-        """Answers one of the service's results, e.g. `cache_hits_total`."""
+        """Return one of the service's results, e.g. `cache_hits_total`."""
         samples = [sample for family in await self.collect() for sample in family["samples"]]
         values = [value for *sample, value in samples if sample == [f"skilder_keys_{name}", labels]]
         assert len(values) == 1, name
         return values[0]
 
     async def client(self, token: str | None, credentials: grpc.ChannelCredentials | None = None) -> Client:
-        """Answers a new client that calls with a bearer token, or with none."""
+        """Return a new client that calls with a bearer token, or with none."""
         interceptors = [self.watch] if token is None else [self.watch, _Bearer(token)]
         if credentials is None:
             channel = grpc.aio.insecure_channel(self.address, interceptors=interceptors)
@@ -197,7 +197,7 @@ class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
         self._token = token
 
     async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        """Adds the bearer token."""
+        """Add the bearer token."""
         metadata = grpc.aio.Metadata(*(details.metadata or ()))
         metadata.add("authorization", f"Bearer {self._token}")
         return await continuation(details._replace(metadata=metadata), request)
@@ -205,7 +205,7 @@ class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
 
 @asynccontextmanager
 async def serving(database_url: str, folder: Path, *, transport: str, **settings: Any) -> AsyncIterator[Service]:
-    """Serves on a free port, with the callers of TOKENS, until left.
+    """Serve on a free port, with the callers of TOKENS, until left.
 
     grpcio serves in this process. With Envoy a worker process serves, whose log is in the folder.
     """
@@ -258,7 +258,7 @@ async def _served_by_a_worker(settings: Settings, database_url: str, folder: Pat
 
 
 def write_callers(path: Path, more: list[dict[str, str]]) -> None:
-    """Writes a callers file with the callers of TOKENS and some more."""
+    """Write a callers file with the callers of TOKENS and some more."""
     known = [
         {"name": role, "role": role, "token_sha256": hashlib.sha256(token.encode()).hexdigest()}
         for role, token in TOKENS.items()

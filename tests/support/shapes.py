@@ -6,7 +6,7 @@ from skilder.keys.v1.workspace_pb2 import Hat, Skill, Tool, Workspace
 
 
 def canonical(workspace: Workspace) -> Workspace:
-    """Answers the workspace as GetWorkspace shows it: in order of id, every tool saying whether it is active."""
+    """Return the workspace as GetWorkspace shows it: in order of id, every tool saying whether it is active."""
     ordered = Workspace(id=workspace.id, name=workspace.name)
     ordered.members.extend(sorted(workspace.members, key=lambda member: member.user_id))
     for name in ("teams", "hats", "skills", "tools"):
@@ -24,7 +24,7 @@ def canonical(workspace: Workspace) -> Workspace:
 
 
 def big_workspace() -> Workspace:
-    """Answers a workspace of 10,000 tools in 200 skills in 50 hats, which reach each tool once."""
+    """Return a workspace of 10,000 tools in 200 skills in 50 hats, which reach each tool once."""
     return Workspace(
         id="big",
         name="Big",

@@ -171,7 +171,7 @@ class StockServer:
 
 @contextmanager
 def stock_server() -> Iterator[StockServer]:
-    """Lend a running server with a new cluster, or skip the test where no stock Postgres is installed."""
+    """Yield a running server with a new cluster, or skip the test where no stock Postgres is installed."""
     _binaries_or_skip()
     with cluster_folder() as folder:
         server = StockServer.create(folder)
@@ -181,7 +181,7 @@ def stock_server() -> Iterator[StockServer]:
 
 @contextmanager
 def stock_standby(primary: StockServer) -> Iterator[StockServer]:
-    """Lend a running streaming standby of a server."""
+    """Yield a running streaming standby of a server."""
     with cluster_folder() as folder, running(StockServer.standby_of(primary, folder)) as standby:
         yield standby
 
@@ -198,7 +198,7 @@ def running(server: StockServer) -> Iterator[StockServer]:
 
 @contextmanager
 def cluster_folder() -> Iterator[Path]:
-    """Lend an empty folder that the owner of a cluster may use, with a path short enough for a socket."""
+    """Yield an empty folder that the owner of a cluster may use, with a path short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="skilder-stock-") as folder:
         _give(Path(folder))
         yield Path(folder)

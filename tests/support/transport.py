@@ -14,7 +14,7 @@ ONLY_GRPCIO = pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
 
 @cache
 def why_unavailable(transport: str) -> str:
-    """Answers why a transport cannot be had here; nothing where it can."""
+    """Return why a transport cannot be had here; nothing where it can."""
     if transport == "grpcio":
         return ""
     try:

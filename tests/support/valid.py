@@ -21,7 +21,7 @@ _KEY_ID = "0198c2f4-7c3e-7a10-8f5e-3b1d2c4a5e6f"
 
 
 def valid_requests() -> dict[str, list[Message]]:
-    """Answers well-formed requests of every method, with every field set. None of them would change a thing.
+    """Return well-formed requests of every method, with every field set. None of them would change a thing.
 
     Workspaces, keys and actors are none that a test has, and the workspace to apply is at a version that it cannot be.
     """
@@ -92,7 +92,7 @@ def _full_workspace() -> Workspace:
 
 
 def with_each_text(request: Message, value: str) -> Iterator[tuple[str, Message]]:
-    """Yields, for each text that the request holds, its path and the request with `value` in its place.
+    """Yield, for each text that the request holds, its path and the request with `value` in its place.
 
     Of the parts of a list only the last is gone through, so that a bad reference does not stand before a bad id.
     """

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 async def until_running(sql: asyncpg.Connection[Any], count: int) -> None:
-    """Returns once the service has so many statements under way in the database of `sql`."""
+    """Return once the service has so many statements under way in the database of `sql`."""
     async with asyncio.timeout(60):
         while count != await sql.fetchval(
             """

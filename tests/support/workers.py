@@ -29,14 +29,14 @@ _TRIES = 100
 
 
 def operator_metadata(server: ServerProcess, folder: Path) -> tuple[tuple[str, str]]:
-    """Answers the metadata of the local operator, once the server serves."""
+    """Return the metadata of the local operator, once the server serves."""
     assert server.address
     token = (folder / "data" / "operator-token").read_text("ascii").strip()
     return (("authorization", f"Bearer {token}"),)
 
 
 async def issued(channel: grpc.aio.Channel, metadata: Any) -> key_service_pb2.IssueKeyResponse:
-    """Applies the small workspace and answers a key of it."""
+    """Apply the small workspace and return a key of it."""
     client = Client(channel)
     apply = catalog_service_pb2.ApplyWorkspaceRequest(workspace=small_workspace())
     await client.catalog.ApplyWorkspace(apply, metadata=metadata)
@@ -46,7 +46,7 @@ async def issued(channel: grpc.aio.Channel, metadata: Any) -> key_service_pb2.Is
 
 
 async def channel_to(worker: psutil.Process, server: ServerProcess, stack: AsyncExitStack) -> grpc.aio.Channel:
-    """Answers a channel that is connected to a given worker; Linux gives connections to workers at random."""
+    """Return a channel that is connected to a given worker; Linux gives connections to workers at random."""
     port = int(server.address.rpartition(":")[2])
     for _ in range(_TRIES):
         before = _connections(worker, port)
@@ -68,7 +68,7 @@ def _connections(worker: psutil.Process, port: int) -> set[object]:
 
 
 async def answer_of(channel: grpc.aio.Channel, metadata: Any) -> grpc.StatusCode:
-    """Answers the status of a call that needs a known caller and no database."""
+    """Return the status of a call that needs a known caller and no database."""
     stub: Any = AuthorizationServiceStub(channel)
     code: grpc.StatusCode = await stub.Authorize(pb.AuthorizeRequest(token="no token"), metadata=metadata).code()
     return code
@@ -89,7 +89,7 @@ class Load:
     lost: Counter[str] = field(default_factory=Counter)
 
     async def ask(self, channel: grpc.aio.Channel, metadata: Any, token: str) -> None:
-        """Makes one call."""
+        """Make one call."""
         stub: Any = AuthorizationServiceStub(channel)
         try:
             answer = await stub.Authorize(pb.AuthorizeRequest(token=token), metadata=metadata, timeout=30)
@@ -106,7 +106,7 @@ class Load:
 async def load(
     server: ServerProcess, metadata: Any, token: str, *, channels: int, newcomers: int
 ) -> AsyncIterator[Load]:
-    """Makes calls without a pause for as long as it is entered; none is tried again, and none waits for a server.
+    """Make calls without a pause for as long as it is entered; none is tried again, and none waits for a server.
 
     Args:
         server: Whom to ask.

@@ -44,7 +44,7 @@ tools:
 
 
 def small_workspace(workspace_id: str = "acme") -> workspace_pb2.Workspace:
-    """Answers a workspace with one of each thing that the rules tell apart.
+    """Return a workspace with one of each thing that the rules tell apart.
 
     `ada` is an admin in no team, `bob` an editor in `support`, which is below `customer`, `cyd` a viewer in
     `engineering`. `git.push` is inactive. `slack.history` is in two skills, `search` in two hats.
@@ -55,7 +55,7 @@ def small_workspace(workspace_id: str = "acme") -> workspace_pb2.Workspace:
 
 
 def example_workspace() -> workspace_pb2.Workspace:
-    """Answers the workspace of `examples/acme.yaml`."""
+    """Return the workspace of `examples/acme.yaml`."""
     return workspace_from(EXAMPLE_FILE.read_text("utf-8"))
 
 

@@ -32,7 +32,7 @@ CASES = list(product(ROLES, KINDS))
 
 
 def outcome(role: MemberRole | None, ask: Callable[[Actor], None]) -> type[KeysError] | None:
-    """Answers with what error ada, who has the role, is refused, or None where she may."""
+    """Return with what error ada, who has the role, is refused, or None where she may."""
     try:
         ask(Actor(ADA, role))
     except KeysError as error:
@@ -41,14 +41,14 @@ def outcome(role: MemberRole | None, ask: Callable[[Actor], None]) -> type[KeysE
 
 
 def expected(role: MemberRole | None, *, allowed: bool) -> type[KeysError] | None:
-    """Answers the error that is due: who is no member is told so, whatever they ask."""
+    """Return the error that is due: who is no member is told so, whatever they ask."""
     if role is None:
         return ActorNotMemberError
     return None if allowed else ActorNotAllowedError
 
 
 def made(kind: tuple[KeyType, UserId | None], revocation: Revocation | None = None) -> Key:
-    """Makes a key that ada issued, which makes none her own."""
+    """Make a key that ada issued, which makes none her own."""
     runtime = RuntimeId("rt-1") if kind == RUNTIME else None
     return Key(new_key_id(), kind[0], ACME, kind[1], runtime, "a key", None, NOW, ADA, None, revocation)
 

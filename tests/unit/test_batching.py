@@ -21,7 +21,7 @@ class Query:
         self._gates: list[asyncio.Future[None]] = []
 
     async def __call__(self, items: list[str]) -> Mapping[str, str]:
-        """Waits, then answers."""
+        """Wait, then return."""
         self.sent.append(items)
         pipeline = asyncio.get_running_loop().create_future()
         self._gates.append(pipeline)
@@ -29,22 +29,22 @@ class Query:
         return {item: item.upper() for item in items if item != "none"}
 
     def let_go(self, index: int) -> None:
-        """Lets a query end."""
+        """Let a query end."""
         self._gates[index].set_result(None)
 
     def fail(self, index: int, error: BaseException) -> None:
-        """Lets a query fail."""
+        """Let a query fail."""
         self._gates[index].set_exception(error)
 
 
 async def turns() -> None:
-    """Lets everything that can go on do so."""
+    """Let everything that can go on do so."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 def asked(batches: Batcher[str, str], *items: str) -> list[asyncio.Task[str | None]]:
-    """Asks for items at the same time."""
+    """Ask for items at the same time."""
     return [asyncio.create_task(batches.get(item)) for item in items]
 
 

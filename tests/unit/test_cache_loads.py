@@ -52,12 +52,12 @@ async def test_nothing_found_is_not_kept(memory: Memory) -> None:
 
 
 async def change_key(memory: Memory, token: Token) -> None:
-    """Applies a change of the token's key."""
+    """Apply a change of the token's key."""
     memory.cache.drop_key(token.key_id)
 
 
 async def change_workspace(memory: Memory, _: Token) -> None:
-    """Applies a change of a workspace that the load may be of: it does not know yet."""
+    """Apply a change of a workspace that the load may be of: it does not know yet."""
     memory.cache.drop_workspace(ACME)
 
 
@@ -67,7 +67,7 @@ async def change_any_workspace(memory: Memory, _: Token) -> None:
 
 
 async def change_all(memory: Memory, _: Token) -> None:
-    """Starts anew."""
+    """Start anew."""
     memory.cache.drop_all()
 
 

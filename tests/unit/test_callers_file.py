@@ -29,13 +29,13 @@ def path(tmp_path: Path) -> Path:
 
 
 def entry(**fields: Any) -> dict[str, Any]:
-    """Makes a good caller with other fields; None leaves one out."""
+    """Make a good caller with other fields; None leaves one out."""
     found = {"name": "console", "role": "console", "token_sha256": SHA} | fields
     return {name: value for name, value in found.items() if value is not None}
 
 
 def refusal(path: Path, content: str) -> str:
-    """Answers why a callers file is refused; the file is always named, and never a token or a piece of one."""
+    """Return why a callers file is refused; the file is always named, and never a token or a piece of one."""
     path.write_text(content)
     with pytest.raises(CallersFileError) as caught:
         load_callers(path)

@@ -15,7 +15,7 @@ URL = "postgresql://keys:hunter2@db.internal/keys"
 
 
 def refusal(**values: Any) -> str:
-    """Answers why settings are refused."""
+    """Return why settings are refused."""
     with pytest.raises(ValidationError) as caught:
         Settings(**values)
     return "; ".join(each["msg"] for each in caught.value.errors())

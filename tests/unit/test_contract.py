@@ -37,7 +37,7 @@ SERVICES = {service.name: service for file in FILES for service in file.services
 
 
 def messages() -> Iterator[Any]:
-    """Yields the descriptor of every message of the contract, nested ones too."""
+    """Yield the descriptor of every message of the contract, nested ones too."""
     waiting = [message for file in FILES for message in file.message_types_by_name.values()]
     while waiting:
         message = waiting.pop()

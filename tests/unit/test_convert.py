@@ -26,7 +26,7 @@ KEY = Key(new_key_id(), KeyType.WORKSPACE, ACME, None, None, "a key", None, NOW,
 
 
 def refused_field(convert_it: Any, message: Any) -> str:
-    """Answers the one field for which a message is refused."""
+    """Return the one field for which a message is refused."""
     with pytest.raises(InvalidRequestError) as caught:
         convert_it(message)
     (violation,) = caught.value.violations

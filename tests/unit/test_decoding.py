@@ -38,7 +38,7 @@ def decode(request_type: type[Message], body: object) -> Any:
 
 
 def with_bytes(message: Message, bad: bytes) -> bytes:
-    """Answers the bytes of a message with others in the place of the text BAD!, of the same length."""
+    """Return the bytes of a message with others in the place of the text BAD!, of the same length."""
     body = message.SerializeToString()
     assert body.count(b"BAD!") == 1
     return body.replace(b"BAD!", bad)
@@ -123,7 +123,7 @@ def test_a_message_that_was_cut_short_is_refused(cut: int) -> None:
 
 
 def answers(request_type: Any, body: bytes) -> bool:
-    """Tells whether bytes are the message that protobuf reads, or are refused with an error of ours."""
+    """Return whether bytes are the message that protobuf reads, or are refused with an error of ours."""
     try:
         message = decode(request_type, body)
     except KeysError as error:

@@ -27,13 +27,13 @@ SMALL = checked(convert.workspace(small_workspace()))
 
 
 def parts(workspace: Workspace, part: Part) -> tuple[Any, ...]:
-    """Answers the parts of a kind."""
+    """Return the parts of a kind."""
     found: tuple[Any, ...] = getattr(workspace if part is Part.MEMBER else workspace.catalog, LISTS[part])
     return found
 
 
 def with_parts(workspace: Workspace, part: Part, values: tuple[Any, ...]) -> Workspace:
-    """Answers the workspace with other parts of a kind."""
+    """Return the workspace with other parts of a kind."""
     changed: dict[str, Any] = {LISTS[part]: values}
     if part is Part.MEMBER:
         return replace(workspace, **changed)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def begun(work: Coroutine[Any, Any, None]) -> EagerTask:
-    """Begins work where event loops call back: in no task."""
+    """Start work where event loops call back: in no task."""
     loop = asyncio.get_running_loop()
     made: asyncio.Future[EagerTask] = loop.create_future()
     loop.call_soon(lambda: made.set_result(EagerTask(work, loop)))
@@ -22,7 +22,7 @@ async def begun(work: Coroutine[Any, Any, None]) -> EagerTask:
 
 
 async def ended(task: EagerTask) -> None:
-    """Returns, or raises, as the work does."""
+    """Return, or raises, as the work does."""
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     task.add_done_callback(lambda _: end.set_result(None))
     async with asyncio.timeout(10):

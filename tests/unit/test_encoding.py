@@ -35,7 +35,7 @@ TOOLS = ToolSet((HAT,), (TOOL,))
 
 
 def granted(body: bytes) -> pb.Granted:
-    """Reads an answer, which must be a grant."""
+    """Read an answer, which must be a grant."""
     response = pb.AuthorizeResponse.FromString(body)
     assert response.WhichOneof("verdict") == "granted"
     return response.granted

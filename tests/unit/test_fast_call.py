@@ -40,7 +40,7 @@ class Memory:
 
 
 async def serve(context: Context) -> bytes:
-    """Serves what goes the pipeline."""
+    """Serve what goes the pipeline."""
     return b"served: %s" % (await context.read(_MAX_BYTES))
 
 
@@ -54,7 +54,7 @@ class Call:
     """
 
     def __init__(self, methods: AsgiMethods, **changed: object) -> None:
-        """Begins it in a callback of the event loop, soon."""
+        """Start it in a callback of the event loop, soon."""
         headers = [(b"content-type", b"application/grpc"), (b"authorization", b"known")]
         self._scope = {"raw_path": _PATH.encode(), "query_string": b"", "method": "POST", "headers": headers} | changed
         self._methods = methods
@@ -64,7 +64,7 @@ class Call:
         asyncio.get_running_loop().call_soon(self._begin)
 
     def tell(self, body: bytes, *, more: bool = False) -> None:
-        """Sends what comes next of the request."""
+        """Send what comes next of the request."""
         self.asked[-1].set_result({"type": "http.request", "body": body, "more_body": more})
 
     def hang_up(self) -> None:
@@ -72,14 +72,14 @@ class Call:
         self.asked[-1].set_result({"type": "http.disconnect"})
 
     async def answer(self) -> object:
-        """Answers the body, or the status where there is none, when all of it was sent."""
+        """Return the body, or the status where there is none, when all of it was sent."""
         async with asyncio.timeout(10):
             while not self.sent or (self.sent[0].get("trailers") and self.sent[-1]["type"] != "http.response.trailers"):
                 await asyncio.sleep(0)
         return self.sent[1].get("body") or dict(self.sent[0]["headers"])[b"grpc-status"]
 
     async def end(self) -> None:
-        """Returns when it has ended in the pipeline."""
+        """Return when it has ended in the pipeline."""
         async with asyncio.timeout(10):
             await self.ended.wait()
 
@@ -122,7 +122,7 @@ async def methods() -> AsyncIterator[AsgiMethods]:
 
 
 async def until_fast(methods: AsgiMethods, number: int) -> None:
-    """Waits until so many calls are on the fast path."""
+    """Wait until so many calls are on the fast path."""
     async with asyncio.timeout(10):
         while len(methods.fast_calls) != number:
             await asyncio.sleep(0)

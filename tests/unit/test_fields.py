@@ -16,7 +16,7 @@ REQUIRED = "is required"
 
 
 def said(check: Callable[[Violations], object]) -> str | None:
-    """Answers what is said of the one field that a check looks at, or None where it passes."""
+    """Return what is said of the one field that a check looks at, or None where it passes."""
     violations = Violations()
     check(violations)
     try:

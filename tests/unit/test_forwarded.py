@@ -17,7 +17,7 @@ pytest.importorskip("cryptography")
 
 
 def forwarded(folder: Path, *names: str) -> str:
-    """Answers Envoy's header for a client whose certificate has these alternative names."""
+    """Return Envoy's header for a client whose certificate has these alternative names."""
     certificate = Authority(folder, "authority").issue("client", *names).certificate.read_text("ascii")
     return f'Hash={"0" * 64};Cert="{quote(certificate, safe="")}"'
 

@@ -17,7 +17,7 @@ CHEAP = HashParameters(memory_kib=16, passes=2, lanes=2)
 
 
 def minted() -> Token:
-    """Makes a token of a new key."""
+    """Make a token of a new key."""
     return Token.mint(KeyType.WORKSPACE, new_key_id())
 
 

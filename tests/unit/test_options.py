@@ -59,7 +59,7 @@ FLAGS = {name: f"--{name.replace('_', '-')}" for name in Settings.model_fields}
 
 
 def settings_from(*arguments: str, **variables: str) -> Settings:
-    """Answers what a command that takes settings is given."""
+    """Return what a command that takes settings is given."""
     seen: list[Settings] = []
     probe = typer.Typer()
     probe.command()(takes_settings()(seen.append))
@@ -70,7 +70,7 @@ def settings_from(*arguments: str, **variables: str) -> Settings:
 
 
 def refusal(*arguments: str, **variables: str) -> str:
-    """Answers what `skilder-keys` says to arguments that it refuses: a sentence and no traceback."""
+    """Return what `skilder-keys` says to arguments that it refuses: a sentence and no traceback."""
     result = CliRunner().invoke(app, arguments, env=PLAIN | variables)
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)

@@ -19,7 +19,7 @@ BASE64URL = string.ascii_letters + string.digits + "-_"
 
 
 def is_refused(listing: str, token: str, pages: PageTokens = PAGES) -> bool:
-    """Tells whether a token is refused, and in the one way it may be."""
+    """Return whether a token is refused, and in the one way it may be."""
     try:
         pages.open(listing, token)
     except InvalidRequestError as error:

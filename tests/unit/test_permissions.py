@@ -26,13 +26,13 @@ TOOLS = [ToolId(f"tool-{letter}") for letter in "abcdef"]
 
 
 def some(ids: Sequence[Id]) -> st.SearchStrategy[tuple[Id, ...]]:
-    """Draws some of the ids, each at most once, in any order."""
+    """Draw some of the ids, each at most once, in any order."""
     return st.lists(st.sampled_from(ids), unique=True).map(tuple) if ids else st.just(())
 
 
 @st.composite
 def catalogs(draw: st.DrawFn) -> Catalog:
-    """Draws a catalog as the checks let it through: a forest of teams, no dangling reference, nothing in order."""
+    """Draw a catalog as the checks let it through: a forest of teams, no dangling reference, nothing in order."""
     teams: list[Team] = []
     for team_id in draw(some(TEAMS)):
         teams.append(Team(team_id, team_id, draw(st.sampled_from([None, *(team.id for team in teams)]))))
@@ -55,7 +55,7 @@ REACHES = st.builds(
 
 
 def is_at_or_below(catalog: Catalog, team_id: TeamId, above: TeamId) -> bool:
-    """Tells whether a team is another or hangs below it."""
+    """Return whether a team is another or hangs below it."""
     if team_id == above:
         return True
     return any(
@@ -66,7 +66,7 @@ def is_at_or_below(catalog: Catalog, team_id: TeamId, above: TeamId) -> bool:
 
 
 def hat_is_reached(catalog: Catalog, reach: Reach, hat: Hat) -> bool:
-    """Tells whether a hat is among the named ones and serves the user, read off the rule word by word."""
+    """Return whether a hat is among the named ones and serve the user, read off the rule word by word."""
     if reach.hat_ids is not None and hat.id not in reach.hat_ids:
         return False
     if reach.team_ids is None or hat.team_ids == ():
@@ -75,7 +75,7 @@ def hat_is_reached(catalog: Catalog, reach: Reach, hat: Hat) -> bool:
 
 
 def reached(catalog: Catalog, reach: Reach, hat: Hat, skill: Skill, tool: Tool) -> bool:
-    """Tells whether this way leads from the key to the tool."""
+    """Return whether this way leads from the key to the tool."""
     return (
         hat_is_reached(catalog, reach, hat) and skill.id in hat.skill_ids and tool.id in skill.tool_ids and tool.active
     )
@@ -149,7 +149,7 @@ def test_nothing_reaches_nothing(catalog: Catalog) -> None:
 
 
 def hats_reached(reach: Reach) -> list[str]:
-    """Answers which hats of a small company are reached: `top` is above `left` and `right`, `low` below `left`."""
+    """Return which hats of a small company are reached: `top` is above `left` and `right`, `low` below `left`."""
     top, left, right, low = (TeamId(each) for each in ("top", "left", "right", "low"))
     teams = (Team(low, "", left), Team(top, "", None), Team(right, "", top), Team(left, "", top))
     of_teams = {"all": (), "of-top": (top,), "of-left": (left,), "of-low": (low,), "of-both": (right, low)}

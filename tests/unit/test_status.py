@@ -34,7 +34,7 @@ MAX_TRAILER_BYTES = 8192
 
 
 def kinds(parent: type[KeysError] = KeysError) -> Iterator[type[KeysError]]:
-    """Yields a kind of error and all below it, wherever in the service they are defined."""
+    """Yield a kind of error and all below it, wherever in the service they are defined."""
     yield parent
     for child in parent.__subclasses__():
         yield from kinds(child)
@@ -46,14 +46,14 @@ KINDS = list(kinds())
 
 
 def made(kind: type[KeysError]) -> KeysError:
-    """Makes an error with the message of its kind."""
+    """Make an error with the message of its kind."""
     if kind is InvalidRequestError:
         return InvalidRequestError(FieldViolation("type", "is required"))
     return kind()
 
 
 def details(status: grpc.Status) -> tuple[Status, list[ErrorInfo], list[BadRequest]]:
-    """Takes apart what travels in the trailer."""
+    """Take apart what travels in the trailer."""
     ((name, value),) = status.trailing_metadata
     assert name == "grpc-status-details-bin"
     assert isinstance(value, bytes)
@@ -70,7 +70,7 @@ def details(status: grpc.Status) -> tuple[Status, list[ErrorInfo], list[BadReque
 
 
 def trailer_bytes(status: grpc.Status) -> int:
-    """Answers the size of a status as it travels: percent-encoded and base64, 32 bytes a field (RFC 9113, 10.5.1)."""
+    """Return the size of a status as it travels: percent-encoded and base64, 32 bytes a field (RFC 9113, 10.5.1)."""
     printable = string.punctuation.replace("%", "") + " "
     fields = {"grpc-status": b"13", "grpc-message": quote(status.details, safe=printable).encode()}
     for name, value in status.trailing_metadata:

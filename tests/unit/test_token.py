@@ -23,17 +23,17 @@ PADDING = st.sampled_from(["", " ", "\n", "\r\n", "\t", "\x00", "\u00a0", "\u200
 
 
 def base62(number: int, length: int) -> str:
-    """Spells a number big-endian, padded to a length."""
+    """Spell a number big-endian, padded to a length."""
     return base62(number // 62, length - 1) + BASE62[number % 62] if length else ""
 
 
 def sealed(body: str) -> str:
-    """Adds the right checksum to anything."""
+    """Add the right checksum to anything."""
     return body + base62(zlib.crc32(body.encode()), 6)
 
 
 def is_refused(text: str) -> bool:
-    """Tells whether a text is refused, and in the one way it may be."""
+    """Return whether a text is refused, and in the one way it may be."""
     try:
         Token.parse(text)
     except MalformedTokenError:

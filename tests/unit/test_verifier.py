@@ -27,7 +27,7 @@ class CountingHasher(SecretHasher):
         self.threads: set[str] = set()
 
     def verifies(self, token: Token, secret_hash: str) -> bool:
-        """Counts, then verifies as ever."""
+        """Count, then verify as ever."""
         self.checks += 1
         self.threads.add(threading.current_thread().name)
         return super().verifies(token, secret_hash)
@@ -48,12 +48,12 @@ def verifier(hasher: CountingHasher) -> Iterator[Verifier]:
 
 
 def minted() -> Token:
-    """Makes a token of a new key."""
+    """Make a token of a new key."""
     return Token.mint(KeyType.WORKSPACE, new_key_id())
 
 
 async def verifies(verifier: Verifier, token: Token, kept: str) -> bool:
-    """Tells whether a token is verified against a hash."""
+    """Return whether a token is verified against a hash."""
     return await verifier.verifies(token, verifier.digest(token), kept)
 
 

@@ -35,7 +35,7 @@ class Pretended:
         return not self._end.done()
 
     def crash(self, code: int = -9) -> None:
-        """Ends it."""
+        """End it."""
         if self.runs:
             self._end.set_result(code)
 
@@ -48,17 +48,17 @@ class Pretended:
         self.unanswered = 0 if self.answers else self.unanswered + 1
 
     def hand_over(self, successor: int) -> None:
-        """Leaves at once."""
+        """Leave at once."""
         self.said.append(("leave", successor))
         self.crash(0)
 
     async def end_within(self, patience: float) -> None:
-        """Waits."""
+        """Wait."""
         self.said.append(patience)
         await self.ended()
 
     async def end(self, patience: float) -> None:
-        """Ends at once."""
+        """End at once."""
         self.crash(0)
         await self.end_within(patience)
 
@@ -85,7 +85,7 @@ class World:
         )
 
     async def start(self, index: int) -> Pretended:
-        """Stands for WorkerProcess.start."""
+        """Stand for WorkerProcess.start."""
         await asyncio.sleep(0)
         if self.fail(index):
             raise StartError("no")
@@ -93,7 +93,7 @@ class World:
         return self.started[-1]
 
     async def until_started(self, count: int) -> None:
-        """Returns once so many were started."""
+        """Return once so many were started."""
         async with asyncio.timeout(60):
             while len(self.started) < count:
                 await asyncio.sleep(0.01)

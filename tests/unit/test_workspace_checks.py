@@ -29,39 +29,39 @@ def made(
     skills: Iterable[Skill] = (),
     tools: Iterable[Tool] = (),
 ) -> Workspace:
-    """Makes a workspace of some parts."""
+    """Make a workspace of some parts."""
     return Workspace(
         WorkspaceId("acme"), "Acme", tuple(members), Catalog(tuple(teams), tuple(hats), tuple(skills), tuple(tools))
     )
 
 
 def member(user_id: str, *team_ids: str) -> Member:
-    """Makes a member."""
+    """Make a member."""
     return Member(UserId(user_id), MemberRole.VIEWER, tuple(map(TeamId, team_ids)))
 
 
 def team(team_id: str, parent_id: str | None = None) -> Team:
-    """Makes a team."""
+    """Make a team."""
     return Team(TeamId(team_id), "a team", None if parent_id is None else TeamId(parent_id))
 
 
 def hat(hat_id: str, team_ids: Sequence[str] = (), skill_ids: Sequence[str] = ()) -> Hat:
-    """Makes a hat."""
+    """Make a hat."""
     return Hat(HatId(hat_id), "a hat", "", "", tuple(map(TeamId, team_ids)), tuple(map(SkillId, skill_ids)))
 
 
 def skill(skill_id: str, *tool_ids: str) -> Skill:
-    """Makes a skill."""
+    """Make a skill."""
     return Skill(SkillId(skill_id), "a skill", "", tuple(map(ToolId, tool_ids)))
 
 
 def tool(tool_id: str, name: str = "run", server: str | None = None) -> Tool:
-    """Makes a tool of a server of its own."""
+    """Make a tool of a server of its own."""
     return Tool(ToolId(tool_id), name, server or f"server of {tool_id}", active=True)
 
 
 def faults(workspace: Workspace) -> dict[str, str]:
-    """Answers what is said of each field of a workspace, which must be refused; each field is told once."""
+    """Return what is said of each field of a workspace, which must be refused; each field is told once."""
     with pytest.raises(InvalidRequestError) as caught:
         checked(workspace)
     told = [(each.field, each.description) for each in caught.value.violations]
@@ -327,7 +327,7 @@ def test_what_is_said_of_a_field_stays_short(workspace: Workspace) -> None:
 
 
 def found_in(workspace: Workspace) -> list[str]:
-    """Answers all that is said of a workspace, which must be refused."""
+    """Return all that is said of a workspace, which must be refused."""
     with pytest.raises(InvalidRequestError) as caught:
         checked(workspace)
     return [each.description for each in caught.value.violations]
