@@ -30,10 +30,10 @@ HTTP = "HTTP/2: Envoy's thread, or gRPC's"
 HAND_OVER = "pyvoy's thread between Envoy's and the loop"
 LOOP = "event loop: ASGI's events, or grpcio's"
 FRAMING = "gRPC's framing, errors and limits"
-GATE = "the pipeline: the caller, the request parsed"
+PIPELINE = "the pipeline: the caller, the request parsed"
 AUTHORIZE = "Authorize: the key and its use"
 REST = "all else: other threads, parent, Postgres"
-PARTS = (KERNEL, HTTP, HAND_OVER, LOOP, FRAMING, GATE, AUTHORIZE, REST)
+PARTS = (KERNEL, HTTP, HAND_OVER, LOOP, FRAMING, PIPELINE, AUTHORIZE, REST)
 
 _TRANSPORT, _PIPELINE, _FRAMED, _EMPTY, _GRPCIO = (
     "Authorize by Envoy",
@@ -71,7 +71,7 @@ def run(environment: Environment, report: Report) -> None:
     transport = found[_TRANSPORT]
     on_the_loop = [found[name][LOOP] for name in (_EMPTY, _FRAMED, _PIPELINE)] + [transport[LOOP]]
     transport[LOOP] = on_the_loop[0]
-    for part, before, after in zip((FRAMING, GATE, AUTHORIZE), on_the_loop, on_the_loop[1:], strict=False):
+    for part, before, after in zip((FRAMING, PIPELINE, AUTHORIZE), on_the_loop, on_the_loop[1:], strict=False):
         transport[part] = after - before
     report.add_stacks([_stack(name, found[name]) for name in (_TRANSPORT, _EMPTY, _GRPCIO)], PARTS)
 

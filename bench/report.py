@@ -170,11 +170,13 @@ class Report:
             found = [results[quantity].get(transport) for quantity in quantities for transport in TRANSPORTS]
             return _line(name + suffix, *("" if each is None else f"{each:,.0f}" for each in found))
 
-        by_door = {transport: [each[transport] for each in rounds if transport in each] for transport in TRANSPORTS}
+        by_transport = {
+            transport: [each[transport] for each in rounds if transport in each] for transport in TRANSPORTS
+        }
         results = {
             quantity: {
                 transport: median(getattr(each, quantity) for each in found)
-                for transport, found in by_door.items()
+                for transport, found in by_transport.items()
                 if found
             }
             for quantity in (_COSTS if not rounds[0][ENVOY].latencies else _COSTS + _LATENCIES + _SENT_LATENCIES)

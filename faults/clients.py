@@ -280,10 +280,10 @@ class Clients:
         if reach == "unchanged":
             # The version of a tool set that nobody ever saw stands for none.
             return Granted(self._versions.get(request.tool_set_version, frozenset()))
-        told = next((each for each in shared if each.version == granted.shared_tool_set), granted.tool_set)
-        tools = frozenset(tool.id for tool in told.tools)
-        self._versions[told.version] = tools
-        self._held[query.key.workspace, query.key.subject] = told.version
+        reported = next((each for each in shared if each.version == granted.shared_tool_set), granted.tool_set)
+        tools = frozenset(tool.id for tool in reported.tools)
+        self._versions[reported.version] = tools
+        self._held[query.key.workspace, query.key.subject] = reported.version
         return Granted(tools)
 
     def _note(

@@ -65,7 +65,7 @@ async def restored(server: StockServer) -> list[str]:
         await reader.freeze()
         await copied(server, "backup", "data")
         await revoked(writer, key)
-        return [await reader.verdict(token)]
+        return [await reader.outcome(token)]
 
 
 async def rewritten(server: StockServer) -> list[str]:
@@ -89,10 +89,10 @@ async def rewritten(server: StockServer) -> list[str]:
         finally:
             await sql.close()
         await revoked(writer, key)
-        return [await reader.verdict(token)]
+        return [await reader.outcome(token)]
 
 
-async def verdicts() -> list[str]:
+async def outcomes() -> list[str]:
     """Return what was answered about keys whose revocation had returned."""
     with stock_server() as server:
         await migrate(server.url())
@@ -103,7 +103,7 @@ def main(mutation: str) -> int:
     """Return the exit code."""
     if mutation != "none":
         MUTATIONS[mutation]()
-    found = asyncio.run(verdicts())
+    found = asyncio.run(outcomes())
     print(*found)  # noqa: T201 - for people, and for the test
     return int("granted" in found)
 

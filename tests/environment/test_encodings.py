@@ -49,7 +49,7 @@ async def test_a_token_is_read_in_every_form(surroundings: Surroundings, form: s
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b" \r\n\n", "is empty"),
@@ -61,12 +61,12 @@ async def test_a_token_is_read_in_every_form(surroundings: Surroundings, form: s
         (b"x" * 5000, "has 5000 characters"),
     ],
 )
-async def test_a_file_without_a_token_says_why(surroundings: Surroundings, content: bytes, said: str) -> None:
+async def test_a_file_without_a_token_says_why(surroundings: Surroundings, content: bytes, message: str) -> None:
     """Before anything is sent; what the file holds is not shown."""
     file = surroundings.folder / "bad.token"
     file.write_bytes(content)
     done = await surroundings.run("workspace", "list", "--token-file", str(file))
-    assert (done.returncode, said in done.stderr.decode()) == (2, True), done
+    assert (done.returncode, message in done.stderr.decode()) == (2, True), done
     assert b"some-token" not in done.stderr
 
 

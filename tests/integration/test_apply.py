@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from skilder.keys.v1.workspace_pb2 import Workspace
 
 
-def told(response: pb.ApplyWorkspaceResponse) -> list[str]:
+def changes_in(response: pb.ApplyWorkspaceResponse) -> list[str]:
     """Return the changes of a response as `hat support-desk added`."""
     return [
         f"{pb.WorkspacePart.Name(each.part).removeprefix('WORKSPACE_PART_').lower()} {each.id} "
@@ -35,8 +35,8 @@ async def test_a_new_workspace_starts_at_version_1(empty_service: Service) -> No
     """Every part of it is told as added, in order of kind and id."""
     response = await empty_service.console.apply(small_workspace(), expected_version=0)
     assert response.version == 1
-    assert told(response)[:3] == ["workspace acme added", "member ada added", "member bob added"]
-    assert {change.rpartition(" ")[2] for change in told(response)} == {"added"}
+    assert changes_in(response)[:3] == ["workspace acme added", "member ada added", "member bob added"]
+    assert {change.rpartition(" ")[2] for change in changes_in(response)} == {"added"}
     assert len(response.changes) == 1 + 3 + 3 + 4 + 4 + 5
 
 
@@ -50,7 +50,7 @@ async def test_what_was_applied_is_what_is_shown(empty_service: Service, workspa
     assert shown.created_at == shown.updated_at
     for same in (shown.workspace, workspace):
         response = await empty_service.console.apply(same)
-        assert (response.version, told(response)) == (1, [])
+        assert (response.version, changes_in(response)) == (1, [])
     assert await get_workspace(empty_service.console) == shown
 
 
@@ -61,7 +61,7 @@ async def test_every_kind_of_change_is_applied_and_told(service: Service) -> Non
         workspace = small_workspace()
         change(workspace)
         response = await service.console.apply(workspace)
-        assert (response.version, told(response)) == (version + 1, expected), name
+        assert (response.version, changes_in(response)) == (version + 1, expected), name
         shown = await get_workspace(service.console)
         assert (shown.version, shown.workspace) == (version + 1, canonical(workspace)), name
         assert shown.updated_at.ToNanoseconds() > shown.created_at.ToNanoseconds(), name
@@ -191,7 +191,7 @@ async def test_a_team_that_a_hat_names_cannot_be_left_out(service: Service) -> N
     fault = {"workspace.hats[3].team_ids[0]": "of 'engineer' names 'engineering', which is not there"}
     assert await refused_fields(service.console, workspace) == fault
     part(workspace.hats, "engineer").team_ids[:] = ["support"]
-    assert told(await service.console.apply(workspace)) == [
+    assert changes_in(await service.console.apply(workspace)) == [
         "member cyd removed",
         "team engineering removed",
         "hat engineer updated",

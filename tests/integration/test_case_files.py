@@ -56,8 +56,8 @@ async def test_what_is_refused_names_the_entries(empty_service: Service, tmp_pat
     done = await run(empty_service, tmp_path, "workspace", "apply", str(path))
     assert done.returncode == 2
     for line, index, value in ((4, 0, "0104233"), (5, 1, "104234"), (6, 2, "204235")):
-        told = f"{path}:{line}: members[{index}] '{value}': user_id: {value} without quotes is a number in YAML"
-        assert told in done.stderr
+        reported = f"{path}:{line}: members[{index}] '{value}': user_id: {value} without quotes is a number in YAML"
+        assert reported in done.stderr
         assert f'quote it: "{value}"' in done.stderr
     mended = path.read_text("utf-8")
     for value in ("0104233", " 104234", "204235"):

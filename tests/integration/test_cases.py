@@ -181,11 +181,11 @@ async def test_user_ids_are_refused_by_their_character(service: Service) -> None
         violations.user("x", id_)
         with pytest.raises(InvalidRequestError) as caught:
             violations.raise_if_any()
-        told = caught.value.violations[0].description
+        reported = caught.value.violations[0].description
         refused: list[Refusal] = [await refusal(service.operator.apply(workspace_of([id_])))]
-        assert refused[0].fields["workspace.members[0].user_id"] == told
+        assert refused[0].fields["workspace.members[0].user_id"] == reported
         refused.append(await refusal(service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id=id_)))
-        assert refused[1].fields == {"user_id": told}
+        assert refused[1].fields == {"user_id": reported}
         if id_:
-            assert (await refusal(service.console.issue(actor=id_))).fields == {"actor": told}
-            assert (await refusal(list_keys(service.console, user_id=id_))).fields == {"user_id": told}
+            assert (await refusal(service.console.issue(actor=id_))).fields == {"actor": reported}
+            assert (await refusal(list_keys(service.console, user_id=id_))).fields == {"user_id": reported}

@@ -102,7 +102,7 @@ async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("members: [", "standard input:2: is not YAML: while parsing a flow node"),
         ("[]", "standard input:1: is not a workspace"),
@@ -118,11 +118,11 @@ async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
         ),
     ],
 )
-async def test_a_file_at_fault_is_told_where(command: CommandLine, content: str, said: str) -> None:
+async def test_a_file_at_fault_is_told_where(command: CommandLine, content: str, message: str) -> None:
     """Whether YAML, the command or the service finds the fault, it is exit code 2 and the field is named."""
     done = await command("workspace", "apply", "-", stdin=content)
     assert done.returncode == 2, done
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 async def test_exit_codes_tell_what_went_wrong(command: CommandLine, service: Service) -> None:
@@ -207,7 +207,7 @@ async def test_what_cannot_be_undone_needs_a_terminal_or_a_yes(command: CommandL
 @ONLY_GRPCIO
 async def test_a_fault_is_named_by_its_flag(command: CommandLine) -> None:
     """Who types flags never saw the fields of the API; what is not text is refused before it is sent."""
-    for arguments, said in (
+    for arguments, message in (
         (("issue", "-w", "acme", "--type", "user", "Bot"), "  --user is required"),
         (("issue", "-w", "a b", "--type", "runtime", "Bot"), "  --runtime is required"),
         (("issue", "-w", "acme", "--hat", "everyone", "--hat", "none", "Bot"), "  --hat (number 2) names"),
@@ -217,7 +217,7 @@ async def test_a_fault_is_named_by_its_flag(command: CommandLine) -> None:
         (("show", "0198"), "--workspace"),
     ):
         done = await command("keys", *arguments)
-        assert (done.returncode, said in done.stderr) == (2, True), done
+        assert (done.returncode, message in done.stderr) == (2, True), done
 
 
 async def test_a_message_that_is_too_large_is_no_outage(command: CommandLine) -> None:

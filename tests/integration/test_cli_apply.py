@@ -15,7 +15,7 @@ from tests.support.largest import largest_workspace
 from tests.support.process import COMMAND, environment
 from tests.support.service import TOKENS, serving
 from tests.support.shapes import canonical
-from tests.support.typist import Session, run_on_terminal
+from tests.support.typist import TerminalRun, run_on_terminal
 from tests.support.workspaces import small_workspace, yaml_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Person:
         assert "Traceback" not in done.stderr
         return done
 
-    async def terminal(self, *arguments: str, answer: Callable[[], Awaitable[str]] | None = None) -> Session:
+    async def terminal(self, *arguments: str, answer: Callable[[], Awaitable[str]] | None = None) -> TerminalRun:
         """Run `workspace` commands on a terminal, their standard output a pipe; a question gets the answer."""
         loop = asyncio.get_running_loop()
 
@@ -166,8 +166,8 @@ async def test_a_script_removes_nothing_without_yes(person: Person, service: Ser
     arguments = ("apply", person.write(desired), *(["--json"] if json_ else []))
     refused = await person.script(*arguments)
     assert (refused.returncode, refused.stdout) == (2, "")
-    told = refused.stderr.splitlines()
-    assert [line.split()[:3] for line in told[1:6]] == [
+    reported = refused.stderr.splitlines()
+    assert [line.split()[:3] for line in reported[1:6]] == [
         ["removed", "member", "cyd"],
         ["removed", "team", "engineering"],
         ["removed", "hat", "engineer"],

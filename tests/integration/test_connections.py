@@ -106,7 +106,7 @@ async def test_silent_connections_are_closed(
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
             for reader in readers:
                 await reader.read()
-            await idle.leaving.wait()
+            await idle.goaway.wait()
         assert not watch.done()
         watch.cancel()
 
@@ -123,10 +123,10 @@ async def test_failed_handshakes_are_no_lines(transport: str, database_url: str,
         address = await asyncio.to_thread(lambda: server.address)
         host, _, port = address.rpartition(":")
         before = len(server.lines)
-        for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + bytes(200), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+        for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + bytes(200), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
             for _ in range(5):
                 reader, writer = await asyncio.open_connection(host, int(port))
-                writer.write(said * 20)
+                writer.write(data * 20)
                 async with asyncio.timeout(PATIENCE):
                     with suppress(ConnectionError):
                         await reader.read()
@@ -154,5 +154,5 @@ def test_fewer_connections_than_files_are_allowed() -> None:
         "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024));"
         "print(allowed(100, 10), 900 > allowed(10_000, 10) > 800, allowed(10_000, 2_000))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told.split() == ["100", "True", "1"]
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["100", "True", "1"]

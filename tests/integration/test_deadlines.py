@@ -85,7 +85,7 @@ async def test_a_request_that_does_not_come_gets_the_services_deadline_too(
         for number in range(1, 4):
             stream = connection.call(AUTHORIZE, KNOWN)
             await stream.send(*frames)
-            assert (await stream.answer()).code is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert (await stream.response()).code is grpc.StatusCode.DEADLINE_EXCEEDED
             async with asyncio.timeout(PATIENCE):
                 while len(service.log.calls(method)) < number:
                     await asyncio.sleep(0)

@@ -100,8 +100,8 @@ class Calls:
             assert self._client.stdout is not None
             async with watched() as stall:
                 self._client.stdin.write(f"{method} {self._file}\n".encode())
-                told = await self._client.stdout.readline()
-            assert told.startswith(b"OK "), told
+                reported = await self._client.stdout.readline()
+            assert reported.startswith(b"OK "), reported
             longest.append(stall[0])
             if longest[-1] < self._piece / _PART:
                 return

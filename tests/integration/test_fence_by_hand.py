@@ -98,11 +98,11 @@ async def test_changes_by_hand_reach_memory(one: Process, sql: Sql) -> None:
     await one.follow()
     await warm(one, of_bob)
     await warm(one, limited)
-    assert await one.verdict(limited, "web.search") == "granted"
+    assert await one.outcome(limited, "web.search") == "granted"
 
-    async def becomes(token: str, tool_id: str, verdict: str) -> None:
+    async def becomes(token: str, tool_id: str, expected: str) -> None:
         async with asyncio.timeout(60):
-            while await one.verdict(token, tool_id) != verdict:
+            while await one.outcome(token, tool_id) != expected:
                 await asyncio.sleep(0.002)
 
     await sql.execute("UPDATE tool SET active = false WHERE id = 'web.search'")

@@ -73,7 +73,7 @@ async def test_a_change_counts_the_epoch_up_by_one(writer: Process, sql: Sql, na
 CHANGING_NOTHING: dict[str, Callable[[Process, Sql, Key, str], Awaitable[object]]] = {
     "issue": lambda of, *_: of.issue(),
     "issue with a request": lambda of, *_: of.issue(request_id="other"),
-    "first use": lambda of, _, __, token: of.verdict(token),
+    "first use": lambda of, _, __, token: of.outcome(token),
     "noted use": lambda _, sql, __, ___: sql.execute("UPDATE key SET last_used_at = now()"),
     "apply without a change": lambda of, *_: of.apply(),
     "apply of a new one": lambda of, *_: of.apply(small_workspace("globex")),
@@ -95,7 +95,7 @@ async def test_what_takes_nothing_from_anybody_leaves_the_epoch_alone(writer: Pr
 async def test_a_new_hash_of_a_used_key_leaves_the_epoch_alone(writer: Process, sql: Sql) -> None:
     """Where the service writes it, which has just verified that it is one of the same secret."""
     key, token = await writer.issue()
-    assert await writer.verdict(token) == "granted"
+    assert await writer.outcome(token) == "granted"
     before = await epoch(sql)
     await another_hash(writer, key)
     assert await epoch(sql) == before
@@ -104,7 +104,7 @@ async def test_a_new_hash_of_a_used_key_leaves_the_epoch_alone(writer: Process, 
 async def test_a_new_hash_by_hand_counts_though_the_key_was_used(writer: Process, sql: Sql) -> None:
     """Nobody knows whether it is one of the same secret; also right after the service has renewed one."""
     key, token = await writer.issue()
-    assert await writer.verdict(token) == "granted"
+    assert await writer.outcome(token) == "granted"
     await another_hash(writer, key)
     before = await epoch(sql)
     await sql.execute("UPDATE key SET secret_hash = '$argon2id$hand' WHERE id = $1", key.id)

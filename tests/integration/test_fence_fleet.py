@@ -42,10 +42,10 @@ async def fleet(database_url: str) -> AsyncIterator[list[Process]]:
         yield [one, other]
 
 
-async def assert_everywhere(fleet: list[Process], token: str, verdict: str, tool_id: str = "") -> None:
+async def assert_everywhere(fleet: list[Process], token: str, expected: str, tool_id: str = "") -> None:
     """Fail unless every process answers the same at once."""
     for each in fleet:
-        assert await each.verdict(token, tool_id) == verdict
+        assert await each.outcome(token, tool_id) == expected
 
 
 async def test_a_revocation_is_true_everywhere_once_it_is_answered(fleet: list[Process]) -> None:
@@ -68,9 +68,9 @@ async def test_a_revocation_is_true_everywhere_while_everybody_asks(fleet: list[
             late = 0
             while late < 3:
                 begins_late = revoked.is_set()
-                verdict = await of.verdict(token)
+                outcome = await of.outcome(token)
                 if begins_late:
-                    assert verdict == "REVOKED"
+                    assert outcome == "REVOKED"
                     late += 1
                 elif not late:
                     # Now and then memory is emptied, so that readings are under way all the time.
@@ -167,18 +167,18 @@ async def test_a_reading_that_a_revocation_overtakes_is_told_to_nobody_who_asks_
         return found
 
     key, token = await one.issue()
-    await one.verdict(token)
+    await one.outcome(token)
     one.cache.drop_all()
     monkeypatch.setattr(keys, "find_credentials", slow)
-    early = asyncio.create_task(one.verdict(token))
+    early = asyncio.create_task(one.outcome(token))
     await reading.wait()
     await other.revoke(key)
-    late = asyncio.create_task(one.verdict(token))
+    late = asyncio.create_task(one.outcome(token))
     await asyncio.sleep(0)
     pipeline.set()
     assert await early == "granted"
     assert await late == "REVOKED"
-    assert await one.verdict(token) == "REVOKED"
+    assert await one.outcome(token) == "REVOKED"
 
 
 async def test_a_server_that_lags_behind_the_fence_is_not_believed(
@@ -188,7 +188,7 @@ async def test_a_server_that_lags_behind_the_fence_is_not_believed(
     async with process(database_url) as made:
         await made.apply()
         key, token = await made.issue()
-        assert await made.verdict(token) == "granted"
+        assert await made.outcome(token) == "granted"
     name = urlsplit(database_url).path.removeprefix("/")
     async with (
         new_database(postgres_url, name) as old_url,
@@ -200,5 +200,5 @@ async def test_a_server_that_lags_behind_the_fence_is_not_believed(
         await writer.revoke(key)
         for _ in range(2):
             with suppress(UnavailableError):
-                assert await misled.verdict(token) == "REVOKED"
+                assert await misled.outcome(token) == "REVOKED"
             misled.lease.end()

@@ -85,23 +85,23 @@ async def test_a_restored_database_is_noticed(others: int) -> None:
             await writer.revoke(more[0])
             for held in (token, lost):
                 await warm(reader, held)
-            assert await reader.verdict(token, "git.commit") == "granted"
+            assert await reader.outcome(token, "git.commit") == "granted"
             await copied(server, "backup", "data")
             for each in more[:others]:
                 await patiently(lambda each=each: writer.revoke(each))
             await patiently(lambda: writer.revoke(key))
-            assert await reader.verdict(token) == "REVOKED"
-            assert await reader.verdict(lost) == "UNKNOWN"
+            assert await reader.outcome(token) == "REVOKED"
+            assert await reader.outcome(lost) == "UNKNOWN"
             await until(reader.lease.valid)
-            assert await reader.verdict(token) == "REVOKED"
-            assert await reader.verdict(lost) == "UNKNOWN"
+            assert await reader.outcome(token) == "REVOKED"
+            assert await reader.outcome(lost) == "UNKNOWN"
             # A version of the workspace that counts the same is not what it was.
             narrow = small_workspace()
             narrow.name = "Acme once more"
             await writer.apply(narrow)
             _, fresh = await writer.issue()
             await warm(reader, fresh)
-            assert await reader.verdict(fresh, "git.commit") == await writer.verdict(fresh, "git.commit")
+            assert await reader.outcome(fresh, "git.commit") == await writer.outcome(fresh, "git.commit")
             reached = (await reader.ask(fresh)).granted.tool_set
             assert [hat.id for hat in reached.hats if "code" in [skill.id for skill in hat.skills]] == ["engineer"]
 
@@ -134,11 +134,11 @@ async def test_a_standby_that_lacks_the_last_changes_is_noticed() -> None:
                 await patiently(lambda: writer.revoke(key))
                 async with connected(standby.url()) as sql:
                     assert await epoch(sql) == lost_epoch
-                assert await reader.verdict(token) == "REVOKED"
-                assert await reader.verdict(lost) == "UNKNOWN"
+                assert await reader.outcome(token) == "REVOKED"
+                assert await reader.outcome(lost) == "UNKNOWN"
                 await until(reader.lease.valid)
-                assert await reader.verdict(token) == "REVOKED"
-                assert await reader.verdict(lost) == "UNKNOWN"
+                assert await reader.outcome(token) == "REVOKED"
+                assert await reader.outcome(lost) == "UNKNOWN"
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ async def test_the_same_epoch_of_another_history_is_another_state(reader: Proces
     assert await epoch(sql) == before["epoch"] + 1 + after
     current = await sql.fetchval("SELECT tag FROM fence")
     await until(lambda: reader.lease.revision.tag == current and reader.lease.valid())
-    assert await reader.verdict(token) == "REVOKED"
+    assert await reader.outcome(token) == "REVOKED"
 
 
 async def test_a_tag_renewed_by_hand_has_everybody_start_anew(reader: Process, sql: Sql) -> None:
@@ -238,7 +238,7 @@ async def test_a_pool_that_reaches_another_server_is_not_believed(reader: Proces
     reader.lease.server = "another"
     reader.cache.drop_all()
     with suppress(UnavailableError):
-        assert await reader.verdict(token) == "granted"
+        assert await reader.outcome(token) == "granted"
     await until(reader.lease.valid)
     assert await readers(sql) != first
     await warm(reader, token)
@@ -271,7 +271,7 @@ async def test_an_older_worker_works_beside_newer_ones(reader: Process, sql: Sql
     await until_true(sql, "SELECT epoch > $1 FROM fence", started + 1)
     await sql.execute("DELETE FROM reader WHERE id = $1", id_)
     await task
-    assert await reader.verdict(token) == "REVOKED"
+    assert await reader.outcome(token) == "REVOKED"
 
 
 async def test_leases_that_do_not_go_together_are_logged(database_url: str, sql: Sql) -> None:
@@ -301,7 +301,7 @@ async def test_a_standby_that_is_away_piles_no_backends_up() -> None:
             await sql.execute("SET synchronous_commit = local")
             await writer.apply()
             key, token = await writer.issue()
-            assert await writer.verdict(token) == "granted"
+            assert await writer.outcome(token) == "granted"
             await sql.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
             await sql.execute("SELECT pg_reload_conf()")
             await until_true(sql, "SELECT current_setting('synchronous_standby_names') = 'nobody'")
@@ -323,7 +323,7 @@ async def test_a_standby_that_is_away_piles_no_backends_up() -> None:
                     assert await sql.fetchval(waiting) <= 3
                     await asyncio.sleep(0.01)
             assert not reader.lease.valid()
-            assert await reader.verdict(token) in {"REVOKED", "granted"}, "Postgres is read meanwhile"
+            assert await reader.outcome(token) in {"REVOKED", "granted"}, "Postgres is read meanwhile"
             assert len(await readers(sql)) <= 1
             await sql.execute("ALTER SYSTEM RESET synchronous_standby_names")
             await sql.execute("SELECT pg_reload_conf()")
@@ -331,4 +331,4 @@ async def test_a_standby_that_is_away_piles_no_backends_up() -> None:
             await until_true(sql, f"SELECT pg_stat_clear_snapshot() IS NULL OR ({waiting}) = 0")
             assert len(await readers(sql)) == 1
             await writer.revoke(key)
-            assert await reader.verdict(token) == "REVOKED"
+            assert await reader.outcome(token) == "REVOKED"

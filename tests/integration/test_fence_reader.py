@@ -130,10 +130,10 @@ async def test_a_lease_is_renewed_only_once_all_changes_are_applied(
         clock.now += 2
         assert not made.lease.valid()
         assert (made.reader.known, made.lease.epoch) == (1, 0)
-        assert await made.verdict(token) == "REVOKED"
+        assert await made.outcome(token) == "REVOKED"
         pipeline.set()
         await until(made.lease.valid)
-        assert await made.verdict(token) == "REVOKED"
+        assert await made.outcome(token) == "REVOKED"
 
 
 async def test_a_reader_that_was_struck_off_starts_anew(reader: Process, sql: Sql) -> None:
@@ -164,7 +164,7 @@ async def test_a_database_that_lost_changes_is_started_anew_with(reader: Process
     await warm(reader, token)
     await revoke_by_hand(sql, key)
     await until(lambda: reader.lease.epoch == 2)
-    assert await reader.verdict(token) == "REVOKED"
+    assert await reader.outcome(token) == "REVOKED"
 
 
 async def test_a_reader_acknowledges_no_change_that_was_not_made_yet(database_url: str, sql: Sql) -> None:
@@ -198,7 +198,7 @@ async def test_a_database_that_lost_changes_and_made_others_is_started_anew_with
     assert await epoch(sql) == lost + 1
     await reader.follow()
     await until(lambda: reader.lease.epoch == lost + 1)
-    assert await reader.verdict(token) == "REVOKED"
+    assert await reader.outcome(token) == "REVOKED"
 
 
 @pytest.mark.parametrize("pruned", ["some", "all"])
@@ -215,7 +215,7 @@ async def test_a_reader_that_missed_changes_starts_anew(reader: Process, sql: Sq
         await sql.execute(f"DELETE FROM change WHERE epoch <= {removed}")  # noqa: S608 - constants
     await until_true(sql, "SELECT EXISTS (SELECT FROM reader WHERE id <> $1)", first)
     await warm(reader, token)
-    assert await reader.verdict(token) == "REVOKED"
+    assert await reader.outcome(token) == "REVOKED"
     assert reader.lease.epoch == await epoch(sql)
 
 
@@ -249,7 +249,7 @@ async def test_a_connection_that_is_cut_is_made_anew(reader: Process, sql: Sql) 
         await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
         await warm(reader, token)
     await reader.revoke(key)
-    assert await reader.verdict(token) == "REVOKED"
+    assert await reader.outcome(token) == "REVOKED"
 
 
 async def test_a_fence_that_cannot_be_reached_uses_up_no_connections(database_url: str, sql: Sql) -> None:
@@ -281,7 +281,7 @@ async def test_the_fence_needs_no_notifications(database_url: str, monkeypatch: 
             key, token = await one.issue()
             await warm(other, token)
             await one.revoke(key)
-            assert await other.verdict(token) == "REVOKED"
+            assert await other.outcome(token) == "REVOKED"
 
 
 async def test_a_process_that_ends_gives_its_lease_up(reader: Process, sql: Sql) -> None:
@@ -330,7 +330,7 @@ async def test_a_removal_that_fails_ends_no_lease(reader: Process, sql: Sql, mon
     first, hits, before = await reader_id(sql), reader.cache.hits, calls
     await until(lambda: calls > before + 3)
     assert reader.lease.valid()
-    assert await reader.verdict(token) == "granted"
+    assert await reader.outcome(token) == "granted"
     assert reader.cache.hits == hits + 1
     assert await reader_id(sql) == first
 
@@ -351,4 +351,4 @@ async def test_a_reader_that_is_far_behind_drops_everything(
             await sql.execute("UPDATE workspace SET version = version + 1")
     await until_true(sql, "SELECT EXISTS (SELECT FROM reader WHERE id <> $1)", first)
     await warm(reader, token)
-    assert await reader.verdict(token) == "REVOKED"
+    assert await reader.outcome(token) == "REVOKED"

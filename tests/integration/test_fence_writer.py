@@ -129,9 +129,9 @@ async def test_a_process_that_hangs_answers_nothing_old_once_the_writer_has_its_
         key, token = await writer.issue()
         await warm(hung, token)
         await hung.freeze()
-        assert await hung.verdict(token) == "granted"
+        assert await hung.outcome(token) == "granted"
         await writer.revoke(key)
-        assert await hung.verdict(token) == "REVOKED"
+        assert await hung.outcome(token) == "REVOKED"
         assert not hung.lease.valid()
 
 

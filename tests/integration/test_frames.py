@@ -25,10 +25,10 @@ from tests.support.frames import (
     Code,
     Served,
     ask,
-    begun,
     bytes_of,
     reason_of,
     request,
+    start_call,
 )
 from tests.support.http2 import Connection, connected, framed
 from tests.support.process import serving_process
@@ -69,7 +69,7 @@ async def test_a_message_may_be_split_in_any_way(
             await stream.send(frame, end=number == len(frames))
             if see_each:
                 await connection.settled()
-        answer = await stream.answer()
+        answer = await stream.response()
         assert pb.AuthorizeResponse.FromString(answer.message) == expected
         assert answer.headers["content-type"] == "application/grpc"
 
@@ -84,7 +84,7 @@ async def test_calls_whose_frames_alternate_get_their_own_answers(served: Served
             await stream.send(byte)
     for tool, stream in reversed(list(zip(tools, streams, strict=True))):
         await stream.send(b"", end=True)
-        message = (await stream.answer()).message
+        message = (await stream.response()).message
         assert pb.AuthorizeResponse.FromString(message).granted.tool.tool.id == tool
 
 
@@ -134,13 +134,13 @@ async def test_what_is_not_one_message_is_refused(served: Served, connection: Co
     assert (answer.trailers, answer.body) == (None, b"")
     if expected is Code.INVALID_ARGUMENT:
         assert answer.reason == "MALFORMED_MESSAGE"
-        assert answer.words
-    slowly = await begun(connection)
+        assert answer.details
+    slowly = await start_call(connection)
     for frame in bad.frames:
         await slowly.send(frame)
         await connection.settled()
     await slowly.send(b"", end=True)
-    assert (await slowly.answer()).code is expected
+    assert (await slowly.response()).code is expected
 
 
 @pytest.mark.parametrize("flag", [2, 3, 128, 254, 255])
@@ -161,9 +161,9 @@ async def test_a_message_over_the_limit_is_refused_before_it_comes(
     """The five bytes tell; nobody waits for the others, nor keeps room for them."""
     stream = connection.call(AUTHORIZE, KNOWN | GZIP)
     await stream.send(framed(b"", flag=flag, length=length))
-    answer = await stream.answer()
+    answer = await stream.response()
     assert answer.code is Code.RESOURCE_EXHAUSTED
-    assert f"({length} vs. {LIMIT})" in answer.words
+    assert f"({length} vs. {LIMIT})" in answer.details
 
 
 async def test_a_message_at_the_limit_is_read(connection: Connection) -> None:
@@ -212,7 +212,7 @@ async def test_what_cannot_be_decompressed_is_refused(served: Served, connection
     """Where it is for the encoding, the answer tells which ones are known."""
     answer = await ask(connection, *bad.frames, fields=bad.fields)
     assert answer.code is (bad.envoy if served.transport == "envoy" else bad.grpcio)
-    assert answer.words
+    assert answer.details
     if answer.code is Code.UNIMPLEMENTED:
         assert "gzip" in answer.headers["grpc-accept-encoding"]
 
@@ -222,7 +222,7 @@ async def served_by_a_worker(
     folder: Path, database_url: str, transport: str
 ) -> AsyncIterator[tuple[Connection, dict[str, str], psutil.Process]]:
     """Serve by a worker process; answers a connection, the metadata of a known caller, and the worker."""
-    variables = {"DOOR": transport, "DATABASE_URL": database_url, "MAX_MESSAGE_BYTES": str(LIMIT)}
+    variables = {"TRANSPORT": transport, "DATABASE_URL": database_url, "MAX_MESSAGE_BYTES": str(LIMIT)}
     with serving_process(folder, **{f"SKILDER_KEYS_{name}": value for name, value in variables.items()}) as server:
         address = await asyncio.to_thread(lambda: server.address)
         async with connected(address) as connection:

@@ -85,7 +85,7 @@ async def test_a_deleted_workspace_gives_nothing_back(fleet: tuple[Process, Proc
     one, other = fleet
     key, token = await one.issue(hat_ids=("engineer",))
     await one.workspaces.delete(key.workspace_id, None, ORIGIN)
-    assert await other.verdict(token) == "WORKSPACE_GONE"
+    assert await other.outcome(token) == "WORKSPACE_GONE"
     assert (await other.keys.get(str(key.id), None)).hat_ids == ("engineer",)
 
 

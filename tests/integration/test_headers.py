@@ -24,9 +24,9 @@ from tests.support.frames import (
     Code,
     Served,
     ask,
-    begun,
     reason_of,
     request,
+    start_call,
 )
 from tests.support.http2 import PATIENCE, Connection, connected, framed
 from tests.support.service import serving, write_callers
@@ -81,7 +81,7 @@ async def test_an_unknown_method_is_told_by_headers_alone(connection: Connection
     """As UNIMPLEMENTED, whether the request has come to its end or not."""
     stream = connection.call(path, KNOWN)
     await stream.send(WHOLE, end=ends)
-    answer = await stream.answer()
+    answer = await stream.response()
     assert answer.code is Code.UNIMPLEMENTED
     assert (answer.trailers, answer.body) == (None, b"")
     stream.reset()
@@ -90,8 +90,8 @@ async def test_an_unknown_method_is_told_by_headers_alone(connection: Connection
 @pytest.mark.parametrize("path", [AUTHORIZE, GET_KEY])
 async def test_the_server_keeps_the_deadline_of_a_request_that_does_not_come(connection: Connection, path: str) -> None:
     """A client that has none itself is told at the end of the time."""
-    stream = await begun(connection, WHOLE[:7], path=path, grpc_timeout="50m")
-    assert (await stream.answer()).code is Code.DEADLINE_EXCEEDED
+    stream = await start_call(connection, WHOLE[:7], path=path, grpc_timeout="50m")
+    assert (await stream.response()).code is Code.DEADLINE_EXCEEDED
 
 
 @asynccontextmanager
@@ -128,10 +128,10 @@ async def test_the_server_keeps_the_deadline_of_an_answer_that_does_not_come(
     assert (await served.service.operator.authorize(fresh.token)).HasField("granted")
 
 
-@pytest.mark.parametrize("told", ["50", "m", "soon", "-5m", "5x", ""])
-async def test_a_deadline_that_is_none_harms_nobody(served: Served, connection: Connection, told: str) -> None:
+@pytest.mark.parametrize("value", ["50", "m", "soon", "-5m", "5x", ""])
+async def test_a_deadline_that_is_none_harms_nobody(served: Served, connection: Connection, value: str) -> None:
     """The transport in Envoy goes by the service's own limit then; grpcio refuses the call."""
-    answer = await ask(connection, WHOLE, fields={"grpc-timeout": told})
+    answer = await ask(connection, WHOLE, fields={"grpc-timeout": value})
     if served.transport == "envoy":
         assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
     else:
@@ -144,7 +144,7 @@ async def test_a_status_tells_its_details(connection: Connection) -> None:
     assert (answer.code, answer.reason) == (Code.UNAUTHENTICATED, "UNAUTHENTICATED")
     answer = await ask(connection, request("x", tool_id="\n" * 2000))
     assert (answer.code, answer.reason) == (Code.INVALID_ARGUMENT, "INVALID_REQUEST")
-    assert answer.words.startswith("tool_id ")
+    assert answer.details.startswith("tool_id ")
 
 
 @pytest.mark.parametrize("path", [AUTHORIZE, GET_KEY])
@@ -171,9 +171,9 @@ async def test_what_a_client_says_of_itself_changes_nothing(
     ):
         stream = connection.call(path, forged)
         await stream.send(WHOLE, end=True)
-        assert (await stream.answer()).code is Code.UNAUTHENTICATED
+        assert (await stream.response()).code is Code.UNAUTHENTICATED
         plain, other = [await ask(connection, WHOLE, path=path, fields=fields) for fields in ({}, forged)]
-        assert (plain.code, plain.body, plain.words) == (other.code, other.body, other.words)
+        assert (plain.code, plain.body, plain.details) == (other.code, other.body, other.details)
         calls = service.log.calls(path.removeprefix("/skilder.keys.v1."))
         assert [call.get("caller") for call in calls] == [None, "operator", "operator"]
         assert {call["peer"] for call in calls} == {f"ipv4:{connection.local_address}"}
@@ -216,12 +216,12 @@ async def test_a_connection_of_age_ends_with_its_calls(transport: str, database_
         serving(database_url, tmp_path, transport=transport, max_connection_age=1) as service,
         connected(service.address) as connection,
     ):
-        calls = [await begun(connection, WHOLE[:7], path=path) for path in (AUTHORIZE, GET_KEY)]
+        calls = [await start_call(connection, WHOLE[:7], path=path) for path in (AUTHORIZE, GET_KEY)]
         async with asyncio.timeout(PATIENCE):
-            await connection.farewell.wait()
+            await connection.last_goaway.wait()
         assert not connection.ended.is_set()
         for call in calls:
             await call.send(WHOLE[7:], end=True)
-        assert [(await call.answer()).code for call in calls] == [Code.OK, Code.INVALID_ARGUMENT]
+        assert [(await call.response()).code for call in calls] == [Code.OK, Code.INVALID_ARGUMENT]
         async with asyncio.timeout(PATIENCE):
             await connection.ended.wait()

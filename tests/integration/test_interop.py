@@ -53,9 +53,9 @@ async def serving(**settings: Any) -> AsyncIterator[int]:
         port: int = free.getsockname()[1]
     # A socket's path is short, and those of pytest's folders may be long.
     with tempfile.TemporaryDirectory(prefix="skilder-keys-tests-") as folder:
-        told = json.dumps({"listen": f"127.0.0.1:{port}", **settings})
+        reported = json.dumps({"listen": f"127.0.0.1:{port}", **settings})
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.support.interop", folder, told, cwd=ROOT
+            sys.executable, "-m", "tests.support.interop", folder, reported, cwd=ROOT
         )
         ready = asyncio.create_task(Admin(admin_socket(Path(folder))).ready())
         ended = asyncio.create_task(process.wait())
@@ -111,5 +111,5 @@ async def test_a_message_comes_as_it_was_meant() -> None:
     async with serving() as port, connected(f"127.0.0.1:{port}") as connection:
         stream = connection.call("/grpc.testing.TestService/UnaryCall")
         await stream.send(framed(request), end=True)
-        answer = await stream.answer()
-    assert (answer.code, answer.words) == (grpc.StatusCode.ABORTED, words)
+        answer = await stream.response()
+    assert (answer.code, answer.details) == (grpc.StatusCode.ABORTED, words)

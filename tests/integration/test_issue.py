@@ -298,7 +298,7 @@ async def test_identical_requests_at_once_issue_one_key(service: Service, sql: a
     issued = await asyncio.gather(*(service.console.issue(request_id="r-1") for _ in range(10)))
     assert len({each.key.id for each in issued}) == 1
     assert len({each.token for each in issued}) == 10
-    verdicts = [await service.service.authorize(each.token) for each in issued]
-    assert sorted(each.WhichOneof("verdict") or "" for each in verdicts) == ["denied"] * 9 + ["granted"]
+    decisions = [await service.service.authorize(each.token) for each in issued]
+    assert sorted(each.WhichOneof("verdict") or "" for each in decisions) == ["denied"] * 9 + ["granted"]
     assert await actions(sql) == ["key.issued"] + ["key.renewed"] * 9
     assert await sql.fetchval("SELECT count(*) FROM key") == 1

@@ -12,8 +12,8 @@ from skilder_keys.app.authorization.query import AuthorizeQuery
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.domain.token import KeyType, Token
-from tests.support.answers import kinds_of_answers
 from tests.support.calls import part
+from tests.support.decisions import kinds_of_decisions
 from tests.support.fence import LONG, warm
 from tests.support.fleet import Process, process, until
 from tests.support.ids import new_key_id
@@ -40,7 +40,7 @@ async def one(database_url: str) -> AsyncIterator[Process]:
 
 async def test_an_answer_from_memory_asks_no_database(one: Process) -> None:
     """Whatever its kind, and argon2 neither; and it is the very same bytes as the one that did."""
-    queries = await kinds_of_answers(one)
+    queries = await kinds_of_decisions(one)
     one.cache.drop_all()
     for name, query in queries.items():
         one.cache.drop_all()
@@ -59,7 +59,7 @@ async def test_an_answer_from_memory_asks_no_database(one: Process) -> None:
 
 async def test_what_memory_grants_at_once_is_what_is_granted(one: Process) -> None:
     """The same bytes, a hit and a use; all else is left to be decided, as if it had not been asked."""
-    queries = await kinds_of_answers(one)
+    queries = await kinds_of_decisions(one)
     for query in queries.values():
         await one.decide(query)
     for name, query in queries.items():
@@ -97,7 +97,7 @@ async def test_what_memory_must_not_grant_at_once_is_left(one: Process, database
 
 async def test_an_answer_without_a_lease_is_the_same(one: Process, database_url: str) -> None:
     """From another process, which reads the database for each."""
-    queries = await kinds_of_answers(one)
+    queries = await kinds_of_decisions(one)
     async with process(database_url) as other:
         for name, query in queries.items():
             expected = await one.decide(query)
@@ -115,9 +115,9 @@ async def test_a_wrong_secret_for_a_key_in_memory_costs_nothing(one: Process) ->
     lent, checks = one.database.lent, one.hasher.checks
     for type_ in KeyType:
         for _ in range(20):
-            assert await one.verdict(Token.mint(type_, key.id).reveal()) == "UNKNOWN"
+            assert await one.outcome(Token.mint(type_, key.id).reveal()) == "UNKNOWN"
     assert (one.database.lent, one.hasher.checks) == (lent, checks)
-    assert await one.verdict(token) == "granted"
+    assert await one.outcome(token) == "granted"
     assert one.database.lent == lent
 
 
@@ -152,10 +152,10 @@ async def test_the_fields_of_a_question_are_looked_at_in_any_case(one: Process) 
 async def test_a_stampede_reads_a_key_once(one: Process) -> None:
     """All who ask for a token at the same time share one reading."""
     _, token = await one.issue()
-    await one.verdict(token)
+    await one.outcome(token)
     one.cache.drop_all()
     lent = one.database.lent
-    found = await asyncio.gather(*(one.verdict(token) for _ in range(200)))
+    found = await asyncio.gather(*(one.outcome(token) for _ in range(200)))
     assert set(found) == {"granted"}
     assert one.database.lent - lent <= 2, "the key and its catalog"
 
@@ -164,10 +164,10 @@ async def test_many_cold_keys_are_read_by_a_few_queries(one: Process) -> None:
     """However many ask at once."""
     tokens = [(await one.issue())[1] for _ in range(60)]
     for token in tokens:
-        await one.verdict(token)
+        await one.outcome(token)
     one.cache.drop_all()
     lent = one.database.lent
-    found = await asyncio.gather(*(one.verdict(token) for token in tokens))
+    found = await asyncio.gather(*(one.outcome(token) for token in tokens))
     assert set(found) == {"granted"}
     assert one.database.lent - lent <= 2, "the keys and their catalog"
     assert len(one.cache) == 60
@@ -263,8 +263,8 @@ async def test_uses_that_are_answered_from_memory_are_noted(one: Process, sql: S
     first = await sql.fetchval(last_used, key.id)
     await sql.execute("UPDATE key SET last_used_at = last_used_at - interval '61 s' WHERE id = $1", key.id)
     one.usage_clock.now += 61
-    assert await one.verdict(token) == "granted"
-    await one.verdict(revoked_token)
+    assert await one.outcome(token) == "granted"
+    await one.outcome(revoked_token)
     await one.usage.flush()
     assert await sql.fetchval(last_used, key.id) > first
     assert await sql.fetchval(last_used, revoked.id) is None

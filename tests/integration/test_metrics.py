@@ -23,7 +23,7 @@ from skilder_keys.transports.listening import ListenError
 from tests.support.process import ServerProcess, run_command, serving_process
 from tests.support.service import Client
 from tests.support.transport import ONLY_GRPCIO
-from tests.support.workers import answer_of, channel_to, operator_metadata
+from tests.support.workers import channel_to, operator_metadata, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,7 @@ async def test_what_envoy_counts_is_among_the_metrics_of_its_worker(
         for worker in server.workers().values():
             channel = await channel_to(worker, server, stack)
             metadata = operator_metadata(server, tmp_path)
-            assert await answer_of(channel, metadata) is grpc.StatusCode.OK
+            assert await status_of(channel, metadata) is grpc.StatusCode.OK
             await Client(channel).catalog.ListWorkspaces(ListWorkspacesRequest(), metadata=metadata)
         found = await asyncio.to_thread(samples, server)
     if transport != "envoy":

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.support.process import ServerProcess, run_command, serving_process
-from tests.support.running import postmaster, until_answered
+from tests.support.running import postmaster, until_database_works
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ def test_readiness_follows_the_workers_the_database_and_the_drain(transport: str
 
         server.process.send_signal(signal.SIGTERM)
         until_told(address, (503, "not ready: the server drains\n"))
-        until_answered(server, tmp_path)
+        until_database_works(server, tmp_path)
         assert ask(address, "/healthz") == (200, "ok\n")
         time.sleep(1)
         assert server.end() == 128 + signal.SIGTERM

@@ -23,7 +23,7 @@ from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
 from skilder_keys.storage.migrations import migrations
 from tests.support.postgres import new_database
 from tests.support.process import COMMAND, ServerProcess, environment, run_command, serving_process
-from tests.support.running import until_answered
+from tests.support.running import until_database_works
 from tests.support.service import Client
 from tests.support.waiting import until_running
 from tests.support.workers import operator_metadata
@@ -144,8 +144,8 @@ async def test_serve_asks_for_the_migrations_and_migrate_runs_them(
         assert refused.returncode == 70
         assert "run `skilder-keys migrate`" in refused.stderr
         first = await asyncio.to_thread(run_command, "migrate", folder=tmp_path, **variables)
-        told = "".join(f"ran {each.number:04} {each.name}\n" for each in migrations())
-        assert (first.returncode, first.stdout) == (0, told)
+        reported = "".join(f"ran {each.number:04} {each.name}\n" for each in migrations())
+        assert (first.returncode, first.stdout) == (0, reported)
         second = await asyncio.to_thread(run_command, "migrate", folder=tmp_path, **variables)
         assert (second.returncode, second.stdout) == (0, "up to date\n")
 
@@ -179,7 +179,7 @@ def test_an_embedded_database_that_crashes_is_started_again(tmp_path: Path) -> N
         assert server.address
         os.kill(int((tmp_path / "data" / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
         server.wait_for("the embedded Postgres is gone: starting it again")
-        until_answered(server, tmp_path)
+        until_database_works(server, tmp_path)
 
 
 def test_a_database_that_is_frozen_does_not_hold_up_the_end(transport: str, tmp_path: Path) -> None:

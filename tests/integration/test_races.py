@@ -49,20 +49,20 @@ async def test_a_key_is_used_or_renewed_and_never_both(
     async with serving(service.database_url, tmp_path, transport=transport) as second:
         for round_ in range(_ROUNDS):
             issued = await service.console.issue(request_id=f"r-{round_}")
-            verdict, retried = await asyncio.gather(
+            decision, retried = await asyncio.gather(
                 after(round_ % 7 * 8, second.service.authorize(issued.token)),
                 after(round_ % 5 * 8, service.console.issue(request_id=f"r-{round_}")),
             )
-            if verdict.HasField("granted"):
+            if decision.HasField("granted"):
                 assert isinstance(retried, Refusal), round_
                 assert (retried.reason, retried.metadata) == ("REQUEST_USED", {"key_id": issued.key.id})
                 assert (await service.service.authorize(issued.token)).HasField("granted")
             else:
-                assert verdict.denied.reason == pb.DENIAL_REASON_UNKNOWN
+                assert decision.denied.reason == pb.DENIAL_REASON_UNKNOWN
                 assert retried.key.id == issued.key.id
                 assert await second.service.denial(issued.token) == "UNKNOWN"
                 assert (await second.service.authorize(retried.token)).HasField("granted")
-            seen.add(verdict.WhichOneof("verdict"))
+            seen.add(decision.WhichOneof("verdict"))
         second.watch.seen.clear()
     assert seen == {"granted", "denied"}
     used = await sql.fetchval("SELECT count(*) FROM key WHERE last_used_at IS NULL")
@@ -138,8 +138,8 @@ async def test_a_change_of_the_workspace_is_seen_by_every_later_call(
             for earlier in await asyncio.gather(*calls):
                 # Before or after the change, but never a mixture of the two.
                 tools = {tool.id for tool in earlier.granted.tool_set.tools}
-                told = {hat.id for hat in earlier.granted.tool_set.hats}
-                assert ("git.commit" in tools) == ("engineer" in told)
+                reported = {hat.id for hat in earlier.granted.tool_set.hats}
+                assert ("git.commit" in tools) == ("engineer" in reported)
 
 
 async def test_a_key_is_issued_before_the_deletion_or_not_at_all(service: Service) -> None:

@@ -88,9 +88,9 @@ async def test_grpcurl_describes(empty_service: Service, symbol: str) -> None:
     """What a person asks for first."""
     command = (GRPCURL, "-plaintext", empty_service.address, "describe", symbol)
     running = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    told, fault = await running.communicate()
+    reported, fault = await running.communicate()
     assert running.returncode == 0, fault.decode()
-    assert f"{symbol} is a" in told.decode()
+    assert f"{symbol} is a" in reported.decode()
 
 
 async def test_reflection_can_be_turned_off(transport: str, database_url: str, tmp_path: Path) -> None:

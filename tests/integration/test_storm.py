@@ -107,7 +107,7 @@ async def test_a_storm_of_bad_calls_harms_no_good_one(served: Served, connection
             if not attempt.codes:
                 stream.reset()
                 return
-            answer = await stream.answer()
+            answer = await stream.response()
             if attempt.expected is not None:
                 assert pb.AuthorizeResponse.FromString(answer.message) == attempt.expected
             elif served.transport == "envoy":
@@ -120,5 +120,5 @@ async def test_a_storm_of_bad_calls_harms_no_good_one(served: Served, connection
         for _ in range(2000):
             attempt = good(source, expected) if source.random() < 0.5 else spoiled(source, body)
             group.create_task(make(attempt, pieces(source, attempt.data)))
-    assert not connection.leaving.is_set()
+    assert not connection.goaway.is_set()
     assert [each for each in served.service.log.events if each["level"] == "error"] == []

@@ -74,12 +74,12 @@ async def test_the_call_that_waits_for_longest_gives_way(empty_service: Service)
     async with connected(empty_service.address) as first, connected(empty_service.address) as other:
         (bystander,) = await opened(other, CHECK, count=1)
         streams = await opened(first, CHECK, count=limits.calls_of_connection + 1)
-        assert (await streams[0].answer()).code is Code.RESOURCE_EXHAUSTED
+        assert (await streams[0].response()).code is Code.RESOURCE_EXHAUSTED
         await bystander.send(framed(b""), end=True)
-        answer = await bystander.answer()
+        answer = await bystander.response()
         assert answer.code is Code.OK
         await streams[-1].send(framed(b""), end=True)
-        assert (await streams[-1].answer()).code is Code.OK
+        assert (await streams[-1].response()).code is Code.OK
 
 
 async def test_many_probes_at_a_time_are_answered(empty_service: Service) -> None:
@@ -90,7 +90,7 @@ async def test_many_probes_at_a_time_are_answered(empty_service: Service) -> Non
             for _ in range(PublicLimits().calls_of_connection):
                 streams.append(connection.call(CHECK))
                 await streams[-1].send(framed(b""), end=True)
-            assert {(await stream.answer()).code for stream in streams} == {Code.OK}
+            assert {(await stream.response()).code for stream in streams} == {Code.OK}
 
 
 @ONLY_GRPCIO
@@ -107,7 +107,7 @@ async def test_a_call_that_sends_nothing_runs_out_of_time(
         silent, slow = connection.call(path), connection.call(path)
         await slow.send(framed(b"", length=100))
         for stream in (silent, slow):
-            assert (await stream.answer()).code is Code.DEADLINE_EXCEEDED
+            assert (await stream.response()).code is Code.DEADLINE_EXCEEDED
 
 
 @ONLY_GRPCIO
@@ -122,7 +122,7 @@ async def test_a_watch_has_an_end(
     ):
         stream = connection.call(WATCH)
         await stream.send(framed(b""), end=True)
-        assert (await stream.answer()).code is Code.DEADLINE_EXCEEDED
+        assert (await stream.response()).code is Code.DEADLINE_EXCEEDED
 
 
 async def test_watches_of_a_connection_are_counted(empty_service: Service) -> None:
@@ -134,7 +134,7 @@ async def test_watches_of_a_connection_are_counted(empty_service: Service) -> No
             streams.append(connection.call(WATCH))
             await streams[-1].send(framed(b""), end=True)
         await connection.settled()
-        assert (await streams.pop().answer()).code is Code.RESOURCE_EXHAUSTED
+        assert (await streams.pop().response()).code is Code.RESOURCE_EXHAUSTED
         await is_served(empty_service)
         connection.reset(streams.pop())
         async with asyncio.timeout(PATIENCE):
@@ -160,12 +160,12 @@ async def test_what_is_no_request_is_refused(empty_service: Service, path: str) 
             stream = connection.call(path)
             await stream.send(b"".join(frames), end=code is not None)
             if code is not None:
-                assert (await stream.answer()).code is code
+                assert (await stream.response()).code is code
         long = framed(b"\x0a\x01x" * 22_000)
         stream = connection.call(path)
         for at in range(0, len(long), 16_000):
             await stream.send(long[at : at + 16_000], end=at + 16_000 >= len(long))
-        assert (await stream.answer()).code is Code.RESOURCE_EXHAUSTED
+        assert (await stream.response()).code is Code.RESOURCE_EXHAUSTED
     await is_served(empty_service)
 
 
@@ -176,7 +176,7 @@ async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service:
         for _ in range(10):
             connection = await stack.enter_async_context(connected(empty_service.address))
             streams = [connection.call(AUTHORIZE, wrong) for _ in range(STREAMS)]
-            assert {(await stream.answer()).code for stream in streams} == {Code.UNAUTHENTICATED}
+            assert {(await stream.response()).code for stream in streams} == {Code.UNAUTHENTICATED}
         answer = await empty_service.operator.authorize("no token")
         assert answer.denied.reason == pb.DENIAL_REASON_MALFORMED
         assert request("no token")
@@ -188,7 +188,7 @@ async def test_a_flood_of_refused_calls_is_not_one_of_lines(empty_service: Servi
     async with connected(empty_service.address) as connection:
         for _ in range(0, calls, 50):
             streams = [connection.call(AUTHORIZE) for _ in range(50)]
-            assert {(await stream.answer()).code for stream in streams} == {Code.UNAUTHENTICATED}
+            assert {(await stream.response()).code for stream in streams} == {Code.UNAUTHENTICATED}
     for _ in range(LINES + 50):
         assert await empty_service.service.denial("no token") == "MALFORMED"
     await empty_service.operator.apply(small_workspace())
@@ -196,6 +196,6 @@ async def test_a_flood_of_refused_calls_is_not_one_of_lines(empty_service: Servi
     denied = [each for each in empty_service.log.calls("AuthorizationService/Authorize") if each["code"] == "OK"]
     assert len(refused) == len(denied) == LINES
     assert len(empty_service.log.calls("CatalogService/ApplyWorkspace")) == 1
-    figure = {"method": "AuthorizationService/Authorize", "code": "UNAUTHENTICATED"}
-    assert await empty_service.metric("calls_total", **figure) == calls
+    labels = {"method": "AuthorizationService/Authorize", "code": "UNAUTHENTICATED"}
+    assert await empty_service.metric("calls_total", **labels) == calls
     assert await empty_service.metric("denials_total", reason="MALFORMED") == LINES + 50

@@ -175,16 +175,16 @@ async def test_an_evicted_tool_set_has_its_keys_read_again(database_url: str) ->
         await made.follow()
         _, token = await made.issue()
         for _ in range(5):
-            assert await made.verdict(token, "git.commit") == "granted"
+            assert await made.outcome(token, "git.commit") == "granted"
             known = made.cache.find(token)
             assert known is not None
             known.tool_set.evicted = True
             assert made.cache.find(token) is None
             made.tool_sets.clear()
             lent = made.database.lent
-            assert await made.verdict(token, "git.commit") == "granted"
+            assert await made.outcome(token, "git.commit") == "granted"
             assert made.database.lent > lent
-            assert await made.verdict(token, "git.push") == "TOOL_NOT_ALLOWED"
+            assert await made.outcome(token, "git.push") == "TOOL_NOT_ALLOWED"
 
 
 async def test_cleared_tool_sets_are_gone(one: Process, reads: Reads) -> None:

@@ -50,13 +50,13 @@ async def test_a_flood_for_one_key_does_not_keep_the_others_waiting(database_url
             flooded, right = await made.issue()
             others = [await made.issue() for _ in range(3)]
             flood = [
-                asyncio.create_task(made.verdict(Token.mint(KeyType.WORKSPACE, flooded.id).reveal()))
+                asyncio.create_task(made.outcome(Token.mint(KeyType.WORKSPACE, flooded.id).reveal()))
                 for _ in range(MAX_QUEUE - 1)
             ]
             while hasher.begun != [flooded.id]:
                 await asyncio.sleep(0.001)
-            waiting = [asyncio.create_task(made.verdict(token)) for _, token in others]
-            rightful = asyncio.create_task(made.verdict(right))
+            waiting = [asyncio.create_task(made.outcome(token)) for _, token in others]
+            rightful = asyncio.create_task(made.outcome(right))
             while not all(task.done() for task in waiting):
                 hasher.let_go()
                 await asyncio.sleep(0.001)
@@ -78,17 +78,17 @@ async def test_no_more_tokens_of_one_key_wait_for_their_proof_than_may(database_
         await made.follow()
         key, token = await made.issue()
         flood = [
-            asyncio.create_task(made.verdict(Token.mint(KeyType.WORKSPACE, key.id).reveal()))
+            asyncio.create_task(made.outcome(Token.mint(KeyType.WORKSPACE, key.id).reveal()))
             for _ in range(MAX_QUEUE + 20)
         ]
         await until(lambda: sum(task.done() for task in flood) == 20)
         assert [type(task.exception()) for task in flood if task.done()] == [BusyError] * 20
         with pytest.raises(BusyError):
-            await made.verdict(token)
+            await made.outcome(token)
         hasher.let_go(2 * MAX_QUEUE)
         found = await asyncio.gather(*flood, return_exceptions=True)
         assert found.count("UNKNOWN") == MAX_QUEUE
-        assert await made.verdict(token) == "granted"
+        assert await made.outcome(token) == "granted"
 
 
 @pytest.mark.parametrize("leased", [True, False])
@@ -99,6 +99,6 @@ async def test_one_token_asked_about_very_often_at_once_is_proven_once(database_
         if leased:
             await made.follow()
         _, token = await made.issue()
-        found = await asyncio.gather(*(made.verdict(token) for _ in range(5 * MAX_QUEUE)))
+        found = await asyncio.gather(*(made.outcome(token) for _ in range(5 * MAX_QUEUE)))
         assert set(found) == {"granted"}
         assert made.hasher.checks == 1

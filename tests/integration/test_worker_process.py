@@ -61,12 +61,12 @@ async def test_a_worker_is_told_its_settings_and_the_database() -> None:
             "database_url": URL,
             "folder": str(worker.folder),
         }
-        assert await told(worker) == [expected]
+        assert await metrics_of(worker) == [expected]
         process = psutil.Process(worker.pid)
         assert URL not in str([process.cmdline(), process.environ()])
 
 
-async def told(worker: WorkerProcess) -> Any:
+async def metrics_of(worker: WorkerProcess) -> Any:
     """Return what a worker says of its metrics, however slow it is; here it may be anything."""
     answer = None
     while answer is None:
@@ -120,13 +120,13 @@ for number, line in enumerate(parent):
         say({"metrics": [number]})
 """
     async with started(READY + program) as worker:
-        assert await told(worker) == [0]
+        assert await metrics_of(worker) == [0]
         process = psutil.Process(worker.pid)
         process.suspend()
         for _ in range(3):
             assert await worker.metrics() is None
         process.resume()
-        assert [await told(worker) for _ in range(2)] == [[1], [2]]
+        assert [await metrics_of(worker) for _ in range(2)] == [[1], [2]]
         worker.kill()
         await worker.ended()
         assert await worker.metrics() is None

@@ -19,7 +19,7 @@ from skilder.keys.v1 import catalog_service_pb2, key_service_pb2
 from tests.support.process import COMMAND, ServerProcess, environment, run_command, serving_process
 from tests.support.service import TOKENS, Client, write_callers
 from tests.support.waiting import until_running
-from tests.support.workers import answer_of, channel_to, issued, load, operator_metadata
+from tests.support.workers import channel_to, issued, load, operator_metadata, status_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -56,7 +56,7 @@ async def test_every_worker_serves(transport: str, database_url: str, tmp_path: 
         assert sorted(workers) == [0, 1, 2]
         for worker in workers.values():
             channel = await channel_to(worker, server, stack)
-            assert await answer_of(channel, operator_metadata(server, tmp_path)) is OK
+            assert await status_of(channel, operator_metadata(server, tmp_path)) is OK
 
 
 async def test_a_worker_gets_no_secret_where_others_could_read_it(
@@ -67,10 +67,10 @@ async def test_a_worker_gets_no_secret_where_others_could_read_it(
         token = (tmp_path / "data" / "operator-token").read_text("ascii").strip()
         assert server.process.args == [COMMAND, "serve"]
         for worker in server.workers().values():
-            told = "\n".join([*worker.cmdline(), *worker.environ(), *worker.environ().values()])
-            assert "SKILDER_KEYS" not in told
-            assert database_url not in told
-            assert token not in told
+            reported = "\n".join([*worker.cmdline(), *worker.environ(), *worker.environ().values()])
+            assert "SKILDER_KEYS" not in reported
+            assert database_url not in reported
+            assert token not in reported
 
 
 async def test_a_worker_that_is_killed_is_replaced(transport: str, database_url: str, tmp_path: Path) -> None:
@@ -82,12 +82,12 @@ async def test_a_worker_that_is_killed_is_replaced(transport: str, database_url:
         before[0].kill()
         gone = await asyncio.to_thread(server.wait_for, "a worker is gone: starting another")
         assert (gone["worker"], gone["code"]) == (0, -signal.SIGKILL)
-        assert await answer_of(spared, metadata) is OK
+        assert await status_of(spared, metadata) is OK
         await asyncio.to_thread(server.wait_for, "worker started", worker=0)
         after = server.workers()
         assert after[0] != before[0]
         assert after[1] == before[1]
-        assert await answer_of(await channel_to(after[0], server, stack), metadata) is OK
+        assert await status_of(await channel_to(after[0], server, stack), metadata) is OK
 
 
 async def test_workers_end_with_their_parent(transport: str, database_url: str, tmp_path: Path) -> None:
@@ -134,11 +134,11 @@ async def test_a_worker_that_is_frozen_is_replaced(transport: str, database_url:
         before[0].suspend()
         frozen = await asyncio.to_thread(server.wait_for, "a worker is frozen: killing it")
         assert (frozen["worker"], frozen["pid"]) == (0, before[0].pid)
-        assert await answer_of(spared, metadata) is OK
+        assert await status_of(spared, metadata) is OK
         await asyncio.to_thread(server.wait_for, "worker started", worker=0)
         after = server.workers()
         assert after[1] == before[1]
-        assert await answer_of(await channel_to(after[0], server, stack), metadata) is OK
+        assert await status_of(await channel_to(after[0], server, stack), metadata) is OK
 
 
 async def test_nothing_is_left_of_a_server_that_is_killed(transport: str, database_url: str, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ async def test_sighup_takes_in_the_callers_file(transport: str, database_url: st
 
     async def answer(server: ServerProcess) -> grpc.StatusCode:
         async with grpc.aio.insecure_channel(server.address) as channel:
-            return await answer_of(channel, metadata)
+            return await status_of(channel, metadata)
 
     async with serving(
         tmp_path,
@@ -270,7 +270,7 @@ async def test_sigterm_ends_a_sighup_too(transport: str, database_url: str, tmp_
         server.process.send_signal(signal.SIGHUP)
         await asyncio.to_thread(server.wait_for, "worker started", worker=0)
         after = server.workers()
-        assert await answer_of(channel, operator_metadata(server, tmp_path)) is OK
+        assert await status_of(channel, operator_metadata(server, tmp_path)) is OK
         assert await asyncio.to_thread(server.end) == 0
         await until_gone({*before.values(), *after.values()})
         assert sorted(each["worker"] for each in server.events("worker ended")) == [0, 0, 1]
@@ -287,7 +287,7 @@ async def test_a_second_server_on_the_address_is_refused(
         assert refused.returncode == 70
         assert f"Cannot serve on {server.address}" in refused.stderr
         async with grpc.aio.insecure_channel(server.address) as channel:
-            assert await answer_of(channel, operator_metadata(server, tmp_path)) is OK
+            assert await status_of(channel, operator_metadata(server, tmp_path)) is OK
 
 
 @pytest.mark.parametrize(
@@ -308,13 +308,13 @@ async def test_every_address_can_be_served_at_once(
         port = server.address.rpartition(":")[2]
         for place, peer in peers.items():
             async with grpc.aio.insecure_channel(f"{place}:{port}") as channel:
-                assert await answer_of(channel, metadata) is OK
+                assert await status_of(channel, metadata) is OK
                 await Client(channel).catalog.ListWorkspaces(
                     catalog_service_pb2.ListWorkspacesRequest(), metadata=metadata
                 )
             for method in ("AuthorizationService/Authorize", "CatalogService/ListWorkspaces"):
-                told = await asyncio.to_thread(server.wait_for, "call", method=method)
-                assert told["peer"].startswith(peer)
+                reported = await asyncio.to_thread(server.wait_for, "call", method=method)
+                assert reported["peer"].startswith(peer)
 
 
 def test_a_terminal_that_is_closed_ends_the_server(transport: str, database_url: str, tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def explore(fence: Fence) -> Exploration:
 def follow(fence: Fence, story: Iterable[str]) -> set[State]:
     """Return the states in which a story can end that consists of these steps, whoever takes them, and no others."""
     states = {fence.start}
-    for told in story:
-        states = {_in_order(after) for state in states for _, what, after in fence.successors(state) if what == told}
+    for step in story:
+        states = {_in_order(after) for state in states for _, what, after in fence.successors(state) if what == step}
     return states
 
 

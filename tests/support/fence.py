@@ -55,7 +55,7 @@ async def warm(of: Process, token: str) -> None:
 
     async def is_kept() -> bool:
         hits = of.cache.hits
-        await of.verdict(token)
+        await of.outcome(token)
         return of.cache.hits > hits
 
     async with asyncio.timeout(60):

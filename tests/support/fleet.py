@@ -114,7 +114,7 @@ class Process:
         """Authorize a token."""
         return pb.AuthorizeResponse.FromString((await self.decide(AuthorizeQuery(token, tool_id, version))).body)
 
-    async def verdict(self, token: str, tool_id: str = "") -> str:
+    async def outcome(self, token: str, tool_id: str = "") -> str:
         """Authorize a token and return `granted`, or the reason why it is denied."""
         answer = await self.decide(AuthorizeQuery(token, tool_id))
         return "granted" if answer.denied is None else answer.denied.name

@@ -55,10 +55,10 @@ async def ask(
     """Make a call as the operator, of these DATA frames, and return what came of it."""
     stream = connection.call(path, {**KNOWN, **(fields or {})}, end=not frames, **options)
     await stream.send(*frames, end=True)
-    return await stream.answer()
+    return await stream.response()
 
 
-async def begun(connection: Connection, *frames: bytes, path: str = AUTHORIZE, **fields: str) -> Stream:
+async def start_call(connection: Connection, *frames: bytes, path: str = AUTHORIZE, **fields: str) -> Stream:
     """Start a call as the operator, which the server has heard of."""
     stream = connection.call(path, KNOWN | {name.replace("_", "-"): value for name, value in fields.items()})
     await stream.send(*frames)

@@ -70,21 +70,21 @@ class Response:
         return _CODES.get(self.status.get("grpc-status", ""))
 
     @property
-    def words(self) -> str:
+    def details(self) -> str:
         """The status's message."""
-        told = self.status.get("grpc-message", "")
-        assert told.isascii(), told
-        assert told.isprintable(), told
-        return unquote(told, errors="strict")
+        reported = self.status.get("grpc-message", "")
+        assert reported.isascii(), reported
+        assert reported.isprintable(), reported
+        return unquote(reported, errors="strict")
 
     @property
     def reason(self) -> str:
         """The reason of the one ErrorInfo in the status's details; empty where there are no details."""
-        told = self.status.get("grpc-status-details-bin")
-        if told is None:
+        reported = self.status.get("grpc-status-details-bin")
+        if reported is None:
             return ""
-        status = Status.FromString(base64.b64decode(told + "=" * (-len(told) % 4), validate=True))
-        assert (_CODES[str(status.code)], status.message) == (self.code, self.words)
+        status = Status.FromString(base64.b64decode(reported + "=" * (-len(reported) % 4), validate=True))
+        assert (_CODES[str(status.code)], status.message) == (self.code, self.details)
         info = ErrorInfo()
         (packed,) = [each for each in status.details if each.Is(ErrorInfo.DESCRIPTOR)]
         packed.Unpack(info)
@@ -125,13 +125,13 @@ class Stream:
         """Cancel the call."""
         self._connection.reset(self)
 
-    async def answer(self) -> Response:
+    async def response(self) -> Response:
         """Wait for the end of the call, and return what came of it."""
         async with asyncio.timeout(PATIENCE):
             await self.done.wait()
         return self._answer
 
-    def hear(self, event: Event) -> None:
+    def receive(self, event: Event) -> None:
         """Take what the server says."""
         if self.done.is_set():
             return
@@ -164,8 +164,8 @@ class Connection:
         config = H2Configuration(
             header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
         )
-        self.leaving = asyncio.Event()
-        self.farewell = asyncio.Event()
+        self.goaway = asyncio.Event()
+        self.last_goaway = asyncio.Event()
         self.ended = asyncio.Event()
         self._authority = authority
         self._reader = reader
@@ -197,7 +197,7 @@ class Connection:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            for event in (self.leaving, self.farewell, self.ended):
+            for event in (self.goaway, self.last_goaway, self.ended):
                 event.set()
             for stream in self._streams.values():
                 stream.done.set()
@@ -260,9 +260,9 @@ class Connection:
 
     def _hear_goaway(self, frame: bytes) -> None:
         last_stream = int.from_bytes(frame[_FRAME_HEAD_BYTES : _FRAME_HEAD_BYTES + 4], "big")
-        self.leaving.set()
+        self.goaway.set()
         if last_stream < _ANY_STREAM:
-            self.farewell.set()
+            self.last_goaway.set()
 
     def _hear(self, event: Event) -> None:
         match event:
@@ -272,7 +272,7 @@ class Connection:
                 self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         stream = self._streams.get(getattr(event, "stream_id", None) or 0)
         if stream is not None:
-            stream.hear(event)
+            stream.receive(event)
 
     def _flush(self) -> None:
         self._writer.write(self._http.data_to_send())

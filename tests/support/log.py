@@ -88,7 +88,7 @@ class LogFile(Log):
 def _event(line: str) -> dict[str, Any]:
     """Return what a line tells, by the names of the service's own log."""
     try:
-        told = json.loads(line)
-        return {"event": told.pop("message"), **told}
+        reported = json.loads(line)
+        return {"event": reported.pop("message"), **reported}
     except (ValueError, KeyError, AttributeError):
         return {"event": line, "level": "error", "logger": "nobody's"}

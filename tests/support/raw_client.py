@@ -21,10 +21,10 @@ def main(address: str, token: str) -> None:
             method, path = line.split()
             call: Any = channel.unary_unary(f"/skilder.keys.v1.{method}")
             try:
-                told = f"OK {len(call(Path(path).read_bytes(), metadata=metadata, timeout=120))}"
+                reported = f"OK {len(call(Path(path).read_bytes(), metadata=metadata, timeout=120))}"
             except grpc.RpcError as error:
-                told = f"{error.code().name} 0"
-            sys.stdout.write(f"{told}\n")
+                reported = f"{error.code().name} 0"
+            sys.stdout.write(f"{reported}\n")
             sys.stdout.flush()
 
 

@@ -50,7 +50,7 @@ def assert_gone(processes: Iterable[psutil.Process]) -> None:
     assert left == [], [each.cmdline() for each in left]
 
 
-def until_answered(server: ServerProcess, folder: Path) -> None:
+def until_database_works(server: ServerProcess, folder: Path) -> None:
     """Return once a call that needs the database is answered."""
     metadata = operator_metadata(server, folder)
     end = time.monotonic() + _SECONDS

@@ -20,7 +20,7 @@ _PATIENCE = 60
 
 
 @dataclass(frozen=True)
-class Session:
+class TerminalRun:
     """What became of a command.
 
     Attributes:
@@ -33,7 +33,7 @@ class Session:
     terminal: str
 
 
-def run_on_terminal(*arguments: str, folder: Path, answer: Callable[[], str], **variables: str) -> Session:
+def run_on_terminal(*arguments: str, folder: Path, answer: Callable[[], str], **variables: str) -> TerminalRun:
     """Run a `skilder-keys` command with its standard input and error on a terminal.
 
     Where it asks a yes-or-no question, `answer` is called for what to type.
@@ -56,7 +56,7 @@ def run_on_terminal(*arguments: str, folder: Path, answer: Callable[[], str], **
             stdout, _ = process.communicate(timeout=_PATIENCE)
             reader.join(_PATIENCE)
             text = b"".join(seen).decode().replace("\r\n", "\n")
-            return Session(process.returncode, stdout.decode(), text)
+            return TerminalRun(process.returncode, stdout.decode(), text)
     finally:
         os.close(ours)
 

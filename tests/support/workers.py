@@ -67,7 +67,7 @@ def _connections(worker: psutil.Process, port: int) -> set[object]:
     return {each.raddr for each in found if each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED}
 
 
-async def answer_of(channel: grpc.aio.Channel, metadata: Any) -> grpc.StatusCode:
+async def status_of(channel: grpc.aio.Channel, metadata: Any) -> grpc.StatusCode:
     """Return the status of a call that needs a known caller and no database."""
     stub: Any = AuthorizationServiceStub(channel)
     code: grpc.StatusCode = await stub.Authorize(pb.AuthorizeRequest(token="no token"), metadata=metadata).code()

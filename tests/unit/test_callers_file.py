@@ -115,8 +115,8 @@ def test_what_yaml_takes_for_no_text_is_to_be_quoted(path: Path) -> None:
     path.write_text("callers:\n- name: ops\n  role: operator\n  san: 0104233\n")
     with pytest.raises(CallersFileError) as caught:
         load_callers(path)
-    said = "is a number in YAML, and not a text: quote it"
-    assert str(caught.value) == f"{path}:4: callers[0] 'ops': san: {said}"
+    text = "is a number in YAML, and not a text: quote it"
+    assert str(caught.value) == f"{path}:4: callers[0] 'ops': san: {text}"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])

@@ -58,8 +58,8 @@ class Failed(grpc.RpcError):
 def test_every_status_has_words_and_is_no_verdict(code: grpc.StatusCode) -> None:
     """Whether the service sent it, or gRPC."""
     for error in (Failed(code, "It is so."), Failed(code, ""), Failed(code, "It is so.", ErrorInfo(reason="SO"))):
-        said, exit_code = in_words(error, "127.0.0.1:1", FLAGS)
-        assert said.strip()
+        text, exit_code = in_words(error, "127.0.0.1:1", FLAGS)
+        assert text.strip()
         assert exit_code not in {Exit.OK, Exit.DENIED}
 
 
@@ -131,7 +131,7 @@ def test_sentences_speak_of_flags_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "text"),
     [
         (ValueError("so\n it is"), "so it is"),
         (TimeoutError(), "TimeoutError"),
@@ -139,9 +139,9 @@ def test_sentences_speak_of_flags_too() -> None:
         (ValueError("x" * 10_000), f"{'x' * 500}…"),
     ],
 )
-def test_every_error_has_a_reason(error: Exception, said: str) -> None:
+def test_every_error_has_a_reason(error: Exception, text: str) -> None:
     """Without a password, and in one line of bounded length."""
-    assert reason(error) == said
+    assert reason(error) == text
 
 
 def test_what_nobody_foresaw_is_no_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,9 +152,9 @@ def test_what_nobody_foresaw_is_no_verdict(monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.setattr(main, "app", fails)
     assert main.run_app() is Exit.FAILED
-    said = capsys.readouterr().err
-    assert "the moon is full" in said
-    assert len(said.splitlines()) == 1
+    text = capsys.readouterr().err
+    assert "the moon is full" in text
+    assert len(text.splitlines()) == 1
 
 
 def test_no_token_gets_to_standard_error() -> None:

@@ -57,8 +57,8 @@ FAULTS = {
 def at_fault(message: Message, bad: bytes) -> str:
     """Return what is said of the byte at fault where a message has four others in the place of BAD!."""
     before = len("日本語 ".encode()) if isinstance(message, IssueKeyRequest) and message.description else 0
-    place, told = FAULTS[bad]
-    return f"byte {before + place + 1} is {told}"
+    place, reported = FAULTS[bad]
+    return f"byte {before + place + 1} is {reported}"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 
-async def begun(work: Coroutine[Any, Any, None]) -> EagerTask:
+async def start(work: Coroutine[Any, Any, None]) -> EagerTask:
     """Start work where event loops call back: in no task."""
     loop = asyncio.get_running_loop()
     made: asyncio.Future[EagerTask] = loop.create_future()
@@ -37,7 +37,7 @@ async def test_what_does_not_wait_is_done_at_once() -> None:
     async def work() -> None:
         seen.append(asyncio.current_task())
 
-    task = await begun(work())
+    task = await start(work())
     assert task.done()
     assert seen == [task]
     await ended(task)
@@ -55,7 +55,7 @@ async def test_what_waits_goes_on_when_it_can() -> None:
         seen.extend(await asyncio.gather(asyncio.sleep(0, "one"), asyncio.sleep(0, "two")))
         seen.append(asyncio.current_task())
 
-    task = await begun(work())
+    task = await start(work())
     assert not task.done()
     ready.set_result("ready")
     await ended(task)
@@ -71,7 +71,7 @@ async def test_what_a_future_raises_is_raised_where_it_is_awaited() -> None:
             await ready
         raise ValueError("of the work")
 
-    task = await begun(work())
+    task = await start(work())
     ready.set_exception(LookupError())
     with pytest.raises(ValueError, match="of the work"):
         await ended(task)
@@ -80,7 +80,7 @@ async def test_what_a_future_raises_is_raised_where_it_is_awaited() -> None:
         raise ValueError("at once")
 
     with pytest.raises(ValueError, match="at once"):
-        await ended(await begun(at_once()))
+        await ended(await start(at_once()))
 
 
 async def test_a_cancelled_one_hears_so_where_it_waits() -> None:
@@ -95,7 +95,7 @@ async def test_a_cancelled_one_hears_so_where_it_waits() -> None:
             await asyncio.sleep(0)
             cleaned.append(True)
 
-    task = await begun(work())
+    task = await start(work())
     assert task.cancel()
     assert task.cancelling() == 1
     with pytest.raises(asyncio.CancelledError):
@@ -118,7 +118,7 @@ async def test_one_that_is_cancelled_while_it_runs_hears_so_at_its_next_wait() -
         except asyncio.CancelledError:
             heard.append("a future")
 
-    await ended(await begun(by_itself()))
+    await ended(await start(by_itself()))
 
     async def between_turns() -> None:
         try:
@@ -160,7 +160,7 @@ async def test_timeouts_and_task_groups_work_in_it() -> None:
         assert current is not None
         assert current.cancelling() == 0
 
-    await ended(await begun(work()))
+    await ended(await start(work()))
 
 
 async def test_a_loop_takes_them_for_its_tasks() -> None:
@@ -169,7 +169,7 @@ async def test_a_loop_takes_them_for_its_tasks() -> None:
     async def work() -> None:
         await asyncio.sleep(0)
 
-    task = await begun(work())
+    task = await start(work())
     loop = asyncio.get_running_loop()
     assert task_factory(loop, task) is task
     own = task_factory(loop, work(), name="own")

@@ -63,7 +63,7 @@ class Call:
         self.ended = asyncio.Event()
         asyncio.get_running_loop().call_soon(self._begin)
 
-    def tell(self, body: bytes, *, more: bool = False) -> None:
+    def feed(self, body: bytes, *, more: bool = False) -> None:
         """Send what comes next of the request."""
         self.asked[-1].set_result({"type": "http.request", "body": body, "more_body": more})
 
@@ -133,7 +133,7 @@ async def test_what_memory_knows_is_answered_by_the_short_way(methods: AsgiMetho
     """With one look at the request, and nothing to tell of its end."""
     call = Call(methods, headers=[(b"content-type", kind), (b"authorization", b"known")])
     await until_fast(methods, 1)
-    call.tell(framed(b"known"))
+    call.feed(framed(b"known"))
     assert await call.answer() == framed(b"from memory")
     assert len(call.asked) == 1
     assert not call.ended.is_set()
@@ -143,7 +143,7 @@ async def test_what_memory_does_not_know_goes_on_from_there(methods: AsgiMethods
     """What was read already is not lost."""
     call = Call(methods)
     await until_fast(methods, 1)
-    call.tell(framed(b"other"))
+    call.feed(framed(b"other"))
     assert await call.answer() == framed(b"served: other")
     assert len(call.asked) == 1
     await call.end()
@@ -156,7 +156,7 @@ async def test_what_has_to_wait_goes_on_waiting_by_the_full_way(methods: AsgiMet
     await until_fast(methods, 1)
     await until_fast(methods, 0)
     assert len(call.asked) == 1
-    call.tell(framed(message))
+    call.feed(framed(message))
     assert await call.answer() == framed(b"served: " + message)
     await call.end()
 
@@ -167,7 +167,7 @@ async def test_a_message_that_comes_as_the_call_is_to_leave_is_answered(methods:
     await until_fast(methods, 1)
     for fast in methods.fast_calls:
         asyncio.get_running_loop().call_soon(fast.fall_back)
-    call.tell(framed(b"known"))
+    call.feed(framed(b"known"))
     assert await call.answer() == framed(b"from memory")
     assert not call.ended.is_set()
 
@@ -177,9 +177,9 @@ async def test_what_more_may_follow_goes_the_full_way(methods: AsgiMethods, firs
     """Each piece is read once."""
     call = Call(methods)
     await until_fast(methods, 1)
-    call.tell(framed(b"known")[:first], more=True)
+    call.feed(framed(b"known")[:first], more=True)
     await until_fast(methods, 0)
-    call.tell(framed(b"known")[first:])
+    call.feed(framed(b"known")[first:])
     assert await call.answer() == framed(b"served: known")
 
 
@@ -196,7 +196,7 @@ async def test_a_client_that_leaves_leaves_nothing(methods: AsgiMethods, fast: i
         assert not call.sent
     call = Call(methods)
     await until_fast(methods, 1)
-    call.tell(framed(b"known"))
+    call.feed(framed(b"known"))
     assert await call.answer() == framed(b"from memory")
 
 
@@ -204,7 +204,7 @@ async def test_a_message_over_the_limit_goes_the_full_way(methods: AsgiMethods) 
     """Where it is told."""
     call = Call(methods)
     await until_fast(methods, 1)
-    call.tell(framed(b"known".ljust(_MAX_BYTES + 1)))
+    call.feed(framed(b"known".ljust(_MAX_BYTES + 1)))
     assert await call.answer() == b"8", "RESOURCE_EXHAUSTED"
     await call.end()
 
@@ -217,12 +217,12 @@ async def test_calls_that_wait_take_places(methods: AsgiMethods) -> None:
         one_more = Call(methods)
         assert await one_more.answer() == b"8", "RESOURCE_EXHAUSTED"
         assert not one_more.asked
-    calls[0].tell(framed(b"other"))
+    calls[0].feed(framed(b"other"))
     await calls[0].answer()
     call = Call(methods)
     await until_fast(methods, 1)
     for each in [call, *calls[1:]]:
-        each.tell(framed(b"known"))
+        each.feed(framed(b"known"))
         await each.answer()
 
 
@@ -247,7 +247,7 @@ async def test_what_is_unlike_most_calls_goes_the_full_way(methods: AsgiMethods,
             await asyncio.sleep(0)
             assert not methods.fast_calls
     if call.asked:
-        call.tell(framed(b"known"))
+        call.feed(framed(b"known"))
         assert await call.answer() == framed(b"served: known")
         assert len(call.asked) == 1
     await call.end()

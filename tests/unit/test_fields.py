@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REQUIRED = "is required"
 
 
-def said(check: Callable[[Violations], object]) -> str | None:
+def message_of(check: Callable[[Violations], object]) -> str | None:
     """Return what is said of the one field that a check looks at, or None where it passes."""
     violations = Violations()
     check(violations)
@@ -34,67 +34,67 @@ def said(check: Callable[[Violations], object]) -> str | None:
 )
 def test_good_identifiers_pass(value: str) -> None:
     """Up to 64 letters, digits and a few signs."""
-    assert said(lambda violations: violations.identifier("field", value)) is None
+    assert message_of(lambda violations: violations.identifier("field", value)) is None
 
 
 @pytest.mark.parametrize("character", list(" \n\t\x00,;\\\"'%*<>()é日٣\u200b\u202e\u2028\uff21\u0301\u017f\u212a🤖"))
 def test_other_characters_are_refused_in_identifiers(character: str) -> None:
     """ASCII only and nothing invisible, wherever it stands; the character is named, and its place."""
     for value in (f"{character}ab", f"a{character}b", f"ab{character}"):
-        told = said(lambda violations: violations.identifier("field", value))  # noqa: B023 - called at once
+        message = message_of(lambda violations: violations.identifier("field", value))  # noqa: B023 - called at once
         place = f"character {value.index(character) + 1} is U+{ord(character):04X}"
-        assert told is not None
-        assert f": {place}" in told
-        assert told.endswith("; letters, digits and ._:@/+|- are allowed, a letter or digit first")
+        assert message is not None
+        assert f": {place}" in message
+        assert message.endswith("; letters, digits and ._:@/+|- are allowed, a letter or digit first")
 
 
 @pytest.mark.parametrize("character", list("._:@/+|-"))
 def test_an_identifier_begins_with_a_letter_or_digit(character: str) -> None:
     """So that none looks like a flag, a path or a comment."""
-    told = said(lambda violations: violations.identifier("field", f"{character}a"))
-    assert told is not None
-    assert told.startswith(f"is '{character}a': character 1 is U+00")
-    assert said(lambda violations: violations.identifier("field", f"a{character}")) is None
+    message = message_of(lambda violations: violations.identifier("field", f"{character}a"))
+    assert message is not None
+    assert message.startswith(f"is '{character}a': character 1 is U+00")
+    assert message_of(lambda violations: violations.identifier("field", f"a{character}")) is None
 
 
 def test_the_length_of_an_identifier_is_bounded() -> None:
     """By 64 characters for ours, by 255 for those of others; the value is quoted."""
-    told = f"has 65 characters; at most 64 are allowed: '{'a' * 65}'"
-    assert said(lambda violations: violations.identifier("field", "a" * 65)) == told
+    message = f"has 65 characters; at most 64 are allowed: '{'a' * 65}'"
+    assert message_of(lambda violations: violations.identifier("field", "a" * 65)) == message
     for character in "aé日🤖":
-        assert said(lambda violations: violations.foreign_id("field", character * 255)) is None  # noqa: B023
-        told = said(lambda violations: violations.foreign_id("field", character * 256)) or ""  # noqa: B023
-        assert told.startswith(f"has 256 characters; at most 255 are allowed: '{character * 20}")
-        assert len(told) < 150
+        assert message_of(lambda violations: violations.foreign_id("field", character * 255)) is None  # noqa: B023
+        message = message_of(lambda violations: violations.foreign_id("field", character * 256)) or ""  # noqa: B023
+        assert message.startswith(f"has 256 characters; at most 255 are allowed: '{character * 20}")
+        assert len(message) < 150
 
 
 def test_an_identifier_is_required_unless_told_otherwise() -> None:
     """An empty one that is not required passes; a bad one does not."""
-    assert said(lambda violations: violations.identifier("field", "")) == REQUIRED
-    assert said(lambda violations: violations.foreign_id("field", "")) == REQUIRED
-    assert said(lambda violations: violations.identifier("field", "", required=False)) is None
-    assert said(lambda violations: violations.foreign_id("field", "", required=False)) is None
-    assert said(lambda violations: violations.identifier("field", " ", required=False)) is not None
-    assert said(lambda violations: violations.foreign_id("field", " ", required=False)) is not None
+    assert message_of(lambda violations: violations.identifier("field", "")) == REQUIRED
+    assert message_of(lambda violations: violations.foreign_id("field", "")) == REQUIRED
+    assert message_of(lambda violations: violations.identifier("field", "", required=False)) is None
+    assert message_of(lambda violations: violations.foreign_id("field", "", required=False)) is None
+    assert message_of(lambda violations: violations.identifier("field", " ", required=False)) is not None
+    assert message_of(lambda violations: violations.foreign_id("field", " ", required=False)) is not None
 
 
 @pytest.mark.parametrize("space", list(" \xa0\u1680\u2003\u202f\u205f\u3000\u200b\ufeff"))
 def test_an_id_of_others_has_no_space_at_its_ends(space: str) -> None:
     """Of whatever kind and width: it would look like another id. Within, it is theirs to choose."""
-    assert said(lambda violations: violations.foreign_id("field", f"a{space}b")) is None
+    assert message_of(lambda violations: violations.foreign_id("field", f"a{space}b")) is None
     number = f"U+{ord(space):04X}"
-    told = said(lambda violations: violations.foreign_id("field", f"{space}ab")) or ""
-    assert f": character 1 is {number} " in told
-    told = said(lambda violations: violations.foreign_id("field", f"ab{space}")) or ""
-    assert f": character 3 is {number} " in told
+    message = message_of(lambda violations: violations.foreign_id("field", f"{space}ab")) or ""
+    assert f": character 1 is {number} " in message
+    message = message_of(lambda violations: violations.foreign_id("field", f"ab{space}")) or ""
+    assert f": character 3 is {number} " in message
 
 
 @pytest.mark.parametrize("value", ["caller:", "caller:bob", "caller:\N{ROBOT FACE}"])
 def test_a_user_is_no_caller(value: str) -> None:
     """Other ids may begin so."""
-    told = said(lambda violations: violations.user("field", value))
-    assert told == f"is '{value}': ids that begin with 'caller:' stand for programs"
-    assert said(lambda violations: violations.foreign_id("field", value)) is None
+    message = message_of(lambda violations: violations.user("field", value))
+    assert message == f"is '{value}': ids that begin with 'caller:' stand for programs"
+    assert message_of(lambda violations: violations.foreign_id("field", value)) is None
 
 
 @pytest.mark.parametrize("value", [None, "", "ada", "u" * 255, "Alice Smith", "é"])
@@ -120,33 +120,33 @@ def test_a_bad_actor_is_named(value: str) -> None:
 @pytest.mark.parametrize("lines", [False, True])
 def test_words_of_any_script_pass(value: str, *, lines: bool) -> None:
     """Names are written as their owners write them."""
-    assert said(lambda violations: violations.text("field", value, maximum=20, lines=lines)) is None
+    assert message_of(lambda violations: violations.text("field", value, maximum=20, lines=lines)) is None
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\tb", "\na", "a\n"])
 def test_line_breaks_and_tabs_are_for_long_texts(value: str) -> None:
     """They pass where lines are asked for, and nowhere else."""
-    assert said(lambda violations: violations.text("field", value, maximum=20, lines=True)) is None
-    told = said(lambda violations: violations.text("field", value, maximum=20)) or ""
-    assert told.endswith(", which no text of one line may hold: leave it out")
+    assert message_of(lambda violations: violations.text("field", value, maximum=20, lines=True)) is None
+    message = message_of(lambda violations: violations.text("field", value, maximum=20)) or ""
+    assert message.endswith(", which no text of one line may hold: leave it out")
 
 
 @pytest.mark.parametrize("character", ["x", "é", "日", "🤖"])
 def test_the_length_of_a_text_is_counted_in_characters(character: str) -> None:
     """Not in bytes: at the bound it passes, one beyond it is refused."""
-    assert said(lambda violations: violations.text("field", character * 200, maximum=200)) is None
-    told = said(lambda violations: violations.text("field", character * 201, maximum=200)) or ""
-    assert told.startswith(f"has 201 characters; at most 200 are allowed: '{character * 20}")
+    assert message_of(lambda violations: violations.text("field", character * 200, maximum=200)) is None
+    message = message_of(lambda violations: violations.text("field", character * 201, maximum=200)) or ""
+    assert message.startswith(f"has 201 characters; at most 200 are allowed: '{character * 20}")
 
 
 @pytest.mark.parametrize("value", [" ", "   ", "\n", "\t \n", "\u00a0", "\u3000", "\u2028", "\u200b\u200d", "\u3164"])
 @pytest.mark.parametrize("required", [False, True])
 def test_a_text_with_nothing_to_see_is_no_text(value: str, *, required: bool) -> None:
     """Where none is required, it must be quite empty; its characters are told by their numbers."""
-    told = said(lambda violations: violations.text("field", value, maximum=20, required=required, lines=True))
+    message = message_of(lambda violations: violations.text("field", value, maximum=20, required=required, lines=True))
     shown = "".join(f"<U+{ord(character):04X}>" for character in value)
-    assert told == f"is '{shown}', in which there is nothing to see: write a text"
-    empty = said(lambda violations: violations.text("field", "", maximum=20, required=required))
+    assert message == f"is '{shown}', in which there is nothing to see: write a text"
+    empty = message_of(lambda violations: violations.text("field", "", maximum=20, required=required))
     assert empty == (REQUIRED if required else None)
 
 
@@ -174,9 +174,9 @@ def test_a_value_is_quoted_for_people(value: str, at: int, quote: str) -> None:
 
 def test_the_number_of_elements_is_bounded() -> None:
     """At the bound it passes, one beyond it is refused."""
-    assert said(lambda violations: violations.count("field", [""] * 3, maximum=3)) is None
-    told = "has 4 elements; at most 3 are allowed"
-    assert said(lambda violations: violations.count("field", [""] * 4, maximum=3)) == told
+    assert message_of(lambda violations: violations.count("field", [""] * 3, maximum=3)) is None
+    message = "has 4 elements; at most 3 are allowed"
+    assert message_of(lambda violations: violations.count("field", [""] * 4, maximum=3)) == message
 
 
 @pytest.mark.parametrize(("asked", "answered"), [(0, 100), (1, 1), (100, 100), (1000, 1000)])

@@ -31,8 +31,8 @@ def test_every_kind_of_name_is_told(tmp_path: Path) -> None:
         "IP:2001:db8::1",
         "email:a@b.c",
     )
-    told = ("a.example", "spiffe://acme.example/gateway", "192.0.2.1", "2001:db8::1", "a@b.c")
-    assert certificate_names(forwarded(tmp_path, *names)) == told
+    reported = ("a.example", "spiffe://acme.example/gateway", "192.0.2.1", "2001:db8::1", "a@b.c")
+    assert certificate_names(forwarded(tmp_path, *names)) == reported
 
 
 def test_a_name_is_one_name_whatever_stands_in_it(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_what_is_left_out_stays_unset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "error"),
     [
         ("[]", "1: is not a workspace: a mapping with id, name, members, teams, hats, skills, tools"),
         ("id: a\nnames: A", "2: there is no field 'names': is it name?"),
@@ -62,12 +62,12 @@ def test_what_is_left_out_stays_unset() -> None:
         ("id: a\nname: 2026-11-25", "2: name: 2026-11-25 without quotes is a date in YAML"),
     ],
 )
-def test_what_does_not_fit_is_named(text: str, said: str) -> None:
+def test_what_does_not_fit_is_named(text: str, error: str) -> None:
     """With its line, its entry by place and id, its field, and what to do."""
     (found,) = faults(text)
-    assert found.startswith(said)
-    if " without quotes is " in said:
-        written = said.partition(" without")[0].rpartition(" ")[2]
+    assert found.startswith(error)
+    if " without quotes is " in error:
+        written = error.partition(" without")[0].rpartition(" ")[2]
         assert found.endswith(f', and not a text: quote it: "{written}"')
 
 
@@ -82,9 +82,9 @@ def test_a_whole_column_without_quotes_is_told_in_short() -> None:
 def test_what_is_said_stays_short_and_holds_no_token() -> None:
     """Errors end in logs."""
     token = "WSK_" + "a" * 71
-    (said,) = faults(f"members: [{{user_id: a, role: {token}}}]")
-    assert token not in said
-    (said,) = faults(f"{token}: x")
-    assert token not in said
+    (found,) = faults(f"members: [{{user_id: a, role: {token}}}]")
+    assert token not in found
+    (found,) = faults(f"{token}: x")
+    assert token not in found
     assert len(faults("members: [{user_id: a, role: " + "x" * 100_000 + "}]")[0]) < 300
     assert len(faults("name: " + "7" * 100_000)[0]) < 300

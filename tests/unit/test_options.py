@@ -142,8 +142,8 @@ def test_a_bad_value_is_refused_by_its_flag(flag: str, value: str) -> None:
     """From the flag or from the variable, in one line."""
     name = next(name for name, each in FLAGS.items() if each == flag)
     for output in (refusal("serve", flag, value), refusal("serve", **{variable(name): value})):
-        (told,) = [line for line in output.splitlines() if line.startswith("Error")]
-        assert flag.removeprefix("--") in told.replace("_", "-")
+        (reported,) = [line for line in output.splitlines() if line.startswith("Error")]
+        assert flag.removeprefix("--") in reported.replace("_", "-")
 
 
 def test_a_refusal_speaks_of_flags() -> None:

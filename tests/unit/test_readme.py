@@ -16,5 +16,5 @@ def test_the_table_of_options_is_up_to_date() -> None:
 
 def test_every_exit_code_is_told() -> None:
     """No more and no fewer."""
-    told = re.findall(r"^\| (\d+) \| ", README.read_text("utf-8"), re.MULTILINE)
-    assert [int(code) for code in told] == [int(code) for code in Exit]
+    reported = re.findall(r"^\| (\d+) \| ", README.read_text("utf-8"), re.MULTILINE)
+    assert [int(code) for code in reported] == [int(code) for code in Exit]

@@ -151,9 +151,9 @@ def test_as_many_fields_are_told_as_a_trailer_takes() -> None:
     status = trailing_status(error)
     assert trailer_bytes(status) < MAX_TRAILER_BYTES
     _, _, (bad_request,) = details(status)
-    told = [each.field for each in bad_request.field_violations]
-    assert told == [each.field for each in error.violations[: len(told)]]
-    assert len(told) >= 20
+    reported = [each.field for each in bad_request.field_violations]
+    assert reported == [each.field for each in error.violations[: len(reported)]]
+    assert len(reported) >= 20
     assert status.details.endswith("; and 99997 more")
 
 

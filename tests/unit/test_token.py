@@ -197,11 +197,11 @@ def test_a_traceback_with_local_variables_does_not_tell_the_secret() -> None:
     token = Token.mint(KeyType.WORKSPACE, new_key_id())
     with pytest.raises(RuntimeError) as caught:
         _fail_with(token)
-    told = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
-    assert told.count(repr(token)) >= 2
-    assert token.reveal()[26:69] not in told
-    assert token.secret.hex() not in told
-    assert repr(token.secret)[2:-1] not in told
+    reported = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert reported.count(repr(token)) >= 2
+    assert token.reveal()[26:69] not in reported
+    assert token.secret.hex() not in reported
+    assert repr(token.secret)[2:-1] not in reported
 
 
 def test_a_refusal_does_not_tell_what_was_refused() -> None:

@@ -23,7 +23,7 @@ class Pretended:
         self.index = index
         self.pid = pid
         self.seconds = 0.0
-        self.said: list[object] = []
+        self.received: list[object] = []
         self.serving = True
         self.unanswered = 0
         self.answers = True
@@ -49,12 +49,12 @@ class Pretended:
 
     def hand_over(self, successor: int) -> None:
         """Leave at once."""
-        self.said.append(("leave", successor))
+        self.received.append(("leave", successor))
         self.crash(0)
 
     async def end_within(self, patience: float) -> None:
         """Wait."""
-        self.said.append(patience)
+        self.received.append(patience)
         await self.ended()
 
     async def end(self, patience: float) -> None:
@@ -163,7 +163,7 @@ async def test_a_reload_replaces_each_in_turn(world: World) -> None:
     await world.workers.start(2)
     await world.workers.reload()
     assert [(each.index, each.runs) for each in world.started] == [(0, False), (1, False), (0, True), (1, True)]
-    assert world.started[0].said == [("leave", 2), 3]
+    assert world.started[0].received == [("leave", 2), 3]
     assert world.workers.restarts == 0
     await world.workers.end()
 

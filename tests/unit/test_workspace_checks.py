@@ -64,9 +64,9 @@ def faults(workspace: Workspace) -> dict[str, str]:
     """Return what is said of each field of a workspace, which must be refused; each field is told once."""
     with pytest.raises(InvalidRequestError) as caught:
         checked(workspace)
-    told = [(each.field, each.description) for each in caught.value.violations]
-    assert len(dict(told)) == len(told)
-    return dict(told)
+    reported = [(each.field, each.description) for each in caught.value.violations]
+    assert len(dict(reported)) == len(reported)
+    return dict(reported)
 
 
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
@@ -240,10 +240,10 @@ def test_a_fault_names_its_entry() -> None:
     """By the id that people know it by; where the id is at fault, it is quoted itself."""
     hats = [*(hat(f"h{at}") for at in range(299)), replace(hat("support"), name="abc\u202egnp.exe")]
     rule = ", which no text may hold: leave it out"
-    told = f"of 'support' is 'abc<U+202E>gnp.exe': character 4 is U+202E RIGHT-TO-LEFT OVERRIDE{rule}"
-    assert faults(made(hats=hats)) == {"workspace.hats[299].name": told}
-    told = f"is 'al<U+0007>ice': character 3 is U+0007{rule}"
-    assert faults(made([member("al\x07ice")])) == {"workspace.members[0].user_id": told}
+    reported = f"of 'support' is 'abc<U+202E>gnp.exe': character 4 is U+202E RIGHT-TO-LEFT OVERRIDE{rule}"
+    assert faults(made(hats=hats)) == {"workspace.hats[299].name": reported}
+    reported = f"is 'al<U+0007>ice': character 3 is U+0007{rule}"
+    assert faults(made([member("al\x07ice")])) == {"workspace.members[0].user_id": reported}
     assert faults(made(teams=[replace(team(""), name="")])) == {
         "workspace.teams[0].id": "is required",
         "workspace.teams[0].name": "is required",

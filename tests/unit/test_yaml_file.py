@@ -53,7 +53,7 @@ def bomb(levels: int, leaf: str = "x") -> str:
 
 @pytest.mark.usefixtures("each_parser")
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\n", "5: c stands twice, first in line 3"),
         ("- {a: 1, a: 1}", "1: a stands twice, first in line 1"),
@@ -87,9 +87,9 @@ def bomb(levels: int, leaf: str = "x") -> str:
         ("- " * 33, "1: is more than 32 levels deep"),
     ],
 )  # fmt: skip
-def test_what_is_ambiguous_or_beyond_a_bound_is_refused_with_its_line(text: str | bytes, said: str) -> None:
+def test_what_is_ambiguous_or_beyond_a_bound_is_refused_with_its_line(text: str | bytes, message: str) -> None:
     """Whatever the loader could guess at, somebody meant the other thing."""
-    assert refusal(text) == said
+    assert refusal(text) == message
 
 
 @pytest.mark.usefixtures("each_parser")
@@ -98,9 +98,9 @@ def test_what_is_ambiguous_or_beyond_a_bound_is_refused_with_its_line(text: str 
 )
 def test_what_is_no_yaml_is_refused_with_its_line(text: str) -> None:
     """In a few words, and without the text itself, which may be a token in the wrong place."""
-    said = refusal(text)
-    assert said.split(":")[0].isdigit()
-    assert "is not YAML" in said
+    message = refusal(text)
+    assert message.split(":")[0].isdigit()
+    assert "is not YAML" in message
 
 
 @pytest.mark.parametrize("text", [bomb(9), bomb(20), bomb(4, "&l " + "l" * 40_000)], ids=["9", "20", "long texts"])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.support.fleet import Process
 
 
-async def kinds_of_answers(of: Process) -> dict[str, AuthorizeQuery]:
+async def kinds_of_decisions(of: Process) -> dict[str, AuthorizeQuery]:
     """Return a query for each kind of answer that there is."""
     whole = (await of.issue())[1]
     version = (await of.ask(whole)).granted.tool_set.version
