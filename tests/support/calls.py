@@ -46,7 +46,7 @@ async def get_key(client: Client, key_id: str, **fields: Any) -> key_pb2.Key:
 
 
 async def list_keys(client: Client, **fields: Any) -> key_service_pb2.ListKeysResponse:
-    """Return a page of the keys of `acme`, unless told otherwise."""
+    """Return one page of keys; of workspace `acme` by default."""
     response: key_service_pb2.ListKeysResponse = await client.keys.ListKeys(
         key_service_pb2.ListKeysRequest(**{"workspace_id": "acme"} | fields)
     )
@@ -54,7 +54,7 @@ async def list_keys(client: Client, **fields: Any) -> key_service_pb2.ListKeysRe
 
 
 async def list_workspaces(client: Client, **fields: Any) -> catalog_service_pb2.ListWorkspacesResponse:
-    """Return a page of the workspaces."""
+    """Return one page of workspaces."""
     response: catalog_service_pb2.ListWorkspacesResponse = await client.catalog.ListWorkspaces(
         catalog_service_pb2.ListWorkspacesRequest(**fields)
     )
@@ -62,7 +62,7 @@ async def list_workspaces(client: Client, **fields: Any) -> catalog_service_pb2.
 
 
 async def get_workspace(client: Client, workspace_id: str = "acme") -> catalog_service_pb2.GetWorkspaceResponse:
-    """Return a workspace with its version."""
+    """Return a workspace and its version."""
     response: catalog_service_pb2.GetWorkspaceResponse = await client.catalog.GetWorkspace(
         catalog_service_pb2.GetWorkspaceRequest(workspace_id=workspace_id)
     )
@@ -77,13 +77,13 @@ async def delete_workspace(client: Client, workspace_id: str = "acme", **fields:
 
 
 def part(parts: Any, id_: str) -> Any:
-    """Return the member, team, hat, skill or tool of a list that has this id."""
+    """Return the member, team, hat, skill or tool with this id from a list."""
     (found,) = [each for each in parts if _id(each) == id_]
     return found
 
 
 def remove(parts: Any, *ids: str) -> None:
-    """Take members, teams, hats, skills or tools out of a list."""
+    """Remove members, teams, hats, skills or tools from a list."""
     for id_ in ids:
         parts.remove(part(parts, id_))
 

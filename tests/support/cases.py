@@ -1,4 +1,4 @@
-"""The inputs in `tests/cases`: what people, identity providers and MCP servers really write."""
+"""The inputs in `tests/cases`: what people, identity providers and MCP servers write in practice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 FOLDER = Path(__file__).parents[1] / "cases"
 _CASES = yaml.safe_load((FOLDER / "texts-and-ids.yaml").read_text("utf-8"))
 
-# YAML holds no lone surrogate, so the file spells it: a note stands behind the text.
+# YAML cannot hold a lone surrogate, so the file spells it out, in a note after the text.
 _NOTE = " (as a JSON escape)"
 
 TAKEN_TEXTS = {case["what"]: case["text"] for case in _CASES["texts"]["taken"]}

@@ -23,10 +23,10 @@ class Certificate:
 
 
 class Authority:
-    """A certificate authority of the test's own, in a folder."""
+    """A certificate authority for one test, in a folder."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Make its key and its certificate; skips the test where there is no `openssl`."""
+        """Make the authority's key and certificate. Skip the test where `openssl` is missing."""
         self._folder = folder
         self.root = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
         self._openssl("req", "-x509", *_NEW_KEY, self.root.key, "-out", self.root.certificate, "-subj", f"/CN={name}")
@@ -42,7 +42,7 @@ class Authority:
         return issued
 
     def credentials(self, client: Certificate | None = None) -> grpc.ChannelCredentials:
-        """Return the credentials of a client that trusts this authority, with its own certificate if it has one."""
+        """Return the credentials of a client that trusts this authority, with a certificate if `client` is given."""
         if client is None:
             return grpc.ssl_channel_credentials(self.root.certificate.read_bytes())
         return grpc.ssl_channel_credentials(

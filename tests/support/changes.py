@@ -24,7 +24,7 @@ def _swap_names(workspace: Workspace) -> None:
 
 
 def _rebuild_teams(workspace: Workspace) -> None:
-    """Turn `support` below `customer` around, and put a new team in the place of `engineering`."""
+    """Swap `support` and `customer` in the tree, and replace `engineering` by a new team."""
     part(workspace.teams, "support").ClearField("parent_id")
     part(workspace.teams, "customer").parent_id = "support"
     remove(workspace.teams, "engineering")

@@ -1,10 +1,10 @@
-"""A clock that goes on when it is told to."""
+"""A clock that a test sets."""
 
 from __future__ import annotations
 
 
 class FakeClock:
-    """Answers the seconds that `now` says, until a test says otherwise."""
+    """A clock that shows the seconds in `now` until the test changes them."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now

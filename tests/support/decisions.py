@@ -1,4 +1,4 @@
-"""A query for each kind of answer that Authorize gives."""
+"""A query for each kind of decision that Authorize makes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def kinds_of_decisions(of: Process) -> dict[str, AuthorizeQuery]:
-    """Return a query for each kind of answer that there is."""
+    """Return a query for each kind of decision."""
     whole = (await of.issue())[1]
     version = (await of.ask(whole)).granted.tool_set.version
     revoked, revoked_token = await of.issue()

@@ -1,4 +1,4 @@
-"""What tests of the fence look at and do behind the service's back."""
+"""How tests look at the fence, and change it, directly in Postgres."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ async def reader_id(sql: Sql) -> UUID:
 
 
 async def until_true(sql: Sql, condition: str, *values: object) -> None:
-    """Return once a query answers true."""
+    """Wait until a query returns true."""
     async with asyncio.timeout(60):
         while not await sql.fetchval(condition, *values):
             await asyncio.sleep(0.005)
 
 
 async def insert_laggard(sql: Sql, lease_seconds: float) -> UUID:
-    """Write the row of a process that has applied nothing and never will."""
+    """Insert the reader row of a process that has applied nothing and never will."""
     id_ = uuid4()
     await insert(sql, "reader", id=id_, epoch=-1, lease_seconds=lease_seconds)
     return id_
 
 
 async def warm(of: Process, token: str) -> None:
-    """Return once a token is decided about from memory."""
+    """Wait until a token is decided from memory."""
 
     async def is_kept() -> bool:
         hits = of.cache.hits
@@ -64,5 +64,5 @@ async def warm(of: Process, token: str) -> None:
 
 
 async def revoke_by_hand(sql: Sql, key: Key) -> None:
-    """Revoke a key as an operator with psql does."""
+    """Revoke a key in SQL, as an operator with psql does."""
     await sql.execute("UPDATE key SET revoked_at = now(), revoked_by = 'me', revoke_reason = '' WHERE id = $1", key.id)

@@ -1,4 +1,4 @@
-"""Processes of a fleet, as far as the fence and the memory are concerned: all of the app, and no server around it."""
+"""Processes of a fleet without a server around them: all of the app, the fence and the cache."""
 
 from __future__ import annotations
 
@@ -44,36 +44,36 @@ BOOTTIME = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class CountedDatabase(Database):
-    """A database that counts the connections it lends; that of the fence is not among them."""
+    """A database that counts the connections it lends, except those of the fence."""
 
     lent = 0
 
     def connection(self) -> Any:
-        """Count, then yield as ever."""
+        """Count, then lend a connection."""
         self.lent += 1
         return super().connection()
 
 
 class CountingHasher(SecretHasher):
-    """A hasher that counts how often argon2 is asked for a check."""
+    """A hasher that counts its argon2 checks."""
 
     def __init__(self, parameters: HashParameters = HashParameters(memory_kib=16)) -> None:  # noqa: B008 - frozen
         super().__init__(parameters)
         self.checks = 0
 
     def verifies(self, token: Token, secret_hash: str) -> bool:
-        """Count, then verify as ever."""
+        """Count, then verify."""
         self.checks += 1
         return super().verifies(token, secret_hash)
 
 
 @dataclass
 class Process:
-    """One process of a fleet; its reader follows the fence once it is told to.
+    """One process of a fleet. Its reader follows the fence after `follow`.
 
     Attributes:
-        usage_clock: That of its uses alone; a use is written again when it has moved on by more than a minute.
-        waits: The seconds that each of its changes waited.
+        usage_clock: The clock for uses only. A use is written again when this clock has moved by more than a minute.
+        waits: How long each of its changes waited, in seconds.
     """
 
     database: CountedDatabase
@@ -94,12 +94,12 @@ class Process:
     following: asyncio.Task[Any] | None = None
 
     async def follow(self) -> None:
-        """Start to follow the fence; returns once there is a lease."""
+        """Start to follow the fence, and return once there is a lease."""
         self.following = asyncio.create_task(self.reader.run())
         await until(self.lease.valid)
 
     async def freeze(self) -> None:
-        """Stop following the fence, without a word to anybody, as a process that hangs."""
+        """Stop following the fence without telling anybody, like a process that hangs."""
         if self.following is not None:
             self.following.cancel()
             with suppress(asyncio.CancelledError):
@@ -107,7 +107,7 @@ class Process:
             self.following = None
 
     async def decide(self, query: AuthorizeQuery) -> Decision:
-        """Return as the service does: from memory where that knows the token."""
+        """Decide as the service does: from memory where the cache knows the token."""
         return await self.authorizer.authorize(query)
 
     async def ask(self, token: str, tool_id: str = "", version: str = "") -> pb.AuthorizeResponse:
@@ -138,7 +138,7 @@ class Process:
         await self.keys.revoke(str(key.id), "", ORIGIN)
 
     async def apply(self, workspace: workspace_pb2.Workspace | None = None) -> int:
-        """Apply a workspace, the small one unless told otherwise, and return its version."""
+        """Apply a workspace, by default the small one, and return its version."""
         version, _ = await self.workspaces.apply(convert.workspace(workspace or small_workspace()), None, ORIGIN)
         return version
 
@@ -154,8 +154,8 @@ async def process(
     hasher: CountingHasher | None = None,
     threads: int = 2,
 ) -> AsyncIterator[Process]:
-    """Run a process of the fleet that has no lease yet."""
-    # Patient, as machines that run tests may be busy.
+    """Run a process of the fleet that does not follow the fence yet."""
+    # A long time limit, because a machine that runs tests may be busy.
     options = DatabaseOptions(database_url, statement_timeout=30, lock_timeout=30, acquire_timeout=30)
     database = await CountedDatabase.open(options)
     log, waits = CapturedLog(), list[float]()
@@ -194,7 +194,7 @@ async def process(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return once a condition holds."""
+    """Wait until a condition holds."""
     async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)

@@ -1,4 +1,4 @@
-"""Calls of Authorize, frame by frame, on a service that the tests of a transport share."""
+"""Calls of Authorize, frame by frame, on a service that the tests of one transport share."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ Code = grpc.StatusCode
 
 @dataclass(frozen=True)
 class Served:
-    """A service that all tests of a transport share, with the small workspace and a key of it."""
+    """A service that all tests of one transport share, with the small workspace and one of its keys."""
 
     transport: str
     service: Service
     token: str
 
     async def connection_is_fine(self, connection: Connection) -> None:
-        """Fail where a connection does not answer calls any more."""
+        """Fail unless calls on this connection still work."""
         answer = await ask(connection, request("no token"))
         assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
 
 
 def request(token: str, **fields: str) -> bytes:
-    """Return a request to Authorize, framed."""
+    """Return a framed request to Authorize."""
     return framed(pb.AuthorizeRequest(token=token, **fields).SerializeToString())
 
 
@@ -52,14 +52,14 @@ async def ask(
     fields: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Response:
-    """Make a call as the operator, of these DATA frames, and return what came of it."""
+    """Make a call as the operator with these DATA frames, and return the response."""
     stream = connection.call(path, {**KNOWN, **(fields or {})}, end=not frames, **options)
     await stream.send(*frames, end=True)
     return await stream.response()
 
 
 async def start_call(connection: Connection, *frames: bytes, path: str = AUTHORIZE, **fields: str) -> Stream:
-    """Start a call as the operator, which the server has heard of."""
+    """Start a call as the operator, and return once the server knows of it."""
     stream = connection.call(path, KNOWN | {name.replace("_", "-"): value for name, value in fields.items()})
     await stream.send(*frames)
     await connection.settled()
@@ -67,12 +67,12 @@ async def start_call(connection: Connection, *frames: bytes, path: str = AUTHORI
 
 
 def reason_of(answer: Response) -> pb.DenialReason.ValueType:
-    """Return why Authorize denies."""
+    """Return why Authorize denied."""
     return pb.AuthorizeResponse.FromString(answer.message).denied.reason
 
 
 def bytes_of(data: bytes) -> list[bytes]:
-    """Return the bytes, each by itself."""
+    """Return the bytes one by one."""
     return [data[at : at + 1] for at in range(len(data))]
 
 

@@ -1,4 +1,4 @@
-"""A client of gRPC that sends just the HTTP/2 frames it is told to, good or bad, and tells what comes back."""
+"""A gRPC client that sends exactly the HTTP/2 frames it is given, good or bad, and records what comes back."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ PATIENCE = 60
 """Seconds after which a test takes it that what it waits for will not come."""
 _FRAME_HEAD_BYTES = 9
 _GOAWAY = 7
-_ANY_STREAM = 2**31 - 1  # what a server names as the last stream it takes, before it knows which it is (RFC 9113, 6.8)
+_ANY_STREAM = 2**31 - 1  # the last stream id in a first GOAWAY, which is not the real one yet (RFC 9113, 6.8)
 _CODES = {str(code.value[0]): code for code in grpc.StatusCode}
 
 
 def framed(message: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
-    """Return a message with the five bytes before it; its length is the one given, be it right or not."""
+    """Return a message with its five-byte prefix. The length in the prefix is the one given, right or wrong."""
     return bytes([flag]) + (len(message) if length is None else length).to_bytes(4, "big") + message
 
 
 @dataclass
 class Response:
-    """What came of a call.
+    """The outcome of a call.
 
     Attributes:
-        headers: Of the response; empty where none came.
-        body: All that came in DATA frames.
-        trailers: None where there was no second block of headers.
-        reset: The number of the error with which the server ended the stream, if it did.
+        headers: The response's headers, or empty where none came.
+        body: The bytes of all DATA frames.
+        trailers: The trailers, or None where there was no second block of headers.
+        reset: The error code with which the server reset the stream, or None.
     """
 
     headers: dict[str, str] = field(default_factory=dict)
@@ -61,17 +61,17 @@ class Response:
 
     @property
     def status(self) -> dict[str, str]:
-        """What tells the status: the trailers or, where nothing else came, the headers."""
+        """The headers with the status: the trailers or, in a trailers-only response, the headers."""
         return self.headers if self.trailers is None else self.trailers
 
     @property
     def code(self) -> grpc.StatusCode | None:
-        """The status's code; None where there is no status."""
+        """The status code, or None where there is no status."""
         return _CODES.get(self.status.get("grpc-status", ""))
 
     @property
     def details(self) -> str:
-        """The status's message."""
+        """The status message."""
         reported = self.status.get("grpc-message", "")
         assert reported.isascii(), reported
         assert reported.isprintable(), reported
@@ -79,7 +79,7 @@ class Response:
 
     @property
     def reason(self) -> str:
-        """The reason of the one ErrorInfo in the status's details; empty where there are no details."""
+        """The reason in the status's only ErrorInfo, or empty where there are no details."""
         reported = self.status.get("grpc-status-details-bin")
         if reported is None:
             return ""
@@ -92,7 +92,7 @@ class Response:
 
     @property
     def message(self) -> bytes:
-        """The one message of a call that went well."""
+        """The only message of a successful call."""
         assert self.code is grpc.StatusCode.OK, self
         assert self.body[:1] == b"\0"
         assert int.from_bytes(self.body[1:5], "big") == len(self.body) - 5
@@ -110,13 +110,13 @@ class Stream:
 
     @property
     def body(self) -> bytes:
-        """What has come of the answer's body so far."""
+        """The bytes of the response body so far."""
         return bytes(self._answer.body)
 
     async def send(self, *frames: bytes, end: bool = False) -> None:
-        """Send DATA frames, which may be empty; the last one ends the stream, if told so.
+        """Send DATA frames, which may be empty; end the stream after the last one if `end` is true.
 
-        A frame waits until the server can take it in; none is sent any more once the server has ended the stream.
+        Each frame waits for the server's flow-control window. Nothing is sent once the server has ended the stream.
         """
         for number, data in enumerate(frames, 1):
             await self._connection.send(self, data, end=end and number == len(frames))
@@ -126,13 +126,13 @@ class Stream:
         self._connection.reset(self)
 
     async def response(self) -> Response:
-        """Wait for the end of the call, and return what came of it."""
+        """Wait for the end of the call and return its response."""
         async with asyncio.timeout(PATIENCE):
             await self.done.wait()
         return self._answer
 
     def receive(self, event: Event) -> None:
-        """Take what the server says."""
+        """Record an event that the server caused."""
         if self.done.is_set():
             return
         answer = self._answer
@@ -151,16 +151,16 @@ class Stream:
 
 
 class Connection:
-    """A connection.
+    """One HTTP/2 connection.
 
     Attributes:
-        leaving: Set when the server wants no more calls soon, or is gone.
-        farewell: Set when it takes none any more, or is gone.
-        ended: Set when it is gone.
+        goaway: Set when the server sent GOAWAY, or is gone.
+        last_goaway: Set when GOAWAY named the last stream that the server accepts, or the server is gone.
+        ended: Set when the server is gone.
     """
 
     def __init__(self, authority: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # What is sent is up to the test, so it is not looked at.
+        # The test decides what is sent, so the library must not check it.
         config = H2Configuration(
             header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
         )
@@ -173,19 +173,19 @@ class Connection:
         self._http = H2Connection(config)
         self._streams: dict[int, Stream] = {}
         self._heard = asyncio.Condition()
-        # How often the server was told settings, with those every connection begins with, and how often it said so.
+        # How many SETTINGS frames were sent, the initial one included, and how many the server acknowledged.
         self._told = 1
         self._acknowledged = 0
         self._http.initiate_connection()
         self._flush()
 
     async def run(self) -> None:
-        """Read what the server says until it is gone."""
+        """Process what the server sends until it is gone."""
         try:
             while True:
                 head = await self._reader.readexactly(_FRAME_HEAD_BYTES)
                 frame = head + await self._reader.readexactly(int.from_bytes(head[:3], "big"))
-                # The library takes no frame after this one, but calls that are under way have theirs still to come.
+                # The library accepts no frame after GOAWAY, but running calls still receive theirs.
                 if head[3] == _GOAWAY:
                     self._hear_goaway(frame)
                     continue
@@ -206,7 +206,7 @@ class Connection:
 
     @property
     def local_address(self) -> str:
-        """Its own end, HOST:PORT."""
+        """The local address, HOST:PORT."""
         host, port = self._writer.get_extra_info("sockname")
         return f"{host}:{port}"
 
@@ -219,7 +219,7 @@ class Connection:
         content_type: str | None = "application/grpc",
         end: bool = False,
     ) -> Stream:
-        """Start a call, with these fields besides those that every call has."""
+        """Start a call with these header fields, besides those that every call has."""
         headers = [(":method", method), (":scheme", "http"), (":path", path), (":authority", self._authority)]
         if content_type is not None:
             headers.append(("content-type", content_type))
@@ -231,8 +231,8 @@ class Connection:
         return stream
 
     async def settled(self) -> None:
-        """Return when the server has read all that was sent, or is gone."""
-        # A server that is asked by a ping may take it for too many of them.
+        """Wait until the server has read all that was sent, or is gone."""
+        # A ping would do as well, but a server may count too many pings as abuse.
         self._http.update_settings({SettingCodes.ENABLE_PUSH: 0})
         self._told += 1
         self._flush()

@@ -1,7 +1,7 @@
-"""gRPC's interoperability test service, in Envoy as the fast methods are: `AsgiMethods` serves its unary methods.
+"""gRPC's interoperability test service in Envoy: `AsgiMethods` serves its unary methods, as it does the fast methods.
 
-`python -m tests.support.interop FOLDER SETTINGS` serves until it is killed, with its files in the folder and these
-settings, in JSON.
+`python -m tests.support.interop FOLDER SETTINGS` serves until it is killed. It keeps its files in the folder; the
+settings are JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SERVICE = "/grpc.testing.TestService"
 _MAX_BYTES = 2**20
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-# What is sent back of a call's metadata, by the event whose headers it goes into.
+# Which metadata of a call is echoed, by the event whose headers carry it.
 _ECHOED = {
     "http.response.start": b"x-grpc-test-echo-initial",
     "http.response.trailers": b"x-grpc-test-echo-trailing-bin",
@@ -38,10 +38,10 @@ pb: Any = grpc.protos("tests/support/interop.proto")
 
 
 class _Application:
-    """An ASGI application. A stream of many messages is no part of what is tested: that method is here by itself."""
+    """An ASGI application. It serves the streaming method itself, since streams are no part of what is tested."""
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        """Return a call or, the first time, lives as long as the server."""
+        """Serve a call; the first call is the lifespan, which lasts as long as the server."""
         if scope["type"] == "lifespan":
             await receive()
             self._methods = AsgiMethods(_UNARY, {}, max_calls=100)
@@ -53,7 +53,7 @@ class _Application:
 
 
 def _echoing(metadata: Headers, send: Send) -> Send:
-    """Return what sends events with the metadata added that is to be sent back."""
+    """Return a `send` that adds the metadata to echo to the events."""
 
     async def echo(event: Event) -> None:
         wanted = _ECHOED.get(event["type"])
@@ -126,7 +126,7 @@ def _payload(response_type: Any, size: int) -> bytes:
 
 
 def main(folder: str, settings: str) -> None:
-    """Becomes an Envoy that serves."""
+    """Become an Envoy that serves."""
     become(
         Settings.model_validate_json(settings),
         0,

@@ -1,4 +1,4 @@
-"""The largest workspace that may be."""
+"""The largest workspace that is allowed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skilder_keys.domain.workspace_checks import (
 
 
 def largest_workspace(id_: str, version: int = 0) -> Workspace:
-    """Return a workspace with as many of everything as there may be; each part differs by version."""
+    """Return a workspace with every list at its limit. Each part differs by version."""
     tools_of_skill = MAX_TOOL_PATHS // (10 * MAX_HATS)
     return Workspace(
         id=id_,

@@ -1,4 +1,4 @@
-"""Logs of what is tested, as the events that they tell."""
+"""Logs of what is tested, as events."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 class Log(Protocol):
-    """A log of the service's. Each of its lines is an event, with what else the line tells."""
+    """A log of the service. Each line is an event with its fields."""
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """All of it so far."""
+        """All events so far."""
 
     def text(self) -> str:
-        """Return all of it."""
+        """Return the whole text."""
 
     def calls(self, method: str) -> list[dict[str, Any]]:
-        """Return the lines of the calls of a method, e.g. `KeyService/IssueKey`."""
+        """Return the lines about calls of a method, e.g. `KeyService/IssueKey`."""
         return [each for each in self.events if each["event"] == "call" and each["method"] == method]
 
 
 class CapturedLog(Log):
-    """A log that is kept in memory, as the lines it would write."""
+    """A log that is kept in memory, with the lines that the service would write."""
 
     def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []
@@ -44,29 +44,29 @@ class CapturedLog(Log):
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """All of it so far."""
+        """All events so far."""
         return self._events
 
     def text(self) -> str:
-        """Return all of it."""
+        """Return the whole text."""
         return "\n".join(json.dumps(each, default=str) for each in self._events)
 
 
 class LogFile(Log):
-    """A file that a worker has for its standard error, where it logs in JSON.
+    """The file that is a worker's standard error, where it logs in JSON.
 
-    A line is in it before the worker goes on, and so before the answer to the call that it is about.
+    A worker writes a line before it continues, so a call's line is in the file before the call's response.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the file, which is there."""
+        """Open an existing file."""
         self._path = path
         self._events: list[dict[str, Any]] = []
         self._bytes_read = 0
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """All of it so far; what is written by others than the service has a `logger`, such as `envoy main`."""
+        """All events so far. Lines that others than the service wrote have a `logger`, such as `envoy main`."""
         with self._path.open("rb") as file:
             file.seek(self._bytes_read)
             lines = file.read().splitlines(keepends=True)
@@ -77,16 +77,16 @@ class LogFile(Log):
         return self._events
 
     def text(self) -> str:
-        """Return all of it."""
+        """Return the whole text."""
         return self._path.read_text("utf-8", "replace")
 
     def faults(self) -> list[dict[str, Any]]:
-        """Return what no worker may write: errors of libraries and of Envoy, and what is no line of a log at all."""
+        """Return what no worker may write: errors of libraries and of Envoy, and lines that are not log lines."""
         return [each for each in self.events if "logger" in each and each["level"] in {"error", "critical"}]
 
 
 def _event(line: str) -> dict[str, Any]:
-    """Return what a line tells, by the names of the service's own log."""
+    """Return the event of a line, with the names that the service's own log uses."""
     try:
         reported = json.loads(line)
         return {"event": reported.pop("message"), **reported}

@@ -1,4 +1,4 @@
-"""A cache whose lease and whose loads a test has in its hands."""
+"""A cache whose lease and loads a test controls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_TOOLS = SharedToolSet(ToolSet((), ()))
 
 
 class Memory:
-    """A cache of at most three keys with a lease that runs, and loads that a test lets end when it likes."""
+    """A cache of at most three keys with a running lease, and loads that end when the test says so."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -44,7 +44,7 @@ class Memory:
         self.clock.now += 2
 
     def known(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey:
-        """Return what a reading of the token's key finds."""
+        """Return what a load of the token's key finds."""
         return KnownKey(
             key_id=token.key_id,
             digest=self.fingerprint.digest(token.reveal()),
@@ -56,7 +56,7 @@ class Memory:
         )
 
     def reading(self, token: Token, workspace_id: WorkspaceId = ACME) -> Callable[[Load], Awaitable[KnownKey | None]]:
-        """Return a reading that finds the key, once it is let go."""
+        """Return a load function that finds the key once the test releases it."""
 
         async def read(load: Load) -> KnownKey | None:
             pipeline = asyncio.get_running_loop().create_future()
@@ -68,15 +68,15 @@ class Memory:
         return read
 
     async def load(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey | None:
-        """Load a key by a reading that waits to be let go."""
+        """Load a key with a load function that waits until the test releases it."""
         return await self.cache.load(token, token.key_id, self.reading(token, workspace_id))
 
     def let_go(self, index: int) -> None:
-        """Let a reading end."""
+        """Release a load."""
         self.reads[index][1].set_result(None)
 
     async def keep(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey:
-        """Load a key, which is then in memory."""
+        """Load a key, so that it is in memory afterwards."""
         task = asyncio.create_task(self.load(token, workspace_id))
         await turns()
         self.let_go(-1)
@@ -86,7 +86,7 @@ class Memory:
 
 
 async def turns() -> None:
-    """Let everything that can go on do so."""
+    """Run the event loop until nothing is ready any more."""
     for _ in range(20):
         await asyncio.sleep(0)
 

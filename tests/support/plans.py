@@ -1,4 +1,4 @@
-"""The plans that Postgres makes for the very statements the code runs."""
+"""The plans that Postgres makes for the statements of the code."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Mode = Literal["custom", "generic"]
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan, as `EXPLAIN (FORMAT JSON)` tells it."""
+    """A plan, as `EXPLAIN (FORMAT JSON)` reports it."""
 
     query: str
     root: dict[str, Any]
 
     def nodes(self) -> Iterator[dict[str, Any]]:
-        """Yield every node, from the top."""
+        """Yield every node, starting at the root."""
         waiting = [self.root]
         while waiting:
             node = waiting.pop()
@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def cost(self) -> float:
-        """What Postgres expects it to cost. From `jit_above_cost` on, 100,000, each run of it would be compiled."""
+        """The cost that Postgres estimates. From `jit_above_cost` (100,000) on, Postgres would compile each run."""
         return float(self.root["Total Cost"])
 
     def kinds(self) -> set[str]:
@@ -46,7 +46,7 @@ class Plan:
         return {node["Node Type"] for node in self.nodes()}
 
     def scans(self, table: str) -> list[str]:
-        """Return how a table is read: `Index Scan key_pkey`, or `Seq Scan`; what only writes it is left out."""
+        """Return how a table is read, e.g. `Index Scan key_pkey` or `Seq Scan`; nodes that only write are left out."""
         return [
             " ".join(filter(None, (node["Node Type"], node.get("Index Name"))))
             for node in self.nodes()
@@ -54,7 +54,7 @@ class Plan:
         ]
 
     def rows_read(self, table: str) -> int:
-        """Return how many rows of a table were looked at; only for a plan that was run."""
+        """Return how many rows of a table were read; only for a plan that was run."""
         return sum(
             (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             for node in self.nodes()
@@ -63,22 +63,22 @@ class Plan:
 
 
 async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *, analyze: bool = False) -> list[Plan]:
-    """Return the plans of all statements that `run` runs on a connection; what it changes is undone.
+    """Return the plans of all statements that `run` runs on a connection, and undo its changes.
 
     Args:
         sql: The connection.
         run: Calls functions of `skilder_keys.storage` with it.
-        mode: Which plans.
+        mode: Which kind of plan.
         analyze: Whether to run them as well, which fills in the rows that were read.
     """
     logged: list[LoggedQuery] = []
     async with _undone(sql):
-        # The driver asks for the types it does not know yet, which is none of the code's statements.
+        # The driver looks up types that it does not know yet; that is no statement of the code.
         await run(sql)
     async with _undone(sql):
         with sql.query_logger(logged.append):
             await run(sql)
-            # The driver tells of a statement on the event loop's next turn.
+            # The driver reports a statement on the event loop's next turn.
             await asyncio.sleep(0)
         assert logged, "no statement was run"
         options = "ANALYZE, FORMAT JSON" if analyze else "FORMAT JSON"

@@ -36,7 +36,7 @@ class Pooler:
         return f"postgresql://{user}@127.0.0.1:{self._port}/{database}"
 
     def configure(self, server: StockServer) -> None:
-        """Write the configuration: as few sessions as it can do with, shared by all clients."""
+        """Write the configuration: as few server sessions as possible, shared by all clients."""
         (self._folder / "users").write_text("".join(f'"{user}" ""\n' for user in ("postgres", "serve")))
         (self._folder / "pgbouncer.ini").write_text(
             f"""
@@ -56,13 +56,13 @@ class Pooler:
         )
 
     def turn_to(self, server: StockServer) -> None:
-        """Use another server from now on; the clients' connections stay."""
+        """Switch to another server; the clients' connections stay open."""
         self.configure(server)
         os.kill(int(self._pid_file.read_text()), signal.SIGHUP)
 
     @contextmanager
     def running(self, binary: str) -> Iterator[None]:
-        """Run it until left."""
+        """Run PgBouncer for the duration of the context."""
         log = self._folder / "log"
         process = spawn([binary, str(self._folder / "pgbouncer.ini")], log)
         try:

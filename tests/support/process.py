@@ -1,4 +1,4 @@
-"""The real command in a process of its own."""
+"""The real command in a process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ServerProcess:
     """A running `skilder-keys serve`, and what it has logged so far."""
 
     def __init__(self, folder: Path, variables: Mapping[str, str], command: Sequence[str | Path] = (COMMAND,)) -> None:
-        """Start it in `folder`, with nothing of the environment's own SKILDER_KEYS_* variables."""
+        """Start the command in `folder`, without the SKILDER_KEYS_* variables of this environment."""
         self.process = subprocess.Popen(
             [*command, "serve"], cwd=folder, env=environment(variables), stderr=subprocess.PIPE, text=True
         )
@@ -39,15 +39,15 @@ class ServerProcess:
         self._reader.start()
 
     def wait_for(self, message: str, **fields: Any) -> dict[str, Any]:
-        """Wait for the next log line with this message and these fields, after the one answered last; answers it.
+        """Wait for the next log line with this message and these fields, after the last one returned, and return it.
 
-        Fails where the process ends without one.
+        Fail if the process ends without one.
         """
         looked_at = self._seen
         end = time.monotonic() + _PATIENCE
         with self._changed:
             while True:
-                # Each line is looked at once: under load there are very many.
+                # Read each line only once: under load there are very many.
                 for number, line in enumerate(self.lines[looked_at:], looked_at + 1):
                     event = _event(line)
                     if event == {**event, **fields, "message": message}:
@@ -59,7 +59,7 @@ class ServerProcess:
 
     @cached_property
     def address(self) -> str:
-        """The address it serves on, once it does."""
+        """The address it serves on, as soon as it serves."""
         return str(self.wait_for("serving")["address"])
 
     def events(self, message: str) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ class ServerProcess:
         return [event for line in self.lines if (event := _event(line)).get("message") == message]
 
     def workers(self) -> dict[int, psutil.Process]:
-        """Return the process that was last put in the place of each worker."""
+        """Return the newest process for each worker number."""
         pids = {each["worker"]: each["pid"] for each in self.events("worker started")}
         return {worker: psutil.Process(pid) for worker, pid in pids.items()}
 
@@ -99,7 +99,7 @@ class ServerProcess:
 
 
 def _event(line: str) -> dict[str, Any]:
-    """Return what a line of the log says; nothing for one that is not of it."""
+    """Return the event of a log line, or nothing for any other line."""
     return json.loads(line) if line.startswith("{") else {}
 
 
@@ -136,6 +136,6 @@ def run_command(*arguments: str, folder: Path, stdin: str = "", **variables: str
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment with other SKILDER_KEYS_* variables: with grpcio, unless they say otherwise."""
+    """Return this process's environment with other SKILDER_KEYS_* variables; the default transport is grpcio."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SKILDER_KEYS_")}
     return kept | {"SKILDER_KEYS_TRANSPORT": "grpcio"} | dict(variables)

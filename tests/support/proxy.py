@@ -1,4 +1,4 @@
-"""A network of one's own in front of Postgres, which can be slow, hold everything back, or break."""
+"""A network in front of Postgres that a test can slow down, stall or break."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CHUNK = 65536
-_STARTUP_PARAMETERS = 8  # bytes before them: the message's length, and the version of the protocol
+_STARTUP_PARAMETERS = 8  # the bytes before them: the message's length and the protocol version
 _PROTOCOL_3 = 196608
 
 
 @dataclass(eq=False)
 class _Link:
-    """A connection through the proxy: whose it is, by the name it gave Postgres, and both its ends."""
+    """A connection through the proxy: its name, as given to Postgres, and both its ends."""
 
     name: str
     client: asyncio.StreamWriter
@@ -26,14 +26,14 @@ class _Link:
 
 
 class Proxy:
-    """Passes on what comes in on a port of this machine to the Unix socket of a Postgres, and back.
+    """A proxy from a local TCP port to the Unix socket of a Postgres.
 
-    What is done to connections is done to all or, where a name is given, to those with this `application_name`; also to
-    those that are made later.
+    A fault applies to all connections or, where a name is given, to those with this `application_name`. It also applies
+    to connections that are made later.
     """
 
     def __init__(self, target: Path) -> None:
-        """Take the socket."""
+        """Make a proxy to this socket."""
         self._target = target
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,7 +44,7 @@ class Proxy:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """Serve on a free port until left."""
+        """Serve on a free port for the duration of the context."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
@@ -57,15 +57,15 @@ class Proxy:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def stall(self, name: str | None = None) -> None:
-        """Hold back every byte in both directions, and every end of a connection, without closing any."""
+        """Hold back every byte and every close in both directions, without closing any connection."""
         self._stalled.add(name)
 
     def slow(self, seconds: float, name: str | None = None) -> None:
-        """Hold back each answer of Postgres for so long; those of a connection stay in order."""
+        """Delay each response of Postgres by this much; the responses on one connection stay in order."""
         self._delays[name] = seconds
 
     def resume(self) -> None:
-        """Let everything pass that was held back, and is as fast as can be again."""
+        """Release what was held back, and delay nothing any more."""
         self._delays.clear()
         self._stalled.clear()
         self._resumed.set()
@@ -79,7 +79,7 @@ class Proxy:
                     writer.transport.abort()
 
     def names(self) -> list[str]:
-        """Return the names of the connections there are."""
+        """Return the names of the open connections."""
         return sorted(link.name for link in self._links)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,7 +87,7 @@ class Proxy:
         if task is None:
             raise LookupError("asyncio handles a connection in a task")
         self._tasks.add(task)
-        # Either end may go at any time, and Postgres may not be there.
+        # Either end may close at any time, and Postgres may be down.
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             try:
                 await self._link(reader, writer)
@@ -142,7 +142,7 @@ async def _startup(reader: asyncio.StreamReader) -> bytes:
 
 
 def _name(startup: bytes) -> str:
-    """Return the `application_name` of a StartupMessage (PostgreSQL, "Message Formats"); empty where it has none."""
+    """Return the `application_name` of a StartupMessage (PostgreSQL, "Message Formats"), or empty."""
     if int.from_bytes(startup[4:_STARTUP_PARAMETERS], "big") != _PROTOCOL_3:
         return ""  # a request to cancel a statement, or for TLS
     words = startup[_STARTUP_PARAMETERS:].split(b"\0")

@@ -1,7 +1,7 @@
-"""A client in a process of its own, whose work with large messages is not that of the process under test.
+"""A client in a separate process, so that its work on large messages does not count for the process under test.
 
-`python -m tests.support.raw_client ADDRESS TOKEN` makes a call for each line `METHOD FILE` of its standard input, with
-the bytes of the file, and prints the status code and the number of bytes in the response.
+`python -m tests.support.raw_client ADDRESS TOKEN` reads lines `METHOD FILE` from its standard input. For each
+it calls the method with the file's bytes, and prints the status code and the number of bytes in the response.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _TABLE = re.compile(r"(<!-- options: .*? -->\n).*?(<!-- end of options -->)", re
 
 
 def with_options(text: str) -> str:
-    """Return the README with the table as it should be."""
+    """Return the README with an up-to-date table."""
     rows = ["| variable | flag | default | |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         flag = name.replace("_", "-")

@@ -1,6 +1,7 @@
-"""What ends the processes of a test run that was itself ended: `python -I -S reaper.py MARK`.
+"""Ends the processes of a test run after the run itself has ended: `python -I -S reaper.py MARK`.
 
-Whatever a test starts inherits MARK in its environment. When pytest is gone, killed or not, so is all that has it.
+Every process that a test starts inherits MARK in its environment. When pytest has ended, normally or killed, the reaper
+kills every process with MARK.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _SECONDS = 20.0
 
 
 def main(mark: str) -> None:
-    """Wait for the end of the run, and kill what is left of it, again while more is started."""
+    """Wait for the end of the run and kill what it left behind, repeatedly while new processes appear."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
@@ -32,7 +33,7 @@ def main(mark: str) -> None:
 
 
 def marked(mark: str) -> list[int]:
-    """Return the numbers of the processes that have a mark; this one has none."""
+    """Return the process ids of all processes with this mark, except this one."""
     wanted = f"{MARK}={mark}".encode()
     found = []
     for each in Path("/proc").iterdir():

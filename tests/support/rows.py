@@ -1,4 +1,4 @@
-"""Rows written past the service, to make what would take it long or what it would never do."""
+"""Rows written directly into Postgres, for what would take long through the service, or what it would never write."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NO_HASH = "$argon2id$v=19$m=1024,t=1,p=1$none$none"
 
 
 async def insert(sql: asyncpg.Connection[Any], table: str, **values: Any) -> None:
-    """Write a row."""
+    """Insert a row."""
     columns = ", ".join(values)
     places = ", ".join(f"${index}" for index, _ in enumerate(values, 1))
     await sql.execute(f'INSERT INTO "{table}" ({columns}) VALUES ({places})', *values.values())  # noqa: S608
 
 
 async def insert_key(sql: asyncpg.Connection[Any], **values: Any) -> UUID:
-    """Write a key, a workspace key of `acme` unless told otherwise, and return its id."""
+    """Insert a key, by default a workspace key of `acme`, and return its id."""
     defaults: dict[str, Any] = {
         "id": new_key_id(),
         "type": "workspace",

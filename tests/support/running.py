@@ -1,4 +1,4 @@
-"""The processes of a server, its Postgres among them, as the machine shows them."""
+"""The processes of a server, including its Postgres, as the operating system shows them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SECONDS = 30
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """Return all that a process has started, and what that has."""
+    """Return all descendants of a process."""
     return psutil.Process(pid).children(recursive=True)
 
 
 def worker_processes(parent: psutil.Process) -> list[psutil.Process]:
-    """Return the processes that answer calls for a server. Its watchdog is another child."""
+    """Return the server's worker processes, without its watchdog."""
     found = []
     for child in parent.children():
         with suppress(psutil.NoSuchProcess):
@@ -44,14 +44,14 @@ def postmaster(data: Path) -> psutil.Process:
 
 
 def assert_gone(processes: Iterable[psutil.Process]) -> None:
-    """Fail where one of them is still there after a while."""
+    """Fail if one of these processes is still there after a while."""
     _, alive = psutil.wait_procs(list(processes), _SECONDS)
     left = [each for each in alive if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
     assert left == [], [each.cmdline() for each in left]
 
 
 def until_database_works(server: ServerProcess, folder: Path) -> None:
-    """Return once a call that needs the database is answered."""
+    """Wait until a call that needs the database succeeds."""
     metadata = operator_metadata(server, folder)
     end = time.monotonic() + _SECONDS
     with grpc.insecure_channel(server.address) as channel:

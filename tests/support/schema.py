@@ -1,4 +1,4 @@
-"""A database's schema as text: equal schemas give equal texts, however they came to be."""
+"""A database's schema as text. Equal schemas give equal texts, however they were made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SELECT c.oid, c.relname AS name, coalesce(array_to_string(c.reloptions, ', '), '
 FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
 ORDER BY c.relname COLLATE "C"
 """
-# What stands below a table's name. Constraints of NOT NULL are left to the columns: only newer servers list them.
+# What is listed below a table's name. NOT NULL is shown with the columns: only newer servers list it as a constraint.
 _OF_A_TABLE = """
 SELECT line FROM (
     SELECT 1 AS kind, lpad(attnum::text, 5, '0') AS place,

@@ -24,14 +24,14 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 def run_in_terminal(
     *arguments: str, folder: Path, width: int, answers: Sequence[tuple[str, str]] = (), **variables: str
 ) -> tuple[int, str]:
-    """Run a `skilder-keys` command on a terminal and return its exit code and all that the terminal got.
+    """Run a `skilder-keys` command on a terminal, and return its exit code and what the terminal received.
 
     Args:
-        arguments: The command's arguments.
+        arguments: The arguments of the command.
         folder: Where it runs.
-        width: The terminal's columns.
-        answers: Questions, in their order, and what is typed once each is on the terminal.
-        variables: The command's variables.
+        width: The number of columns of the terminal.
+        answers: The prompts in order, each with what is typed once it is on the terminal.
+        variables: SKILDER_KEYS_* variables for the command.
     """
     ours, theirs = os.openpty()
     try:
@@ -44,12 +44,12 @@ def run_in_terminal(
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            start_new_session=True,  # so that it does not find the terminal of whoever runs the tests
+            start_new_session=True,  # so that the command cannot open the terminal of the person who runs the tests
         ) as process:
             os.close(theirs)
             theirs = -1
             shown, waiting = b"", list(answers)
-            with suppress(OSError):  # Linux's way to say that nobody has the terminal any more
+            with suppress(OSError):  # Linux reports so that nobody has the terminal open any more
                 while data := os.read(ours, 65536):
                     shown += data
                     if waiting and waiting[0][0].encode() in shown:
@@ -62,5 +62,5 @@ def run_in_terminal(
 
 
 def without_colours(text: str) -> str:
-    """Return a text without its colours."""
+    """Return a text without its colour codes."""
     return _COLOURS.sub("", text)

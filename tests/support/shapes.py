@@ -1,4 +1,4 @@
-"""A workspace as the service shows it, and one of a size that shows what the service can bear."""
+"""A workspace as the service shows it, and a large one that shows how the service copes with size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from skilder.keys.v1.workspace_pb2 import Hat, Skill, Tool, Workspace
 
 
 def canonical(workspace: Workspace) -> Workspace:
-    """Return the workspace as GetWorkspace shows it: in order of id, every tool saying whether it is active."""
+    """Return the workspace as GetWorkspace shows it: sorted by id, with `active` set on every tool."""
     ordered = Workspace(id=workspace.id, name=workspace.name)
     ordered.members.extend(sorted(workspace.members, key=lambda member: member.user_id))
     for name in ("teams", "hats", "skills", "tools"):
@@ -24,7 +24,7 @@ def canonical(workspace: Workspace) -> Workspace:
 
 
 def big_workspace() -> Workspace:
-    """Return a workspace of 10,000 tools in 200 skills in 50 hats, which reach each tool once."""
+    """Return a workspace of 10,000 tools in 200 skills in 50 hats; each tool is reached exactly once."""
     return Workspace(
         id="big",
         name="Big",

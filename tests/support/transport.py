@@ -1,4 +1,4 @@
-"""The transports that tests go in by."""
+"""The transports that the tests use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ONLY_GRPCIO = pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
 
 @cache
 def why_unavailable(transport: str) -> str:
-    """Return why a transport cannot be had here; nothing where it can."""
+    """Return why a transport cannot be used here, or an empty text where it can."""
     if transport == "grpcio":
         return ""
     try:

@@ -1,4 +1,4 @@
-"""The real command on a terminal of its own: a person's answers go in, what they see comes out."""
+"""The real command on a terminal of its own: the test types a person's answers and reads what they see."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _PATIENCE = 60
 
 @dataclass(frozen=True)
 class TerminalRun:
-    """What became of a command.
+    """The result of a command that ran on a terminal.
 
     Attributes:
-        stdout: What it wrote to standard output, which is a file.
-        terminal: What it showed on the terminal, with the answers that were typed.
+        stdout: What the command wrote to standard output, which is a file.
+        terminal: What the terminal showed, including the answers that were typed.
     """
 
     returncode: int
@@ -36,7 +36,7 @@ class TerminalRun:
 def run_on_terminal(*arguments: str, folder: Path, answer: Callable[[], str], **variables: str) -> TerminalRun:
     """Run a `skilder-keys` command with its standard input and error on a terminal.
 
-    Where it asks a yes-or-no question, `answer` is called for what to type.
+    Where the command asks a yes-or-no question, `answer` is called and its result is typed.
     """
     ours, theirs = pty.openpty()
     try:
@@ -67,7 +67,7 @@ def _read_all(terminal: int, seen: list[bytes], answer: Callable[[], str]) -> No
         try:
             chunk = os.read(terminal, 65536)
         except OSError as error:
-            if error.errno == errno.EIO:  # nobody has the other end open any more
+            if error.errno == errno.EIO:  # the other end is closed
                 return
             raise
         if not chunk:

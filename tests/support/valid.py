@@ -1,4 +1,4 @@
-"""Requests that are as they must be, and every text field they have: what tests of bad input start from."""
+"""Valid requests, and every text field in them: what tests of bad input start from."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _KEY_ID = "0198c2f4-7c3e-7a10-8f5e-3b1d2c4a5e6f"
 
 
 def valid_requests() -> dict[str, list[Message]]:
-    """Return well-formed requests of every method, with every field set. None of them would change a thing.
+    """Return valid requests for every method, with every field set. None of them would change anything.
 
-    Workspaces, keys and actors are none that a test has, and the workspace to apply is at a version that it cannot be.
+    Their workspaces, keys and actors do not exist in any test, and the workspace to apply has an impossible version.
     """
     order: dict[str, Any] = {
         "request_id": "r-1",
@@ -92,9 +92,9 @@ def _full_workspace() -> Workspace:
 
 
 def with_each_text(request: Message, value: str) -> Iterator[tuple[str, Message]]:
-    """Yield, for each text that the request holds, its path and the request with `value` in its place.
+    """Yield, for each text in the request, its path and the request with `value` in its place.
 
-    Of the parts of a list only the last is gone through, so that a bad reference does not stand before a bad id.
+    Only the last part of each list is used, so that a bad reference is never reported before a bad id.
     """
     for path in _texts(request):
         changed = type(request)()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 async def until_running(sql: asyncpg.Connection[Any], count: int) -> None:
-    """Return once the service has so many statements under way in the database of `sql`."""
+    """Wait until the service runs this many statements in the database of `sql`."""
     async with asyncio.timeout(60):
         while count != await sql.fetchval(
             """
@@ -19,5 +19,5 @@ async def until_running(sql: asyncpg.Connection[Any], count: int) -> None:
             """
         ):
             await asyncio.sleep(0.01)
-            # Inside a transaction Postgres shows the activity it saw first, again and again, unless told otherwise.
+            # Inside a transaction Postgres keeps showing the first snapshot of the activity, unless that is cleared.
             await sql.execute("SELECT pg_stat_clear_snapshot()")

@@ -1,4 +1,4 @@
-"""Clients of a server with several workers: a connection to each of them, and load that notices every lost call."""
+"""Clients of a server with several workers: a connection to each worker, and a load that records every lost call."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
     from tests.support.process import ServerProcess
 
-# Without it, the channels of a process to one address share a connection, and with it a worker.
+# Without this option, all channels of a process to one address share one connection, and so one worker.
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 _TRIES = 100
 
 
 def operator_metadata(server: ServerProcess, folder: Path) -> tuple[tuple[str, str]]:
-    """Return the metadata of the local operator, once the server serves."""
+    """Return the metadata of the local operator once the server serves."""
     assert server.address
     token = (folder / "data" / "operator-token").read_text("ascii").strip()
     return (("authorization", f"Bearer {token}"),)
 
 
 async def issued(channel: grpc.aio.Channel, metadata: Any) -> key_service_pb2.IssueKeyResponse:
-    """Apply the small workspace and return a key of it."""
+    """Apply the small workspace and return one of its keys."""
     client = Client(channel)
     apply = catalog_service_pb2.ApplyWorkspaceRequest(workspace=small_workspace())
     await client.catalog.ApplyWorkspace(apply, metadata=metadata)
@@ -46,7 +46,7 @@ async def issued(channel: grpc.aio.Channel, metadata: Any) -> key_service_pb2.Is
 
 
 async def channel_to(worker: psutil.Process, server: ServerProcess, stack: AsyncExitStack) -> grpc.aio.Channel:
-    """Return a channel that is connected to a given worker; Linux gives connections to workers at random."""
+    """Return a channel that is connected to a given worker. Linux assigns connections to workers at random."""
     port = int(server.address.rpartition(":")[2])
     for _ in range(_TRIES):
         before = _connections(worker, port)
@@ -55,7 +55,7 @@ async def channel_to(worker: psutil.Process, server: ServerProcess, stack: Async
             await attempt.enter_async_context(channel)
             async with asyncio.timeout(60):
                 await channel.channel_ready()
-            # The connection is ready when the worker has answered on it, so it is to be seen.
+            # When the channel is ready the worker has accepted the connection, so the process shows it.
             if _connections(worker, port) - before:
                 await stack.enter_async_context(attempt.pop_all())
                 return channel
@@ -76,15 +76,15 @@ async def status_of(channel: grpc.aio.Channel, metadata: Any) -> grpc.StatusCode
 
 @dataclass
 class Load:
-    """What became of the calls of a load.
+    """The results of a load.
 
     Attributes:
-        answered: How many were granted.
-        lost: How many were not, by their status and its words, or by why they were denied.
-        connections: How many connections were made, at least.
+        granted: How many calls were granted.
+        lost: How many calls were not granted, by status and message, or by the reason of the denial.
+        connections: The least number of connections that were made.
     """
 
-    answered: int = 0
+    granted: int = 0
     connections: int = 0
     lost: Counter[str] = field(default_factory=Counter)
 
@@ -97,7 +97,7 @@ class Load:
             self.lost[f"{error.code().name}: {error.details()}"] += 1
             return
         if answer.HasField("granted"):
-            self.answered += 1
+            self.granted += 1
         else:
             self.lost[f"denied: {answer.denied.message}"] += 1
 
@@ -106,14 +106,14 @@ class Load:
 async def load(
     server: ServerProcess, metadata: Any, token: str, *, channels: int, newcomers: int
 ) -> AsyncIterator[Load]:
-    """Make calls without a pause for as long as it is entered; none is tried again, and none waits for a server.
+    """Make calls without pause for the duration of the context. No call is retried or waits for a server.
 
     Args:
-        server: Whom to ask.
-        metadata: As whom.
-        token: What to ask about: the token of a good key.
-        channels: Connections that are kept, with four calls at a time each.
-        newcomers: Clients that make a connection for each call.
+        server: The server to call.
+        metadata: The credentials of the caller.
+        token: The token of a good key, to authorize.
+        channels: How many connections are kept, with four concurrent calls each.
+        newcomers: How many clients make a new connection for each call.
     """
     result = Load()
     over = False

@@ -1,4 +1,4 @@
-"""Workspaces to try."""
+"""Workspaces for tests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ tools:
 
 
 def small_workspace(workspace_id: str = "acme") -> workspace_pb2.Workspace:
-    """Return a workspace with one of each thing that the rules tell apart.
+    """Return a workspace with one of each thing that the permission rules distinguish.
 
     `ada` is an admin in no team, `bob` an editor in `support`, which is below `customer`, `cyd` a viewer in
     `engineering`. `git.push` is inactive. `slack.history` is in two skills, `search` in two hats.
