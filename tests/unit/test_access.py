@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ACME, ADA, BOB = WorkspaceId("acme"), UserId("ada"), UserId("bob")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROLES = [MemberRole.ADMIN, MemberRole.EDITOR, MemberRole.VIEWER, None]
-# A key's type and user, seen from ada: shared, her own, somebody else's, a runtime's.
+# A key's type and user, as ada sees them: shared, her own, somebody else's, a runtime's.
 WORKSPACE = (KeyType.WORKSPACE, None)
 OWN = (KeyType.USER, ADA)
 FOREIGN = (KeyType.USER, BOB)
@@ -32,7 +32,7 @@ CASES = list(product(ROLES, KINDS))
 
 
 def outcome(role: MemberRole | None, ask: Callable[[Actor], None]) -> type[KeysError] | None:
-    """Return with what error ada, who has the role, is refused, or None where she may."""
+    """Return the error that ada gets when she has this role, or None where she may."""
     try:
         ask(Actor(ADA, role))
     except KeysError as error:
@@ -41,21 +41,21 @@ def outcome(role: MemberRole | None, ask: Callable[[Actor], None]) -> type[KeysE
 
 
 def expected(role: MemberRole | None, *, allowed: bool) -> type[KeysError] | None:
-    """Return the error that is due: who is no member is told so, whatever they ask."""
+    """Return the error that is due. Somebody who is not a member always gets that error first."""
     if role is None:
         return ActorNotMemberError
     return None if allowed else ActorNotAllowedError
 
 
 def made(kind: tuple[KeyType, UserId | None], revocation: Revocation | None = None) -> Key:
-    """Make a key that ada issued, which makes none her own."""
+    """Make a key that ada issued. Having issued it does not make it hers."""
     runtime = RuntimeId("rt-1") if kind == RUNTIME else None
     return Key(new_key_id(), kind[0], ACME, kind[1], runtime, "a key", None, NOW, ADA, None, revocation)
 
 
 @pytest.mark.parametrize(("role", "kind"), CASES)
-def test_who_issues_what(role: MemberRole | None, kind: tuple[KeyType, UserId | None]) -> None:
-    """Admins issue workspace keys, members their own user keys, nobody runtime keys or keys of others."""
+def test_who_may_issue_which_keys(role: MemberRole | None, kind: tuple[KeyType, UserId | None]) -> None:
+    """Admins issue workspace keys, members their own user keys; nobody issues runtime keys or keys of others."""
     allowed = (role, kind) in {
         (MemberRole.ADMIN, WORKSPACE),
         (MemberRole.ADMIN, OWN),
@@ -68,10 +68,10 @@ def test_who_issues_what(role: MemberRole | None, kind: tuple[KeyType, UserId | 
 
 @pytest.mark.parametrize(("role", "kind"), CASES)
 @pytest.mark.parametrize("revocation", [None, Revocation(NOW, ADA, "")])
-def test_who_sees_and_revokes_what(
+def test_who_may_see_and_revoke_which_keys(
     role: MemberRole | None, kind: tuple[KeyType, UserId | None], revocation: Revocation | None
 ) -> None:
-    """Admins any key, members their own user keys."""
+    """Admins see and revoke every key, members only their own user keys."""
     allowed = role is MemberRole.ADMIN or kind == OWN
     key = made(kind, revocation)
     assert outcome(role, lambda actor: actor.require_key(key)) is expected(role, allowed=allowed)
@@ -80,22 +80,22 @@ def test_who_sees_and_revokes_what(
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("user_id", [None, ADA, BOB])
 @pytest.mark.parametrize("key_type", [None, *KeyType])
-def test_who_lists_what(role: MemberRole | None, user_id: UserId | None, key_type: KeyType | None) -> None:
-    """Admins any keys, members those of themselves, whatever the other filters."""
+def test_who_may_list_which_keys(role: MemberRole | None, user_id: UserId | None, key_type: KeyType | None) -> None:
+    """Admins list any keys, members only their own, whatever the other filters are."""
     wanted = KeyFilter(ACME, type=key_type, user_id=user_id)
     allowed = role is MemberRole.ADMIN or user_id == ADA
     assert outcome(role, lambda actor: actor.require_list(wanted)) is expected(role, allowed=allowed)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_who_changes_a_workspace(role: MemberRole | None) -> None:
-    """Admins only."""
+def test_only_admins_change_a_workspace(role: MemberRole | None) -> None:
+    """An admin may change the workspace; every other role is refused."""
     assert outcome(role, Actor.require_admin) is expected(role, allowed=role is MemberRole.ADMIN)
 
 
 @pytest.mark.parametrize(("role", "ability"), list(product(CallerRole, Ability)))
-def test_what_a_caller_may(role: CallerRole, ability: Ability) -> None:
-    """The console looks after keys and workspaces, services and runtimes ask, an operator does all of it."""
+def test_what_each_caller_may_do(role: CallerRole, ability: Ability) -> None:
+    """A console manages keys and workspaces, services and runtimes authorize, an operator does everything."""
     allowed = {
         CallerRole.OPERATOR: {Ability.KEYS, Ability.CATALOG, Ability.AUTHORIZE},
         CallerRole.CONSOLE: {Ability.KEYS, Ability.CATALOG},
@@ -112,7 +112,7 @@ def test_what_a_caller_may(role: CallerRole, ability: Ability) -> None:
 
 
 def test_an_origin_is_named_after_the_actor_or_the_caller() -> None:
-    """A person where there is one; the caller, marked as such, where there is none."""
+    """The origin of a change is the acting person, or the caller (marked as a caller) where there is no person."""
     console = Caller("console", CallerRole.CONSOLE)
     assert Origin(console, ADA, "ipv4:127.0.0.1:1").name == "ada"
     assert Origin(console, None, "ipv4:127.0.0.1:1").name == "caller:console"

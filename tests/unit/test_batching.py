@@ -1,4 +1,4 @@
-"""One query for what many want: who is answered by which query, and what a fault or a farewell does to the others."""
+"""Batching: which query answers which item, and what an error or a cancelled caller does to the other items."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Query:
-    """A query that waits to be let go, and answers each item in capitals; of `none` it finds nothing."""
+    """A query that waits until the test releases it. It returns each item in capitals, and nothing for `none`."""
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
         self._gates: list[asyncio.Future[None]] = []
 
     async def __call__(self, items: list[str]) -> Mapping[str, str]:
-        """Wait, then return."""
+        """Wait for the release, then return."""
         self.sent.append(items)
         pipeline = asyncio.get_running_loop().create_future()
         self._gates.append(pipeline)
@@ -29,27 +29,27 @@ class Query:
         return {item: item.upper() for item in items if item != "none"}
 
     def let_go(self, index: int) -> None:
-        """Let a query end."""
+        """Release a query."""
         self._gates[index].set_result(None)
 
     def fail(self, index: int, error: BaseException) -> None:
-        """Let a query fail."""
+        """Make a query fail."""
         self._gates[index].set_exception(error)
 
 
 async def turns() -> None:
-    """Let everything that can go on do so."""
+    """Run the event loop until nothing is ready any more."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 def asked(batches: Batcher[str, str], *items: str) -> list[asyncio.Task[str | None]]:
-    """Ask for items at the same time."""
+    """Ask for several items at the same time."""
     return [asyncio.create_task(batches.get(item)) for item in items]
 
 
-async def test_what_comes_while_a_query_runs_is_the_next_query() -> None:
-    """All of it at once, and each is told its own."""
+async def test_items_that_come_while_a_query_runs_share_the_next_query() -> None:
+    """The next query holds all of them, and each caller gets its own result."""
     query = Query()
     batches = Batcher(query, concurrency=1)
     first = asked(batches, "a")
@@ -65,8 +65,8 @@ async def test_what_comes_while_a_query_runs_is_the_next_query() -> None:
     assert await asyncio.gather(*rest) == ["B", "C", None, "B"]
 
 
-async def test_a_wish_is_never_joined_to_a_query_that_was_sent() -> None:
-    """The same item, asked again while it is looked up, is looked up again: the first answer may be older."""
+async def test_an_item_never_joins_a_query_that_was_already_sent() -> None:
+    """The same item is looked up again: the result of the running query may be older than the request."""
     query = Query()
     batches = Batcher(query, concurrency=2)
     first = asked(batches, "a")
@@ -85,8 +85,8 @@ async def test_a_wish_is_never_joined_to_a_query_that_was_sent() -> None:
     assert await asyncio.gather(*second, *third) == ["A", "A", "A"]
 
 
-async def test_wishes_of_the_same_moment_share_the_first_query() -> None:
-    """A query is sent on the next turn, with all that came before it was."""
+async def test_items_of_the_same_moment_share_the_first_query() -> None:
+    """A query is sent on the next turn of the event loop, with all items that came before."""
     query = Query()
     batches = Batcher(query, concurrency=1)
     tasks = asked(batches, "a", "b", "a")
@@ -97,8 +97,8 @@ async def test_wishes_of_the_same_moment_share_the_first_query() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-async def test_no_more_queries_run_than_may(at_once: int) -> None:
-    """However many items come."""
+async def test_the_number_of_running_queries_is_bounded(at_once: int) -> None:
+    """The bound holds however many items come."""
     query = Query()
     batches = Batcher(query, concurrency=at_once)
     tasks = []
@@ -116,7 +116,7 @@ async def test_no_more_queries_run_than_may(at_once: int) -> None:
 
 
 async def test_a_query_holds_no_more_than_its_size() -> None:
-    """The rest waits for the next, in the order of coming."""
+    """Items above the batch size wait for the next query, in the order they came."""
     query = Query()
     batches = Batcher(query, size=3, concurrency=1)
     tasks = asked(batches, *"abcdefgh")
@@ -127,8 +127,8 @@ async def test_a_query_holds_no_more_than_its_size() -> None:
     assert query.sent == [["a", "b", "c"], ["d", "e", "f"], ["g", "h"]]
 
 
-async def test_an_error_is_told_to_all_of_its_batch_and_to_no_other() -> None:
-    """The next query is made as if nothing had been."""
+async def test_an_error_reaches_every_item_of_its_batch_and_no_other() -> None:
+    """The next query runs as if nothing had happened."""
     query = Query()
     batches = Batcher(query, concurrency=1)
     failed = asked(batches, "a", "b", "a")
@@ -142,8 +142,8 @@ async def test_an_error_is_told_to_all_of_its_batch_and_to_no_other() -> None:
     assert await asyncio.gather(*later) == ["A", "C"]
 
 
-async def test_who_leaves_takes_nothing_from_the_others() -> None:
-    """Be the item looked up already or not; and nobody has to be left for the query to end well."""
+async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
+    """It makes no difference whether its query has been sent, or whether any caller is left."""
     query = Query()
     batches = Batcher(query, concurrency=1)
     first, same = asked(batches, "a", "a")
@@ -172,8 +172,8 @@ async def test_who_leaves_takes_nothing_from_the_others() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("turn", range(6))
-async def test_a_wish_that_comes_as_the_last_query_ends_is_looked_up(turn: int, at_once: int) -> None:
-    """On whichever turn of the event loop it comes: no item waits for another one to come after it."""
+async def test_an_item_that_comes_as_the_last_query_ends_is_looked_up(turn: int, at_once: int) -> None:
+    """On whichever turn of the event loop it comes, it does not wait for another item."""
     query = Query()
     batches = Batcher(query, concurrency=at_once)
     first = []
@@ -196,7 +196,7 @@ async def test_a_wish_that_comes_as_the_last_query_ends_is_looked_up(turn: int, 
 
 
 async def test_a_query_that_is_cancelled_leaves_nobody_waiting() -> None:
-    """A driver that gives a query up that way does not hang its callers."""
+    """A driver that cancels a query does not leave its callers hanging."""
     query = Query()
     batches = Batcher(query, concurrency=1)
     tasks = asked(batches, "a")

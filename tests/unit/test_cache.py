@@ -1,4 +1,4 @@
-"""Keys in memory: who is found there, and what a change takes away."""
+"""Keys in memory: which tokens the cache finds, and what a change removes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def memory() -> Memory:
-    """An empty memory."""
+    """An empty cache."""
     return Memory()
 
 
-async def test_a_kept_key_is_found_by_its_one_token(memory: Memory) -> None:
-    """By no other secret, type or spelling, nor by anything that is no token."""
+async def test_a_cached_key_is_found_by_its_own_token_only(memory: Memory) -> None:
+    """Another secret, type or spelling does not find it, nor does text that is no token."""
     token = minted()
     known = await memory.keep(token)
     text = token.reveal()
@@ -46,8 +46,8 @@ async def test_a_kept_key_is_found_by_its_one_token(memory: Memory) -> None:
     assert (memory.cache.hits, memory.cache.misses) == (1, len(others))
 
 
-async def test_another_token_of_a_kept_key_is_refused(memory: Memory) -> None:
-    """Memory knows that it is wrong; of a key that it does not hold it knows nothing."""
+async def test_a_wrong_token_of_a_cached_key_is_refused(memory: Memory) -> None:
+    """The cache knows that it is wrong. About a key that is not cached it says nothing."""
     token = minted()
     await memory.keep(token)
     wrong = memory.fingerprint.digest(Token.mint(token.type, token.key_id).reveal())
@@ -58,8 +58,8 @@ async def test_another_token_of_a_kept_key_is_refused(memory: Memory) -> None:
     assert not memory.cache.rejects(token.key_id, wrong)
 
 
-async def test_memory_says_nothing_without_a_lease(memory: Memory) -> None:
-    """Neither that a token is right nor that it is wrong; with a lease again it does, unless something changed."""
+async def test_the_cache_is_not_used_without_a_lease(memory: Memory) -> None:
+    """It neither grants nor refuses; with a lease again it does both, unless something changed."""
     token = minted()
     known = await memory.keep(token)
     wrong = memory.fingerprint.digest(Token.mint(token.type, token.key_id).reveal())
@@ -74,8 +74,8 @@ async def test_memory_says_nothing_without_a_lease(memory: Memory) -> None:
     assert memory.cache.find(token.reveal()) is None
 
 
-async def test_the_key_used_longest_ago_goes_first(memory: Memory) -> None:
-    """With room for three; a wrong secret for a key counts as use of what memory knows of it."""
+async def test_the_least_recently_used_key_is_evicted_first(memory: Memory) -> None:
+    """With room for three keys; a wrong secret counts as use when the cache checks it."""
     first, second, third, fourth = [minted() for _ in range(4)]
     for token in (first, second, third):
         await memory.keep(token)
@@ -89,7 +89,7 @@ async def test_the_key_used_longest_ago_goes_first(memory: Memory) -> None:
 
 
 async def test_a_changed_key_is_forgotten_and_no_other(memory: Memory) -> None:
-    """By its id alone."""
+    """A change that names a key id drops that key only."""
     changed, other = minted(), minted()
     await memory.keep(changed)
     await memory.keep(other)
@@ -100,7 +100,7 @@ async def test_a_changed_key_is_forgotten_and_no_other(memory: Memory) -> None:
 
 
 async def test_a_changed_workspace_makes_all_its_keys_stale(memory: Memory) -> None:
-    """At once, however many they are; those that are read afterwards are of the new state."""
+    """All at once, however many there are; keys that are read afterwards have the new state."""
     keys, other = [minted(), minted()], minted()
     for token in keys:
         await memory.keep(token)
@@ -118,7 +118,7 @@ async def test_a_changed_workspace_makes_all_its_keys_stale(memory: Memory) -> N
 
 
 async def test_drop_all_forgets_everything(memory: Memory) -> None:
-    """Every key, and every load that is under way."""
+    """It drops every key and invalidates every running load."""
     kept, loading = minted(), minted()
     await memory.keep(kept)
     task = asyncio.create_task(memory.load(loading))
@@ -131,8 +131,8 @@ async def test_drop_all_forgets_everything(memory: Memory) -> None:
     assert len(memory.cache) == 0
 
 
-async def test_a_tool_set_that_was_evicted_has_its_key_read_again(memory: Memory) -> None:
-    """So that the memory it took is freed."""
+async def test_a_key_whose_tool_set_was_evicted_is_read_again(memory: Memory) -> None:
+    """So the memory of an evicted tool set is really freed."""
     token = minted()
     known = await memory.keep(token)
     replaced = SharedToolSet(ToolSet((), ()))
@@ -147,8 +147,8 @@ async def test_a_tool_set_that_was_evicted_has_its_key_read_again(memory: Memory
     assert memory.cache.find(token.reveal()) is None
 
 
-async def test_a_scope_is_one_for_a_workspace_until_it_changes(memory: Memory) -> None:
-    """And costs nothing once no key is of it."""
+async def test_keys_of_a_workspace_share_one_scope_until_it_changes(memory: Memory) -> None:
+    """The scope is freed once no key uses it."""
     first = memory.cache.scope(ACME)
     assert memory.cache.scope(ACME) is first
     assert memory.cache.scope(GLOBEX) is not first

@@ -1,4 +1,4 @@
-"""The readings that fill memory: who shares one, which is kept, and what a change, a fault or a farewell does."""
+"""The loads that fill the cache: who shares one, which are kept, and what changes, errors and cancelled callers do."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def memory() -> Memory:
-    """An empty memory."""
+    """An empty cache."""
     return Memory()
 
 
-async def test_the_same_question_at_the_same_time_is_read_once(memory: Memory) -> None:
-    """And what is found is in memory afterwards; another query is a reading of its own."""
+async def test_the_same_query_at_the_same_time_is_loaded_once(memory: Memory) -> None:
+    """The result is in memory afterwards; a different query is a load of its own."""
     token = minted()
     tasks = [asyncio.create_task(memory.load(token)) for _ in range(5)]
     other = asyncio.create_task(memory.cache.load("else", token.key_id, memory.reading(token)))
@@ -39,8 +39,8 @@ async def test_the_same_question_at_the_same_time_is_read_once(memory: Memory) -
     await other
 
 
-async def test_nothing_found_is_not_kept(memory: Memory) -> None:
-    """A key that is issued in the next moment is there in the next moment."""
+async def test_an_unknown_key_is_not_cached(memory: Memory) -> None:
+    """A key that is issued a moment later is found a moment later."""
     token = minted()
 
     async def nothing(_: Load) -> KnownKey | None:
@@ -57,25 +57,25 @@ async def change_key(memory: Memory, token: Token) -> None:
 
 
 async def change_workspace(memory: Memory, _: Token) -> None:
-    """Apply a change of a workspace that the load may be of: it does not know yet."""
+    """Apply a change of a workspace. The load may belong to it: it does not know its workspace yet."""
     memory.cache.drop_workspace(ACME)
 
 
 async def change_any_workspace(memory: Memory, _: Token) -> None:
-    """The same, though it will turn out to be another's."""
+    """Apply the same change, though the load will turn out to belong to another workspace."""
     memory.cache.drop_workspace(GLOBEX)
 
 
 async def change_all(memory: Memory, _: Token) -> None:
-    """Start anew."""
+    """Drop everything."""
     memory.cache.drop_all()
 
 
 @pytest.mark.parametrize("change", [change_key, change_workspace, change_any_workspace, change_all])
-async def test_a_load_that_a_change_overtook_is_told_to_those_before_and_to_nobody_else(
+async def test_an_invalidated_load_serves_only_those_who_already_waited(
     memory: Memory, change: Callable[[Memory, Token], Awaitable[None]]
 ) -> None:
-    """It is not kept either; who asks after the change has a reading of their own, which is kept."""
+    """It is not cached; a caller that comes after the change gets a new load, which is cached."""
     token = minted()
     before = [asyncio.create_task(memory.load(token)) for _ in range(2)]
     await turns()
@@ -98,8 +98,8 @@ async def test_a_load_that_a_change_overtook_is_told_to_those_before_and_to_nobo
     assert memory.cache.find(token.reveal()) is new[0]
 
 
-async def test_a_change_of_something_else_leaves_a_load_alone(memory: Memory) -> None:
-    """Of another key; or of another workspace, once the load knows whose key it reads."""
+async def test_an_unrelated_change_does_not_invalidate_a_load(memory: Memory) -> None:
+    """A change of another key, or of another workspace once the load knows which workspace it reads."""
     token = minted()
     task = asyncio.create_task(memory.load(token))
     await turns()
@@ -111,8 +111,8 @@ async def test_a_change_of_something_else_leaves_a_load_alone(memory: Memory) ->
     assert memory.cache.find(token.reveal()) is known
 
 
-async def test_a_change_that_is_overtaken_twice_taints_each_load_once(memory: Memory) -> None:
-    """Loads that began between two changes are invalidated by the second, and the newest one is kept."""
+async def test_two_changes_invalidate_each_load_once(memory: Memory) -> None:
+    """Loads that began between two changes are invalidated by the second; the newest load is kept."""
     token = minted()
     tasks = []
     for _ in range(3):
@@ -129,7 +129,7 @@ async def test_a_change_that_is_overtaken_twice_taints_each_load_once(memory: Me
 
 
 async def test_without_a_lease_nothing_is_shared_and_nothing_is_kept(memory: Memory) -> None:
-    """Each reads for itself, also where a load is under way that began with one."""
+    """Each caller loads for itself, even while a load is running that began under a lease."""
     token = minted()
     begun = asyncio.create_task(memory.load(token))
     await turns()
@@ -149,7 +149,7 @@ async def test_without_a_lease_nothing_is_shared_and_nothing_is_kept(memory: Mem
 
 
 async def test_a_load_that_outlives_a_lease_is_kept_if_nothing_changed(memory: Memory) -> None:
-    """The fence hears of all that was changed meanwhile before it renews the lease; a change would invalidate it."""
+    """The fence applies all missed changes before it renews the lease, and a change would invalidate the load."""
     token = minted()
     task = asyncio.create_task(memory.load(token))
     await turns()
@@ -162,7 +162,7 @@ async def test_a_load_that_outlives_a_lease_is_kept_if_nothing_changed(memory: M
 
 
 async def test_a_failed_load_fails_for_all_and_leaves_nothing_behind(memory: Memory) -> None:
-    """The next one reads again; one that nobody waited for is no error of anybody's."""
+    """The next caller loads again. A failure that nobody waited for is reported to nobody."""
     token = minted()
     for invalidated in (False, True):
         tasks = [asyncio.create_task(memory.load(token)) for _ in range(3)]
@@ -181,8 +181,8 @@ async def test_a_failed_load_fails_for_all_and_leaves_nothing_behind(memory: Mem
     assert await memory.keep(token) is not None
 
 
-async def test_who_leaves_takes_the_load_from_nobody(memory: Memory) -> None:
-    """Be it the one who began it; and once all have left, it is kept for those to come."""
+async def test_a_cancelled_caller_does_not_stop_the_load(memory: Memory) -> None:
+    """Even if it started the load. When all callers have gone, the result is still cached."""
     token = minted()
     first, second = [asyncio.create_task(memory.load(token)) for _ in range(2)]
     await turns()

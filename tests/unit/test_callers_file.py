@@ -1,4 +1,4 @@
-"""The callers file and the operator's token: what is taken, what is refused, and that no token is told."""
+"""The callers file and the operator's token: what is accepted, what is refused, and that errors never show a token."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ TOKEN = "operator_p8WqXo0cT5vE1nQz7RkYb3uJ9sLmA2dH4gFi6wCxVtN"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file that is not there yet."""
+    """A path where no file exists yet."""
     return tmp_path / "file"
 
 
 def entry(**fields: Any) -> dict[str, Any]:
-    """Make a good caller with other fields; None leaves one out."""
+    """Make a valid caller with other fields; None leaves a field out."""
     found = {"name": "console", "role": "console", "token_sha256": SHA} | fields
     return {name: value for name, value in found.items() if value is not None}
 
 
 def refusal(path: Path, content: str) -> str:
-    """Return why a callers file is refused; the file is always named, and never a token or a piece of one."""
+    """Return why a callers file is refused. The error always names the file, and never shows any part of a token."""
     path.write_text(content)
     with pytest.raises(CallersFileError) as caught:
         load_callers(path)
@@ -47,7 +47,7 @@ def refusal(path: Path, content: str) -> str:
 
 
 def test_callers_are_read(path: Path) -> None:
-    """By token, by certificate, or by both, in the order of the file."""
+    """Callers with a token, a certificate or both are read in the order of the file."""
     gateway = {"name": "gateway", "role": "service", "san": "spiffe://acme.example/gateway"}
     both = {"name": "ops-1.acme_x", "role": "operator", "san": "ops.acme.example", "token_sha256": "0" * 63 + "a"}
     path.write_text(yaml.safe_dump({"callers": [entry(), gateway, both]}))
@@ -89,13 +89,13 @@ def test_a_file_may_have_no_callers(path: Path) -> None:
     ],
 )
 def test_a_field_at_fault_is_named(path: Path, fields: dict[str, Any], field: str) -> None:
-    """With the place of the caller in the file."""
+    """The error gives the caller's place in the file and the field."""
     message = refusal(path, yaml.safe_dump({"callers": [entry(**fields)]}))
     assert re.match(rf"callers\[0\](?: '(console|7)')?: {field}: ", message), message
 
 
 def test_a_digest_may_be_in_upper_case(path: Path) -> None:
-    """As Windows writes it; it is the same digest, also where two callers must not share it."""
+    """Windows tools write it so. Two callers cannot share a digest by writing it differently."""
     path.write_text(yaml.safe_dump({"callers": [entry(token_sha256=SHA.upper())]}))
     assert load_callers(path)[0].token_sha256 == bytes.fromhex(SHA)
     both = [entry(), entry(name="other", token_sha256=SHA.upper())]
@@ -103,15 +103,15 @@ def test_a_digest_may_be_in_upper_case(path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["  role: operator\n  role: service", "  role: operator\n  name: other"])
-def test_a_field_that_stands_twice_is_refused(path: Path, form: str) -> None:
-    """The last would win silently, and a service become an operator."""
+def test_a_duplicate_field_is_refused(path: Path, form: str) -> None:
+    """Otherwise the last one would win silently, and a service could become an operator."""
     content = f"callers:\n- name: gateway\n  token_sha256: {SHA}\n{form}\n"
     message = refusal(path, content)
     assert re.fullmatch(r"(role|name) stands twice, first in line [24]", message), message
 
 
-def test_what_yaml_takes_for_no_text_is_to_be_quoted(path: Path) -> None:
-    """The caller and the field are named, with the line; the value is not, as it may be a token."""
+def test_a_value_that_yaml_does_not_read_as_text_must_be_quoted(path: Path) -> None:
+    """The error names the caller, field and line, but not the value, which may be a token."""
     path.write_text("callers:\n- name: ops\n  role: operator\n  san: 0104233\n")
     with pytest.raises(CallersFileError) as caught:
         load_callers(path)
@@ -121,21 +121,21 @@ def test_what_yaml_takes_for_no_text_is_to_be_quoted(path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_a_file_may_come_from_windows(path: Path, encoding: str) -> None:
-    """With a byte order mark or in two bytes a character, and with its line breaks."""
+    """It may have a byte order mark, UTF-16 and Windows line breaks."""
     path.write_bytes(yaml.safe_dump({"callers": [entry()]}).replace("\n", "\r\n").encode(encoding))
     assert load_callers(path) == [KnownCaller(Caller("console", CallerRole.CONSOLE), bytes.fromhex(SHA), None)]
 
 
-def test_a_caller_must_show_who_it_is(path: Path) -> None:
-    """Neither a token nor a certificate lets nobody in, or everybody."""
+def test_a_caller_needs_a_token_or_a_certificate(path: Path) -> None:
+    """A caller with neither would let in nobody, or everybody."""
     message = refusal(path, yaml.safe_dump({"callers": [entry(), entry(name="x", token_sha256=None)]}))
     assert message.startswith("callers[1] 'x': ")
     assert "needs token_sha256, san or both" in message
 
 
 @pytest.mark.parametrize("field", ["name", "token_sha256", "san"])
-def test_two_callers_do_not_share(path: Path, field: str) -> None:
-    """A name, a token and a certificate are each one caller's."""
+def test_two_callers_cannot_share_an_identity(path: Path, field: str) -> None:
+    """A name, a token or a certificate belongs to one caller only."""
     first = entry(san="one.example")
     other = {"name": "other", "role": "service", "token_sha256": "0" * 64, "san": "two.example"}
     message = refusal(path, yaml.safe_dump({"callers": [first, other | {field: first[field]}]}))
@@ -156,7 +156,7 @@ def test_two_callers_do_not_share(path: Path, field: str) -> None:
     ],
 )
 def test_a_file_of_another_shape_is_refused(path: Path, content: str) -> None:
-    """Whatever it is, it is no list of callers."""
+    """Anything that is not a list of callers is refused."""
     assert refusal(path, content)
 
 
@@ -174,12 +174,12 @@ def test_a_file_of_another_shape_is_refused(path: Path, content: str) -> None:
     ids=["open list", "tab", "nul", "object", "open quote", "colon", "open map"],
 )
 def test_a_file_that_is_no_yaml_is_refused(path: Path, content: str) -> None:
-    """With the place of the fault, and without its text: that may be a token in the wrong place."""
+    """The error gives the position but not the text, which may be a misplaced token."""
     assert refusal(path, content)
 
 
 def test_a_file_that_cannot_be_read_is_refused(path: Path, tmp_path: Path) -> None:
-    """Missing, a folder, or no UTF-8."""
+    """The file is missing, a folder, or not UTF-8."""
     with pytest.raises(CallersFileError, match="No such file"):
         load_callers(path)
     with pytest.raises(CallersFileError, match="directory"):
@@ -190,7 +190,7 @@ def test_a_file_that_cannot_be_read_is_refused(path: Path, tmp_path: Path) -> No
 
 
 def test_the_operators_token_is_made_once(path: Path) -> None:
-    """In a file that is its owner's alone; the second time it is read."""
+    """The file is readable by its owner only; the second start reads it."""
     first = local_operator(path)
     token = path.read_text().strip()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -200,13 +200,13 @@ def test_the_operators_token_is_made_once(path: Path) -> None:
     assert path.read_text().strip() == token
 
 
-def test_every_operators_token_is_another(tmp_path: Path) -> None:
-    """It is random."""
+def test_each_operators_token_is_random(tmp_path: Path) -> None:
+    """Two installations have different tokens."""
     assert local_operator(tmp_path / "one").token_sha256 != local_operator(tmp_path / "two").token_sha256
 
 
 def test_the_files_mode_does_not_depend_on_the_umask(path: Path) -> None:
-    """Not even for a moment may others read it."""
+    """Nobody else can read the file, not even for a moment."""
     before = os.umask(0)
     try:
         local_operator(path)
@@ -217,7 +217,7 @@ def test_the_files_mode_does_not_depend_on_the_umask(path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666, 0o644, 0o601])
 def test_a_token_that_others_may_read_is_refused(path: Path, mode: int) -> None:
-    """The message says what to do and not what is in the file."""
+    """The error says what to do, and does not show the content of the file."""
     path.write_text(TOKEN)
     path.chmod(mode)
     with pytest.raises(CallersFileError, match="chmod 600") as caught:
@@ -233,7 +233,7 @@ def test_a_token_that_others_may_read_is_refused(path: Path, mode: int) -> None:
     ids=["empty", "line", "spaces", "prefix", "short", "no text", "no ASCII"],
 )
 def test_a_file_without_a_token_is_refused(path: Path, content: bytes) -> None:
-    """Empty, cut short, or something else; an empty token would let in everybody who sends none."""
+    """The file is empty, truncated or something else. An empty token would let in all who send none."""
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(CallersFileError, match="holds no token"):

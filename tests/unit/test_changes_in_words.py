@@ -1,4 +1,4 @@
-"""The changes of a workspace in words: removals first, all counted, and what an update takes away."""
+"""The changes of a workspace as text: removals first, all of them counted, and what each update removes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 def changes_to(after: Workspace, before: Workspace | None = None) -> list[pb.WorkspaceChange]:
-    """Return what the service says when a workspace takes the place of the small one."""
+    """Return the changes that the service reports when a workspace replaces the small one."""
     old, new = (checked(convert.workspace(each)) for each in (before or small_workspace(), after))
     return [convert.change_message(each) for each in difference(old, new)]
 
 
 def details_of(after: Workspace) -> dict[str, str]:
-    """Return what becomes of the updated parts, by id."""
+    """Return the details of each updated part, by id."""
     found = changes.details(small_workspace(), after, changes_to(after))
     return {id_: detail for (_, id_), detail in found.items()}
 
 
 def test_removals_come_first_and_additions_last() -> None:
-    """Within each, in the order of the service: by kind and id."""
+    """Within each group the order is the service's: by kind and id."""
     after = small_workspace()
     remove(after.members, "cyd", "ada")
     remove(after.hats, "everyone")
@@ -53,7 +53,7 @@ def test_removals_come_first_and_additions_last() -> None:
 
 @pytest.mark.parametrize(("name", "change", "expected"), CHANGES, ids=[each[0] for each in CHANGES])
 def test_every_change_is_a_row_and_counted(name: str, change: object, expected: list[str]) -> None:  # noqa: ARG001
-    """And each updated part says which of its fields differ."""
+    """Each updated part also names its changed fields."""
     after = small_workspace()
     change(after)  # type: ignore[operator]  # a function of the workspace
     found = changes_to(after)
@@ -64,8 +64,8 @@ def test_every_change_is_a_row_and_counted(name: str, change: object, expected: 
         assert bool(detail) == (action == "updated"), id_
 
 
-def test_an_update_says_what_becomes_of_each_field() -> None:
-    """Links that go and come, values before and after, long texts by their field alone; a new order is no change."""
+def test_an_update_describes_each_changed_field() -> None:
+    """Added and removed links, old and new values, long texts by name only; a new order is no change."""
     after = small_workspace()
     after.name = "Acme Ltd"
     bob = part(after.members, "bob")
@@ -86,7 +86,7 @@ def test_an_update_says_what_becomes_of_each_field() -> None:
 
 
 def test_many_links_are_counted() -> None:
-    """Three of each kind are named."""
+    """Up to three links of each kind are named, the rest are counted."""
     after = small_workspace()
     for index in range(9):
         after.tools.add(id=f"new-{index}", name=f"new-{index}", mcp_server="new")
@@ -96,7 +96,7 @@ def test_many_links_are_counted() -> None:
 
 
 def test_a_hat_that_loses_its_last_team_is_named() -> None:
-    """Not one that changes teams, never had any, or goes."""
+    """A hat that changes teams, never had one or is removed is not."""
     after = small_workspace()
     part(after.hats, "engineer").ClearField("team_ids")
     part(after.hats, "support-desk").team_ids[:] = ["engineering"]

@@ -1,4 +1,4 @@
-"""Failed calls in words and exit codes, and how the command ends when something else fails."""
+"""Failed calls as text and exit codes, and how the command ends after any other error."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Failed(grpc.RpcError):
 
 
 @pytest.mark.parametrize("code", [each for each in grpc.StatusCode if each is not grpc.StatusCode.OK])
-def test_every_status_has_words_and_is_no_verdict(code: grpc.StatusCode) -> None:
-    """Whether the service sent it, or gRPC."""
+def test_every_status_has_a_message_and_an_exit_code_that_is_no_decision(code: grpc.StatusCode) -> None:
+    """Whether the service or gRPC itself made the status."""
     for error in (Failed(code, "It is so."), Failed(code, ""), Failed(code, "It is so.", ErrorInfo(reason="SO"))):
         text, exit_code = in_words(error, "127.0.0.1:1", FLAGS)
         assert text.strip()
@@ -75,8 +75,8 @@ def test_every_status_has_words_and_is_no_verdict(code: grpc.StatusCode) -> None
         (Failed(grpc.StatusCode.UNAUTHENTICATED, "Unknown.", ErrorInfo(reason="UNAUTHENTICATED")), Exit.FORBIDDEN),
     ],
 )
-def test_exit_codes_that_need_a_look(error: Failed, exit_code: Exit) -> None:
-    """A message that is too large is no outage."""
+def test_one_status_can_mean_different_exit_codes(error: Failed, exit_code: Exit) -> None:
+    """For example, a message that is too large is no outage."""
     assert in_words(error, "127.0.0.1:1", FLAGS)[1] is exit_code
 
 
@@ -97,12 +97,12 @@ def test_exit_codes_that_need_a_look(error: Failed, exit_code: Exit) -> None:
     ],
 )
 def test_a_field_is_named_by_its_flag(field: str, flag: str) -> None:
-    """And by itself where no flag sets it."""
+    """A field that no flag sets keeps its own name."""
     assert flag_of(field, FLAGS) == flag
 
 
-def test_flags_are_read_off_the_command() -> None:
-    """So a new option needs no entry in a table."""
+def test_flags_are_derived_from_the_command() -> None:
+    """A new option needs no entry in a table."""
 
     def command(
         name: Annotated[str, typer.Argument(metavar="NAME")],
@@ -121,8 +121,8 @@ def test_flags_are_read_off_the_command() -> None:
     }
 
 
-def test_sentences_speak_of_flags_too() -> None:
-    """But for what they quote."""
+def test_sentences_name_flags_instead_of_fields() -> None:
+    """Except inside quotes."""
     violations = BadRequest(field_violations=[BadRequest.FieldViolation(field="user_id", description="is required")])
     malformed = Failed(grpc.StatusCode.INVALID_ARGUMENT, "user_id is required", ErrorInfo(reason="X"), violations)
     assert in_words(malformed, "", FLAGS)[0] == "the request is malformed:\n  --user is required"
@@ -140,12 +140,14 @@ def test_sentences_speak_of_flags_too() -> None:
     ],
 )
 def test_every_error_has_a_reason(error: Exception, text: str) -> None:
-    """Without a password, and in one line of bounded length."""
+    """The reason shows no password, and is one line of bounded length."""
     assert reason(error) == text
 
 
-def test_what_nobody_foresaw_is_no_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It ends with 70 and one line that has the reason."""
+def test_an_unexpected_error_is_no_decision(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command ends with exit code 70 and one line with the reason."""
 
     def fails(**_: object) -> None:
         raise ValueError("the moon is full")
@@ -157,6 +159,6 @@ def test_what_nobody_foresaw_is_no_verdict(monkeypatch: pytest.MonkeyPatch, caps
     assert len(text.splitlines()) == 1
 
 
-def test_no_token_gets_to_standard_error() -> None:
-    """Also where a command's own usage error repeats it."""
+def test_no_token_reaches_standard_error() -> None:
+    """Even where the command's own usage error would repeat it."""
     assert redacted(f"Got unexpected extra argument ({TOKEN})") == "Got unexpected extra argument (…)"

@@ -1,4 +1,4 @@
-"""Texts of others on their way to a terminal: harmless, measured and broken into lines."""
+"""Foreign text on its way to a terminal: made harmless, measured, and broken into lines."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def stream(encoding: str = "utf-8") -> io.TextIOWrapper:
         ("Ünïcode 東京 👩\u200d💻 שלום\u200f!", "Ünïcode 東京 👩\u200d💻 שלום\u200f!"),
     ],
 )
-def test_what_acts_on_a_terminal_is_escaped(text: str, shown: str) -> None:
-    """And everything else is shown as it is."""
+def test_control_sequences_are_escaped(text: str, shown: str) -> None:
+    """All other text is shown as it is."""
     assert visible(text, stream()) == shown
 
 
 @given(st.text(st.characters()), st.sampled_from(["utf-8", "ascii", "latin-1", "cp1252"]))
 def test_no_text_is_harmful_or_fails(text: str, encoding: str) -> None:
-    """Whatever the encoding: one line, without controls, that can be written."""
+    """In any encoding the result is one printable line without control characters."""
     shown = visible(text, stream(encoding))
     shown.encode(encoding)
     assert not [each for each in shown if unicodedata.category(each) in {"Cc", "Cs", "Zl", "Zp"}]
@@ -54,14 +54,14 @@ def test_no_text_is_harmful_or_fails(text: str, encoding: str) -> None:
     assert len(shown.splitlines()) <= 1
 
 
-def test_messages_keep_their_lines() -> None:
-    """Where asked for."""
+def test_messages_keep_their_lines_where_asked() -> None:
+    """Line breaks stay where the caller asks for them."""
     assert visible("one\n  two\x1b", stream(), lines=True) == "one\n  two\\x1b"
 
 
 @given(st.text(st.sampled_from("ab 東👍e\u0301")), st.integers(2, 30))
 def test_broken_lines_fit(text: str, width: int) -> None:
-    """And nothing but spaces at their ends is lost."""
+    """Nothing is lost except spaces at line ends."""
     lines = broken(text, width, cut=True)
     assert all(cell_len(line) <= width for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
@@ -89,7 +89,7 @@ def test_words_stay_whole_unless_cutting_is_allowed(text: str, width: int) -> No
 def test_colour_in_a_pipe_must_be_asked_for(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], *, coloured: bool
 ) -> None:
-    """NO_COLOR is stronger; an empty variable says nothing."""
+    """NO_COLOR wins over FORCE_COLOR; an empty variable counts as unset."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

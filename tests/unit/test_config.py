@@ -1,4 +1,4 @@
-"""The options: what is refused, and what is never shown."""
+"""The settings: which values are refused, and which are never shown."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def refusal(**values: Any) -> str:
     return "; ".join(each["msg"] for each in caught.value.errors())
 
 
-def test_the_defaults_are_good() -> None:
-    """Nobody must set anything; by default only this machine is served."""
+def test_the_defaults_work() -> None:
+    """Nothing has to be set. By default the service listens on this machine only."""
     settings = Settings()
     assert settings.listen == "127.0.0.1:50051"
     assert settings.database_url is None
@@ -31,7 +31,7 @@ def test_the_defaults_are_good() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost", "127.9.9.9", "[0:0:0:0:0:0:0:1]"])
 def test_loopback_is_served_in_plaintext(host: str) -> None:
-    """What never leaves the machine needs no TLS."""
+    """Traffic that never leaves the machine needs no TLS."""
     assert Settings(listen=f"{host}:50051").listen == f"{host}:50051"
 
 
@@ -52,8 +52,8 @@ def test_loopback_is_served_in_plaintext(host: str) -> None:
         "*",
     ],
 )
-def test_other_addresses_need_tls_or_a_word(host: str) -> None:
-    """Tokens do not cross a network in the clear by mistake."""
+def test_other_addresses_need_tls_or_an_explicit_option(host: str) -> None:
+    """Tokens do not cross a network unencrypted by mistake."""
     assert "is not loopback" in refusal(listen=f"{host}:50051")
     assert Settings(listen=f"{host}:50051", allow_plaintext=True).allow_plaintext
     assert Settings(listen=f"{host}:50051", **TLS).tls_cert == Path("cert.pem")
@@ -84,26 +84,26 @@ def test_other_addresses_need_tls_or_a_word(host: str) -> None:
     ],
 )
 def test_an_address_is_host_and_port(listen: str) -> None:
-    """Anything else is refused at once, also where plaintext is allowed."""
+    """Anything else is refused at once, even where plaintext is allowed."""
     assert "listen: is not HOST:PORT" in refusal(listen=listen, allow_plaintext=True)
     assert "metrics_listen: is not HOST:PORT" in refusal(metrics_listen=listen)
 
 
 @pytest.mark.parametrize("port", [0, 1, 65535])
-def test_ports_are_those_there_are(port: int) -> None:
-    """Zero takes a free one."""
+def test_a_port_is_0_to_65535(port: int) -> None:
+    """Port 0 picks a free port."""
     assert Settings(listen=f"localhost:{port}").listen == f"localhost:{port}"
     assert Settings(metrics_listen=f"0.0.0.0:{port}").metrics_listen == f"0.0.0.0:{port}"
 
 
 @pytest.mark.parametrize("missing", ["tls_cert", "tls_key"])
 def test_certificate_and_key_go_together(missing: str) -> None:
-    """One without the other is refused rather than served in plaintext."""
+    """One without the other is refused, instead of serving in plaintext."""
     assert "go together" in refusal(**{name: value for name, value in TLS.items() if name != missing})
 
 
 def test_clients_certificates_need_tls() -> None:
-    """A client CA without a certificate of the server's own would check nobody."""
+    """A client CA without a server certificate would check nobody."""
     assert "needs tls_cert" in refusal(tls_client_ca=Path("ca.pem"))
     assert Settings(tls_client_ca=Path("ca.pem"), **TLS).tls_client_ca == Path("ca.pem")
 
@@ -134,20 +134,20 @@ def test_clients_certificates_need_tls() -> None:
     ],
 )
 def test_a_value_out_of_bounds_is_named(name: str, bad: Any) -> None:
-    """Numbers that would stop the service from working, or mean nothing."""
+    """Values that would stop the service from working, or mean nothing, are refused."""
     with pytest.raises(ValidationError) as caught:
         Settings(**{name: bad})
     assert [each["loc"] for each in caught.value.errors()] == [(name,)]
 
 
 def test_argon2_has_the_memory_its_lanes_need() -> None:
-    """Argon2 takes no less than 8 KiB a lane (RFC 9106, 3.1): every issue would fail, so the start does."""
+    """Argon2 needs 8 KiB a lane (RFC 9106, 3.1). With less every issue would fail, so the start fails instead."""
     assert Settings(argon2_memory_kib=32, argon2_lanes=4).argon2_lanes == 4
     assert refusal(argon2_memory_kib=31, argon2_lanes=4)
 
 
-def test_an_option_that_is_none_is_refused() -> None:
-    """A typo is no option that is silently left alone."""
+def test_an_unknown_option_is_refused() -> None:
+    """A typo is not silently ignored."""
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({"tls_certificate": "cert.pem"})
     assert [(each["loc"], each["type"]) for each in caught.value.errors()] == [
@@ -155,14 +155,14 @@ def test_an_option_that_is_none_is_refused() -> None:
     ]
 
 
-def test_options_do_not_change() -> None:
-    """What was checked stays as it was."""
+def test_settings_are_immutable() -> None:
+    """Values cannot change after they were checked."""
     with pytest.raises(ValidationError):
         Settings().listen = "0.0.0.0:1"  # type: ignore[misc]  # that is the point
 
 
 def test_the_databases_password_is_not_shown() -> None:
-    """Neither printed nor dumped; it must be asked for."""
+    """It is neither printed nor dumped; code must ask for it explicitly."""
     settings = Settings.model_validate({"database_url": URL})
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == URL
@@ -177,7 +177,7 @@ def test_the_databases_password_is_not_shown() -> None:
     ids=["plaintext", "bound", "half of TLS", "unknown"],
 )
 def test_a_refusal_does_not_show_the_databases_password(fault: dict[str, Any]) -> None:
-    """Whatever else is wrong, the error is printed somewhere."""
+    """Errors about other settings are printed, so they must not show it either."""
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({**fault, "database_url": "postgresql://k:hunter2@db/k"})
     assert "hunter2" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""protobuf <-> domain: nothing is lost on the way, and what has no meaning is refused by its field."""
+"""Conversion between protobuf and domain: nothing is lost, and a value without meaning is refused by its field."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEY = Key(new_key_id(), KeyType.WORKSPACE, ACME, None, None, "a key", None, NOW,
 
 
 def refused_field(convert_it: Any, message: Any) -> str:
-    """Return the one field for which a message is refused."""
+    """Return the only field for which a message is refused."""
     with pytest.raises(InvalidRequestError) as caught:
         convert_it(message)
     (violation,) = caught.value.violations
@@ -35,7 +35,7 @@ def refused_field(convert_it: Any, message: Any) -> str:
 
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
 def test_a_workspace_survives_the_round_trip(message: workspace_pb2.Workspace) -> None:
-    """In both directions; only `active` is set in the end where it was left out."""
+    """In both directions; only an `active` that was left out comes back set."""
     workspace = convert.workspace(message)
     shown = convert.workspace_message(workspace)
     assert convert.workspace(shown) == workspace
@@ -44,8 +44,8 @@ def test_a_workspace_survives_the_round_trip(message: workspace_pb2.Workspace) -
     assert shown == message
 
 
-def test_a_tool_is_active_unless_told_otherwise() -> None:
-    """Left out is not false."""
+def test_a_tool_is_active_by_default() -> None:
+    """A missing `active` does not mean false."""
     tools = [
         workspace_pb2.Tool(id="a"),
         workspace_pb2.Tool(id="b", active=False),
@@ -56,15 +56,15 @@ def test_a_tool_is_active_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize("role", [0, 4, -1, 2**31 - 1])
-def test_a_role_that_is_none_is_named(role: Any) -> None:
-    """Not said, or of a later version: neither may become some role."""
+def test_an_unknown_role_is_refused_by_its_field(role: Any) -> None:
+    """A role that is unset or of a later version never becomes some other role."""
     message = small_workspace()
     message.members[1].role = role
     assert refused_field(convert.workspace, message) == "workspace.members[1].role"
 
 
-def test_every_role_that_is_none_is_named_with_all_other_faults() -> None:
-    """A caller mends them all at once."""
+def test_all_unknown_roles_are_reported_with_the_other_faults() -> None:
+    """So a caller can fix them all at once."""
     message = small_workspace()
     message.name = ""
     for at in (0, 2):
@@ -82,13 +82,13 @@ def test_every_role_that_is_none_is_named_with_all_other_faults() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 4, -1])
-def test_a_key_is_issued_of_a_known_type(number: Any) -> None:
-    """Not said, or of a later version, is refused."""
+def test_an_unknown_key_type_is_refused(number: Any) -> None:
+    """A type that is unset or of a later version is refused."""
     assert refused_field(convert.key_spec, IssueKeyRequest(type=number, workspace_id="acme")) == "type"
 
 
-def test_an_order_has_all_that_was_asked() -> None:
-    """An empty user or runtime is none."""
+def test_a_key_spec_has_every_field_of_the_request() -> None:
+    """An empty user or runtime becomes None."""
     request = IssueKeyRequest(
         type=key_pb2.KEY_TYPE_USER, workspace_id="acme", user_id="ada", description="x", hat_ids="ba"
     )
@@ -98,8 +98,8 @@ def test_an_order_has_all_that_was_asked() -> None:
     assert convert.key_spec(request) == KeySpec(KeyType.RUNTIME, ACME, None, RuntimeId("rt-1"), "", ())
 
 
-def test_a_filter_has_all_that_was_asked() -> None:
-    """What is not said filters nothing."""
+def test_a_filter_has_every_field_of_the_request() -> None:
+    """A field that is unset filters nothing."""
     assert convert.key_filter(ListKeysRequest(workspace_id="acme")) == KeyFilter(ACME)
     request = ListKeysRequest(
         workspace_id="acme",
@@ -114,8 +114,8 @@ def test_a_filter_has_all_that_was_asked() -> None:
 
 @pytest.mark.parametrize("field", ["type", "state"])
 @pytest.mark.parametrize("number", [4, 99, -1])
-def test_a_filter_of_no_known_value_is_named(field: str, number: int) -> None:
-    """It is refused, not taken for no filter."""
+def test_an_unknown_filter_value_is_refused_by_its_field(field: str, number: int) -> None:
+    """It is not treated as no filter."""
     fields: dict[str, Any] = {field: number}
     assert refused_field(convert.key_filter, ListKeysRequest(workspace_id="acme", **fields)) == field
 
@@ -123,15 +123,15 @@ def test_a_filter_of_no_known_value_is_named(field: str, number: int) -> None:
 @pytest.mark.parametrize(
     ("seconds", "nanos"), [(10**15, 0), (-(10**15), 0), (253402300800, 0), (2**63 - 1, 0), (0, -1), (0, 10**9)]
 )
-def test_a_time_that_is_none_is_named(seconds: int, nanos: int) -> None:
-    """Past the years 1 to 9999, or with nanoseconds that are none."""
+def test_an_invalid_time_is_refused_by_its_field(seconds: int, nanos: int) -> None:
+    """A time outside the years 1 to 9999, or with invalid nanoseconds."""
     request = ListKeysRequest(workspace_id="acme", unused_since=Timestamp(seconds=seconds, nanos=nanos))
     assert refused_field(convert.key_filter, request) == "unused_since"
 
 
 @pytest.mark.parametrize("moment", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), NOW])
-def test_a_moment_survives_the_round_trip(moment: datetime) -> None:
-    """To the microsecond, from the first to the last there is; a filter at the epoch is a filter."""
+def test_a_time_survives_the_round_trip(moment: datetime) -> None:
+    """To the microsecond, from the first to the last possible time. A filter at the epoch is still a filter."""
     request = ListKeysRequest(workspace_id="acme", unused_since=convert.timestamp(moment))
     assert convert.key_filter(request).unused_since == moment
     elsewhere = convert.timestamp(NOW.astimezone(timezone(timedelta(hours=-7))))
@@ -140,8 +140,8 @@ def test_a_moment_survives_the_round_trip(moment: datetime) -> None:
     assert convert.key_filter(epoch).unused_since == datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def test_an_unused_active_key_leaves_out_what_it_has_not() -> None:
-    """Times that never were are unset, and a key with no limit has none."""
+def test_an_unused_active_key_leaves_out_unset_fields() -> None:
+    """Times that never happened are unset, and a key without a limit has no limit field."""
     message = convert.key_message(KEY)
     assert message == key_pb2.Key(
         id=str(KEY.id),
@@ -155,7 +155,7 @@ def test_an_unused_active_key_leaves_out_what_it_has_not() -> None:
     )
 
 
-def test_a_used_limited_revoked_key_is_told_in_full() -> None:
+def test_a_used_limited_revoked_key_has_every_field() -> None:
     """A limit whose hats are all gone is still a limit."""
     later = NOW + timedelta(days=1)
     revocation = Revocation(later, "caller:console", "it leaked")
@@ -172,8 +172,8 @@ def test_a_used_limited_revoked_key_is_told_in_full() -> None:
     assert not convert.key_message(gone).hat_ids
 
 
-def test_a_summary_and_a_change_are_told_in_full() -> None:
-    """Every field has its place."""
+def test_a_summary_and_a_change_have_every_field() -> None:
+    """Each domain field has its place in the message."""
     later = NOW + timedelta(days=1)
     summary = convert.summary_message(WorkspaceStatus(ACME, "Acme", 7, NOW, later, None))
     assert summary == workspace_pb2.WorkspaceSummary(

@@ -1,4 +1,4 @@
-"""Connection URIs as providers give them, and what is said of those that cannot be used."""
+"""Connection URIs as providers give them, and the errors about those that cannot be used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Hosts = tuple[tuple[str, int], ...]
 
 @pytest.fixture(autouse=True)
 def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No file and no variable of whoever runs the tests."""
+    """Hide the Postgres files and variables of the person who runs the tests."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("PGSERVICEFILE", "PGSSLROOTCERT"):
         monkeypatch.delenv(name, raising=False)
@@ -40,12 +40,12 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ],
 )
 def test_hosts_and_ports(url: str, hosts: Hosts) -> None:
-    """One or several, each with its port; the query wins."""
+    """One or several hosts, each with its port; the query parameters win."""
     assert DatabaseUrl.parse(url).hosts == hosts
 
 
 def test_every_part_is_unescaped() -> None:
-    """What is not allowed in a URI as it is comes as %XX."""
+    """Every part of a URI may contain %XX escapes."""
     url = DatabaseUrl.parse(
         "postgresql://us%40er:p%2F%23%25@h%2Dost/k%20eys?application_name=a%26b&options=-c%20jit%3Don"
     )
@@ -60,15 +60,15 @@ def test_every_part_is_unescaped() -> None:
         ("user=u&password=p%40&database=d&passfile=f&krbsrvname=k", ("u", "p@", "d", "f", "k")),
     ],
 )
-def test_what_may_stand_in_the_query_too(query: str, expected: tuple[str, ...]) -> None:
-    """As libpq takes it."""
+def test_parts_may_be_given_as_query_parameters(query: str, expected: tuple[str, ...]) -> None:
+    """As libpq accepts them."""
     url = DatabaseUrl.parse(f"postgresql://db?{query}")
     assert (url.user, url.password, url.database, url.passfile, url.krbsrvname) == expected
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("10", 10.0), ("0", None), ("-1", None), ("", None)])
 def test_connect_timeout_is_in_seconds(text: str, seconds: float | None) -> None:
-    """Zero and less is without end, so ours are kept to."""
+    """Zero or less means no limit, so the service's own limit applies."""
     assert DatabaseUrl.parse(f"postgresql://db/k?connect_timeout={text}").connect_timeout == seconds
 
 
@@ -83,8 +83,8 @@ def test_connect_timeout_is_in_seconds(text: str, seconds: float | None) -> None
         "sslmode=verify-full&sslnegotiation=postgres&ssl_min_protocol_version=TLSv1.3",
     ],
 )
-def test_what_makes_no_difference_is_taken(query: str) -> None:
-    """The service does as these say anyway, or the driver does."""
+def test_parameters_without_effect_are_accepted(query: str) -> None:
+    """The service or the driver already does what they ask for."""
     DatabaseUrl.parse(f"postgresql://db/k?{query}")
 
 
@@ -96,25 +96,25 @@ def test_what_makes_no_difference_is_taken(query: str) -> None:
         ("", "postgresql://"),
     ],
 )
-def test_what_the_driver_is_told_of_tls(given: str, tls: str) -> None:
-    """Only what the URI says of it."""
+def test_the_drivers_tls_settings_come_from_the_uri(given: str, tls: str) -> None:
+    """And from nowhere else."""
     assert DatabaseUrl.parse(f"postgresql://k:s@db/k?{given}").tls == tls
 
 
 def test_a_socket_has_no_tls() -> None:
-    """Whatever variables of the environment ask for."""
+    """Whatever the environment variables ask for."""
     assert DatabaseUrl.parse("postgresql:///k?host=/run/pg&sslmode=require").tls == "postgresql://?sslmode=disable"
 
 
 @pytest.mark.parametrize("sslmode", ["", "&sslmode=require", "&sslmode=prefer"])
-def test_channel_binding_is_had_by_the_certificate(sslmode: str) -> None:
-    """The driver has none, so the server's name and authority are checked instead, which is as good."""
+def test_channel_binding_becomes_a_certificate_check(sslmode: str) -> None:
+    """The driver has no channel binding, so server name and CA are checked instead, which is as safe."""
     url = DatabaseUrl.parse(f"postgresql://db/k?channel_binding=require{sslmode}")
     assert (url.tls, url.system_roots) == ("postgresql://?sslmode=verify-full", True)
 
 
-def test_an_authority_of_ones_own_is_kept(tmp_path: Path) -> None:
-    """Both as it was asked for, and where channel binding is."""
+def test_a_given_root_certificate_is_kept(tmp_path: Path) -> None:
+    """Both in plain use and together with channel binding."""
     root = tmp_path / "root.pem"
     root.touch()
     given = DatabaseUrl.parse(f"postgresql://db/k?sslmode=verify-ca&channel_binding=require&sslrootcert={root}")
@@ -124,8 +124,8 @@ def test_an_authority_of_ones_own_is_kept(tmp_path: Path) -> None:
     assert DatabaseUrl.parse("postgresql://db/k?sslmode=verify-full&sslrootcert=system").system_roots
 
 
-def test_a_service_file_gives_what_the_uri_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As libpq has it: the section that is named."""
+def test_a_service_file_fills_in_what_the_uri_leaves_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From the named section, as in libpq."""
     file = tmp_path / "services.conf"
     file.write_text("[keys]\nhost=a,b\nport=1,2\ndbname=k\nuser=u\npassword=100%\n[other]\nnonsense=1\n")
     monkeypatch.setenv("PGSERVICEFILE", str(file))
@@ -160,8 +160,8 @@ def test_a_service_file_gives_what_the_uri_does_not(monkeypatch: pytest.MonkeyPa
         ("application_name=%ff", "application_name"),
     ],
 )
-def test_what_cannot_be_used_is_named(query: str, words: str) -> None:
-    """The parameter, its value, and what to do."""
+def test_an_unusable_parameter_is_named(query: str, words: str) -> None:
+    """The error gives the parameter, its value and what to do."""
     with pytest.raises(DatabaseUrlError, match=words):
         DatabaseUrl.parse(f"postgresql://db/k?{query}")
 
@@ -184,8 +184,8 @@ def test_what_cannot_be_used_is_named(query: str, words: str) -> None:
         "host=db password=hunter2",
     ],
 )
-def test_no_error_holds_the_password(url: str) -> None:
-    """Nor what may be a part of it, where its special characters were not escaped."""
+def test_no_error_shows_the_password(url: str) -> None:
+    """Nor text that may be part of it, where its special characters were not escaped."""
     with pytest.raises(DatabaseUrlError) as caught:
         DatabaseUrl.parse(url)
     for part in ("hunter2", "hun", "ter2"):
@@ -193,16 +193,16 @@ def test_no_error_holds_the_password(url: str) -> None:
     assert caught.value.__cause__ is None
 
 
-def test_it_shows_nothing_of_itself() -> None:
-    """It is printed where it was not meant to be, one day."""
+def test_its_repr_shows_nothing() -> None:
+    """One day it will be printed where nobody intended it."""
     assert repr(DatabaseUrl.parse("postgresql://k:hunter2@db/k")) == "<DatabaseUrl>"
 
 
-def test_a_hash_in_a_password_is_one() -> None:
+def test_a_hash_sign_is_part_of_the_password() -> None:
     """A connection URI has no fragment."""
     assert DatabaseUrl.parse("postgresql://k:hun#ter2@db/k").password == "hun#ter2"
 
 
-def test_places_are_written_as_people_do() -> None:
+def test_addresses_are_written_as_people_write_them() -> None:
     """A host and a port, or the path of a socket."""
     assert [place("db", 1), place("::1", 2), place("/run", 3)] == ["db:1", "[::1]:2", "/run/.s.PGSQL.3"]

@@ -1,4 +1,4 @@
-"""Requests from bytes: the field to blame where they are none, and never another error."""
+"""Decoding of requests: bad bytes are refused with the field at fault, and never with another error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def decode(request_type: type[Message], body: object) -> Any:
 
 
 def with_bytes(message: Message, bad: bytes) -> bytes:
-    """Return the bytes of a message with others in the place of the text BAD!, of the same length."""
+    """Return the bytes of a message in which the text BAD! is replaced by other bytes of the same length."""
     body = message.SerializeToString()
     assert body.count(b"BAD!") == 1
     return body.replace(b"BAD!", bad)
@@ -55,7 +55,7 @@ FAULTS = {
 
 
 def at_fault(message: Message, bad: bytes) -> str:
-    """Return what is said of the byte at fault where a message has four others in the place of BAD!."""
+    """Return the error about the bad byte of a message in which four other bytes replace BAD!."""
     before = len("日本語 ".encode()) if isinstance(message, IssueKeyRequest) and message.description else 0
     place, reported = FAULTS[bad]
     return f"byte {before + place + 1} is {reported}"
@@ -84,8 +84,8 @@ def at_fault(message: Message, bad: bytes) -> str:
     ],
 )
 @pytest.mark.parametrize("bad", FAULTS)
-def test_a_string_that_is_no_utf8_is_named(message: Message, field: str, bad: bytes) -> None:
-    """Wherever it stands: stray and missing bytes, surrogates, second spellings, and code points there are none of."""
+def test_a_string_that_is_not_utf8_is_refused_by_its_field(message: Message, field: str, bad: bytes) -> None:
+    """For stray and missing bytes, surrogates, overlong forms and code points above the last, in any field."""
     with pytest.raises(InvalidRequestError) as caught:
         decode(type(message), with_bytes(message, bad))
     (violation,) = caught.value.violations
@@ -94,8 +94,8 @@ def test_a_string_that_is_no_utf8_is_named(message: Message, field: str, bad: by
     assert caught.value.__cause__ is None
 
 
-def test_good_bytes_are_the_message() -> None:
-    """Also the empty one, and one with fields of a later version, which may hold anything."""
+def test_valid_bytes_are_parsed() -> None:
+    """Also an empty message, and one with unknown fields of a later version, whatever they hold."""
     assert decode(ApplyWorkspaceRequest, APPLY).workspace == small_workspace()
     assert decode(GetKeyRequest, b"") == GetKeyRequest()
     later = GetKeyRequest(key_id="a key").SerializeToString() + b"\xfa\x01\x02\xff\xfe"
@@ -108,22 +108,22 @@ def test_good_bytes_are_the_message() -> None:
     ids=["no length", "too short", "field 0", "end of a group", "groups", "ones", "wire type 7", "long varint"],
 )
 @pytest.mark.parametrize("request_type", REQUESTS)
-def test_what_is_no_message_is_refused(request_type: type[Message], body: bytes) -> None:
-    """Without a field, as there is none to blame."""
+def test_bytes_that_are_no_message_are_refused(request_type: type[Message], body: bytes) -> None:
+    """Without a field, since no field is at fault."""
     with pytest.raises(MalformedMessageError):
         decode(request_type, body)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 10, 100])
-def test_a_message_that_was_cut_short_is_refused(cut: int) -> None:
-    """Its only field says it is longer."""
+def test_a_truncated_message_is_refused(cut: int) -> None:
+    """Its only field announces more bytes than there are."""
     body = ApplyWorkspaceRequest(workspace=small_workspace()).SerializeToString()
     with pytest.raises(MalformedMessageError):
         decode(ApplyWorkspaceRequest, body[:-cut])
 
 
 def answers(request_type: Any, body: bytes) -> bool:
-    """Return whether bytes are the message that protobuf reads, or are refused with an error of ours."""
+    """Return whether bytes decode to the message that protobuf reads, or are refused with an error of ours."""
     try:
         message = decode(request_type, body)
     except KeysError as error:
@@ -134,30 +134,30 @@ def answers(request_type: Any, body: bytes) -> bool:
 @settings(deadline=None)
 @given(st.sampled_from(REQUESTS), st.binary())
 def test_any_bytes_are_a_message_or_an_error_of_ours(request_type: Any, body: bytes) -> None:
-    """Nothing else comes out."""
+    """No other exception is ever raised."""
     assert answers(request_type, body)
 
 
 @settings(deadline=None)
 @given(st.integers(0, len(APPLY)), st.integers(0, 10), st.binary(max_size=10))
 def test_any_damage_to_a_message_is_a_message_or_an_error_of_ours(at: int, gone: int, more: bytes) -> None:
-    """Bytes taken out and put in anywhere, also for a method that takes another message."""
+    """For bytes removed or inserted anywhere, also for a method that expects another message."""
     body = APPLY[:at] + more + APPLY[at + gone :]
     assert all(answers(each, body) for each in (ApplyWorkspaceRequest, IssueKeyRequest, ListKeysRequest))
 
 
 def varint(number: int) -> bytes:
-    """Return a number as protobuf writes it."""
+    """Return a number in protobuf's varint encoding."""
     return bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
 
 
 def field(number: int, content: bytes) -> bytes:
-    """Return a field with a length."""
+    """Return a length-delimited field."""
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def the_violation(request_type: type[Message], body: bytes) -> tuple[str, str]:
-    """Return the one field at fault, and what is wrong with it."""
+    """Return the only field at fault, and its error."""
     with pytest.raises(InvalidRequestError) as caught:
         decode(request_type, body)
     (violation,) = caught.value.violations
@@ -185,7 +185,7 @@ LONG_LISTS: dict[str, tuple[type[Message], Callable[[int], bytes], int]] = {
 @pytest.mark.parametrize("path", LONG_LISTS)
 @pytest.mark.parametrize("times", [1, 100], ids=["one too many", "a hundred times as many"])
 def test_a_list_that_is_too_long_is_refused(path: str, times: int) -> None:
-    """Whether the message is parsed at once or in slices; by then no more than a slice was parsed."""
+    """Whether the message is parsed at once or in slices. At most one slice was parsed by then."""
     request_type, body, maximum = LONG_LISTS[path]
     assert decode(request_type, body(maximum)) is not None
     name, words = the_violation(request_type, body(maximum * times + 1))
@@ -194,7 +194,7 @@ def test_a_list_that_is_too_long_is_refused(path: str, times: int) -> None:
 
 
 def test_a_long_message_is_parsed_as_a_short_one_is() -> None:
-    """Slice by slice it becomes the same message, also where one part is longer than a slice."""
+    """Parsing in slices gives the same message, even where one part is longer than a slice."""
     source = random.Random(1)  # noqa: S311 - noise, not a secret
     for _ in range(20):
         workspace = small_workspace()
@@ -209,14 +209,14 @@ def test_a_long_message_is_parsed_as_a_short_one_is() -> None:
         message = ApplyWorkspaceRequest(workspace=workspace, expected_version=source.randrange(2**63), actor="ada")
         body = message.SerializeToString()
         assert decode(ApplyWorkspaceRequest, body) == message
-        # Fields of a later version may stand anywhere.
+        # Unknown fields of a later version may be anywhere.
         later = field(100, b"\xff" * source.randrange(2 * SLICE_BYTES))
         assert decode(ApplyWorkspaceRequest, later + body).workspace == workspace
 
 
 @pytest.mark.parametrize("bad", list(FAULTS)[:2])
-def test_a_string_that_is_no_utf8_is_named_in_a_long_message(bad: bytes) -> None:
-    """By its place in the whole message, whichever slice it is in."""
+def test_a_bad_string_in_a_long_message_is_refused_by_its_field(bad: bytes) -> None:
+    """The index counts within the whole message, whichever slice the string is in."""
     for index in (0, 4999, 7000):
         members = [Member(user_id=f"user-{each:06}", team_ids=["t" * 50]) for each in range(8000)]
         members[index].team_ids.append("BAD!")
@@ -239,7 +239,7 @@ def test_a_string_that_is_no_utf8_is_named_in_a_long_message(bad: bytes) -> None
     ],
     ids=["one part twice", "unknown fields", "unknown fields inside", "groups", "cut short"],
 )
-def test_a_long_message_that_nobody_would_send_is_refused(body: bytes) -> None:
+def test_a_long_message_of_many_tiny_fields_is_refused(body: bytes) -> None:
     """Before it is parsed."""
     with pytest.raises(MalformedMessageError):
         decode(ApplyWorkspaceRequest, body + field(3, b"a" * SLICE_BYTES))
@@ -248,7 +248,7 @@ def test_a_long_message_that_nobody_would_send_is_refused(body: bytes) -> None:
 @settings(deadline=None)
 @given(st.integers(0, 2**20), st.binary(max_size=10))
 def test_any_damage_to_a_long_message_is_a_message_or_an_error_of_ours(at: int, more: bytes) -> None:
-    """Also where the damage tells of a length that is not there."""
+    """Also where the damage announces a length that is not there."""
     at %= len(LONG)
     assert answers(ApplyWorkspaceRequest, LONG[:at] + more + LONG[at + len(more) :])
 
@@ -259,7 +259,7 @@ LONG = ApplyWorkspaceRequest(
 
 
 def test_all_lists_together_have_a_bound() -> None:
-    """Members in as many teams as there may be would be ten million ids."""
+    """Without it, members in the maximum number of teams would be ten million ids."""
     teams = field(3, b"t") * 1000
     body = field(1, field(3, teams) * 1000)
     assert len(body) < 2**22

@@ -1,4 +1,4 @@
-"""What an applied workspace changed."""
+"""The difference between two versions of a workspace."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def with_parts(workspace: Workspace, part: Part, values: tuple[Any, ...]) -> Wor
 
 
 def test_everything_of_a_new_workspace_is_added() -> None:
-    """The workspace first, then each of its parts, in order of kind and id."""
+    """First the workspace, then each part, sorted by kind and id."""
     assert difference(None, SMALL) == (
         Change(Part.WORKSPACE, "acme", Action.ADDED),
         *(Change(part, each.id, Action.ADDED) for part in LISTS for each in parts(SMALL, part)),
@@ -49,19 +49,19 @@ def test_everything_of_a_new_workspace_is_added() -> None:
 
 
 def test_nothing_changed_between_equal_workspaces() -> None:
-    """The same state again is no change."""
+    """Applying the same state again is no change."""
     assert difference(SMALL, checked(convert.workspace(small_workspace()))) == ()
 
 
 def test_a_new_name_is_an_update_of_the_workspace() -> None:
-    """The workspace itself is a part too."""
+    """The workspace itself counts as a part."""
     assert difference(SMALL, replace(SMALL, name="Acme & Sons")) == (Change(Part.WORKSPACE, "acme", Action.UPDATED),)
 
 
 @pytest.mark.parametrize("part", LISTS)
 @pytest.mark.parametrize("at", [0, -1])
 def test_a_part_that_is_left_out_is_removed(part: Part, at: int) -> None:
-    """And, seen the other way round, one that is new is added."""
+    """And in the other direction a new part is added."""
     gone = parts(SMALL, part)[at]
     without = with_parts(SMALL, part, tuple(each for each in parts(SMALL, part) if each is not gone))
     assert difference(SMALL, without) == (Change(part, gone.id, Action.REMOVED),)
@@ -89,14 +89,14 @@ def test_a_part_that_is_left_out_is_removed(part: Part, at: int) -> None:
     ],
 )
 def test_a_part_with_another_field_is_updated(part: Part, change: dict[str, Any]) -> None:
-    """Whatever field it is, and only that part."""
+    """For every field of every kind; no other part is reported."""
     first, *others = parts(SMALL, part)
     desired = with_parts(SMALL, part, (replace(first, **change), *others))
     assert difference(SMALL, desired) == (Change(part, first.id, Action.UPDATED),)
 
 
 def test_changes_come_in_order_of_kind_and_id() -> None:
-    """Whatever was done to the parts, a part's place is by its kind, then by its id."""
+    """The order does not depend on what was done to the parts."""
     desired = replace(SMALL, name="Another")
     for part in LISTS:
         first, second, *others = parts(SMALL, part)
@@ -113,7 +113,7 @@ def test_changes_come_in_order_of_kind_and_id() -> None:
 @settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_another_order_of_the_input_is_no_change(order: Random) -> None:
-    """A file whose lines were moved about says the same workspace."""
+    """Moving lines about in a file does not change the workspace."""
     message = small_workspace()
     lists: list[Any] = [message.members, message.teams, message.hats, message.skills, message.tools]
     lists += [each.team_ids for each in message.members] + [each.team_ids for each in message.hats]
@@ -126,7 +126,7 @@ def test_another_order_of_the_input_is_no_change(order: Random) -> None:
 
 
 def refused_removals(current: Workspace | None, desired: Workspace, max_removals: int | None) -> dict[str, str] | None:
-    """Return the metadata of a refusal; None where the change is allowed."""
+    """Return the metadata of the refusal, or None where the change is allowed."""
     try:
         check_removals(current, difference(current, desired), max_removals)
     except TooManyChangedError as error:
@@ -160,14 +160,14 @@ def members_only(*ids: str) -> Workspace:
     ],
 )
 def test_half_of_the_parts_may_be_removed_and_no_more(before: str, after: str, refused: tuple[str, str] | None) -> None:
-    """Of those there are before; a part under another id is one removed, and what is added makes up for nothing."""
+    """Half of the parts before the change. A changed id is a removal, and additions do not make up for it."""
     found = refused_removals(members_only(*before), members_only(*after), None)
     assert found == (None if refused is None else {"count": refused[0], "allowed": refused[1]})
 
 
 @pytest.mark.parametrize("part", LISTS)
 def test_every_kind_of_part_counts(part: Part) -> None:
-    """Each removed part counts once; of the 19 parts together, not of its kind."""
+    """Each removed part counts as one of all 19 parts together, not of its own kind."""
     gone = len(parts(SMALL, part))
     without = with_parts(SMALL, part, ())
     assert refused_removals(SMALL, without, None) is None
@@ -176,8 +176,8 @@ def test_every_kind_of_part_counts(part: Part) -> None:
     assert refused_removals(SMALL, without, 0) == {"count": str(gone), "allowed": "0"}
 
 
-def test_an_emptied_workspace_is_refused_unless_the_number_is_said() -> None:
-    """As a file that was cut off would have it."""
+def test_emptying_a_workspace_is_refused_without_max_removals() -> None:
+    """A truncated file looks like an emptied workspace."""
     empty = members_only()
     assert refused_removals(SMALL, empty, None) == {"count": "19", "allowed": "9"}
     assert refused_removals(SMALL, empty, 18) == {"count": "19", "allowed": "18"}
@@ -185,8 +185,8 @@ def test_an_emptied_workspace_is_refused_unless_the_number_is_said() -> None:
     assert refused_removals(SMALL, empty, 2**31 - 1) is None
 
 
-def test_what_removes_no_part_is_allowed_with_0() -> None:
-    """A new workspace, updates and additions; what a part loses of its own is an update."""
+def test_a_change_without_removals_is_allowed_with_max_removals_0() -> None:
+    """A new workspace, updates and additions. A part that loses a link is updated, not removed."""
     assert refused_removals(None, SMALL, 0) is None
     assert refused_removals(SMALL, SMALL, 0) is None
     updated = with_parts(SMALL, Part.HAT, tuple(replace(hat, team_ids=(), skill_ids=()) for hat in SMALL.catalog.hats))

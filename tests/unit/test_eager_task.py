@@ -1,4 +1,4 @@
-"""Tasks that begin at once."""
+"""Tasks that run up to their first wait when they are created."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def start(work: Coroutine[Any, Any, None]) -> EagerTask:
-    """Start work where event loops call back: in no task."""
+    """Start work from an event loop callback, where no task is current."""
     loop = asyncio.get_running_loop()
     made: asyncio.Future[EagerTask] = loop.create_future()
     loop.call_soon(lambda: made.set_result(EagerTask(work, loop)))
@@ -22,7 +22,7 @@ async def start(work: Coroutine[Any, Any, None]) -> EagerTask:
 
 
 async def ended(task: EagerTask) -> None:
-    """Return, or raises, as the work does."""
+    """Wait for the end of the work; return or raise as it does."""
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     task.add_done_callback(lambda _: end.set_result(None))
     async with asyncio.timeout(10):
@@ -30,8 +30,8 @@ async def ended(task: EagerTask) -> None:
     task.result()
 
 
-async def test_what_does_not_wait_is_done_at_once() -> None:
-    """And is told of to whoever asks later."""
+async def test_work_that_does_not_wait_is_done_at_once() -> None:
+    """Its result is reported to callbacks that are added later."""
     seen: list[object] = []
 
     async def work() -> None:
@@ -43,8 +43,8 @@ async def test_what_does_not_wait_is_done_at_once() -> None:
     await ended(task)
 
 
-async def test_what_waits_goes_on_when_it_can() -> None:
-    """For a future, for a turn of the loop, for another task; it is the current task all the way."""
+async def test_work_that_waits_continues_when_it_can() -> None:
+    """It may wait for a future, a turn of the loop or another task, and is the current task throughout."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[str] = loop.create_future()
     seen: list[object] = []
@@ -62,8 +62,8 @@ async def test_what_waits_goes_on_when_it_can() -> None:
     assert seen == ["ready", task, "one", "two", task]
 
 
-async def test_what_a_future_raises_is_raised_where_it_is_awaited() -> None:
-    """And what the work raises is told at the end, whether it has waited or not."""
+async def test_an_error_of_a_future_is_raised_where_it_is_awaited() -> None:
+    """An error of the work itself is reported at its end, whether it has waited or not."""
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def work() -> None:
@@ -83,8 +83,8 @@ async def test_what_a_future_raises_is_raised_where_it_is_awaited() -> None:
         await ended(await start(at_once()))
 
 
-async def test_a_cancelled_one_hears_so_where_it_waits() -> None:
-    """It may go on after that; one that has ended cannot be cancelled."""
+async def test_cancelling_raises_where_the_task_waits() -> None:
+    """The task may continue after that. A task that has ended cannot be cancelled."""
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     cleaned = []
 
@@ -105,8 +105,8 @@ async def test_a_cancelled_one_hears_so_where_it_waits() -> None:
     assert not task.cancel()
 
 
-async def test_one_that_is_cancelled_while_it_runs_hears_so_at_its_next_wait() -> None:
-    """As by the loop, between two of its turns."""
+async def test_cancelling_a_running_task_raises_at_its_next_wait() -> None:
+    """As when the loop cancels it between two turns."""
     heard = []
 
     async def by_itself() -> None:
@@ -139,8 +139,8 @@ async def test_one_that_is_cancelled_while_it_runs_hears_so_at_its_next_wait() -
     assert heard == ["a future", "a turn"]
 
 
-async def test_timeouts_and_task_groups_work_in_it() -> None:
-    """They cancel the task that they are in, and take it back."""
+async def test_timeouts_and_task_groups_work_in_an_eager_task() -> None:
+    """They cancel their own task and then take the cancellation back."""
 
     async def fails() -> None:
         raise LookupError
@@ -163,8 +163,8 @@ async def test_timeouts_and_task_groups_work_in_it() -> None:
     await ended(await start(work()))
 
 
-async def test_a_loop_takes_them_for_its_tasks() -> None:
-    """And makes asyncio's own tasks of coroutines as ever."""
+async def test_an_event_loop_lists_eager_tasks_as_its_tasks() -> None:
+    """And still makes asyncio's own tasks from coroutines."""
 
     async def work() -> None:
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The ready-made answers of Authorize."""
+"""The ready-made responses of Authorize."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TOOLS = ToolSet((HAT,), (TOOL,))
 
 
 def granted(body: bytes) -> pb.Granted:
-    """Read an answer, which must be a grant."""
+    """Parse a response, which must be a grant."""
     response = pb.AuthorizeResponse.FromString(body)
     assert response.WhichOneof("verdict") == "granted"
     return response.granted
@@ -51,7 +51,7 @@ TOOL_SETS = st.builds(ToolSet, st.lists(HATS, max_size=2).map(tuple), st.lists(R
 @settings(deadline=None)
 @given(TOOL_SETS, TOOL_SETS)
 def test_equal_versions_mean_equal_tool_sets(one: ToolSet, other: ToolSet) -> None:
-    """A version names the content, all of it and nothing else."""
+    """A version depends on the whole content of a tool set and on nothing else."""
     assert (encoding.tool_set(one).version == encoding.tool_set(other).version) == (one == other)
     assert encoding.tool_set(one) == encoding.tool_set(ToolSet(one.hats, one.tools))
 
@@ -74,12 +74,12 @@ def test_equal_versions_mean_equal_tool_sets(one: ToolSet, other: ToolSet) -> No
     ],
 )
 def test_any_change_gives_another_version(change: Callable[[ToolSet], ToolSet]) -> None:
-    """Whatever a caller sees of a tool set."""
+    """For everything that a caller sees of a tool set."""
     assert encoding.tool_set(change(TOOLS)).version != encoding.tool_set(TOOLS).version
 
 
 def test_a_version_can_be_sent_back() -> None:
-    """32 hexadecimal digits, also in the message, and also of no tools."""
+    """It is 32 hexadecimal digits, also in the message, and also for an empty tool set."""
     for tools in (TOOLS, ToolSet((), ())):
         encoded = encoding.tool_set(tools)
         assert len(bytes.fromhex(encoded.version)) == 16
@@ -110,14 +110,14 @@ def test_a_grant_of_a_tool_set_holds_all_of_it() -> None:
         ),
     ],
 )
-def test_a_grant_tells_whose_key_it_is(change: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Every type with the fields that are its own."""
+def test_a_grant_names_the_owner_of_the_key(change: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Each key type with its own fields."""
     key = granted(encoding.granted(encoding.granted_key(replace(KEY, **change)), encoding.UNCHANGED)).key
     assert {name: getattr(key, name) for name in expected} == expected
 
 
 def test_an_unchanged_grant_carries_no_tools() -> None:
-    """The caller holds them already; the key is told as ever."""
+    """The caller has them already; the key is there as always."""
     body = encoding.granted(encoding.granted_key(KEY), encoding.UNCHANGED)
     found = granted(body)
     assert found.WhichOneof("reach") == "unchanged"
@@ -130,7 +130,7 @@ def test_an_unchanged_grant_carries_no_tools() -> None:
 
 
 def test_a_grant_of_one_tool_holds_its_ways() -> None:
-    """In the order they were given, and nothing else of the tool set."""
+    """In the given order, and nothing else of the tool set."""
     paths = (ToolPath(HatId("a"), SkillId("s")), ToolPath(HatId("b"), SkillId("r")))
     found = granted(encoding.granted(encoding.granted_key(KEY), encoding.tool_grant_field(ToolGrant(TOOL, paths))))
     assert found.WhichOneof("reach") == "tool"
@@ -142,7 +142,7 @@ def test_a_grant_of_one_tool_holds_its_ways() -> None:
 
 
 def test_a_grant_in_a_batch_names_its_tool_set() -> None:
-    """Which stands beside the answers, once, however many name it."""
+    """The tool set itself is in the batch once, however many grants name it."""
     encoded = encoding.tool_set(TOOLS)
     one = encoding.granted(encoding.granted_key(KEY), encoding.shared_tool_set_field(encoded))
     other = encoding.denied(Denied(DenialReason.UNKNOWN))
@@ -154,8 +154,8 @@ def test_a_grant_in_a_batch_names_its_tool_set() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 129, 2**14 - 1, 2**14, 2**21, 2**21 + 1])
-def test_a_field_of_any_length_is_as_protobuf_writes_it(length: int) -> None:
-    """The length is a varint, which grows by a byte at each power of 128."""
+def test_a_field_of_any_length_is_encoded_as_protobuf_does(length: int) -> None:
+    """Its length is a varint, which grows by a byte at each power of 128."""
     text = b"x" * length
     written = pb.AuthorizeRequest(token=text.decode()).SerializeToString() or b"\x0a\x00"
     assert encoding.delimited(b"\x0a", text[:5], text[5:]) == written
@@ -163,8 +163,8 @@ def test_a_field_of_any_length_is_as_protobuf_writes_it(length: int) -> None:
 
 @settings(deadline=None)
 @given(TOOL_SETS)
-def test_answers_put_together_are_as_protobuf_writes_them(tools: ToolSet) -> None:
-    """Byte by byte, so that nobody can tell an answer from memory from one that was made whole."""
+def test_concatenated_responses_equal_those_that_protobuf_makes(tools: ToolSet) -> None:
+    """Byte for byte, so a response from memory looks like any other."""
     encoded = encoding.tool_set(tools)
     for reach in (encoding.tool_set_field(encoded), encoding.UNCHANGED, encoding.shared_tool_set_field(encoded)):
         body = encoding.granted(encoding.granted_key(KEY), reach)
@@ -172,8 +172,8 @@ def test_answers_put_together_are_as_protobuf_writes_them(tools: ToolSet) -> Non
 
 
 @pytest.mark.parametrize("reason", DenialReason)
-def test_every_reason_of_a_denial_has_its_number(reason: DenialReason) -> None:
-    """Under its own name, with its sentence, and with the key only where one was verified."""
+def test_every_denial_reason_has_its_enum_value(reason: DenialReason) -> None:
+    """With the same name and its sentence; the key is there only where the token was verified."""
     for key_id in (None, KEY.id):
         response = pb.AuthorizeResponse.FromString(encoding.denied(Denied(reason, key_id)))
         assert response.WhichOneof("verdict") == "denied"
@@ -182,7 +182,7 @@ def test_every_reason_of_a_denial_has_its_number(reason: DenialReason) -> None:
         assert response.denied.key_id == ("" if key_id is None else str(key_id))
 
 
-def test_every_number_of_a_denial_has_its_reason() -> None:
-    """The contract has no reason that is never sent, but UNSPECIFIED."""
+def test_every_enum_value_of_a_denial_is_used() -> None:
+    """The contract has no reason that is never sent, except UNSPECIFIED."""
     names = {name.removeprefix("DENIAL_REASON_") for name in pb.DenialReason.keys()}  # noqa: SIM118 - it is no dictionary
     assert names == {reason.name for reason in DenialReason} | {"UNSPECIFIED"}

@@ -1,4 +1,4 @@
-"""What Envoy's console answers, as far as a real Envoy does not answer it at will."""
+"""Responses of Envoy's admin interface that a real Envoy does not give on demand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def console(path: Path, status: str, body: str) -> AsyncIterator[Admin]:
-    """A console that answers this, whatever it is asked."""
+    """An admin interface that always sends this response."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -45,12 +45,12 @@ async def test_metrics_are_read(tmp_path: Path) -> None:
         ("503 Service Unavailable", "envoy_calls 3\n"),
     ],
 )
-async def test_what_cannot_be_read_is_no_metric_and_no_error(tmp_path: Path, status: str, body: str) -> None:
-    """A worker that cannot tell a figure serves on."""
+async def test_unreadable_metrics_are_left_out_without_an_error(tmp_path: Path, status: str, body: str) -> None:
+    """A worker that cannot report a metric keeps serving."""
     async with console(tmp_path / "admin", status, body) as admin:
         assert await admin.metrics() == []
 
 
-async def test_where_no_console_is_there_is_no_metric_and_no_error(tmp_path: Path) -> None:
-    """As while it starts, or ends."""
+async def test_a_missing_admin_interface_gives_no_metric_and_no_error(tmp_path: Path) -> None:
+    """As while Envoy starts or stops."""
     assert await Admin(tmp_path / "admin").metrics() == []

@@ -25,36 +25,36 @@ _MAX_BYTES = 100
 
 
 class Memory:
-    """A method as far as memory is enough for it, which is for one caller and some messages; as `pipeline.FastPath`."""
+    """A `FastPath` that knows one caller and some messages."""
 
     max_bytes = _MAX_BYTES
 
     def caller(self, credentials: str) -> Caller | None:
-        """Knows one."""
+        """Know one caller."""
         return _CALLER if credentials == "known" else None
 
     def respond(self, message: bytes, caller: Caller) -> bytes | None:
-        """Knows those that say so."""
+        """Know the messages that start with `known`."""
         assert caller is _CALLER
         return b"from memory" if message.startswith(b"known") else None
 
 
 async def serve(context: Context) -> bytes:
-    """Serve what goes the pipeline."""
+    """Serve the calls that fall back to the pipeline."""
     return b"served: %s" % (await context.read(_MAX_BYTES))
 
 
 class Call:
-    """A call, as pyvoy makes it of what a client sends.
+    """A call, as pyvoy makes it from what a client sends.
 
     Attributes:
-        asked: The events that the application has asked for, in order.
-        sent: Those that it has sent.
-        ended: Set when it has ended in the pipeline.
+        asked: The events that the application has received, in order.
+        sent: The events that the application has sent.
+        ended: Set when the call has ended in the pipeline.
     """
 
     def __init__(self, methods: AsgiMethods, **changed: object) -> None:
-        """Start it in a callback of the event loop, soon."""
+        """Start the call in a callback of the event loop, soon."""
         headers = [(b"content-type", b"application/grpc"), (b"authorization", b"known")]
         self._scope = {"raw_path": _PATH.encode(), "query_string": b"", "method": "POST", "headers": headers} | changed
         self._methods = methods
@@ -64,22 +64,22 @@ class Call:
         asyncio.get_running_loop().call_soon(self._begin)
 
     def feed(self, body: bytes, *, more: bool = False) -> None:
-        """Send what comes next of the request."""
+        """Deliver the next piece of the request."""
         self.asked[-1].set_result({"type": "http.request", "body": body, "more_body": more})
 
     def hang_up(self) -> None:
-        """Has the client go away."""
+        """Disconnect the client."""
         self.asked[-1].set_result({"type": "http.disconnect"})
 
-    async def answer(self) -> object:
-        """Return the body, or the status where there is none, when all of it was sent."""
+    async def result(self) -> object:
+        """Wait for the whole response, and return its body, or its status where there is no body."""
         async with asyncio.timeout(10):
             while not self.sent or (self.sent[0].get("trailers") and self.sent[-1]["type"] != "http.response.trailers"):
                 await asyncio.sleep(0)
         return self.sent[1].get("body") or dict(self.sent[0]["headers"])[b"grpc-status"]
 
     async def end(self) -> None:
-        """Return when it has ended in the pipeline."""
+        """Wait until the call has ended in the pipeline."""
         async with asyncio.timeout(10):
             await self.ended.wait()
 
@@ -104,7 +104,7 @@ class Call:
 
 @pytest.fixture
 async def methods() -> AsyncIterator[AsgiMethods]:
-    """A method, and the watch over its calls."""
+    """A method, and the tracker of its calls."""
     memory: Any = Memory()
     methods = AsgiMethods({_PATH: serve}, {_PATH: memory}, max_calls=_MAX_CALLS)
     loop = asyncio.get_running_loop()
@@ -122,70 +122,70 @@ async def methods() -> AsyncIterator[AsgiMethods]:
 
 
 async def until_fast(methods: AsgiMethods, number: int) -> None:
-    """Wait until so many calls are on the fast path."""
+    """Wait until this many calls are on the fast path."""
     async with asyncio.timeout(10):
         while len(methods.fast_calls) != number:
             await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("kind", [b"application/grpc", b"application/grpc+proto", b"application/grpc;a=b"])
-async def test_what_memory_knows_is_answered_by_the_short_way(methods: AsgiMethods, kind: bytes) -> None:
-    """With one look at the request, and nothing to tell of its end."""
+async def test_a_message_that_memory_knows_takes_the_fast_path(methods: AsgiMethods, kind: bytes) -> None:
+    """The request is received once, and the pipeline never sees the call."""
     call = Call(methods, headers=[(b"content-type", kind), (b"authorization", b"known")])
     await until_fast(methods, 1)
     call.feed(framed(b"known"))
-    assert await call.answer() == framed(b"from memory")
+    assert await call.result() == framed(b"from memory")
     assert len(call.asked) == 1
     assert not call.ended.is_set()
 
 
-async def test_what_memory_does_not_know_goes_on_from_there(methods: AsgiMethods) -> None:
-    """What was read already is not lost."""
+async def test_a_message_that_memory_does_not_know_falls_back(methods: AsgiMethods) -> None:
+    """What was received already is not lost."""
     call = Call(methods)
     await until_fast(methods, 1)
     call.feed(framed(b"other"))
-    assert await call.answer() == framed(b"served: other")
+    assert await call.result() == framed(b"served: other")
     assert len(call.asked) == 1
     await call.end()
 
 
 @pytest.mark.parametrize("message", [b"known", b"other"])
-async def test_what_has_to_wait_goes_on_waiting_by_the_full_way(methods: AsgiMethods, message: bytes) -> None:
-    """Where there is a limit to it; the request is asked for once."""
+async def test_a_call_that_has_to_wait_waits_in_the_pipeline(methods: AsgiMethods, message: bytes) -> None:
+    """The pipeline has a time limit. The request is received only once."""
     call = Call(methods)
     await until_fast(methods, 1)
     await until_fast(methods, 0)
     assert len(call.asked) == 1
     call.feed(framed(message))
-    assert await call.answer() == framed(b"served: " + message)
+    assert await call.result() == framed(b"served: " + message)
     await call.end()
 
 
-async def test_a_message_that_comes_as_the_call_is_to_leave_is_answered(methods: AsgiMethods) -> None:
-    """Whatever the loop does first."""
+async def test_a_message_that_arrives_during_the_fallback_is_served(methods: AsgiMethods) -> None:
+    """In whichever order the loop runs the two."""
     call = Call(methods)
     await until_fast(methods, 1)
     for fast in methods.fast_calls:
         asyncio.get_running_loop().call_soon(fast.fall_back)
     call.feed(framed(b"known"))
-    assert await call.answer() == framed(b"from memory")
+    assert await call.result() == framed(b"from memory")
     assert not call.ended.is_set()
 
 
 @pytest.mark.parametrize("first", [7, len(framed(b"known"))], ids=["in two pieces", "all but its end"])
-async def test_what_more_may_follow_goes_the_full_way(methods: AsgiMethods, first: int) -> None:
-    """Each piece is read once."""
+async def test_a_request_in_several_pieces_falls_back(methods: AsgiMethods, first: int) -> None:
+    """Each piece is received once."""
     call = Call(methods)
     await until_fast(methods, 1)
     call.feed(framed(b"known")[:first], more=True)
     await until_fast(methods, 0)
     call.feed(framed(b"known")[first:])
-    assert await call.answer() == framed(b"served: known")
+    assert await call.result() == framed(b"served: known")
 
 
 @pytest.mark.parametrize("fast", [1, 0])
-async def test_a_client_that_leaves_leaves_nothing(methods: AsgiMethods, fast: int) -> None:
-    """Neither an answer nor a call in the place of others, on either way."""
+async def test_a_client_that_disconnects_leaves_nothing_behind(methods: AsgiMethods, fast: int) -> None:
+    """No response is sent and its slot is free again, on the fast path and in the pipeline."""
     calls = [Call(methods) for _ in range(_MAX_CALLS)]
     await until_fast(methods, _MAX_CALLS)
     await until_fast(methods, fast * _MAX_CALLS)
@@ -197,33 +197,33 @@ async def test_a_client_that_leaves_leaves_nothing(methods: AsgiMethods, fast: i
     call = Call(methods)
     await until_fast(methods, 1)
     call.feed(framed(b"known"))
-    assert await call.answer() == framed(b"from memory")
+    assert await call.result() == framed(b"from memory")
 
 
-async def test_a_message_over_the_limit_goes_the_full_way(methods: AsgiMethods) -> None:
-    """Where it is told."""
+async def test_a_message_over_the_limit_falls_back(methods: AsgiMethods) -> None:
+    """The pipeline reports the error."""
     call = Call(methods)
     await until_fast(methods, 1)
     call.feed(framed(b"known".ljust(_MAX_BYTES + 1)))
-    assert await call.answer() == b"8", "RESOURCE_EXHAUSTED"
+    assert await call.result() == b"8", "RESOURCE_EXHAUSTED"
     await call.end()
 
 
-async def test_calls_that_wait_take_places(methods: AsgiMethods) -> None:
-    """On either way; whoever comes then is turned away, and room is made by an answer."""
+async def test_waiting_calls_count_against_the_limit(methods: AsgiMethods) -> None:
+    """On the fast path and in the pipeline. Further calls are rejected until one has ended."""
     calls = [Call(methods) for _ in range(_MAX_CALLS)]
     for fast in (_MAX_CALLS, 0):
         await until_fast(methods, fast)
         one_more = Call(methods)
-        assert await one_more.answer() == b"8", "RESOURCE_EXHAUSTED"
+        assert await one_more.result() == b"8", "RESOURCE_EXHAUSTED"
         assert not one_more.asked
     calls[0].feed(framed(b"other"))
-    await calls[0].answer()
+    await calls[0].result()
     call = Call(methods)
     await until_fast(methods, 1)
     for each in [call, *calls[1:]]:
         each.feed(framed(b"known"))
-        await each.answer()
+        await each.result()
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ async def test_calls_that_wait_take_places(methods: AsgiMethods) -> None:
     ],
     ids=str,
 )
-async def test_what_is_unlike_most_calls_goes_the_full_way(methods: AsgiMethods, changed: Event) -> None:
-    """From the beginning, whatever becomes of it there."""
+async def test_an_unusual_call_is_served_by_the_pipeline(methods: AsgiMethods, changed: Event) -> None:
+    """From the start, whatever its outcome."""
     call = Call(methods, **changed)
     async with asyncio.timeout(10):
         while not (call.asked or call.sent):
@@ -248,6 +248,6 @@ async def test_what_is_unlike_most_calls_goes_the_full_way(methods: AsgiMethods,
             assert not methods.fast_calls
     if call.asked:
         call.feed(framed(b"known"))
-        assert await call.answer() == framed(b"served: known")
+        assert await call.result() == framed(b"served: known")
         assert len(call.asked) == 1
     await call.end()

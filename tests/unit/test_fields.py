@@ -1,4 +1,4 @@
-"""The bounds of single fields, at the bound and one beyond it."""
+"""The bounds of single fields, tested at the bound and one beyond."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUIRED = "is required"
 
 
 def message_of(check: Callable[[Violations], object]) -> str | None:
-    """Return what is said of the one field that a check looks at, or None where it passes."""
+    """Return the error about the one field that a check tests, or None where it passes."""
     violations = Violations()
     check(violations)
     try:
@@ -39,7 +39,7 @@ def test_good_identifiers_pass(value: str) -> None:
 
 @pytest.mark.parametrize("character", list(" \n\t\x00,;\\\"'%*<>()é日٣\u200b\u202e\u2028\uff21\u0301\u017f\u212a🤖"))
 def test_other_characters_are_refused_in_identifiers(character: str) -> None:
-    """ASCII only and nothing invisible, wherever it stands; the character is named, and its place."""
+    """Only visible ASCII is allowed. The error names the character and its position."""
     for value in (f"{character}ab", f"a{character}b", f"ab{character}"):
         message = message_of(lambda violations: violations.identifier("field", value))  # noqa: B023 - called at once
         place = f"character {value.index(character) + 1} is U+{ord(character):04X}"
@@ -50,7 +50,7 @@ def test_other_characters_are_refused_in_identifiers(character: str) -> None:
 
 @pytest.mark.parametrize("character", list("._:@/+|-"))
 def test_an_identifier_begins_with_a_letter_or_digit(character: str) -> None:
-    """So that none looks like a flag, a path or a comment."""
+    """So that no id looks like a flag, a path or a comment."""
     message = message_of(lambda violations: violations.identifier("field", f"{character}a"))
     assert message is not None
     assert message.startswith(f"is '{character}a': character 1 is U+00")
@@ -58,7 +58,7 @@ def test_an_identifier_begins_with_a_letter_or_digit(character: str) -> None:
 
 
 def test_the_length_of_an_identifier_is_bounded() -> None:
-    """By 64 characters for ours, by 255 for those of others; the value is quoted."""
+    """Our ids have up to 64 characters, foreign ids up to 255. The error quotes the value."""
     message = f"has 65 characters; at most 64 are allowed: '{'a' * 65}'"
     assert message_of(lambda violations: violations.identifier("field", "a" * 65)) == message
     for character in "aé日🤖":
@@ -68,8 +68,8 @@ def test_the_length_of_an_identifier_is_bounded() -> None:
         assert len(message) < 150
 
 
-def test_an_identifier_is_required_unless_told_otherwise() -> None:
-    """An empty one that is not required passes; a bad one does not."""
+def test_an_identifier_is_required_by_default() -> None:
+    """An optional id may be empty, but not invalid."""
     assert message_of(lambda violations: violations.identifier("field", "")) == REQUIRED
     assert message_of(lambda violations: violations.foreign_id("field", "")) == REQUIRED
     assert message_of(lambda violations: violations.identifier("field", "", required=False)) is None
@@ -79,8 +79,8 @@ def test_an_identifier_is_required_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize("space", list(" \xa0\u1680\u2003\u202f\u205f\u3000\u200b\ufeff"))
-def test_an_id_of_others_has_no_space_at_its_ends(space: str) -> None:
-    """Of whatever kind and width: it would look like another id. Within, it is theirs to choose."""
+def test_a_foreign_id_has_no_space_at_its_ends(space: str) -> None:
+    """Of any kind or width, since it would look like another id. Spaces inside are allowed."""
     assert message_of(lambda violations: violations.foreign_id("field", f"a{space}b")) is None
     number = f"U+{ord(space):04X}"
     message = message_of(lambda violations: violations.foreign_id("field", f"{space}ab")) or ""
@@ -90,8 +90,8 @@ def test_an_id_of_others_has_no_space_at_its_ends(space: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["caller:", "caller:bob", "caller:\N{ROBOT FACE}"])
-def test_a_user_is_no_caller(value: str) -> None:
-    """Other ids may begin so."""
+def test_a_user_id_cannot_look_like_a_caller(value: str) -> None:
+    """Other ids may start like a caller's name."""
     message = message_of(lambda violations: violations.user("field", value))
     assert message == f"is '{value}': ids that begin with 'caller:' stand for programs"
     assert message_of(lambda violations: violations.foreign_id("field", value)) is None
@@ -99,15 +99,15 @@ def test_a_user_is_no_caller(value: str) -> None:
 
 @pytest.mark.parametrize("value", [None, "", "ada", "u" * 255, "Alice Smith", "é"])
 def test_an_actor_may_be_missing(value: str | None) -> None:
-    """A call on nobody's behalf has none."""
+    """A call that acts for nobody has no actor."""
     violations = Violations()
     violations.actor(value)
     violations.raise_if_any()
 
 
 @pytest.mark.parametrize("value", ["u" * 256, " a", "a\tb", "\u200d", "caller:a"])
-def test_a_bad_actor_is_named(value: str) -> None:
-    """Its field is `actor`."""
+def test_a_bad_actor_is_refused_by_its_field(value: str) -> None:
+    """The field is `actor`."""
     violations = Violations()
     violations.actor(value)
     with pytest.raises(InvalidRequestError, match=r"^actor "):
@@ -118,14 +118,14 @@ def test_a_bad_actor_is_named(value: str) -> None:
     "value", ["x", "a\\b'", "Café", "Cafe\u0301", "日本語", "🤖", "❤\ufe0f", "🇩🇪", "Ελληνικά", "עברית", "हिन्दी"]
 )
 @pytest.mark.parametrize("lines", [False, True])
-def test_words_of_any_script_pass(value: str, *, lines: bool) -> None:
+def test_names_in_any_script_pass(value: str, *, lines: bool) -> None:
     """Names are written as their owners write them."""
     assert message_of(lambda violations: violations.text("field", value, maximum=20, lines=lines)) is None
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\tb", "\na", "a\n"])
-def test_line_breaks_and_tabs_are_for_long_texts(value: str) -> None:
-    """They pass where lines are asked for, and nowhere else."""
+def test_only_long_texts_may_have_line_breaks_and_tabs(value: str) -> None:
+    """Every other text is one line."""
     assert message_of(lambda violations: violations.text("field", value, maximum=20, lines=True)) is None
     message = message_of(lambda violations: violations.text("field", value, maximum=20)) or ""
     assert message.endswith(", which no text of one line may hold: leave it out")
@@ -133,7 +133,7 @@ def test_line_breaks_and_tabs_are_for_long_texts(value: str) -> None:
 
 @pytest.mark.parametrize("character", ["x", "é", "日", "🤖"])
 def test_the_length_of_a_text_is_counted_in_characters(character: str) -> None:
-    """Not in bytes: at the bound it passes, one beyond it is refused."""
+    """Not in bytes. At the bound a text passes, one beyond it is refused."""
     assert message_of(lambda violations: violations.text("field", character * 200, maximum=200)) is None
     message = message_of(lambda violations: violations.text("field", character * 201, maximum=200)) or ""
     assert message.startswith(f"has 201 characters; at most 200 are allowed: '{character * 20}")
@@ -141,8 +141,8 @@ def test_the_length_of_a_text_is_counted_in_characters(character: str) -> None:
 
 @pytest.mark.parametrize("value", [" ", "   ", "\n", "\t \n", "\u00a0", "\u3000", "\u2028", "\u200b\u200d", "\u3164"])
 @pytest.mark.parametrize("required", [False, True])
-def test_a_text_with_nothing_to_see_is_no_text(value: str, *, required: bool) -> None:
-    """Where none is required, it must be quite empty; its characters are told by their numbers."""
+def test_a_text_without_visible_characters_is_refused(value: str, *, required: bool) -> None:
+    """An optional text must be empty instead. The error gives the characters by number."""
     message = message_of(lambda violations: violations.text("field", value, maximum=20, required=required, lines=True))
     shown = "".join(f"<U+{ord(character):04X}>" for character in value)
     assert message == f"is '{shown}', in which there is nothing to see: write a text"
@@ -167,21 +167,21 @@ def test_a_text_with_nothing_to_see_is_no_text(value: str, *, required: bool) ->
         ("WSK_" + "0" * 12 + "…", 0, f"'WSK_{'0' * 12}…'"),
     ],
 )
-def test_a_value_is_quoted_for_people(value: str, at: int, quote: str) -> None:
-    """As it is, but cut around the character at fault; by the number what does harm; never what may be a secret."""
+def test_errors_quote_the_value_safely(value: str, at: int, quote: str) -> None:
+    """Shortened around the bad character, harmful characters by number, and never what may be a secret."""
     assert quoted(value, at) == quote
 
 
 def test_the_number_of_elements_is_bounded() -> None:
-    """At the bound it passes, one beyond it is refused."""
+    """At the bound a list passes, one beyond it is refused."""
     assert message_of(lambda violations: violations.count("field", [""] * 3, maximum=3)) is None
     message = "has 4 elements; at most 3 are allowed"
     assert message_of(lambda violations: violations.count("field", [""] * 4, maximum=3)) == message
 
 
 @pytest.mark.parametrize(("asked", "answered"), [(0, 100), (1, 1), (100, 100), (1000, 1000)])
-def test_a_page_has_1_to_1000_elements_and_100_unless_told(asked: int, answered: int) -> None:
-    """Zero asks for the default."""
+def test_a_page_has_1_to_1000_elements_and_100_by_default(asked: int, answered: int) -> None:
+    """A size of zero asks for the default."""
     violations = Violations()
     assert violations.page_size(asked) == answered
     violations.raise_if_any()
@@ -189,15 +189,15 @@ def test_a_page_has_1_to_1000_elements_and_100_unless_told(asked: int, answered:
 
 @pytest.mark.parametrize("asked", [-1, 1001, 2**31 - 1, -(2**31)])
 def test_other_sizes_of_pages_are_refused(asked: int) -> None:
-    """They are named, not cut to fit."""
+    """They are refused, not cut to fit."""
     violations = Violations()
     violations.page_size(asked)
     with pytest.raises(InvalidRequestError, match=rf"^page_size is {asked}; 1 to 1000 are allowed"):
         violations.raise_if_any()
 
 
-def test_every_field_at_fault_is_told_in_order() -> None:
-    """The error holds them all."""
+def test_an_error_holds_every_field_at_fault_in_order() -> None:
+    """None is left out."""
     violations = Violations()
     violations.identifier("one", "")
     violations.identifier("good", "good")
@@ -218,7 +218,7 @@ def test_every_field_at_fault_is_told_in_order() -> None:
         (100, "f0 is bad; f1 is bad; f2 is bad; and 97 more"),
     ],
 )
-def test_the_sentence_tells_the_first_three(number: int, sentence: str) -> None:
+def test_the_message_names_the_first_three_faults(number: int, sentence: str) -> None:
     """And how many more there are."""
     violations = Violations()
     for at in range(number):

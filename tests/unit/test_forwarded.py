@@ -1,4 +1,4 @@
-"""What Envoy tells of a client."""
+"""What Envoy reports about a client."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def forwarded(folder: Path, *names: str) -> str:
     return f'Hash={"0" * 64};Cert="{quote(certificate, safe="")}"'
 
 
-def test_every_kind_of_name_is_told(tmp_path: Path) -> None:
-    """As grpcio tells them, in their order."""
+def test_every_kind_of_certificate_name_is_read(tmp_path: Path) -> None:
+    """With the same names and order as grpcio reports."""
     names = (
         "DNS:a.example",
         "URI:spiffe://acme.example/gateway",
@@ -35,8 +35,8 @@ def test_every_kind_of_name_is_told(tmp_path: Path) -> None:
     assert certificate_names(forwarded(tmp_path, *names)) == reported
 
 
-def test_a_name_is_one_name_whatever_stands_in_it(tmp_path: Path) -> None:
-    """Envoy's own list of the names would have two."""
+def test_a_name_with_separators_is_still_one_name(tmp_path: Path) -> None:
+    """Envoy's own list of names would split it in two."""
     assert certificate_names(forwarded(tmp_path, "URI:spiffe://a;DNS=admin.example")) == (
         "spiffe://a;DNS=admin.example",
     )
@@ -46,17 +46,17 @@ def test_a_name_is_one_name_whatever_stands_in_it(tmp_path: Path) -> None:
     "header",
     ["", "Hash=00", "URI=spiffe://acme.example/gateway;DNS=a.example", 'Cert=""', 'Cert="rubbish"', 'xCert="rubbish"'],
 )
-def test_what_holds_no_certificate_tells_no_name(header: str) -> None:
-    """Also where it says that there are names."""
+def test_a_header_without_a_certificate_gives_no_name(header: str) -> None:
+    """Even where it claims to have names."""
     assert certificate_names(header) == ()
 
 
-def test_a_certificate_without_names_tells_none(tmp_path: Path) -> None:
-    """Its subject is none."""
+def test_a_certificate_without_alternative_names_gives_none(tmp_path: Path) -> None:
+    """Its subject does not count as a name."""
     assert certificate_names(forwarded(tmp_path)) == ()
 
 
 def test_addresses_are_spelled_as_grpcio_does() -> None:
-    """Of both families."""
+    """For IPv4 and IPv6."""
     assert peer("192.0.2.1:50051") == "ipv4:192.0.2.1:50051"
     assert peer("[2001:db8::1]:50051") == "ipv6:%5B2001:db8::1%5D:50051"

@@ -15,8 +15,8 @@ _ZIPPED = gzip.compress(b"message")
 
 
 @pytest.mark.parametrize("message", [b"", b"a", b"\0" * 5, b"x" * _MAX])
-def test_what_is_framed_is_found_again(message: bytes) -> None:
-    """As gRPC has it: a byte, four of length, the message."""
+def test_framing_survives_the_round_trip(message: bytes) -> None:
+    """As gRPC defines it: one flag byte, four bytes of length, the message."""
     assert framed(message) == body(message)
     assert plain(framed(message), _MAX) == unframed(framed(message), None, _MAX) == message
 
@@ -53,23 +53,23 @@ BAD: dict[str, tuple[bytes, bytes | None, type[KeysError], str]] = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
-def test_what_is_no_message_is_none_anywhere(bad: tuple[bytes, bytes | None, type[KeysError], str]) -> None:
-    """The short look at it takes none for one; the long one says what is wrong."""
+def test_a_bad_frame_is_never_taken_for_a_message(bad: tuple[bytes, bytes | None, type[KeysError], str]) -> None:
+    """The quick check finds no message, and the full check says what is wrong."""
     data, encoding, error, words = bad
     assert plain(data, _MAX) is None
     with pytest.raises(error, match=re.escape(words)):
         unframed(data, encoding, _MAX)
 
 
-def test_what_is_compressed_is_decompressed() -> None:
-    """Not at the short look."""
+def test_a_compressed_message_is_decompressed() -> None:
+    """By the full check only."""
     assert plain(body(_ZIPPED, flag=1), _MAX) is None
     assert unframed(body(_ZIPPED, flag=1), b"gzip", _MAX) == b"message"
     assert unframed(body(b"message"), b"gzip", _MAX) == b"message", "not all messages of a call need be"
 
 
-def test_a_body_is_over_when_it_goes_on_after_its_message() -> None:
-    """And one that will be too long is refused as soon as it says so."""
+def test_bytes_after_the_message_are_refused() -> None:
+    """And a message that will be too long is refused as soon as its length is known."""
     data = body(b"abc")
     assert [is_over(data[:length], _MAX) for length in range(len(data) + 1)] == [False] * (len(data) + 1)
     assert is_over(data + b"x", _MAX)

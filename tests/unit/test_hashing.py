@@ -1,4 +1,4 @@
-"""How secrets are kept, and how verified tokens are recognised."""
+"""How secrets are hashed, and how verified tokens are recognized."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def test_the_default_cost_is_the_one_of_the_design() -> None:
 
 @pytest.mark.parametrize("parameters", [HashParameters(), CHEAP, HashParameters(64, 3, 1)])
 def test_a_hash_is_a_phc_string_with_the_given_cost(parameters: HashParameters) -> None:
-    """The hash says how it was made: argon2id, a salt of 16 bytes, 32 bytes of hash."""
+    """It states how it was made: argon2id, 16 bytes of salt, 32 bytes of hash."""
     match = PHC.fullmatch(SecretHasher(parameters).hash(minted().secret))
     assert match
     assert tuple(map(int, match.groups())) == (parameters.memory_kib, parameters.passes, parameters.lanes)
 
 
 def test_two_hashes_of_one_token_differ() -> None:
-    """Each hash has a salt of its own, and both verify the token."""
+    """Each hash has its own salt, and both verify the token."""
     hasher, token = SecretHasher(CHEAP), minted()
     first, second = hasher.hash(token.secret), hasher.hash(token.secret)
     assert first != second
@@ -44,8 +44,8 @@ def test_two_hashes_of_one_token_differ() -> None:
     assert hasher.verifies(token, second)
 
 
-def test_only_the_hashed_secret_is_proven() -> None:
-    """Another secret of the same key is not, be it random or one bit away."""
+def test_only_the_hashed_secret_verifies() -> None:
+    """Another secret of the same key does not, be it random or one bit away."""
     hasher, token = SecretHasher(CHEAP), minted()
     kept = hasher.hash(token.secret)
     assert not hasher.verifies(Token.mint(token.type, token.key_id), kept)
@@ -55,7 +55,7 @@ def test_only_the_hashed_secret_is_proven() -> None:
 
 
 def test_a_hash_holds_nothing_of_the_token() -> None:
-    """Neither the token's text nor its secret stands in the hash."""
+    """Neither the token's text nor its secret appears in the hash."""
     token = minted()
     kept = SecretHasher(CHEAP).hash(token.secret)
     assert token.reveal()[26:69] not in kept
@@ -63,8 +63,8 @@ def test_a_hash_holds_nothing_of_the_token() -> None:
 
 
 @pytest.mark.parametrize("today", [HashParameters(32, 2, 2), HashParameters(16, 3, 2), HashParameters(16, 2, 1)])
-def test_a_hash_of_another_cost_is_outdated_and_still_good(today: HashParameters) -> None:
-    """Every change of a parameter is noticed, whichever way, and old hashes verify as before."""
+def test_a_hash_of_another_cost_is_outdated_and_still_verifies(today: HashParameters) -> None:
+    """Every change of a parameter is noticed, higher or lower, and old hashes still verify."""
     token = minted()
     kept = SecretHasher(CHEAP).hash(token.secret)
     assert not SecretHasher(CHEAP).is_outdated(kept)
@@ -73,14 +73,14 @@ def test_a_hash_of_another_cost_is_outdated_and_still_good(today: HashParameters
 
 
 @pytest.mark.parametrize("kept", ["", "plain", "$argon2id$v=19$m=16,t=2,p=2$short", "$2b$12$" + "a" * 53])
-def test_a_broken_hash_is_an_error_and_no_answer(kept: str) -> None:
-    """What is no argon2 hash is our fault, and must not look like a wrong token."""
+def test_a_broken_hash_is_an_error_and_no_decision(kept: str) -> None:
+    """A broken hash is our fault and must not look like a wrong token."""
     with pytest.raises((argon2.exceptions.InvalidHashError, argon2.exceptions.VerificationError)) as caught:
         SecretHasher(CHEAP).verifies(minted(), kept)
     assert not isinstance(caught.value, argon2.exceptions.VerifyMismatchError)
 
 
-def test_a_digest_stands_for_one_token() -> None:
+def test_a_fingerprint_stands_for_one_token() -> None:
     """The same token has the same 32 bytes; another secret, id or type has others."""
     fingerprint, token = TokenFingerprint(), minted()
     others = [
@@ -93,14 +93,14 @@ def test_a_digest_stands_for_one_token() -> None:
     assert {len(each) for each in digests} == {32}
 
 
-def test_another_recogniser_gives_other_digests() -> None:
-    """A digest says nothing outside the process that made it."""
+def test_another_process_has_other_fingerprints() -> None:
+    """A fingerprint says nothing outside the process that made it."""
     text = minted().reveal()
     assert TokenFingerprint().digest(text) != TokenFingerprint().digest(text)
 
 
-def test_any_text_has_a_digest() -> None:
-    """What callers present is no token before it was looked at; texts that differ have digests that differ."""
+def test_any_text_has_a_fingerprint() -> None:
+    """Callers may present any text. Different texts have different fingerprints."""
     fingerprint = TokenFingerprint()
     texts = ["", "x", "X", "x" * 100_000, "\N{KEY}", "\ud800", "a\x00b"]
     assert len({fingerprint.digest(text) for text in texts}) == len(texts)

@@ -1,4 +1,4 @@
-"""The lease: the time for which a process may answer from memory."""
+"""The lease: the time for which a process may decide from memory."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tests.support.clock import FakeClock
 
 
 def test_a_process_starts_without_a_lease() -> None:
-    """Whatever its clock says, which may be anything at all."""
+    """Whatever its clock shows."""
     for now in (-5.0, 0.0, 1e9):
         lease = Lease(FakeClock(now))
         assert not lease.valid()
         assert lease.age() == math.inf
 
 
-def test_a_lease_is_valid_before_its_end_and_not_at_it() -> None:
-    """To the very moment: a writer that has waited that long need not wait for one moment more."""
+def test_a_lease_is_valid_before_its_end_and_not_at_its_end() -> None:
+    """To the exact moment: a writer that waited that long need not wait any longer."""
     clock = FakeClock(100.0)
     lease = Lease(clock)
     lease.renew(100.0, 102.0)
@@ -30,8 +30,8 @@ def test_a_lease_is_valid_before_its_end_and_not_at_it() -> None:
     assert not lease.valid()
 
 
-def test_a_lease_that_comes_late_is_none() -> None:
-    """An answer that took longer than the lease renews nothing: it counts from the asking."""
+def test_a_lease_that_arrives_late_is_not_valid() -> None:
+    """A response that took longer than the lease renews nothing, since the lease counts from the request."""
     clock = FakeClock(100.0)
     lease = Lease(clock)
     clock.now = 105.0
@@ -41,7 +41,7 @@ def test_a_lease_that_comes_late_is_none() -> None:
 
 
 def test_a_renewed_lease_runs_from_its_own_start() -> None:
-    """And its age is counted from there."""
+    """Its age counts from there as well."""
     clock = FakeClock(100.0)
     lease = Lease(clock)
     lease.renew(100.0, 102.0)

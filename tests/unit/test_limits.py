@@ -1,4 +1,4 @@
-"""The bounds that requests are held to are those of the contract."""
+"""The bounds that requests are held to are those in the contract's comments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lists_in(descriptor: Any) -> Iterator[str]:
 
 
 def comment_of(name: str) -> str:
-    """Return the comment of a field, MESSAGE.FIELD, in one line."""
+    """Return the comment of a field, MESSAGE.FIELD, on one line."""
     message, _, field = name.partition(".")
     bodies = (re.search(rf"message {message} {{(.*?)\n}}", text, re.DOTALL) for text in PROTOS.values())
     (text,) = [found[1] for found in bodies if found is not None]
@@ -42,13 +42,13 @@ def comment_of(name: str) -> str:
 
 
 def test_every_list_of_a_request_has_a_bound() -> None:
-    """And there is no bound without a list."""
+    """And no bound belongs to a list that does not exist."""
     assert set(LISTS) == {name for method in METHODS for name in lists_in(method.input_type)}
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_the_bound_of_a_list_is_that_of_the_contract(name: str) -> None:
-    """As the field's comment has it."""
+    """As stated in the field's comment."""
     found = re.search(r"at most ([0-9,]+)", comment_of(name))
     assert found is not None, f"the comment of {name} says no bound"
     assert int(found[1].replace(",", "")) == LISTS[name]
@@ -56,7 +56,7 @@ def test_the_bound_of_a_list_is_that_of_the_contract(name: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
 def test_the_bytes_of_a_request_are_those_of_the_contract(method: Any) -> None:
-    """As the service's comment has them."""
+    """As stated in the service's comment."""
     (text,) = [text for text in PROTOS.values() if f"service {method.containing_service.name} " in text]
     comment = " ".join(line.removeprefix("//").strip() for line in text[: text.index("\nservice ")].splitlines())
     every, own = (
@@ -69,7 +69,7 @@ def test_the_bytes_of_a_request_are_those_of_the_contract(method: Any) -> None:
 
 
 def test_a_list_without_a_bound_cannot_be_served() -> None:
-    """No later field is forgotten."""
+    """So nobody can forget the bound of a new list."""
     unknown: Any = catalog_service.DESCRIPTOR.file.message_types_by_name["ApplyWorkspaceResponse"]
     with pytest.raises(KeyError, match="changes"):
         lists_of(unknown)

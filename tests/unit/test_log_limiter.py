@@ -1,4 +1,4 @@
-"""Lines that anybody can cause: the first are logged, the others counted."""
+"""Log lines that anybody can cause: the first ones are logged, the rest are counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.support.log import CapturedLog
 
 
 def test_the_first_lines_of_a_kind_are_logged_and_the_others_counted() -> None:
-    """Each kind by itself, minute by minute; and it is told from where most of them came."""
+    """For each kind, minute by minute; the count names the address that caused most of them."""
     log = CapturedLog()
     log_limiter = LogLimiter(log.logger)
     admitted = [log_limiter.admits(f"ipv4:192.0.2.{1 + number % 2}:{number}", code="X") for number in range(LINES + 5)]
@@ -23,7 +23,7 @@ def test_the_first_lines_of_a_kind_are_logged_and_the_others_counted() -> None:
 
 
 def test_its_memory_is_bounded() -> None:
-    """However many kinds and addresses there are; nothing is lost of the counts."""
+    """However many kinds and addresses there are, and no count is lost."""
     log = CapturedLog()
     log_limiter = LogLimiter(log.logger)
     many = 20_000
