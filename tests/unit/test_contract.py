@@ -1,4 +1,4 @@
-"""The contract in protos/ and the code that serves it agree, and no message can tell a token by accident."""
+"""The contract in protos/ matches the code that serves it, and no message can leak a token by accident."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SERVICES = {service.name: service for file in FILES for service in file.services
 
 
 def messages() -> Iterator[Any]:
-    """Yield the descriptor of every message of the contract, nested ones too."""
+    """Yield the descriptor of every message of the contract, including nested ones."""
     waiting = [message for file in FILES for message in file.message_types_by_name.values()]
     while waiting:
         message = waiting.pop()
@@ -46,7 +46,7 @@ def messages() -> Iterator[Any]:
 
 
 def test_every_service_of_the_contract_is_served() -> None:
-    """By the servicer of its name."""
+    """By the servicer of the same name."""
     assert set(SERVICES) == set(SERVICERS)
     for module in (key_service, catalog_service, authorization_service):
         assert SERVICES[module.DESCRIPTOR.name] == module.DESCRIPTOR
@@ -54,7 +54,7 @@ def test_every_service_of_the_contract_is_served() -> None:
 
 @pytest.mark.parametrize("name", SERVICERS)
 def test_every_method_of_the_contract_is_served(name: str) -> None:
-    """By an asynchronous method of its name, and there are no others."""
+    """By an async method of the same name, and there are no other methods."""
     servicer = SERVICERS[name]
     served = {
         method for method, function in vars(servicer).items() if callable(function) and not method.startswith("_")
@@ -68,7 +68,7 @@ def test_every_method_of_the_contract_is_served(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICERS)
 def test_every_method_has_messages_of_its_own(name: str) -> None:
-    """Named after it, so that each can grow alone (AIP-130); no method streams."""
+    """They are named after the method, so that each can grow alone (AIP-130); no method streams."""
     for method in SERVICES[name].methods:
         assert (method.input_type.name, method.output_type.name) == (f"{method.name}Request", f"{method.name}Response")
         assert not method.client_streaming
@@ -92,7 +92,7 @@ def test_every_file_names_its_stubs(file: Any) -> None:
 
 
 def test_tokens_are_in_three_messages_only() -> None:
-    """Shown when a key is issued, presented to revoke or to authorize; nowhere else is there a place for one."""
+    """The response to IssueKey and the requests to revoke and authorize are the only messages with a token."""
     places = {
         f"{message.name}.{field.name}"
         for message in messages()
@@ -103,7 +103,7 @@ def test_tokens_are_in_three_messages_only() -> None:
 
 
 def test_nothing_else_has_room_for_a_secret() -> None:
-    """No field of bytes, of any type, or of a name that tells of secrets."""
+    """No other field has type bytes or Any, or a name that suggests a secret."""
     fields = [(message.name, field) for message in messages() for field in message.fields]
     assert len(fields) > 50
     for name, field in fields:
@@ -125,7 +125,7 @@ ENUMS = {
 
 @pytest.mark.parametrize(("name", "known"), ENUMS.items())
 def test_every_value_of_an_enum_is_known(name: str, known: Mapping[Enum, int]) -> None:
-    """All but UNSPECIFIED, which is 0, and each under the domain's own name for it."""
+    """Every value except UNSPECIFIED (0) maps to the domain's own name for it."""
     (enum,) = [file.enum_types_by_name[name] for file in FILES if name in file.enum_types_by_name]
     numbers = {value.number: value.name for value in enum.values}
     assert numbers.pop(0).endswith("_UNSPECIFIED")
@@ -136,7 +136,7 @@ def test_every_value_of_an_enum_is_known(name: str, known: Mapping[Enum, int]) -
         assert numbers[number].endswith(f"_{value.name}")
 
 
-def test_every_enum_of_the_contract_is_looked_at() -> None:
+def test_every_enum_of_the_contract_is_tested() -> None:
     """An enum that is in no table is never sent, or never checked."""
     assert {name for file in FILES for name in file.enum_types_by_name} == set(ENUMS)
     assert not any(message.enum_types for message in messages())
@@ -150,8 +150,8 @@ def test_an_enum_with_other_values_than_the_contract_is_rejected(names: list[str
         enums.numbers(cast("Any", Enum("KeyType", names)), descriptor)
 
 
-def test_a_verdict_is_empty_unless_it_is_granted() -> None:
-    """A client that looks at neither grant nor denial sees no tools."""
+def test_a_response_holds_no_tools_unless_granted() -> None:
+    """A client that looks at neither `granted` nor `denied` sees no tools."""
     (response,) = [message for message in messages() if message.name == "AuthorizeResponse"]
     empty: Any = message_factory.GetMessageClass(response)()
     assert list(empty.granted.tool_set.tools) == []

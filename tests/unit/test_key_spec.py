@@ -1,4 +1,4 @@
-"""What key to issue: the checks of the spec, and the digest by which a retry is known."""
+"""What key to issue: the checks of the spec, and the digest that recognizes a retry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLATFORM = replace(SHARED, type=KeyType.RUNTIME, runtime_id=RUNTIME_ID)
 
 
 def faults(spec: KeySpec) -> dict[str, str]:
-    """Answers what is said of each field at fault."""
+    """Return the errors, by field."""
     violations = Violations()
     spec.check(violations)
     try:
@@ -75,20 +75,20 @@ def test_good_specs_pass(spec: KeySpec) -> None:
     ],
 )
 def test_a_field_at_fault_is_named(spec: KeySpec, change: dict[str, Any], field: str) -> None:
-    """That one, and no other."""
+    """That field, and no other."""
     assert list(faults(replace(spec, **change))) == [field]
 
 
-def test_a_field_of_another_type_says_whose_it_is() -> None:
-    """So that a mistaken type is noticed."""
+def test_a_field_of_another_key_type_is_refused() -> None:
+    """The error names the type it belongs to, so that a wrong type is noticed."""
     assert faults(replace(SHARED, user_id=ADA)) == {"user_id": "is 'ada', and for user keys only"}
     assert faults(replace(PERSONAL, runtime_id=RUNTIME_ID)) == {
         "runtime_id": f"is '{RUNTIME_ID}', and for runtime keys only"
     }
 
 
-def test_all_fields_at_fault_are_told_at_once() -> None:
-    """A caller mends the spec in one go."""
+def test_all_fields_at_fault_are_reported_at_once() -> None:
+    """So a caller can fix the whole request in one go."""
     spec = KeySpec(KeyType.RUNTIME, WorkspaceId(""), ADA, None, "", (HatId("a b"),))
     expected = ["workspace_id", "description", "user_id", "runtime_id", "hat_ids", "hat_ids[0]"]
     assert list(faults(spec)) == expected
@@ -109,10 +109,10 @@ ACTORS = st.none() | IDS.map(UserId)
 
 @settings(deadline=None)
 @given(SPECS, ACTORS, SPECS, ACTORS)
-def test_a_digest_stands_for_one_order_of_one_actor(
+def test_a_digest_stands_for_one_spec_of_one_actor(
     spec: KeySpec, actor: UserId | None, other: KeySpec, other_actor: UserId | None
 ) -> None:
-    """Equal specs have equal digests, whatever the order of their hats, and others have others."""
+    """Equal specs have equal digests, in whatever order their hats are; different specs have different ones."""
     same = (replace(spec, hat_ids=()), set(spec.hat_ids), actor) == (
         replace(other, hat_ids=()),
         set(other.hat_ids),
@@ -137,13 +137,13 @@ def test_a_digest_stands_for_one_order_of_one_actor(
     ],
 )
 def test_any_other_field_gives_another_digest(change: dict[str, Any]) -> None:
-    """A request_id that is used again for something else is noticed."""
+    """So a request_id that is reused for something else is noticed."""
     spec = replace(SHARED, hat_ids=(HatId("a"), HatId("b")))
     assert replace(spec, **change).digest(None) != spec.digest(None)
 
 
 def test_another_actor_gives_another_digest() -> None:
-    """The same spec on another's behalf is another spec."""
+    """The same spec on behalf of another actor is another request."""
     assert len({SHARED.digest(actor) for actor in (None, ADA, UserId("bob"))}) == 3
 
 
