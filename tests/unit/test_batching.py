@@ -162,7 +162,7 @@ async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
     (alone,) = asked(batches, "d")
     await turns()
     alone.cancel()
-    query.fail(2, OSError("nobody is told"))
+    query.fail(2, OSError("nobody waits for this"))
     await turns()
     (last,) = asked(batches, "e")
     await turns()

@@ -176,7 +176,7 @@ async def test_a_failed_load_fails_for_all_and_leaves_nothing_behind(memory: Mem
     task = asyncio.create_task(memory.load(token))
     await turns()
     task.cancel()
-    memory.reads[-1][1].set_exception(OSError("nobody is told"))
+    memory.reads[-1][1].set_exception(OSError("nobody waits for this"))
     await turns()
     assert await memory.keep(token) is not None
 

@@ -51,7 +51,7 @@ FAULTS = {
     b"\xc0\x80  ": (0, "0xC0"),
     b"\xf4\x90\x80\x80": (0, "0xF4"),
 }
-"""Four bytes that are no UTF-8, with the place of the fault, and what is said of it."""
+"""Four bytes that are not UTF-8, with the position of the fault and its description."""
 
 
 def at_fault(message: Message, bad: bytes) -> str:

@@ -16,7 +16,7 @@ from tests.support.workspaces import example_workspace, small_workspace, workspa
 
 
 def faults(text: str) -> list[str]:
-    """Return what is said of a workspace's file, which must be refused."""
+    """Return the errors about a workspace file, which must be refused."""
     with pytest.raises(YamlFileError) as caught:
         as_message("f", reader.parse("f", text.encode()), workspace_pb2.Workspace)
     return [line.removeprefix("f:") for line in str(caught.value).splitlines()]
@@ -25,13 +25,13 @@ def faults(text: str) -> list[str]:
 @pytest.mark.parametrize("names", [True, False], ids=["proto names", "JSON names"])
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
 def test_the_apis_own_json_is_read(message: Any, names: bool) -> None:  # noqa: FBT001
-    """With either spelling of the fields, and the enums' whole names."""
+    """With either spelling of the field names, and the full names of enum values."""
     text = json.dumps(MessageToDict(message, preserving_proto_field_name=names), indent=2)
     assert workspace_from(text) == message
 
 
-def test_what_is_left_out_stays_unset() -> None:
-    """Nothing after an optional field is the same as leaving it out."""
+def test_a_field_that_is_left_out_stays_unset() -> None:
+    """An optional field without a value counts as left out."""
     found = workspace_from("id: a\nteams: [{id: t, name: T, parent_id: null}]\ntools: [{id: x, active: }]\n")
     assert found.teams[0].parent_id == ""
     assert not found.tools[0].HasField("active")
@@ -62,8 +62,8 @@ def test_what_is_left_out_stays_unset() -> None:
         ("id: a\nname: 2026-11-25", "2: name: 2026-11-25 without quotes is a date in YAML"),
     ],
 )
-def test_what_does_not_fit_is_named(text: str, error: str) -> None:
-    """With its line, its entry by place and id, its field, and what to do."""
+def test_a_value_that_does_not_fit_is_named(text: str, error: str) -> None:
+    """The error gives the line, the entry by position and id, the field, and what to do."""
     (found,) = faults(text)
     assert found.startswith(error)
     if " without quotes is " in error:
@@ -71,16 +71,16 @@ def test_what_does_not_fit_is_named(text: str, error: str) -> None:
         assert found.endswith(f', and not a text: quote it: "{written}"')
 
 
-def test_a_whole_column_without_quotes_is_told_in_short() -> None:
-    """The first ten entries are named, each by its line, and the others are counted."""
+def test_many_unquoted_values_are_reported_briefly() -> None:
+    """The first ten entries are named with their lines, the rest are counted."""
     text = "id: hr\nmembers:\n" + "".join(f"  - {{user_id: 0{number:06}, role: viewer}}\n" for number in range(300))
     found = faults(text)
     assert found[0].startswith("3: members[0] '0000000': user_id: 0000000 without quotes is a number in YAML")
     assert found[10:] == ["and 290 more"]
 
 
-def test_what_is_said_stays_short_and_holds_no_token() -> None:
-    """Errors end in logs."""
+def test_errors_stay_short_and_show_no_token() -> None:
+    """Errors end up in logs."""
     token = "WSK_" + "a" * 71
     (found,) = faults(f"members: [{{user_id: a, role: {token}}}]")
     assert token not in found

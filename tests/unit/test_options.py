@@ -1,4 +1,4 @@
-"""The options of the command line: one for each setting, from a flag or a variable, refused by name."""
+"""The options of the command line: one for each setting, from a flag or a variable, and errors that name them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skilder_keys.config import Settings
 
 PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
 URL = "postgresql://keys:hunter2@db.internal/keys"
-# A value for each setting that is not its default.
+# A value for each setting, different from its default.
 VALUES: dict[str, Any] = {
     "listen": "0.0.0.0:7000",
     "transport": "envoy",
@@ -59,7 +59,7 @@ FLAGS = {name: f"--{name.replace('_', '-')}" for name in Settings.model_fields}
 
 
 def settings_from(*arguments: str, **variables: str) -> Settings:
-    """Return what a command that takes settings is given."""
+    """Return the settings that a command receives."""
     seen: list[Settings] = []
     probe = typer.Typer()
     probe.command()(takes_settings()(seen.append))
@@ -70,7 +70,7 @@ def settings_from(*arguments: str, **variables: str) -> Settings:
 
 
 def refusal(*arguments: str, **variables: str) -> str:
-    """Return what `skilder-keys` says to arguments that it refuses: a sentence and no traceback."""
+    """Return the error of `skilder-keys` about arguments that it refuses: a sentence, not a traceback."""
     result = CliRunner().invoke(app, arguments, env=PLAIN | variables)
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
@@ -78,15 +78,15 @@ def refusal(*arguments: str, **variables: str) -> str:
     return result.output
 
 
-def test_the_values_of_this_test_are_of_all_settings() -> None:
-    """A new setting must be added here, and no value may be the default."""
+def test_this_test_has_a_value_for_every_setting() -> None:
+    """A new setting must be added above, and no value may be the default."""
     assert set(VALUES) == set(Settings.model_fields)
     defaults = Settings()
     assert [name for name, value in VALUES.items() if getattr(defaults, name) == value] == []
 
 
 def test_every_setting_is_an_option_with_a_variable() -> None:
-    """Both are in the help."""
+    """The help shows both."""
     result = CliRunner().invoke(app, ["serve", "--help"], env=PLAIN)
     assert result.exit_code == 0
     words = set(re.findall(r"--[a-z0-9-]+", result.output))
@@ -96,24 +96,24 @@ def test_every_setting_is_an_option_with_a_variable() -> None:
 
 
 def test_a_variable_is_the_settings_name_in_capitals() -> None:
-    """With a prefix of ours."""
+    """With the prefix SKILDER_KEYS_."""
     assert variable("pool_size") == "SKILDER_KEYS_POOL_SIZE"
     assert variable("database_url") == "SKILDER_KEYS_DATABASE_URL"
 
 
 def test_without_options_the_settings_are_the_defaults() -> None:
-    """The command line adds none of its own."""
+    """The command line has no defaults of its own."""
     assert settings_from() == Settings()
 
 
 def test_every_variable_arrives() -> None:
-    """As the type the setting has."""
+    """With the type of the setting."""
     variables = {variable(name): str(value) for name, value in VALUES.items()}
     assert settings_from(**variables) == Settings.model_validate(VALUES)
 
 
 def test_every_flag_arrives() -> None:
-    """And is preferred to its variable."""
+    """And wins over its variable."""
     arguments: list[str] = []
     for name, flag in FLAGS.items():
         value = VALUES[name]
@@ -139,15 +139,15 @@ def test_every_flag_arrives() -> None:
     ],
 )
 def test_a_bad_value_is_refused_by_its_flag(flag: str, value: str) -> None:
-    """From the flag or from the variable, in one line."""
+    """Whether it came from the flag or the variable, in one line."""
     name = next(name for name, each in FLAGS.items() if each == flag)
     for output in (refusal("serve", flag, value), refusal("serve", **{variable(name): value})):
         (reported,) = [line for line in output.splitlines() if line.startswith("Error")]
         assert flag.removeprefix("--") in reported.replace("_", "-")
 
 
-def test_a_refusal_speaks_of_flags() -> None:
-    """Settings have other names in the code."""
+def test_errors_name_flags_instead_of_settings() -> None:
+    """In the code the settings have other names."""
     assert "--tls-cert and --tls-key go together" in refusal("serve", "--tls-cert", "cert.pem")
     assert "--listen: 0.0.0.0:1 is not loopback" in refusal("serve", "--listen", "0.0.0.0:1")
     assert "--lease: must be less than --call-timeout" in refusal("serve", "--lease", "20")
@@ -159,6 +159,6 @@ def test_a_refusal_does_not_show_the_databases_password() -> None:
         assert "hunter2" not in refusal("serve", *fault, SKILDER_KEYS_DATABASE_URL=URL)
 
 
-def test_an_option_that_is_none_is_refused() -> None:
-    """A typo is not left alone."""
+def test_an_unknown_option_is_refused() -> None:
+    """A typo is not silently ignored."""
     assert "--pool-sise" in refusal("serve", "--pool-sise", "7")

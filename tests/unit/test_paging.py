@@ -1,4 +1,4 @@
-"""Page tokens: sealed, good for one listing only, and refused in one way."""
+"""Page tokens: sealed, valid for one listing only, and always refused with the same error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BASE64URL = string.ascii_letters + string.digits + "-_"
 
 
 def is_refused(listing: str, token: str, pages: PageTokens = PAGES) -> bool:
-    """Return whether a token is refused, and in the one way it may be."""
+    """Return whether a token is refused, which must happen with the one allowed error."""
     try:
         pages.open(listing, token)
     except InvalidRequestError as error:
@@ -30,7 +30,7 @@ def is_refused(listing: str, token: str, pages: PageTokens = PAGES) -> bool:
 @settings(deadline=None)
 @given(LISTINGS, POSITIONS)
 def test_a_position_survives_the_round_trip(listing: str, position: str) -> None:
-    """The token is URL-safe and holds the position; sealing again gives the same, in every process."""
+    """The token is URL-safe and holds the position. Every process seals it the same way."""
     token = PAGES.seal(listing, position)
     assert set(token) <= set(BASE64URL)
     assert PAGES.open(listing, token) == position
@@ -38,14 +38,14 @@ def test_a_position_survives_the_round_trip(listing: str, position: str) -> None
 
 
 def test_no_token_asks_for_the_first_page() -> None:
-    """The empty token is good with any filters."""
+    """The empty token is valid with any filters."""
     assert PAGES.open("anything", "") is None
 
 
 @settings(deadline=None)
 @given(LISTINGS, POSITIONS, st.data())
 def test_any_changed_character_is_refused(listing: str, position: str, data: st.DataObject) -> None:
-    """Also where the change is in bits that base64 does not use."""
+    """Even where the change is in bits that base64 ignores."""
     token = PAGES.seal(listing, position)
     at = data.draw(st.integers(0, len(token) - 1))
     other = data.draw(st.sampled_from(BASE64URL) | st.characters())
@@ -66,7 +66,7 @@ def test_any_added_character_is_refused(listing: str, position: str, more: str) 
 @settings(deadline=None)
 @given(LISTINGS, POSITIONS, st.data())
 def test_a_part_of_a_token_is_refused(listing: str, position: str, data: st.DataObject) -> None:
-    """From either end, however much is left."""
+    """Cut at either end, at any length."""
     token = PAGES.seal(listing, position)
     length = data.draw(st.integers(1, len(token) - 1))
     assert is_refused(listing, token[:length])
@@ -75,35 +75,35 @@ def test_a_part_of_a_token_is_refused(listing: str, position: str, data: st.Data
 
 @settings(deadline=None)
 @given(LISTINGS, LISTINGS, POSITIONS)
-def test_a_token_is_good_for_its_listing_only(listing: str, other: str, position: str) -> None:
+def test_a_token_is_valid_for_its_listing_only(listing: str, other: str, position: str) -> None:
     """With other filters it is refused."""
     assume(listing != other)
     assert is_refused(other, PAGES.seal(listing, position))
 
 
-def test_the_seal_tells_a_listing_from_a_position() -> None:
-    """Where both together spell the same, the seals, the first 128 bits, still differ."""
+def test_the_seal_separates_the_listing_from_the_position() -> None:
+    """Where both concatenate to the same bytes, the seals (the first 128 bits) still differ."""
     assert PAGES.seal("ab", "c")[:21] != PAGES.seal("a", "bc")[:21]
 
 
 @settings(deadline=None)
 @given(LISTINGS, POSITIONS, st.binary(min_size=16, max_size=64))
 def test_a_token_of_another_key_is_refused(listing: str, position: str, key: bytes) -> None:
-    """Who does not hold the key makes no token."""
+    """Without the signing key nobody can make a token."""
     assert is_refused(listing, PageTokens(key).seal(listing, position))
 
 
 @settings(deadline=None)
 @given(LISTINGS, st.text(min_size=1) | st.text(BASE64URL, min_size=1) | st.binary(min_size=16).map(str))
 def test_any_other_text_is_refused(listing: str, text: str) -> None:
-    """Whatever is sent, the answer is the same, and never another error."""
+    """Always with the same error."""
     assert is_refused(listing, text)
 
 
 @settings(deadline=None)
 @given(LISTINGS, st.binary(min_size=1, max_size=100))
 def test_any_other_bytes_in_base64_are_refused(listing: str, body: bytes) -> None:
-    """Also bytes whose position is no UTF-8."""
+    """Also bytes whose position is not valid UTF-8."""
     assert is_refused(listing, base64.urlsafe_b64encode(body).decode().rstrip("="))
 
 
@@ -111,5 +111,5 @@ def test_any_other_bytes_in_base64_are_refused(listing: str, body: bytes) -> Non
     "token", ["A" * 10_000, "é" * 10_000, "A" * 513, "日本語", "=", "====", "\x00", "A\n", "-", "."]
 )
 def test_odd_texts_are_refused(token: str) -> None:
-    """Long, empty of content, or no ASCII."""
+    """Too long, without content, or not ASCII."""
     assert is_refused("listing", token)

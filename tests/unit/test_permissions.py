@@ -1,4 +1,4 @@
-"""The permission rule, against a slow and obvious reading of it, and by examples."""
+"""The permission rule, checked against a slow and obvious version of it, and by examples."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def some(ids: Sequence[Id]) -> st.SearchStrategy[tuple[Id, ...]]:
 
 @st.composite
 def catalogs(draw: st.DrawFn) -> Catalog:
-    """Draw a catalog as the checks let it through: a forest of teams, no dangling reference, nothing in order."""
+    """Draw a catalog that passes the checks: a forest of teams, no dangling reference, nothing sorted."""
     teams: list[Team] = []
     for team_id in draw(some(TEAMS)):
         teams.append(Team(team_id, team_id, draw(st.sampled_from([None, *(team.id for team in teams)]))))
@@ -46,7 +46,7 @@ def catalogs(draw: st.DrawFn) -> Catalog:
     return Catalog(tuple(draw(st.permutations(teams))), hats, skills, tools)
 
 
-# Also teams and hats that the catalog has not, or has no more.
+# Also teams and hats that are not in the catalog, or no longer.
 REACHES = st.builds(
     Reach,
     team_ids=st.none() | some([*TEAMS, TeamId("team-gone")]).map(frozenset),
@@ -55,7 +55,7 @@ REACHES = st.builds(
 
 
 def is_at_or_below(catalog: Catalog, team_id: TeamId, above: TeamId) -> bool:
-    """Return whether a team is another or hangs below it."""
+    """Return whether a team is the other one or below it."""
     if team_id == above:
         return True
     return any(
@@ -66,7 +66,7 @@ def is_at_or_below(catalog: Catalog, team_id: TeamId, above: TeamId) -> bool:
 
 
 def hat_is_reached(catalog: Catalog, reach: Reach, hat: Hat) -> bool:
-    """Return whether a hat is among the named ones and serve the user, read off the rule word by word."""
+    """Return whether a hat is among the named ones and serves the user: the rule, word by word."""
     if reach.hat_ids is not None and hat.id not in reach.hat_ids:
         return False
     if reach.team_ids is None or hat.team_ids == ():
@@ -84,7 +84,7 @@ def reached(catalog: Catalog, reach: Reach, hat: Hat, skill: Skill, tool: Tool) 
 @settings(deadline=None)
 @given(catalogs(), REACHES)
 def test_the_reached_hats_skills_and_tools_are_those_of_the_rule(catalog: Catalog, reach: Reach) -> None:
-    """Hats, their skills, those skills' active tools and the tools together, each once and in order of id."""
+    """Hats, their skills, those skills' active tools and all tools together, each once and sorted by id."""
     found = tool_set(catalog, reach)
     expected = [
         (
@@ -115,8 +115,8 @@ def test_the_reached_hats_skills_and_tools_are_those_of_the_rule(catalog: Catalo
 
 @settings(deadline=None)
 @given(catalogs(), REACHES)
-def test_every_way_to_a_tool_is_told(catalog: Catalog, reach: Reach) -> None:
-    """A tool is found exactly where a way leads to it, and all its ways are told in order."""
+def test_every_way_to_a_tool_is_found(catalog: Catalog, reach: Reach) -> None:
+    """A tool is found exactly where a way leads to it, with all its ways in order."""
     found = tool_set(catalog, reach)
     for tool in catalog.tools:
         ways = sorted(
@@ -132,7 +132,7 @@ def test_every_way_to_a_tool_is_told(catalog: Catalog, reach: Reach) -> None:
 @settings(deadline=None)
 @given(st.lists(catalogs(), min_size=1, max_size=4), REACHES, some([*HATS, HatId("hat-gone")]))
 def test_no_change_to_hats_widens_a_limited_key(changes: list[Catalog], reach: Reach, limit: tuple[HatId, ...]) -> None:
-    """Whatever goes and comes, it reaches those named hats that a key without the limit would reach, and no other."""
+    """After any change it reaches those named hats that a key without the limit would reach, and no other."""
     for catalog in changes:
         limited = tool_set(catalog, replace(reach, hat_ids=frozenset(limit)))
         unlimited = tool_set(catalog, replace(reach, hat_ids=None))
@@ -143,13 +143,13 @@ def test_no_change_to_hats_widens_a_limited_key(changes: list[Catalog], reach: R
 
 @settings(deadline=None)
 @given(catalogs())
-def test_nothing_reaches_nothing(catalog: Catalog) -> None:
-    """A runtime key has no hat, whatever the workspace."""
+def test_a_runtime_key_reaches_nothing(catalog: Catalog) -> None:
+    """It has no hat, whatever the workspace holds."""
     assert tool_set(catalog, NOTHING) == ToolSet(hats=(), tools=())
 
 
 def hats_reached(reach: Reach) -> list[str]:
-    """Return which hats of a small company are reached: `top` is above `left` and `right`, `low` below `left`."""
+    """Return which hats of a small company are reached. `top` is above `left` and `right`, `low` is below `left`."""
     top, left, right, low = (TeamId(each) for each in ("top", "left", "right", "low"))
     teams = (Team(low, "", left), Team(top, "", None), Team(right, "", top), Team(left, "", top))
     of_teams = {"all": (), "of-top": (top,), "of-left": (left,), "of-low": (low,), "of-both": (right, low)}
@@ -170,7 +170,7 @@ def hats_reached(reach: Reach) -> list[str]:
     ],
 )
 def test_hats_come_from_the_own_team_and_those_above(teams: set[TeamId] | None, expected: list[str]) -> None:
-    """Hats with no team serve all; a team's hats serve those below it, never those above or beside it."""
+    """A hat without a team serves everybody; a team's hat serves the team and those below, not above or beside."""
     assert hats_reached(Reach(None if teams is None else frozenset(teams), None)) == expected
 
 
@@ -179,18 +179,18 @@ def test_hats_come_from_the_own_team_and_those_above(teams: set[TeamId] | None, 
     [({"of-top"}, ["of-top"]), ({"of-low", "all"}, ["all"]), ({"gone"}, []), (set(), []), ({"gone", "all"}, ["all"])],
 )
 def test_a_limited_key_reaches_named_hats_only(named: set[HatId], expected: list[str]) -> None:
-    """Naming a hat gives nothing the user has not, and hats that are gone leave nothing, never everything."""
+    """Naming a hat gives nothing that the user does not have. If all named hats are gone, nothing is left."""
     assert hats_reached(Reach(frozenset({TeamId("left")}), frozenset(named))) == expected
 
 
 def test_a_workspace_key_limited_to_hats_that_are_gone_reaches_nothing() -> None:
-    """The limit outlives the hats it names."""
+    """The limit outlives the hats that it names."""
     assert hats_reached(Reach(None, frozenset({HatId("gone")}))) == []
     assert hats_reached(Reach(None, frozenset())) == []
 
 
-def test_inactive_tools_are_nowhere() -> None:
-    """An inactive tool is in no list and has no ways; its skill stays."""
+def test_an_inactive_tool_is_not_granted() -> None:
+    """It is in no list and has no ways; its skill stays."""
     tools = (Tool(TOOLS[0], "on", "s", active=True), Tool(TOOLS[1], "off", "s", active=False))
     skills = (Skill(SKILLS[0], "both", "", (TOOLS[1], TOOLS[0])), Skill(SKILLS[1], "off", "", (TOOLS[1],)))
     hats = (Hat(HATS[0], "hat", "", "", (), (SKILLS[1], SKILLS[0])),)
@@ -201,7 +201,7 @@ def test_inactive_tools_are_nowhere() -> None:
 
 
 def test_a_cycle_of_teams_ends() -> None:
-    """Should a cycle ever get past the checks, its teams are above each other and nothing hangs."""
+    """If a cycle ever passed the checks, its teams would count as above each other, and nothing would hang."""
     teams = (Team(TEAMS[0], "", TEAMS[1]), Team(TEAMS[1], "", TEAMS[0]), Team(TEAMS[2], "", TEAMS[2]))
     hats = tuple(Hat(hat_id, "", "", "", (team.id,), ()) for hat_id, team in zip(HATS, teams, strict=False))
     found = [tool_set(Catalog(teams, hats, (), ()), Reach(frozenset({team.id}), None)).hats for team in teams]

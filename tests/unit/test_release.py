@@ -7,8 +7,8 @@ import asyncio
 from skilder_keys.app.authorization.release import release
 
 
-async def test_much_is_freed_bit_by_bit() -> None:
-    """Other work is done in between, and in the end all of it is gone."""
+async def test_a_large_structure_is_freed_in_portions() -> None:
+    """Other work runs in between, and in the end all of it is freed."""
     held = dict.fromkeys(range(5000))
     sizes = []
     release(held, 1000)
@@ -18,8 +18,8 @@ async def test_much_is_freed_bit_by_bit() -> None:
     assert sizes == [5000, 4000, 3000, 2000, 1000]
 
 
-async def test_little_is_left_to_its_last_user() -> None:
-    """It is freed as any other object."""
+async def test_a_small_structure_is_freed_at_once() -> None:
+    """As any other object, when its last reference goes."""
     held = dict.fromkeys(range(10))
     release(held, 10)
     await asyncio.sleep(0)

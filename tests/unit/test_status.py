@@ -1,4 +1,4 @@
-"""Errors as statuses: one table, one ErrorInfo each, and never more than a trailer takes."""
+"""Errors as gRPC statuses: one table, one ErrorInfo each, and never larger than a trailer may be."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from skilder_keys.rpc.status import STATUS_CODES, trailing_status
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What clients take, by gRPC's default for GRPC_ARG_MAX_METADATA_SIZE.
+# The size that clients accept: gRPC's default for GRPC_ARG_MAX_METADATA_SIZE.
 MAX_TRAILER_BYTES = 8192
 
 
 def kinds(parent: type[KeysError] = KeysError) -> Iterator[type[KeysError]]:
-    """Yield a kind of error and all below it, wherever in the service they are defined."""
+    """Yield a kind of error and all its subclasses, wherever in the service they are defined."""
     yield parent
     for child in parent.__subclasses__():
         yield from kinds(child)
@@ -46,14 +46,14 @@ KINDS = list(kinds())
 
 
 def made(kind: type[KeysError]) -> KeysError:
-    """Make an error with the message of its kind."""
+    """Make an error with its kind's default message."""
     if kind is InvalidRequestError:
         return InvalidRequestError(FieldViolation("type", "is required"))
     return kind()
 
 
 def details(status: grpc.Status) -> tuple[Status, list[ErrorInfo], list[BadRequest]]:
-    """Take apart what travels in the trailer."""
+    """Unpack the details that are sent in the trailer."""
     ((name, value),) = status.trailing_metadata
     assert name == "grpc-status-details-bin"
     assert isinstance(value, bytes)
@@ -70,7 +70,7 @@ def details(status: grpc.Status) -> tuple[Status, list[ErrorInfo], list[BadReque
 
 
 def trailer_bytes(status: grpc.Status) -> int:
-    """Return the size of a status as it travels: percent-encoded and base64, 32 bytes a field (RFC 9113, 10.5.1)."""
+    """Return the size of a status on the wire: percent-encoded and base64, 32 bytes a field (RFC 9113, 10.5.1)."""
     printable = string.punctuation.replace("%", "") + " "
     fields = {"grpc-status": b"13", "grpc-message": quote(status.details, safe=printable).encode()}
     for name, value in status.trailing_metadata:
@@ -79,7 +79,7 @@ def trailer_bytes(status: grpc.Status) -> int:
 
 
 def test_every_kind_of_error_has_a_status_code() -> None:
-    """The table has them all, and nothing else; what nobody foresaw is INTERNAL."""
+    """The table holds all of them and nothing else; an unexpected error is INTERNAL."""
     assert len(KINDS) > 10
     assert set(STATUS_CODES) == set(KINDS)
     assert STATUS_CODES[KeysError] is grpc.StatusCode.INTERNAL
@@ -96,7 +96,7 @@ def test_every_kind_of_error_has_a_reason_of_its_own() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_error_says_what_is_wrong(kind: type[KeysError]) -> None:
-    """Without a message of its own an error has its kind's, one sentence; a given message takes its place."""
+    """Each kind has a default message, one sentence; a given message replaces it."""
     assert re.fullmatch(r"[A-Z`][^\n]+\.|type is required|.+ listed\.", str(made(kind)))
     if kind is not InvalidRequestError:
         assert str(kind("Something else.")) == "Something else."
@@ -104,7 +104,7 @@ def test_every_kind_of_error_says_what_is_wrong(kind: type[KeysError]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_status_has_one_error_info(kind: type[KeysError]) -> None:
-    """With the reason, the domain, and nothing that was not given; code and message agree with the outer ones."""
+    """With the reason, the domain and only the given metadata; code and message match the outer ones."""
     error = made(kind)
     status = trailing_status(error)
     packed, (info,), _ = details(status)
@@ -114,14 +114,14 @@ def test_every_status_has_one_error_info(kind: type[KeysError]) -> None:
 
 
 def test_details_for_programs_are_in_the_error_info() -> None:
-    """By their names."""
+    """Under their names."""
     _, (info,), bad_requests = details(trailing_status(VersionMismatchError(current_version="7")))
     assert dict(info.metadata) == {"current_version": "7"}
     assert bad_requests == []
 
 
-def test_an_error_nobody_foresaw_tells_nothing() -> None:
-    """INTERNAL, and a sentence that fits all of them."""
+def test_an_unexpected_error_reveals_nothing() -> None:
+    """The status is INTERNAL with a fixed sentence."""
     status = trailing_status(KeysError())
     assert status.code is grpc.StatusCode.INTERNAL
     assert status.details == "The service failed; its log tells how."
@@ -137,13 +137,13 @@ def test_fields_at_fault_are_in_a_bad_request() -> None:
 
 @pytest.mark.parametrize("kind", [KeyNotFoundError, UnavailableError])
 def test_no_other_error_has_a_bad_request(kind: type[KeysError]) -> None:
-    """No field is to blame."""
+    """Other errors blame no field."""
     _, _, bad_requests = details(trailing_status(kind()))
     assert bad_requests == []
 
 
-def test_as_many_fields_are_told_as_a_trailer_takes() -> None:
-    """Of 100,000 fields at fault the first are told, and how many there are."""
+def test_as_many_fields_are_reported_as_fit_a_trailer() -> None:
+    """Of 100,000 fields at fault it holds the first ones and the total number."""
     fault = "names 'nobody', which is not there"
     error = InvalidRequestError(
         *(FieldViolation(f"workspace.members[{at}].team_ids[0]", fault) for at in range(100_000))
@@ -163,7 +163,7 @@ def test_as_many_fields_are_told_as_a_trailer_takes() -> None:
     ids=["ascii", "two bytes", "three bytes", "four bytes", "control", "unassigned", "quotes"],
 )
 def test_long_and_foreign_values_fit_a_trailer_too(value: str) -> None:
-    """What the checks repeat of a request, 128 characters of whatever kind, is told and does not burst it."""
+    """Checks quote up to 128 characters of a request, of any kind; all of that fits."""
     fault = f"names {value!r}, which is not there"
     error = InvalidRequestError(*(FieldViolation(f"workspace.members[{at}].team_ids[0]", fault) for at in range(1000)))
     status = trailing_status(error)

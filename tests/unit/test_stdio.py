@@ -14,18 +14,18 @@ stdio.prepare()
 
 
 def run(body: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
-    """Run statements in a process whose streams were prepared."""
+    """Run statements in a process whose streams were prepared by `stdio`."""
     return subprocess.run([sys.executable, "-c", PROGRAM % body], stdout=stdout, stderr=subprocess.PIPE, check=False)
 
 
-def test_a_pipe_that_does_not_block_loses_nothing() -> None:
-    """Whoever shares it may have made it so; it then fills up."""
+def test_a_non_blocking_pipe_loses_nothing() -> None:
+    """Another process may have made a shared pipe non-blocking; then it can fill up."""
     done = run("os.set_blocking(1, False); print('x' * 1_000_000)")
     assert (done.returncode, len(done.stdout), done.stderr) == (0, 1_000_001, b"")
 
 
-def test_after_a_failure_everything_is_quiet() -> None:
-    """The interpreter's own end does not complain, nor change the exit code."""
+def test_nothing_is_printed_after_a_failed_write() -> None:
+    """The interpreter's shutdown does not complain or change the exit code."""
     with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
         done = run(
             "try:\n    print('x' * 100_000)\nexcept stdio.OutputError as error:\n    print('more'); sys.exit(7)",
@@ -35,7 +35,7 @@ def test_after_a_failure_everything_is_quiet() -> None:
 
 
 def test_standard_error_shows_no_token() -> None:
-    """Whatever writes there."""
+    """Whatever code writes to it."""
     token = f"WSK_{'0' * 71}"
     done = run(f"print('usage: {token} is no option', file=sys.stderr)")
     assert done.stderr == "usage: … is no option\n".encode()

@@ -1,4 +1,4 @@
-"""What texts may hold, for every character there is: decided by lists of ours, and not by Python's tables."""
+"""Which characters texts may hold, decided by our own lists and not by Python's tables, for every character."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EVERY_CHARACTER = range(0x110000)
     ],
 )
 def test_these_characters_are_refused_and_no_other(lines: bool, refused: set[int]) -> None:  # noqa: FBT001
-    """Wherever one stands in a text, its place is found."""
+    """The position is found, wherever the character is in a text."""
     found = {code for code in EVERY_CHARACTER if find_refused(f"ab{chr(code)}c", lines=lines) is not None}
     assert found == refused
     for code in refused:
@@ -44,8 +44,8 @@ def test_these_characters_are_refused_and_no_other(lines: bool, refused: set[int
         "\u0301", "\U000323b0",
     ],
 )  # fmt: skip
-def test_everything_else_is_taken_and_seen(text: str) -> None:
-    """New emoji, private use, tags, joiners, marks, decomposed letters, characters that are none yet."""
+def test_every_other_character_is_accepted_and_visible(text: str) -> None:
+    """New emoji, private use, tags, joiners, marks, decomposed letters and unassigned characters."""
     assert find_refused(text, lines=True) is None
     assert is_visible(text)
 
@@ -60,14 +60,14 @@ def test_everything_else_is_taken_and_seen(text: str) -> None:
         "\ufff0", "\U000e01ef", "\u1680",
     ],
 )  # fmt: skip
-def test_texts_with_nothing_to_see(text: str) -> None:
-    """Spaces of every kind, fillers, joiners, selectors and marks alone; with a letter they are seen."""
+def test_texts_without_visible_characters_are_recognized(text: str) -> None:
+    """Spaces of every kind, fillers, joiners, selectors and marks alone; with a letter the text is visible."""
     assert not is_visible(text)
     assert is_visible(f"{text}x")
 
 
-def test_most_characters_are_seen() -> None:
-    """Nothing that has a glyph is in the lists by mistake: no letter, digit, punctuation or symbol."""
+def test_most_characters_are_visible() -> None:
+    """The lists hold nothing with a glyph by mistake: no letter, digit, punctuation or symbol."""
     blank = {0x115F, 0x1160, 0x3164, 0xFFA0, 0x2800, 0x1D159}
     unseen = {code for code in EVERY_CHARACTER if not is_visible(chr(code))}
     assert {code for code in unseen if unicodedata.category(chr(code))[0] in "LNPS"} == blank
@@ -75,7 +75,7 @@ def test_most_characters_are_seen() -> None:
 
 
 def test_the_lists_are_those_of_unicode() -> None:
-    """Perl has the two properties; white space and default ignorable code points are what it says they are."""
+    """Perl knows the two properties; our lists hold white space and default ignorable code points."""
     script = r'no warnings; for (0..0x10FFFF) { print "$_\n" if chr($_) =~ /\p{White_Space}|\p{DI}/ }'
     try:
         done = subprocess.run(["perl", "-e", script], capture_output=True, text=True, check=True)  # noqa: S607
@@ -87,14 +87,14 @@ def test_the_lists_are_those_of_unicode() -> None:
 
 
 def test_outer_spaces_are_found() -> None:
-    """At the first or the last place, and not within."""
+    """At the first or last character, and not inside."""
     assert [find_outer_space(text) for text in ("", "a", "a b", "\u3000a", "a\xa0", "a\u200b", " ", "❤\ufe0f")] == [
         None, None, None, 0, 1, 1, 0, None,
     ]  # fmt: skip
 
 
 def test_line_breaks_become_line_feeds() -> None:
-    """Those of Windows and of old Macs; what has none is the same text."""
+    """Those of Windows and of old Macs; other text stays the same."""
     assert with_line_feeds("a\r\nb\rc\n\r\nd\r\r\n") == "a\nb\nc\n\nd\n\n"
     assert with_line_feeds("a\nb\u2028") == "a\nb\u2028"
 
@@ -113,12 +113,12 @@ def test_line_breaks_become_line_feeds() -> None:
     ],
 )
 def test_characters_are_named(character: str, name: str) -> None:
-    """By their number, and by their name where they have one."""
+    """By number, and by name where they have one."""
     assert named(character) == name
 
 
-def test_what_is_not_seen_is_shown_by_its_number() -> None:
-    """And what can be seen as it is."""
+def test_invisible_characters_are_shown_by_number() -> None:
+    """Visible characters are shown as they are."""
     assert shown("👩\u200d💻 a\u200bb\x07") == "👩\u200d💻 a<U+200B>b<U+0007>"
     assert shown("\u3164\u200d") == "<U+3164><U+200D>"
     assert shown("") == ""

@@ -1,4 +1,4 @@
-"""The token's format: one spelling each, nothing else accepted, and no secret told by accident."""
+"""The token format: one spelling each, nothing else accepted, and no secret leaked by accident."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ PADDING = st.sampled_from(["", " ", "\n", "\r\n", "\t", "\x00", "\u00a0", "\u200
 
 
 def base62(number: int, length: int) -> str:
-    """Spell a number big-endian, padded to a length."""
+    """Encode a number in base62, big-endian, padded to a length."""
     return base62(number // 62, length - 1) + BASE62[number % 62] if length else ""
 
 
 def sealed(body: str) -> str:
-    """Add the right checksum to anything."""
+    """Append the right checksum to any text."""
     return body + base62(zlib.crc32(body.encode()), 6)
 
 
 def is_refused(text: str) -> bool:
-    """Return whether a text is refused, and in the one way it may be."""
+    """Return whether a text is refused, which must happen with the one allowed error."""
     try:
         Token.parse(text)
     except MalformedTokenError:
@@ -53,7 +53,7 @@ TEXTS = st.one_of(
 
 
 def test_the_spelling_is_the_one_of_the_design() -> None:
-    """A token of known values is spelled the same by another implementation, by the one above and by the code."""
+    """This test's own implementation and the code spell a token of known values as the design does."""
     key_id, secret = 0x018F_0E5C_7A3B_7C4D_8E5F_6071_8293_A4B5, int.from_bytes(bytes(range(32)), "big")
     text = sealed("USK_" + base62(key_id, 22) + base62(secret, 43))
     assert text == "USK_02wMt00gWvqMmdm8sBnaFR003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf2bKYFC"
@@ -65,7 +65,7 @@ def test_the_spelling_is_the_one_of_the_design() -> None:
 @settings(deadline=None)
 @given(TOKENS)
 def test_a_token_survives_the_round_trip(token: Token) -> None:
-    """Every type, id and secret comes back from a spelling of 75 characters in the pattern of the design."""
+    """Every type, id and secret is read back from a spelling of 75 characters that matches the design's pattern."""
     text = token.reveal()
     assert len(text) == 75
     assert re.fullmatch(r"(WSK|USK|RTK)_[0-9A-Za-z]{71}", text)
@@ -75,7 +75,7 @@ def test_a_token_survives_the_round_trip(token: Token) -> None:
 @settings(deadline=None)
 @given(st.sampled_from(KeyType), KEY_IDS)
 def test_a_minted_token_has_a_fresh_secret(key_type: KeyType, key_id: KeyId) -> None:
-    """Two tokens minted for one key differ in 32 random bytes and agree in the rest."""
+    """Two tokens of one key differ in 32 random bytes and agree in the rest."""
     first, second = Token.mint(key_type, key_id), Token.mint(key_type, key_id)
     assert (first.type, first.key_id) == (second.type, second.key_id) == (key_type, key_id)
     assert len(first.secret) == len(second.secret) == 32
@@ -86,7 +86,7 @@ def test_a_minted_token_has_a_fresh_secret(key_type: KeyType, key_id: KeyId) -> 
 @settings(deadline=None)
 @given(TOKENS, st.integers(0, 74), st.data())
 def test_any_changed_character_is_refused(token: Token, position: int, data: st.DataObject) -> None:
-    """The checksum finds every typo, wherever it stands."""
+    """The checksum finds every typo at any position."""
     text = token.reveal()
     other = data.draw(st.sampled_from([each for each in BASE62 + "_" if each != text[position]]))
     assert is_refused(text[:position] + other + text[position + 1 :])
@@ -95,7 +95,7 @@ def test_any_changed_character_is_refused(token: Token, position: int, data: st.
 @settings(deadline=None)
 @given(TOKENS)
 def test_any_two_swapped_neighbours_are_refused(token: Token) -> None:
-    """The checksum finds the other common typo, wherever it stands."""
+    """The checksum finds this common typo at any position."""
     text = token.reveal()
     for at in range(74):
         if text[at] != text[at + 1]:
@@ -105,7 +105,7 @@ def test_any_two_swapped_neighbours_are_refused(token: Token) -> None:
 @settings(deadline=None)
 @given(TOKENS, st.integers(0, 74), st.text(min_size=1))
 def test_a_shorter_or_longer_token_is_refused(token: Token, length: int, more: str) -> None:
-    """Neither a part of a token nor a token with something before, after or inside it is one."""
+    """A part of a token is refused, and so is a token with something before, after or inside it."""
     text = token.reveal()
     assert is_refused(text[:length])
     assert is_refused(text[75 - length :])
@@ -116,22 +116,22 @@ def test_a_shorter_or_longer_token_is_refused(token: Token, length: int, more: s
 
 @settings(deadline=None)
 @given(TEXTS)
-def test_a_text_has_one_reading_or_none(text: str) -> None:
-    """Whatever is accepted is the only spelling of what it says; the rest is refused in one way."""
+def test_an_accepted_text_is_the_only_spelling_of_its_token(text: str) -> None:
+    """Everything else is refused with the same error."""
     assert is_refused(text) or Token.parse(text).reveal() == text
 
 
 @settings(deadline=None)
 @given(st.sampled_from(["WSK_", "USK_", "RTK_"]), st.integers(2**128, 62**22 - 1), st.integers(0, 2**256 - 1))
 def test_an_id_over_128_bits_is_refused(prefix: str, key_id: int, secret: int) -> None:
-    """A right checksum does not let in an id that no UUID has."""
+    """Even with a right checksum: no UUID is that large."""
     assert is_refused(sealed(prefix + base62(key_id, 22) + base62(secret, 43)))
 
 
 @settings(deadline=None)
 @given(st.sampled_from(["WSK_", "USK_", "RTK_"]), st.integers(0, 2**128 - 1), st.integers(2**256, 62**43 - 1))
 def test_a_secret_over_256_bits_is_refused(prefix: str, key_id: int, secret: int) -> None:
-    """A right checksum does not let in a secret that is too large."""
+    """Even with a right checksum."""
     assert is_refused(sealed(prefix + base62(key_id, 22) + base62(secret, 43)))
 
 
@@ -145,7 +145,7 @@ def test_a_checksum_over_32_bits_is_refused(token: Token, rounds: int) -> None:
 
 @pytest.mark.parametrize("prefix", ["XSK_", "wsk_", "WSK-", "WSK0", "SKW_", "Wsk_", "PAT_", "ÜSK_"])
 def test_another_prefix_is_refused(prefix: str) -> None:
-    """A right checksum does not let in a prefix that is none of ours."""
+    """Even with a right checksum."""
     body = Token.mint(KeyType.WORKSPACE, new_key_id()).reveal()[4:-6]
     assert not is_refused(sealed("WSK_" + body))
     assert is_refused(sealed(prefix + body))
@@ -154,13 +154,13 @@ def test_another_prefix_is_refused(prefix: str) -> None:
 @settings(deadline=None)
 @given(KEY_IDS, KEY_IDS, st.sampled_from(KeyType))
 def test_tokens_sort_like_their_ids(one: KeyId, other: KeyId, key_type: KeyType) -> None:
-    """The alphabet is in the order of ASCII, so the spelling keeps the order of the numbers."""
+    """The alphabet is in ASCII order, so spellings sort like the numbers."""
     first, second = Token.mint(key_type, one).reveal()[:26], Token.mint(key_type, other).reveal()[:26]
     assert (first < second) == (one < other)
 
 
 def test_tokens_of_later_ids_sort_later() -> None:
-    """Ids are UUIDs of version 7 that count up, even within a millisecond."""
+    """Ids are UUIDs of version 7, which increase even within a millisecond."""
     ids = [new_key_id() for _ in range(10_000)]
     assert {each.version for each in ids} == {7}
     tokens = [Token.mint(KeyType.USER, each).reveal() for each in ids]
@@ -170,30 +170,30 @@ def test_tokens_of_later_ids_sort_later() -> None:
 @settings(deadline=None)
 @given(TOKENS)
 def test_a_hint_is_the_prefix_and_the_end_of_the_id(token: Token) -> None:
-    """A hint stands in every token of the same key, before the secret, so it tells nothing of that."""
+    """Every token of the key has it before the secret, so it reveals nothing of the secret."""
     text = token.reveal()
     assert hint(token.type, token.key_id) == text[:4] + text[16:26]
     assert text[:4] == PREFIXES[token.type]
 
 
 def test_hints_of_keys_issued_together_differ() -> None:
-    """Also of many keys, whose ids were made in the same few milliseconds."""
+    """Even for many keys whose ids were made in the same few milliseconds."""
     key_ids = [new_key_id() for _ in range(10_000)]
     assert len({hint(KeyType.WORKSPACE, key_id) for key_id in key_ids}) == len(key_ids)
 
 
 @settings(deadline=None)
 @given(TOKENS)
-def test_no_way_to_print_a_token_tells_its_secret(token: Token) -> None:
-    """Only `reveal` spells a token out; everything that prints objects shows the hint."""
+def test_printing_a_token_never_shows_its_secret(token: Token) -> None:
+    """Only `reveal` spells it out; everything that prints objects shows the hint."""
     safe = f"<Token {token.reveal()[:4]}{token.reveal()[16:26]}…>"
     assert {repr(token), str(token), f"{token}", f"{token!r}", f"{token!s}", format(token)} == {safe}
     assert {"%s" % token, "%r" % token, "{}".format(token)} == {safe}  # noqa: UP031, UP032 - the old ways too
     assert repr([token]) == f"[{safe}]"
 
 
-def test_a_traceback_with_local_variables_does_not_tell_the_secret() -> None:
-    """A token that is a local variable, or an argument of an error, is shown by its hint."""
+def test_a_traceback_with_local_variables_does_not_show_the_secret() -> None:
+    """A token in a local variable or in an error's arguments appears as its hint."""
     token = Token.mint(KeyType.WORKSPACE, new_key_id())
     with pytest.raises(RuntimeError) as caught:
         _fail_with(token)
@@ -204,7 +204,7 @@ def test_a_traceback_with_local_variables_does_not_tell_the_secret() -> None:
     assert repr(token.secret)[2:-1] not in reported
 
 
-def test_a_refusal_does_not_tell_what_was_refused() -> None:
+def test_an_error_does_not_show_the_refused_text() -> None:
     """A token with a typo is still nearly a token."""
     text = Token.mint(KeyType.USER, new_key_id()).reveal()
     with pytest.raises(MalformedTokenError) as caught:

@@ -1,4 +1,4 @@
-"""Verifying tokens: argon2 once for each, recognition afterwards, and a bound on what is remembered."""
+"""Verifying tokens: argon2 once for each, a fingerprint afterwards, and a bound on what is remembered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CountingHasher(SecretHasher):
-    """A hasher that counts how often argon2 is asked for a check, and in which threads."""
+    """A hasher that counts its argon2 checks, and records their threads."""
 
     def __init__(self, parameters: HashParameters) -> None:
         super().__init__(parameters)
@@ -27,7 +27,7 @@ class CountingHasher(SecretHasher):
         self.threads: set[str] = set()
 
     def verifies(self, token: Token, secret_hash: str) -> bool:
-        """Count, then verify as ever."""
+        """Count, then verify."""
         self.checks += 1
         self.threads.add(threading.current_thread().name)
         return super().verifies(token, secret_hash)
@@ -53,14 +53,14 @@ def minted() -> Token:
 
 
 async def verifies(verifier: Verifier, token: Token, kept: str) -> bool:
-    """Return whether a token is verified against a hash."""
+    """Return whether a token verifies against a hash."""
     return await verifier.verifies(token, verifier.digest(token), kept)
 
 
-async def test_a_right_token_is_proven_once_and_recognised_afterwards(
+async def test_a_right_token_is_verified_once_and_recognized_afterwards(
     verifier: Verifier, hasher: CountingHasher
 ) -> None:
-    """Argon2 is asked the first time only, in a thread of its own."""
+    """Only the first check uses argon2, in a thread."""
     token = minted()
     kept = await verifier.hash(token.secret)
     for _ in range(3):
@@ -70,7 +70,7 @@ async def test_a_right_token_is_proven_once_and_recognised_afterwards(
 
 
 async def test_a_wrong_token_is_refused_and_not_remembered(verifier: Verifier, hasher: CountingHasher) -> None:
-    """Wrong guesses at a key nobody has used here cost a check each and leave the right one as good as ever."""
+    """Wrong guesses at a key that was not used here cost one check each and do not affect the right token."""
     token = minted()
     kept = await verifier.hash(token.secret)
     for _ in range(2):
@@ -91,8 +91,8 @@ async def test_a_wrong_token_after_the_right_one_costs_no_argon2(verifier: Verif
     assert hasher.checks == 1
 
 
-async def test_a_new_hash_of_the_same_key_is_proven_anew(verifier: Verifier, hasher: CountingHasher) -> None:
-    """A check is of a token against one hash: a replaced secret is not recognised by the old one's."""
+async def test_a_new_hash_of_the_same_key_is_verified_again(verifier: Verifier, hasher: CountingHasher) -> None:
+    """A check belongs to one hash: after the secret was replaced, the old token is not recognized."""
     old, new = minted(), minted()
     old_hash, new_hash = await verifier.hash(old.secret), await verifier.hash(new.secret)
     assert await verifies(verifier, old, old_hash)
@@ -101,8 +101,8 @@ async def test_a_new_hash_of_the_same_key_is_proven_anew(verifier: Verifier, has
     assert hasher.checks == 3
 
 
-async def test_the_proof_used_longest_ago_is_forgotten_first(verifier: Verifier, hasher: CountingHasher) -> None:
-    """With room for two, the third drops the one that was not used lately; it is then verified again."""
+async def test_the_least_recently_used_check_is_forgotten_first(verifier: Verifier, hasher: CountingHasher) -> None:
+    """With room for two, the third check drops the least recently used one, which is then verified again."""
     known = [(token, await verifier.hash(token.secret)) for token in (minted(), minted(), minted())]
     first, second, third = known
     for token, kept in (first, second, first, third):
@@ -116,13 +116,13 @@ async def test_the_proof_used_longest_ago_is_forgotten_first(verifier: Verifier,
 
 
 async def test_a_hash_of_todays_cost_is_not_renewed(verifier: Verifier) -> None:
-    """There is nothing to renew in it."""
+    """There is nothing to renew."""
     token = minted()
     assert await verifier.renewed(token, await verifier.hash(token.secret)) is None
 
 
 async def test_a_hash_of_another_cost_is_renewed(verifier: Verifier, hasher: CountingHasher) -> None:
-    """The new hash has today's cost and verifies the same token, and no other."""
+    """The new hash has today's cost and verifies the same token and no other."""
     token = minted()
     renewed = await verifier.renewed(token, SecretHasher(HashParameters(memory_kib=32)).hash(token.secret))
     assert renewed is not None
@@ -132,14 +132,14 @@ async def test_a_hash_of_another_cost_is_renewed(verifier: Verifier, hasher: Cou
 
 
 async def test_a_broken_hash_is_an_error_each_time(verifier: Verifier) -> None:
-    """An error of argon2 comes through and leaves nothing remembered."""
+    """Argon2's error is raised to the caller, and nothing is remembered."""
     for _ in range(2):
         with pytest.raises(argon2.exceptions.InvalidHashError):
             await verifies(verifier, minted(), "no hash")
 
 
 async def test_closing_ends_the_threads(hasher: CountingHasher) -> None:
-    """A closed verifier has no threads and takes no work."""
+    """A closed verifier has no threads and accepts no work."""
     before = set(threading.enumerate())
     verifier = Verifier(hasher, TokenFingerprint(), threads=2)
     kept = await verifier.hash(minted().secret)

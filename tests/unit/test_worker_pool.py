@@ -1,4 +1,4 @@
-"""The set of workers, over pretended ones."""
+"""The pool of workers, tested with pretended worker processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Pretended:
-    """What `WorkerPool` sees of a worker process."""
+    """A worker process as far as `WorkerPool` sees it."""
 
     def __init__(self, index: int, pid: int) -> None:
         self.index = index
@@ -35,7 +35,7 @@ class Pretended:
         return not self._end.done()
 
     def crash(self, code: int = -9) -> None:
-        """End it."""
+        """End without being asked to."""
         if self.runs:
             self._end.set_result(code)
 
@@ -44,16 +44,16 @@ class Pretended:
         return await asyncio.shield(self._end)
 
     def ping(self) -> None:
-        """Is answered, or not."""
+        """Respond or not, as the test says."""
         self.unanswered = 0 if self.answers else self.unanswered + 1
 
     def hand_over(self, successor: int) -> None:
-        """Leave at once."""
+        """Start to leave."""
         self.received.append(("leave", successor))
         self.crash(0)
 
     async def end_within(self, patience: float) -> None:
-        """Wait."""
+        """Wait for the end."""
         self.received.append(patience)
         await self.ended()
 
@@ -65,12 +65,12 @@ class Pretended:
     kill = crash
 
     async def metrics(self) -> list[Any] | None:
-        """None, as of a worker that does not answer."""
+        """Return None, as for a worker that does not respond."""
         return None
 
 
 class World:
-    """Starts pretended workers, or fails to where it is told so."""
+    """Starts pretended workers, or fails where the test says so."""
 
     def __init__(self, frozen_seconds: float = 0) -> None:
         self.started: list[Pretended] = []
@@ -85,7 +85,7 @@ class World:
         )
 
     async def start(self, index: int) -> Pretended:
-        """Stand for WorkerProcess.start."""
+        """Replace WorkerProcess.start."""
         await asyncio.sleep(0)
         if self.fail(index):
             raise StartError("no")
@@ -93,7 +93,7 @@ class World:
         return self.started[-1]
 
     async def until_started(self, count: int) -> None:
-        """Return once so many were started."""
+        """Wait until this many workers were started."""
         async with asyncio.timeout(60):
             while len(self.started) < count:
                 await asyncio.sleep(0.01)
@@ -106,8 +106,8 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World()
 
 
-async def test_the_first_goes_ahead(world: World) -> None:
-    """Where it fails, no other is started, and its reason is raised as it is."""
+async def test_the_first_worker_starts_alone(world: World) -> None:
+    """If it fails, no other is started, and its error is raised unchanged."""
     world.fail = lambda _: True
     with pytest.raises(StartError):
         await world.workers.start(3)
@@ -119,8 +119,8 @@ async def test_the_first_goes_ahead(world: World) -> None:
     assert not any(each.runs for each in world.started)
 
 
-async def test_one_that_is_gone_is_replaced_again_and_again(world: World) -> None:
-    """Also where its successors fail to start for a while; it is counted once each time."""
+async def test_a_worker_that_ended_is_replaced(world: World) -> None:
+    """Even if its successors fail to start for a while; it is counted once each time."""
     await world.workers.start(2)
     world.started[0].crash()
     await world.until_started(3)
@@ -134,8 +134,8 @@ async def test_one_that_is_gone_is_replaced_again_and_again(world: World) -> Non
     assert not any(each.runs for each in world.started)
 
 
-async def test_the_pause_grows_with_every_short_life_and_ends_with_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None, a quarter of a second, half, one, two, four, then five; and none again."""
+async def test_the_pause_before_a_restart_grows_until_a_worker_lives_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None, then 0.25, 0.5, 1, 2, 4 and 5 seconds; none again after a long life."""
     pauses: list[float] = []
     world = World()
     sleep = asyncio.sleep
@@ -158,8 +158,8 @@ async def test_the_pause_grows_with_every_short_life_and_ends_with_a_long_one(mo
     await world.workers.end()
 
 
-async def test_a_reload_replaces_each_in_turn(world: World) -> None:
-    """The old one is told which of the sockets that listen is its successor's: the last."""
+async def test_a_reload_replaces_one_worker_after_another(world: World) -> None:
+    """Each old worker learns which listening socket is its successor's: the last one."""
     await world.workers.start(2)
     await world.workers.reload()
     assert [(each.index, each.runs) for each in world.started] == [(0, False), (1, False), (0, True), (1, True)]
@@ -168,8 +168,8 @@ async def test_a_reload_replaces_each_in_turn(world: World) -> None:
     await world.workers.end()
 
 
-async def test_a_reload_that_fails_keeps_the_old_ones(world: World) -> None:
-    """Those that were not replaced yet; and they are still looked after."""
+async def test_a_failed_reload_keeps_the_workers_not_yet_replaced(world: World) -> None:
+    """And the pool keeps watching them."""
     await world.workers.start(3)
     world.fail = lambda index: index == 1
     await world.workers.reload()
@@ -181,10 +181,8 @@ async def test_a_reload_that_fails_keeps_the_old_ones(world: World) -> None:
     await world.workers.end()
 
 
-async def test_the_new_one_is_looked_after_while_the_old_one_leaves(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Which may take a minute."""
+async def test_a_new_worker_is_watched_while_the_old_one_drains(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draining may take a minute."""
     monkeypatch.setattr(Pretended, "hand_over", lambda *_, **__: None)
     await world.workers.start(1)
     reloading = asyncio.create_task(world.workers.reload())
@@ -198,10 +196,10 @@ async def test_the_new_one_is_looked_after_while_the_old_one_leaves(
     assert [each.runs for each in world.started] == [False] * 3
 
 
-async def test_an_end_in_the_middle_of_a_reload_ends_the_leaving_one_too(
+async def test_a_stop_during_a_reload_also_stops_the_draining_worker(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not forgotten, and not killed either: its calls may end."""
+    """It is not forgotten and not killed: its calls may end."""
     monkeypatch.setattr(Pretended, "hand_over", lambda *_, **__: None)
     await world.workers.start(1)
     reloading = asyncio.create_task(world.workers.reload())
@@ -214,8 +212,8 @@ async def test_an_end_in_the_middle_of_a_reload_ends_the_leaving_one_too(
     assert [each.runs for each in world.started] == [False, False]
 
 
-async def test_one_that_does_not_answer_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After as many pings as its time allows, and not where it answers, or there is no limit."""
+async def test_a_worker_that_does_not_respond_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After as many pings as the limit allows. Not if it responds, or if there is no limit."""
     monkeypatch.setattr(module, "_PING_SECONDS", 0.01)
     world = World(frozen_seconds=0.05)
     await world.workers.start(2)
@@ -236,8 +234,8 @@ async def test_one_that_does_not_answer_is_killed_and_replaced(monkeypatch: pyte
     await world.workers.end()
 
 
-async def test_what_is_missing_to_be_ready_is_told(world: World) -> None:
-    """One worker that serves is enough; one that is frozen is none."""
+async def test_the_reason_for_not_being_ready_is_reported(world: World) -> None:
+    """One serving worker is enough; a frozen one does not count."""
     assert world.workers.why_not_ready() == "no worker serves"
     await world.workers.start(2)
     assert world.workers.why_not_ready() is None
@@ -254,8 +252,8 @@ async def test_what_is_missing_to_be_ready_is_told(world: World) -> None:
     assert world.workers.why_not_ready() == "no worker serves"
 
 
-async def test_metrics_are_told_while_places_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the workers there were when they were asked, though more are started before the last has answered."""
+async def test_metrics_are_collected_while_workers_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the workers that existed at the start, even if more are started before the last has responded."""
     answering = asyncio.Event()
 
     async def metrics(_: Pretended) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a desired workspace must be: each fault with the path of its field, and one canonical order."""
+"""The checks of a desired workspace: each fault with the path of its field, and one canonical order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def made(
     skills: Iterable[Skill] = (),
     tools: Iterable[Tool] = (),
 ) -> Workspace:
-    """Make a workspace of some parts."""
+    """Make a workspace from some parts."""
     return Workspace(
         WorkspaceId("acme"), "Acme", tuple(members), Catalog(tuple(teams), tuple(hats), tuple(skills), tuple(tools))
     )
@@ -61,7 +61,7 @@ def tool(tool_id: str, name: str = "run", server: str | None = None) -> Tool:
 
 
 def faults(workspace: Workspace) -> dict[str, str]:
-    """Return what is said of each field of a workspace, which must be refused; each field is told once."""
+    """Return the errors about a workspace, which must be refused, by field; each field is reported once."""
     with pytest.raises(InvalidRequestError) as caught:
         checked(workspace)
     reported = [(each.field, each.description) for each in caught.value.violations]
@@ -71,7 +71,7 @@ def faults(workspace: Workspace) -> dict[str, str]:
 
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
 def test_the_workspaces_of_the_tests_pass(message: Any) -> None:
-    """Nothing is lost on the way, and what has passed once passes again unchanged."""
+    """Nothing is lost, and what has passed once passes again unchanged."""
     workspace = convert.workspace(message)
     once = checked(workspace)
     assert checked(once) == once
@@ -80,14 +80,14 @@ def test_the_workspaces_of_the_tests_pass(message: Any) -> None:
 
 
 def test_an_empty_workspace_passes() -> None:
-    """A workspace may have nobody and nothing in it."""
+    """A workspace may have no members and no parts."""
     assert checked(made()) == made()
 
 
 @settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_input_does_not_matter(order: Random) -> None:
-    """However parts and references are shuffled, the same workspace comes out, sorted by id."""
+    """However parts and references are shuffled, the result is the same workspace, sorted by id."""
 
     def shuffled(part: Any) -> Any:
         names = [name for name in ("team_ids", "skill_ids", "tool_ids") if hasattr(part, name)]
@@ -134,8 +134,8 @@ def test_the_order_of_the_input_does_not_matter(order: Random) -> None:
         (made(skills=[skill("s", "t", "gone")], tools=[tool("t")]), "workspace.skills[0].tool_ids[1]"),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_named(workspace: Workspace, field: str) -> None:
-    """The index of the part and of the reference in it are told, and what it names."""
+def test_a_dangling_reference_is_reported(workspace: Workspace, field: str) -> None:
+    """With the index of the part, the index of the reference in it, and the missing id."""
     entry = field.split(".")[1].removesuffix("s[0]").removesuffix("s[1]")
     ids = {"member": "ada", "team": "b", "hat": "i" if "[1]" in field else "h", "skill": "s"}
     assert faults(workspace) == {field: f"of '{ids[entry]}' names 'gone', which is not there"}
@@ -156,20 +156,20 @@ def test_a_reference_that_leads_nowhere_is_named(workspace: Workspace, field: st
         (made(tools=[tool("t", "run", "s"), tool("u", "run", "s")]), "workspace.tools[1].name"),
     ],
 )
-def test_what_is_there_twice_is_named(workspace: Workspace, field: str) -> None:
-    """Ids, references, and names of tools of one server are each there once."""
+def test_a_duplicate_is_reported(workspace: Workspace, field: str) -> None:
+    """Ids, references, and tool names within a server must be unique."""
     assert list(faults(workspace)) == [field]
 
 
-def test_tools_of_two_servers_may_have_one_name() -> None:
-    """A tool's name is its server's business."""
+def test_tools_of_two_servers_may_share_a_name() -> None:
+    """A tool's name is unique within its server only."""
     workspace = made(tools=[tool("t", "run", "one"), tool("u", "run", "two")])
     assert checked(workspace) == workspace
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 10])
-def test_a_cycle_of_teams_is_named_on_each_of_them(length: int) -> None:
-    """A team that is its own parent, and every longer way round."""
+def test_a_cycle_of_teams_is_reported_on_each_team(length: int) -> None:
+    """From a team that is its own parent to longer cycles."""
     ring = made(teams=[team(f"t{at}", f"t{(at + 1) % length}") for at in range(length)])
     assert faults(ring) == {
         f"workspace.teams[{at}].parent_id": f"of 't{at}' makes 't{at}' its own ancestor" for at in range(length)
@@ -177,14 +177,14 @@ def test_a_cycle_of_teams_is_named_on_each_of_them(length: int) -> None:
 
 
 def test_a_team_below_a_cycle_is_refused_too() -> None:
-    """It never gets to a top."""
+    """It never leads to a top team."""
     found = faults(made(teams=[team("a", "b"), team("b", "a"), team("c", "a")]))
     assert list(found) == [f"workspace.teams[{at}].parent_id" for at in range(3)]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_ten_levels_of_teams_pass_and_the_eleventh_does_not(*, reverse: bool) -> None:
-    """Only the team that is too deep is named, in whatever order they come."""
+    """Only the team that is too deep is reported, in whatever order they come."""
     tower = [team("t0"), *(team(f"t{at}", f"t{at - 1}") for at in range(1, 11))]
     passed = made(teams=sorted(tower[:10], key=lambda each: each.id, reverse=reverse))
     assert len(checked(passed).catalog.teams) == 10
@@ -196,8 +196,8 @@ def test_ten_levels_of_teams_pass_and_the_eleventh_does_not(*, reverse: bool) ->
 
 
 @pytest.mark.parametrize("name", ["", " ", "\n", "a\nb", "a\x00", "a\u202eb", "n" * 256])
-def test_a_bad_name_is_named_wherever_it_stands(name: str) -> None:
-    """Everything that has a name is held to its bounds."""
+def test_a_bad_name_is_reported_in_every_kind_of_part(name: str) -> None:
+    """Every name is checked against its bounds."""
     bad = made(
         teams=[replace(team("a"), name=name)],
         hats=[replace(hat("h"), name=name)],
@@ -210,8 +210,8 @@ def test_a_bad_name_is_named_wherever_it_stands(name: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", " a", "a ", "a\tb", "a\u2066b", "\u200b", "i" * 256])
-def test_a_bad_id_is_named_wherever_it_stands(bad: str) -> None:
-    """Every id is held to its bounds."""
+def test_a_bad_id_is_reported_in_every_place(bad: str) -> None:
+    """Every id is checked against its bounds."""
     parts = made([member(bad)], [team(bad)], [hat(bad)], [skill(bad)], [tool(bad, server="s")])
     ids = ["members[0].user_id", "teams[0].id", "hats[0].id", "skills[0].id", "tools[0].id"]
     assert list(faults(parts)) == [f"workspace.{each}" for each in ids]
@@ -219,8 +219,8 @@ def test_a_bad_id_is_named_wherever_it_stands(bad: str) -> None:
 
 
 @pytest.mark.parametrize("id_", ["u" * 255, "🤖" * 255, "Alice Smith", "-é%~", "=", "a\u0301", "á"])
-def test_ids_of_others_are_theirs(id_: str) -> None:
-    """Users, tools and MCP servers are named by systems that we do not know; our own ids have 64 plain characters."""
+def test_foreign_ids_may_hold_any_text(id_: str) -> None:
+    """Users, tools and MCP servers are named by other systems; our own ids have up to 64 plain characters."""
     foreign = made([member(id_)], tools=[Tool(ToolId(id_), id_, id_, active=True)])
     assert checked(foreign) == foreign
     own = made(teams=[team(id_)], hats=[hat(id_)], skills=[skill(id_)])
@@ -228,16 +228,16 @@ def test_ids_of_others_are_theirs(id_: str) -> None:
     assert checked(made(teams=[team("t" * 64)])).catalog.teams[0].id == "t" * 64
 
 
-def test_ids_that_look_alike_are_two() -> None:
-    """An accent within its letter and one behind it: they stay apart, each as it was written."""
+def test_ids_that_look_alike_stay_different() -> None:
+    """A composed and a decomposed accent: both ids stay as they were written."""
     ids = ["\xe9", "e\u0301", "E\u0301"]
     found = checked(made([member(each) for each in ids], tools=[tool(each) for each in ids]))
     assert {str(each.id) for each in found.members} == set(ids)
     assert {str(each.id) for each in found.catalog.tools} == set(ids)
 
 
-def test_a_fault_names_its_entry() -> None:
-    """By the id that people know it by; where the id is at fault, it is quoted itself."""
+def test_an_error_names_its_entry_by_id() -> None:
+    """Where the id itself is at fault, the error quotes it."""
     hats = [*(hat(f"h{at}") for at in range(299)), replace(hat("support"), name="abc\u202egnp.exe")]
     rule = ", which no text may hold: leave it out"
     reported = f"of 'support' is 'abc<U+202E>gnp.exe': character 4 is U+202E RIGHT-TO-LEFT OVERRIDE{rule}"
@@ -251,7 +251,7 @@ def test_a_fault_names_its_entry() -> None:
 
 
 def test_the_lengths_of_descriptions_and_instructions_are_bounded() -> None:
-    """500 and 10,000 characters pass, line breaks and tabs among them, and one more does not."""
+    """500 and 10,000 characters pass, line breaks and tabs included; one more does not."""
     text, instructions = "line\n\tof text\u00e9 " + "d" * 485, "i" * 10_000
     good_hat = replace(hat("h"), description=text, instructions=instructions)
     good_skill = replace(skill("s"), description=text)
@@ -265,14 +265,14 @@ def test_the_lengths_of_descriptions_and_instructions_are_bounded() -> None:
     }
 
 
-def test_a_list_that_is_too_long_is_named_and_not_looked_into() -> None:
-    """10,001 members are one fault, not 10,001, even where each of them is bad."""
+def test_a_list_that_is_too_long_is_one_fault() -> None:
+    """10,001 members give one error, not 10,001, even if each of them is bad."""
     assert list(faults(made([member("")] * 10_001))) == ["workspace.members"]
     assert len(checked(made(member(f"u{at}") for at in range(10_000))).members) == 10_000
 
 
 def test_the_ways_to_tools_are_bounded() -> None:
-    """50,000 ways of hat, skill and tool pass, and one more does not."""
+    """50,000 ways of hat, skill and tool pass, one more does not."""
     tools = [tool(f"t{at}") for at in range(500)]
     skills = [skill("all", *(each.id for each in tools)), skill("one", tools[0].id)]
     hats = [hat(f"h{at}", (), ["all"]) for at in range(100)]
@@ -281,8 +281,8 @@ def test_the_ways_to_tools_are_bounded() -> None:
     assert found == {"workspace.hats": "reach tools in 50001 ways; at most 50000 are allowed"}
 
 
-def test_several_faults_are_told_at_once() -> None:
-    """A caller mends all of a workspace in one go: its bounds, then its references, then its teams."""
+def test_several_faults_are_reported_at_once() -> None:
+    """So a caller can fix a workspace in one go: first its bounds, then its references, then its teams."""
     bad = made(
         [member("ada", "gone"), member("ada")],
         [team("a", "a"), team("b", "gone")],
@@ -321,13 +321,13 @@ LONG = "x" * 100_000
     ],
     ids=["parent", "member", "hat", "skill", "team twice", "own parent", "tool twice", "reference twice", "deep"],
 )
-def test_what_is_said_of_a_field_stays_short(workspace: Workspace) -> None:
-    """What a request holds is repeated in part only, as what is said travels in a trailer."""
+def test_the_error_about_a_field_stays_short(workspace: Workspace) -> None:
+    """Errors travel in a trailer, so they quote only a part of the request."""
     assert max(map(len, found_in(workspace))) < 1000
 
 
 def found_in(workspace: Workspace) -> list[str]:
-    """Return all that is said of a workspace, which must be refused."""
+    """Return all errors about a workspace, which must be refused."""
     with pytest.raises(InvalidRequestError) as caught:
         checked(workspace)
     return [each.description for each in caught.value.violations]

@@ -1,4 +1,4 @@
-"""What `show` and `show --json` print is what `apply` reads, whatever the texts and ids."""
+"""`apply` reads what `show` and `show --json` print, whatever the texts and ids are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skilder.keys.v1.workspace_pb2 import MemberRole, Workspace
 from skilder_keys.cli.workspace_file import print_workspace, read_workspace
 from tests.support.workspaces import example_workspace, small_workspace
 
-# Texts that YAML or JSON could take for something else, or fold, strip or break.
+# Texts that YAML or JSON could read as something else, or fold, strip or break.
 HARD = [
     *("yes", "no", "on", "null", "~", "0104233", "1e3", "0x1F", "12:30", ".inf", "2026-01-01", "=", "<<", "-", "?"),
     *("- a", "# a", "a # b", "a: b", ": a", "{a}", "[a]", "&a", "*a", "!a", "|", ">", "%a", "@a", "`a`", "a,b"),
@@ -49,7 +49,7 @@ HARD = [
         "a\r\nb",
     ),
 ]
-# No surrogates: protobuf takes none. No NUL and other C0: no version of the service takes them.
+# No surrogates: protobuf rejects them. No NUL and other C0 controls: no version of the service accepts them.
 TEXTS = st.sampled_from(HARD) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="".join(map(chr, {*range(32)} - {9, 10, 13}))),
     max_size=40,
@@ -58,7 +58,7 @@ TEXTS = st.sampled_from(HARD) | st.text(
 
 @st.composite
 def workspaces(draw: st.DrawFn) -> Workspace:
-    """Draw a workspace with any texts in any field; what the service would refuse is among them."""
+    """Draw a workspace with any text in any field, including texts that the service would refuse."""
     workspace = Workspace(id=draw(TEXTS), name=draw(TEXTS))
     ids = st.lists(TEXTS, max_size=3)
     for _ in range(draw(st.integers(0, 2))):
@@ -74,7 +74,7 @@ def workspaces(draw: st.DrawFn) -> Workspace:
 
 
 def printed(workspace: Workspace, encoding: str, *, json: bool) -> bytes:
-    """Return what `show` prints of a workspace on a standard output of that encoding."""
+    """Return what `show` prints of a workspace to a standard output with that encoding."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     response = GetWorkspaceResponse(
         workspace=workspace, version=7, created_at=Timestamp(seconds=1), updated_at=Timestamp(seconds=2, nanos=3000)
@@ -87,7 +87,7 @@ def printed(workspace: Workspace, encoding: str, *, json: bool) -> bytes:
 
 
 def read(content: bytes) -> Workspace:
-    """Return what `apply` reads in a file."""
+    """Return the workspace that `apply` reads from a file."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
@@ -100,15 +100,15 @@ def read(content: bytes) -> Workspace:
 @given(workspace=workspaces())
 @example(workspace=example_workspace())
 @example(workspace=Workspace(id="empty", name="Empty"))
-def test_what_is_shown_is_what_is_read(workspace: Workspace, encoding: str, *, json: bool) -> None:
-    """Field by field, to the last character, whatever encoding it was printed in."""
+def test_a_printed_workspace_is_read_back_unchanged(workspace: Workspace, encoding: str, *, json: bool) -> None:
+    """Field by field, to the last character, in every output encoding."""
     assert read(printed(workspace, encoding, json=json)) == workspace
 
 
 @pytest.mark.parametrize("text", HARD)
 @pytest.mark.parametrize("json", [False, True])
-def test_every_hard_text_is_kept(text: str, *, json: bool) -> None:
-    """Alone in each kind of place: a value, an item of a list, and many lines."""
+def test_every_difficult_text_is_kept(text: str, *, json: bool) -> None:
+    """In each kind of place: a value, an item of a list, and several lines."""
     workspace = Workspace(id="a", name=text)
     workspace.hats.add(id="h", name="H", instructions=f"{text}\n{text}", skill_ids=[text, f"{text} "])
     assert read(printed(workspace, "utf-8", json=json)) == workspace
@@ -126,14 +126,14 @@ def test_every_hard_text_is_kept(text: str, *, json: bool) -> None:
         b"workspace:\n  id: a\nversion: x\n",
     ],
 )
-def test_what_looks_like_both_is_refused(content: bytes) -> None:
-    """A mistake in a document is no empty workspace."""
+def test_a_file_that_mixes_a_workspace_and_a_response_is_refused(content: bytes) -> None:
+    """A mistake in a file must not be read as an empty workspace."""
     with pytest.raises(typer.Exit):
         read(content)
 
 
-def test_a_response_of_the_api_is_read_by_either_spelling() -> None:
-    """Grpcurl prints the fields in the way of JSON."""
+def test_a_response_of_the_api_is_read_with_either_spelling() -> None:
+    """Grpcurl prints field names in JSON's spelling."""
     content = b"""{"workspace": {"id": "a", "members": [{"userId": "u", "role": "MEMBER_ROLE_ADMIN"}]},
                    "version": "7", "updatedAt": "2026-01-01T00:00:00Z"}"""
     assert read(content).members[0].user_id == "u"

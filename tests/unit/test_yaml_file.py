@@ -1,4 +1,4 @@
-"""The loader of YAML files: its bounds, what it takes for what, and the lines of what it refuses."""
+"""The loader of YAML files: its bounds, how it reads values, and the lines in its errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARSERS = [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)]
 
 @pytest.fixture(params=PARSERS, ids=["python", "libyaml"])
 def each_parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both of PyYAML's parsers, as either may be what a machine has."""
+    """Run each test with both of PyYAML's parsers, since a machine may have either."""
     monkeypatch.setattr(reader, "PARSER", request.param)
 
 
@@ -45,7 +45,7 @@ def refusal(text: str | bytes) -> str:
 
 
 def bomb(levels: int, leaf: str = "x") -> str:
-    """Return a file of few bytes whose aliases stand for 9 ** levels values."""
+    """Return a small file whose aliases stand for 9 ** levels values."""
     lines = [f"a0: &a0 [{','.join([leaf] * 9)}]"]
     lines += [f"a{level}: &a{level} [{','.join([f'*a{level - 1}'] * 9)}]" for level in range(1, levels)]
     return "\n".join(lines)
@@ -87,8 +87,8 @@ def bomb(levels: int, leaf: str = "x") -> str:
         ("- " * 33, "1: is more than 32 levels deep"),
     ],
 )  # fmt: skip
-def test_what_is_ambiguous_or_beyond_a_bound_is_refused_with_its_line(text: str | bytes, message: str) -> None:
-    """Whatever the loader could guess at, somebody meant the other thing."""
+def test_ambiguous_or_oversized_input_is_refused_with_its_line(text: str | bytes, message: str) -> None:
+    """The loader never guesses, since the author may have meant something else."""
     assert refusal(text) == message
 
 
@@ -96,16 +96,16 @@ def test_what_is_ambiguous_or_beyond_a_bound_is_refused_with_its_line(text: str 
 @pytest.mark.parametrize(
     "text", ["a: [", "a: b: c", "\ta: b", "a: 'b", "a: *", "%YAML 7.0\n---\na: b", "@a", "a: \\\n- b"]
 )
-def test_what_is_no_yaml_is_refused_with_its_line(text: str) -> None:
-    """In a few words, and without the text itself, which may be a token in the wrong place."""
+def test_text_that_is_not_yaml_is_refused_with_its_line(text: str) -> None:
+    """In a few words and without the text itself, which may be a misplaced token."""
     message = refusal(text)
     assert message.split(":")[0].isdigit()
     assert "is not YAML" in message
 
 
 @pytest.mark.parametrize("text", [bomb(9), bomb(20), bomb(4, "&l " + "l" * 40_000)], ids=["9", "20", "long texts"])
-def test_aliases_are_bounded_before_they_are_written_out(text: str) -> None:
-    """A few hundred bytes never take gigabytes; what a file's aliases stand for counts as if it were written out."""
+def test_aliases_are_bounded_before_they_are_expanded(text: str) -> None:
+    """A few hundred bytes never take gigabytes: an alias counts as much as what it stands for."""
     tracemalloc.start()
     try:
         assert "its aliases written out" in refusal(text)
@@ -114,8 +114,8 @@ def test_aliases_are_bounded_before_they_are_written_out(text: str) -> None:
         tracemalloc.stop()
 
 
-def test_aliases_within_the_bounds_are_taken() -> None:
-    """An anchor may be used again and again, and a mapping be merged into others, which may say otherwise."""
+def test_aliases_within_the_bounds_are_accepted() -> None:
+    """An anchor may be used several times, and a mapping may be merged into others that override it."""
     found = parse("f", b"a: &a [x, y]\nb: *a\nc: &c {k: 1, l: 2}\nd: {<<: *c, k: 3}\ne: {<<: [{m: 1}, *c]}\n")
     assert content(found) == {
         "a": ["x", "y"],
@@ -127,7 +127,7 @@ def test_aliases_within_the_bounds_are_taken() -> None:
 
 
 def test_the_number_of_values_and_bytes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the bound a file passes, and one beyond it does not; a stream is not read further than that."""
+    """At the bound a file passes, one beyond it does not; a stream is not read further than that."""
     monkeypatch.setattr(reader, "MAX_VALUES", 5)
     assert content(parse("f", b"[a, b, c, d]")) == ["a", "b", "c", "d"]
     assert refusal("[a, b, c, d,\n e]").startswith("2: the file has more than 5 values")
@@ -150,8 +150,8 @@ KINDS = {
 
 @pytest.mark.usefixtures("each_parser")
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in KINDS.items() for text in texts.split()])
-def test_scalars_without_quotes_are_what_any_version_of_yaml_makes_of_them(kind: Kind, text: str) -> None:
-    """And in quotes, in a block or with a tag for texts they are texts; what is written there is kept as it is."""
+def test_unquoted_scalars_are_what_any_version_of_yaml_reads(kind: Kind, text: str) -> None:
+    """In quotes, in a block or with a text tag they are texts, kept exactly as written."""
     assert parse("f", f"- {text}".encode()) == Sequence(1, [Scalar(1, kind, text)])
     for written in (f"'{text}'", f'"{text}"', f"!!str {text}", f"! {text}", f"|-\n  {text}"):
         found = parse("f", f"- {written}".encode())
@@ -161,7 +161,7 @@ def test_scalars_without_quotes_are_what_any_version_of_yaml_makes_of_them(kind:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_files_of_any_system_are_read(encoding: str, tmp_path: Path) -> None:
-    """With a byte order mark, with Windows' line breaks, in two bytes a character; blocks have line feeds alone."""
+    """With a byte order mark, Windows line breaks or UTF-16; blocks end their lines with line feeds."""
     path = tmp_path / "f.yaml"
     path.write_bytes("# hé\r\nname: Rocket 🚀\r\ntext: |\r\n  one\r\n  two\r\n".encode(encoding))
     found = read_file(path)
@@ -171,7 +171,7 @@ def test_files_of_any_system_are_read(encoding: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """With what the system says."""
+    """With the operating system's error."""
     with pytest.raises(YamlFileError, match=r"gone: No such file or directory$"):
         read_file(tmp_path / "gone")
     with pytest.raises(YamlFileError, match=r"Is a directory$"):
@@ -185,8 +185,8 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans(), st.sampled_from([None, 2, "\t"]))
-def test_json_is_read_as_what_it_says(value: Any, ascii_only: bool, indent: Any) -> None:  # noqa: FBT001
-    """With characters as escapes, in two halves or as they are, and with tabs between them."""
+def test_json_is_read_as_json(value: Any, ascii_only: bool, indent: Any) -> None:  # noqa: FBT001
+    """With escaped characters, surrogate pairs or plain characters, and with tabs between values."""
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     if "<<" not in text:  # a key that merges
         assert content(parse("f", text.encode())) == value
@@ -197,8 +197,8 @@ def test_json_is_read_as_what_it_says(value: Any, ascii_only: bool, indent: Any)
     "", " a ", "a\nb\n", "a\r\nb", "\x85", "a\u2028b", "\ufeff", "a\uffff", "a: b", "- a", "#",
     "<<", "'\"\\", "\U0001fae9", "x" * 200,
 ])  # fmt: skip
-def test_what_is_written_is_read_again_as_it_was(text: str) -> None:
-    """A text stays that text, whatever YAML would make of it without quotes."""
+def test_a_written_text_is_read_back_unchanged(text: str) -> None:
+    """It stays a text, whatever YAML would read without quotes."""
     assert content(parse("f", dump({"a": [{"b": text}]}).encode())) == {"a": [{"b": text}]}
     found = parse("f", dump(text).encode())
     assert isinstance(found, Scalar)
@@ -206,6 +206,6 @@ def test_what_is_written_is_read_again_as_it_was(text: str) -> None:
 
 
 @given(CHARACTERS)
-def test_any_text_is_written_so_that_it_is_read_again(text: str) -> None:
-    """With control characters too, which only a newer or older version may let in."""
+def test_any_text_survives_writing_and_reading(text: str) -> None:
+    """Control characters too, which only an older or newer version may accept."""
     assert content(parse("f", dump([text]).encode())) == [text]
