@@ -1,4 +1,4 @@
-"""The address, as the parent holds it for its workers."""
+"""The listening address, which the parent reserves for its workers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from skilder_keys.transports.listening import ListenError
 
 
 def port_of(address: str) -> int:
-    """Return its port."""
+    """Return the port of an address."""
     return int(address.rpartition(":")[2])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::]", "0.0.0.0"])  # noqa: S104 - nothing is served
-def test_a_held_address_is_nobody_elses(host: str) -> None:
-    """Neither a second server gets it, nor any other program; and it is free again afterwards."""
+def test_a_reserved_address_cannot_be_taken(host: str) -> None:
+    """Neither by a second server nor by any other program. It is free again afterwards."""
     with reserve_port(f"{host}:0") as address:
         assert address.startswith(f"{host}:")
         with (
@@ -32,8 +32,8 @@ def test_a_held_address_is_nobody_elses(host: str) -> None:
         assert again == address
 
 
-def test_workers_share_it() -> None:
-    """Whoever of the same user asks for SO_REUSEPORT; nobody is connected to who only holds it."""
+def test_workers_share_the_reserved_address() -> None:
+    """Sockets of the same user with SO_REUSEPORT can share it. Clients never reach the reserving socket."""
     with reserve_port("127.0.0.1:0") as address:
         place = ("127.0.0.1", port_of(address))
         with pytest.raises(ConnectionRefusedError):
@@ -44,8 +44,8 @@ def test_workers_share_it() -> None:
                 pass
 
 
-def test_connections_that_an_earlier_server_closed_are_no_hindrance() -> None:
-    """They linger for a minute, and a restart must not wait for them."""
+def test_closed_connections_of_an_earlier_server_do_not_block_a_start() -> None:
+    """They stay in TIME_WAIT for a minute, and a restart must not wait for them."""
     with socket.create_server(("127.0.0.1", 0)) as earlier:
         place = earlier.getsockname()
         with socket.create_connection(place):
@@ -56,6 +56,6 @@ def test_connections_that_an_earlier_server_closed_are_no_hindrance() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_an_address_that_is_not_ours_is_named(host: str) -> None:
-    """Another machine's, or nobody's."""
+    """An address of another machine, or of none, is an error that names it."""
     with pytest.raises(ListenError, match=f"Cannot serve on {host}:1234: "), reserve_port(f"{host}:1234"):
         pass

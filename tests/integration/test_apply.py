@@ -1,4 +1,4 @@
-"""ApplyWorkspace makes a workspace be exactly what is given, or refuses it whole; GetWorkspace shows it."""
+"""ApplyWorkspace makes a workspace exactly what is given, or refuses all of it; GetWorkspace shows it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def changes_in(response: pb.ApplyWorkspaceResponse) -> list[str]:
-    """Return the changes of a response as `hat support-desk added`."""
+    """Return the changes of a response, like `hat support-desk added`."""
     return [
         f"{pb.WorkspacePart.Name(each.part).removeprefix('WORKSPACE_PART_').lower()} {each.id} "
         f"{pb.ChangeAction.Name(each.action).removeprefix('CHANGE_ACTION_').lower()}"
@@ -32,7 +32,7 @@ def changes_in(response: pb.ApplyWorkspaceResponse) -> list[str]:
 
 
 async def test_a_new_workspace_starts_at_version_1(empty_service: Service) -> None:
-    """Every part of it is told as added, in order of kind and id."""
+    """Every part is reported as added, sorted by kind and id."""
     response = await empty_service.console.apply(small_workspace(), expected_version=0)
     assert response.version == 1
     assert changes_in(response)[:3] == ["workspace acme added", "member ada added", "member bob added"]
@@ -41,8 +41,8 @@ async def test_a_new_workspace_starts_at_version_1(empty_service: Service) -> No
 
 
 @pytest.mark.parametrize("workspace", [small_workspace(), example_workspace()], ids=["small", "example"])
-async def test_what_was_applied_is_what_is_shown(empty_service: Service, workspace: Workspace) -> None:
-    """In canonical order; applying what is shown changes nothing, and neither does applying the original again."""
+async def test_get_workspace_shows_what_was_applied(empty_service: Service, workspace: Workspace) -> None:
+    """In canonical order. Applying that, or the original, again changes nothing."""
     await empty_service.console.apply(workspace)
     shown = await get_workspace(empty_service.console)
     assert shown.workspace == canonical(workspace)
@@ -54,8 +54,8 @@ async def test_what_was_applied_is_what_is_shown(empty_service: Service, workspa
     assert await get_workspace(empty_service.console) == shown
 
 
-async def test_every_kind_of_change_is_applied_and_told(service: Service) -> None:
-    """Each counts the version up by one, is shown as given, and is undone by applying the state before."""
+async def test_every_kind_of_change_is_applied_and_reported(service: Service) -> None:
+    """Each makes the next version, is shown as given, and is undone by applying the previous state."""
     version = 1
     for name, change, expected in CHANGES:
         workspace = small_workspace()
@@ -71,8 +71,8 @@ async def test_every_kind_of_change_is_applied_and_told(service: Service) -> Non
     assert (summary.version, summary.created_at) == (version, shown.created_at)
 
 
-async def test_words_are_kept_as_they_are(service: Service) -> None:
-    """To the longest allowed, with lines, tabs, and characters of every width."""
+async def test_texts_are_kept_unchanged(service: Service) -> None:
+    """Up to the longest allowed, with line breaks, tabs and characters of every width."""
     workspace = small_workspace()
     workspace.name = "\N{ROBOT FACE}" * 128
     hat = part(workspace.hats, "engineer")
@@ -85,7 +85,7 @@ async def test_words_are_kept_as_they_are(service: Service) -> None:
 
 
 async def test_the_expected_version_guards_a_change(service: Service) -> None:
-    """With the right one it is applied; with any other it is refused, the current one is told, and nothing changed."""
+    """With any other than the current version a change is refused with the current one, and nothing changes."""
     before = await get_workspace(service.console)
     workspace = small_workspace()
     workspace.name = "Acme Ltd"
@@ -105,14 +105,14 @@ async def test_the_expected_version_guards_a_change(service: Service) -> None:
 
 
 async def refused_fields(client: Client, workspace: Workspace) -> dict[str, str]:
-    """Apply what must be refused as malformed and return the fields at fault."""
+    """Apply a workspace that must be refused as malformed, and return the fields at fault."""
     refused = await refusal(client.apply(workspace))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     return refused.fields
 
 
-async def test_every_bound_that_is_broken_is_named(service: Service) -> None:
-    """In one answer, from the workspace's own name to the last tool; and nothing has changed."""
+async def test_every_broken_bound_is_reported(service: Service) -> None:
+    """All in one response, from the workspace's name to the last tool; nothing has changed."""
     before = await get_workspace(service.console)
     bad = small_workspace()
     bad.name = ""
@@ -134,8 +134,8 @@ async def test_every_bound_that_is_broken_is_named(service: Service) -> None:
     assert await get_workspace(service.console) == before
 
 
-async def test_every_reference_at_fault_is_named(service: Service) -> None:
-    """Dangling ones, cycles and duplicates, in one answer; and nothing has changed."""
+async def test_every_bad_reference_is_reported(service: Service) -> None:
+    """Dangling ones, cycles and duplicates, all in one response; nothing has changed."""
     before = await get_workspace(service.console)
     bad = small_workspace()
     bad.members.add(user_id="ada", role=MEMBER_ROLE_EDITOR, team_ids=["nowhere"])
@@ -159,8 +159,8 @@ async def test_every_reference_at_fault_is_named(service: Service) -> None:
     assert await get_workspace(service.console) == before
 
 
-async def test_bounds_and_references_are_named_in_one_answer(service: Service) -> None:
-    """So that all of a file is mended at once, as the contract says."""
+async def test_bounds_and_references_are_reported_together(service: Service) -> None:
+    """So that a whole file can be fixed at once, as the contract says."""
     bad = small_workspace()
     bad.tools[0].mcp_server = ""
     bad.hats[0].skill_ids.append("juggling")
@@ -170,8 +170,8 @@ async def test_bounds_and_references_are_named_in_one_answer(service: Service) -
     }
 
 
-async def test_every_missing_role_is_named(service: Service) -> None:
-    """Each by its place, with the other fields at fault."""
+async def test_every_missing_role_is_reported(service: Service) -> None:
+    """By its index, together with the other fields at fault."""
     bad = small_workspace()
     for member in bad.members[:2]:
         member.ClearField("role")
@@ -184,7 +184,7 @@ async def test_every_missing_role_is_named(service: Service) -> None:
 
 
 async def test_a_team_that_a_hat_names_cannot_be_left_out(service: Service) -> None:
-    """The hat would serve the whole workspace without a word: it must be told what it serves now."""
+    """Otherwise the hat would silently serve the whole workspace."""
     workspace = small_workspace()
     remove(workspace.teams, "engineering")
     remove(workspace.members, "cyd")
@@ -199,7 +199,7 @@ async def test_a_team_that_a_hat_names_cannot_be_left_out(service: Service) -> N
 
 
 async def test_the_largest_lists_and_the_deepest_tree(empty_service: Service) -> None:
-    """Ten levels of teams are applied; an eleventh, and one element too many in any list, are named."""
+    """Ten levels of teams are applied. An eleventh level, or one element too many in any list, is reported."""
     tree = workspace_pb2.Workspace(id="tree", name="Tree")
     for level in range(10):
         tree.teams.add(id=f"t{level}", name="T", parent_id=f"t{level - 1}" if level else "")
@@ -214,7 +214,7 @@ async def test_the_largest_lists_and_the_deepest_tree(empty_service: Service) ->
             getattr(full, name).add(**{id_name: f"i{index}"})
         for member in full.members:
             member.role = MEMBER_ROLE_EDITOR
-        # A long request is refused at the first element too many, before the others are counted.
+        # A long request is refused at the first list that is too long; the other lists are not counted.
         counted = f"has {maximum + 1}" if full.ByteSize() <= SLICE_BYTES else f"has more than {maximum}"
         fault = {f"workspace.{name}": f"{counted} elements; at most {maximum} are allowed"}
         assert await refused_fields(empty_service.console, full) == fault
@@ -227,7 +227,7 @@ async def test_the_largest_lists_and_the_deepest_tree(empty_service: Service) ->
 
 
 async def test_a_big_workspace_is_applied_and_read_back(empty_service: Service) -> None:
-    """10,000 tools, 200 skills, 50 hats: within the time of an ordinary call, as new, unchanged and changed."""
+    """10,000 tools, 200 skills, 50 hats: as new, unchanged and changed, within the time limit of an ordinary call."""
     workspace = big_workspace()
     response = await empty_service.console.apply(workspace)
     assert (response.version, len(response.changes)) == (1, 10_251)
@@ -247,7 +247,7 @@ async def test_a_big_workspace_is_applied_and_read_back(empty_service: Service) 
     ("actor", "reason"), [("", None), ("ada", None), ("bob", "ACTOR_NOT_ALLOWED"), ("dan", "ACTOR_NOT_MEMBER")]
 )
 async def test_the_actor_must_be_an_admin(service: Service, actor: str, reason: str | None) -> None:
-    """Of the workspace as it is, even where the change would make them one; of the new state where it is new."""
+    """Of the current state, even where the change would make them one; of the new state if the workspace is new."""
     workspace = small_workspace()
     remove(workspace.members, "ada")
     part(workspace.members, "bob").role = MEMBER_ROLE_ADMIN
@@ -266,8 +266,8 @@ async def test_the_actor_must_be_an_admin(service: Service, actor: str, reason: 
     assert (await get_workspace(service.console)).version == 1
 
 
-async def test_two_changes_at_once_come_one_after_the_other(service: Service) -> None:
-    """The end is one of the two states, whole, two versions on; with an expected version one of them is refused."""
+async def test_two_concurrent_changes_are_applied_one_after_the_other(service: Service) -> None:
+    """The result is one of the two states, two versions later. With an expected version, one of them is refused."""
     one, other = small_workspace(), small_workspace()
     remove(one.hats, "engineer")
     remove(one.tools, "git.push")
@@ -290,8 +290,8 @@ async def test_two_changes_at_once_come_one_after_the_other(service: Service) ->
     assert [error.code() for error in errors] == [grpc.StatusCode.ABORTED]
 
 
-async def test_a_new_workspace_applied_twice_at_once_is_made_once(empty_service: Service) -> None:
-    """Of five calls that expect a new one, one makes it and four are told the version it is at."""
+async def test_a_new_workspace_applied_concurrently_is_created_once(empty_service: Service) -> None:
+    """Of five calls that expect a new one, one creates it and four get its current version in the error."""
     outcomes: list[Any] = await asyncio.gather(
         *(empty_service.console.apply(small_workspace(), expected_version=0) for _ in range(5)), return_exceptions=True
     )
@@ -301,7 +301,7 @@ async def test_a_new_workspace_applied_twice_at_once_is_made_once(empty_service:
 
 
 async def test_the_id_of_a_deleted_workspace_is_not_used_again(service: Service) -> None:
-    """Whatever version is expected, and whoever asks."""
+    """Whatever version is expected, and whoever calls."""
     await delete_workspace(service.operator)
     requests: list[dict[str, Any]] = [{}, {"expected_version": 0}, {"expected_version": 2}, {"actor": "ada"}]
     for fields in requests:
@@ -311,7 +311,7 @@ async def test_the_id_of_a_deleted_workspace_is_not_used_again(service: Service)
 
 @pytest.mark.parametrize("workspace_id", ["", "no where", "x" * 65, "nowhere"])
 async def test_a_workspace_that_is_not_there_is_not_shown(service: Service, workspace_id: str) -> None:
-    """A malformed id is named, an unknown one is not found."""
+    """A malformed id is reported by its field, an unknown one is not found."""
     refused = await refusal(get_workspace(service.console, workspace_id))
     if workspace_id == "nowhere":
         assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "WORKSPACE_NOT_FOUND")

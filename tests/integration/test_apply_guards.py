@@ -1,4 +1,4 @@
-"""A mistaken ApplyWorkspace is seen before it is made (dry_run), or refused (max_removals)."""
+"""A mistaken ApplyWorkspace can be previewed (dry_run) or refused (max_removals)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERYTHING = "SELECT version, updated_at FROM workspace UNION ALL SELECT id, at 
 
 
 async def outcome(client: Client, workspace: Workspace, **fields: Any) -> object:
-    """Apply a workspace and return the response or, where it is refused, how."""
+    """Apply a workspace and return the response or, where it is refused, the refusal."""
     try:
         return await client.apply(workspace, **fields)
     except grpc.aio.AioRpcError as error:
@@ -30,7 +30,7 @@ async def outcome(client: Client, workspace: Workspace, **fields: Any) -> object
 
 
 async def test_a_dry_run_returns_what_the_apply_returns(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """For every kind of change, the same version and the same changes, and nothing is written before the apply."""
+    """For every kind of change the version and changes are the same, and nothing is written before the apply."""
     for name, change, _ in CHANGES:
         workspace = small_workspace()
         change(workspace)
@@ -47,8 +47,8 @@ async def test_a_dry_run_returns_what_the_apply_returns(service: Service, sql: a
         await service.console.apply(small_workspace())
 
 
-async def test_a_dry_run_makes_no_workspace(service: Service) -> None:
-    """It says what the first apply would do, and the id stays free."""
+async def test_a_dry_run_creates_no_workspace(service: Service) -> None:
+    """It reports what the first apply would do, and the id stays free."""
     seen = await service.console.apply(small_workspace("globex"), dry_run=True, expected_version=0, actor="ada")
     assert seen.version == 1
     assert [each.id for each in (await list_workspaces(service.console)).workspaces] == ["acme"]
@@ -56,7 +56,7 @@ async def test_a_dry_run_makes_no_workspace(service: Service) -> None:
 
 
 async def test_a_dry_run_refuses_what_the_apply_refuses(service: Service) -> None:
-    """By the same status, reason, metadata and fields."""
+    """With the same status, reason, metadata and fields."""
     await service.operator.apply(small_workspace("gone"))
     await delete_workspace(service.operator, "gone")
     dangling, promoted = small_workspace(), small_workspace()
@@ -81,7 +81,7 @@ async def test_a_dry_run_refuses_what_the_apply_refuses(service: Service) -> Non
 
 
 async def test_a_dry_run_waits_for_no_lock(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """An apply that is under way holds it up no more than a read, and the other way round."""
+    """A running apply does not delay it, and it does not delay an apply."""
     async with sql.transaction():
         await sql.execute("SELECT FROM workspace WHERE id = 'acme' FOR UPDATE")
         await sql.execute("UPDATE fence SET epoch = epoch")
@@ -93,8 +93,8 @@ async def test_a_dry_run_waits_for_no_lock(service: Service, sql: asyncpg.Connec
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_more_than_half_of_the_parts_are_not_removed_unless_said(service: Service, *, dry_run: bool) -> None:
-    """The refusal says how many it would be, and with that number it is done."""
+async def test_removing_more_than_half_of_the_parts_needs_max_removals(service: Service, *, dry_run: bool) -> None:
+    """The refusal gives the number of removals; with that number the apply succeeds."""
     emptied = Workspace(id="acme", name="Acme")
     for fields, allowed in (({}, "9"), ({"max_removals": 18}, "18"), ({"max_removals": 0}, "0")):
         refused = await refusal(service.console.apply(emptied, dry_run=dry_run, **fields))
@@ -108,8 +108,8 @@ async def test_more_than_half_of_the_parts_are_not_removed_unless_said(service: 
     assert len((await get_workspace(service.console)).workspace.hats) == (4 if dry_run else 0)
 
 
-async def test_no_removals_are_allowed_with_0(service: Service) -> None:
-    """Additions and updates pass; a part under another id does not."""
+async def test_max_removals_0_allows_no_removal(service: Service) -> None:
+    """Additions and updates pass; a part with another id counts as removed."""
     workspace = small_workspace()
     workspace.hats.add(id="new", name="New")
     part(workspace.hats, "engineer").ClearField("skill_ids")
@@ -120,7 +120,7 @@ async def test_no_removals_are_allowed_with_0(service: Service) -> None:
     assert (await service.console.apply(workspace, max_removals=1)).version == 3
 
 
-async def test_a_negative_number_is_refused_by_its_name(service: Service) -> None:
+async def test_a_negative_max_removals_is_refused_by_its_field(service: Service) -> None:
     """Together with the other fields at fault."""
     refused = await refusal(service.console.apply(small_workspace(), max_removals=-1, expected_version=-1))
     assert refused.code == grpc.StatusCode.INVALID_ARGUMENT
@@ -130,7 +130,7 @@ async def test_a_negative_number_is_refused_by_its_name(service: Service) -> Non
 async def test_an_apply_that_changes_nothing_waits_for_the_fence_and_leaves_no_trace(
     service: Service, sql: asyncpg.Connection[Any]
 ) -> None:
-    """A retry cannot know that the first try was waited for; a dry run has nothing to wait for."""
+    """A retry cannot know whether the first try waited. A dry run has nothing to wait for."""
     rows = await sql.fetch(EVERYTHING)
     laggard = await insert_laggard(sql, 3600)
     async with asyncio.timeout(10):

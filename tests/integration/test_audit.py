@@ -1,4 +1,4 @@
-"""The audit trail: each change is told of once, in full, together with the change itself."""
+"""The audit trail: each change is recorded once, in full, together with the change itself."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Event = dict[str, Any]
 
 
 async def events(sql: asyncpg.Connection[Any]) -> list[Event]:
-    """Return all events, in order, the details parsed; without the ids, and when and whence, which are checked here.
+    """Return all events in order, with parsed details. Check their ids, times and peers, and leave those out.
 
-    Takes them to be recent, and the peers to be addresses of this machine.
+    The times must be recent, and the peers addresses of this machine.
     """
     found = []
     for row in await sql.fetch("SELECT * FROM audit_event ORDER BY id"):
@@ -38,7 +38,7 @@ async def events(sql: asyncpg.Connection[Any]) -> list[Event]:
 
 
 def key_event(action: str, key_id: str, details: Event, *, caller: str = "console", actor: str | None = None) -> Event:
-    """Return the event of a change of a key of `acme`, the subject filled in."""
+    """Return the expected event of a change of a key of `acme`."""
     return {
         "action": action,
         "workspace_id": "acme",
@@ -50,7 +50,7 @@ def key_event(action: str, key_id: str, details: Event, *, caller: str = "consol
 
 
 def workspace_event(action: str, details: Event, *, caller: str = "console", actor: str | None = None) -> Event:
-    """Return the event of a change of `acme` itself."""
+    """Return the expected event of a change of `acme` itself."""
     return {
         "action": action,
         "workspace_id": "acme",
@@ -61,8 +61,8 @@ def workspace_event(action: str, details: Event, *, caller: str = "console", act
     }
 
 
-async def test_each_change_of_a_key_is_told_of_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Issued, renewed and revoked: which key, for whom, by whom, and why."""
+async def test_each_change_of_a_key_is_recorded_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Issued, renewed and revoked: which key, for whom, by whom and why."""
     shared = await service.console.issue(hat_ids=["everyone", "engineer"], actor="ada", request_id="r-1")
     await service.console.issue(hat_ids=["everyone", "engineer"], actor="ada", request_id="r-1")
     user = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob", description="Laptop")
@@ -86,8 +86,8 @@ async def test_each_change_of_a_key_is_told_of_once(service: Service, sql: async
     ]
 
 
-async def test_each_change_of_a_workspace_is_told_of_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Which version it led to and which parts it changed, in order; the deletion with the version that was deleted."""
+async def test_each_change_of_a_workspace_is_recorded_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """With the new version and the changed parts in order; a deletion has the version that was deleted."""
     workspace = small_workspace()
     workspace.name = "Acme Ltd"
     remove(workspace.members, "cyd")
@@ -117,8 +117,8 @@ async def test_each_change_of_a_workspace_is_told_of_once(service: Service, sql:
     ]
 
 
-async def test_what_changes_nothing_is_not_told_of(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Reading, authorizing, and repeating an apply, a revocation or a deletion leave no trace."""
+async def test_calls_that_change_nothing_are_not_recorded(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Reading, authorizing, and repeating an apply, a revocation or a deletion leave no event."""
     issued = await service.operator.issue()
     await service.operator.revoke(key_id=issued.key.id)
     await service.operator.apply(small_workspace("globex"))
@@ -137,7 +137,7 @@ async def test_what_changes_nothing_is_not_told_of(service: Service, sql: asyncp
     assert await events(sql) == before
 
 
-async def test_a_refused_call_is_not_told_of(service: Service, sql: asyncpg.Connection[Any]) -> None:
+async def test_a_refused_call_is_not_recorded(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """Whatever the reason, and however far the call got."""
     used = await service.operator.issue(request_id="used")
     await service.operator.authorize(used.token)
@@ -170,8 +170,8 @@ async def test_a_refused_call_is_not_told_of(service: Service, sql: asyncpg.Conn
     assert await events(sql) == before
 
 
-async def test_a_change_that_cannot_be_told_of_is_not_made(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """With an audit table that takes nothing more, every change fails as a fault of ours, and is undone."""
+async def test_a_change_that_cannot_be_recorded_is_not_made(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """If the audit table accepts no rows, every change fails as INTERNAL and is undone."""
     issued = await service.operator.issue(request_id="r-1")
     rows = (
         "SELECT key::text FROM key UNION ALL SELECT workspace::text FROM workspace UNION ALL SELECT hat::text FROM hat"
@@ -196,7 +196,7 @@ async def test_a_change_that_cannot_be_told_of_is_not_made(service: Service, sql
 
 
 async def test_a_change_and_its_event_are_of_one_transaction(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Postgres says which transaction wrote a row; for each change it is the one that wrote the event."""
+    """Postgres shows which transaction wrote a row: each change and its event have the same."""
     issued = await service.operator.issue(request_id="r-1")
     same = "SELECT count(*) FROM audit_event JOIN {} AS it ON it.xmin = audit_event.xmin WHERE action = $1"
     assert await sql.fetchval(same.format("key"), "key.issued") == 1
@@ -210,7 +210,7 @@ async def test_a_change_and_its_event_are_of_one_transaction(service: Service, s
 
 
 async def test_the_details_hold_no_hash(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Neither of the secret nor of the request; that they hold no token, every test here sees to at its end."""
+    """Neither of the secret nor of the request. That they hold no token is checked at the end of every test here."""
     issued = await service.operator.issue(request_id="r-1")
     await service.operator.issue(request_id="r-1")
     await service.operator.revoke(key_id=issued.key.id)

@@ -1,4 +1,4 @@
-"""Authorize: verdicts on tokens, and what they reach."""
+"""Authorize: decisions about tokens, and what the keys reach."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ALL_HATS = ["customer-care", "engineer", "everyone", "support-desk"]
 
 
 def hats(response: pb.AuthorizeResponse) -> list[str]:
-    """Return the ids of the hats a granted response reaches."""
+    """Return the ids of the hats in a granted response."""
     assert response.granted.WhichOneof("reach") == "tool_set", response
     return [hat.id for hat in response.granted.tool_set.hats]
 
 
 def tools(response: pb.AuthorizeResponse) -> list[str]:
-    """Return the ids of the tools a granted response reaches."""
+    """Return the ids of the tools in a granted response."""
     assert response.granted.WhichOneof("reach") == "tool_set", response
     return [tool.id for tool in response.granted.tool_set.tools]
 
@@ -45,7 +45,7 @@ def workspace_without(list_name: str, *ids: str) -> workspace_pb2.Workspace:
 
 
 async def test_a_workspace_key_reaches_every_hat_and_every_active_tool_once(service: Service) -> None:
-    """The whole way from key to tools, with skills and tools that are shared told once."""
+    """The whole way from key to tools; skills and tools that are shared appear once."""
     issued = await service.console.issue()
     response = await service.service.authorize(issued.token)
     assert response.granted.key.id == issued.key.id
@@ -75,7 +75,7 @@ async def test_a_workspace_key_reaches_every_hat_and_every_active_tool_once(serv
     ],
 )
 async def test_a_user_key_reaches_the_hats_of_its_user(service: Service, user: str, reached: list[str]) -> None:
-    """Hats with no team, of the user's teams, and of the teams above those."""
+    """Hats without a team, of the user's teams, and of the teams above those."""
     issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id=user, actor=user)
     response = await service.service.authorize(issued.token)
     assert hats(response) == reached
@@ -83,7 +83,7 @@ async def test_a_user_key_reaches_the_hats_of_its_user(service: Service, user: s
 
 
 async def test_a_runtime_key_is_granted_and_reaches_nothing(service: Service) -> None:
-    """It authenticates an instance and is no agent: no hats, no tools, and no tool that is asked about."""
+    """It authenticates an instance, not an agent: it has no hats and no tools, and is denied every single tool."""
     issued = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
     response = await service.service.authorize(issued.token)
     assert response.granted.key == pb.GrantedKey(
@@ -108,7 +108,7 @@ async def test_a_limited_key_reaches_the_named_hats_only(service: Service) -> No
 
 
 async def test_a_removed_hat_narrows_a_limited_key_until_it_comes_back(service: Service) -> None:
-    """The limit keeps the hat's id, and the very next answer after each apply is by the new state."""
+    """The limit keeps the hat's id, and the next call after each apply sees the new state."""
     issued = await service.console.issue(hat_ids=["everyone", "engineer"])
     for _ in range(3):
         await service.console.apply(workspace_without("hats", "engineer"))
@@ -124,7 +124,7 @@ async def test_a_removed_hat_narrows_a_limited_key_until_it_comes_back(service: 
 
 
 async def test_a_limited_key_that_lost_all_its_hats_reaches_nothing(service: Service) -> None:
-    """It is still limited: to nothing, not to everything. It shows the ids of its limit while their hats are gone."""
+    """It is still limited: to nothing, not to everything. It still shows the ids of its limit."""
     issued = await service.console.issue(hat_ids=["engineer"])
     await service.console.apply(workspace_without("hats", "engineer"))
     response = await service.service.authorize(issued.token)
@@ -136,7 +136,7 @@ async def test_a_limited_key_that_lost_all_its_hats_reaches_nothing(service: Ser
 
 
 async def test_a_changed_hat_stays_with_a_limited_key(service: Service) -> None:
-    """The limit is to a hat's id, whatever else of the hat changes."""
+    """The limit is by hat id, whatever else about the hat changes."""
     issued = await service.console.issue(hat_ids=["engineer"])
     workspace = small_workspace()
     engineer = part(workspace.hats, "engineer")
@@ -148,8 +148,8 @@ async def test_a_changed_hat_stays_with_a_limited_key(service: Service) -> None:
     assert tools(response) == ["web.search"]
 
 
-async def test_a_granted_tool_tells_every_path_in_order(service: Service) -> None:
-    """One tool asked about: that tool, all ways to it, and no tool set, whatever version the caller holds."""
+async def test_a_granted_tool_comes_with_every_way_in_order(service: Service) -> None:
+    """A query about one tool returns that tool and all ways to it, and no tool set, whatever version the caller has."""
     issued = await service.console.issue()
     response = await service.service.authorize(issued.token, tool_id="slack.history", tool_set_version="any")
     assert response.granted.key.id == issued.key.id
@@ -173,7 +173,7 @@ async def test_a_granted_tool_tells_every_path_in_order(service: Service) -> Non
     ],
 )
 async def test_a_tool_out_of_reach_is_denied(service: Service, tool_id: str) -> None:
-    """The key is told, as its token verified right, and the tools it does have are not."""
+    """The response names the key, since its token verified, but not the tools that it does reach."""
     issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="cyd")
     response = await service.service.authorize(issued.token, tool_id=tool_id)
     assert response == pb.AuthorizeResponse(
@@ -185,16 +185,16 @@ async def test_a_tool_out_of_reach_is_denied(service: Service, tool_id: str) -> 
     )
 
 
-async def test_the_current_version_brings_no_tools_again(service: Service) -> None:
-    """A caller that sends the version it holds is told `unchanged`, and all else as before."""
+async def test_a_caller_with_the_current_version_gets_no_tools_again(service: Service) -> None:
+    """The response says `unchanged`; all else is as before."""
     issued = await service.console.issue()
     first = await service.service.authorize(issued.token)
     again = await service.service.authorize(issued.token, tool_set_version=first.granted.tool_set.version)
     assert again == pb.AuthorizeResponse(granted=pb.Granted(key=first.granted.key, unchanged=True))
 
 
-async def test_a_stale_version_brings_the_tools(service: Service) -> None:
-    """After a change that matters to the key the version is another; after one that does not it is the same."""
+async def test_a_caller_with_a_stale_version_gets_the_tools(service: Service) -> None:
+    """A change that affects the key gives a new version; any other change does not."""
     issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
     first = await service.service.authorize(issued.token)
     version = first.granted.tool_set.version
@@ -214,7 +214,7 @@ async def test_a_stale_version_brings_the_tools(service: Service) -> None:
 
 
 async def test_keys_of_equal_reach_share_a_version(transport: str, service: Service, tmp_path: Path) -> None:
-    """On every server of the fleet; and keys of another reach have another, which brings them their own tools."""
+    """On every server of the fleet. Keys of another reach have another version, and so get their own tools."""
     shared = [
         await service.console.issue(),
         await service.console.issue(description="Another agent"),
@@ -231,8 +231,8 @@ async def test_keys_of_equal_reach_share_a_version(transport: str, service: Serv
     assert elsewhere.granted.tool_set.version == version
 
 
-async def test_what_is_no_token_is_malformed(service: Service) -> None:
-    """Any other spelling is no token, and no key is told."""
+async def test_a_text_that_is_no_token_is_malformed(service: Service) -> None:
+    """Whatever differs from the one valid spelling; no key is named."""
     token = (await service.console.issue()).token
     other = "1" if token[40] == "0" else "0"
     spellings = [
@@ -264,7 +264,7 @@ async def test_what_is_no_token_is_malformed(service: Service) -> None:
 
 
 async def test_every_unknown_token_gets_the_same_bytes(service: Service) -> None:
-    """An unknown id, a wrong secret and a wrong prefix are not told apart, not even where the key was revoked."""
+    """An unknown id, a wrong secret and a wrong prefix look the same to the caller, even if the key was revoked."""
     issued = await service.console.issue()
     revoked = await service.console.issue()
     await service.console.revoke(key_id=revoked.key.id)
@@ -285,7 +285,7 @@ async def test_every_unknown_token_gets_the_same_bytes(service: Service) -> None
 
 
 async def test_a_revoked_key_is_denied_and_named(service: Service) -> None:
-    """Its token verified right, so it is told which key it is."""
+    """The response names the key, since its token verified."""
     issued = await service.console.issue()
     await service.console.revoke(key_id=issued.key.id)
     response = await service.service.authorize(issued.token)
@@ -294,8 +294,8 @@ async def test_a_revoked_key_is_denied_and_named(service: Service) -> None:
     )
 
 
-async def test_a_user_who_leaves_takes_the_access_along_and_brings_it_back(service: Service) -> None:
-    """With the teams they have when they return; other keys notice nothing."""
+async def test_a_user_key_works_only_while_its_user_is_a_member(service: Service) -> None:
+    """After a return it has the teams of the returned user. Other keys are not affected."""
     users = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
     workspaces = await service.console.issue()
     await service.console.apply(workspace_without("members", "bob"))
@@ -313,7 +313,7 @@ async def test_a_user_who_leaves_takes_the_access_along_and_brings_it_back(servi
 
 
 async def test_a_key_of_a_deleted_workspace_is_denied(service: Service) -> None:
-    """Of every type, and also where its user went with the workspace."""
+    """For every key type, and also where its user was removed with the workspace."""
     orders: list[dict[str, Any]] = [
         {},
         {"type": key_pb2.KEY_TYPE_USER, "user_id": "bob"},
@@ -329,7 +329,7 @@ async def test_a_key_of_a_deleted_workspace_is_denied(service: Service) -> None:
 
 
 async def test_a_revocation_outranks_every_other_reason(service: Service) -> None:
-    """Revoked before or after its user left and its workspace went, a key is revoked."""
+    """A key that was revoked before or after its user or workspace went is denied as revoked."""
     before, after = [await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob") for _ in range(2)]
     await service.console.revoke(key_id=before.key.id)
     await service.console.apply(workspace_without("members", "bob"))
@@ -341,7 +341,7 @@ async def test_a_revocation_outranks_every_other_reason(service: Service) -> Non
 
 
 async def test_a_change_is_seen_by_the_very_next_call(service: Service) -> None:
-    """Teams, tools and skills: what was applied is what the next verdict is made by."""
+    """Changed teams, tools and skills decide the next Authorize."""
     issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
     workspace = small_workspace()
     for _ in range(5):
@@ -360,7 +360,7 @@ async def test_a_change_is_seen_by_the_very_next_call(service: Service) -> None:
 async def test_a_hash_is_renewed_when_the_parameters_changed(
     transport: str, service: Service, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:
-    """By the next success, on whatever server; the token stays good everywhere, and today's hash is left as it is."""
+    """On the next success, on any server. The token stays valid everywhere, and a current hash is not renewed."""
     issued = await service.console.issue()
 
     async def secret_hash() -> str:

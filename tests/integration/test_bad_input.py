@@ -1,4 +1,4 @@
-"""What is no request, or one with fields that are not as they must be, is refused with the field named."""
+"""Malformed requests, and requests with invalid fields, are refused with the field named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BAD_UTF8 = b"\xff\xfe"
 
 
 def tagged(number: int, data: bytes) -> bytes:
-    """Return a length-delimited field of fewer than 128 bytes on the wire."""
+    """Return a length-delimited protobuf field of fewer than 128 bytes."""
     return bytes([number << 3 | 2, len(data)]) + data
 
 
@@ -44,8 +44,8 @@ async def refused_call(client: Client, method: str, request: Message | bytes) ->
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_broken_utf8_is_blamed_on_its_field(service: Service, method: str) -> None:
-    """For every text of every request, also deep inside it; a bare INTERNAL would help nobody."""
+async def test_invalid_utf8_is_reported_with_its_field(service: Service, method: str) -> None:
+    """For every text of every request, also nested ones. A bare INTERNAL would help nobody."""
     fields: Any = request_type(method).DESCRIPTOR.fields
     for field in fields:
         if field.type == field.TYPE_STRING:
@@ -56,8 +56,8 @@ async def test_broken_utf8_is_blamed_on_its_field(service: Service, method: str)
             assert refused.reason == "INVALID_REQUEST"
 
 
-async def test_broken_utf8_deep_inside_a_workspace_is_blamed_on_its_field(service: Service) -> None:
-    """By the whole path, past the elements that are as they must be."""
+async def test_invalid_utf8_deep_in_a_workspace_is_reported_with_its_field(service: Service) -> None:
+    """With the whole path, also after valid elements."""
     good = tagged(field_number(workspace_pb2.Hat, "id"), b"everyone")
     bad = good + tagged(field_number(workspace_pb2.Hat, "skill_ids"), b"search")
     bad += tagged(field_number(workspace_pb2.Hat, "skill_ids"), BAD_UTF8)
@@ -68,8 +68,8 @@ async def test_broken_utf8_deep_inside_a_workspace_is_blamed_on_its_field(servic
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_what_is_no_message_is_malformed(service: Service, method: str) -> None:
-    """Cut short, garbage, a wrong wire type, or groups without end."""
+async def test_bytes_that_are_no_message_are_malformed(service: Service, method: str) -> None:
+    """Truncated, garbage, a wrong wire type, or groups without end."""
     whole = valid_requests()[method][0].SerializeToString()
     for body in (whole[:-1], b"\xff" * 20, b"\x00", b"\x0f", b"\x0b" * 200, b"\x0a\xff\xff\xff\xff\x0f", b"\x0b"):
         refused = await refused_call(service.operator, method, body)
@@ -77,7 +77,7 @@ async def test_what_is_no_message_is_malformed(service: Service, method: str) ->
 
 
 async def test_an_empty_request_is_a_request(service: Service) -> None:
-    """Its required fields are named; one that needs nothing is answered."""
+    """Its required fields are reported; a method that requires nothing succeeds."""
     expected = {
         "KeyService/IssueKey": ["type"],
         "KeyService/RevokeKey": ["target"],
@@ -97,14 +97,14 @@ async def test_an_empty_request_is_a_request(service: Service) -> None:
 
 
 async def test_unknown_fields_are_ignored(service: Service) -> None:
-    """So that a newer client can talk to an older service."""
+    """So that a newer client can call an older service."""
     request = key_service_pb2.ListKeysRequest(workspace_id="acme").SerializeToString()
     newer = b"\xf8\x07\x01" + tagged(14, BAD_UTF8) + request + b"\xfd\x07\x01\x02\x03\x04"
     assert await call(service.operator, "KeyService/ListKeys", newer) == b""
 
 
-async def test_an_unknown_value_of_an_enum_is_named(service: Service) -> None:
-    """It is neither taken for the default nor for any other."""
+async def test_an_unknown_enum_value_is_reported(service: Service) -> None:
+    """It is neither read as the default nor as another value."""
     fault = "is 99, which is none of the enum's values"
     unknown: Any = 99
     workspace = small_workspace()
@@ -133,8 +133,8 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("value", TEXTS.values(), ids=list(TEXTS))
-async def test_a_bad_text_is_blamed_on_its_field(service: Service, value: str) -> None:
-    """In every text of every request: with its path, however long it is; of a token it makes no token."""
+async def test_a_bad_text_is_reported_with_its_field(service: Service, value: str) -> None:
+    """For every text of every request, with its whole path. A bad text as a token is just no token."""
     for method, requests in valid_requests().items():
         for request in requests:
             for path, changed in with_each_text(request, value):
@@ -152,14 +152,14 @@ async def test_a_bad_text_is_blamed_on_its_field(service: Service, value: str) -
 
 
 def test_every_text_of_the_contract_is_tried() -> None:
-    """The requests that the tests of bad texts start from hold every text that there is."""
+    """The requests that the tests of bad texts start from contain every text field of the contract."""
     for method, requests in valid_requests().items():
         tried = {re.sub(r"\[\d+\]", "", path) for request in requests for path, _ in with_each_text(request, "")}
         assert tried == set(texts(METHODS[method].input_type)), method
 
 
 def texts(descriptor: Any, path: str = "") -> Iterator[str]:
-    """Yield the path of every text of a message."""
+    """Yield the path of every text field of a message."""
     for field in descriptor.fields:
         if field.type == field.TYPE_STRING:
             yield path + field.name
@@ -171,15 +171,15 @@ WIDE = "\N{ROBOT FACE}" * 256
 
 
 def trailer_bytes(error: grpc.aio.AioRpcError) -> int:
-    """Return about how many bytes the status of a failed call takes on the wire: percent-encoded, and in base64."""
+    """Return the approximate size of a failed call's status on the wire: percent-encoded, and in base64."""
     message = quote(error.details() or "", safe="".join(map(chr, range(0x20, 0x7F))).replace("%", ""))
     details = sum(len(value) * 4 / 3 for name, value in error.trailing_metadata() or () if name.endswith("-bin"))
     return len(message) + round(details)
 
 
 @pytest.mark.parametrize("fault", ["workspace.tools[6].name", "workspace.hats[0].skill_ids[1]"])
-async def test_many_wide_faults_still_fit_an_answer(service: Service, fault: str) -> None:
-    """Clients drop a status of more than 8 KiB, some of them by chance: what does not fit must be left out."""
+async def test_many_wide_faults_still_fit_a_response(service: Service, fault: str) -> None:
+    """Clients drop a status above 8 KiB, some of them at random, so what does not fit must be left out."""
     workspace = small_workspace()
     if "tools" in fault:
         workspace.tools.extend(workspace_pb2.Tool(id=f"t{i}", name=WIDE, mcp_server=WIDE) for i in range(200))
@@ -194,8 +194,8 @@ async def test_many_wide_faults_still_fit_an_answer(service: Service, fault: str
 
 
 @pytest.mark.parametrize("list_name", ["members", "teams", "hats", "skills", "tools"])
-async def test_over_long_ids_that_are_there_twice_still_fit_an_answer(service: Service, list_name: str) -> None:
-    """What is told of a field is short, however long the field is."""
+async def test_overlong_duplicate_ids_still_fit_a_response(service: Service, list_name: str) -> None:
+    """An error about a field is short, however long the field is."""
     workspace = small_workspace()
     id_name = "user_id" if list_name == "members" else "id"
     for _ in range(2):
@@ -207,8 +207,8 @@ async def test_over_long_ids_that_are_there_twice_still_fit_an_answer(service: S
     assert f"workspace.{list_name}[{len(getattr(workspace, list_name)) - 2}].{id_name}" in refused.fields
 
 
-async def test_many_faults_are_named_as_far_as_they_fit(service: Service) -> None:
-    """The first ones in order, as far as anybody reads on."""
+async def test_many_faults_are_reported_as_far_as_they_fit(service: Service) -> None:
+    """The first ones, in order."""
     workspace = small_workspace()
     for index in range(1000):
         workspace.tools.add(id=f" bad id {index}", name=f"t{index}", mcp_server="m")
@@ -217,10 +217,10 @@ async def test_many_faults_are_named_as_far_as_they_fit(service: Service) -> Non
     assert refused.message.endswith("and 97 more")
 
 
-async def test_a_message_over_the_limit_is_refused_and_no_more(
+async def test_a_message_over_the_limit_is_refused_and_the_server_goes_on(
     transport: str, database_url: str, tmp_path: Path
 ) -> None:
-    """RESOURCE_EXHAUSTED, and the server answers on; a message just below the limit is looked at."""
+    """With RESOURCE_EXHAUSTED. A message just below the limit is processed."""
     limit = 2**16
     async with serving(database_url, tmp_path, transport=transport, max_message_bytes=limit) as service:
         await service.operator.apply(small_workspace())
@@ -234,7 +234,7 @@ async def test_a_message_over_the_limit_is_refused_and_no_more(
 
 @pytest.mark.parametrize("path", ["/skilder.keys.v1.KeyService/NoSuch", "/skilder.keys.v2.KeyService/GetKey", "/x"])
 async def test_an_unknown_method_is_unimplemented(service: Service, path: str) -> None:
-    """For known callers and strangers alike."""
+    """For known and unknown callers alike."""
     for client in (service.operator, await service.client(None)):
         multi_callable: Any = client.channel.unary_unary(path)
         assert await code(multi_callable(b"")) is grpc.StatusCode.UNIMPLEMENTED
@@ -280,7 +280,7 @@ def mutated(source: random.Random, body: bytes) -> bytes:
 
 
 async def test_random_bytes_break_nothing(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """300 messages of noise and of damaged requests: each a clear answer, none a fault of ours, and nothing changed."""
+    """300 random or damaged requests: each gets a clear status, none fails as INTERNAL, and nothing changes."""
     count = "SELECT (SELECT count(*) FROM key), (SELECT count(*) FROM workspace), (SELECT count(*) FROM audit_event)"
     issued = await service.operator.issue()
     before = await sql.fetchrow(count)
@@ -301,8 +301,8 @@ async def test_random_bytes_break_nothing(service: Service, sql: asyncpg.Connect
     assert (await service.operator.authorize(issued.token)).granted.key.type == key_pb2.KEY_TYPE_WORKSPACE
 
 
-async def test_a_token_in_a_text_is_refused_and_not_told_again(service: Service) -> None:
-    """People write "found WSK_… in a gist"; that must not be stored, nor shown to others."""
+async def test_a_token_in_a_text_is_refused_and_not_repeated(service: Service) -> None:
+    """People write "found WSK_… in a gist"; that must not be stored, or shown to others."""
     token = (await service.operator.issue()).token
     workspace = small_workspace()
     workspace.hats[0].instructions = f"Use {token}."
@@ -317,8 +317,8 @@ async def test_a_token_in_a_text_is_refused_and_not_told_again(service: Service)
         assert token not in refused.message
 
 
-async def test_a_token_in_the_place_of_a_reference_is_not_told_again(service: Service) -> None:
-    """What names nothing, or is there twice, is quoted in the error; a token is not."""
+async def test_a_token_in_place_of_a_reference_is_not_repeated(service: Service) -> None:
+    """Errors quote dangling and duplicate references, but never a token."""
     token = (await service.operator.issue()).token
     workspace = small_workspace()
     workspace.hats[0].team_ids.append(token)
@@ -331,7 +331,7 @@ async def test_a_token_in_the_place_of_a_reference_is_not_told_again(service: Se
 
 
 async def test_a_person_cannot_be_named_like_a_program(service: Service) -> None:
-    """`created_by` and `revoked_by` tell programs as `caller:NAME`."""
+    """In `created_by` and `revoked_by`, `caller:NAME` means a program."""
     refused = await refusal(service.operator.issue(actor="caller:console"))
     assert "actor" in refused.fields
     workspace = small_workspace()

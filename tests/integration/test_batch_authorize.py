@@ -1,4 +1,4 @@
-"""BatchAuthorize: many tokens in one call, each decided about as Authorize would."""
+"""BatchAuthorize: many tokens in one call, each decided as Authorize would."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 async def batch(client: Client, *requests: pb.AuthorizeRequest | str) -> pb.BatchAuthorizeResponse:
-    """Ask about requests, or about tokens alone."""
+    """Authorize a batch of requests, or of tokens alone."""
     asked = [pb.AuthorizeRequest(token=each) if isinstance(each, str) else each for each in requests]
     response: pb.BatchAuthorizeResponse = await client.authorization.BatchAuthorize(
         pb.BatchAuthorizeRequest(requests=asked)
@@ -41,7 +41,7 @@ async def batch(client: Client, *requests: pb.AuthorizeRequest | str) -> pb.Batc
 
 
 def alone(response: pb.BatchAuthorizeResponse) -> list[pb.AuthorizeResponse]:
-    """Return the responses as Authorize would give them: each with its tool set."""
+    """Return the responses in the form that Authorize gives: each with its tool set."""
     shared = {tool_set.version: tool_set for tool_set in response.tool_sets}
     assert len(shared) == len(response.tool_sets), "each tool set is there once"
     named, answers = set(), []
@@ -58,7 +58,7 @@ def alone(response: pb.BatchAuthorizeResponse) -> list[pb.AuthorizeResponse]:
 
 
 async def one_by_one(client: Client, *requests: pb.AuthorizeRequest | str) -> list[pb.AuthorizeResponse]:
-    """Ask the same by Authorize."""
+    """Send the same queries with Authorize."""
     return [
         await client.authorization.Authorize(pb.AuthorizeRequest(token=each) if isinstance(each, str) else each)
         for each in requests
@@ -70,8 +70,8 @@ async def issued(service: Service, count: int, **fields: Any) -> list[key_servic
     return [await service.operator.issue(**fields) for _ in range(count)]
 
 
-async def test_each_is_answered_in_its_place(service: Service) -> None:
-    """Good and bad ones mixed, and the same token several times with several queries."""
+async def test_each_decision_is_in_its_requests_place(service: Service) -> None:
+    """Good and bad tokens mixed, and the same token several times with different queries."""
     good, limited = await service.operator.issue(), await service.operator.issue(hat_ids=["everyone"])
     user = await service.operator.issue(type="KEY_TYPE_USER", user_id="bob")
     revoked = await service.operator.issue()
@@ -113,8 +113,8 @@ async def test_each_is_answered_in_its_place(service: Service) -> None:
     assert len(response.tool_sets) == 3
 
 
-async def test_keys_of_equal_reach_bring_one_tool_set(service: Service) -> None:
-    """However many they are; with the version that Authorize tells."""
+async def test_keys_of_equal_reach_share_one_tool_set_in_a_batch(service: Service) -> None:
+    """However many there are; with the version that Authorize returns."""
     all_of_them = await issued(service, 20)
     response = await batch(service.service, *(each.token for each in all_of_them))
     (tool_set,) = response.tool_sets
@@ -123,7 +123,7 @@ async def test_keys_of_equal_reach_bring_one_tool_set(service: Service) -> None:
     assert {each.granted.shared_tool_set for each in response.responses} == {tool_set.version}
 
 
-async def test_known_versions_and_tool_questions_bring_no_tool_set(service: Service) -> None:
+async def test_known_versions_and_single_tools_bring_no_tool_set(service: Service) -> None:
     """Nor do denials."""
     good = await service.operator.issue()
     version = (await service.service.authorize(good.token)).granted.tool_set.version
@@ -137,13 +137,13 @@ async def test_known_versions_and_tool_questions_bring_no_tool_set(service: Serv
     assert response.responses[0].granted.unchanged
 
 
-async def test_nothing_asked_is_nothing_answered(service: Service) -> None:
+async def test_an_empty_batch_has_an_empty_response(service: Service) -> None:
     """It is no error."""
     assert await batch(service.service) == pb.BatchAuthorizeResponse()
 
 
-async def test_a_thousand_are_answered_and_one_more_is_refused(service: Service) -> None:
-    """By the name of the field; and nothing is answered then."""
+async def test_a_batch_has_at_most_a_thousand_requests(service: Service) -> None:
+    """One more is refused by the field's name, and nothing is decided."""
     good = await issued(service, 5)
     tokens = [good[index % 5].token for index in range(1000)]
     response = await batch(service.service, *tokens)
@@ -156,8 +156,8 @@ async def test_a_thousand_are_answered_and_one_more_is_refused(service: Service)
     assert len(denied.responses) == 1000
 
 
-async def test_a_bad_field_is_named_with_its_place(service: Service) -> None:
-    """All of them, cold and warm; a token is none, whatever it is."""
+async def test_a_bad_field_is_reported_with_its_index(service: Service) -> None:
+    """All of them, cold and warm. Any text in a token's place is only an invalid token."""
     good = await service.operator.issue()
     for _ in range(2):
         refused = await refusal(
@@ -180,7 +180,7 @@ async def test_a_bad_field_is_named_with_its_place(service: Service) -> None:
         await service.service.authorize(good.token)
 
 
-async def test_a_runtime_instance_asks_about_its_own_workspace_only(service: Service) -> None:
+async def test_a_runtime_instance_may_authorize_keys_of_its_own_workspace_only(service: Service) -> None:
     """One foreign key refuses the whole call, cold and warm; wrong secrets of foreign keys are unknown tokens."""
     await service.operator.apply(small_workspace("globex"))
     runtime = await service.operator.issue(type="KEY_TYPE_RUNTIME", runtime_id="runtime-7")
@@ -196,10 +196,10 @@ async def test_a_runtime_instance_asks_about_its_own_workspace_only(service: Ser
         assert (await service.service.authorize(foreign.token)).HasField("granted")
 
 
-async def test_one_that_cannot_be_decided_fails_the_call(
+async def test_one_undecidable_token_fails_the_call(
     transport: str, service: Service, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """UNAVAILABLE for all, and never a denial; those in memory are answered without the others."""
+    """UNAVAILABLE for all, and never a denial. A batch of keys in memory alone succeeds."""
     warm, cold = await issued(service, 2)
     async with serving(service.database_url, tmp_path, transport=transport, lock_timeout=0.2) as second:
         async with asyncio.timeout(60):
@@ -213,8 +213,8 @@ async def test_one_that_cannot_be_decided_fails_the_call(
         assert [each.WhichOneof("verdict") for each in answered.responses] == ["granted", "denied"]
 
 
-async def test_uses_are_noted(service: Service) -> None:
-    """Of every granted token, at once where it is the first use; of denied ones not."""
+async def test_uses_are_recorded(service: Service) -> None:
+    """Of every granted token, at once for a first use; denied tokens have no use."""
     good, unreached, revoked = await issued(service, 3)
     await service.operator.revoke(key_id=revoked.key.id)
     before = (await get_key(service.operator, revoked.key.id)).ByteSize()
@@ -229,12 +229,12 @@ async def test_uses_are_noted(service: Service) -> None:
 
 
 @ONLY_GRPCIO
-async def test_an_answer_over_the_bound_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the name of the field, and only what is sent counts: each tool set once, and none that is known already."""
+async def test_a_response_over_the_bound_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the field's name. Only what is sent counts: each tool set once, and none that the caller has already."""
     whole, limited = await service.operator.issue(), await service.operator.issue(hat_ids=["everyone"])
     both = await batch(service.service, whole.token, limited.token)
     assert len(both.tool_sets) == 2
-    # Without the few bytes that stand before each answer.
+    # Without the few bytes before each response.
     size = sum(len(each.SerializeToString()) for each in both.responses) + sum(
         len(pb.Granted(tool_set=each).SerializeToString()) for each in both.tool_sets
     )
@@ -252,7 +252,7 @@ async def test_an_answer_over_the_bound_is_refused(service: Service, monkeypatch
 
 
 @ONLY_GRPCIO
-async def test_answers_about_single_tools_count_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_responses_about_single_tools_count_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool may be reached in very many ways, and each token may ask about it."""
     issued = await service.operator.issue()
     query = pb.AuthorizeRequest(token=issued.token, tool_id="web.search")
@@ -263,8 +263,8 @@ async def test_answers_about_single_tools_count_too(service: Service, monkeypatc
     assert list(refused.fields) == ["requests"]
 
 
-async def test_a_revocation_between_two_batches_is_in_the_second(service: Service) -> None:
-    """For keys that are in memory, one after the other."""
+async def test_a_revocation_between_two_batches_shows_in_the_second(service: Service) -> None:
+    """For keys in memory, one after the other."""
     some = await issued(service, 30)
     tokens = [each.token for each in some]
     await batch(service.service, *tokens)
@@ -274,7 +274,7 @@ async def test_a_revocation_between_two_batches_is_in_the_second(service: Servic
         assert [answer.HasField("granted") for answer in response.responses] == [False] * count + [True] * (30 - count)
 
 
-async def test_the_log_tells_how_many_and_no_token(service: Service) -> None:
+async def test_the_log_has_the_number_of_tokens_and_no_token(service: Service) -> None:
     """One line for the call."""
     good = await service.operator.issue()
     await batch(service.service, good.token, "no token", good.token)
@@ -285,7 +285,7 @@ async def test_the_log_tells_how_many_and_no_token(service: Service) -> None:
 
 @pytest.fixture
 async def one(database_url: str) -> AsyncIterator[Process]:
-    """A process with a lease that no delay ends, and the small workspace."""
+    """A process whose lease outlasts the test, with the small workspace."""
     async with process(database_url, lease=LONG) as made:
         await made.apply()
         await made.follow()
@@ -308,7 +308,7 @@ async def test_a_cold_batch_is_read_by_a_few_queries(one: Process) -> None:
 
 
 @pytest.mark.parametrize("leased", [True, False])
-async def test_one_token_a_thousand_times_is_one_proof(database_url: str, *, leased: bool) -> None:
+async def test_one_token_a_thousand_times_is_verified_once(database_url: str, *, leased: bool) -> None:
     """With a lease or without."""
     async with process(database_url, lease=LONG) as made:
         await made.apply()
@@ -320,8 +320,8 @@ async def test_one_token_a_thousand_times_is_one_proof(database_url: str, *, lea
         assert made.hasher.checks == 1
 
 
-async def test_a_batch_is_what_its_questions_are_alone(one: Process) -> None:
-    """For batches made at random of keys of all kinds, with memory emptied now and then."""
+async def test_a_batch_decides_as_single_calls_do(one: Process) -> None:
+    """For random batches of keys of all kinds, with memory emptied now and then."""
     tokens: list[str] = ["", "no token", Token.mint(KeyType.USER, new_key_id()).reveal()]
     for fields in (
         {},

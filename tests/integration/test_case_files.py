@@ -25,21 +25,21 @@ REFUSED = {"07-hr-export.yaml"}
 
 
 async def run(service: Service, folder: Path, *arguments: str, stdin: str = "") -> Any:
-    """Run a command as the operator and return what became of it."""
+    """Run a command as the operator and return the finished process."""
     (folder / "token").write_text(TOKENS["operator"])
     variables = {"SKILDER_KEYS_SERVER": service.address, "SKILDER_KEYS_TOKEN_FILE": "token", "PYTHONUTF8": "1"}
     return await asyncio.to_thread(run_command, *arguments, folder=folder, stdin=stdin, **variables)
 
 
-def test_there_are_files_to_try() -> None:
-    """Those that are to be applied, and the one that is not."""
+def test_the_case_files_are_found() -> None:
+    """Those to apply, and the one to refuse."""
     assert len(FILES) >= 6
     assert {path.name for path in FILES} >= REFUSED
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.name not in REFUSED], ids=lambda path: path.stem)
 async def test_files_of_customers_are_applied_and_shown(empty_service: Service, path: Path, tmp_path: Path) -> None:
-    """Whatever wrote them; applied again, as it is or as it is shown, nothing differs."""
+    """Whatever program wrote them. Applied again, as they are or as shown, nothing differs."""
     applied = await run(empty_service, tmp_path, "workspace", "apply", str(path), "--json")
     assert applied.returncode == 0, applied.stderr
     workspace_id = json.loads(applied.stdout)["changes"][0]["id"]
@@ -50,8 +50,8 @@ async def test_files_of_customers_are_applied_and_shown(empty_service: Service, 
     assert "nothing differed" in back.stdout, back.stderr
 
 
-async def test_what_is_refused_names_the_entries(empty_service: Service, tmp_path: Path) -> None:
-    """With the file, the line, the value as it is written, and what to do."""
+async def test_a_refused_file_names_the_entries(empty_service: Service, tmp_path: Path) -> None:
+    """With the file, the line, the value as written, and what to do."""
     path = FOLDER / "workspaces" / "07-hr-export.yaml"
     done = await run(empty_service, tmp_path, "workspace", "apply", str(path))
     assert done.returncode == 2
@@ -69,7 +69,7 @@ async def test_what_is_refused_names_the_entries(empty_service: Service, tmp_pat
 
 
 async def test_every_text_and_id_goes_through_show_and_apply(empty_service: Service, tmp_path: Path) -> None:
-    """As YAML and as JSON, those too that YAML would take for something else: nothing differs."""
+    """As YAML and as JSON, including texts that YAML would read as something else: nothing differs."""
     workspace = small_workspace()
     ids = dict.fromkeys(
         [*TAKEN_USER_IDS, *TAKEN_TOOL_IDS, *MORE_IDS, "1e3", "0899", "12:30", "0o17", "y", "2026-11-25"]
@@ -87,7 +87,7 @@ async def test_every_text_and_id_goes_through_show_and_apply(empty_service: Serv
 
 
 async def test_a_file_of_few_bytes_stays_small(empty_service: Service, tmp_path: Path) -> None:
-    """Aliases of aliases are refused by their line before they are written out."""
+    """Nested aliases are refused with their line before they are expanded."""
     lines = ["a0: &a0 [" + ",".join("x" * 9) + "]"]
     lines += [f"a{at}: &a{at} [{','.join([f'*a{at - 1}'] * 9)}]" for at in range(1, 10)]
     text = "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The inputs that people really have, through the API and a real Postgres: taken unchanged, or refused with reasons."""
+"""Inputs from real life, through the API and a real Postgres: accepted unchanged, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORST = ["\U0001f916" * 255, "".join(chr(0x10000 + 37 * at) for at in range(255)
 
 
 def workspace_of(ids: list[str]) -> workspace_pb2.Workspace:
-    """Return a workspace whose members, tools, tools' names and MCP servers have these ids."""
+    """Return a workspace whose members, tools, tool names and MCP servers have these ids."""
     workspace = small_workspace()
     workspace.ClearField("members")
     for id_ in ids:
@@ -46,8 +46,8 @@ def workspace_of(ids: list[str]) -> workspace_pb2.Workspace:
     return workspace
 
 
-async def test_texts_are_taken_unchanged(service: Service) -> None:
-    """As a key's description, as names, in lines, and as a reason; applied again, nothing differs."""
+async def test_texts_are_accepted_unchanged(service: Service) -> None:
+    """As a key's description, as names, as long texts and as a reason. Applied again, nothing differs."""
     workspace = small_workspace()
     for index, text in enumerate(TEXTS.values()):
         workspace.hats.add(id=f"h{index}", name=text[:128], description=text, instructions=f"{text}\n\t{text}\u2028")
@@ -67,8 +67,8 @@ async def test_texts_are_taken_unchanged(service: Service) -> None:
     assert not (await service.console.apply(workspace)).changes
 
 
-async def test_texts_are_refused_by_their_character(service: Service) -> None:
-    """Each case for its own reason, with the value and, where one is at fault, the character and its place."""
+async def test_a_refused_text_names_its_character(service: Service) -> None:
+    """Each case for its own reason, with the value and, where one is at fault, the character and its position."""
     reasons = {
         "bidi override": "is 'abc<U+202E>gnp.exe': character 4 is U+202E RIGHT-TO-LEFT OVERRIDE",
         "bidi isolate left open": "is 'a<U+2066>b': character 2 is U+2066 LEFT-TO-RIGHT ISOLATE",
@@ -84,7 +84,7 @@ async def test_texts_are_refused_by_their_character(service: Service) -> None:
     }
     assert reasons.keys() == REFUSED_TEXTS.keys()
     for what, text in REFUSED_TEXTS.items():
-        # protobuf's Python makes no message of half a pair; a program that is at fault may send one.
+        # protobuf for Python refuses to encode a lone surrogate; a faulty program may send one.
         encoded = text.encode("utf-8", "surrogatepass")
         order = key_service_pb2.IssueKeyRequest(type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme")
         order.description = "?" * len(encoded)
@@ -109,8 +109,8 @@ async def test_line_breaks_of_windows_become_line_feeds(service: Service) -> Non
     assert not (await service.console.apply(workspace)).changes
 
 
-async def test_ids_of_others_are_taken_unchanged(service: Service) -> None:
-    """Of users, tools, their names and MCP servers: applied, shown, granted, and applied again without a change."""
+async def test_foreign_ids_are_accepted_unchanged(service: Service) -> None:
+    """Of users, tools, tool names and MCP servers: applied, shown, granted, and applied again without a change."""
     workspace = workspace_of(IDS)
     await service.operator.apply(workspace)
     shown = (await get_workspace(service.operator)).workspace
@@ -126,8 +126,8 @@ async def test_ids_of_others_are_taken_unchanged(service: Service) -> None:
     assert await service.service.denial(token, tool_id="E\u0301") == "TOOL_NOT_ALLOWED"
 
 
-async def test_users_of_any_id_have_keys_and_act(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Their keys are issued, listed, paged, revoked and told in the audit trail by exactly their id."""
+async def test_users_with_any_id_have_keys_and_act(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Their keys are issued, listed, paged, revoked and recorded in the audit trail under exactly their id."""
     await service.operator.apply(workspace_of(IDS))
     for id_ in IDS:
         order: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER, "user_id": id_, "actor": id_}
@@ -143,8 +143,8 @@ async def test_users_of_any_id_have_keys_and_act(service: Service, sql: asyncpg.
 
 
 @pytest.mark.parametrize("id_", [*WORST, "größe 中文", "spiffe://acme.example/agent/7", "'; --"])
-async def test_a_runtime_of_any_id_calls(service: Service, id_: str) -> None:
-    """It is a caller of that name, in the log too; what it is refused arrives whole."""
+async def test_a_runtime_with_any_id_can_call(service: Service, id_: str) -> None:
+    """It is a caller of that name, also in the log, and its errors arrive whole."""
     runtime = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id=id_)
     assert runtime.key.runtime_id == id_
     client = await service.client(runtime.token)
@@ -160,7 +160,7 @@ async def test_a_runtime_of_any_id_calls(service: Service, id_: str) -> None:
 
 @pytest.mark.stock_too
 async def test_the_longest_ids_fit_every_index(service: Service) -> None:
-    """Of 1,020 bytes that do not compress, three in one entry; a workspace's own id adds its 64."""
+    """Of 1,020 incompressible bytes, three in one entry; a workspace's own id adds its 64."""
     workspace = workspace_of(WORST)
     workspace.id = "w" * 64
     workspace.teams.add(id="t" * 64, name="T")
@@ -174,7 +174,7 @@ async def test_the_longest_ids_fit_every_index(service: Service) -> None:
     assert not (await service.operator.apply(workspace)).changes
 
 
-async def test_user_ids_are_refused_by_their_character(service: Service) -> None:
+async def test_a_refused_user_id_names_its_character(service: Service) -> None:
     """In a workspace, for a key and as an actor; the database is not asked."""
     for id_ in [*REFUSED_USER_IDS, "\u200b", "a\u202eb", "\ufeffalice", "alice\xa0"]:
         violations = Violations()

@@ -32,7 +32,7 @@ class CommandLine:
         self._folder = folder
 
     async def __call__(self, *arguments: str, stdin: str = "", caller: str = "operator") -> Any:
-        """Run a command and return what became of it."""
+        """Run a command and return the finished process."""
         token_file = self._folder / f"{caller}.token"
         token_file.write_text(TOKENS[caller])
         variables = {"SKILDER_KEYS_SERVER": self._service.address, "SKILDER_KEYS_TOKEN_FILE": str(token_file)}
@@ -43,7 +43,7 @@ class CommandLine:
         return done
 
     async def json(self, *arguments: str, stdin: str = "", code: int = 0) -> Any:
-        """Run a command with --json and return the document it prints."""
+        """Run a command with --json and return the document that it prints."""
         done = await self(*arguments, "--json", stdin=stdin)
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
@@ -51,7 +51,7 @@ class CommandLine:
 
 @pytest.fixture
 def command(service: Service, tmp_path: Path) -> CommandLine:
-    """The command line, with the small workspace in place."""
+    """The command line, with the small workspace applied."""
     return CommandLine(service, tmp_path)
 
 
@@ -71,7 +71,7 @@ async def test_a_keys_life_as_json(command: CommandLine) -> None:
 
 
 async def test_the_token_alone_goes_to_standard_output(command: CommandLine) -> None:
-    """So a pipe takes the token and nothing else, and the two can be put together."""
+    """So a pipe gets the token and nothing else, and two commands can be combined."""
     issued = await command("keys", "issue", "-w", "acme", "Slack Support Bot")
     assert len(issued.stdout.strip()) == 75
     assert issued.stdout.strip() not in issued.stderr
@@ -80,7 +80,7 @@ async def test_the_token_alone_goes_to_standard_output(command: CommandLine) -> 
 
 
 async def test_a_shown_workspace_applies_as_it_is(command: CommandLine, tmp_path: Path) -> None:
-    """`show` prints what `apply` takes: nothing differs."""
+    """`apply` accepts what `show` prints, and nothing differs."""
     shown = await command("workspace", "show", "acme")
     assert yaml.safe_load(shown.stdout)["members"][0] == {"user_id": "ada", "role": "admin"}
     applied = await command("workspace", "apply", "-", stdin=shown.stdout)
@@ -93,7 +93,7 @@ async def test_a_shown_workspace_applies_as_it_is(command: CommandLine, tmp_path
 
 
 async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
-    """And its id cannot be had again, which is a conflict."""
+    """Its id cannot be used again, which is a conflict."""
     assert (await command("workspace", "delete", "acme", "--yes")).stdout.startswith("Workspace acme was deleted at 20")
     assert (await command("workspace", "show", "acme")).returncode == 4
     again = await command("workspace", "apply", str(EXAMPLE_FILE))
@@ -118,15 +118,15 @@ async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
         ),
     ],
 )
-async def test_a_file_at_fault_is_told_where(command: CommandLine, content: str, message: str) -> None:
-    """Whether YAML, the command or the service finds the fault, it is exit code 2 and the field is named."""
+async def test_an_error_in_a_file_names_the_place(command: CommandLine, content: str, message: str) -> None:
+    """Whether YAML, the command or the service finds it, the exit code is 2 and the field is named."""
     done = await command("workspace", "apply", "-", stdin=content)
     assert done.returncode == 2, done
     assert message in done.stderr
 
 
 async def test_exit_codes_tell_what_went_wrong(command: CommandLine, service: Service) -> None:
-    """One code for each kind, as the README lists them."""
+    """One code for each kind of error, as the README lists them."""
     unknown = "01890000-0000-7000-8000-000000000000"
     assert (await command("keys", "show", unknown)).returncode == 4
     assert (await command("keys", "show", "nonsense")).returncode == 2
@@ -142,8 +142,8 @@ async def test_exit_codes_tell_what_went_wrong(command: CommandLine, service: Se
     assert (await command(*again)).returncode == 5
 
 
-async def test_a_service_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """Exit code 6, with the address; and a token that is not there is 2, with the way to name it."""
+async def test_a_missing_service_or_token_is_reported(tmp_path: Path) -> None:
+    """Exit code 6 with the address for a service; exit code 2 with the way to give one for a token."""
     (tmp_path / "token").write_text("some-token")
     variables = {"SKILDER_KEYS_SERVER": "127.0.0.1:1", "SKILDER_KEYS_TOKEN_FILE": "token"}
     done = await asyncio.to_thread(run_command, "workspace", "list", folder=tmp_path, **variables)
@@ -153,7 +153,7 @@ async def test_a_service_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 async def test_keys_can_be_listed_by_what_people_look_for(command: CommandLine) -> None:
-    """Type, user, state, idleness and number; more than shown is told."""
+    """Type, user, state, idleness and number. If there are more keys than shown, the command says so."""
     for number in range(3):
         await command("keys", "issue", "-w", "acme", f"Bot {number}")
     await command("keys", "issue", "-w", "acme", "--type", "user", "--user", "bob", "Bob's own")
@@ -173,7 +173,7 @@ async def test_keys_can_be_listed_by_what_people_look_for(command: CommandLine) 
 
 
 async def test_a_token_is_not_sent_in_the_clear_to_other_machines(tmp_path: Path) -> None:
-    """Without TLS the command talks to loopback only, unless told otherwise; half a client certificate is told."""
+    """Without TLS only loopback is used, unless an option allows more; half a client certificate is refused."""
     (tmp_path / "token").write_text("some-token")
     elsewhere = {"SKILDER_KEYS_SERVER": "192.0.2.1:50051", "SKILDER_KEYS_TOKEN_FILE": "token"}
     done = await asyncio.to_thread(run_command, "workspace", "list", folder=tmp_path, **elsewhere)
@@ -184,7 +184,7 @@ async def test_a_token_is_not_sent_in_the_clear_to_other_machines(tmp_path: Path
 
 
 async def test_names_are_shown_as_they_are(command: CommandLine, service: Service) -> None:
-    """A hat's name is no markup, whatever is in it."""
+    """A hat's name is never markup, whatever is in it."""
     workspace = small_workspace()
     workspace.hats[0].name = "Ops [/x] [bold]"
     await service.operator.apply(workspace)
@@ -194,7 +194,7 @@ async def test_names_are_shown_as_they_are(command: CommandLine, service: Servic
 
 
 @ONLY_GRPCIO
-async def test_what_cannot_be_undone_needs_a_terminal_or_a_yes(command: CommandLine) -> None:
+async def test_a_destructive_command_needs_a_terminal_or_yes(command: CommandLine) -> None:
     """Nobody can be asked here, so nothing is deleted or revoked."""
     issued = await command("keys", "issue", "-w", "acme", "Slack Support Bot")
     key_id = (await command.json("keys", "list", "-w", "acme"))["keys"][0]["id"]
@@ -205,8 +205,8 @@ async def test_what_cannot_be_undone_needs_a_terminal_or_a_yes(command: CommandL
 
 
 @ONLY_GRPCIO
-async def test_a_fault_is_named_by_its_flag(command: CommandLine) -> None:
-    """Who types flags never saw the fields of the API; what is not text is refused before it is sent."""
+async def test_an_error_names_the_flag(command: CommandLine) -> None:
+    """Users type flags and do not know the API's fields. Invalid text is refused before it is sent."""
     for arguments, message in (
         (("issue", "-w", "acme", "--type", "user", "Bot"), "  --user is required"),
         (("issue", "-w", "a b", "--type", "runtime", "Bot"), "  --runtime is required"),
@@ -221,14 +221,14 @@ async def test_a_fault_is_named_by_its_flag(command: CommandLine) -> None:
 
 
 async def test_a_message_that_is_too_large_is_no_outage(command: CommandLine) -> None:
-    """It is the request that has to change: exit code 2, not 6."""
+    """The request has to change, so the exit code is 2, not 6."""
     done = await command("keys", "issue", "-w", "acme", "x" * 100_000)
     assert (done.returncode, "larger than the service takes" in done.stderr) == (2, True), done.stderr[:500]
 
 
 @ONLY_GRPCIO
 async def test_a_key_is_found_by_its_hint_or_the_beginning_of_its_id(command: CommandLine, service: Service) -> None:
-    """In its workspace; what fits several keys is refused, and they are shown."""
+    """In its workspace. If several keys match, the command refuses and shows them."""
     keys = [(await service.operator.issue(description=f"Bot {number}")).key for number in range(3)]
     in_acme = ("-w", "acme")
     assert (await command.json("keys", "show", *in_acme, keys[0].hint))["id"] == keys[0].id
@@ -245,7 +245,7 @@ async def test_a_key_is_found_by_its_hint_or_the_beginning_of_its_id(command: Co
 
 @ONLY_GRPCIO
 async def test_a_token_among_the_arguments_is_not_repeated(command: CommandLine, service: Service) -> None:
-    """It is refused, and the way to give it is shown."""
+    """It is refused, and the right way to give it is shown."""
     token = (await service.operator.issue()).token
     for arguments in (("keys", "revoke", "--yes", token), ("authorize", token), ("keys", "show", token)):
         done = await command(*arguments)
@@ -254,7 +254,7 @@ async def test_a_token_among_the_arguments_is_not_repeated(command: CommandLine,
 
 @ONLY_GRPCIO
 async def test_a_list_is_never_cut_silently(command: CommandLine, sql: asyncpg.Connection[Any]) -> None:
-    """It goes over the pages of the API, and --limit says that there are more."""
+    """The command reads all pages of the API; with --limit it says if there are more."""
     async with sql.transaction():
         for number in range(1001):
             await insert_key(sql, description=f"Bot {number}")

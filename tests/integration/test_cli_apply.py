@@ -1,4 +1,4 @@
-"""`workspace apply`: what it shows, when it asks, and what goes back in."""
+"""`workspace apply`: what it shows, when it asks, and what it accepts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Person:
         (folder / "operator.token").write_text(TOKENS["operator"])
 
     def write(self, workspace: Workspace) -> str:
-        """Write a workspace's file and return its name."""
+        """Write a workspace file and return its name."""
         (self._folder / "workspace.yaml").write_text(yaml_of(workspace), "utf-8")
         return "workspace.yaml"
 
@@ -63,7 +63,7 @@ class Person:
         return done
 
     async def terminal(self, *arguments: str, answer: Callable[[], Awaitable[str]] | None = None) -> TerminalRun:
-        """Run `workspace` commands on a terminal, their standard output a pipe; a question gets the answer."""
+        """Run `workspace` commands on a terminal with standard output in a pipe, and answer a prompt."""
         loop = asyncio.get_running_loop()
 
         async def asked() -> str:
@@ -80,13 +80,13 @@ class Person:
 
 @pytest.fixture
 def transport() -> str:
-    """The command line is the same whatever calls come in by."""
+    """The command line is the same with every transport, so one is enough."""
     return "grpcio"
 
 
 @pytest.fixture
 def person(service: Service, tmp_path: Path) -> Person:
-    """Somebody with the small workspace in place."""
+    """Somebody with the small workspace applied."""
     return Person(service, tmp_path)
 
 
@@ -101,7 +101,7 @@ async def no() -> str:
 
 
 def changed(*changes: Callable[[Workspace], object]) -> Workspace:
-    """Return the small workspace, changed."""
+    """Return the small workspace with changes."""
     workspace = small_workspace()
     for change in changes:
         change(workspace)
@@ -109,7 +109,7 @@ def changed(*changes: Callable[[Workspace], object]) -> Workspace:
 
 
 def without_engineering(workspace: Workspace) -> None:
-    """Remove two members, a team, a hat and two tools, and change what named them."""
+    """Remove two members, a team, a hat and two tools, and change the references to them."""
     remove(workspace.members, "cyd")
     remove(workspace.teams, "engineering")
     remove(workspace.hats, "engineer")
@@ -126,24 +126,24 @@ def with_news(workspace: Workspace) -> None:
 
 
 def emptied(workspace: Workspace) -> None:
-    """Leave nothing but the name."""
+    """Remove everything except the name."""
     for name in ("members", "teams", "hats", "skills", "tools"):
         workspace.ClearField(name)
 
 
 def widened(workspace: Workspace) -> None:
-    """Take the last team off a hat."""
+    """Remove a hat's last team."""
     part(workspace.hats, "engineer").ClearField("team_ids")
 
 
 async def state(service: Service) -> tuple[int, Workspace]:
-    """Return the version of `acme` and what is in it."""
+    """Return the version and the content of `acme`."""
     found = await get_workspace(service.operator)
     return found.version, found.workspace
 
 
 async def test_a_script_adds_and_updates_without_being_asked(person: Person, service: Service) -> None:
-    """What was changed is on standard output, and nothing on standard error."""
+    """The changes are on standard output, and nothing is on standard error."""
     desired = changed(with_news)
     done = await person.script("apply", person.write(desired))
     assert (done.returncode, done.stderr) == (0, "")
@@ -161,7 +161,7 @@ async def test_a_script_adds_and_updates_without_being_asked(person: Person, ser
 
 @pytest.mark.parametrize("json_", [False, True])
 async def test_a_script_removes_nothing_without_yes(person: Person, service: Service, *, json_: bool) -> None:
-    """It is shown what would go, exits as for a malformed command, and with --yes it does it."""
+    """The command shows the removals and exits as for bad usage; with --yes it applies them."""
     desired = changed(without_engineering, with_news)
     arguments = ("apply", person.write(desired), *(["--json"] if json_ else []))
     refused = await person.script(*arguments)
@@ -192,10 +192,10 @@ async def test_a_script_removes_nothing_without_yes(person: Person, service: Ser
 
 
 @pytest.mark.parametrize("answer", [yes, no])
-async def test_a_person_is_asked_before_anything_goes(
+async def test_a_person_is_asked_before_anything_is_removed(
     person: Person, service: Service, answer: Callable[[], Awaitable[str]]
 ) -> None:
-    """On the terminal, after what will go; a yes does exactly that, a no changes nothing and exits with 130."""
+    """On the terminal, after the removals. Yes applies exactly those; no changes nothing and exits with 130."""
     desired = changed(without_engineering)
     session = await person.terminal("apply", person.write(desired), "--json", answer=answer)
     assert "removed  hat        engineer" in session.terminal
@@ -218,8 +218,8 @@ async def test_a_person_is_not_asked_about_additions(person: Person, service: Se
     assert (await state(service))[0] == 2
 
 
-async def test_what_was_shown_is_what_is_done(person: Person, service: Service) -> None:
-    """A change between the question and the answer makes the apply fail: nobody was shown its removals."""
+async def test_only_the_shown_change_is_applied(person: Person, service: Service) -> None:
+    """If somebody else changes the workspace before the answer, the apply fails, since its removals were not shown."""
     file = person.write(changed(without_engineering))
     other = changed(lambda workspace: workspace.hats.add(id="meanwhile", name="Meanwhile"))
 
@@ -234,7 +234,7 @@ async def test_what_was_shown_is_what_is_done(person: Person, service: Service) 
 
 
 async def test_a_hat_that_loses_its_last_team_is_asked_about(person: Person, service: Service) -> None:
-    """It would serve the whole workspace, which is more and not less."""
+    """It would then serve the whole workspace, which is more, not less."""
     desired = changed(widened)
     refused = await person.script("apply", person.write(desired))
     assert refused.returncode == 2
@@ -247,7 +247,7 @@ async def test_a_hat_that_loses_its_last_team_is_asked_about(person: Person, ser
 
 @pytest.mark.parametrize("desired", [changed(without_engineering, with_news), changed(emptied), small_workspace()])
 async def test_a_dry_run_writes_nothing(person: Person, service: Service, desired: Workspace) -> None:
-    """It shows what would change, never asks, and its JSON is the API's own."""
+    """It shows what would change and never asks; its JSON is the API's own."""
     options = ("--max-removals", "19", "--dry-run")
     done = await person.script("apply", person.write(desired), *options)
     shown = await person.script("apply", person.write(desired), *options, "--json")
@@ -259,8 +259,8 @@ async def test_a_dry_run_writes_nothing(person: Person, service: Service, desire
     assert await state(service) == (1, canonical(small_workspace()))
 
 
-async def test_most_of_a_workspace_goes_only_by_its_number(person: Person, service: Service) -> None:
-    """With the list before the refusal, also of a dry run; --yes alone is not enough."""
+async def test_removing_most_of_a_workspace_needs_max_removals(person: Person, service: Service) -> None:
+    """The list comes before the refusal, also in a dry run; --yes alone is not enough."""
     file = person.write(changed(emptied))
     for options in ((), ("--dry-run",), ("--dry-run", "--json"), ("--max-removals", "18")):
         refused = await person.script("apply", file, *options)
@@ -276,8 +276,8 @@ async def test_most_of_a_workspace_goes_only_by_its_number(person: Person, servi
     assert await state(service) == (2, canonical(changed(emptied)))
 
 
-async def test_a_file_on_standard_input_needs_a_yes_where_parts_go(person: Person, service: Service) -> None:
-    """Its standard input carries the file, so nobody can be asked, not even on a terminal."""
+async def test_removals_from_standard_input_need_yes(person: Person, service: Service) -> None:
+    """Standard input carries the file, so nobody can be asked, not even on a terminal."""
     text = yaml_of(changed(without_engineering))
     refused = await person.script("apply", "-", stdin=text)
     assert refused.returncode == 2
@@ -289,7 +289,7 @@ async def test_a_file_on_standard_input_needs_a_yes_where_parts_go(person: Perso
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["YAML", "JSON"])
 async def test_what_show_prints_undoes_a_mistake(person: Person, service: Service, form: tuple[str, ...]) -> None:
-    """A copy from before goes back in after other changes, from a file or a pipe, whatever its version was."""
+    """An earlier copy can be applied again after other changes, from a file or a pipe, whatever its version."""
     before = await person.script("show", "acme", *form)
     same = await person.script("apply", "-", stdin=before.stdout)
     assert (same.returncode, same.stdout) == (0, "Workspace acme is at version 1: nothing differed.\n")
@@ -300,7 +300,7 @@ async def test_what_show_prints_undoes_a_mistake(person: Person, service: Servic
 
 
 async def test_the_largest_workspace_goes_through_the_command_line(database_url: str, tmp_path: Path) -> None:
-    """As JSON and as YAML, shown and applied; the reading, checking and comparing of all of it takes its time."""
+    """As JSON and as YAML, shown and applied. Reading, checking and comparing all of it takes a while."""
     async with serving(database_url, tmp_path, transport="grpcio", call_timeout=120, statement_timeout=60) as service:
         largest = largest_workspace("largest")
         await service.operator.apply(largest)

@@ -1,4 +1,4 @@
-"""Connections that say nothing: they are bounded, closed after some time, and do not take the files of others."""
+"""Idle connections are bounded, closed after some time, and do not use up the files that others need."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FILES = 400
 
 
 async def is_served(address: str) -> bool:
-    """Tell whether a new client is served."""
+    """Return whether a new client is served."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         probe: Any = health_pb2_grpc.HealthStub(channel)
@@ -44,7 +44,7 @@ async def is_served(address: str) -> bool:
 
 @asynccontextmanager
 async def silent(address: str, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
-    """Open TCP connections on which nothing is said."""
+    """Open TCP connections and send nothing on them."""
     host, _, port = address.rpartition(":")
     opened = [await asyncio.open_connection(host, int(port)) for _ in range(count)]
     try:
@@ -56,9 +56,9 @@ async def silent(address: str, count: int) -> AsyncIterator[list[asyncio.StreamR
 
 @asynccontextmanager
 async def few_files() -> AsyncIterator[None]:
-    """Lower the soft limit of files of processes that are started meanwhile."""
+    """Lower the soft limit of open files for processes that are started meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # What this process has open already stays open.
+    # Files that this process has open already stay open.
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
     try:
         yield
@@ -67,7 +67,7 @@ async def few_files() -> AsyncIterator[None]:
 
 
 async def test_a_low_soft_limit_of_files_shuts_nobody_out(transport: str, database_url: str, tmp_path: Path) -> None:
-    """It is raised at the start: as many silent connections as there were files leave room for others."""
+    """The server raises it at the start: more silent connections than the old limit still leave room for others."""
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4 * FILES:
         pytest.skip("the hard limit of files is too low here: raise it (ulimit -Hn)")
     async with AsyncExitStack() as stack:
@@ -81,7 +81,7 @@ async def test_a_low_soft_limit_of_files_shuts_nobody_out(transport: str, databa
 
 
 async def test_connections_are_bounded(transport: str, database_url: str, tmp_path: Path) -> None:
-    """One over the bound is closed, and there is room again when another has ended."""
+    """One over the bound is closed; there is room again when another has ended."""
     async with serving(database_url, tmp_path, transport=transport, max_connections=20) as service:
         assert await is_served(service.address)
         async with silent(service.address, 40) as readers, asyncio.timeout(PATIENCE):
@@ -97,7 +97,7 @@ async def test_connections_are_bounded(transport: str, database_url: str, tmp_pa
 async def test_silent_connections_are_closed(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
-    """Those that are not ready for calls in time, and those without a call for some time; a call is not disturbed."""
+    """Those without a handshake in time, and those without a call for some time. A running call is not disturbed."""
     monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.5)
     monkeypatch.setattr(connections, "IDLE_SECONDS", 0.5)
     async with serving(database_url, tmp_path, transport=transport) as service, silent(service.address, 5) as readers:
@@ -111,8 +111,8 @@ async def test_silent_connections_are_closed(
         watch.cancel()
 
 
-async def test_failed_handshakes_are_no_lines(transport: str, database_url: str, tmp_path: Path) -> None:
-    """Anybody can have them fail, by saying something else."""
+async def test_failed_handshakes_are_not_logged(transport: str, database_url: str, tmp_path: Path) -> None:
+    """Anybody can cause them by sending something else."""
     certificate = Authority(tmp_path, "authority").issue("server", "DNS:localhost")
     variables = {
         "SKILDER_KEYS_DATABASE_URL": database_url,
@@ -135,10 +135,8 @@ async def test_failed_handshakes_are_no_lines(transport: str, database_url: str,
 
 
 @pytest.mark.parametrize(("size", "taken"), [(9_000, True), (15_500, True), (17_000, False)])
-async def test_metadata_is_taken_up_to_a_limit_and_not_at_random(
-    empty_service: Service, size: int, *, taken: bool
-) -> None:
-    """Each of many calls ends in the same way, at both transports."""
+async def test_the_limit_of_metadata_is_exact(empty_service: Service, size: int, *, taken: bool) -> None:
+    """Each of many calls has the same outcome, with both transports."""
     options = [(name, 2**20) for name in ("grpc.max_metadata_size", "grpc.absolute_max_metadata_size")]
     async with grpc.aio.insecure_channel(empty_service.address, options=options) as channel:
         probe: Any = health_pb2_grpc.HealthStub(channel)
@@ -148,7 +146,7 @@ async def test_metadata_is_taken_up_to_a_limit_and_not_at_random(
 
 
 def test_fewer_connections_than_files_are_allowed() -> None:
-    """Some files are left for the database and all else; there is always one connection."""
+    """Some files are kept for the database and the rest; at least one connection is always allowed."""
     code = (
         "import resource; from skilder_keys.transports.connections import allowed;"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024));"

@@ -1,4 +1,4 @@
-"""What the database refuses by itself, even where the code errs."""
+"""What the database itself refuses, even where the code has a bug."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REQUEST: dict[str, Any] = {"request_caller": "console", "request_id": "r-1", "re
 
 @pytest.fixture(autouse=True)
 async def workspaces(sql: Sql) -> None:
-    """Two workspaces; in `acme` there is one of each part, and in `globex` a hat, a team and a member."""
+    """Two workspaces: `acme` with one of each part, and `globex` with a hat, a team and a member."""
     for workspace_id in ("acme", "globex"):
         await insert(sql, "workspace", id=workspace_id, name="Name", version=1)
         await insert(sql, "member", workspace_id=workspace_id, user_id=f"{workspace_id}-member", role="viewer")
@@ -41,7 +41,7 @@ async def workspaces(sql: Sql) -> None:
 
 
 async def refused(sql: Sql, statement: str, *values: object) -> asyncpg.PostgresError:
-    """Run a statement that must be refused, at the latest when it is committed, and return how it was."""
+    """Run a statement that must be refused, at the latest at commit, and return the error."""
 
     async def run() -> None:
         async with sql.transaction():
@@ -54,7 +54,7 @@ async def refused(sql: Sql, statement: str, *values: object) -> asyncpg.Postgres
 
 
 async def refused_row(sql: Sql, table: str, **values: Any) -> tuple[type[Exception], str | None]:
-    """Write a row that must be refused, and return the error's class and the constraint's name."""
+    """Insert a row that must be refused, and return the error's class and the constraint's name."""
     with pytest.raises(asyncpg.PostgresError) as caught:
         await (insert_key(sql, **values) if table == "key" else insert(sql, table, **values))
     return type(caught.value), getattr(caught.value, "constraint_name", None)
@@ -64,8 +64,8 @@ async def refused_row(sql: Sql, table: str, **values: Any) -> tuple[type[Excepti
     "statement", ["UPDATE audit_event SET caller = 'x'", "DELETE FROM audit_event", "TRUNCATE audit_event"]
 )
 @pytest.mark.parametrize("empty", [True, False])
-async def test_the_audit_trail_is_only_added_to(sql: Sql, statement: str, empty: bool) -> None:  # noqa: FBT001
-    """Whatever the statement, and whether or not it would find a row."""
+async def test_the_audit_trail_is_append_only(sql: Sql, statement: str, empty: bool) -> None:  # noqa: FBT001
+    """For every statement, whether or not it would match a row."""
     if not empty:
         event = {"workspace_id": "acme", "caller": "console", "peer": "ipv4:127.0.0.1:1", "details": "{}"}
         await insert(sql, "audit_event", action="workspace.applied", **event)
@@ -84,7 +84,7 @@ async def test_the_audit_trail_is_only_added_to(sql: Sql, statement: str, empty:
     ],
 )
 async def test_a_revocation_is_for_good(sql: Sql, change: str) -> None:
-    """It cannot be undone, re-dated or retold, and the key gets no other secret; what changes nothing passes."""
+    """It cannot be undone or changed, and the key cannot get another secret. An update without a change passes."""
     id_ = await insert_key(sql, **REVOKED)
     error = await refused(sql, f"UPDATE key SET {change} WHERE id = $1", id_)  # noqa: S608 - the constants above
     assert (type(error), str(error)) == (asyncpg.RaiseError, f"key {id_} is revoked, which cannot be undone")
@@ -102,15 +102,15 @@ async def test_a_revocation_is_for_good(sql: Sql, change: str) -> None:
         {"created_at": datetime(2020, 1, 1, tzinfo=UTC)},
     ],
 )
-async def test_what_a_key_is_for_cannot_change(sql: Sql, changes: dict[str, Any]) -> None:
-    """Type, workspace, user, limits and age are what they were when it was issued."""
+async def test_the_purpose_of_a_key_cannot_change(sql: Sql, changes: dict[str, Any]) -> None:
+    """Type, workspace, user, limits and creation time stay as issued."""
     id_ = await insert_key(sql)
     places = ", ".join(f"{name} = ${index}" for index, name in enumerate(changes, 2))
     error = await refused(sql, f"UPDATE key SET {places} WHERE id = $1", id_, *changes.values())  # noqa: S608
     assert (type(error), str(error)) == (asyncpg.RaiseError, f"what key {id_} is for cannot change")
 
 
-async def test_whose_a_key_is_cannot_change(sql: Sql) -> None:
+async def test_the_owner_of_a_key_cannot_change(sql: Sql) -> None:
     """Neither the user of a user key nor the instance of a runtime key."""
     for order, column in ((USER, "user_id"), (RUNTIME, "runtime_id")):
         id_ = await insert_key(sql, **order)
@@ -141,13 +141,13 @@ async def test_whose_a_key_is_cannot_change(sql: Sql) -> None:
         pytest.param(REVOKED | {"revoke_reason": "x" * 501}, "key_revoke_reason_check", id="a long reason"),
     ],
 )
-async def test_a_key_is_as_it_must_be(sql: Sql, row: dict[str, Any], constraint: str) -> None:
-    """Each rule has a constraint of its own."""
+async def test_every_rule_of_a_key_has_a_constraint(sql: Sql, row: dict[str, Any], constraint: str) -> None:
+    """A row that breaks one rule is refused by that rule's constraint."""
     assert await refused_row(sql, "key", **row) == (asyncpg.CheckViolationError, constraint)
 
 
-async def test_a_key_is_of_a_workspace_and_of_one_request(sql: Sql) -> None:
-    """Its workspace is there and cannot go; a caller's request issues one key."""
+async def test_a_key_has_a_workspace_and_a_unique_request(sql: Sql) -> None:
+    """Its workspace exists and cannot be deleted; one request of a caller issues one key."""
     unknown = await refused_row(sql, "key", workspace_id="nowhere")
     assert unknown == (asyncpg.ForeignKeyViolationError, "key_workspace_id_fkey")
     id_ = await insert_key(sql, **REQUEST)
@@ -160,7 +160,7 @@ async def test_a_key_is_of_a_workspace_and_of_one_request(sql: Sql) -> None:
     assert isinstance(error, asyncpg.ForeignKeyViolationError)
 
 
-async def test_a_key_that_the_trail_tells_of_cannot_be_removed(sql: Sql) -> None:
+async def test_a_key_in_the_audit_trail_cannot_be_deleted(sql: Sql) -> None:
     """Keys stay on record, as the trail does."""
     id_ = await insert_key(sql)
     event = {"workspace_id": "acme", "caller": "console", "peer": "ipv4:127.0.0.1:1", "details": "{}"}
@@ -184,17 +184,17 @@ async def test_a_key_that_the_trail_tells_of_cannot_be_removed(sql: Sql) -> None
         ({"workspace_id": "acme", "hat_id": "h" * 65}, asyncpg.CheckViolationError, "key_hat_hat_id_check"),
     ],
 )
-async def test_a_limit_is_to_ids_in_the_keys_own_workspace(
+async def test_a_limit_holds_hat_ids_of_the_keys_own_workspace(
     sql: Sql, row: dict[str, Any], error: type[Exception], constraint: str
 ) -> None:
-    """Neither one under another workspace's name, nor what can be the id of no hat."""
+    """Neither ids under another workspace, nor texts that no hat could have as its id."""
     id_: UUID = await insert_key(sql, limited_to_hats=True)
     await insert(sql, "key_hat", workspace_id="acme", key_id=id_, hat_id="acme-hat")
     assert await refused_row(sql, "key_hat", key_id=id_, **row) == (error, constraint)
 
 
-async def test_a_hat_that_goes_leaves_its_keys_limited(sql: Sql) -> None:
-    """To the same ids as before, so that the hat is reached again when it comes back."""
+async def test_removing_a_hat_leaves_its_keys_limited(sql: Sql) -> None:
+    """To the same ids as before, so the hat is reached again when it comes back."""
     id_ = await insert_key(sql, limited_to_hats=True)
     await insert(sql, "key_hat", workspace_id="acme", key_id=id_, hat_id="acme-hat")
     await sql.execute("DELETE FROM hat WHERE id = 'acme-hat'")
@@ -279,14 +279,16 @@ async def test_a_hat_that_goes_leaves_its_keys_limited(sql: Sql) -> None:
         ),
     ],
 )
-async def test_a_workspace_is_as_it_must_be(sql: Sql, statement: str, error: type[Exception], constraint: str) -> None:
-    """Parts are of one workspace, and no link leads nowhere."""
+async def test_every_rule_of_a_workspace_has_a_constraint(
+    sql: Sql, statement: str, error: type[Exception], constraint: str
+) -> None:
+    """Parts belong to one workspace, and no link is dangling."""
     found = await refused(sql, statement)
     assert (type(found), found.constraint_name) == (error, constraint)
 
 
-async def test_what_the_code_does_is_allowed(sql: Sql) -> None:
-    """Revoking, renewing an active key's secret, noting a use, and swapping two tools' names in one transaction."""
+async def test_the_services_own_changes_are_allowed(sql: Sql) -> None:
+    """Revoking, renewing an active key's secret, recording a use, and swapping two tools' names in one transaction."""
     id_ = await insert_key(sql, limited_to_hats=True)
     await sql.execute("UPDATE key SET secret_hash = $2 WHERE id = $1", id_, NO_HASH + "2")
     await sql.execute("UPDATE key SET last_used_at = $1", datetime.now(UTC) - timedelta(days=1))

@@ -1,4 +1,4 @@
-"""TLS to Postgres: the certificate is checked as the URL asks, and channel binding is not pretended."""
+"""TLS to Postgres: the certificate is checked as the URL asks, and channel binding is never claimed without a check."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The authority that vouches for the server."""
+    """The certificate authority of the server."""
     return Authority(tmp_path_factory.mktemp("authority"), "authority")
 
 
 @pytest.fixture(scope="module")
 def stock(authority: Authority) -> Iterator[StockServer]:
-    """A server that takes TLS alone by TCP, with a certificate for 127.0.0.1 and no name."""
+    """A server that accepts only TLS over TCP, with a certificate for 127.0.0.1 and for no name."""
     with cluster_folder() as folder:
         server = StockServer.create(folder)
         issued = authority.issue("server", "IP:127.0.0.1")
@@ -37,7 +37,7 @@ def stock(authority: Authority) -> Iterator[StockServer]:
 
 @pytest.fixture(autouse=True)
 def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No file and no variable of whoever runs the tests."""
+    """Hide the Postgres files and variables of the person who runs the tests."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("PGSSLMODE", "PGSSLROOTCERT"):
         monkeypatch.delenv(name, raising=False)
@@ -54,7 +54,7 @@ async def is_encrypted(url: str) -> bool:
 
 
 def url(server: StockServer, host: str, query: str, authority: Authority) -> str:
-    """Return a URL of the server; ROOT in the query is the file of its authority."""
+    """Return a URL of the server. ROOT in the query stands for the file of its authority."""
     root = quote(str(authority.root.certificate), safe="")
     return server.tcp_url().replace("@127.0.0.1:", f"@{host}:") + "?" + query.replace("ROOT", root)
 
@@ -70,7 +70,7 @@ def url(server: StockServer, host: str, query: str, authority: Authority) -> str
         ("127.0.0.1", "sslmode=require&channel_binding=require&sslrootcert=ROOT"),
     ],
 )
-async def test_what_the_certificate_satisfies_is_served(
+async def test_a_url_that_the_certificate_satisfies_connects(
     stock: StockServer, authority: Authority, host: str, query: str
 ) -> None:
     """Encrypted each time."""
@@ -87,8 +87,10 @@ async def test_what_the_certificate_satisfies_is_served(
         ("localhost", "channel_binding=require&sslrootcert=ROOT"),
     ],
 )
-async def test_what_it_does_not_is_refused(stock: StockServer, authority: Authority, host: str, query: str) -> None:
-    """With words about it, the host and the port, and no password."""
+async def test_a_url_that_the_certificate_does_not_satisfy_is_refused(
+    stock: StockServer, authority: Authority, host: str, query: str
+) -> None:
+    """The error names the problem, the host and the port, and has no password."""
     with pytest.raises(UnavailableError) as caught:
         await is_encrypted(url(stock, host, query, authority))
     words = str(caught.value.__cause__)
@@ -97,10 +99,10 @@ async def test_what_it_does_not_is_refused(stock: StockServer, authority: Author
     assert stock.password not in words
 
 
-async def test_the_environment_chooses_neither_the_server_nor_its_kind(
+async def test_environment_variables_do_not_change_the_connection(
     stock: StockServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Variables of a shell that is set up for another database, where the URL says all that matters."""
+    """A shell may be set up for another database; the URL alone decides."""
     variables = {"PGHOST": "db.invalid", "PGPORT": "1", "PGDATABASE": "other", "PGUSER": "other"}
     for name, value in {**variables, "PGTARGETSESSIONATTRS": "standby", "PGSSLMODE": "verify-full"}.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Deadlines reach the query; waits have an end."""
+"""Deadlines reach the database query, and every wait has a limit."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def locked_keys(sql: asyncpg.Connection[Any]) -> AsyncIterator[None]:
-    """Hold every key locked, so that whatever changes one waits."""
+    """Lock every key, so that every change of one waits."""
     async with sql.transaction():
         await sql.execute("SELECT FROM key FOR UPDATE")
         yield
 
 
 async def test_a_deadline_ends_the_query_too(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """When the client's time is over, Postgres works for it no longer, and nothing was changed."""
+    """When the client's deadline has passed, Postgres stops working on the call, and nothing was changed."""
     issued = await service.operator.issue()
     request = key_service_pb2.RevokeKeyRequest(key_id=issued.key.id)
     async with locked_keys(sql):
@@ -47,7 +47,7 @@ async def test_a_deadline_ends_the_query_too(service: Service, sql: asyncpg.Conn
 
 
 async def test_a_cancelled_call_ends_the_query_too(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """A client that hangs up is not worked for, and the log tells so."""
+    """A client that disconnects causes no more work, and the log says so."""
     issued = await service.operator.issue()
     async with locked_keys(sql):
         call = service.operator.keys.RevokeKey(key_service_pb2.RevokeKeyRequest(key_id=issued.key.id))
@@ -73,10 +73,10 @@ async def test_a_call_without_a_deadline_gets_the_services_own(
 
 
 @pytest.mark.parametrize("frames", [(), (WHOLE[:7],)], ids=["nothing of it", "its beginning"])
-async def test_a_request_that_does_not_come_gets_the_services_deadline_too(
+async def test_a_request_that_never_arrives_gets_the_services_deadline_too(
     transport: str, database_url: str, tmp_path: Path, frames: tuple[bytes, ...]
 ) -> None:
-    """`call_timeout` ends it whether the caller is known from a call before or not; it is counted and logged once."""
+    """Whether or not the caller is known from an earlier call; it is counted and logged once."""
     method = AUTHORIZE.removeprefix("/skilder.keys.v1.")
     async with (
         serving(database_url, tmp_path, transport=transport, call_timeout=0.3, lease=0.2) as service,
@@ -93,10 +93,10 @@ async def test_a_request_that_does_not_come_gets_the_services_deadline_too(
         assert reason_of(await ask(connection, WHOLE)) == pb.DENIAL_REASON_MALFORMED
 
 
-async def test_a_wait_for_a_lock_has_an_end(
+async def test_a_wait_for_a_lock_has_a_limit(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """`lock_timeout` ends it as UNAVAILABLE: the service cannot do it now."""
+    """`lock_timeout` ends it as UNAVAILABLE: a retry may succeed."""
     async with serving(database_url, tmp_path, transport=transport, lock_timeout=0.2) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
@@ -106,7 +106,7 @@ async def test_a_wait_for_a_lock_has_an_end(
 
 
 async def test_more_calls_than_connections_wait_their_turn(transport: str, database_url: str, tmp_path: Path) -> None:
-    """A small pool serves many calls at once, none of which fails."""
+    """A small pool serves many concurrent calls, and none of them fails."""
     async with serving(database_url, tmp_path, transport=transport, pool_size=2) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
@@ -117,7 +117,7 @@ async def test_more_calls_than_connections_wait_their_turn(transport: str, datab
 async def test_a_pool_that_stays_exhausted_is_unavailable(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """A call that gets no connection in time says so, and is not left to hang."""
+    """A call that gets no connection in time fails, instead of hanging."""
     async with serving(
         database_url, tmp_path, transport=transport, pool_size=1, lock_timeout=60, statement_timeout=60
     ) as service:

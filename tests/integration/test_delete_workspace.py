@@ -20,7 +20,7 @@ PARTS = ("member", "team", "team_member", "hat", "hat_team", "hat_skill", "skill
 
 
 async def test_a_deleted_workspace_is_gone(service: Service) -> None:
-    """From the list and from GetWorkspace; its keys say so, and no key is issued there again."""
+    """From the list and from GetWorkspace. Its keys are denied as such, and no key is issued there again."""
     await service.operator.apply(small_workspace("globex"))
     issued = await service.console.issue(request_id="r-1")
     before = time.time()
@@ -35,8 +35,8 @@ async def test_a_deleted_workspace_is_gone(service: Service) -> None:
         assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_DELETED")
 
 
-async def test_its_parts_leave_the_tables_and_its_keys_stay(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Nothing of who was in it or what it held is kept; another workspace keeps all of its own."""
+async def test_the_parts_are_deleted_and_the_keys_stay(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """No member and no part is kept; another workspace keeps everything."""
     issued = await service.console.issue(hat_ids=["everyone"])
     await service.operator.apply(small_workspace("globex"))
     await service.console.issue(workspace_id="globex", hat_ids=["everyone"])
@@ -52,7 +52,7 @@ async def test_its_parts_leave_the_tables_and_its_keys_stay(service: Service, sq
 
 
 async def test_deleting_again_changes_nothing(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """The answer is the same, whatever version is expected and whoever asks; the trail tells of it once."""
+    """The response is the same, whatever version is expected and whoever calls; the trail records it once."""
     first = await delete_workspace(service.console)
     requests: list[dict[str, Any]] = [{}, {"expected_version": 1}, {"actor": "ada"}]
     assert [await delete_workspace(service.console, **fields) for fields in requests] == [first] * 3
@@ -61,7 +61,7 @@ async def test_deleting_again_changes_nothing(service: Service, sql: asyncpg.Con
 
 
 async def test_an_unknown_workspace_is_not_found(service: Service) -> None:
-    """And a malformed id is named."""
+    """A malformed id is reported by its field."""
     unknown = await refusal(delete_workspace(service.console, "nowhere"))
     assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "WORKSPACE_NOT_FOUND")
     malformed = await refusal(delete_workspace(service.console, "", expected_version=-1, actor="no one "))
@@ -74,7 +74,7 @@ async def test_an_unknown_workspace_is_not_found(service: Service) -> None:
 
 
 async def test_the_expected_version_guards_the_deletion(service: Service) -> None:
-    """With any other than the current one it is refused, and nothing was deleted."""
+    """With another version than the current one it is refused, and nothing is deleted."""
     for wrong in (0, 2):
         refused = await refusal(delete_workspace(service.console, expected_version=wrong))
         assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "VERSION_MISMATCH")

@@ -1,8 +1,8 @@
-"""No call, however large it may be, holds the event loop up.
+"""No call, however large, blocks the event loop.
 
-The service runs in the loop of the test, and its client in a process of its own. What is measured is compared with how
-long the same machine takes, at the same time, for a part of the work in one piece: on the loop, that was the stall.
-Both are CPU time of this process, all threads together, as other processes may keep the processor from it.
+The service runs in the event loop of the test, and its client in another process. The longest stall is compared with
+the time that the same machine needs for a part of the work in one piece: on the loop, that would be a stall. Both are
+CPU time of this process, all threads together, because other processes may keep the processor busy.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _PART = 10
 
 @pytest.fixture(autouse=True)
 def _no_garbage() -> Iterator[None]:
-    """Let Python not search for cycles among the objects of the tests, as it does rarely in a worker."""
+    """Turn off garbage collection, which takes long among the objects of the tests and is rare in a worker."""
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
@@ -58,7 +58,7 @@ def _no_garbage() -> Iterator[None]:
 
 @asynccontextmanager
 async def watched() -> AsyncIterator[list[float]]:
-    """Yield a list whose one number is the longest time, so far, in which the loop did not come round."""
+    """Yield a list with one number: the longest time so far in which the loop did not run."""
     longest = [0.0]
 
     async def watch() -> None:
@@ -77,7 +77,7 @@ async def watched() -> AsyncIterator[list[float]]:
 
 
 def in_one_piece(body: bytes) -> float:
-    """Return the seconds that it takes to parse, convert and check a workspace."""
+    """Return the seconds that it takes to parse, convert and check a workspace at once."""
     begin = process_time()
     checked(convert.workspace(ApplyWorkspaceRequest.FromString(body).workspace))
     return process_time() - begin
@@ -92,7 +92,7 @@ class Calls:
         self._piece = piece
 
     async def hold_nobody_up(self, method: str, request: Callable[[int], Message]) -> None:
-        """Fail where a call holds the loop up, each time it is tried; what else runs on the machine may, sometimes."""
+        """Fail if a call blocks the loop in every try. Other processes may cause a stall now and then."""
         longest = []
         for attempt in range(_ATTEMPTS):
             self._file.write_bytes(request(attempt).SerializeToString())
@@ -108,7 +108,7 @@ class Calls:
         raise AssertionError(f"{method}: stalls of {longest} s, and the work in one piece takes {self._piece} s")
 
 
-async def test_no_call_of_the_largest_size_holds_the_loop_up(database_url: str, tmp_path: Path) -> None:
+async def test_no_call_of_the_largest_size_blocks_the_loop(database_url: str, tmp_path: Path) -> None:
     """Applying, changing, showing and deleting the largest workspace, its first Authorize, and large batches."""
     limits = {"call_timeout": 120, "statement_timeout": 60}
     piece = in_one_piece(ApplyWorkspaceRequest(workspace=largest_workspace("w")).SerializeToString())
@@ -157,8 +157,8 @@ async def test_no_call_of_the_largest_size_holds_the_loop_up(database_url: str, 
             await client.wait()
 
 
-async def test_forgetting_very_many_keys_holds_nobody_up() -> None:
-    """They are gone at once for whoever asks, and freed bit by bit."""
+async def test_dropping_very_many_keys_does_not_block_the_loop() -> None:
+    """They are gone at once for every caller, and their memory is freed in portions."""
     memory = Memory()
     cache = KeyCache(memory.lease, memory.fingerprint, memory.tool_sets, 100_000)
     scope = Scope(WorkspaceId("w"))
@@ -185,8 +185,8 @@ async def test_forgetting_very_many_keys_holds_nobody_up() -> None:
     assert min(longest) < piece / 2, (longest, piece)
 
 
-async def test_a_page_of_keys_holds_nobody_up() -> None:
-    """A thousand keys that are limited to a hundred hats each, made into a response as the servicer has it made."""
+async def test_a_page_of_keys_does_not_block_the_loop() -> None:
+    """A thousand keys, each limited to a hundred hats, converted as the servicer converts them."""
     now = datetime.now(UTC)
     keys = [
         Key(

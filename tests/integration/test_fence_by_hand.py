@@ -1,4 +1,4 @@
-"""Changes by hand, in SQL, to what a key may do: all of them pass the fence, whichever table they are made in."""
+"""Changes in SQL to what a key may do: all of them pass the fence, whichever table they change."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ async def one(database_url: str) -> AsyncIterator[Process]:
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-async def test_a_part_by_hand_makes_one_new_version(one: Process, sql: Sql, name: str) -> None:
-    """It is told of as a change of the workspace, once for a transaction."""
+async def test_changing_a_part_in_sql_makes_one_new_version(one: Process, sql: Sql, name: str) -> None:
+    """The fence records a change of the workspace, once for a transaction."""
     before = await epoch(sql)
     async with sql.transaction():
         await sql.execute(STATEMENTS[name])
@@ -67,8 +67,8 @@ async def test_a_part_by_hand_makes_one_new_version(one: Process, sql: Sql, name
         "UPDATE key SET description = 'renamed by hand'",
     ],
 )
-async def test_a_key_by_hand_is_told_of(one: Process, sql: Sql, statement: str) -> None:
-    """What limits it, and what a grant says of it."""
+async def test_changing_a_key_in_sql_passes_the_fence(one: Process, sql: Sql, statement: str) -> None:
+    """Its limit, and what a grant shows of it."""
     key, _ = await one.issue(hat_ids=(HatId("everyone"),))
     before = await epoch(sql)
     await sql.execute(statement)
@@ -76,23 +76,23 @@ async def test_a_key_by_hand_is_told_of(one: Process, sql: Sql, statement: str) 
     assert await sql.fetchval("SELECT key_id FROM change WHERE epoch = $1", before + 1) == key.id
 
 
-async def test_limits_emptied_by_hand_are_told_of(one: Process, sql: Sql) -> None:
-    """Of no key in particular, so of every workspace."""
+async def test_emptying_the_limits_in_sql_passes_the_fence(one: Process, sql: Sql) -> None:
+    """As a change of every workspace, since no particular key is named."""
     await one.issue(hat_ids=(HatId("everyone"),))
     before = await epoch(sql)
     await sql.execute("TRUNCATE key_hat")
     assert await epoch(sql) == before + 1
 
 
-async def test_a_limited_key_that_is_new_tells_of_nothing(one: Process, sql: Sql) -> None:
-    """Nobody can hold it in memory."""
+async def test_a_new_limited_key_does_not_pass_the_fence(one: Process, sql: Sql) -> None:
+    """No process can have it in memory."""
     before = await epoch(sql)
     await one.issue(hat_ids=(HatId("everyone"), HatId("engineer")))
     assert await epoch(sql) == before
 
 
-async def test_changes_by_hand_reach_memory(one: Process, sql: Sql) -> None:
-    """A key in memory is denied, or loses a tool, as soon as the reader has heard of it."""
+async def test_changes_in_sql_reach_memory(one: Process, sql: Sql) -> None:
+    """A key in memory is denied, or loses a tool, as soon as the reader has seen the change."""
     _, of_bob = await one.issue(KeyType.USER, user_id=UserId("bob"))
     _, limited = await one.issue(hat_ids=(HatId("everyone"),))
     await one.follow()

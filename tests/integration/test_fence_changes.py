@@ -1,4 +1,4 @@
-"""What passes the fence: every change that takes something from somebody, by the service or by hand."""
+"""What passes the fence: every change that takes something away, by the service or in SQL."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ pytestmark = pytest.mark.stock_too
 
 @pytest.fixture
 async def writer(database_url: str) -> AsyncIterator[Process]:
-    """A process that only changes things: it has no lease, and no row."""
+    """A process that only makes changes: it has no lease and no reader row."""
     async with process(database_url) as made:
         await made.apply()
         yield made
 
 
 async def another_hash(of: Process, key: Key) -> None:
-    """Has a key that was used hashed anew."""
+    """Hash a used key again."""
     async with of.database.connection() as connection:
         old = await connection.fetchval("SELECT secret_hash FROM key WHERE id = $1", key.id)
         assert await keys.renew_hash(connection, key.id, old_hash=old, new_hash="$argon2id$other")
 
 
 async def moved(of: Process) -> None:
-    """Move a user from a team to another."""
+    """Move a user from one team to another."""
     workspace = small_workspace()
     part(workspace.members, "bob").team_ids[:] = ["engineering"]
     await of.apply(workspace)
@@ -58,8 +58,8 @@ PASSING: dict[str, Callable[[Process, Sql, Key], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("name", PASSING)
-async def test_a_change_counts_the_epoch_up_by_one(writer: Process, sql: Sql, name: str) -> None:
-    """And tells what it was: a key, or a workspace with all its keys."""
+async def test_a_change_raises_the_epoch_by_one(writer: Process, sql: Sql, name: str) -> None:
+    """And records what changed: a key, or a workspace with all its keys."""
     key, _ = await writer.issue(request_id="r")
     before = await epoch(sql)
     await PASSING[name](writer, sql, key)
@@ -82,8 +82,8 @@ CHANGING_NOTHING: dict[str, Callable[[Process, Sql, Key, str], Awaitable[object]
 
 
 @pytest.mark.parametrize("name", CHANGING_NOTHING)
-async def test_what_takes_nothing_from_anybody_leaves_the_epoch_alone(writer: Process, sql: Sql, name: str) -> None:
-    """A key that is new, a use, a workspace that is as it was or was not there."""
+async def test_a_change_that_takes_nothing_away_leaves_the_epoch_alone(writer: Process, sql: Sql, name: str) -> None:
+    """A new key, a use, a workspace that is unchanged or new."""
     key, token = await writer.issue()
     if name == "revoke of a revoked key":
         await writer.revoke(key)
@@ -93,7 +93,7 @@ async def test_what_takes_nothing_from_anybody_leaves_the_epoch_alone(writer: Pr
 
 
 async def test_a_new_hash_of_a_used_key_leaves_the_epoch_alone(writer: Process, sql: Sql) -> None:
-    """Where the service writes it, which has just verified that it is one of the same secret."""
+    """Where the service writes it, which has just verified that it is a hash of the same secret."""
     key, token = await writer.issue()
     assert await writer.outcome(token) == "granted"
     before = await epoch(sql)
@@ -101,8 +101,8 @@ async def test_a_new_hash_of_a_used_key_leaves_the_epoch_alone(writer: Process, 
     assert await epoch(sql) == before
 
 
-async def test_a_new_hash_by_hand_counts_though_the_key_was_used(writer: Process, sql: Sql) -> None:
-    """Nobody knows whether it is one of the same secret; also right after the service has renewed one."""
+async def test_a_new_hash_in_sql_raises_the_epoch(writer: Process, sql: Sql) -> None:
+    """Nobody knows whether it is a hash of the same secret; also right after the service has renewed one."""
     key, token = await writer.issue()
     assert await writer.outcome(token) == "granted"
     await another_hash(writer, key)
@@ -115,8 +115,8 @@ async def test_a_new_hash_by_hand_counts_though_the_key_was_used(writer: Process
     assert await epoch(sql) == before + 2
 
 
-async def test_a_change_that_is_undone_leaves_the_epoch_alone(writer: Process, sql: Sql) -> None:
-    """The count is part of the change's own transaction."""
+async def test_a_rolled_back_change_leaves_the_epoch_alone(writer: Process, sql: Sql) -> None:
+    """The epoch is part of the change's own transaction."""
     key, _ = await writer.issue()
     before = await epoch(sql)
     transaction = sql.transaction()
@@ -139,7 +139,7 @@ RETRIES: dict[str, Callable[[Process, Key], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("name", RETRIES)
 async def test_a_retry_waits_though_it_changes_nothing(writer: Process, sql: Sql, name: str) -> None:
-    """That the first try was committed does not mean that anybody waited for it."""
+    """The first try may have been committed without anybody having waited for the readers."""
     key, _ = await writer.issue(request_id="r")
     await RETRIES[name](writer, key)
     await insert_laggard(sql, 0.05)
@@ -148,7 +148,7 @@ async def test_a_retry_waits_though_it_changes_nothing(writer: Process, sql: Sql
 
 
 async def test_a_retry_of_a_revocation_by_token_waits_too(writer: Process, sql: Sql) -> None:
-    """As one by the id."""
+    """As one by id does."""
     _, token = await writer.issue()
     for _ in range(2):
         await insert_laggard(sql, 0.05)
@@ -157,7 +157,7 @@ async def test_a_retry_of_a_revocation_by_token_waits_too(writer: Process, sql: 
 
 
 async def test_the_order_of_epochs_is_the_order_of_commits(database_url: str, writer: Process, sql: Sql) -> None:
-    """Whoever looks while many are revoked at once sees changes without a gap, and each key once in the end."""
+    """A reader that looks while many keys are revoked sees changes without a gap, and finally each key once."""
     issued = [(await writer.issue())[0] for _ in range(60)]
     start = await epoch(sql)
     async with process(database_url) as other:
@@ -196,9 +196,9 @@ _KEYS = """
 
 @pytest.mark.parametrize("name", IN_BULK)
 async def test_a_transaction_writes_the_fence_once(writer: Process, sql: Sql, name: str) -> None:
-    """However much it changes, so that its time grows with the number of keys, and not with that number's square.
+    """However much it changes, so that its time grows with the number of keys and not with its square.
 
-    A thousand keys of a workspace are told one by one, as a chain; more of them are told as the workspace.
+    Up to a thousand keys of a workspace are recorded one by one, as a chain; more are recorded as the workspace.
     """
     await writer.apply(small_workspace("globex"))
     await sql.execute(_KEYS, "acme", 1000)
@@ -225,8 +225,8 @@ async def test_a_transaction_writes_the_fence_once(writer: Process, sql: Sql, na
     assert await sql.fetchval("SELECT count(*) FROM pending_change") == 0
 
 
-async def test_what_a_savepoint_undoes_is_not_recorded(writer: Process, sql: Sql) -> None:
-    """And what stays is, also where the first of a transaction's changes is the one undone."""
+async def test_a_change_undone_by_a_savepoint_is_not_recorded(writer: Process, sql: Sql) -> None:
+    """The other changes are, even where the first change of the transaction was undone."""
     keys_ = [(await writer.issue())[0] for _ in range(3)]
     before = await epoch(sql)
     async with sql.transaction():
@@ -241,8 +241,8 @@ async def test_what_a_savepoint_undoes_is_not_recorded(writer: Process, sql: Sql
     assert [row["key_id"] for row in rows] == [keys_[1].id, keys_[2].id]
 
 
-async def test_a_key_deleted_by_hand_counts(writer: Process, sql: Sql) -> None:
-    """One that has no audit event, and so can be deleted."""
+async def test_deleting_a_key_in_sql_raises_the_epoch(writer: Process, sql: Sql) -> None:
+    """Of a key without an audit event, which can be deleted."""
     await sql.execute(_KEYS, "acme", 1)
     before = await epoch(sql)
     await sql.execute("DELETE FROM key")
@@ -265,7 +265,7 @@ HOSTILE = {
 async def test_triggers_fire_in_every_session(
     writer: Process, sql: Sql, database_url: str, name: str, where: str
 ) -> None:
-    """Whatever it has set, or the database for it: what is changed by hand passes the fence, and the guards hold."""
+    """Whatever the session or the database sets: changes in SQL pass the fence, and the guards hold."""
     key, _ = await writer.issue()
     other = (await writer.issue())[0]
     before = await sql.fetchval("SELECT epoch FROM public.fence")

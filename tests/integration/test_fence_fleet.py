@@ -1,4 +1,4 @@
-"""Two processes on one Postgres: what one of them was told is made is true at the other at once."""
+"""Two processes on one Postgres: when one has returned from a change, the other decides by it at once."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ async def fleet(database_url: str) -> AsyncIterator[list[Process]]:
 
 
 async def assert_everywhere(fleet: list[Process], token: str, expected: str, tool_id: str = "") -> None:
-    """Fail unless every process answers the same at once."""
+    """Fail unless every process decides the same at once."""
     for each in fleet:
         assert await each.outcome(token, tool_id) == expected
 
 
-async def test_a_revocation_is_true_everywhere_once_it_is_answered(fleet: list[Process]) -> None:
+async def test_a_revocation_holds_everywhere_once_it_has_returned(fleet: list[Process]) -> None:
     """For keys that are warm in every process, whichever of them revokes."""
     for round_ in range(40):
         key, token = await fleet[0].issue()
@@ -58,8 +58,8 @@ async def test_a_revocation_is_true_everywhere_once_it_is_answered(fleet: list[P
         await assert_everywhere(fleet, token, "REVOKED")
 
 
-async def test_a_revocation_is_true_everywhere_while_everybody_asks(fleet: list[Process]) -> None:
-    """Under a load of loads that begin and end all the time: whoever begins after the answer is denied."""
+async def test_a_revocation_holds_everywhere_under_load(fleet: list[Process]) -> None:
+    """While loads start and end all the time, every call that begins after the response is denied."""
     for round_ in range(25):
         key, token = await fleet[0].issue()
         revoked = asyncio.Event()
@@ -73,7 +73,7 @@ async def test_a_revocation_is_true_everywhere_while_everybody_asks(fleet: list[
                     assert outcome == "REVOKED"
                     late += 1
                 elif not late:
-                    # Now and then memory is emptied, so that readings are under way all the time.
+                    # Memory is emptied now and then, so that some load is always running.
                     of.cache.drop_key(KeyId(key.id))
                 await asyncio.sleep(0)
             return late
@@ -85,8 +85,8 @@ async def test_a_revocation_is_true_everywhere_while_everybody_asks(fleet: list[
         await asyncio.gather(*asking)
 
 
-async def test_a_moved_hat_is_moved_everywhere_once_it_is_answered(fleet: list[Process]) -> None:
-    """For every key of the workspace, the limited and the users' ones."""
+async def test_a_moved_hat_is_moved_everywhere_once_the_change_has_returned(fleet: list[Process]) -> None:
+    """For every key of the workspace, including limited ones and those of users."""
     tokens = [(await fleet[0].issue(KeyType.USER, user_id="bob"))[1], (await fleet[0].issue(hat_ids=("engineer",)))[1]]
     workspace = small_workspace()
     for round_ in range(20):
@@ -103,8 +103,8 @@ async def test_a_moved_hat_is_moved_everywhere_once_it_is_answered(fleet: list[P
         await assert_everywhere(fleet, tokens[1], "TOOL_NOT_ALLOWED" if there else "granted", "git.commit")
 
 
-async def test_a_deleted_workspace_is_gone_everywhere_once_it_is_answered(fleet: list[Process]) -> None:
-    """With all its keys, and no other workspace's."""
+async def test_a_deleted_workspace_is_gone_everywhere_once_the_deletion_has_returned(fleet: list[Process]) -> None:
+    """With all its keys, and no key of another workspace."""
     other = (await fleet[0].issue())[1]
     for round_ in range(10):
         name: Any = f"w{round_}"
@@ -119,8 +119,8 @@ async def test_a_deleted_workspace_is_gone_everywhere_once_it_is_answered(fleet:
         await assert_everywhere(fleet, other, "granted")
 
 
-async def test_a_renewed_secret_ends_the_old_one_everywhere_once_it_is_answered(fleet: list[Process]) -> None:
-    """A key that was never used is in memory as one that is not good; a retry gives it a new secret."""
+async def test_a_renewed_secret_ends_the_old_one_everywhere_once_it_has_returned(fleet: list[Process]) -> None:
+    """Memory may hold an unused key as not usable; a retry gives it a new secret."""
     workspace = small_workspace()
     part(workspace.members, "bob").team_ids[:] = []
     for round_ in range(15):
@@ -141,8 +141,8 @@ async def test_a_renewed_secret_ends_the_old_one_everywhere_once_it_is_answered(
         await assert_everywhere(fleet, old, "UNKNOWN")
 
 
-async def test_a_change_by_hand_is_true_soon(fleet: list[Process], sql: Sql) -> None:
-    """Nobody waits for the readers then, so it is true once they have heard of it."""
+async def test_a_change_in_sql_holds_everywhere_soon(fleet: list[Process], sql: Sql) -> None:
+    """Nobody waits for the readers then, so it holds as soon as they have seen it."""
     key, token = await fleet[0].issue()
     for each in fleet:
         await warm(each, token)
@@ -151,10 +151,10 @@ async def test_a_change_by_hand_is_true_soon(fleet: list[Process], sql: Sql) -> 
     await assert_everywhere(fleet, token, "REVOKED")
 
 
-async def test_a_reading_that_a_revocation_overtakes_is_told_to_nobody_who_asks_later(
+async def test_a_load_that_a_revocation_overtook_serves_no_later_caller(
     fleet: list[Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It began before and may be told to those who did; it is not kept."""
+    """Callers who came before the revocation may get its result, but it is not cached."""
     one, other = fleet
     pipeline, reading = asyncio.Event(), asyncio.Event()
     original = keys.find_credentials
@@ -181,10 +181,10 @@ async def test_a_reading_that_a_revocation_overtakes_is_told_to_nobody_who_asks_
     assert await one.outcome(token) == "REVOKED"
 
 
-async def test_a_server_that_lags_behind_the_fence_is_not_believed(
+async def test_a_server_that_lags_behind_the_fence_is_not_trusted(
     postgres_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replica that a balancer reads from, or an old primary that lives on: UNAVAILABLE, and never an old grant."""
+    """A replica behind a balancer, or an old primary that is still up: UNAVAILABLE, and never an old grant."""
     async with process(database_url) as made:
         await made.apply()
         key, token = await made.issue()

@@ -1,4 +1,4 @@
-"""Histories that part: a database that was restored, or a standby that took over without the last changes."""
+"""Diverged histories: a database that was restored, or a standby that took over without the last changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def connected(url: str) -> AsyncIterator[Sql]:
 
 
 async def patiently(change: Any) -> None:
-    """Make a change until it is answered: right after a restart, connections are still those of before."""
+    """Retry a change until it succeeds: right after a restart, old connections may still be in use."""
     async with asyncio.timeout(60):
         while True:
             with suppress(UnavailableError):
@@ -48,7 +48,7 @@ async def patiently(change: Any) -> None:
 
 
 async def copied(server: StockServer, source: str, target: str) -> None:
-    """Stop a server, put a copy of one of its folders in the place of another, and start it."""
+    """Stop a server, replace one of its folders by a copy of another, and start it."""
 
     def copy() -> None:
         server.stop()
@@ -65,9 +65,9 @@ async def copied(server: StockServer, source: str, target: str) -> None:
 
 @pytest.mark.parametrize("others", [0, 1, 2], ids=["behind", "caught up", "beyond"])
 async def test_a_restored_database_is_noticed(others: int) -> None:
-    """No process answers by what the backup lacks once a change has returned, however far the restored one counts.
+    """Once a change has returned, nobody decides by what the backup lacks, whatever epoch the restored one has.
 
-    The process registered after the backup, so the restored database knows nothing of its lease.
+    The process registered after the backup, so the restored database does not know its lease.
     """
     with stock_server() as server:
         url = server.url()
@@ -95,7 +95,7 @@ async def test_a_restored_database_is_noticed(others: int) -> None:
             await until(reader.lease.valid)
             assert await reader.outcome(token) == "REVOKED"
             assert await reader.outcome(lost) == "UNKNOWN"
-            # A version of the workspace that counts the same is not what it was.
+            # The workspace has the same version number again, but other content.
             narrow = small_workspace()
             narrow.name = "Acme once more"
             await writer.apply(narrow)
@@ -107,7 +107,7 @@ async def test_a_restored_database_is_noticed(others: int) -> None:
 
 
 async def test_a_standby_that_lacks_the_last_changes_is_noticed() -> None:
-    """It was cut off, made other changes once it had taken over, and counts as many as the lost primary had."""
+    """It was cut off, made other changes after it took over, and has reached the epoch of the lost primary."""
     with stock_server() as primary:
         await migrate(primary.url())
         with stock_standby(primary) as standby:
@@ -152,7 +152,7 @@ async def reader(database_url: str) -> AsyncIterator[Process]:
 
 @pytest.mark.parametrize("after", [0, 2])
 async def test_the_same_epoch_of_another_history_is_another_state(reader: Process, sql: Sql, after: int) -> None:
-    """Where the connection goes on, as one by a pooler may, only the tag tells, and no beat acknowledges it."""
+    """If the connection stays, as with a pooler, only the tag shows it, and no heartbeat acknowledges that state."""
     key, token = await reader.issue()
     others = [(await reader.issue())[0] for _ in range(after)]
     before = await sql.fetchrow("SELECT epoch, tag FROM fence")
@@ -174,8 +174,8 @@ async def test_the_same_epoch_of_another_history_is_another_state(reader: Proces
     assert await reader.outcome(token) == "REVOKED"
 
 
-async def test_a_tag_renewed_by_hand_has_everybody_start_anew(reader: Process, sql: Sql) -> None:
-    """As the docs say, for whoever has put rows back under a running server."""
+async def test_renewing_the_tag_in_sql_makes_every_process_start_over(reader: Process, sql: Sql) -> None:
+    """As the docs say, for an operator who has put rows back under a running server."""
     _, token = await reader.issue()
     await warm(reader, token)
     first = await readers(sql)
@@ -187,7 +187,7 @@ async def test_a_tag_renewed_by_hand_has_everybody_start_anew(reader: Process, s
 
 
 async def test_a_change_waits_for_readers_that_a_new_server_does_not_know(database_url: str, sql: Sql) -> None:
-    """For the longest lease of the fleet, from when this process first saw the server; and then nobody waits again."""
+    """For the longest lease of the fleet, from when this process first saw the server; after that nobody waits."""
     clock = FakeClock()
     async with process(database_url, clock=clock, lease=2.0) as writer, process(database_url) as another:
         await writer.apply()
@@ -207,16 +207,16 @@ async def test_a_change_waits_for_readers_that_a_new_server_does_not_know(databa
         assert another.waits[-1] < 2.0
 
 
-async def test_a_restart_is_waited_out_before_anything_is_changed(database_url: str, sql: Sql) -> None:
-    """A process that follows the fence counts from its start, and records it: later changes are as quick as ever."""
+async def test_the_wait_after_a_restart_starts_before_the_first_change(database_url: str, sql: Sql) -> None:
+    """A process that follows the fence counts from its start and records it, so later changes are as quick as ever."""
     await sql.execute("UPDATE fence SET server = 'another'")
     async with process(database_url, lease=0.3) as made:
         await made.follow()
         await until_true(sql, f"SELECT server = {fence.SERVER} FROM fence")  # noqa: S608 - a constant
 
 
-async def test_a_change_that_may_be_lost_is_not_answered(sql: Sql, database_url: str) -> None:
-    """Where the database goes back while a change waits for the readers."""
+async def test_a_change_that_may_be_lost_is_not_reported_as_made(sql: Sql, database_url: str) -> None:
+    """Where the database goes back in time while a change waits for the readers."""
     async with process(database_url) as writer:
         await writer.apply()
         key, _ = await writer.issue()
@@ -230,8 +230,8 @@ async def test_a_change_that_may_be_lost_is_not_answered(sql: Sql, database_url:
             await task
 
 
-async def test_a_pool_that_reaches_another_server_is_not_believed(reader: Process, sql: Sql) -> None:
-    """Both connections are made anew; and calls are answered again once they agree."""
+async def test_a_pool_that_reaches_another_server_is_not_trusted(reader: Process, sql: Sql) -> None:
+    """Both connections are made again, and calls succeed once they agree."""
     _, token = await reader.issue()
     await warm(reader, token)
     first = await readers(sql)
@@ -245,7 +245,7 @@ async def test_a_pool_that_reaches_another_server_is_not_believed(reader: Proces
 
 
 async def test_an_older_worker_works_beside_newer_ones(reader: Process, sql: Sql) -> None:
-    """It registers, beats, reads and removes changes by the statements of its version."""
+    """It registers, sends heartbeats, reads and removes changes with the statements of its version."""
     id_ = "0198c2f4-7c3e-7000-8000-000000000001"
     started = await sql.fetchval(
         "INSERT INTO reader (id, epoch, lease_seconds) SELECT $1, epoch, $2 FROM fence RETURNING epoch", id_, 60.0
@@ -274,8 +274,8 @@ async def test_an_older_worker_works_beside_newer_ones(reader: Process, sql: Sql
     assert await reader.outcome(token) == "REVOKED"
 
 
-async def test_leases_that_do_not_go_together_are_logged(database_url: str, sql: Sql) -> None:
-    """And held: a change waits for each reader by its own."""
+async def test_different_lease_lengths_are_logged(database_url: str, sql: Sql) -> None:
+    """And respected: a change waits for each reader by its own length."""
     await sql.execute(
         "INSERT INTO reader (id, epoch, lease_seconds, call_timeout) VALUES (gen_random_uuid(), 0, 20, 1.5)"
     )
@@ -288,8 +288,8 @@ async def test_leases_that_do_not_go_together_are_logged(database_url: str, sql:
         assert (mixed["level"], mixed["others"]) == ("warning", [20.0])
 
 
-async def test_a_standby_that_is_away_piles_no_backends_up() -> None:
-    """No try to register leaves one behind, nor a change; and all goes on when the standby is back."""
+async def test_backends_do_not_pile_up_while_a_standby_is_away() -> None:
+    """Neither a registration nor a change leaves one behind, and all goes on when the standby is back."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
     with stock_server() as server:
         await migrate(server.url())

@@ -1,4 +1,4 @@
-"""Readers on a real Postgres: how a process keeps its lease, and its memory in step."""
+"""Readers on a real Postgres: how a process keeps its lease, and its memory up to date."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def reader(database_url: str) -> AsyncIterator[Process]:
 
 
 async def test_a_reader_registers_and_acknowledges_what_it_applied(reader: Process, sql: Sql) -> None:
-    """Its row tells the epoch that its memory is in step with, soon after each change."""
+    """Soon after each change its row has the epoch that its memory has applied."""
     first = await sql.fetchrow("SELECT id, epoch, lease_seconds FROM reader")
     assert first is not None
     assert (first["epoch"], first["lease_seconds"]) == (await epoch(sql), 2.0)
@@ -49,8 +49,8 @@ async def test_a_reader_registers_and_acknowledges_what_it_applied(reader: Proce
     assert await reader_id(sql) == first["id"]
 
 
-async def test_the_lease_runs_from_the_asking_and_a_little_shorter(database_url: str) -> None:
-    """By the clock of the process alone; what is taken off is for clocks that run at not quite the same rate."""
+async def test_the_lease_counts_from_the_request_and_is_a_little_shorter(database_url: str) -> None:
+    """By the process's own clock. A margin comes off for clocks that run at slightly different rates."""
     clock = FakeClock(50.0)
     async with process(database_url, clock=clock, lease=2.0) as made:
         assert made.reader.mode == "direct"
@@ -63,10 +63,8 @@ async def test_the_lease_runs_from_the_asking_and_a_little_shorter(database_url:
         assert made.reader.mode == "direct"
 
 
-async def test_an_answer_that_comes_late_gives_a_lease_that_is_over(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The time it took is part of the lease: a writer has been counting meanwhile."""
+async def test_a_late_response_gives_a_lease_that_has_ended(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time it took is part of the lease, since a writer has been counting meanwhile."""
     clock, answered = FakeClock(), asyncio.Event()
     original: Any = fence.heartbeat
 
@@ -91,7 +89,7 @@ async def nothing(*_: object) -> None:
 
 
 async def test_a_registration_alone_gives_no_lease(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier try may have written the row, with nobody who waited until a standby had it: a heartbeat does."""
+    """An earlier try may have written the row without waiting for a standby; only a heartbeat gives a lease."""
     asked = asyncio.Event()
 
     async def never(*_: object) -> None:
@@ -108,7 +106,7 @@ async def test_a_registration_alone_gives_no_lease(database_url: str, monkeypatc
 async def test_a_lease_is_renewed_only_once_all_changes_are_applied(
     database_url: str, monkeypatch: pytest.MonkeyPatch, sql: Sql
 ) -> None:
-    """A reader that has heard of a change and not read yet what it is may answer nothing from memory."""
+    """A reader that knows of a change but has not read it yet decides nothing from memory."""
     clock, asked, pipeline = FakeClock(), asyncio.Event(), asyncio.Event()
     original = fence.changes_since
 
@@ -117,7 +115,7 @@ async def test_a_lease_is_renewed_only_once_all_changes_are_applied(
         await pipeline.wait()
         return await original(*arguments)
 
-    # Without notifications it is a heartbeat that tells of the change.
+    # Without notifications the reader learns of the change from a heartbeat.
     monkeypatch.setattr(fence, "listen", nothing)
     async with process(database_url, clock=clock) as made:
         await made.apply()
@@ -136,8 +134,8 @@ async def test_a_lease_is_renewed_only_once_all_changes_are_applied(
         assert await made.outcome(token) == "REVOKED"
 
 
-async def test_a_reader_that_was_struck_off_starts_anew(reader: Process, sql: Sql) -> None:
-    """Under another id and with an empty memory."""
+async def test_an_evicted_reader_starts_over(reader: Process, sql: Sql) -> None:
+    """With another id and an empty memory."""
     _, token = await reader.issue()
     await warm(reader, token)
     first = await reader_id(sql)
@@ -148,8 +146,8 @@ async def test_a_reader_that_was_struck_off_starts_anew(reader: Process, sql: Sq
     await warm(reader, token)
 
 
-async def test_a_database_that_lost_changes_is_started_anew_with(reader: Process, sql: Sql) -> None:
-    """A restored one, whose epoch is one that the reader has long passed."""
+async def test_a_reader_starts_over_with_a_database_that_lost_changes(reader: Process, sql: Sql) -> None:
+    """A restored database, whose epoch the reader passed long ago."""
     key, token = await reader.issue()
     for _ in range(3):
         await sql.execute("UPDATE workspace SET version = version + 1")
@@ -167,8 +165,8 @@ async def test_a_database_that_lost_changes_is_started_anew_with(reader: Process
     assert await reader.outcome(token) == "REVOKED"
 
 
-async def test_a_reader_acknowledges_no_change_that_was_not_made_yet(database_url: str, sql: Sql) -> None:
-    """One from before a restore tells an epoch that is still to come: no writer may count that as its own."""
+async def test_a_reader_never_acknowledges_a_future_change(database_url: str, sql: Sql) -> None:
+    """A reader from before a restore reports an epoch still to come, which no writer may count as its own."""
     id_ = uuid4()
     async with process(database_url) as made, made.database.connection() as connection:
         await fence.register(connection, id_, fence.Settings(2, None), instead_of=None)
@@ -179,8 +177,8 @@ async def test_a_reader_acknowledges_no_change_that_was_not_made_yet(database_ur
         assert await sql.fetchval("SELECT epoch FROM reader WHERE id = $1", id_) in (0, 6, None)
 
 
-async def test_a_database_that_lost_changes_and_made_others_is_started_anew_with(reader: Process, sql: Sql) -> None:
-    """Also where it has counted past the reader's epoch before the reader could ask again."""
+async def test_a_reader_starts_over_when_other_changes_replaced_lost_ones(reader: Process, sql: Sql) -> None:
+    """Even if the database passed the reader's epoch again before the next heartbeat."""
     key, token = await reader.issue()
     for _ in range(3):
         await sql.execute("UPDATE workspace SET version = version + 1")
@@ -202,8 +200,8 @@ async def test_a_database_that_lost_changes_and_made_others_is_started_anew_with
 
 
 @pytest.mark.parametrize("pruned", ["some", "all"])
-async def test_a_reader_that_missed_changes_starts_anew(reader: Process, sql: Sql, pruned: str) -> None:
-    """Where they were removed before it could read them: some of them, or all there were."""
+async def test_a_reader_that_missed_changes_starts_over(reader: Process, sql: Sql, pruned: str) -> None:
+    """Where some or all of them were removed before it could read them."""
     key, token = await reader.issue()
     await warm(reader, token)
     first = await reader_id(sql)
@@ -219,10 +217,10 @@ async def test_a_reader_that_missed_changes_starts_anew(reader: Process, sql: Sq
     assert reader.lease.epoch == await epoch(sql)
 
 
-async def test_a_reader_applies_more_changes_than_one_query_answers(
+async def test_a_reader_applies_more_changes_than_one_query_returns(
     reader: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One query after the other, until it is in step."""
+    """With one query after the other, until it is up to date."""
     monkeypatch.setattr(fence, "_MAX_CHANGES", 3)
     first = await reader_id(sql)
     async with sql.transaction():
@@ -234,8 +232,8 @@ async def test_a_reader_applies_more_changes_than_one_query_answers(
     assert await reader_id(sql) == first
 
 
-async def test_a_connection_that_is_cut_is_made_anew(reader: Process, sql: Sql) -> None:
-    """And what was changed meanwhile is applied before anything is answered from memory again."""
+async def test_a_broken_connection_is_replaced(reader: Process, sql: Sql) -> None:
+    """Changes made meanwhile are applied before anything is decided from memory again."""
     key, token = await reader.issue()
     await warm(reader, token)
     pid = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
@@ -253,7 +251,7 @@ async def test_a_connection_that_is_cut_is_made_anew(reader: Process, sql: Sql) 
 
 
 async def test_a_fence_that_cannot_be_reached_uses_up_no_connections(database_url: str, sql: Sql) -> None:
-    """Each attempt that is held up ends in Postgres too: a backend that waits for a lock sees no client go."""
+    """Each failed attempt ends in Postgres too: a backend that waits for a lock does not notice a lost client."""
     async with process(database_url, lease=0.2) as one:
         await one.follow()
         attempts: set[int] = set()
@@ -271,7 +269,7 @@ async def test_a_fence_that_cannot_be_reached_uses_up_no_connections(database_ur
 
 
 async def test_the_fence_needs_no_notifications(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are hints: without them a reader hears of a change by its next heartbeat, and the writer waits for that."""
+    """They are hints: without them the next heartbeat reports a change, and the writer waits for that."""
     monkeypatch.setattr(fence, "listen", nothing)
     async with process(database_url, lease=0.4) as one, process(database_url, lease=0.4) as other:
         await one.apply()
@@ -285,7 +283,7 @@ async def test_the_fence_needs_no_notifications(database_url: str, monkeypatch: 
 
 
 async def test_a_process_that_ends_gives_its_lease_up(reader: Process, sql: Sql) -> None:
-    """So that nobody waits for it."""
+    """So that no writer waits for it."""
     assert len(await readers(sql)) == 1
     await reader.freeze()
     await reader.reader.close()
@@ -294,7 +292,7 @@ async def test_a_process_that_ends_gives_its_lease_up(reader: Process, sql: Sql)
 
 
 async def test_old_changes_are_removed_in_portions(reader: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but the newest, whatever the readers have applied: one that lacks more starts anew."""
+    """All but the newest, whatever the readers have applied. A reader that lacks more starts over."""
     monkeypatch.setattr(fence, "KEPT_CHANGES", 3)
     monkeypatch.setattr(fence, "_MAX_PRUNED", 4)
     laggard = await insert_laggard(sql, LONG)
@@ -312,7 +310,7 @@ async def test_old_changes_are_removed_in_portions(reader: Process, sql: Sql, mo
 
 
 async def test_a_removal_that_fails_ends_no_lease(reader: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is logged, and tried again; memory stays."""
+    """It is logged and tried again, and memory is kept."""
     calls = 0
 
     async def failing(connection: Any) -> bool:
@@ -338,7 +336,7 @@ async def test_a_removal_that_fails_ends_no_lease(reader: Process, sql: Sql, mon
 async def test_a_reader_that_is_far_behind_drops_everything(
     reader: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Instead of reading through all that it missed."""
+    """Instead of reading all changes that it missed."""
     monkeypatch.setattr(fence, "KEPT_CHANGES", 3)
     monkeypatch.setattr(fence, "_MAX_CHANGES", 1)
     key, token = await reader.issue()

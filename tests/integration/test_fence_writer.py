@@ -1,4 +1,4 @@
-"""Writers on a real Postgres: for whom a change waits before its maker is told that it is made."""
+"""Writers on a real Postgres: which readers a change waits for before it returns."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ pytestmark = pytest.mark.stock_too
 
 @pytest.fixture
 async def writer(database_url: str) -> AsyncIterator[Process]:
-    """A process that only changes things: it has no lease, and no row."""
+    """A process that only makes changes: it has no lease and no reader row."""
     async with process(database_url) as made:
         await made.apply()
         yield made
 
 
 async def revoking(of: Process, key: Key) -> asyncio.Task[None]:
-    """Start to revoke a key, and return once it has asked several times who lags."""
+    """Start to revoke a key, and return once the writer has asked several times which readers lag."""
     lent = of.database.lent
     task = asyncio.create_task(of.revoke(key))
     await until(lambda: task.done() or of.database.lent > lent + 6)
@@ -44,7 +44,7 @@ async def revoking(of: Process, key: Key) -> asyncio.Task[None]:
 
 
 async def test_a_writer_waits_until_every_reader_has_applied_its_change(writer: Process, sql: Sql) -> None:
-    """The change is committed meanwhile; only the answer waits."""
+    """The change is already committed; only the response waits."""
     key, _ = await writer.issue()
     slow = [await insert_laggard(sql, LONG) for _ in range(2)]
     task = await revoking(writer, key)
@@ -60,7 +60,7 @@ async def test_a_writer_waits_until_every_reader_has_applied_its_change(writer: 
 
 
 async def test_a_writer_waits_for_a_dead_reader_for_its_lease_and_once(database_url: str, sql: Sql) -> None:
-    """Counted from the commit by the writer's own clock, to the moment; then the reader's row is gone."""
+    """Exactly that long from the commit, by the writer's own clock; then the reader's row is gone."""
     clock = FakeClock()
     async with process(database_url, clock=clock) as writer:
         await writer.apply()
@@ -81,8 +81,8 @@ async def test_a_writer_waits_for_a_dead_reader_for_its_lease_and_once(database_
         assert writer.waits[-2:] == [2.0, 0.0]
 
 
-async def test_a_reader_is_waited_for_by_its_own_lease(database_url: str, sql: Sql) -> None:
-    """Which stands in its row, whatever the writer's own is."""
+async def test_a_writer_waits_for_each_readers_own_lease(database_url: str, sql: Sql) -> None:
+    """It is in the reader's row, whatever the writer's own lease is."""
     clock = FakeClock()
     async with process(database_url, clock=clock, lease=2.0) as writer:
         await writer.apply()
@@ -102,8 +102,8 @@ async def test_a_reader_is_waited_for_by_its_own_lease(database_url: str, sql: S
         assert await readers(sql) == set()
 
 
-async def test_a_reader_that_has_applied_the_change_after_all_is_spared(writer: Process, sql: Sql) -> None:
-    """Whoever evicts looks again in the same statement."""
+async def test_a_reader_that_applied_the_change_late_is_not_evicted(writer: Process, sql: Sql) -> None:
+    """The statement that evicts checks again."""
     slow, quick = await insert_laggard(sql, LONG), await insert_laggard(sql, LONG)
     await sql.execute("UPDATE reader SET epoch = 5 WHERE id = $1", quick)
     async with writer.database.connection() as connection:
@@ -111,8 +111,8 @@ async def test_a_reader_that_has_applied_the_change_after_all_is_spared(writer: 
     assert await readers(sql) == {quick}
 
 
-async def test_a_reader_that_comes_later_is_not_waited_for(writer: Process, sql: Sql) -> None:
-    """It starts from an epoch that has the change in it."""
+async def test_a_writer_does_not_wait_for_a_reader_that_came_later(writer: Process, sql: Sql) -> None:
+    """It starts from an epoch that includes the change."""
     key, _ = await writer.issue()
     await writer.revoke(key)
     await insert(sql, "reader", id=uuid4(), epoch=await epoch(sql), lease_seconds=LONG)
@@ -121,8 +121,8 @@ async def test_a_reader_that_comes_later_is_not_waited_for(writer: Process, sql:
     assert writer.database.lent == lent + 2
 
 
-async def test_a_process_that_hangs_answers_nothing_old_once_the_writer_has_its_answer(database_url: str) -> None:
-    """Its lease has run out by then; it reads Postgres, as any process that has none."""
+async def test_a_process_that_hung_decides_nothing_by_the_old_state(database_url: str) -> None:
+    """When the writer has returned, its lease has run out; it reads Postgres, as any process without a lease."""
     async with process(database_url, lease=0.5) as hung, process(database_url) as writer:
         await writer.apply()
         await hung.follow()
@@ -135,7 +135,7 @@ async def test_a_process_that_hangs_answers_nothing_old_once_the_writer_has_its_
         assert not hung.lease.valid()
 
 
-async def test_a_dead_reader_is_struck_off_though_no_writer_has_the_patience(writer: Process, sql: Sql) -> None:
+async def test_a_dead_reader_is_evicted_even_if_no_caller_waits_long_enough(writer: Process, sql: Sql) -> None:
     """Callers with short deadlines, one after the other, must not wait for it for ever."""
     key, _ = await writer.issue()
     await insert_laggard(sql, 1.0)

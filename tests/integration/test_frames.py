@@ -1,6 +1,6 @@
-"""gRPC's messages, frame by frame: every legal form is taken, and what is not legal harms nobody else.
+"""gRPC messages, frame by frame: every legal form is accepted, and an illegal one harms no other call.
 
-The transport of grpcio is tried beside that in Envoy, where a client is to find the same at both.
+The grpcio transport is tested as well as the Envoy transport, where clients should see the same.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SPLITS: dict[str, Callable[[bytes], list[bytes]]] = {
 async def test_a_message_may_be_split_in_any_way(
     served: Served, connection: Connection, split: Callable[[bytes], list[bytes]]
 ) -> None:
-    """Whether its frames come all at once, or the server has seen each of them before the next one comes."""
+    """Whether its frames come all at once, or the server has read each before the next one comes."""
     expected = await served.service.operator.authorize(served.token, tool_id="slack.post")
     frames = split(request(served.token, tool_id="slack.post"))
     for see_each in (False, True):
@@ -74,8 +74,8 @@ async def test_a_message_may_be_split_in_any_way(
         assert answer.headers["content-type"] == "application/grpc"
 
 
-async def test_calls_whose_frames_alternate_get_their_own_answers(served: Served, connection: Connection) -> None:
-    """Each its own, whichever ends first."""
+async def test_calls_with_interleaved_frames_get_their_own_responses(served: Served, connection: Connection) -> None:
+    """Whichever ends first."""
     tools = ["slack.post", "git.commit", "web.search"]
     streams = [connection.call(AUTHORIZE, KNOWN) for _ in tools]
     parts = zip(*(bytes_of(request(served.token, tool_id=tool)) for tool in tools), strict=True)
@@ -90,13 +90,13 @@ async def test_calls_whose_frames_alternate_get_their_own_answers(served: Served
 
 @dataclass(frozen=True)
 class Bad:
-    """A call that is not as it must be.
+    """A malformed call.
 
     Attributes:
-        frames: What is sent.
-        envoy: The status at the transport in Envoy.
-        grpcio: At that of grpcio; None where it is answered as if all were well.
-        fields: Of its headers.
+        frames: The frames to send.
+        envoy: The status from the Envoy transport.
+        grpcio: The status from the grpcio transport, or None where the call succeeds.
+        fields: Additional header fields.
     """
 
     frames: Sequence[bytes]
@@ -113,7 +113,7 @@ NO_MESSAGES = {
     "five bytes alone": Bad([WHOLE[:5]], Code.INVALID_ARGUMENT, Code.INVALID_ARGUMENT),
     "too short": Bad([WHOLE[:-1]], Code.INVALID_ARGUMENT, Code.INVALID_ARGUMENT),
     "too short, in two frames": Bad([WHOLE[:6], WHOLE[6:-1]], Code.INVALID_ARGUMENT, Code.INVALID_ARGUMENT),
-    # grpcio takes the first message and looks no further.
+    # grpcio reads the first message and ignores the rest.
     "two messages": Bad([WHOLE + WHOLE], Code.INVALID_ARGUMENT, None),
     "two messages, in two frames": Bad([WHOLE, WHOLE], Code.INVALID_ARGUMENT, None),
     "an empty message more": Bad([WHOLE + framed(b"")], Code.INVALID_ARGUMENT, None),
@@ -123,8 +123,8 @@ NO_MESSAGES = {
 
 
 @pytest.mark.parametrize("bad", NO_MESSAGES.values(), ids=list(NO_MESSAGES))
-async def test_what_is_not_one_message_is_refused(served: Served, connection: Connection, bad: Bad) -> None:
-    """With a reason, by headers alone; also where the frames come one after the other."""
+async def test_anything_but_one_message_is_refused(served: Served, connection: Connection, bad: Bad) -> None:
+    """With a reason and by headers alone, also where the frames come one after the other."""
     expected = bad.envoy if served.transport == "envoy" else bad.grpcio
     answer = await ask(connection, *bad.frames)
     if expected is None:
@@ -145,7 +145,7 @@ async def test_what_is_not_one_message_is_refused(served: Served, connection: Co
 
 @pytest.mark.parametrize("flag", [2, 3, 128, 254, 255])
 async def test_the_first_byte_is_0_or_1(served: Served, connection: Connection, flag: int) -> None:
-    """With Envoy; grpcio looks at some of its bits, if at any, and answers one way or the other."""
+    """With Envoy. grpcio checks some bits of the byte, if any, and may respond either way."""
     answer = await ask(connection, framed(WHOLE[5:], flag=flag))
     if served.transport == "envoy":
         assert (answer.code, answer.reason) == (Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
@@ -155,10 +155,10 @@ async def test_the_first_byte_is_0_or_1(served: Served, connection: Connection, 
 
 @pytest.mark.parametrize("length", [LIMIT + 1, 2**24, 2**31, 2**32 - 1])
 @pytest.mark.parametrize("flag", [0, 1])
-async def test_a_message_over_the_limit_is_refused_before_it_comes(
+async def test_a_message_over_the_limit_is_refused_by_its_prefix(
     connection: Connection, length: int, flag: int
 ) -> None:
-    """The five bytes tell; nobody waits for the others, nor keeps room for them."""
+    """The five bytes of the prefix are enough; the server neither waits nor keeps memory for the rest."""
     stream = connection.call(AUTHORIZE, KNOWN | GZIP)
     await stream.send(framed(b"", flag=flag, length=length))
     answer = await stream.response()
@@ -181,12 +181,12 @@ async def test_a_message_at_the_limit_is_read(connection: Connection) -> None:
     ids=["in one frame", "in two", "not compressed at all"],
 )
 async def test_a_compressed_message_is_read(connection: Connection, frames: list[bytes]) -> None:
-    """A client that can compress need not do so with each message."""
+    """A client that can compress need not compress each message."""
     assert reason_of(await ask(connection, *frames, fields=GZIP)) == pb.DENIAL_REASON_MALFORMED
 
 
 async def test_grpcs_own_client_may_compress(served: Served) -> None:
-    """As it does when it is told to, where that makes a message shorter."""
+    """It does so when compression is turned on, where that makes a message shorter."""
     one = pb.AuthorizeRequest(token=served.token, tool_id="slack.post")
     batch = served.service.operator.authorization.BatchAuthorize
     answer = await batch(pb.BatchAuthorizeRequest(requests=[one] * 100), compression=grpc.Compression.Gzip)
@@ -208,8 +208,10 @@ BADLY_COMPRESSED = {
 
 
 @pytest.mark.parametrize("bad", BADLY_COMPRESSED.values(), ids=list(BADLY_COMPRESSED))
-async def test_what_cannot_be_decompressed_is_refused(served: Served, connection: Connection, bad: Bad) -> None:
-    """Where it is for the encoding, the answer tells which ones are known."""
+async def test_a_message_that_cannot_be_decompressed_is_refused(
+    served: Served, connection: Connection, bad: Bad
+) -> None:
+    """For an unknown encoding, the response lists the known ones."""
     answer = await ask(connection, *bad.frames, fields=bad.fields)
     assert answer.code is (bad.envoy if served.transport == "envoy" else bad.grpcio)
     assert answer.details
@@ -221,7 +223,7 @@ async def test_what_cannot_be_decompressed_is_refused(served: Served, connection
 async def served_by_a_worker(
     folder: Path, database_url: str, transport: str
 ) -> AsyncIterator[tuple[Connection, dict[str, str], psutil.Process]]:
-    """Serve by a worker process; answers a connection, the metadata of a known caller, and the worker."""
+    """Serve with a worker process; yield a connection, a known caller's metadata, and the worker."""
     variables = {"TRANSPORT": transport, "DATABASE_URL": database_url, "MAX_MESSAGE_BYTES": str(LIMIT)}
     with serving_process(folder, **{f"SKILDER_KEYS_{name}": value for name, value in variables.items()}) as server:
         address = await asyncio.to_thread(lambda: server.address)
@@ -229,8 +231,8 @@ async def served_by_a_worker(
             yield connection, dict(operator_metadata(server, folder)), server.workers()[0]
 
 
-async def test_a_bomb_takes_no_memory(transport: str, database_url: str, tmp_path: Path) -> None:
-    """A message a thousand times as long as it comes is decompressed as far as the limit, however many there are."""
+async def test_a_decompression_bomb_takes_no_memory(transport: str, database_url: str, tmp_path: Path) -> None:
+    """A message that grows a thousandfold is decompressed only up to the limit, however many there are."""
     bomb = framed(gzip.compress(bytes(60 * 2**20)), flag=1)
     assert len(bomb) < LIMIT
     async with served_by_a_worker(tmp_path, database_url, transport) as (connection, known, worker):
@@ -246,7 +248,7 @@ async def test_a_bomb_takes_no_memory(transport: str, database_url: str, tmp_pat
 
 
 def most_memory(process: psutil.Process) -> int:
-    """Return the most memory that a process ever had, in bytes."""
+    """Return the highest memory use that a process ever had, in bytes."""
     try:
         lines = Path(f"/proc/{process.pid}/status").read_text("ascii").splitlines()
     except FileNotFoundError:
