@@ -26,7 +26,7 @@ OF_BOB = {"customer-care", "everyone", "support-desk"}
 
 @pytest.fixture
 async def fleet(database_url: str) -> AsyncIterator[tuple[Process, Process]]:
-    """Two processes that answer from memory."""
+    """Two processes that decide from memory."""
     async with process(database_url, lease=LONG) as one, process(database_url, lease=LONG) as other:
         await one.apply()
         await one.follow()
@@ -44,10 +44,10 @@ async def reached(of: Process, token: str) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_hats_go_and_come_a_key_reaches_the_named_ones(
+async def test_a_limited_key_reaches_the_named_hats_through_all_changes(
     fleet: tuple[Process, Process], seed: int
 ) -> None:
-    """Those of its limit that are there at that moment and serve its user, and no other, from the memory of each."""
+    """From every process's memory it reaches exactly the named hats that exist now and serve its user."""
     chance = random.Random(seed)  # noqa: S311 - the same again for the same seed
     one, other = fleet
     issued: list[tuple[Key, str, set[str], set[str]]] = []
@@ -71,7 +71,7 @@ async def test_whatever_hats_go_and_come_a_key_reaches_the_named_ones(
 
 
 async def test_a_hat_that_comes_back_under_another_id_is_another_hat(fleet: tuple[Process, Process]) -> None:
-    """A renamed id is a hat that went and one that came, which nobody named."""
+    """A changed id is a removed hat and a new one, which no limit names."""
     one, other = fleet
     _, token = await one.issue(hat_ids=("engineer",))
     workspace = small_workspace()
@@ -80,8 +80,8 @@ async def test_a_hat_that_comes_back_under_another_id_is_another_hat(fleet: tupl
     assert await reached(other, token) == []
 
 
-async def test_a_deleted_workspace_gives_nothing_back(fleet: tuple[Process, Process]) -> None:
-    """Its keys show their limit and are denied."""
+async def test_keys_of_a_deleted_workspace_keep_their_limit(fleet: tuple[Process, Process]) -> None:
+    """They show it and are denied."""
     one, other = fleet
     key, token = await one.issue(hat_ids=("engineer",))
     await one.workspaces.delete(key.workspace_id, None, ORIGIN)
@@ -89,10 +89,10 @@ async def test_a_deleted_workspace_gives_nothing_back(fleet: tuple[Process, Proc
     assert (await other.keys.get(str(key.id), None)).hat_ids == ("engineer",)
 
 
-async def test_a_process_from_before_keeps_the_limit_too(
+async def test_an_older_process_keeps_the_limit_too(
     fleet: tuple[Process, Process], sql: asyncpg.Connection[Any]
 ) -> None:
-    """What an older worker beside this one does when a hat goes: it deletes the row, and counts the version up."""
+    """When a hat is removed, an older worker beside this one deletes the row and raises the version."""
     one, other = fleet
     _, token = await one.issue(hat_ids=("engineer", "everyone"))
     async with sql.transaction():

@@ -1,6 +1,6 @@
-"""What a call has beside its message: kind, path, deadline and headers; its early end, and its connection's.
+"""What a call has beside its message: content type, path, deadline and headers; cancelled calls and closed connections.
 
-The transport of grpcio is tried beside that in Envoy, where a client is to find the same at both.
+The grpcio transport is tested as well as the Envoy transport, where clients should see the same.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
     "content_type",
     ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8", "application/grpc+x"],
 )
-async def test_every_content_type_of_grpcs_is_taken(connection: Connection, content_type: str) -> None:
-    """Whatever stands behind its name."""
+async def test_every_grpc_content_type_is_accepted(connection: Connection, content_type: str) -> None:
+    """Whatever follows `application/grpc`."""
     answer = await ask(connection, WHOLE, content_type=content_type)
     assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
 
 
 @pytest.mark.parametrize("content_type", [None, "application/json", "application/grpcx", "application/grpc-web"])
-async def test_another_content_type_is_told_in_http(
+async def test_another_content_type_is_refused_with_an_http_status(
     served: Served, connection: Connection, content_type: str | None
 ) -> None:
-    """With status 415 of HTTP, and none of gRPC. grpcio does not mind it."""
+    """With 415 and without a gRPC status. The grpcio transport accepts it."""
     answer = await ask(connection, WHOLE, content_type=content_type)
     if served.transport == "envoy":
         assert (answer.headers[":status"], answer.code) == ("415", None)
@@ -63,7 +63,7 @@ async def test_another_content_type_is_told_in_http(
 
 
 async def test_a_call_is_a_post(served: Served, connection: Connection) -> None:
-    """Whatever else is answered, it is not the call."""
+    """Any other HTTP method may get any response, but it does not make the call."""
     for frames in ([], [WHOLE]):
         answer = await ask(connection, *frames, method="GET")
         assert answer.code is None
@@ -77,8 +77,10 @@ async def test_a_call_is_a_post(served: Served, connection: Connection) -> None:
 @pytest.mark.parametrize(
     "path", ["/skilder.keys.v1.AuthorizationService/Nope", f"{AUTHORIZE}/", "/skilder.keys.v1.NoService/Nope", "/x"]
 )
-async def test_an_unknown_method_is_told_by_headers_alone(connection: Connection, path: str, *, ends: bool) -> None:
-    """As UNIMPLEMENTED, whether the request has come to its end or not."""
+async def test_an_unknown_method_is_refused_with_headers_alone(
+    connection: Connection, path: str, *, ends: bool
+) -> None:
+    """As UNIMPLEMENTED, whether or not the request has ended."""
     stream = connection.call(path, KNOWN)
     await stream.send(WHOLE, end=ends)
     answer = await stream.response()
@@ -88,15 +90,15 @@ async def test_an_unknown_method_is_told_by_headers_alone(connection: Connection
 
 
 @pytest.mark.parametrize("path", [AUTHORIZE, GET_KEY])
-async def test_the_server_keeps_the_deadline_of_a_request_that_does_not_come(connection: Connection, path: str) -> None:
-    """A client that has none itself is told at the end of the time."""
+async def test_the_server_enforces_the_deadline_while_the_request_is_missing(connection: Connection, path: str) -> None:
+    """A client that enforces no deadline itself gets the status when the time is over."""
     stream = await start_call(connection, WHOLE[:7], path=path, grpc_timeout="50m")
     assert (await stream.response()).code is Code.DEADLINE_EXCEEDED
 
 
 @asynccontextmanager
 async def nobody_reads_keys(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """Hold the table of keys locked, so that whoever reads it waits; lends the connection that does."""
+    """Lock the table of keys, so that every read of it waits; yield the connection that holds the lock."""
     sql = await asyncpg.connect(database_url)
     try:
         async with sql.transaction():
@@ -106,10 +108,10 @@ async def nobody_reads_keys(database_url: str) -> AsyncIterator[asyncpg.Connecti
         await sql.close()
 
 
-async def test_the_server_keeps_the_deadline_of_an_answer_that_does_not_come(
+async def test_the_server_enforces_the_deadline_while_the_response_is_missing(
     served: Served, connection: Connection
 ) -> None:
-    """It ends the call, and what Postgres does for it alone; a key that Authorize reads, others may wait for too."""
+    """It ends the call and its own query. A load that Authorize shares with other callers goes on."""
     service = served.service
     fresh = await service.operator.issue()
     by_id = framed(key_service_pb2.GetKeyRequest(key_id=fresh.key.id).SerializeToString())
@@ -129,8 +131,8 @@ async def test_the_server_keeps_the_deadline_of_an_answer_that_does_not_come(
 
 
 @pytest.mark.parametrize("value", ["50", "m", "soon", "-5m", "5x", ""])
-async def test_a_deadline_that_is_none_harms_nobody(served: Served, connection: Connection, value: str) -> None:
-    """The transport in Envoy goes by the service's own limit then; grpcio refuses the call."""
+async def test_an_invalid_deadline_does_no_harm(served: Served, connection: Connection, value: str) -> None:
+    """The Envoy transport then uses the service's own limit; grpcio refuses the call."""
     answer = await ask(connection, WHOLE, fields={"grpc-timeout": value})
     if served.transport == "envoy":
         assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
@@ -138,8 +140,8 @@ async def test_a_deadline_that_is_none_harms_nobody(served: Served, connection: 
         assert answer.code is Code.INTERNAL
 
 
-async def test_a_status_tells_its_details(connection: Connection) -> None:
-    """In base64 that can be read, and with a message that can be."""
+async def test_a_status_carries_its_details(connection: Connection) -> None:
+    """In valid base64, with a readable message."""
     answer = await ask(connection, WHOLE, fields={"authorization": "Bearer unknown"})
     assert (answer.code, answer.reason) == (Code.UNAUTHENTICATED, "UNAUTHENTICATED")
     answer = await ask(connection, request("x", tool_id="\n" * 2000))
@@ -148,10 +150,10 @@ async def test_a_status_tells_its_details(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("path", [AUTHORIZE, GET_KEY])
-async def test_what_a_client_says_of_itself_changes_nothing(
+async def test_headers_cannot_fake_a_clients_identity(
     transport: str, database_url: str, tmp_path: Path, path: str
 ) -> None:
-    """Neither a certificate that it has not shown makes it a caller, nor another address than its own is logged."""
+    """A certificate in a header makes nobody a caller, and the log has the real address."""
     san = "spiffe://acme.example/gateway"
     certificate = Authority(tmp_path, "anybody").issue("gateway", f"URI:{san}").certificate
     forged = {
@@ -180,10 +182,10 @@ async def test_what_a_client_says_of_itself_changes_nothing(
 
 
 @pytest.mark.parametrize("waits_for", ["its request", "the end of it", "Postgres"])
-async def test_a_cancelled_call_takes_no_place(
+async def test_a_cancelled_call_frees_its_slot(
     transport: str, database_url: str, tmp_path: Path, waits_for: str
 ) -> None:
-    """As many as there may be can be cancelled again and again, whatever they wait for, and others find room."""
+    """As many calls as allowed can be cancelled again and again, whatever they wait for, and others are served."""
     places = 3
     async with (
         serving(
@@ -210,8 +212,8 @@ async def test_a_cancelled_call_takes_no_place(
         assert reason_of(await ask(connection, WHOLE)) == pb.DENIAL_REASON_MALFORMED
 
 
-async def test_a_connection_of_age_ends_with_its_calls(transport: str, database_url: str, tmp_path: Path) -> None:
-    """Its client is told to go elsewhere; what it has begun is answered, and then the connection ends."""
+async def test_an_old_connection_ends_after_its_calls(transport: str, database_url: str, tmp_path: Path) -> None:
+    """Its client gets GOAWAY; running calls get their responses, and then the connection closes."""
     async with (
         serving(database_url, tmp_path, transport=transport, max_connection_age=1) as service,
         connected(service.address) as connection,

@@ -24,8 +24,8 @@ SERVICES = (
 
 
 @pytest.mark.parametrize("name", ["", *SERVICES])
-async def test_health_speaks_for_the_server_and_for_each_service(empty_service: Service, name: str) -> None:
-    """As grpc_health_probe asks it, with no token."""
+async def test_health_covers_the_server_and_each_service(empty_service: Service, name: str) -> None:
+    """As grpc_health_probe calls it, with no token."""
     anybody = await empty_service.client(None)
     stub: Any = health_pb2_grpc.HealthStub(anybody.channel)
     response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
@@ -40,13 +40,13 @@ async def test_health_of_an_unknown_service_is_not_found(empty_service: Service)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_an_open_watch_is_told_and_does_not_hold_up_the_end(
+async def test_an_open_watch_gets_not_serving_and_does_not_delay_the_stop(
     transport: str, database_url: str, tmp_path: Path
 ) -> None:
-    """It hears NOT_SERVING, and the server ends long before its drain would."""
+    """The server stops long before its drain time is over."""
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(30):
         async with serving(database_url, tmp_path, transport=transport, drain_timeout=600) as service:
-            # A channel that outlives the server: those of `service` are closed before it ends.
+            # This channel outlives the server: the channels of `service` are closed before it stops.
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(service.address))
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
@@ -60,12 +60,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def header(name: str, value: str) -> bytes:
-    """Return a header as a literal that is not indexed (RFC 7541, 6.2.2)."""
+    """Return a header field as a literal without indexing (RFC 7541, 6.2.2)."""
     return b"\0" + b"".join(bytes([len(each)]) + each.encode() for each in (name, value))
 
 
-async def test_a_watch_that_is_not_read_holds_nobody_up(transport: str, database_url: str, tmp_path: Path) -> None:
-    """A stranger who takes not one byte of the answer freezes neither the status nor the end of the server."""
+async def test_a_watch_that_is_not_read_blocks_nobody(transport: str, database_url: str, tmp_path: Path) -> None:
+    """A client that reads not one byte of the response delays neither the status nor the stop of the server."""
     headers = {
         ":method": "POST",
         ":scheme": "http",
@@ -76,7 +76,7 @@ async def test_a_watch_that_is_not_read_holds_nobody_up(transport: str, database
     }
     opening = (
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-        + frame(4, 0, 0, struct.pack(">HI", 4, 0))  # SETTINGS: a stream's window begins with no bytes
+        + frame(4, 0, 0, struct.pack(">HI", 4, 0))  # SETTINGS: a stream's window starts at zero bytes
         + frame(1, 4, 1, b"".join(header(*each) for each in headers.items()))  # HEADERS
         + frame(0, 1, 1, bytes(5))  # DATA: an empty message, the last
     )
@@ -86,7 +86,7 @@ async def test_a_watch_that_is_not_read_holds_nobody_up(transport: str, database
             reader, writer = await asyncio.open_connection(host, int(port))
             stack.callback(writer.close)
             writer.write(opening)
-            # The answer's headers are no part of the window: once they are here, the watch is open.
+            # Response headers do not count against the window: once they have come, the watch is open.
             kind = None
             while kind != 1:
                 head = await reader.readexactly(9)
@@ -98,17 +98,17 @@ async def test_a_watch_that_is_not_read_holds_nobody_up(transport: str, database
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service: Service) -> None:
-    """A call that never sends its message holds no place."""
+async def test_an_unknown_caller_is_refused_before_sending_a_request(empty_service: Service) -> None:
+    """A call that never sends its message takes no slot."""
     anybody = await empty_service.client(None)
     call: Any = anybody.channel.stream_unary("/skilder.keys.v1.AuthorizationService/Authorize")()
     assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_caller_that_does_not_send_its_request_runs_out_of_time(
+async def test_a_caller_that_does_not_send_its_request_runs_into_the_limit(
     transport: str, database_url: str, tmp_path: Path
 ) -> None:
-    """The service's own limit covers the reading too; one that sends nothing at all is told so."""
+    """The service's time limit covers reading the request too; a caller that sends nothing at all gets the status."""
     async with serving(database_url, tmp_path, transport=transport, call_timeout=0.3, lease=0.2) as service:
         metadata = (("authorization", f"Bearer {TOKENS['service']}"),)
         method: Any = service.service.channel.stream_unary("/skilder.keys.v1.AuthorizationService/Authorize")

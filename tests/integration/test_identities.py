@@ -29,7 +29,7 @@ def forbidden(refused: Refusal, reason: str) -> bool:
 
 
 async def assert_unknown(client: Client, **options: Any) -> None:
-    """Fail unless every method refuses the client as unknown, before it looks at what is asked."""
+    """Fail unless every method refuses the client as unknown, before it checks the request."""
     for method in METHODS:
         for body in (b"", GARBAGE):
             refused = await refusal(call(client, method, body, **options))
@@ -53,22 +53,22 @@ async def assert_unknown(client: Client, **options: Any) -> None:
         f"Bearer RTK_{'x' * 600}",
     ],
 )
-async def test_a_stranger_is_let_in_nowhere(empty_service: Service, header: str | None) -> None:
-    """With no token, an empty, unknown or over-long one, or one that is not sent as a bearer token."""
+async def test_a_caller_without_a_valid_token_is_refused_everywhere(empty_service: Service, header: str | None) -> None:
+    """With no token, an empty, unknown or overlong one, or one that is not a bearer token."""
     stranger = await empty_service.client(None)
     await assert_unknown(stranger, metadata=() if header is None else (("authorization", header),))
 
 
 async def test_the_scheme_is_spelled_in_any_case(empty_service: Service) -> None:
-    """As RFC 9110 has it."""
+    """As RFC 9110 allows."""
     anybody = await empty_service.client(None)
     for scheme in ("Bearer", "bearer", "BEARER"):
         metadata = (("authorization", f"{scheme} {TOKENS['operator']}"),)
         assert await call(anybody, "CatalogService/ListWorkspaces", b"", metadata=metadata) == b""
 
 
-async def test_who_sends_two_tokens_is_nobody(empty_service: Service) -> None:
-    """Whichever comes first: what stands between client and service may see another one than the service does."""
+async def test_a_caller_with_two_tokens_is_refused(empty_service: Service) -> None:
+    """In either order: a proxy in between may read another one than the service does."""
     anybody = await empty_service.client(None)
     metadata = (("authorization", f"Bearer {TOKENS['operator']}"), ("authorization", "Bearer unknown"))
     for both in (metadata, metadata[::-1], metadata[:1] * 2):
@@ -84,7 +84,7 @@ async def test_who_sends_two_tokens_is_nobody(empty_service: Service) -> None:
     ],
 )
 async def test_a_role_opens_its_services_only(service: Service, role: str, services: set[str]) -> None:
-    """What a caller may not do is refused before what it asks is looked at."""
+    """What a caller may not do is refused before its request is checked."""
     client: Client = getattr(service, role)
     assert len(METHODS) == 10
     for method in METHODS:
@@ -95,8 +95,8 @@ async def test_a_role_opens_its_services_only(service: Service, role: str, servi
             assert forbidden(refused, "CALLER_NOT_ALLOWED"), method
 
 
-async def test_a_runtime_instance_asks_about_keys_of_its_own_workspace(service: Service) -> None:
-    """Its own runtime key is its bearer token. Of a foreign key it learns nothing that its holder must not know."""
+async def test_a_runtime_instance_may_authorize_keys_of_its_own_workspace(service: Service) -> None:
+    """Its runtime key is its bearer token. About a foreign key it learns nothing that is secret."""
     await service.operator.apply(small_workspace("globex"))
     instance = await service.client((await service.operator.issue(**RUNTIME)).token)
     own, foreign = await service.operator.issue(), await service.operator.issue(workspace_id="globex")
@@ -112,15 +112,15 @@ async def test_a_runtime_instance_asks_about_keys_of_its_own_workspace(service: 
 
 
 async def test_a_runtime_instance_may_do_nothing_else(service: Service) -> None:
-    """No keys, no workspaces, not even with a request that is none."""
+    """It gets no keys and no workspaces, not even an error about a malformed request."""
     instance = await service.client((await service.operator.issue(**RUNTIME)).token)
     for method in METHODS:
         if not method.startswith("AuthorizationService/"):
             assert forbidden(await refusal(call(instance, method, GARBAGE)), "CALLER_NOT_ALLOWED"), method
 
 
-async def test_a_bad_runtime_key_lets_nobody_in(service: Service) -> None:
-    """Revoked, of a deleted workspace, with a wrong secret; and keys of agents never do."""
+async def test_a_bad_runtime_key_is_refused(service: Service) -> None:
+    """Revoked, of a deleted workspace, or with a wrong secret; keys of agents are never accepted."""
     await service.operator.apply(small_workspace("globex"))
     good, revoked = [await service.operator.issue(**RUNTIME) for _ in range(2)]
     gone = await service.operator.issue(**RUNTIME, workspace_id="globex")
@@ -138,7 +138,7 @@ async def test_a_bad_runtime_key_lets_nobody_in(service: Service) -> None:
 
 
 async def test_a_runtime_key_is_named_in_the_log_by_its_instance(service: Service) -> None:
-    """Every caller is, whether it is let in or not; its token never."""
+    """Every caller is named, accepted or not; its token never appears."""
     instance = await service.client((await service.operator.issue(**RUNTIME)).token)
     await instance.denial("hello")
     await refusal(list_keys(instance))
@@ -149,10 +149,10 @@ async def test_a_runtime_key_is_named_in_the_log_by_its_instance(service: Servic
     assert ("caller" in unknown_call, unknown_call["reason"]) == (False, "UNAUTHENTICATED")
 
 
-async def test_the_operators_token_of_the_data_folder_lets_in(
+async def test_the_operators_token_of_the_data_folder_is_accepted(
     transport: str, database_url: str, tmp_path: Path
 ) -> None:
-    """As an operator, and the same after a restart; not where it is turned off."""
+    """As an operator, and unchanged after a restart; not where it is turned off."""
     tokens = set()
     for _ in range(2):
         async with serving(database_url, tmp_path, transport=transport) as service:
@@ -168,7 +168,7 @@ async def test_the_operators_token_of_the_data_folder_lets_in(
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The authority that the server trusts, and is trusted by."""
+    """The certificate authority of the server and of its clients."""
     return Authority(tmp_path_factory.mktemp("authority"), "authority")
 
 
@@ -176,7 +176,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 async def tls_service(
     transport: str, authority: Authority, database_url: str, tmp_path: Path
 ) -> AsyncIterator[Service]:
-    """A service that wants a certificate of every client, and knows two callers by theirs."""
+    """A service that requires client certificates, and has two callers with one."""
     server = authority.issue("server", "IP:127.0.0.1")
     write_callers(
         tmp_path / "callers.yaml",
@@ -196,8 +196,8 @@ async def tls_service(
         yield service
 
 
-async def test_a_certificate_lets_its_caller_in(tls_service: Service, authority: Authority) -> None:
-    """By a URI or a DNS name, whatever stands beside it, with the role of that caller and no other."""
+async def test_a_certificate_identifies_its_caller(tls_service: Service, authority: Authority) -> None:
+    """By a URI or DNS name among others, with that caller's role only."""
     uri = authority.issue("gateway", "DNS:elsewhere.example", "URI:spiffe://acme.example/gateway")
     dns = authority.issue("console-2", "DNS:console.acme.example")
     gateway = await tls_service.client(None, authority.credentials(uri))
@@ -210,7 +210,7 @@ async def test_a_certificate_lets_its_caller_in(tls_service: Service, authority:
 
 
 async def test_a_bearer_token_counts_before_the_certificate(tls_service: Service, authority: Authority) -> None:
-    """A known one lets its own caller in, an unknown one nobody; a certificate that is not listed is no caller."""
+    """A known token identifies its caller, an unknown one is refused; a certificate that is not listed is no caller."""
     gateway = authority.issue("gateway", "URI:spiffe://acme.example/gateway")
     operator = await tls_service.client(TOKENS["operator"], authority.credentials(gateway))
     assert list((await list_workspaces(operator)).workspaces) == []
@@ -225,7 +225,7 @@ async def test_a_bearer_token_counts_before_the_certificate(tls_service: Service
 async def test_a_certificate_of_another_authority_does_not_connect(
     tls_service: Service, authority: Authority, tmp_path: Path
 ) -> None:
-    """Nor does a client without one, or without TLS: no call gets as far as a method."""
+    """Nor does a client without one, or without TLS: no call reaches a method."""
     other = Authority(tmp_path, "other").issue("gateway", "URI:spiffe://acme.example/gateway")
     for credentials in (authority.credentials(other), authority.credentials(), None):
         client = await tls_service.client(TOKENS["operator"], credentials)
@@ -238,7 +238,7 @@ async def test_a_certificate_of_another_authority_does_not_connect(
 async def test_tls_without_client_certificates_works_with_bearer_tokens(
     transport: str, authority: Authority, database_url: str, tmp_path: Path
 ) -> None:
-    """A certificate that nobody asked for and nobody verified lets nobody in."""
+    """A certificate that nobody asked for and nobody verified identifies nobody."""
     server = authority.issue("server", "IP:127.0.0.1")
     write_callers(tmp_path / "callers.yaml", [{"name": "g", "role": "operator", "san": "gateway.example"}])
     async with serving(

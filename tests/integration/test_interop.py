@@ -1,4 +1,4 @@
-"""The client that the gRPC implementations test each other with, against the transport of the transport in Envoy."""
+"""The client with which gRPC implementations test each other, against the Envoy transport."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ CASES = [
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[int]:
-    """Serve the test service in an Envoy, and return the port."""
+    """Serve the test service in an Envoy, and yield the port."""
     if reason := why_unavailable("envoy"):
         pytest.skip(reason)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    # A socket's path is short, and those of pytest's folders may be long.
+    # The path of a socket must be short, and pytest's folders may have long ones.
     with tempfile.TemporaryDirectory(prefix="skilder-keys-tests-") as folder:
         reported = json.dumps({"listen": f"127.0.0.1:{port}", **settings})
         process = await asyncio.create_subprocess_exec(
@@ -72,7 +72,7 @@ async def serving(**settings: Any) -> AsyncIterator[int]:
 
 @pytest.fixture(scope="module", params=["plaintext", "TLS"])
 async def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[str]]:
-    """The client's command, but for the case: over plaintext, and over TLS."""
+    """The client's command without the case: over plaintext and over TLS."""
     if not CLIENT.exists():
         if os.environ.get("CI"):
             pytest.fail("gRPC's interop client is not here: run `make tools`")
@@ -94,8 +94,8 @@ async def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_a_case_of_grpcs_own_passes(client: list[str], case: str) -> None:
-    """By the judgement of gRPC's client for Go."""
+async def test_an_interop_case_passes(client: list[str], case: str) -> None:
+    """As judged by gRPC's client for Go."""
     command = [*client, f"--test_case={case}"]
     done = await asyncio.to_thread(
         subprocess.run, command, timeout=60, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -103,8 +103,8 @@ async def test_a_case_of_grpcs_own_passes(client: list[str], case: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
-async def test_a_message_comes_as_it_was_meant() -> None:
-    """Also where it looks as if it had been encoded already."""
+async def test_a_status_message_arrives_unchanged() -> None:
+    """Also where it looks as if it were percent-encoded already."""
     words = "100 %, %41 and %zz; tab\tand line\r\n, \N{SNOWMAN} and \N{ROBOT FACE}"
     status = pb.EchoStatus(code=grpc.StatusCode.ABORTED.value[0], message=words)
     request = pb.SimpleRequest(response_status=status).SerializeToString()

@@ -1,4 +1,4 @@
-"""IssueKey: what key comes of it, who may, and what a retry does."""
+"""IssueKey: which key is issued, who may issue it, and what a retry does."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ async def actions(sql: asyncpg.Connection[Any]) -> list[str]:
         pytest.param(RUNTIME, id="runtime"),
     ],
 )
-async def test_the_answer_holds_the_key_in_full(service: Service, order: dict[str, Any]) -> None:
-    """Every field of the key, a token of its type and id, and the same key when it is asked for again."""
+async def test_the_response_holds_the_whole_key(service: Service, order: dict[str, Any]) -> None:
+    """Every field of the key, a token of its type and id, and GetKey returns the same key."""
     before = time.time()
     issued = await service.console.issue(**order)
     assert re.fullmatch(rf"{PREFIXES[order['type']]}_[0-9A-Za-z]{{71}}", issued.token)
@@ -111,15 +111,17 @@ async def test_a_description_is_kept_as_it_is(service: Service, description: str
         ),
     ],
 )
-async def test_fields_at_fault_are_named(service: Service, order: dict[str, Any], faults: dict[str, str]) -> None:
-    """Every one of them, in one answer."""
+async def test_all_fields_at_fault_are_reported(
+    service: Service, order: dict[str, Any], faults: dict[str, str]
+) -> None:
+    """In one response."""
     refused = await refusal(service.console.issue(**order))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert refused.fields == faults
 
 
-async def test_hats_that_the_workspace_does_not_have_are_named(service: Service) -> None:
-    """Unknown ones, and those of another workspace, each by its place."""
+async def test_hats_that_the_workspace_does_not_have_are_reported(service: Service) -> None:
+    """Unknown ones, and those of another workspace, each by its index."""
     other = small_workspace("globex")
     other.hats.add(id="globex-only", name="Globex only")
     await service.operator.apply(other)
@@ -132,7 +134,7 @@ async def test_hats_that_the_workspace_does_not_have_are_named(service: Service)
 
 
 async def test_a_user_key_needs_a_member(service: Service) -> None:
-    """The user is named, together with the other references that lead nowhere."""
+    """The user is reported, together with other dangling references."""
     refused = await refusal(service.console.issue(**USER, user_id="dan", hat_ids=["nope"]))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert refused.fields == {
@@ -142,8 +144,8 @@ async def test_a_user_key_needs_a_member(service: Service) -> None:
 
 
 @pytest.mark.parametrize("actor", ["", "ada"])
-async def test_an_unknown_and_a_deleted_workspace_are_told_apart(service: Service, actor: str) -> None:
-    """One was never there, the other will never be again."""
+async def test_an_unknown_and_a_deleted_workspace_have_different_errors(service: Service, actor: str) -> None:
+    """One was never there, the other will never come back."""
     unknown = await refusal(service.console.issue(workspace_id="nowhere", actor=actor))
     assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "WORKSPACE_NOT_FOUND")
     await delete_workspace(service.operator)
@@ -175,7 +177,7 @@ async def test_an_unknown_and_a_deleted_workspace_are_told_apart(service: Servic
         ("", RUNTIME, None),
     ],
 )
-async def test_the_actor_is_held_to_the_rules(
+async def test_who_may_issue_which_keys(
     service: Service, actor: str, order: dict[str, Any], reason: str | None
 ) -> None:
     """Admins issue workspace keys, members their own user keys, nobody runtime keys; `dan` is of another workspace."""
@@ -189,10 +191,10 @@ async def test_the_actor_is_held_to_the_rules(
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
 
 
-async def test_a_retry_before_the_first_use_answers_the_same_key_with_a_new_token(
+async def test_a_retry_before_the_first_use_returns_the_same_key_with_a_new_token(
     service: Service, sql: asyncpg.Connection[Any]
 ) -> None:
-    """The first token, which may never have arrived, is good no longer; the trail tells of the renewal."""
+    """The first token, which may never have arrived, stops working; the trail records the renewal."""
     order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"], "actor": "ada"}
     first = await service.console.issue(**order)
     again = await service.console.issue(**order | {"hat_ids": ["engineer", "everyone"]})
@@ -205,7 +207,7 @@ async def test_a_retry_before_the_first_use_answers_the_same_key_with_a_new_toke
 
 
 async def test_a_retry_after_the_first_use_is_refused(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """The first answer arrived, so another secret would only break the agent; the key is named."""
+    """The first response did arrive, so another secret would only break the agent. The error names the key."""
     first = await service.console.issue(request_id="r-1")
     assert await service.service.denial(first.token, tool_id="no.such.tool") == "TOOL_NOT_ALLOWED"
     refused = await refusal(service.console.issue(request_id="r-1"))
@@ -216,7 +218,7 @@ async def test_a_retry_after_the_first_use_is_refused(service: Service, sql: asy
 
 
 async def test_a_retry_after_the_revocation_is_refused(service: Service) -> None:
-    """A revoked key comes back in no way, used or not."""
+    """A revoked key never comes back, used or not."""
     for request_id in ("unused", "used"):
         first = await service.console.issue(request_id=request_id)
         if request_id == "used":
@@ -239,7 +241,7 @@ async def test_a_retry_after_the_revocation_is_refused(service: Service) -> None
         USER | {"user_id": "ada"},
     ],
 )
-async def test_a_request_id_is_good_for_one_request(service: Service, change: dict[str, Any]) -> None:
+async def test_a_request_id_is_valid_for_one_request(service: Service, change: dict[str, Any]) -> None:
     """With any other argument it is refused, even after the first key was used, and that key stays as it is."""
     await service.operator.apply(small_workspace("globex"))
     order = {"request_id": "r-1", "hat_ids": ["everyone"], "actor": "ada"}
@@ -251,8 +253,8 @@ async def test_a_request_id_is_good_for_one_request(service: Service, change: di
         assert (await service.service.authorize(first.token)).HasField("granted")
 
 
-async def test_a_request_is_known_again_after_its_hat_went(service: Service) -> None:
-    """A retry that names a hat which is gone is refused by that name, and the first token stays good."""
+async def test_a_retry_is_recognized_after_its_hat_was_removed(service: Service) -> None:
+    """It is refused because of the missing hat, and the first token stays valid."""
     order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"]}
     first = await service.console.issue(**order)
     workspace = small_workspace()
@@ -264,7 +266,7 @@ async def test_a_request_is_known_again_after_its_hat_went(service: Service) -> 
 
 
 async def test_a_request_whose_hat_came_back_can_be_retried(service: Service) -> None:
-    """The same key again, with its whole limit."""
+    """It returns the same key with its whole limit."""
     order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"]}
     first = await service.console.issue(**order)
     workspace = small_workspace()
@@ -278,8 +280,8 @@ async def test_a_request_whose_hat_came_back_can_be_retried(service: Service) ->
     assert [hat.id for hat in granted.tool_set.hats] == ["engineer", "everyone"]
 
 
-async def test_two_callers_do_not_meet_each_others_request_ids(service: Service) -> None:
-    """The same id from the operator and the console issues two keys, each retried on its own."""
+async def test_two_callers_have_separate_request_ids(service: Service) -> None:
+    """The same id from the operator and the console issues two keys, and each can retry."""
     clients: list[Client] = [service.operator, service.console]
     first = [await client.issue(request_id="r-1") for client in clients]
     again = [await client.issue(request_id="r-1") for client in clients]
@@ -288,13 +290,13 @@ async def test_two_callers_do_not_meet_each_others_request_ids(service: Service)
 
 
 async def test_calls_without_a_request_id_issue_a_key_each(service: Service) -> None:
-    """Nothing tells one from a retry of another."""
+    """Nothing distinguishes a call from a retry."""
     issued = await asyncio.gather(*(service.console.issue() for _ in range(10)))
     assert len({each.key.id for each in issued}) == 10
 
 
 async def test_identical_requests_at_once_issue_one_key(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """All get the same key; exactly one of their tokens is good."""
+    """All get the same key, and exactly one of their tokens is valid."""
     issued = await asyncio.gather(*(service.console.issue(request_id="r-1") for _ in range(10)))
     assert len({each.key.id for each in issued}) == 1
     assert len({each.token for each in issued}) == 10

@@ -43,7 +43,7 @@ async def issue(service: Service, count: int, **fields: Any) -> list[str]:
 
 
 async def test_keys_are_listed_newest_first_and_in_full(service: Service) -> None:
-    """Each as GetKey answers it: used, limited and revoked ones too; an empty workspace has an empty page."""
+    """Each as GetKey returns it, including used, limited and revoked keys. An empty workspace has an empty page."""
     assert await list_keys(service.console) == await list_keys(service.console, page_size=1)
     first = await service.console.issue(hat_ids=["everyone", "engineer"])
     second = await service.console.issue(**USER, user_id="bob", actor="bob")
@@ -59,7 +59,7 @@ async def test_keys_are_listed_newest_first_and_in_full(service: Service) -> Non
     ("count", "sizes"), [(0, [0]), (9, [9]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (25, [10, 10, 5])]
 )
 async def test_pages_hold_each_key_once(service: Service, count: int, sizes: list[int]) -> None:
-    """In order, and with no token on the last page, also where it is full."""
+    """In order, and without a token on the last page, even if that page is full."""
     await service.operator.apply(small_workspace("globex"))
     await issue(service, 3, workspace_id="globex")
     issued = await issue(service, count)
@@ -69,7 +69,7 @@ async def test_pages_hold_each_key_once(service: Service, count: int, sizes: lis
 
 
 async def test_keys_issued_while_paging_shift_no_page(service: Service) -> None:
-    """A page begins below the last key of the one before, whatever was issued or revoked meanwhile."""
+    """A page starts below the last key of the page before, whatever was issued or revoked meanwhile."""
     issued = await issue(service, 6)
     first = await list_keys(service.console, page_size=2)
     await issue(service, 3)
@@ -80,8 +80,8 @@ async def test_keys_issued_while_paging_shift_no_page(service: Service) -> None:
     assert ids(first) + ids(second) + ids(third) == issued
 
 
-async def test_a_page_has_100_keys_unless_told_otherwise(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """And 1,000 at most; a size beyond the bounds is named."""
+async def test_a_page_has_100_keys_by_default(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """And 1,000 at most; a size out of bounds is refused by its field."""
     for _ in range(101):
         await insert_key(sql)
     assert len((await list_keys(service.console)).keys) == 100
@@ -95,7 +95,7 @@ async def test_a_page_has_100_keys_unless_told_otherwise(service: Service, sql: 
 
 
 async def test_filters_choose_keys(service: Service) -> None:
-    """By type, user and state, each alone and together, also across pages."""
+    """By type, user and state, each alone and combined, also across pages."""
     shared = await issue(service, 2)
     bobs = await issue(service, 3, **USER, user_id="bob")
     cyds = await issue(service, 2, **USER, user_id="cyd")
@@ -121,7 +121,7 @@ async def test_filters_choose_keys(service: Service) -> None:
 
 
 async def test_keys_unused_since_a_time_are_found(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Last used before it or, never used, issued before it; a key used or issued at that very time is not."""
+    """Last used before it or, if never used, issued before it. A key used or issued at exactly that time is not."""
     moment = datetime(2025, 6, 1, 12, tzinfo=UTC)
     early, late = moment - timedelta(microseconds=1), moment + timedelta(microseconds=1)
     old = moment - timedelta(days=300)
@@ -145,8 +145,8 @@ async def test_keys_unused_since_a_time_are_found(service: Service, sql: asyncpg
     ]
 
 
-async def test_a_time_out_of_range_is_named(service: Service) -> None:
-    """The years 1 to 9999 are times, with whole nanoseconds."""
+async def test_a_time_out_of_range_is_refused(service: Service) -> None:
+    """Only the years 1 to 9999 with valid nanoseconds are times."""
     for since in (
         Timestamp(seconds=253_402_300_800),
         Timestamp(seconds=-62_135_596_801),
@@ -161,8 +161,8 @@ async def test_a_time_out_of_range_is_named(service: Service) -> None:
         assert ids(await list_keys(service.console, unused_since=since)) == []
 
 
-async def test_a_page_token_is_good_with_the_same_filters_only(service: Service) -> None:
-    """Another filter, another workspace, a changed token and a token of ListWorkspaces are all refused."""
+async def test_a_page_token_is_valid_with_the_same_filters_only(service: Service) -> None:
+    """With another filter or workspace it is refused, and so are a changed token and a token of ListWorkspaces."""
     await service.operator.apply(small_workspace("globex"))
     await issue(service, 3, **USER, user_id="bob")
     filters = USER | {"user_id": "bob", "state": key_pb2.KEY_STATE_ACTIVE}
@@ -186,7 +186,7 @@ async def test_a_page_token_is_good_with_the_same_filters_only(service: Service)
         assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         assert refused.fields == NOT_OURS, attempt
     assert (await refusal(list_workspaces(service.console, page_token=token))).fields == NOT_OURS
-    # Who asks, and for how many, is no filter.
+    # The actor and the page size are no filters.
     again = await list_keys(service.operator, page_token=token, page_size=7, actor="bob", **filters)
     assert len(again.keys) == 2
 
@@ -204,7 +204,7 @@ async def test_a_page_token_is_good_with_the_same_filters_only(service: Service)
         ("dan", {"user_id": "dan"}, "ACTOR_NOT_MEMBER"),
     ],
 )
-async def test_the_actor_is_held_to_the_rules(
+async def test_who_may_list_which_keys(
     service: Service, actor: str, wanted: dict[str, Any], reason: str | None
 ) -> None:
     """Admins list any keys, members their own user keys; `dan` is not in the workspace."""
@@ -218,7 +218,7 @@ async def test_the_actor_is_held_to_the_rules(
 
 
 async def test_the_keys_of_a_deleted_workspace_are_still_listed(service: Service) -> None:
-    """Without an actor, as nobody is a member there; a workspace that never was is not found."""
+    """Without an actor, since it has no members. A workspace that never existed is not found."""
     issued = await issue(service, 2)
     await delete_workspace(service.operator)
     assert ids(await list_keys(service.console)) == issued
@@ -230,7 +230,7 @@ async def test_the_keys_of_a_deleted_workspace_are_still_listed(service: Service
 
 
 async def test_workspaces_are_listed_page_by_page_in_order_of_id(empty_service: Service) -> None:
-    """Each once, deleted ones not, by the order of their bytes."""
+    """Each once, in byte order of the ids; deleted ones are left out."""
     assert list((await list_workspaces(empty_service.console)).workspaces) == []
     names = ["a", "B", "a-b", "a.b", "A", "b", "10", "9", "a:b"]
     for name in [*names, "gone"]:

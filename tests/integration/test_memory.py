@@ -1,4 +1,4 @@
-"""Answers from memory: what they cost, what they say, and who is kept waiting by whom."""
+"""Decisions from memory: what they cost, what they contain, and who waits for whom."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ pytestmark = pytest.mark.stock_too
 
 @pytest.fixture
 async def one(database_url: str) -> AsyncIterator[Process]:
-    """A process with a lease that no delay ends, and the small workspace."""
+    """A process whose lease outlasts the test, with the small workspace."""
     async with process(database_url, lease=LONG) as made:
         await made.apply()
         await made.follow()
         yield made
 
 
-async def test_an_answer_from_memory_asks_no_database(one: Process) -> None:
-    """Whatever its kind, and argon2 neither; and it is the very same bytes as the one that did."""
+async def test_a_decision_from_memory_needs_no_database(one: Process) -> None:
+    """Nor argon2, whatever its kind, and its bytes equal those of the decision that needed both."""
     queries = await kinds_of_decisions(one)
     one.cache.drop_all()
     for name, query in queries.items():
@@ -52,13 +52,13 @@ async def test_an_answer_from_memory_asks_no_database(one: Process) -> None:
             known = await one.decide(query)
             assert known == cold, name
             assert pb.AuthorizeResponse.FromString(known.body) == pb.AuthorizeResponse.FromString(cold.body)
-            # As protobuf itself would write it, so that nothing tells how it was made.
+            # As protobuf itself would write it, so that the bytes do not show how they were made.
             assert pb.AuthorizeResponse.FromString(known.body).SerializeToString() == known.body, name
         assert (one.database.lent, one.hasher.checks, one.cache.hits) == (lent, checks, hits + 3), name
 
 
-async def test_what_memory_grants_at_once_is_what_is_granted(one: Process) -> None:
-    """The same bytes, a hit and a use; all else is left to be decided, as if it had not been asked."""
+async def test_the_fast_grant_equals_the_ordinary_grant(one: Process) -> None:
+    """The same bytes, one hit and one use. All other queries are left to the ordinary way, untouched."""
     queries = await kinds_of_decisions(one)
     for query in queries.values():
         await one.decide(query)
@@ -69,7 +69,7 @@ async def test_what_memory_grants_at_once_is_what_is_granted(one: Process) -> No
         before = (one.database.lent, one.cache.misses, one.authorizer.denials.total())
         hits = one.cache.hits
         granted = one.authorizer.grant(query)
-        # An old version has to be looked at before it is told the new one.
+        # A caller with an old version needs the tools, so this is not decided at once.
         assert granted == (None if decided.denied or name == "stale version" else decided.body), name
         assert one.cache.hits - hits == (granted is not None), name
         assert (one.database.lent, one.cache.misses, one.authorizer.denials.total()) == before, name
@@ -77,8 +77,8 @@ async def test_what_memory_grants_at_once_is_what_is_granted(one: Process) -> No
         assert (one.database.lent > before[0]) == (granted is not None), f"{name}: a use is written"
 
 
-async def test_what_memory_must_not_grant_at_once_is_left(one: Process, database_url: str) -> None:
-    """Keys of another workspace than the caller's, fields that are over their bounds, stale keys, and no lease."""
+async def test_the_fast_grant_leaves_everything_else_alone(one: Process, database_url: str) -> None:
+    """Foreign keys, fields over their bounds, stale keys, and any query without a lease."""
     key, token = await one.issue()
     await warm(one, token)
     assert one.authorizer.grant(AuthorizeQuery(token), key.workspace_id) is not None
@@ -95,7 +95,7 @@ async def test_what_memory_must_not_grant_at_once_is_left(one: Process, database
         assert other.cache.hits == 0
 
 
-async def test_an_answer_without_a_lease_is_the_same(one: Process, database_url: str) -> None:
+async def test_a_decision_without_a_lease_is_the_same(one: Process, database_url: str) -> None:
     """From another process, which reads the database for each."""
     queries = await kinds_of_decisions(one)
     async with process(database_url) as other:
@@ -109,7 +109,7 @@ async def test_an_answer_without_a_lease_is_the_same(one: Process, database_url:
 
 
 async def test_a_wrong_secret_for_a_key_in_memory_costs_nothing(one: Process) -> None:
-    """No database and no argon2: memory knows the one token that is right."""
+    """No database and no argon2: memory knows the one valid token."""
     key, token = await one.issue()
     await warm(one, token)
     lent, checks = one.database.lent, one.hasher.checks
@@ -121,7 +121,7 @@ async def test_a_wrong_secret_for_a_key_in_memory_costs_nothing(one: Process) ->
     assert one.database.lent == lent
 
 
-async def test_a_wrong_secret_for_a_revoked_key_in_memory_says_nothing_of_it(one: Process) -> None:
+async def test_a_wrong_secret_for_a_revoked_key_in_memory_reveals_nothing(one: Process) -> None:
     """Neither that it was revoked nor which key it is."""
     key, token = await one.issue()
     await one.revoke(key)
@@ -131,8 +131,8 @@ async def test_a_wrong_secret_for_a_revoked_key_in_memory_says_nothing_of_it(one
     assert await one.ask(Token.mint(KeyType.WORKSPACE, key.id).reveal()) == unknown
 
 
-async def test_the_fields_of_a_question_are_looked_at_in_any_case(one: Process) -> None:
-    """Warm or cold, and also where the key is not good."""
+async def test_the_fields_of_a_query_are_always_checked(one: Process) -> None:
+    """Warm or cold, and also where the key is not usable."""
     _, token = await one.issue()
     key, revoked = await one.issue()
     await one.revoke(key)
@@ -150,7 +150,7 @@ async def test_the_fields_of_a_question_are_looked_at_in_any_case(one: Process) 
 
 
 async def test_a_stampede_reads_a_key_once(one: Process) -> None:
-    """All who ask for a token at the same time share one reading."""
+    """All who authorize a token at the same time share one load."""
     _, token = await one.issue()
     await one.outcome(token)
     one.cache.drop_all()
@@ -161,7 +161,7 @@ async def test_a_stampede_reads_a_key_once(one: Process) -> None:
 
 
 async def test_many_cold_keys_are_read_by_a_few_queries(one: Process) -> None:
-    """However many ask at once."""
+    """However many callers come at once."""
     tokens = [(await one.issue())[1] for _ in range(60)]
     for token in tokens:
         await one.outcome(token)
@@ -174,7 +174,7 @@ async def test_many_cold_keys_are_read_by_a_few_queries(one: Process) -> None:
 
 
 async def test_keys_of_equal_reach_share_one_tool_set(one: Process) -> None:
-    """The very same object, so that ten thousand agents of a workspace take the memory of one tool set."""
+    """The same object, so that ten thousand agents of a workspace need the memory of one tool set."""
     tokens = [(await one.issue())[1] for _ in range(3)]
     tokens.append((await one.issue(description="another"))[1])
     limited = (await one.issue(hat_ids=("everyone",)))[1]
@@ -190,8 +190,8 @@ async def test_keys_of_equal_reach_share_one_tool_set(one: Process) -> None:
     assert len({(await one.ask(token)).granted.tool_set.version for token in tokens}) == 1
 
 
-async def test_memory_is_bounded_and_answers_stay_right(database_url: str) -> None:
-    """With room for three keys and for one tool set, twelve keys of four reaches are answered as ever."""
+async def test_memory_is_bounded_and_decisions_stay_right(database_url: str) -> None:
+    """Twelve keys of four reaches, with room for three keys and one tool set."""
     async with process(database_url, lease=LONG, capacity=3, tool_set_bytes=1) as made:
         await made.apply()
         await made.follow()
@@ -207,7 +207,7 @@ async def test_memory_is_bounded_and_answers_stay_right(database_url: str) -> No
 
 
 async def test_a_user_who_moves_is_moved_in_memory(one: Process) -> None:
-    """The key of a user follows the teams of its user; back again, it reaches what it did, under the same version."""
+    """A user's key follows the user's teams; after moving back it reaches the same, under the same version."""
     _, token = await one.issue(KeyType.USER, user_id="bob")
     await warm(one, token)
     first = (await one.ask(token)).granted.tool_set
@@ -224,7 +224,7 @@ async def test_a_user_who_moves_is_moved_in_memory(one: Process) -> None:
 
 
 async def test_a_database_that_lost_a_version_shows_nothing_of_it(one: Process, sql: Sql) -> None:
-    """After a restore the same version of a workspace may be another content."""
+    """After a restore the same version of a workspace may have other content."""
     _, token = await one.issue()
     await warm(one, token)
     lost = small_workspace()
@@ -251,8 +251,8 @@ async def test_a_database_that_lost_a_version_shows_nothing_of_it(one: Process, 
     assert before.granted.tool_set.version != after.granted.tool_set.version
 
 
-async def test_uses_that_are_answered_from_memory_are_noted(one: Process, sql: Sql) -> None:
-    """As all others, with the next flush; those of denied tokens are none."""
+async def test_uses_decided_from_memory_are_recorded(one: Process, sql: Sql) -> None:
+    """As all others, with the next flush. Denied tokens have no use."""
     key, token = await one.issue()
     revoked, revoked_token = await one.issue()
     await one.revoke(revoked)

@@ -1,4 +1,4 @@
-"""Answers from memory on the wire: runtime keys as callers, and the bytes that are sent."""
+"""Decisions from memory on the wire: runtime keys as callers, and the bytes that are sent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNTIME: dict[str, Any] = {"type": "KEY_TYPE_RUNTIME", "runtime_id": "runtime-7"
 
 
 async def until_from_memory(service: Service, client: Client, token: str) -> None:
-    """Return once both the client's own key and the token it asks about are in memory."""
+    """Wait until both the client's own key and the token it authorizes are in memory."""
     async with asyncio.timeout(60):
         while True:
             before = await service.metric("cache_hits_total")
@@ -32,8 +32,8 @@ async def until_from_memory(service: Service, client: Client, token: str) -> Non
                 return
 
 
-async def test_a_runtime_key_lets_in_from_memory_and_is_refused_at_once_when_revoked(service: Service) -> None:
-    """Also on a connection that is open, and after its workspace went."""
+async def test_a_runtime_key_in_memory_is_refused_at_once_when_revoked(service: Service) -> None:
+    """Also on an open connection, and after its workspace was deleted."""
     for round_ in range(10):
         runtime, agent = await service.operator.issue(**RUNTIME), await service.operator.issue()
         instance = await service.client(runtime.token)
@@ -50,7 +50,7 @@ async def test_a_runtime_key_lets_in_from_memory_and_is_refused_at_once_when_rev
 
 
 async def test_a_runtime_instance_learns_nothing_of_a_foreign_key_in_memory(service: Service) -> None:
-    """Warm or cold, granted or revoked: PERMISSION_DENIED as ever; of a wrong secret, that no key has it."""
+    """Warm or cold, granted or revoked: PERMISSION_DENIED as always; a wrong secret is an unknown token."""
     await service.operator.apply(small_workspace("globex"))
     instance = await service.client((await service.operator.issue(**RUNTIME)).token)
     foreign = await service.operator.issue(workspace_id="globex")
@@ -65,7 +65,7 @@ async def test_a_runtime_instance_learns_nothing_of_a_foreign_key_in_memory(serv
         assert await instance.denial(wrong.reveal()) == "UNKNOWN"
 
 
-async def test_a_refused_question_of_a_runtime_instance_is_no_use_of_the_key(service: Service, sql: Sql) -> None:
+async def test_a_refused_query_of_a_runtime_instance_is_no_use_of_the_key(service: Service, sql: Sql) -> None:
     """Cold or from memory."""
     await service.operator.apply(small_workspace("globex"))
     instance = await service.client((await service.operator.issue(**RUNTIME)).token)
@@ -74,7 +74,7 @@ async def test_a_refused_question_of_a_runtime_instance_is_no_use_of_the_key(ser
     assert await sql.fetchval("SELECT last_used_at FROM key WHERE workspace_id = 'globex'") is None
 
 
-async def test_a_served_answer_is_the_same_cold_and_warm(service: Service) -> None:
+async def test_a_served_response_is_the_same_cold_and_warm(service: Service) -> None:
     """The bytes on the wire."""
     issued = await service.operator.issue()
     request = pb.AuthorizeRequest(token=issued.token)

@@ -1,4 +1,4 @@
-"""The metrics endpoint of the parent: all workers in one answer, whatever one of them does."""
+"""The metrics endpoint of the parent: the metrics of all workers together, whatever one of them does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def server(transport: str, database_url: str, tmp_path: Path) -> Iterator[Server
 
 
 def place(server: ServerProcess) -> str:
-    """Return where the metrics are."""
+    """Return the address of the endpoint."""
     assert server.address
     return str(server.events("serving")[0]["metrics"])
 
@@ -63,7 +63,7 @@ def samples(server: ServerProcess) -> dict[tuple[str, str], float]:
 
 
 def until(server: ServerProcess, **wanted: float) -> dict[tuple[str, str], float]:
-    """Return the values once the workers are as wanted: up 1, or down 0."""
+    """Wait until the workers are up (1) or down (0) as wanted, and return the values."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         found = samples(server)
@@ -73,8 +73,8 @@ def until(server: ServerProcess, **wanted: float) -> dict[tuple[str, str], float
     raise AssertionError(f"not {wanted}: {found}")
 
 
-def test_the_metrics_of_all_workers_are_in_one_answer(server: ServerProcess) -> None:
-    """Each with its worker, and what the parent knows of them."""
+def test_the_metrics_of_all_workers_are_in_one_response(server: ServerProcess) -> None:
+    """Each with its worker's label, together with the parent's own."""
     assert place(server)
     found = samples(server)
     pids = {str(index): worker.pid for index, worker in server.workers().items()}
@@ -85,8 +85,8 @@ def test_the_metrics_of_all_workers_are_in_one_answer(server: ServerProcess) -> 
     assert found["skilder_keys_worker_restarts_total", ""] == 0
 
 
-def test_a_worker_that_is_frozen_or_killed_is_down_and_holds_nobody_up(server: ServerProcess) -> None:
-    """The others' metrics are there soon, and its own again when it answers."""
+def test_a_frozen_or_killed_worker_is_down_and_delays_nobody(server: ServerProcess) -> None:
+    """The others' metrics come soon, and its own come again when it responds."""
     assert place(server)
     frozen = server.workers()[1]
     frozen.suspend()
@@ -106,8 +106,8 @@ def test_a_worker_that_is_frozen_or_killed_is_down_and_holds_nobody_up(server: S
 
 
 @ONLY_GRPCIO
-def test_the_endpoint_answers_nothing_else(server: ServerProcess) -> None:
-    """No other path, no other method, and nobody who does not ask properly; and it answers on after that."""
+def test_the_endpoint_serves_nothing_else(server: ServerProcess) -> None:
+    """No other path, no other method and no malformed request; it serves on afterwards."""
     address = place(server)
     for path, method, status in (("/x", "GET", 404), ("/metrics", "POST", 405), ("/x", "HEAD", 404)):
         request = urllib.request.Request(f"http://{address}{path}", method=method)
@@ -121,14 +121,14 @@ def test_the_endpoint_answers_nothing_else(server: ServerProcess) -> None:
             connection.sendall(sent)
             if len(sent) < 100:
                 connection.shutdown(socket.SHUT_WR)
-            with suppress(ConnectionResetError):  # where not all that was sent is read
+            with suppress(ConnectionResetError):  # where the server does not read the whole request
                 assert connection.recv(100) == b""
     assert samples(server)
 
 
 @ONLY_GRPCIO
-def test_many_who_only_wait_are_hung_up_on(server: ServerProcess) -> None:
-    """Where there are more connections than places, the oldest make room: who asks meanwhile is answered."""
+def test_idle_connections_are_closed_when_there_are_too_many(server: ServerProcess) -> None:
+    """The oldest ones make room, so that a real request is served."""
     host, _, port = place(server).rpartition(":")
     waiting = [socket.create_connection((host, int(port)), timeout=60) for _ in range(40)]
     assert samples(server)
@@ -138,10 +138,10 @@ def test_many_who_only_wait_are_hung_up_on(server: ServerProcess) -> None:
     assert samples(server)
 
 
-async def test_what_envoy_counts_is_among_the_metrics_of_its_worker(
+async def test_envoys_counters_are_among_its_workers_metrics(
     transport: str, server: ServerProcess, tmp_path: Path
 ) -> None:
-    """Connections, calls and memory, once there are any; where there is no Envoy, nothing has its name."""
+    """Connections, calls and memory, once there are any. Without Envoy there are none."""
     assert await asyncio.to_thread(place, server)
     wanted = {
         "envoy_http_downstream_cx_active": 1,
@@ -161,12 +161,12 @@ async def test_what_envoy_counts_is_among_the_metrics_of_its_worker(
         return
     for index in ("0", "1"):
         assert found["envoy_server_memory_allocated", index] > 2**20
-        # It may have had connections that were meant for the other one.
+        # This worker may have had connections that were meant for the other one.
         assert {name: min(found[name, index], at_least) for name, at_least in wanted.items()} == wanted
 
 
-def test_a_leaving_worker_is_counted_until_it_has_left(server: ServerProcess) -> None:
-    """Its successor counts from zero, under the name that was its own."""
+def test_a_draining_worker_is_counted_until_it_has_ended(server: ServerProcess) -> None:
+    """Its successor counts from zero under the same label."""
     assert place(server)
     server.process.send_signal(signal.SIGHUP)
     server.wait_for("worker started", worker=0)
@@ -180,7 +180,7 @@ def test_a_leaving_worker_is_counted_until_it_has_left(server: ServerProcess) ->
 
 
 def test_a_metrics_address_that_is_taken_is_named(database_url: str, tmp_path: Path) -> None:
-    """The server does not start without the metrics it was asked for."""
+    """The server does not start without the metrics endpoint that it was given."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         refused = run_command(
@@ -195,8 +195,8 @@ def test_a_metrics_address_that_is_taken_is_named(database_url: str, tmp_path: P
     assert "Traceback" not in refused.stderr
 
 
-def test_counts_of_two_workers_are_told_apart() -> None:
-    """Also where a label of the same name is there, and where two versions do not agree on a type."""
+def test_counts_of_two_workers_have_different_labels() -> None:
+    """Also where a metric has a label of that name already, and where two versions disagree on a type."""
     registries = [CollectorRegistry(), CollectorRegistry()]
     for number, registry in enumerate(registries, 1):
         Counter("calls", "Calls.", ["method", "worker"], registry=registry).labels("Authorize", "x").inc(number)
@@ -209,8 +209,8 @@ def test_counts_of_two_workers_are_told_apart() -> None:
     assert (family.type, totals) == ("counter", {"0": 1.0, "1": 2.0})
 
 
-async def test_an_answer_that_fails_does_not_end_the_endpoint() -> None:
-    """Whoever asks is hung up on; the next one is answered."""
+async def test_a_failed_response_does_not_end_the_endpoint() -> None:
+    """That connection is closed, and the next request is served."""
     failing = True
 
     async def collect() -> list[Metric]:

@@ -32,7 +32,7 @@ UPDATE_VARIABLE = "UPDATE_SCHEMA"
 
 @pytest.fixture
 async def empty_url(postgres_url: str) -> AsyncIterator[str]:
-    """The URL of a database that no migration has seen."""
+    """The URL of a database without any migration."""
     async with new_database(postgres_url) as url:
         yield url
 
@@ -48,7 +48,7 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
-    """From 0001, four digits and a name; no SQL file beside them goes unnoticed."""
+    """From 0001, four digits and a name. An SQL file with another name is an error."""
     found = sorted(
         file.name for file in files("skilder_keys.storage.migrations").iterdir() if not file.name.startswith("__")
     )
@@ -58,7 +58,7 @@ def test_migrations_are_numbered_without_gaps() -> None:
 
 
 async def test_each_migration_runs_once(empty_url: str) -> None:
-    """The first call runs them all, in order; the second finds nothing to do."""
+    """The first call runs all of them in order, the second finds nothing to do."""
     assert await migrate(empty_url) == migrations.migrations()
     assert await migrate(empty_url) == ()
     async with connected(empty_url) as sql:
@@ -67,8 +67,8 @@ async def test_each_migration_runs_once(empty_url: str) -> None:
         assert await schema_version(sql) == len(migrations.migrations())
 
 
-async def test_what_a_database_holds_is_analysed(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not what is small, which Postgres reads by indexes for as long as it does not know that."""
+async def test_tables_with_many_rows_are_analysed(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tables are not: without statistics Postgres reads them by index."""
     earlier = tuple(each for each in migrations.migrations() if each.name != "statistics")
     with monkeypatch.context() as patch:
         patch.setattr(migrations, "migrations", lambda: earlier)
@@ -85,14 +85,14 @@ async def test_what_a_database_holds_is_analysed(empty_url: str, monkeypatch: py
 
 
 async def test_processes_that_start_at_once_run_each_migration_once(empty_url: str) -> None:
-    """Whichever of eight gets the lock runs the next one while the others wait for it."""
+    """Of eight, whichever gets the lock runs the next one while the others wait."""
     done = await asyncio.gather(*(migrate(empty_url) for _ in range(8)))
     run = sorted((each for run in done for each in run), key=lambda migration: migration.number)
     assert tuple(run) == migrations.migrations()
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is rolled back, those before it stay, and it is run again the next time."""
+    """It is rolled back, earlier ones stay, and it runs again the next time."""
     good = migrations.migrations()
     number = len(good) + 1
     bad = Migration(number, "bad", "CREATE TABLE half (id int); SELECT 1 / 0")
@@ -114,7 +114,7 @@ async def test_migrating_without_a_database_is_unavailable(postgres_url: str) ->
 
 
 async def test_the_server_does_not_start_on_an_empty_database(transport: str, empty_url: str, tmp_path: Path) -> None:
-    """It says what to do; once that is done it starts."""
+    """The error says what to do; after that it starts."""
     with pytest.raises(SchemaOutdatedError, match="run `skilder-keys migrate`"):
         async with serving(empty_url, tmp_path, transport=transport):
             pass
@@ -126,7 +126,7 @@ async def test_the_server_does_not_start_on_an_empty_database(transport: str, em
 async def test_a_newer_schema_is_fine(
     transport: str, database_url: str, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:
-    """While a fleet is being renewed, old servers run on; and an old `migrate` has nothing to do."""
+    """During an upgrade old servers keep running, and an old `migrate` has nothing to do."""
     await sql.execute("INSERT INTO schema_migration (number, name) VALUES (9999, 'from_the_future')")
     await require_schema(sql, "public")
     assert await migrate(database_url) == ()
@@ -134,8 +134,8 @@ async def test_a_newer_schema_is_fine(
         await service.operator.apply(small_workspace())
 
 
-async def test_an_older_schema_is_not(sql: asyncpg.Connection[Any]) -> None:
-    """One migration missing is one too many."""
+async def test_an_older_schema_is_refused(sql: asyncpg.Connection[Any]) -> None:
+    """Even if only one migration is missing."""
     await sql.execute("DELETE FROM schema_migration WHERE number = (SELECT max(number) FROM schema_migration)")
     with pytest.raises(SchemaOutdatedError):
         await require_schema(sql, "public")
@@ -153,7 +153,7 @@ async def test_the_schema_is_what_the_file_says(sql: asyncpg.Connection[Any]) ->
 
 
 async def test_each_database_has_a_signing_key_of_its_own(empty_url: str, sql: asyncpg.Connection[Any]) -> None:
-    """32 random bytes, made when it was migrated."""
+    """32 random bytes, made by the migration."""
     await migrate(empty_url)
     async with connected(empty_url) as other:
         rows = [await each.fetchrow("SELECT name, value FROM signing_key") for each in (sql, other)]

@@ -1,4 +1,4 @@
-"""A database that goes away, and comes back: UNAVAILABLE meanwhile, never a denial, and nothing to restart."""
+"""A database that goes away and comes back: UNAVAILABLE meanwhile, never a denial, and no restart needed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def until_health_is(service: Service, status: int) -> None:
-    """Return once the health service, watched, says so for AuthorizationService."""
+    """Wait until a health watch reports this status for AuthorizationService."""
     stub: Any = health_pb2_grpc.HealthStub(service.operator.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service="skilder.keys.v1.AuthorizationService"), timeout=60)
     async for response in watch:
@@ -41,14 +41,14 @@ async def until_health_is(service: Service, status: int) -> None:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Return once a condition holds."""
+    """Wait until a condition holds."""
     async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.01)
 
 
 async def is_kept(service: Service, token: str) -> bool:
-    """Return whether a token was just decided about from memory."""
+    """Return whether a token was just decided from memory."""
     before = await service.metric("cache_hits_total")
     await service.service.authorize(token)
     return await service.metric("cache_hits_total") > before
@@ -59,7 +59,7 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
 ) -> None:
     """A good key is never denied in an outage, health follows, and the server recovers by itself.
 
-    What is in memory is answered from there for as long as the lease runs, and no longer.
+    Keys in memory are decided from there exactly as long as the lease runs.
     """
     folder = tmp_path / "pg"
     postgres = await asyncio.to_thread(EmbeddedPostgres.start, folder)
@@ -106,8 +106,8 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
         await asyncio.to_thread(postgres.stop)
 
 
-async def test_what_is_in_memory_is_answered_in_an_outage_while_the_lease_runs(transport: str, tmp_path: Path) -> None:
-    """Known keys as ever, wrong secrets of them too; what is not in memory is UNAVAILABLE, and never denied."""
+async def test_memory_decides_in_an_outage_while_the_lease_runs(transport: str, tmp_path: Path) -> None:
+    """Known keys as always, and wrong secrets of them. Other tokens are UNAVAILABLE, and never denied."""
     postgres = await asyncio.to_thread(EmbeddedPostgres.start, tmp_path / "pg")
     try:
         await migrate(postgres.url())
@@ -134,8 +134,10 @@ async def test_what_is_in_memory_is_answered_in_an_outage_while_the_lease_runs(t
         await asyncio.to_thread(postgres.stop)
 
 
-async def test_a_runtime_caller_is_not_turned_away_in_an_outage(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Whether its key is good cannot be decided, which is UNAVAILABLE and not UNAUTHENTICATED."""
+async def test_a_runtime_caller_is_not_unauthenticated_in_an_outage(
+    service: Service, sql: asyncpg.Connection[Any]
+) -> None:
+    """Whether its key is good cannot be decided, which is UNAVAILABLE."""
     issued = await service.operator.issue(type="KEY_TYPE_RUNTIME", runtime_id="runtime-1")
     runtime = await service.client(issued.token)
     await fail_updates(sql, "57P01")
@@ -143,7 +145,7 @@ async def test_a_runtime_caller_is_not_turned_away_in_an_outage(service: Service
 
 
 async def fail_updates(sql: asyncpg.Connection[Any], sqlstate: str) -> None:
-    """Make every change of a key, its first use too, fail with this SQLSTATE."""
+    """Make every update of a key fail with this SQLSTATE, a first use included."""
     await sql.execute(
         f"""
         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
@@ -153,8 +155,8 @@ async def fail_updates(sql: asyncpg.Connection[Any], sqlstate: str) -> None:
     )
 
 
-async def test_connections_that_are_cut_are_replaced(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """After every backend was terminated, a call fails as UNAVAILABLE at worst, and the next ones work."""
+async def test_broken_connections_are_replaced(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """After every backend was terminated, a call fails as UNAVAILABLE at worst, and later ones work."""
     issued = await service.operator.issue()
     for _ in range(3):
         await sql.execute(
@@ -172,7 +174,7 @@ async def test_connections_that_are_cut_are_replaced(service: Service, sql: asyn
 
 
 @pytest.mark.parametrize("sqlstate", ["53300", "57014", "57P01", "57P03", "25006", "55P03", "40P01", "40001"])
-async def test_what_postgres_says_when_it_cannot_is_unavailable(
+async def test_errors_of_an_overloaded_or_stopping_postgres_are_unavailable(
     service: Service, sql: asyncpg.Connection[Any], sqlstate: str
 ) -> None:
     """Full, cancelled, shut down, starting, read-only, locked, deadlocked: none of these is the caller's fault."""
@@ -182,8 +184,10 @@ async def test_what_postgres_says_when_it_cannot_is_unavailable(
         assert (await refusal(call)).code is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_a_fault_of_ours_is_internal_and_tells_nothing(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """An error nobody foresaw is logged whole, and leaves as a bare INTERNAL."""
+async def test_an_unexpected_error_is_internal_and_reveals_nothing(
+    service: Service, sql: asyncpg.Connection[Any]
+) -> None:
+    """It is logged in full, and the caller gets a bare INTERNAL."""
     issued = await service.operator.issue()
     await sql.execute("ALTER TABLE key RENAME COLUMN secret_hash TO something_else")
     refused = await refusal(service.service.authorize(issued.token))

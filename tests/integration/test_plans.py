@@ -59,7 +59,7 @@ SELECT workspace_id, id, 'h' || h FROM key, generate_series(1, 3) AS h WHERE lim
 
 
 def key_id(number: int) -> KeyId:
-    """Return the id of a key by its place."""
+    """Return the id of a key by its number."""
     return KeyId(UUID(f"0198c2f4-7c3e-7000-8000-{number:012x}"))
 
 
@@ -67,7 +67,7 @@ def key_id(number: int) -> KeyId:
 async def full(
     postgres_url: str, template: str, request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A database with many keys, which the tests here leave as it is."""
+    """A database with many keys, which the tests here do not change."""
     async with new_database(postgres_url, template) as url:
         connection = await asyncpg.connect(url)
         try:
@@ -81,7 +81,7 @@ async def full(
 
 @pytest.fixture(scope="module")
 async def blank(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A database as the migrations leave it. A plan made now is kept while the tables grow."""
+    """A database right after the migrations. A plan made now is kept while the tables grow."""
     async with new_database(postgres_url, template) as url:
         connection = await asyncpg.connect(url)
         yield connection
@@ -107,12 +107,12 @@ _BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 @pytest.mark.parametrize("name", _BY_ID)
 async def test_one_key_is_found_by_an_index(full: asyncpg.Connection[Any], name: str, mode: Mode) -> None:
-    """And so is all that is read with it: no table that can grow is ever read from end to end."""
+    """And so is everything read with it: no table that can grow is read from end to end."""
     assert_by_index(await plans(full, _BY_ID[name], mode))
 
 
 def assert_by_index(found: list[Plan]) -> None:
-    """Fail where a table that can grow is read from end to end, or where a plan would be compiled at each run."""
+    """Fail if a table that can grow is read from end to end, or if each run would compile the plan."""
     for plan in found:
         assert plan.cost < JIT_COST, plan
         for table in ALL_TABLES:
@@ -133,13 +133,13 @@ _OF_NOTHING = {name: run for name, run in (_BY_ID | _OF_MANY).items() if name !=
 async def test_plans_made_for_empty_tables_are_good_for_full_ones(
     blank: asyncpg.Connection[Any], name: str, mode: Mode
 ) -> None:
-    """As a connection keeps them, and nothing but statistics would make it plan anew."""
+    """A connection keeps such a plan, and only new statistics would replace it."""
     assert_by_index(await plans(blank, _OF_NOTHING[name], mode))
 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
-async def test_what_many_keys_cost_is_not_guessed_from_other_rows(full: asyncpg.Connection[Any], mode: Mode) -> None:
-    """The epoch is read once, whatever is believed of `fence`; and members and teams of the keys asked about alone."""
+async def test_the_cost_of_many_keys_does_not_depend_on_other_rows(full: asyncpg.Connection[Any], mode: Mode) -> None:
+    """The epoch is read once, whatever the statistics of `fence` are, and members and teams for the wanted keys only."""
     (plan,) = await plans(full, _OF_MANY["find_credentials"], mode, analyze=True)
     assert_by_index([plan])
     assert {node["Actual Loops"] for node in plan.nodes() if node.get("Relation Name") == "fence"} == {1}
@@ -150,7 +150,7 @@ async def test_what_many_keys_cost_is_not_guessed_from_other_rows(full: asyncpg.
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 @pytest.mark.parametrize("name", [name for name in _BY_ID if name.startswith(("find", "lock"))])
 async def test_one_key_is_found_without_reading_others(full: asyncpg.Connection[Any], name: str, mode: Mode) -> None:
-    """One row of each table that has one for it, and as many hats as it names."""
+    """One row of each table that has one for it, and as many hats as its limit names."""
     for plan in await plans(full, _BY_ID[name], mode, analyze=True):
         assert plan.rows_read("key") <= 1
         assert plan.rows_read("key_hat") <= 3
@@ -161,7 +161,7 @@ async def test_one_key_is_found_without_reading_others(full: asyncpg.Connection[
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 @pytest.mark.parametrize("name", _OF_MANY)
 async def test_a_batch_of_keys_is_found_by_the_index(full: asyncpg.Connection[Any], name: str, mode: Mode) -> None:
-    """Of 20,000 keys those are read that are asked about, all by one statement."""
+    """Of 20,000 keys only the wanted ones are read, all by one statement."""
     plan, *_ = await plans(full, _OF_MANY[name], mode)
     assert_by_index([plan])
 
@@ -178,7 +178,7 @@ async def test_a_batch_of_keys_is_found_by_the_index(full: asyncpg.Connection[An
 async def test_a_workspace_is_read_in_one_pass_of_each_table(
     full: asyncpg.Connection[Any], run: Callable[[Connection, Offload], Awaitable[object]], mode: Mode
 ) -> None:
-    """And not once for each part, which would take minutes where a plan is kept that reads all links each time."""
+    """Not once for each part, which would take minutes with a kept plan that reads all links each time."""
     offload = Offload()
     (plan,) = await plans(full, lambda sql: run(sql, offload), mode, analyze=True)
     offload.close()
@@ -189,7 +189,7 @@ async def test_a_workspace_is_read_in_one_pass_of_each_table(
 
 @pytest.fixture(scope="module")
 async def changed(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A database with many changes and, as a fleet that was killed again and again leaves them, many readers."""
+    """A database with many changes, and with many readers, as a fleet leaves them that was killed again and again."""
     async with new_database(postgres_url, template) as url:
         connection = await asyncpg.connect(url)
         try:
@@ -209,8 +209,8 @@ async def changed(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Con
 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
-async def test_what_changed_since_is_found_by_the_index(changed: asyncpg.Connection[Any], mode: Mode) -> None:
-    """However many changes are kept, those after an epoch are read in order, and no others."""
+async def test_changes_after_an_epoch_are_found_by_the_index(changed: asyncpg.Connection[Any], mode: Mode) -> None:
+    """However many changes are kept, only those after the epoch are read, in order."""
     (plan,) = await plans(changed, lambda sql: fence.changes_since(sql, 19_990), mode, analyze=True)
     assert plan.scans("change") == ["Index Scan change_pkey"]
     assert plan.rows_read("change") == 10
@@ -224,8 +224,8 @@ async def test_a_heartbeat_reads_its_own_row(changed: asyncpg.Connection[Any], m
     assert plan.scans("change") == ["Index Scan change_pkey"]
 
 
-async def test_readers_are_struck_off_by_the_index(changed: asyncpg.Connection[Any]) -> None:
-    """One statement for all of them."""
+async def test_readers_are_evicted_by_the_index(changed: asyncpg.Connection[Any]) -> None:
+    """With one statement for all of them."""
     readers = [key_id(number) for number in range(1, 11)]
     (plan,) = await plans(changed, lambda sql: fence.evict(sql, readers, 19_991), "custom")
     assert all(scan.startswith(("Index", "Bitmap")) for scan in plan.scans("reader")), plan
@@ -254,7 +254,7 @@ LISTINGS: dict[str, KeyFilter] = {
 
 
 async def page(sql: asyncpg.Connection[Any], filters: KeyFilter, before: KeyId | None) -> Plan:
-    """Return the plan of a page, which was run; `list_page` asks for a generic one."""
+    """Return the plan of a page after running it; `list_page` asks for a generic plan."""
     (plan,) = await plans(
         sql, lambda connection: keys.list_page(connection, filters, before=before, limit=LIMIT), "generic", analyze=True
     )
@@ -267,7 +267,7 @@ async def page(sql: asyncpg.Connection[Any], filters: KeyFilter, before: KeyId |
 async def test_a_page_reads_about_as_many_keys_as_it_shows(
     full: asyncpg.Connection[Any], name: str, before: KeyId | None
 ) -> None:
-    """Backwards through an index that has the filter's order, from where the page begins: nothing is sorted."""
+    """Backwards through an index in the filter's order, from the start of the page; nothing is sorted."""
     plan = await page(full, LISTINGS[name], before)
     assert {"Seq Scan", "Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
     assert plan.rows_read("key") <= 2 * LIMIT, plan.scans("key")
@@ -299,7 +299,7 @@ async def few(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Connect
 async def test_a_page_of_one_of_few_workspaces_reads_no_other(
     few: asyncpg.Connection[Any], workspace_id: str, before: KeyId | None
 ) -> None:
-    """Though the planner, which does not know the workspace, expects to find a third of all keys in it."""
+    """Although the planner does not know the workspace and expects a third of all keys in it."""
     plan = await page(few, KeyFilter(WorkspaceId(workspace_id)), before)
     assert plan.rows_read("key") <= LIMIT, plan.scans("key")
 
@@ -320,7 +320,7 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 async def test_a_filter_without_an_index_reads_what_the_others_leave(
     full: asyncpg.Connection[Any], filters: KeyFilter, most: int
 ) -> None:
-    """At the worst the keys of the one workspace, and never those of all."""
+    """At worst the keys of one workspace, and never all keys."""
     plan = await page(full, filters, None)
     assert {"Seq Scan", "Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
     assert plan.rows_read("key") <= most, plan.scans("key")

@@ -1,4 +1,4 @@
-"""Behind PgBouncer, of the distribution's own version: sessions are shared there, and nothing may be left in one."""
+"""Behind PgBouncer in the distribution's version: clients share sessions, so nothing may be left in one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def empty(stock: StockServer) -> AsyncIterator[str]:
 
 
 async def left(stock: StockServer, database: str) -> dict[str, Any]:
-    """Return what the sessions of a database have kept: their locks, as the server sees them."""
+    """Return the locks that sessions of a database still hold, as the server sees them."""
     sql = await asyncpg.connect(stock.url(database))
     try:
         row = await sql.fetchrow(
@@ -63,7 +63,7 @@ async def left(stock: StockServer, database: str) -> dict[str, Any]:
 
 
 async def test_migrate_leaves_no_lock_in_a_session(pool: Pooler, stock: StockServer, empty: str) -> None:
-    """So the next one, which may get another session, does not wait for it for ever; nor do eight at once."""
+    """So the next `migrate`, which may get another session, does not wait for ever; nor do eight at once."""
     done = await asyncio.gather(*(migrate(pool.url(empty)) for _ in range(8)))
     assert sorted(each.number for run in done for each in run) == [each.number for each in migrations()]
     assert await left(stock, empty) == {"advisory": 0, "busy": 0}
@@ -71,7 +71,7 @@ async def test_migrate_leaves_no_lock_in_a_session(pool: Pooler, stock: StockSer
 
 
 async def test_two_services_share_a_pooler(transport: str, pool: Pooler, empty: str, tmp_path: Path) -> None:
-    """Every method works, and the fence: each service has forgotten a key once the other has revoked it."""
+    """Every method works, and so does the fence: each service drops a key that the other revoked."""
     await migrate(pool.url(empty))
     for name in ("one", "other"):
         (tmp_path / name).mkdir()

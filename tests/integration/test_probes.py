@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def ask(address: str, path: str, method: str = "GET") -> tuple[int, str]:
-    """Return the status and the body of one request."""
+    """Send one request, and return the status and the body of the response."""
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=60)
     try:
@@ -32,8 +32,8 @@ def ask(address: str, path: str, method: str = "GET") -> tuple[int, str]:
         connection.close()
 
 
-def until_told(address: str, wanted: tuple[int, str]) -> None:
-    """Return once `/readyz` answers as wanted."""
+def until_ready_is(address: str, wanted: tuple[int, str]) -> None:
+    """Wait until `/readyz` responds as wanted."""
     end = time.monotonic() + 60
     while (found := ask(address, "/readyz")) != wanted:
         assert time.monotonic() < end, found
@@ -41,13 +41,13 @@ def until_told(address: str, wanted: tuple[int, str]) -> None:
 
 
 def health_address(server: ServerProcess) -> str:
-    """Return where probes are answered, once the server serves."""
+    """Return the address of the endpoint, once the server serves."""
     assert server.address
     return str(server.events("serving")[0]["health"])
 
 
 def test_readiness_follows_the_workers_the_database_and_the_drain(transport: str, tmp_path: Path) -> None:
-    """And liveness follows none of them."""
+    """Liveness follows none of them."""
     with serving_process(
         tmp_path,
         transport=transport,
@@ -74,13 +74,13 @@ def test_readiness_follows_the_workers_the_database_and_the_drain(transport: str
             for each in frozen:
                 with suppress(psutil.NoSuchProcess):
                     each.suspend()
-            until_told(address, (503, f"not ready: {reason}\n"))
+            until_ready_is(address, (503, f"not ready: {reason}\n"))
             assert ask(address, "/readyz", "HEAD") == (503, "")
             assert ask(address, "/healthz") == (200, "ok\n")
             for each in frozen:
                 with suppress(psutil.NoSuchProcess):
                     each.resume()
-            until_told(address, (200, "ready\n"))
+            until_ready_is(address, (200, "ready\n"))
 
         workers[0].suspend()
         time.sleep(4)
@@ -88,7 +88,7 @@ def test_readiness_follows_the_workers_the_database_and_the_drain(transport: str
         workers[0].resume()
 
         server.process.send_signal(signal.SIGTERM)
-        until_told(address, (503, "not ready: the server drains\n"))
+        until_ready_is(address, (503, "not ready: the server drains\n"))
         until_database_works(server, tmp_path)
         assert ask(address, "/healthz") == (200, "ok\n")
         time.sleep(1)
@@ -97,8 +97,8 @@ def test_readiness_follows_the_workers_the_database_and_the_drain(transport: str
             ask(address, "/healthz")
 
 
-def test_it_is_served_by_both_protocols_and_bounded(database_url: str, tmp_path: Path) -> None:
-    """On [::] for IPv4 too; whoever waits, or asks for no such thing, keeps no probe out."""
+def test_probes_work_with_ipv4_and_ipv6_and_are_bounded(database_url: str, tmp_path: Path) -> None:
+    """[::] serves IPv4 too. Idle connections and wrong requests keep no probe out."""
     with serving_process(
         tmp_path, SKILDER_KEYS_DATABASE_URL=database_url, SKILDER_KEYS_HEALTH_LISTEN="[::]:0"
     ) as server:
@@ -119,8 +119,8 @@ def test_it_is_served_by_both_protocols_and_bounded(database_url: str, tmp_path:
         assert ask(f"127.0.0.1:{port}", "/healthz") == (200, "ok\n")
 
 
-def test_it_is_off_by_default_and_an_address_that_is_taken_is_named(database_url: str, tmp_path: Path) -> None:
-    """The server does not start without the probes it was asked for."""
+def test_probes_are_off_by_default_and_a_taken_address_is_named(database_url: str, tmp_path: Path) -> None:
+    """The server does not start without the probe endpoint that it was given."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         refused = run_command(

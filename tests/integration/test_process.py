@@ -1,4 +1,4 @@
-"""The real command: starting, stopping, refusing to start, and what survives."""
+"""The real command: how it starts, stops and refuses to start, and what survives."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def on_database(transport: str, database_url: str, tmp_path: Path) -> Iterator[S
 
 
 def test_the_embedded_database_survives_restarts_and_crashes(transport: str, tmp_path: Path) -> None:
-    """A workspace is there after SIGTERM, and again after kill -9, which leaves Postgres running behind."""
+    """A workspace is there after SIGTERM, and after kill -9, which leaves Postgres running."""
     for number, signal_ in enumerate((signal.SIGTERM, signal.SIGKILL, signal.SIGINT)):
         with serving_process(tmp_path, transport=transport) as server, grpc.insecure_channel(server.address) as channel:
             catalog = CatalogServiceStub(channel)
@@ -59,7 +59,7 @@ def test_the_embedded_database_survives_restarts_and_crashes(transport: str, tmp
 async def test_sigterm_lets_a_running_call_end(
     on_database: ServerProcess, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """A revoke that waits for a lock when the signal comes is answered before the process ends."""
+    """A revoke that waits for a lock when the signal comes gets its response before the process ends."""
     metadata = operator_metadata(on_database, tmp_path)
     async with grpc.aio.insecure_channel(on_database.address) as channel:
         client = Client(channel)
@@ -82,7 +82,7 @@ async def test_sigterm_lets_a_running_call_end(
 
 
 def test_the_operators_token_is_kept_from_others(transport: str, on_database: ServerProcess, tmp_path: Path) -> None:
-    """The first start makes it, mode 0600; a start where others may read it is refused."""
+    """The first start makes it with mode 0600; a start where others may read it is refused."""
     assert on_database.address
     path = tmp_path / "data" / "operator-token"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -100,7 +100,7 @@ def test_the_operators_token_is_kept_from_others(transport: str, on_database: Se
 
 
 def test_a_second_server_on_the_same_data_folder_is_refused(tmp_path: Path) -> None:
-    """Two servers with one embedded Postgres would end it for each other."""
+    """Two servers with one embedded Postgres would stop it for each other."""
     with serving_process(tmp_path) as server:
         assert server.address
         second = run_command("serve", folder=tmp_path, SKILDER_KEYS_LISTEN="127.0.0.1:0")
@@ -109,7 +109,7 @@ def test_a_second_server_on_the_same_data_folder_is_refused(tmp_path: Path) -> N
 
 
 def test_an_address_that_is_taken_is_named(database_url: str, tmp_path: Path) -> None:
-    """The error tells which address, and leaves no traceback."""
+    """The error names the address, and there is no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         refused = run_command(
@@ -120,8 +120,8 @@ def test_an_address_that_is_taken_is_named(database_url: str, tmp_path: Path) ->
     assert "Traceback" not in refused.stderr
 
 
-def test_a_database_that_is_not_there_is_told(transport: str, tmp_path: Path) -> None:
-    """Serve and migrate end with the exit code for unavailable, and keep the password to themselves."""
+def test_a_missing_database_is_reported(transport: str, tmp_path: Path) -> None:
+    """`serve` and `migrate` end with the exit code for unavailable, and do not show the password."""
     url = "postgresql://keys:hunter2@127.0.0.1:1/keys"
     for command in ("serve", "migrate"):
         refused = run_command(command, folder=tmp_path, SKILDER_KEYS_DATABASE_URL=url, SKILDER_KEYS_TRANSPORT=transport)
@@ -133,7 +133,7 @@ def test_a_database_that_is_not_there_is_told(transport: str, tmp_path: Path) ->
 async def test_serve_asks_for_the_migrations_and_migrate_runs_them(
     transport: str, postgres_url: str, tmp_path: Path
 ) -> None:
-    """On a given database, nothing changes its schema but `migrate`."""
+    """On a database of one's own only `migrate` changes the schema."""
     async with new_database(postgres_url) as url:
         variables = {
             "SKILDER_KEYS_DATABASE_URL": url,
@@ -151,7 +151,7 @@ async def test_serve_asks_for_the_migrations_and_migrate_runs_them(
 
 
 def test_a_stale_pid_file_harms_nobody(tmp_path: Path) -> None:
-    """After a crash its number may be that of any process, which is left alone; and Postgres starts."""
+    """After a crash its number may be that of any process, which is left alone; Postgres starts."""
     with serving_process(tmp_path) as server:
         assert server.address
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bystander:
@@ -163,8 +163,8 @@ def test_a_stale_pid_file_harms_nobody(tmp_path: Path) -> None:
         bystander.kill()
 
 
-def test_a_first_start_that_was_cut_short_is_made_good(tmp_path: Path) -> None:
-    """What a killed initdb left behind is cleared away."""
+def test_an_interrupted_first_start_is_repaired(tmp_path: Path) -> None:
+    """What a killed initdb left behind is removed."""
     unfinished = tmp_path / "data" / "postgres.unfinished"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("18")
@@ -174,7 +174,7 @@ def test_a_first_start_that_was_cut_short_is_made_good(tmp_path: Path) -> None:
 
 
 def test_an_embedded_database_that_crashes_is_started_again(tmp_path: Path) -> None:
-    """Kill -9 of Postgres: calls are answered again by themselves."""
+    """After kill -9 of Postgres, calls work again without help."""
     with serving_process(tmp_path) as server:
         assert server.address
         os.kill(int((tmp_path / "data" / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
@@ -182,8 +182,8 @@ def test_an_embedded_database_that_crashes_is_started_again(tmp_path: Path) -> N
         until_database_works(server, tmp_path)
 
 
-def test_a_database_that_is_frozen_does_not_hold_up_the_end(transport: str, tmp_path: Path) -> None:
-    """SIGTERM ends the server in bounded time, though uses are pending and Postgres does not answer."""
+def test_a_frozen_database_does_not_block_the_stop(transport: str, tmp_path: Path) -> None:
+    """SIGTERM ends the server in bounded time, though uses are pending and Postgres does not respond."""
     with serving_process(
         tmp_path, transport=transport, SKILDER_KEYS_USAGE_INTERVAL="300", SKILDER_KEYS_DRAIN_TIMEOUT="1"
     ) as server:
@@ -211,7 +211,7 @@ def test_a_database_that_is_frozen_does_not_hold_up_the_end(transport: str, tmp_
 
 
 def test_a_log_that_cannot_be_written_fails_no_call(transport: str, database_url: str, tmp_path: Path) -> None:
-    """The disk is full; calls are answered as before."""
+    """When the disk is full, calls work as before."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     variables = environment(

@@ -1,4 +1,4 @@
-"""Calls that meet: whatever comes first, what has been told to one caller stays true for the next."""
+"""Concurrent calls: whatever comes first, what one caller was told stays true for the next."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ROUNDS = 40
 
 
 async def outcome(asked: Any) -> Any:
-    """Await a call and return its response, or how it was refused."""
+    """Await a call and return its response or its refusal."""
     try:
         return await asked
     except grpc.aio.AioRpcError as error:
@@ -32,7 +32,7 @@ async def outcome(asked: Any) -> Any:
 
 
 async def after(steps: int, asked: Any) -> Any:
-    """Return the outcome of a call that is made some turns of the event loop later, so that rounds differ."""
+    """Return the outcome of a call that starts some turns of the event loop later, so that rounds differ."""
     for _ in range(steps):
         await asyncio.sleep(0)
     return await outcome(asked)
@@ -41,9 +41,9 @@ async def after(steps: int, asked: Any) -> Any:
 async def test_a_key_is_used_or_renewed_and_never_both(
     transport: str, service: Service, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """A first use that was granted refuses the retry; a retry that was answered takes the first token away.
+    """A granted first use refuses the retry; a retry that succeeded ends the first token.
 
-    On one server and on two, many times over, with more and more of a head start for either.
+    On one server and on two, many times, with a growing head start for either call.
     """
     seen = set()
     async with serving(service.database_url, tmp_path, transport=transport) as second:
@@ -70,7 +70,7 @@ async def test_a_key_is_used_or_renewed_and_never_both(
 
 
 async def test_after_a_revocation_nothing_is_granted(transport: str, service: Service, tmp_path: Path) -> None:
-    """20 callers on two servers ask all the time; no call that begins once RevokeKey has returned is granted."""
+    """20 callers on two servers call all the time; no call that begins after RevokeKey has returned is granted."""
     async with serving(service.database_url, tmp_path, transport=transport) as second:
         for used_before in (True, False):
             issued = await service.console.issue()
@@ -101,7 +101,7 @@ async def test_after_a_revocation_nothing_is_granted(transport: str, service: Se
 async def test_a_revocation_waits_for_no_change_of_the_workspace(
     service: Service, sql: asyncpg.Connection[Any]
 ) -> None:
-    """While a change is being written, its locks held, keys are revoked and authorized and everything is read."""
+    """While a change holds its locks, keys are revoked and authorized and everything is read."""
     issued, other = await service.console.issue(), await service.console.issue()
     changed = small_workspace()
     changed.hats.add(id="new", name="New")
@@ -123,7 +123,7 @@ async def test_a_revocation_waits_for_no_change_of_the_workspace(
 async def test_a_change_of_the_workspace_is_seen_by_every_later_call(
     transport: str, service: Service, tmp_path: Path
 ) -> None:
-    """On another server too: no call that begins once ApplyWorkspace has returned sees the state before."""
+    """On another server too: no call that begins after ApplyWorkspace has returned sees the old state."""
     small = small_workspace()
     without = small_workspace()
     remove(without.hats, "engineer")
@@ -136,14 +136,14 @@ async def test_a_change_of_the_workspace_is_seen_by_every_later_call(
             hats = [hat.id for hat in response.granted.tool_set.hats]
             assert ("engineer" in hats) == (round_ % 2 == 1)
             for earlier in await asyncio.gather(*calls):
-                # Before or after the change, but never a mixture of the two.
+                # Before or after the change, but never a mixture of both.
                 tools = {tool.id for tool in earlier.granted.tool_set.tools}
                 reported = {hat.id for hat in earlier.granted.tool_set.hats}
                 assert ("git.commit" in tools) == ("engineer" in reported)
 
 
 async def test_a_key_is_issued_before_the_deletion_or_not_at_all(service: Service) -> None:
-    """Every key that was answered is listed, and gone with its workspace; every other call was refused as too late."""
+    """Every issued key is listed, and gone with its workspace; every other call was refused as too late."""
     seen = set()
     for round_ in range(_ROUNDS // 2):
         workspace_id = f"w{round_}"
@@ -170,8 +170,8 @@ async def test_a_key_is_issued_before_the_deletion_or_not_at_all(service: Servic
     assert len(seen) > 1, "the rounds did not differ"
 
 
-async def test_a_key_is_limited_to_hats_that_were_there(service: Service) -> None:
-    """Where a hat goes while a key is issued for it, the key is refused, or does not reach it."""
+async def test_a_key_is_never_limited_to_a_hat_removed_meanwhile(service: Service) -> None:
+    """If a hat is removed while a key is issued for it, the key is refused or does not reach it."""
     without = small_workspace()
     remove(without.hats, "engineer")
     for round_ in range(_ROUNDS // 2):
@@ -187,8 +187,8 @@ async def test_a_key_is_limited_to_hats_that_were_there(service: Service) -> Non
             assert list(response.granted.tool_set.hats) == []
 
 
-async def test_revocations_at_once_are_one(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """All get the same answer, with the reason of the one that came first; the trail tells of it once."""
+async def test_concurrent_revocations_are_one(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """All get the same response, with the reason of the first; the trail records it once."""
     for _ in range(5):
         issued = await service.console.issue()
         revoked = await asyncio.gather(
@@ -201,8 +201,8 @@ async def test_revocations_at_once_are_one(service: Service, sql: asyncpg.Connec
         await sql.execute("ALTER TABLE audit_event DISABLE TRIGGER USER; DELETE FROM audit_event")
 
 
-async def test_a_key_is_revoked_or_renewed_and_never_both(service: Service) -> None:
-    """After both calls the key is revoked, and whichever token is the last one says so."""
+async def test_a_key_that_is_revoked_and_renewed_at_once_ends_revoked(service: Service) -> None:
+    """After both calls the key is revoked, and its last token is denied as such."""
     for round_ in range(_ROUNDS // 2):
         issued = await service.console.issue(request_id=f"r-{round_}")
         retried, revoked = await asyncio.gather(
@@ -221,7 +221,7 @@ async def test_a_key_is_revoked_or_renewed_and_never_both(service: Service) -> N
 
 
 async def test_a_revoked_token_may_lose_a_race_against_its_renewal(service: Service) -> None:
-    """Revoked by a token that a retry has just replaced, the key is revoked, or the token is told to be no key's."""
+    """When a retry has just replaced the token, either the key is revoked or the token is unknown."""
     for round_ in range(_ROUNDS // 2):
         issued = await service.console.issue(request_id=f"r-{round_}")
         retried, revoked = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""Reflection, which gRPC's tools expect, in both of its versions. It needs no token."""
+"""Reflection, which gRPC tools expect, in both of its versions. It needs no token."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def reflected(service: Service, *requests: dict[str, Any], version: str = 
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_every_service_is_listed(empty_service: Service, version: str) -> None:
-    """By either version, and both versions are."""
+    """By both versions, including the two reflection services."""
     (response,) = await reflected(empty_service, {"list_services": "*"}, version=version)
     assert [each.name for each in response.list_services_response.service] == SERVICES
 
@@ -68,7 +68,7 @@ NO_SYMBOLS = ["", ".", "skilder", "skilder.keys.v1", "skilder.keys.v1.KeyService
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_symbols_of_every_kind_are_found(empty_service: Service, version: str) -> None:
-    """Services, methods, messages, fields, oneofs, enums and their values; what is none is not found."""
+    """Services, methods, messages, fields, oneofs, enums and their values; an unknown symbol is not found."""
     requests = [{"file_containing_symbol": name} for name in (*SYMBOLS, *NO_SYMBOLS)]
     found = await reflected(empty_service, *requests, version=version)
     assert [each.original_request.file_containing_symbol for each in found] == [*SYMBOLS, *NO_SYMBOLS]
@@ -85,7 +85,7 @@ async def test_symbols_of_every_kind_are_found(empty_service: Service, version: 
     "symbol", ["skilder.keys.v1.KeyService.IssueKey", "skilder.keys.v1.IssueKeyRequest", "grpc.health.v1.Health.Check"]
 )
 async def test_grpcurl_describes(empty_service: Service, symbol: str) -> None:
-    """What a person asks for first."""
+    """The first command that most people try."""
     command = (GRPCURL, "-plaintext", empty_service.address, "describe", symbol)
     running = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     reported, fault = await running.communicate()
@@ -94,7 +94,7 @@ async def test_grpcurl_describes(empty_service: Service, symbol: str) -> None:
 
 
 async def test_reflection_can_be_turned_off(transport: str, database_url: str, tmp_path: Path) -> None:
-    """Then neither version is there."""
+    """Then neither version is served."""
     async with serving(database_url, tmp_path, transport=transport, reflection=False) as service:
         for version in VERSIONS:
             with pytest.raises(grpc.aio.AioRpcError) as caught:

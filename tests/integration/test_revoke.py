@@ -1,4 +1,4 @@
-"""RevokeKey ends a key for good, by its id or its token; GetKey shows what became of it."""
+"""RevokeKey ends a key for good, by its id or its token; GetKey shows the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUNTIME: dict[str, Any] = {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runt
 
 
 async def revocations(sql: asyncpg.Connection[Any]) -> int:
-    """Return how many revocations the audit trail tells of."""
+    """Return the number of revocations in the audit trail."""
     return int(await sql.fetchval("SELECT count(*) FROM audit_event WHERE action = 'key.revoked'"))
 
 
@@ -33,7 +33,7 @@ async def revocations(sql: asyncpg.Connection[Any]) -> int:
 async def test_a_revoked_key_is_denied_at_once(
     service: Service, sql: asyncpg.Connection[Any], target: str, actor: str, by: str
 ) -> None:
-    """The answer, GetKey and the next Authorize all say so, and all else of the key stays."""
+    """The response, GetKey and the next Authorize all show it; the rest of the key stays."""
     issued = await service.console.issue(hat_ids=["everyone"])
     await service.service.authorize(issued.token)
     used = await get_key(service.console, issued.key.id)
@@ -52,7 +52,7 @@ async def test_a_revoked_key_is_denied_at_once(
 
 
 async def test_revoking_again_changes_nothing(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """The first time, person and reason stay, whoever comes later and however; the trail tells of it once."""
+    """The first time, person and reason stay, whoever revokes again and how; the trail records it once."""
     issued = await service.console.issue()
     first = await service.console.revoke(key_id=issued.key.id, reason="first")
     later = [
@@ -66,7 +66,7 @@ async def test_revoking_again_changes_nothing(service: Service, sql: asyncpg.Con
 
 
 async def test_a_key_of_a_deleted_workspace_can_still_be_revoked(service: Service) -> None:
-    """By the service's own callers; no person is a member there any more."""
+    """By the service's own callers, since nobody is a member there any more."""
     issued = await service.console.issue()
     await delete_workspace(service.operator)
     refused = await refusal(service.console.revoke(key_id=issued.key.id, actor="ada"))
@@ -75,7 +75,7 @@ async def test_a_key_of_a_deleted_workspace_can_still_be_revoked(service: Servic
     assert await service.service.denial(issued.token) == "REVOKED"
 
 
-async def test_a_malformed_token_is_named(service: Service) -> None:
+async def test_a_malformed_token_is_reported(service: Service) -> None:
     """Together with every other field at fault."""
     token = (await service.console.issue()).token
     for spelling in ("", "hello", token[:-1], token + "0", token.lower(), f" {token}"):
@@ -89,8 +89,8 @@ async def test_a_malformed_token_is_named(service: Service) -> None:
     assert (await service.service.authorize(token)).HasField("granted")
 
 
-async def test_a_token_that_proves_no_key_is_not_found(service: Service) -> None:
-    """An unknown id, a wrong secret and a wrong prefix are not told apart, and the key they spell stays good."""
+async def test_a_token_of_no_key_is_not_found(service: Service) -> None:
+    """An unknown id, a wrong secret and a wrong prefix look the same, and the key they name stays valid."""
     issued = await service.console.issue()
     right = Token.parse(issued.token)
     unknown = [
@@ -106,14 +106,14 @@ async def test_a_token_that_proves_no_key_is_not_found(service: Service) -> None
 
 
 async def test_a_target_is_required(service: Service) -> None:
-    """Neither an id nor a token says which key is meant."""
+    """Without an id or a token the request names no key."""
     refused = await refusal(service.console.revoke(reason="x"))
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused.fields == {"target": "is required: set key_id or token"}
 
 
 async def test_a_reason_has_at_most_500_printable_characters(service: Service) -> None:
-    """And may be left out; a refused call revokes nothing."""
+    """It may be left out. A refused call revokes nothing."""
     for reason, fault in (
         ("x" * 501, f"has 501 characters; at most 500 are allowed: '{'x' * 80}…'"),
         ("  ", "is '<U+0020><U+0020>', in which there is nothing to see: write a text"),
@@ -129,11 +129,11 @@ async def test_a_reason_has_at_most_500_printable_characters(service: Service) -
 
 
 async def test_a_key_id_has_one_spelling(service: Service) -> None:
-    """Other spellings of a UUID name `key_id`, for RevokeKey and GetKey alike; a well spelled stranger is not found."""
+    """Other spellings of a UUID are refused as `key_id`, by RevokeKey and GetKey; a valid unknown id is not found."""
     id_ = (await service.console.issue()).key.id
 
     def other(spelling: str) -> str:
-        quote = f"is '{spelling}', which " if len(spelling) <= 36 else ""  # what is longer may be a secret
+        quote = f"is '{spelling}', which " if len(spelling) <= 36 else ""  # anything longer may be a secret
         return f"{quote}is not a key id, a UUID in lower case"
 
     spellings = [id_.upper(), f"{{{id_}}}", f"urn:uuid:{id_}", id_.replace("-", ""), f"{id_} ", "hello", "x" * 50_000]
@@ -164,7 +164,7 @@ async def test_a_key_id_has_one_spelling(service: Service) -> None:
         ("dan", {}, "ACTOR_NOT_MEMBER"),
     ],
 )
-async def test_the_actor_is_held_to_the_rules(
+async def test_who_may_see_and_revoke_which_keys(
     service: Service, sql: asyncpg.Connection[Any], actor: str, order: dict[str, Any], reason: str | None
 ) -> None:
     """Admins see and revoke any key, members their own user keys; `dan` is not in the workspace."""
@@ -183,8 +183,8 @@ async def test_the_actor_is_held_to_the_rules(
     assert (await service.service.authorize(issued.token)).HasField("granted")
 
 
-async def test_who_left_the_workspace_is_nobody_there(service: Service) -> None:
-    """Their own key is theirs no longer, to see or to revoke."""
+async def test_a_user_who_left_the_workspace_has_no_rights_there(service: Service) -> None:
+    """Not even to see or revoke their own key."""
     issued = await service.console.issue(**USER, user_id="bob", actor="bob")
     workspace = small_workspace()
     remove(workspace.members, "bob")
@@ -196,8 +196,8 @@ async def test_who_left_the_workspace_is_nobody_there(service: Service) -> None:
         assert (await refusal(asked)).reason == "ACTOR_NOT_MEMBER"
 
 
-async def test_whoever_holds_the_token_may_have_it_revoked(service: Service) -> None:
-    """The token is check enough, also of somebody who is nobody in the workspace."""
+async def test_whoever_holds_the_token_may_revoke_it(service: Service) -> None:
+    """The token is enough, even from somebody who is not in the workspace."""
     issued = await service.console.issue()
     revoked = await service.console.revoke(token=issued.token, actor="mallory@elsewhere.example", reason="found it")
     assert (revoked.revoked_by, revoked.revoke_reason) == ("mallory@elsewhere.example", "found it")

@@ -1,4 +1,4 @@
-"""What each session of ours sets for itself, whatever the database and the role have as their defaults."""
+"""The settings that each of our sessions sets for itself, whatever the defaults of the database and the role are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-# A default that breaks something, and what our sessions have in its place.
+# A default that breaks something, and the value that our sessions use instead.
 SETTINGS = {
     "synchronous_commit": ("off", "on"),
     "default_transaction_isolation": ("serializable", "read committed"),
@@ -70,7 +70,7 @@ def stock() -> Iterator[StockServer]:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """Yield a connection as anybody else has it."""
+    """Yield a connection as any other client has it."""
     connection = await asyncpg.connect(url)
     try:
         yield connection
@@ -80,7 +80,7 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 @asynccontextmanager
 async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
-    """Yield a database as the service has it."""
+    """Yield a database as the service opens it."""
     database = await Database.open(DatabaseOptions(url, **options))
     try:
         yield database
@@ -111,8 +111,8 @@ async def found(connection: Any) -> dict[str, str]:
 EXPECTED = {name: value for name, (_, value) in SETTINGS.items()}
 
 
-async def test_every_kind_of_connection_has_what_it_relies_on(stock: StockServer, spoiled: str) -> None:
-    """Those of the pool, in a transaction and outside; the one beside the pool; and that which migrates."""
+async def test_every_kind_of_connection_has_the_required_settings(stock: StockServer, spoiled: str) -> None:
+    """Those of the pool, inside a transaction and outside; the fence's own; and that of `migrate`."""
     await migrate(stock.url(spoiled))
     async with opened(stock.url(spoiled)) as database:
         async with database.connection() as connection:
@@ -130,8 +130,8 @@ async def test_every_kind_of_connection_has_what_it_relies_on(stock: StockServer
         await database.ping()
 
 
-async def test_so_has_every_transaction_behind_a_pooler(stock: StockServer, spoiled: str) -> None:
-    """Any statement may have another session there, which others of its clients leave as they like."""
+async def test_every_transaction_behind_a_pooler_has_the_required_settings(stock: StockServer, spoiled: str) -> None:
+    """There each statement may get another session, which other clients leave as they like."""
     with pooler(stock) as pool:
         await migrate(pool.url(spoiled))
         async with opened(pool.url(spoiled)) as database:
@@ -146,10 +146,10 @@ async def test_so_has_every_transaction_behind_a_pooler(stock: StockServer, spoi
                 assert (await found(connection))["synchronous_commit"] == "on"
 
 
-async def test_the_service_serves_on_such_a_database(
+async def test_the_service_works_on_a_database_with_wrong_defaults(
     transport: str, stock: StockServer, spoiled: str, tmp_path: Path
 ) -> None:
-    """Keys are issued, used and revoked; many changes at once do not get in each other's way."""
+    """Keys are issued, used and revoked, and many concurrent changes do not fail each other."""
     await migrate(stock.url(spoiled))
     async with serving(stock.url(spoiled), tmp_path, transport=transport) as service:
         await service.operator.apply(small_workspace())
@@ -162,8 +162,8 @@ async def test_the_service_serves_on_such_a_database(
 
 
 @pytest.mark.parametrize("stronger", ["remote_apply", "on"])
-async def test_a_commit_that_waits_for_more_is_left_so(stock: StockServer, stronger: str) -> None:
-    """Whoever wants standbys to have applied a change has it so; anything weaker than being written is not enough."""
+async def test_a_stricter_synchronous_commit_is_kept(stock: StockServer, stronger: str) -> None:
+    """An operator may want standbys to have applied a change; anything weaker than written is raised."""
     async with new_database(stock.url()) as url:
         name = url.partition("?")[0].rpartition("/")[2]
         for default, expected in ((stronger, stronger), ("remote_write", "on"), ("local", "on")):
@@ -174,7 +174,7 @@ async def test_a_commit_that_waits_for_more_is_left_so(stock: StockServer, stron
 
 
 async def test_a_revocation_outlives_a_crash(transport: str, tmp_path: Path) -> None:
-    """Although the database commits before it has written, by default."""
+    """Although the database's default is to commit before it has written."""
     with stock_server() as server:
         url = server.url()
         async with connected(url) as sql:
@@ -193,7 +193,7 @@ async def test_a_revocation_outlives_a_crash(transport: str, tmp_path: Path) -> 
                 assert await sql.fetchval("SELECT revoked_at IS NOT NULL FROM key")
 
 
-async def test_a_setting_that_our_role_may_not_set_back_is_named(stock: StockServer) -> None:
+async def test_a_setting_that_our_role_may_not_change_is_named(stock: StockServer) -> None:
     """With foreign keys and triggers switched off the service does not start."""
     async with new_database(stock.url()) as url:
         name = url.partition("?")[0].rpartition("/")[2]
@@ -211,8 +211,8 @@ async def test_a_setting_that_our_role_may_not_set_back_is_named(stock: StockSer
                 await sql.execute("DROP ROLE plain")
 
 
-async def test_the_tables_are_in_the_schema_that_is_named(stock: StockServer, tmp_path: Path) -> None:
-    """Two services can share a database; and one whose schema was not named does not begin with empty tables."""
+async def test_the_tables_are_in_the_given_schema(stock: StockServer, tmp_path: Path) -> None:
+    """Two services can share a database, and one without its schema option does not start with empty tables."""
     async with new_database(stock.url()) as url:
         with pytest.raises(UnavailableError) as caught:
             await migrate(url, "keys")
@@ -233,7 +233,7 @@ async def test_the_tables_are_in_the_schema_that_is_named(stock: StockServer, tm
 
 
 async def test_a_database_that_is_not_utf8_is_refused(stock: StockServer) -> None:
-    """Neither migrated nor served, with words that say how to make one that is."""
+    """By `migrate` and `serve`; the error says how to create a database that is."""
     async with connected(stock.url()) as sql:
         await sql.execute("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
     try:
@@ -246,10 +246,8 @@ async def test_a_database_that_is_not_utf8_is_refused(stock: StockServer) -> Non
             await sql.execute("DROP DATABASE latin WITH (FORCE)")
 
 
-async def test_a_changed_type_breaks_no_statement_that_was_prepared(
-    transport: str, stock: StockServer, tmp_path: Path
-) -> None:
-    """As a migration under a running service changes it: outside of transactions and in them, on every connection."""
+async def test_a_changed_type_breaks_no_prepared_statement(transport: str, stock: StockServer, tmp_path: Path) -> None:
+    """A migration under a running service may change it: inside and outside transactions, on every connection."""
     async with new_database(stock.url()) as url:
         await migrate(url)
         async with serving(url, tmp_path, transport=transport, pool_size=3) as service, connected(url) as sql:

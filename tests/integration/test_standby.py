@@ -37,7 +37,7 @@ def pair() -> Iterator[tuple[StockServer, StockServer]]:
 
 
 def of_both(*servers: StockServer) -> str:
-    """Return a URL with the hosts of servers, in order."""
+    """Return a URL with the hosts of both servers, in order."""
     hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
     return urlsplit(servers[0].tcp_url())._replace(netloc=f"postgres:{servers[0].password}@{hosts}").geturl()
 
@@ -58,7 +58,7 @@ async def test_a_standby_is_refused_and_named(pair: tuple[StockServer, StockServ
 async def test_the_primary_is_found_among_several_hosts_and_after_a_failover(
     transport: str, pair: tuple[StockServer, StockServer], tmp_path: Path
 ) -> None:
-    """In whatever order they stand. While there is no primary calls are UNAVAILABLE; once there is one, all is well."""
+    """In any order. While there is no primary calls are UNAVAILABLE; once there is one, they work."""
     primary, standby = pair
     await migrate(of_both(standby, primary))
     async with serving(of_both(standby, primary), tmp_path, transport=transport, lease=0.5) as service:
@@ -77,10 +77,10 @@ async def test_the_primary_is_found_among_several_hosts_and_after_a_failover(
         assert await service.service.denial(kept.token) == "REVOKED"
 
 
-async def test_a_pooler_that_turns_to_a_standby_gives_no_answers(
+async def test_a_pooler_that_switches_to_a_standby_gives_no_decisions(
     pair: tuple[StockServer, StockServer], tmp_path: Path
 ) -> None:
-    """Its connections outlive the change of the server, so every transaction looks again."""
+    """The pooler's client connections outlive the switch, so every transaction checks again."""
     primary, standby = pair
     await migrate(primary.url())
     with pooler(primary) as pool:
@@ -99,7 +99,7 @@ async def test_a_pooler_that_turns_to_a_standby_gives_no_answers(
 
 @asynccontextmanager
 async def silent_host() -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
-    """Yield the port of a host that takes connections and never says a word, and the connections so far."""
+    """Yield the port of a host that accepts connections and sends nothing, and its connections so far."""
     taken: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
     try:
@@ -110,7 +110,7 @@ async def silent_host() -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]
             writer.close()
 
 
-async def test_what_is_wrong_is_said_of_each_host(tmp_path: Path) -> None:
+async def test_the_error_names_the_problem_of_each_host(tmp_path: Path) -> None:
     """Refused, silent, unknown: each with its host and port, and without the password."""
     async with silent_host() as (port, _):
         hosts = f"127.0.0.1:1,127.0.0.1:{port},no-such-host.invalid:7"
@@ -126,7 +126,7 @@ async def test_what_is_wrong_is_said_of_each_host(tmp_path: Path) -> None:
 
 
 async def test_a_silent_host_does_not_take_the_time_of_the_next(stock_postgres: str) -> None:
-    """Each has its share of it; afterwards the one that answered is tried first."""
+    """Each host has its share of the time; afterwards the one that responded is tried first."""
     async with silent_host() as (port, taken):
         folder, _, socket_port = stock_postgres.partition("host=")[2].partition("&port=")
         url = f"postgresql://postgres@/postgres?host=127.0.0.1,{folder}&port={port},{socket_port}&sslmode=disable"
@@ -140,7 +140,7 @@ async def test_a_silent_host_does_not_take_the_time_of_the_next(stock_postgres: 
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    """With its address in the cause, which is for the log and not for callers."""
+    """The cause has its address, for the log and not for callers."""
     with pytest.raises(UnavailableError) as caught:
         await Database.open(DatabaseOptions("postgresql://k:hunter2@127.0.0.1:1/k"))
     assert "127.0.0.1" not in str(caught.value)
@@ -149,7 +149,7 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 
 
 async def code(service: Service, token: str) -> grpc.StatusCode:
-    """Authorize a token and return how the call ended; a good one must not be denied."""
+    """Authorize a token and return the status of the call; a good token must not be denied."""
     call = service.service.authorization.Authorize(pb.AuthorizeRequest(token=token))
     ended: grpc.StatusCode = await call.code()
     if ended is grpc.StatusCode.OK:
@@ -158,7 +158,7 @@ async def code(service: Service, token: str) -> grpc.StatusCode:
 
 
 async def until_code(service: Service, token: str, wanted: grpc.StatusCode) -> None:
-    """Return once a call about a token ends so."""
+    """Wait until a call about a token ends with this status."""
     async with asyncio.timeout(60):
         while await code(service, token) is not wanted:
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Very many calls at a time on one connection, half of them with frames that are not as they must be."""
+"""Very many concurrent calls on one connection, half of them with malformed frames."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Attempt:
     """A call of the storm.
 
     Attributes:
-        data: What is sent in all.
-        fields: Of its headers.
-        codes: How it may end; empty where it is cancelled by its client.
-        expected: Its answer, where it is a good one.
-        ends: Whether the end of the request is sent.
+        data: All bytes that are sent.
+        fields: Additional header fields.
+        codes: The statuses it may end with; empty where the client cancels it.
+        expected: The response to a good call.
+        ends: Whether the client ends the request.
     """
 
     data: bytes
@@ -51,7 +51,7 @@ def good(source: random.Random, expected: Mapping[tuple[str, str], pb.AuthorizeR
 
 
 def spoiled(source: random.Random, body: bytes) -> Attempt:
-    """Return a call that is bad: its five bytes, or where it ends."""
+    """Return a bad call: its five-byte prefix or its end is wrong."""
     flag, length = 0, len(body)
     data = framed(body)
     match source.randrange(7):
@@ -71,7 +71,7 @@ def spoiled(source: random.Random, body: bytes) -> Attempt:
         case _:
             length = source.randrange(LIMIT + 1, 2**32)
     codes = {Code.UNIMPLEMENTED} if flag == 1 else {Code.INVALID_ARGUMENT}
-    # Where the end is there already, it is as well too short.
+    # If the request has ended already, it is also too short.
     codes |= {Code.RESOURCE_EXHAUSTED} if length > LIMIT else set()
     return Attempt(framed(body, flag=flag, length=length), frozenset(codes), {})
 
@@ -83,7 +83,7 @@ def pieces(source: random.Random, data: bytes) -> list[bytes]:
 
 
 async def test_a_storm_of_bad_calls_harms_no_good_one(served: Served, connection: Connection) -> None:
-    """2,000 calls on one connection, 50 at a time, half of them bad: each ends, and each as is its own due."""
+    """2,000 calls on one connection, 50 at a time, half of them bad: each ends with its own right status."""
     operator = served.service.operator
     tokens = [(await operator.issue(description=f"Bot {number}")).token for number in range(20)]
     expected = {
@@ -113,7 +113,7 @@ async def test_a_storm_of_bad_calls_harms_no_good_one(served: Served, connection
             elif served.transport == "envoy":
                 assert answer.code in attempt.codes, attempt
             else:
-                # It takes some of them for good ones: see above.
+                # grpcio accepts some of them: see above.
                 assert answer.code is not None, attempt
 
     async with asyncio.timeout(2 * PATIENCE), asyncio.TaskGroup() as group:

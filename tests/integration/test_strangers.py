@@ -1,4 +1,4 @@
-"""Callers without credentials: what they can reach is little, and whatever they do there, others are served."""
+"""Callers without credentials: they can reach little, and whatever they do, others are served."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STREAMS = 100
 
 
 async def is_served(service: Service) -> None:
-    """Fail where a probe without a token, or a caller, is not served at once."""
+    """Fail unless a probe without a token and a known caller are served at once."""
     channel = grpc.aio.insecure_channel(service.address, options=[("grpc.use_local_subchannel_pool", 1)])
     async with channel, asyncio.timeout(PATIENCE):
         probe: Any = health_pb2_grpc.HealthStub(channel)
@@ -53,8 +53,8 @@ async def opened(connection: Connection, path: str, *, count: int = STREAMS) -> 
 
 
 @pytest.mark.parametrize("path", [CHECK, WATCH, REFLECTION, AUTHORIZE, "/x/y"])
-async def test_calls_that_send_nothing_are_in_nobodys_way(empty_service: Service, path: str) -> None:
-    """Ten connections, each with as many as it may have: as many as there are places in all."""
+async def test_calls_that_send_nothing_block_nobody(empty_service: Service, path: str) -> None:
+    """Ten connections, each with its maximum: as many calls as there are slots in all."""
     async with AsyncExitStack() as stack:
         streams: list[Stream] = []
         for _ in range(10):
@@ -68,8 +68,8 @@ async def test_calls_that_send_nothing_are_in_nobodys_way(empty_service: Service
                 await asyncio.sleep(0.01)
 
 
-async def test_the_call_that_waits_for_longest_gives_way(empty_service: Service) -> None:
-    """To others of its connection first; it is told so."""
+async def test_the_oldest_waiting_call_gives_way(empty_service: Service) -> None:
+    """First to other calls of its own connection; it gets a status that says so."""
     limits = PublicLimits()
     async with connected(empty_service.address) as first, connected(empty_service.address) as other:
         (bystander,) = await opened(other, CHECK, count=1)
@@ -82,8 +82,8 @@ async def test_the_call_that_waits_for_longest_gives_way(empty_service: Service)
         assert (await streams[-1].response()).code is Code.OK
 
 
-async def test_many_probes_at_a_time_are_answered(empty_service: Service) -> None:
-    """As many as a connection may have, on two connections: none of them waits for anything."""
+async def test_many_concurrent_probes_are_served(empty_service: Service) -> None:
+    """The maximum of a connection, on two connections: none of them waits for anything."""
     async with connected(empty_service.address) as one, connected(empty_service.address) as two:
         for connection in (one, two):
             streams = []
@@ -95,10 +95,10 @@ async def test_many_probes_at_a_time_are_answered(empty_service: Service) -> Non
 
 @ONLY_GRPCIO
 @pytest.mark.parametrize("path", [CHECK, WATCH, REFLECTION])
-async def test_a_call_that_sends_nothing_runs_out_of_time(
+async def test_a_call_that_sends_nothing_runs_into_the_limit(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, transport: str
 ) -> None:
-    """Also one that sends a part of its request."""
+    """So does one that sends only a part of its request."""
     monkeypatch.setattr(public, "PublicLimits", lambda: PublicLimits(seconds=0.2))
     async with (
         serving(database_url, tmp_path, transport=transport) as service,
@@ -111,10 +111,10 @@ async def test_a_call_that_sends_nothing_runs_out_of_time(
 
 
 @ONLY_GRPCIO
-async def test_a_watch_has_an_end(
+async def test_a_watch_has_a_time_limit(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
-    """For a client that has stayed though its connection is old."""
+    """Also for a client that keeps its old connection."""
     monkeypatch.setattr(public, "PublicLimits", lambda: PublicLimits(lasting_seconds=0.2))
     async with (
         serving(database_url, tmp_path, transport=transport) as service,
@@ -126,7 +126,7 @@ async def test_a_watch_has_an_end(
 
 
 async def test_watches_of_a_connection_are_counted(empty_service: Service) -> None:
-    """One more than it may have is refused; others may still watch, and it may once more when one has ended."""
+    """One above the maximum is refused. Others may still watch, and this one again when a watch has ended."""
     limits = PublicLimits()
     async with connected(empty_service.address) as connection:
         streams = []
@@ -149,8 +149,8 @@ async def test_watches_of_a_connection_are_counted(empty_service: Service) -> No
 
 
 @pytest.mark.parametrize("path", [CHECK, WATCH, REFLECTION])
-async def test_what_is_no_request_is_refused(empty_service: Service, path: str) -> None:
-    """As is one that is too long, and the end of a request without any."""
+async def test_anything_but_one_request_is_refused(empty_service: Service, path: str) -> None:
+    """Also a message that is too long, and a stream that ends without a message."""
     async with connected(empty_service.address) as connection:
         for frames, code in (
             ([], Code.INVALID_ARGUMENT),
@@ -169,8 +169,8 @@ async def test_what_is_no_request_is_refused(empty_service: Service, path: str) 
     await is_served(empty_service)
 
 
-async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service: Service) -> None:
-    """A thousand calls of a method that needs credentials hold no place, whatever they send as such."""
+async def test_unknown_callers_are_refused_before_sending_a_request(empty_service: Service) -> None:
+    """A thousand calls of a method that needs credentials take no slots, whatever they send as such."""
     wrong = {"authorization": f"Bearer {TOKENS['operator'][:-1]}"}
     async with AsyncExitStack() as stack:
         for _ in range(10):
@@ -182,8 +182,8 @@ async def test_a_stranger_is_turned_away_before_sending_a_request(empty_service:
         assert request("no token")
 
 
-async def test_a_flood_of_refused_calls_is_not_one_of_lines(empty_service: Service) -> None:
-    """The first are logged, the counts are exact, and what happens besides is logged as ever."""
+async def test_a_flood_of_refused_calls_does_not_flood_the_log(empty_service: Service) -> None:
+    """The first are logged, the counts are exact, and other events are logged as always."""
     calls = 5 * LINES
     async with connected(empty_service.address) as connection:
         for _ in range(0, calls, 50):

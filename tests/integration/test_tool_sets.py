@@ -1,4 +1,4 @@
-"""Tool sets: found once for all keys of one reach, bounded, and never of another version than was asked for."""
+"""Tool sets: found once for all keys of one reach, bounded, and never of another version than requested."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def one(database_url: str) -> AsyncIterator[Process]:
 
 
 class Reads:
-    """Counts the readings of catalogs; they wait while the pipeline is closed."""
+    """Counts the reads of catalogs; they wait until the test lets them go."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -59,13 +59,13 @@ class Reads:
 
 @pytest.fixture
 def reads(one: Process, monkeypatch: pytest.MonkeyPatch) -> Reads:
-    """Count what is read from here on."""
+    """Count the reads from here on."""
     assert one
     return Reads(monkeypatch)
 
 
 async def got(tool_sets: ToolSets, version: int = 1, reach: Reach = ALL) -> SharedToolSet:
-    """Return a tool set of `acme` that must be there."""
+    """Return a tool set of `acme` that must exist."""
     found = await tool_sets.get(ACME, version, reach)
     assert found is not None
     return found
@@ -87,8 +87,8 @@ async def test_a_tool_set_is_made_once(one: Process, reads: Reads) -> None:
     assert reads.count == 1
 
 
-async def test_all_who_want_it_at_once_wait_for_one_making(one: Process, reads: Reads) -> None:
-    """And who stops waiting stops it for nobody."""
+async def test_concurrent_callers_share_one_tool_set_load(one: Process, reads: Reads) -> None:
+    """A caller that is cancelled does not stop it for the others."""
     reads.pipeline.clear()
     tasks = [asyncio.create_task(got(one.tool_sets)) for _ in range(20)]
     tasks += [asyncio.create_task(got(one.tool_sets, reach=limited("everyone"))) for _ in range(20)]
@@ -103,8 +103,8 @@ async def test_all_who_want_it_at_once_wait_for_one_making(one: Process, reads: 
     assert reads.count == 1
 
 
-async def test_a_version_that_is_not_the_current_one_is_not_there(one: Process) -> None:
-    """Past or to come; and nothing is remembered of the question."""
+async def test_only_the_current_version_is_found(one: Process) -> None:
+    """An older or a future one is not, and the request is not remembered."""
     assert await one.tool_sets.get(ACME, 2, ALL) is None
     workspace = small_workspace()
     part(workspace.hats, "everyone").name = "All"
@@ -114,7 +114,7 @@ async def test_a_version_that_is_not_the_current_one_is_not_there(one: Process) 
 
 
 async def test_a_version_in_memory_stays_what_it_was(one: Process) -> None:
-    """For calls that began with it; a key that is read afterwards asks for another."""
+    """For calls that began with it; a key that is read afterwards uses the new version."""
     old = await got(one.tool_sets)
     workspace = small_workspace()
     part(workspace.hats, "everyone").name = "All"
@@ -123,8 +123,8 @@ async def test_a_version_in_memory_stays_what_it_was(one: Process) -> None:
     assert (await got(one.tool_sets, 2)).version != old.version
 
 
-async def test_the_reach_of_nothing_needs_no_database(one: Process) -> None:
-    """It is one empty tool set for every workspace."""
+async def test_the_empty_tool_set_needs_no_database(one: Process) -> None:
+    """It is the same one for every workspace."""
     lent = one.database.lent
     found = await one.tool_sets.get(WorkspaceId("nowhere"), 7, NOTHING)
     assert found is one.tool_sets.nothing
@@ -132,10 +132,8 @@ async def test_the_reach_of_nothing_needs_no_database(one: Process) -> None:
     assert one.database.lent == lent
 
 
-async def test_a_failed_reading_is_told_to_all_and_not_remembered(
-    one: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next one reads again."""
+async def test_a_failed_load_fails_for_all_and_is_not_remembered(one: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next caller loads again."""
     original = catalog.load_catalog
 
     async def fail(*_: object, **__: object) -> Any:
@@ -149,8 +147,8 @@ async def test_a_failed_reading_is_told_to_all_and_not_remembered(
     assert len(await asyncio.gather(*(got(one.tool_sets) for _ in range(3)))) == 3
 
 
-async def test_the_tool_set_used_longest_ago_goes_first(one: Process) -> None:
-    """By what they weigh; one that is too heavy on its own is kept alone."""
+async def test_the_least_recently_used_tool_set_is_evicted_first(one: Process) -> None:
+    """By total size; a tool set that is too large on its own is kept alone."""
     names = ("everyone", "engineer", "support-desk", "customer-care")
     weights = [(await got(one.tool_sets, reach=limited(name))).weight for name in names]
     room = ToolSets(one.database, sum(weights) - 1)
@@ -168,8 +166,8 @@ async def test_the_tool_set_used_longest_ago_goes_first(one: Process) -> None:
     assert (large.evicted, small.evicted, len(tight)) == (True, False, 1)
 
 
-async def test_an_evicted_tool_set_has_its_keys_read_again(database_url: str) -> None:
-    """Which costs a reading, and never a wrong denial."""
+async def test_keys_of_an_evicted_tool_set_are_read_again(database_url: str) -> None:
+    """That costs a query, and never causes a wrong denial."""
     async with process(database_url, lease=LONG) as made:
         await made.apply()
         await made.follow()
@@ -188,7 +186,7 @@ async def test_an_evicted_tool_set_has_its_keys_read_again(database_url: str) ->
 
 
 async def test_cleared_tool_sets_are_gone(one: Process, reads: Reads) -> None:
-    """For whoever asks, and for the keys that still hold them."""
+    """For new callers, and for keys that still hold them."""
     found = await got(one.tool_sets)
     one.tool_sets.clear()
     assert found.evicted
@@ -198,8 +196,8 @@ async def test_cleared_tool_sets_are_gone(one: Process, reads: Reads) -> None:
     assert reads.count == 2
 
 
-async def test_what_is_read_while_tool_sets_are_cleared_is_not_kept(one: Process, reads: Reads) -> None:
-    """It was read from a database that may have lost that version since."""
+async def test_a_load_that_runs_while_tool_sets_are_cleared_is_not_kept(one: Process, reads: Reads) -> None:
+    """It read a database that may have lost that version since."""
     reads.pipeline.clear()
     task = asyncio.create_task(got(one.tool_sets))
     while not reads.count:
@@ -214,8 +212,8 @@ async def test_what_is_read_while_tool_sets_are_cleared_is_not_kept(one: Process
     assert reads.count >= 2
 
 
-async def test_a_tool_is_granted_by_every_way_to_it(one: Process) -> None:
-    """The same bytes each time; a tool that is not reached by none."""
+async def test_a_tool_is_granted_with_every_way_to_it(one: Process) -> None:
+    """The same bytes each time; a tool out of reach has no ways."""
     found = await got(one.tool_sets)
     for _ in range(2):
         field = found.grant("slack.history")

@@ -1,4 +1,4 @@
-"""A database whose triggers do not fire is refused, as changes could then pass the fence unnoticed."""
+"""A database whose triggers do not fire is refused, since changes could then pass the fence unnoticed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.stock_too
 
 
 async def test_every_trigger_is_listed(sql: asyncpg.Connection[Any]) -> None:
-    """So that a migration that adds one says that the service relies on it."""
+    """So a migration that adds one must say that the service relies on it."""
     rows = await sql.fetch("SELECT tgrelid::regclass::text AS relname, tgname FROM pg_trigger WHERE NOT tgisinternal")
     assert {(row["relname"], row["tgname"]) for row in rows} == {
         (table, trigger) for table, triggers in NEEDED.items() for trigger in triggers
@@ -39,7 +39,7 @@ async def test_every_trigger_is_listed(sql: asyncpg.Connection[Any]) -> None:
 async def test_a_trigger_that_does_not_fire_is_named(
     transport: str, sql: asyncpg.Connection[Any], database_url: str, tmp_path: Path, statement: str, words: str
 ) -> None:
-    """By the check, and by a server that is to start on such a database."""
+    """By the check, and by a server that starts on such a database."""
     await require_triggers(sql, "public")
     await sql.execute(statement)
     with pytest.raises(DatabaseFaultError) as refused:

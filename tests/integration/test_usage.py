@@ -1,4 +1,4 @@
-"""When keys were last used: the first use at once, later ones in batches, each on record to the minute."""
+"""When keys were last used: a first use is written at once, later ones in batches, to the minute."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LONG_AGO = timedelta(hours=1)
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """The test's database, with a wait for locks that a test can wait out."""
+    """The test's database, with a lock timeout that a test can wait for."""
     database = await Database.open(DatabaseOptions(database_url, lock_timeout=0.05))
     yield database
     await database.close()
@@ -52,7 +52,7 @@ async def key_ids(sql: asyncpg.Connection[Any]) -> list[KeyId]:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """The clock of the test, which is not the database's."""
+    """The clock of the test, which differs from the database's."""
     return FakeClock(100_000.0)
 
 
@@ -64,7 +64,7 @@ def log() -> CapturedLog:
 
 @pytest.fixture
 def usage(database: Database, clock: FakeClock, log: CapturedLog) -> Usage:
-    """A Usage that nothing runs."""
+    """A Usage that only the test runs."""
     return Usage(database, log.logger, clock, _INTERVAL)
 
 
@@ -74,12 +74,12 @@ async def last_uses(sql: asyncpg.Connection[Any]) -> dict[UUID, datetime | None]
 
 
 async def set_last_use(sql: asyncpg.Connection[Any], key_id: UUID | str, ago: timedelta) -> None:
-    """Put the last use of a key on record by hand."""
+    """Set the last use of a key in SQL."""
     await sql.execute("UPDATE key SET last_used_at = clock_timestamp() - $2::interval WHERE id = $1", key_id, ago)
 
 
 async def assert_ages(sql: asyncpg.Connection[Any], usage: Usage, ages: dict[KeyId, float | None]) -> None:
-    """Flush, and fail where a key was not last used so many seconds before that by the database's clock."""
+    """Flush, and fail unless each key was last used this many seconds earlier, by the database's clock."""
     before = await sql.fetchval("SELECT clock_timestamp()")
     await usage.flush()
     after = await sql.fetchval("SELECT clock_timestamp()")
@@ -94,7 +94,7 @@ async def assert_ages(sql: asyncpg.Connection[Any], usage: Usage, ages: dict[Key
 
 
 async def test_the_first_use_is_written_at_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
-    """Before the caller has its answer, by the database's clock."""
+    """Before the caller gets the response, by the database's clock."""
     issued = await service.console.issue()
     assert not issued.key.HasField("last_used_at")
     before = await sql.fetchval("SELECT now()")
@@ -106,7 +106,7 @@ async def test_the_first_use_is_written_at_once(service: Service, sql: asyncpg.C
 async def test_later_uses_are_written_when_the_server_ends(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """What is pending is not lost."""
+    """Pending uses are not lost."""
     async with serving(database_url, tmp_path, transport=transport, usage_interval=300) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
@@ -119,10 +119,10 @@ async def test_later_uses_are_written_when_the_server_ends(
     assert timedelta() <= await sql.fetchval("SELECT now()") - last < _LONG_AGO
 
 
-async def test_later_uses_are_written_by_themselves(
+async def test_later_uses_are_written_every_few_seconds(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """Every few seconds, while the server runs."""
+    """While the server runs."""
     async with serving(database_url, tmp_path, transport=transport, usage_interval=_INTERVAL) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
@@ -137,7 +137,7 @@ async def test_later_uses_are_written_by_themselves(
 async def test_uses_are_written_by_the_clock_of_the_database(
     usage: Usage, clock: FakeClock, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
 ) -> None:
-    """It is told how long ago each key was used last; a flush with nothing new writes nothing."""
+    """It gets how long ago each key was last used. A flush with nothing new writes nothing."""
     for minute in range(3):
         clock.now = 100_000.0 + 60 * minute
         for key_id in key_ids[minute:]:
@@ -152,7 +152,7 @@ async def test_uses_are_written_by_the_clock_of_the_database(
 async def test_many_uses_are_written_in_chunks(
     usage: Usage, key_ids: list[KeyId], sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each in a short transaction of its own, so that nobody waits long for a row."""
+    """Each in a short transaction, so that nobody waits long for a row."""
     monkeypatch.setattr(usage_module, "CHUNK", 2)
     for key_id in key_ids:
         usage.note(key_id)
@@ -187,10 +187,10 @@ async def test_a_use_is_written_once_a_minute(
         pytest.param(timedelta(days=-3), True, id="in the future"),
     ],
 )
-async def test_what_is_on_record_decides_what_is_written(
+async def test_the_recorded_time_decides_what_is_written(
     usage: Usage, key_ids: list[KeyId], sql: asyncpg.Connection[Any], ago: timedelta, *, written: bool
 ) -> None:
-    """Another process may have written; a time in the future, from a clock that was wrong, is put right."""
+    """Another process may have written. A future time, from a wrong clock, is corrected."""
     await set_last_use(sql, key_ids[0], ago)
     before = (await last_uses(sql))[key_ids[0]]
     usage.note(key_ids[0])
@@ -198,7 +198,7 @@ async def test_what_is_on_record_decides_what_is_written(
     assert ((await last_uses(sql))[key_ids[0]] != before) is written
 
 
-async def test_what_another_process_wrote_is_learned(
+async def test_a_process_learns_what_others_wrote(
     usage: Usage, clock: FakeClock, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
 ) -> None:
     """So that the record is never more than a minute behind, whichever processes a key is used with."""
@@ -212,10 +212,10 @@ async def test_what_another_process_wrote_is_learned(
     await assert_ages(sql, usage, {used: 0.0})
 
 
-async def test_an_older_time_never_takes_the_place_of_a_newer_one(
+async def test_an_older_time_never_replaces_a_newer_one(
     usage: Usage, clock: FakeClock, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
 ) -> None:
-    """What waited through an outage is older than what another process has written since."""
+    """A use that waited through an outage is older than what another process wrote since."""
     used, unused, _ = key_ids
     usage.note(used)
     usage.note(unused)
@@ -236,7 +236,7 @@ async def test_an_unknown_key_does_no_harm(usage: Usage, key_ids: list[KeyId], s
 async def test_a_locked_key_is_written_the_next_time(
     usage: Usage, clock: FakeClock, log: CapturedLog, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
 ) -> None:
-    """Nobody is waited for, the other keys are written, and nothing is lost."""
+    """The flush waits for nobody, writes the other keys, and loses nothing."""
     for key_id in key_ids[:2]:
         usage.note(key_id)
     async with sql.transaction():
@@ -247,19 +247,19 @@ async def test_a_locked_key_is_written_the_next_time(
     assert log.events == []
 
 
-async def test_what_could_not_be_written_is_kept(
+async def test_a_use_that_could_not_be_written_is_kept(
     usage: Usage, clock: FakeClock, log: CapturedLog, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
 ) -> None:
-    """For the next time, at which the newer of two times counts; the log tells how many keys wait."""
+    """For the next flush, with the newer of two times. The log says how many keys wait."""
     await sql.execute("ALTER TABLE key RENAME TO hidden")
     usage.note(key_ids[0])
     usage.note(key_ids[1])
-    # A fault of ours is no outage: it is told, and what is pending is kept all the same.
+    # An error of ours is no outage: it is logged, and pending uses are still kept.
     with pytest.raises(Exception, match='"key" does not exist'):
         await usage.flush()
     await sql.execute("ALTER TABLE hidden RENAME TO key")
     async with sql.transaction():
-        # Postgres gives up the wait for the lock in time, which is what an outage looks like from here.
+        # Postgres ends the wait for the lock after its timeout, which looks like an outage from here.
         await sql.execute("LOCK TABLE key")
         await usage.flush()
         clock.now += 60
@@ -269,7 +269,7 @@ async def test_what_could_not_be_written_is_kept(
 
 
 async def test_without_a_database_nothing_is_lost(usage: Usage, database: Database, log: CapturedLog) -> None:
-    """However often it is tried."""
+    """However often a flush is tried."""
     await database.close()
     for _ in range(3):
         usage.note(new_key_id())
@@ -277,14 +277,14 @@ async def test_without_a_database_nothing_is_lost(usage: Usage, database: Databa
     assert [each["keys"] for each in log.events] == [1, 2, 3]
 
 
-async def test_what_waits_is_bounded(
+async def test_pending_uses_are_bounded(
     usage: Usage,
     clock: FakeClock,
     key_ids: list[KeyId],
     sql: asyncpg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In a long outage further keys go unnoted, while those that wait already are kept up to date."""
+    """In a long outage further keys are not recorded, while those already pending are kept up to date."""
     monkeypatch.setattr(usage_module, "MAX_PENDING", 2)
     for key_id in key_ids:
         usage.note(key_id)
@@ -295,10 +295,10 @@ async def test_what_waits_is_bounded(
     await assert_ages(sql, usage, {key_ids[2]: 0.0})
 
 
-async def test_what_waits_is_bounded_however_many_writes_fail(
+async def test_pending_uses_stay_bounded_however_many_writes_fail(
     usage: Usage, log: CapturedLog, sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also those that are noted while a write is under way."""
+    """Including uses that come during a write."""
     monkeypatch.setattr(usage_module, "MAX_PENDING", 2)
     async with sql.transaction():
         await sql.execute("LOCK TABLE key")
@@ -306,14 +306,14 @@ async def test_what_waits_is_bounded_however_many_writes_fail(
             usage.note(new_key_id())
             usage.note(new_key_id())
             writing = asyncio.create_task(usage.flush())
-            await asyncio.sleep(0)  # it has taken what is pending
+            await asyncio.sleep(0)  # the flush has taken the pending uses
             usage.note(new_key_id())
             usage.note(new_key_id())
             await writing
     assert [each["keys"] for each in log.events] == [2, 2, 2]
 
 
-async def test_run_writes_by_itself_and_survives_an_outage(
+async def test_run_writes_periodically_and_survives_an_outage(
     usage: Usage, log: CapturedLog, key_ids: list[KeyId], sql: asyncpg.Connection[Any]
 ) -> None:
     """Again and again until it is cancelled."""
@@ -332,7 +332,7 @@ async def test_run_writes_by_itself_and_survives_an_outage(
 
 
 async def test_a_denied_token_is_no_use(service: Service) -> None:
-    """Of an unknown, revoked, foreign or gone key; a good key that does not reach a tool was used all the same."""
+    """Of an unknown, revoked, foreign or gone key. A good key that does not reach a tool was used all the same."""
     keys = [await service.console.issue() for _ in range(3)]
     leaver = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
     wrong, revoked, gone = keys
@@ -352,8 +352,8 @@ async def test_a_denied_token_is_no_use(service: Service) -> None:
     assert (await get_key(service.console, used.key.id)).HasField("last_used_at")
 
 
-async def test_a_refused_question_is_no_use(service: Service) -> None:
-    """A call that fails decides nothing of the key; and a runtime instance that calls uses its own."""
+async def test_a_refused_query_is_no_use(service: Service) -> None:
+    """A call that fails decides nothing about the key; a runtime instance that calls uses its own key."""
     issued = await service.console.issue()
     runtime = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
     await service.operator.apply(small_workspace("globex"))

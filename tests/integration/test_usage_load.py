@@ -1,4 +1,4 @@
-"""Last uses of very many keys: they hold up neither each other, nor revocations, nor the event loop."""
+"""Last uses of very many keys: they block neither each other, nor revocations, nor the event loop."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def add_used_keys(sql: asyncpg.Connection[Any], number: int) -> list[KeyId
 
 @asynccontextmanager
 async def workers(database_url: str, log: CapturedLog) -> AsyncIterator[list[Usage]]:
-    """Yield the last uses of several workers, whose clocks have nothing to do with each other."""
+    """Yield the usage recorders of several workers, whose clocks are independent."""
     databases = [await Database.open(DatabaseOptions(database_url)) for _ in range(_WORKERS)]
     try:
         yield [
@@ -60,7 +60,7 @@ async def workers(database_url: str, log: CapturedLog) -> AsyncIterator[list[Usa
             await database.close()
 
 
-async def test_many_workers_with_the_same_keys_do_not_hold_up_revocations(
+async def test_many_workers_with_the_same_keys_do_not_block_revocations(
     database_url: str, database: Database, sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits for a row, so nothing deadlocks, no revocation fails, and no use is lost."""
@@ -77,7 +77,7 @@ async def test_many_workers_with_the_same_keys_do_not_hold_up_revocations(
                 assert await keys.revoke(transaction, key_id, by="ada", reason="")
         await asyncio.gather(*flushing)
         assert log.events == []
-        # A key that another worker, or a revocation, had locked is left for the next time.
+        # A key that another worker or a revocation had locked waits for the next flush.
         for usage in fleet:
             await usage.flush()
     assert await sql.fetchval("SELECT count(*) FROM key WHERE last_used_at < now() - interval '1 hour'") == 0
@@ -85,7 +85,7 @@ async def test_many_workers_with_the_same_keys_do_not_hold_up_revocations(
 
 
 async def test_a_key_in_use_by_many_workers_is_written_by_one(database_url: str, sql: asyncpg.Connection[Any]) -> None:
-    """The others find it on record, and send it no more for a minute."""
+    """The others find it on record, and do not send it again for a minute."""
     key_ids = await add_used_keys(sql, 100)
     async with workers(database_url, CapturedLog()) as fleet:
         written = []
@@ -98,13 +98,13 @@ async def test_a_key_in_use_by_many_workers_is_written_by_one(database_url: str,
 
 
 async def longest_slice(usage: Usage) -> float:
-    """Flush, and return the longest CPU time that the event loop spent without running anything else, in seconds.
+    """Flush, and return the longest CPU time in seconds for which the event loop ran nothing else.
 
-    By CPU time, as whatever else the machine does must not count.
+    CPU time, because other load on the machine must not count.
     """
     longest = 0.0
     writing = asyncio.create_task(usage.flush())
-    gc.disable()  # a search for cycles goes through all that the tests have left behind
+    gc.disable()  # garbage collection would go through all objects that the tests have left
     try:
         while not writing.done():
             before = time.thread_time()
@@ -120,7 +120,7 @@ async def longest_slice(usage: Usage) -> float:
 async def test_very_many_uses_do_not_stall_the_event_loop(
     database: Database, sql: asyncpg.Connection[Any], *, reachable: bool
 ) -> None:
-    """They are written in slices: none takes a tenth of the time that making the ids of all keys takes at once."""
+    """They are written in slices: none takes a tenth of the time that making the ids of all keys at once takes."""
     key_ids = await add_used_keys(sql, MAX_PENDING)
     numbers = [key_id.int for key_id in key_ids]
     before = time.thread_time()

@@ -1,4 +1,4 @@
-"""Who waits for whose check: a flood of wrong secrets keeps nobody out but, at the worst, its own key."""
+"""The queue of checks: a flood of wrong secrets for one key blocks at worst that key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class GatedHasher(CountingHasher):
-    """A hasher whose checks wait to be let go, and that remembers of which keys they were."""
+    """A hasher whose checks wait for the test, and that records their keys."""
 
     def __init__(self) -> None:
         super().__init__(HashParameters(memory_kib=8))
@@ -30,18 +30,18 @@ class GatedHasher(CountingHasher):
         self.open = threading.Semaphore(0)
 
     def verifies(self, token: Token, secret_hash: str) -> bool:
-        """Wait, then verify as ever."""
+        """Wait, then verify."""
         self.begun.append(token.key_id)
         self.open.acquire()
         return super().verifies(token, secret_hash)
 
     def let_go(self, count: int = 1) -> None:
-        """Let so many checks go on."""
+        """Release this many checks."""
         self.open.release(count)
 
 
 async def test_a_flood_for_one_key_does_not_keep_the_others_waiting(database_url: str) -> None:
-    """Of two threads one is left to them; where there is but one, they wait for one wrong check and not for all."""
+    """Of two threads one is left to them. With one thread they wait for one wrong check, not for all."""
     for threads in (1, 2):
         hasher = GatedHasher()
         async with process(database_url, lease=LONG, hasher=hasher, threads=threads) as made:
@@ -70,8 +70,8 @@ async def test_a_flood_for_one_key_does_not_keep_the_others_waiting(database_url
             assert await rightful == "granted"
 
 
-async def test_no_more_tokens_of_one_key_wait_for_their_proof_than_may(database_url: str) -> None:
-    """The rest is told to come again, which is no verdict; and once the flood is over all is as before."""
+async def test_the_number_of_waiting_checks_of_one_key_is_bounded(database_url: str) -> None:
+    """Further calls are asked to retry, which is no decision. After the flood all is as before."""
     hasher = GatedHasher()
     async with process(database_url, lease=LONG, hasher=hasher) as made:
         await made.apply()
@@ -92,8 +92,8 @@ async def test_no_more_tokens_of_one_key_wait_for_their_proof_than_may(database_
 
 
 @pytest.mark.parametrize("leased", [True, False])
-async def test_one_token_asked_about_very_often_at_once_is_proven_once(database_url: str, *, leased: bool) -> None:
-    """A good key that everybody uses when a process starts, with a lease or before it has one, is not turned away."""
+async def test_one_token_in_very_many_concurrent_calls_is_verified_once(database_url: str, *, leased: bool) -> None:
+    """A good key that everybody uses when a process starts is accepted, with or without a lease."""
     async with process(database_url, lease=LONG) as made:
         await made.apply()
         if leased:

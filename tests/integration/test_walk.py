@@ -23,7 +23,7 @@ GRPCURL = shutil.which("grpcurl", path=f"{ROOT / 'build' / 'bin'}{os.pathsep}{os
 
 @pytest.mark.parametrize("grpcurl", [False, True], ids=["command line alone", "with grpcurl"])
 async def test_the_walk_goes_as_the_readme_says(transport: str, tmp_path: Path, *, grpcurl: bool) -> None:
-    """Every command is run as it stands, only on another port, and answers what the README shows."""
+    """Every command runs unchanged, only on another port, and prints what the README shows."""
     walk = steps(README.read_text("utf-8").split("## A walk", 1)[1].split("\n## ", 1)[0])
     assert len(walk) >= 9, "the README has lost its walk"
     if not grpcurl:
@@ -46,7 +46,7 @@ async def test_the_walk_goes_as_the_readme_says(transport: str, tmp_path: Path, 
 
 
 def take(walk: list[Step], folder: Path, address: str) -> str:
-    """Take the walk in one shell, step by step, and return all that was said."""
+    """Take the walk in one shell, step by step, and return the whole output."""
     path = os.pathsep.join([str(COMMAND.parent), str(Path(GRPCURL or "").parent), os.environ["PATH"]])
     variables = environment({"SKILDER_KEYS_LISTEN": address, "PATH": path})
     with shell(folder, variables) as session:

@@ -1,4 +1,4 @@
-"""A worker process as its parent sees it, where the process is not as it should be."""
+"""A worker process as its parent sees it, where the process misbehaves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SETTINGS = Settings(listen="127.0.0.1:7000", reflection=False)
 URL = "postgresql://keys:hunter2@db/keys"
-# What every one of them begins with: `parent` is its end of the socket, `order` what was said first.
+# The beginning of each program: `parent` is its end of the socket, `order` the first message.
 PRELUDE = """
 import json, signal, socket, sys, time
 connection = socket.socket(fileno=int(sys.argv[1]))
@@ -51,8 +51,8 @@ async def started(program: str) -> AsyncIterator[WorkerProcess]:
         assert not psutil.pid_exists(worker.pid), "it was not waited for"
 
 
-async def test_a_worker_is_told_its_settings_and_the_database() -> None:
-    """Over the socket alone; settings that are as by default are left to it."""
+async def test_a_worker_receives_its_settings_and_the_database() -> None:
+    """Over the socket only. Settings with default values are left out."""
     async with started(READY + 'parent.readline()\nsay({"metrics": [order]})\nparent.readline()') as worker:
         assert worker.runs
         expected = {
@@ -67,7 +67,7 @@ async def test_a_worker_is_told_its_settings_and_the_database() -> None:
 
 
 async def metrics_of(worker: WorkerProcess) -> Any:
-    """Return what a worker says of its metrics, however slow it is; here it may be anything."""
+    """Return the metrics that a worker reports, however slow it is; here they may be anything."""
     answer = None
     while answer is None:
         answer = await worker.metrics()
@@ -85,10 +85,10 @@ async def metrics_of(worker: WorkerProcess) -> Any:
     ],
     ids=["ends", "is killed", "talks nonsense", "never serves", "fails"],
 )
-async def test_a_worker_that_does_not_serve_is_told_and_gone(
+async def test_a_worker_that_does_not_serve_is_reported_and_ended(
     program: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it does instead, it is not waited for without end, and nothing of it stays behind."""
+    """Whatever it does instead, the wait for it is bounded, and nothing of it is left."""
     if "sleep" in program:
         monkeypatch.setattr(worker_process, "_READY_SECONDS", 1.0)
     with pytest.raises(StartError, match=message):
@@ -97,8 +97,8 @@ async def test_a_worker_that_does_not_serve_is_told_and_gone(
     assert left == []
 
 
-async def test_a_refusal_is_raised_as_what_it_was() -> None:
-    """So that the command can say it as it would have itself."""
+async def test_a_workers_error_is_raised_with_its_own_type() -> None:
+    """So that the command reports it as if it had happened in the parent."""
     with pytest.raises(CallersFileError, match="is not YAML"):
         await start(FAILED % ("CallersFileError", "c.yaml: is not YAML"))
 
@@ -113,7 +113,7 @@ async def test_a_worker_that_does_not_end_is_killed() -> None:
 
 
 async def test_a_frozen_worker_is_asked_for_its_metrics_once() -> None:
-    """So that what it is asked does not pile up; when it goes on, it answers."""
+    """So requests do not pile up; when it continues, it responds."""
     program = """
 for number, line in enumerate(parent):
     if json.loads(line) == {"ask": "metrics"}:

@@ -1,4 +1,4 @@
-"""Several workers on one port: all serve, one that is gone is replaced, and nobody notices when all are changed."""
+"""Several workers on one port: all of them serve, a lost one is replaced, and a full replacement goes unnoticed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OK = grpc.StatusCode.OK
 
 @asynccontextmanager
 async def serving(folder: Path, database_url: str, *, transport: str, **variables: str) -> AsyncIterator[ServerProcess]:
-    """Run two workers, unless told otherwise."""
+    """Run a server, by default with two workers."""
     defaults = {"SKILDER_KEYS_WORKERS": "2", "SKILDER_KEYS_DATABASE_URL": database_url}
     with serving_process(folder, transport=transport, **defaults | variables) as server:
         await asyncio.to_thread(lambda: server.address)
@@ -40,13 +40,13 @@ async def serving(folder: Path, database_url: str, *, transport: str, **variable
 
 
 async def until_gone(processes: Iterable[psutil.Process]) -> None:
-    """Return once all these processes have ended."""
+    """Wait until all these processes have ended."""
     _, alive = await asyncio.to_thread(psutil.wait_procs, list(processes), 60)
     assert alive == []
 
 
 async def test_every_worker_serves(transport: str, database_url: str, tmp_path: Path) -> None:
-    """Connections go to all of them, and each answers."""
+    """Connections go to all of them, and each responds."""
     async with (
         serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_WORKERS="3") as server,
         AsyncExitStack() as stack,
@@ -74,7 +74,7 @@ async def test_a_worker_gets_no_secret_where_others_could_read_it(
 
 
 async def test_a_worker_that_is_killed_is_replaced(transport: str, database_url: str, tmp_path: Path) -> None:
-    """Another takes its place at once, while the other one serves on."""
+    """A new one starts at once, while the other one serves on."""
     async with serving(tmp_path, database_url, transport=transport) as server, AsyncExitStack() as stack:
         metadata = operator_metadata(server, tmp_path)
         before = server.workers()
@@ -91,7 +91,7 @@ async def test_a_worker_that_is_killed_is_replaced(transport: str, database_url:
 
 
 async def test_workers_end_with_their_parent(transport: str, database_url: str, tmp_path: Path) -> None:
-    """Even where it is killed, so that no worker serves on with nobody to tell it to stop."""
+    """Even if the parent is killed, so that no worker serves on without control."""
     async with serving(tmp_path, database_url, transport=transport) as server:
         workers = server.workers()
         server.process.kill()
@@ -102,7 +102,7 @@ async def test_workers_end_with_their_parent(transport: str, database_url: str, 
 async def test_sigterm_drains_all_at_the_same_time(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """Calls that run when it comes are answered; a worker without any does not wait for those of the others."""
+    """Running calls get their responses; a worker without calls does not wait for those of the others."""
     async with serving(tmp_path, database_url, transport=transport) as server, AsyncExitStack() as stack:
         metadata = operator_metadata(server, tmp_path)
         workers = server.workers()
@@ -123,7 +123,7 @@ async def test_sigterm_drains_all_at_the_same_time(
 
 
 async def test_a_worker_that_is_frozen_is_replaced(transport: str, database_url: str, tmp_path: Path) -> None:
-    """It is told and counted; the other one answers all the while, and one that only pauses is left alone."""
+    """It is logged and counted. The other one serves all the while, and a worker that only pauses is left alone."""
     async with (
         serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_WORKER_TIMEOUT="3") as server,
         AsyncExitStack() as stack,
@@ -142,7 +142,7 @@ async def test_a_worker_that_is_frozen_is_replaced(transport: str, database_url:
 
 
 async def test_nothing_is_left_of_a_server_that_is_killed(transport: str, database_url: str, tmp_path: Path) -> None:
-    """A worker that is frozen could not end by itself."""
+    """Not even a frozen worker, which could not end by itself."""
     async with serving(tmp_path, database_url, transport=transport) as server:
         left = psutil.Process(server.process.pid).children(recursive=True)
         assert len(left) == 3, "two workers, and what looks after them"
@@ -154,7 +154,7 @@ async def test_nothing_is_left_of_a_server_that_is_killed(transport: str, databa
 async def test_a_second_signal_ends_at_once(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
-    """Whoever asks twice does not want to wait for a call; what comes within a second counts as one signal."""
+    """It means that nobody wants to wait for calls. Signals within a second count as one."""
     async with (
         serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_DRAIN_TIMEOUT="600") as server,
         AsyncExitStack() as stack,
@@ -178,7 +178,7 @@ async def test_a_second_signal_ends_at_once(
 
 
 async def test_sighup_loses_no_call(transport: str, database_url: str, tmp_path: Path) -> None:
-    """Every worker is replaced, twice, while clients call all the time and others come and go."""
+    """Every worker is replaced, twice, while clients call all the time and new ones connect."""
     async with serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_MAX_CONNECTION_AGE="1") as server:
         metadata = operator_metadata(server, tmp_path)
         async with grpc.aio.insecure_channel(server.address) as channel:
@@ -200,8 +200,8 @@ async def test_sighup_loses_no_call(transport: str, database_url: str, tmp_path:
         assert not any(psutil.pid_exists(pid) for pid in replaced)
 
 
-async def test_a_health_watch_does_not_hold_up_sighup(transport: str, database_url: str, tmp_path: Path) -> None:
-    """It ends with its worker, which waits for it no longer than for other connections; a new one is answered."""
+async def test_a_health_watch_does_not_delay_sighup(transport: str, database_url: str, tmp_path: Path) -> None:
+    """It ends with its worker, which waits no longer for it than for other connections; a new watch works."""
     async with (
         serving(
             tmp_path,
@@ -225,8 +225,8 @@ async def test_a_health_watch_does_not_hold_up_sighup(transport: str, database_u
         again.cancel()
 
 
-async def test_sighup_takes_in_the_callers_file(transport: str, database_url: str, tmp_path: Path) -> None:
-    """A caller who was added is let in; a file with a fault leaves everything as it was, and is told."""
+async def test_sighup_reads_the_callers_file_again(transport: str, database_url: str, tmp_path: Path) -> None:
+    """A new caller is accepted. A file with an error changes nothing and is reported."""
     callers = tmp_path / "callers.yaml"
     callers.write_text("callers: []")
     metadata = (("authorization", f"Bearer {TOKENS['service']}"),)
@@ -260,7 +260,7 @@ async def test_sighup_takes_in_the_callers_file(transport: str, database_url: st
 
 
 async def test_sigterm_ends_a_sighup_too(transport: str, database_url: str, tmp_path: Path) -> None:
-    """A worker that waits for its clients to leave, and its successor, are drained like the others."""
+    """A draining worker and its successor are drained like the others."""
     async with (
         serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_MAX_CONNECTION_AGE="86400") as server,
         AsyncExitStack() as stack,
@@ -280,7 +280,7 @@ async def test_sigterm_ends_a_sighup_too(transport: str, database_url: str, tmp_
 async def test_a_second_server_on_the_address_is_refused(
     transport: str, database_url: str, tmp_path: Path, host: str
 ) -> None:
-    """It does not share the port, though the workers of the first do."""
+    """It cannot share the port, though the workers of the first do."""
     async with serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_LISTEN=f"{host}:0") as server:
         variables = {"SKILDER_KEYS_LISTEN": server.address, "SKILDER_KEYS_DATABASE_URL": database_url}
         refused = await asyncio.to_thread(run_command, "serve", folder=tmp_path, **variables)
@@ -301,7 +301,7 @@ async def test_a_second_server_on_the_address_is_refused(
 async def test_every_address_can_be_served_at_once(
     transport: str, database_url: str, tmp_path: Path, host: str, peers: dict[str, str]
 ) -> None:
-    """By both kinds of a worker's methods, which tell each client by its own address."""
+    """With fast and ordinary methods, and each logs the client's own address."""
     variables = {"SKILDER_KEYS_LISTEN": f"{host}:0", "SKILDER_KEYS_ALLOW_PLAINTEXT": "true"}
     async with serving(tmp_path, database_url, transport=transport, **variables) as server:
         metadata = operator_metadata(server, tmp_path)
@@ -318,7 +318,7 @@ async def test_every_address_can_be_served_at_once(
 
 
 def test_a_terminal_that_is_closed_ends_the_server(transport: str, database_url: str, tmp_path: Path) -> None:
-    """It sends SIGHUP, but there is nobody left who could want new workers."""
+    """It sends SIGHUP, but nobody is left who could want new workers."""
     ours, theirs = pty.openpty()
     variables = {"SKILDER_KEYS_DATABASE_URL": database_url, "SKILDER_KEYS_LISTEN": "127.0.0.1:0"}
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Ids and last uses are by the database's clock, however wrong the clocks of the processes are."""
+"""Ids and last uses follow the database's clock, however wrong the clocks of the processes are."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ORDER = KeySpec(KeyType.WORKSPACE, WorkspaceId("acme"), None, None, "Slack Supp
 
 
 async def issue(database: Database) -> UUID:
-    """Write a key as IssueKey does, and return its id."""
+    """Insert a key as IssueKey does, and return its id."""
     async with database.transaction() as transaction:
         key_id = await keys.insert(transaction, _ORDER, secret_hash=NO_HASH, created_by="ada", request=None)
         assert key_id is not None
@@ -54,7 +54,7 @@ async def test_ids_are_of_version_7_and_of_the_time_on_record(database: Database
 
 
 async def test_ids_sort_as_they_were_made(database: Database, database_url: str, sql: asyncpg.Connection[Any]) -> None:
-    """Also those of the same millisecond, whichever connection they were made on; the rest of each is random."""
+    """Also those of the same millisecond, on whichever connection; the rest of each is random."""
     await insert(sql, "workspace", id="acme", name="Acme", version=1)
     other = await Database.open(DatabaseOptions(database_url))
     made = [await issue(each) for _ in range(100) for each in (database, other)]
@@ -64,7 +64,7 @@ async def test_ids_sort_as_they_were_made(database: Database, database_url: str,
 
 
 async def test_hints_of_keys_made_at_the_same_moment_differ(database: Database, sql: asyncpg.Connection[Any]) -> None:
-    """In one transaction, so that the time in their ids is the same to the last bit."""
+    """In one transaction, so that the time in their ids is exactly the same."""
     await insert(sql, "workspace", id="acme", name="Acme", version=1)
     async with database.transaction() as transaction:
         made = [
@@ -76,7 +76,7 @@ async def test_hints_of_keys_made_at_the_same_moment_differ(database: Database, 
 
 
 def wrong_clock(offset: str) -> dict[str, str]:
-    """Return the variables that give a process another wall clock; skip the test where that cannot be done."""
+    """Return the variables that give a process another wall clock, or skip the test where that is impossible."""
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not libraries:
         pytest.skip("libfaketime is needed, and was not found (Debian: apt-get install faketime)")
@@ -85,7 +85,7 @@ def wrong_clock(offset: str) -> dict[str, str]:
 
 @pytest.fixture
 async def servers(database_url: str, tmp_path: Path) -> AsyncIterator[list[Client]]:
-    """Two servers on one database, the clock of one three days fast, of the other three days slow."""
+    """Two servers on one database: one clock is three days fast, the other three days slow."""
     async with AsyncExitStack() as stack:
         clients = []
         for name, offset in (("fast", "+3d"), ("slow", "-3d")):
@@ -116,7 +116,7 @@ async def _client(server: ServerProcess, folder: Path, stack: AsyncExitStack) ->
 async def test_servers_whose_clocks_are_days_off_agree_on_order_and_last_use(
     servers: list[Client], sql: asyncpg.Connection[Any]
 ) -> None:
-    """Keys that they issue in turn are listed newest first, and no use of them is in the future or days ago."""
+    """Keys that they issue in turn are listed newest first, and no use is in the future or days ago."""
     began = await sql.fetchval("SELECT now()")
     await servers[0].apply(small_workspace())
     issued = [await servers[number % 2].issue() for number in range(10)]
@@ -134,4 +134,4 @@ async def test_servers_whose_clocks_are_days_off_agree_on_order_and_last_use(
     for each in issued:
         key = await get_key(servers[0], each.key.id)
         assert began <= key.created_at.ToDatetime(UTC) <= key.last_used_at.ToDatetime(UTC) <= now
-    assert os.environ.get("LD_PRELOAD") is None  # the tests' own clock is right
+    assert os.environ.get("LD_PRELOAD") is None  # the clock of the tests is right
