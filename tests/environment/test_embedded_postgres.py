@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.support.process import COMMAND, run_command, serving_process
-from tests.support.running import assert_gone, family, postmaster, until_answered
+from tests.support.running import assert_gone, family, postmaster, until_database_works
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,7 +184,7 @@ def test_in_a_container_it_comes_back_after_a_crash(tmp_path: Path) -> None:
         (postgres,) = [each for each in database if each.parent() not in database]
         postgres.kill()
         server.wait_for("the embedded Postgres is gone: starting it again")
-        until_answered(server, tmp_path)
+        until_database_works(server, tmp_path)
         assert psutil.STATUS_ZOMBIE not in [each.status() for each in family(server.process.pid)]
         assert_gone(database)
         left = family(server.process.pid)
@@ -203,5 +203,5 @@ def test_a_keeper_that_is_killed_takes_postgres_along(tmp_path: Path) -> None:
         keeper.kill()
         assert_gone([keeper, before])
         server.wait_for("the embedded Postgres is gone: starting it again")
-        until_answered(server, tmp_path)
+        until_database_works(server, tmp_path)
         assert postmaster(tmp_path / "data") != before

@@ -69,7 +69,7 @@ async def test_the_fast_grant_equals_the_ordinary_grant(one: Process) -> None:
         before = (one.database.lent, one.cache.misses, one.authorizer.denials.total())
         hits = one.cache.hits
         granted = one.authorizer.grant(query)
-        # A caller with an old version needs the tools, so this is not decided at once.
+        # A version that is not the current one must first be checked as a field.
         assert granted == (None if decided.denied or name == "stale version" else decided.body), name
         assert one.cache.hits - hits == (granted is not None), name
         assert (one.database.lent, one.cache.misses, one.authorizer.denials.total()) == before, name

@@ -139,7 +139,7 @@ async def test_plans_made_for_empty_tables_are_good_for_full_ones(
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 async def test_the_cost_of_many_keys_does_not_depend_on_other_rows(full: asyncpg.Connection[Any], mode: Mode) -> None:
-    """The epoch is read once, whatever the statistics of `fence` are, and members and teams for the wanted keys only."""
+    """The epoch is read once, whatever the statistics of `fence`, and members and teams for the wanted keys only."""
     (plan,) = await plans(full, _OF_MANY["find_credentials"], mode, analyze=True)
     assert_by_index([plan])
     assert {node["Actual Loops"] for node in plan.nodes() if node.get("Relation Name") == "fence"} == {1}
