@@ -146,15 +146,15 @@ async def test_every_bad_reference_is_reported(service: Service) -> None:
     bad.skills[0].tool_ids.append("ball")
     bad.tools.add(id="git.other", name="git_push", mcp_server="git")
     assert await refused_fields(service.console, bad) == {
-        "workspace.members[3].user_id": "is 'ada', which is there already",
-        "workspace.members[3].team_ids[0]": "of 'ada' names 'nowhere', which is not there",
+        "workspace.members[3].user_id": "is 'ada', which another entry has already",
+        "workspace.members[3].team_ids[0]": "of 'ada' names 'nowhere', which does not exist",
         "workspace.teams[0].parent_id": "of 'customer' makes 'customer' its own ancestor",
         "workspace.teams[1].parent_id": "of 'support' makes 'support' its own ancestor",
-        "workspace.teams[3].parent_id": "of 'lost' names 'nowhere', which is not there",
+        "workspace.teams[3].parent_id": "of 'lost' names 'nowhere', which does not exist",
         "workspace.hats[3].team_ids[1]": "of 'engineer' names 'engineering' again",
-        "workspace.hats[3].skill_ids[2]": "of 'engineer' names 'juggling', which is not there",
-        "workspace.skills[0].tool_ids[1]": "of 'search' names 'ball', which is not there",
-        "workspace.tools[5].name": "of 'git.other' is 'git_push' on 'git', which is there already",
+        "workspace.hats[3].skill_ids[2]": "of 'engineer' names 'juggling', which does not exist",
+        "workspace.skills[0].tool_ids[1]": "of 'search' names 'ball', which does not exist",
+        "workspace.tools[5].name": "of 'git.other' is 'git_push' on 'git', which another entry has already",
     }
     assert await get_workspace(service.console) == before
 
@@ -166,7 +166,7 @@ async def test_bounds_and_references_are_reported_together(service: Service) -> 
     bad.hats[0].skill_ids.append("juggling")
     assert await refused_fields(service.console, bad) == {
         "workspace.tools[0].mcp_server": "of 'web.search' is required",
-        "workspace.hats[0].skill_ids[1]": "of 'everyone' names 'juggling', which is not there",
+        "workspace.hats[0].skill_ids[1]": "of 'everyone' names 'juggling', which does not exist",
     }
 
 
@@ -188,7 +188,7 @@ async def test_a_team_that_a_hat_names_cannot_be_left_out(service: Service) -> N
     workspace = small_workspace()
     remove(workspace.teams, "engineering")
     remove(workspace.members, "cyd")
-    fault = {"workspace.hats[3].team_ids[0]": "of 'engineer' names 'engineering', which is not there"}
+    fault = {"workspace.hats[3].team_ids[0]": "of 'engineer' names 'engineering', which does not exist"}
     assert await refused_fields(service.console, workspace) == fault
     part(workspace.hats, "engineer").team_ids[:] = ["support"]
     assert changes_in(await service.console.apply(workspace)) == [
@@ -221,7 +221,7 @@ async def test_the_largest_lists_and_the_deepest_tree(empty_service: Service) ->
     wide = big_workspace()
     for hat in wide.hats[:5]:
         hat.skill_ids[:] = [skill.id for skill in wide.skills]
-    fault = {"workspace.hats": "reach tools in 59000 ways; at most 50000 are allowed"}
+    fault = {"workspace.hats": "reach tools by 59000 paths; at most 50000 are allowed"}
     assert await refused_fields(empty_service.console, wide) == fault
     assert len((await list_workspaces(empty_service.console)).workspaces) == 1
 

@@ -190,7 +190,7 @@ async def test_a_change_that_cannot_be_recorded_is_not_made(service: Service, sq
     ):
         refused = await refusal(asked)
         assert (refused.code, refused.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
-        assert refused.message == "The service failed; its log tells how."
+        assert refused.message == "The service failed: see its log."
     assert await sql.fetch(rows) == before
     assert (await service.service.authorize(issued.token)).HasField("granted")
 

@@ -313,7 +313,7 @@ async def test_a_token_in_a_text_is_refused_and_not_repeated(service: Service) -
         (service.operator.apply(workspace), "workspace.hats[0].instructions"),
     ):
         refused = await refusal(refused_call)
-        assert "holds a token" in refused.fields[field]
+        assert "contains a token" in refused.fields[field]
         assert token not in refused.message
 
 

@@ -78,8 +78,8 @@ async def test_a_refused_text_names_its_character(service: Service) -> None:
         "tab": "is 'a<U+0009>b': character 2 is U+0009 TAB",
         "C1 control": "is 'a<U+0085>b': character 2 is U+0085 NEXT LINE",
         "lone surrogate": "is not valid UTF-8: byte 2 is the first of U+D800, half of a surrogate pair",
-        "nothing visible": "is '<U+200B><U+200B>', in which there is nothing to see",
-        "only spaces": "is '<U+3000><U+0020>', in which there is nothing to see",
+        "nothing visible": "is '<U+200B><U+200B>', which has no visible character",
+        "only spaces": "is '<U+3000><U+0020>', which has no visible character",
         "201 characters": "has 201 characters; at most 200 are allowed: 'aaaa",
     }
     assert reasons.keys() == REFUSED_TEXTS.keys()

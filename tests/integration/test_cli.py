@@ -98,7 +98,7 @@ async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
     assert (await command("workspace", "show", "acme")).returncode == 4
     again = await command("workspace", "apply", str(EXAMPLE_FILE))
     assert again.returncode == 5
-    assert "its id is not used again" in again.stderr
+    assert "its id cannot be used again" in again.stderr
 
 
 @pytest.mark.parametrize(

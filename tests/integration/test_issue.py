@@ -81,7 +81,7 @@ async def test_a_description_is_kept_as_it_is(service: Service, description: str
     ("order", "faults"),
     [
         ({"description": ""}, {"description": "is required"}),
-        ({"description": " "}, {"description": "is '<U+0020>', in which there is nothing to see: write a text"}),
+        ({"description": " "}, {"description": "is '<U+0020>', which has no visible character: write a text"}),
         ({"description": "x" * 201}, {"description": f"has 201 characters; at most 200 are allowed: '{'x' * 80}…'"}),
         (
             {"description": "two\nlines"},

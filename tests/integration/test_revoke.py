@@ -116,8 +116,11 @@ async def test_a_reason_has_at_most_500_printable_characters(service: Service) -
     """It may be left out. A refused call revokes nothing."""
     for reason, fault in (
         ("x" * 501, f"has 501 characters; at most 500 are allowed: '{'x' * 80}…'"),
-        ("  ", "is '<U+0020><U+0020>', in which there is nothing to see: write a text"),
-        ("a\nb", "is 'a<U+000A>b': character 2 is U+000A LINE FEED, which no text of one line may hold: leave it out"),
+        ("  ", "is '<U+0020><U+0020>', which has no visible character: write a text"),
+        (
+            "a\nb",
+            "is 'a<U+000A>b': character 2 is U+000A LINE FEED, which is not allowed in a text of one line: leave it out",
+        ),
     ):
         issued = await service.console.issue()
         refused = await refusal(service.console.revoke(key_id=issued.key.id, reason=reason))

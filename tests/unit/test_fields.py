@@ -128,7 +128,7 @@ def test_only_long_texts_may_have_line_breaks_and_tabs(value: str) -> None:
     """Every other text is one line."""
     assert message_of(lambda violations: violations.text("field", value, maximum=20, lines=True)) is None
     message = message_of(lambda violations: violations.text("field", value, maximum=20)) or ""
-    assert message.endswith(", which no text of one line may hold: leave it out")
+    assert message.endswith(", which is not allowed in a single line: leave it out")
 
 
 @pytest.mark.parametrize("character", ["x", "é", "日", "🤖"])
@@ -145,7 +145,7 @@ def test_a_text_without_visible_characters_is_refused(value: str, *, required: b
     """An optional text must be empty instead. The error gives the characters by number."""
     message = message_of(lambda violations: violations.text("field", value, maximum=20, required=required, lines=True))
     shown = "".join(f"<U+{ord(character):04X}>" for character in value)
-    assert message == f"is '{shown}', in which there is nothing to see: write a text"
+    assert message == f"is '{shown}', which has no visible character: write a text"
     empty = message_of(lambda violations: violations.text("field", "", maximum=20, required=required))
     assert empty == (REQUIRED if required else None)
 

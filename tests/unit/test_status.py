@@ -124,7 +124,7 @@ def test_an_unexpected_error_reveals_nothing() -> None:
     """The status is INTERNAL with a fixed sentence."""
     status = trailing_status(KeysError())
     assert status.code is grpc.StatusCode.INTERNAL
-    assert status.details == "The service failed; its log tells how."
+    assert status.details == "The service failed: see its log."
 
 
 def test_fields_at_fault_are_in_a_bad_request() -> None:
@@ -144,7 +144,7 @@ def test_no_other_error_has_a_bad_request(kind: type[KeysError]) -> None:
 
 def test_as_many_fields_are_reported_as_fit_a_trailer() -> None:
     """Of 100,000 fields at fault it holds the first ones and the total number."""
-    fault = "names 'nobody', which is not there"
+    fault = "names 'nobody', which does not exist"
     error = InvalidRequestError(
         *(FieldViolation(f"workspace.members[{at}].team_ids[0]", fault) for at in range(100_000))
     )
@@ -164,7 +164,7 @@ def test_as_many_fields_are_reported_as_fit_a_trailer() -> None:
 )
 def test_long_and_foreign_values_fit_a_trailer_too(value: str) -> None:
     """Checks quote up to 128 characters of a request, of any kind; all of that fits."""
-    fault = f"names {value!r}, which is not there"
+    fault = f"names {value!r}, which does not exist"
     error = InvalidRequestError(*(FieldViolation(f"workspace.members[{at}].team_ids[0]", fault) for at in range(1000)))
     status = trailing_status(error)
     assert trailer_bytes(status) < MAX_TRAILER_BYTES

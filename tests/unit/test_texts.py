@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from skilder_keys.domain.texts import find_outer_space, find_refused, is_visible, named, shown, with_line_feeds
+from skilder_keys.domain.texts import find_outer_space, find_rejected, is_visible, named, shown, with_line_feeds
 
 CONTROLS = {*range(0x20), *range(0x7F, 0xA0)}
 SURROGATES = set(range(0xD800, 0xE000))
@@ -25,11 +25,11 @@ EVERY_CHARACTER = range(0x110000)
 )
 def test_these_characters_are_refused_and_no_other(lines: bool, refused: set[int]) -> None:  # noqa: FBT001
     """The position is found, wherever the character is in a text."""
-    found = {code for code in EVERY_CHARACTER if find_refused(f"ab{chr(code)}c", lines=lines) is not None}
+    found = {code for code in EVERY_CHARACTER if find_rejected(f"ab{chr(code)}c", lines=lines) is not None}
     assert found == refused
     for code in refused:
-        assert find_refused(f"ab{chr(code)}c", lines=lines) == 2
-        assert find_refused(chr(code), lines=lines) == 0
+        assert find_rejected(f"ab{chr(code)}c", lines=lines) == 2
+        assert find_rejected(chr(code), lines=lines) == 0
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_these_characters_are_refused_and_no_other(lines: bool, refused: set[int
 )  # fmt: skip
 def test_every_other_character_is_accepted_and_visible(text: str) -> None:
     """New emoji, private use, tags, joiners, marks, decomposed letters and unassigned characters."""
-    assert find_refused(text, lines=True) is None
+    assert find_rejected(text, lines=True) is None
     assert is_visible(text)
 
 

@@ -138,7 +138,7 @@ def test_a_dangling_reference_is_reported(workspace: Workspace, field: str) -> N
     """With the index of the part, the index of the reference in it, and the missing id."""
     entry = field.split(".")[1].removesuffix("s[0]").removesuffix("s[1]")
     ids = {"member": "ada", "team": "b", "hat": "i" if "[1]" in field else "h", "skill": "s"}
-    assert faults(workspace) == {field: f"of '{ids[entry]}' names 'gone', which is not there"}
+    assert faults(workspace) == {field: f"of '{ids[entry]}' names 'gone', which does not exist"}
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_ids_that_look_alike_stay_different() -> None:
 def test_an_error_names_its_entry_by_id() -> None:
     """Where the id itself is at fault, the error quotes it."""
     hats = [*(hat(f"h{at}") for at in range(299)), replace(hat("support"), name="abc\u202egnp.exe")]
-    rule = ", which no text may hold: leave it out"
+    rule = ", which is not allowed: leave it out"
     reported = f"of 'support' is 'abc<U+202E>gnp.exe': character 4 is U+202E RIGHT-TO-LEFT OVERRIDE{rule}"
     assert faults(made(hats=hats)) == {"workspace.hats[299].name": reported}
     reported = f"is 'al<U+0007>ice': character 3 is U+0007{rule}"
@@ -278,7 +278,7 @@ def test_the_ways_to_tools_are_bounded() -> None:
     hats = [hat(f"h{at}", (), ["all"]) for at in range(100)]
     assert len(checked(made(hats=hats, skills=skills, tools=tools)).catalog.hats) == 100
     found = faults(made(hats=[*hats, hat("more", (), ["one"])], skills=skills, tools=tools))
-    assert found == {"workspace.hats": "reach tools in 50001 ways; at most 50000 are allowed"}
+    assert found == {"workspace.hats": "reach tools by 50001 paths; at most 50000 are allowed"}
 
 
 def test_several_faults_are_reported_at_once() -> None:

@@ -1,4 +1,4 @@
-"""Who may do what: the callers by their role, the people on whose behalf they call by theirs."""
+"""Who may do what: callers by their role, and the people for whom they call by their role in the workspace."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -12,18 +12,18 @@ from skilder_keys.domain.workspace import MemberRole
 
 
 class Ability(Enum):
-    """What a method needs its caller to be allowed."""
+    """An ability that a method requires of its caller. The value completes the sentence "The caller may not …"."""
 
-    # As members are told apart; an Enum's own is slow, and this is asked in every call.
+    # The hash of Enum is slow, and every call looks abilities up. Members are compared by identity, so this is as good.
     __hash__ = object.__hash__
 
-    KEYS = "look after keys"
-    CATALOG = "look after workspaces"
-    AUTHORIZE = "ask for authorization"
+    KEYS = "manage keys"
+    CATALOG = "manage workspaces"
+    AUTHORIZE = "authorize tokens"
 
 
 class CallerRole(Enum):
-    """What a caller is."""
+    """The role of a caller, as the callers file gives it; a runtime instance has RUNTIME."""
 
     __hash__ = object.__hash__
 
@@ -47,7 +47,8 @@ class Caller:
 
     Attributes:
         name: Its name in the callers file; `runtime:` and the instance's id for a runtime instance.
-        workspace_id: The one workspace a runtime instance may ask about; None for any.
+        role: What decides about its abilities.
+        workspace_id: The only workspace whose keys a runtime instance may authorize; None for any.
     """
 
     name: str
@@ -55,11 +56,11 @@ class Caller:
     workspace_id: WorkspaceId | None = None
 
     def may(self, ability: Ability) -> bool:
-        """Tells whether the role gives this ability."""
+        """Return whether the role has an ability."""
         return ability in _ABILITIES[self.role]
 
     def require(self, ability: Ability) -> None:
-        """Raises CallerNotAllowedError where the role does not give this ability."""
+        """Raise CallerNotAllowedError if the role does not have an ability."""
         if not self.may(ability):
             raise CallerNotAllowedError(f"A caller with the role {self.role.value!r} may not {ability.value}.")
 
@@ -69,8 +70,9 @@ class Origin:
     """Where a change comes from, for the audit trail.
 
     Attributes:
-        actor: The person on whose behalf the caller calls; None where it calls on its own.
-        peer: The network address of the caller, as gRPC tells it, e.g. `ipv4:127.0.0.1:41234`.
+        caller: The program that calls.
+        actor: The person on whose behalf the caller calls; None if it calls on its own behalf.
+        peer: The network address of the caller, as gRPC reports it, e.g. `ipv4:127.0.0.1:41234`.
     """
 
     caller: Caller
@@ -79,43 +81,53 @@ class Origin:
 
     @property
     def name(self) -> str:
-        """Who did it: the actor's id or, without one, `caller:NAME`."""
+        """The id of the actor or, without one, `caller:NAME`."""
         return self.actor or f"{CALLER_PREFIX}{self.caller.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person, and what they are in the workspace at hand; `role` is None where they are not in it."""
+    """A person on whose behalf a caller calls, and their role in one workspace.
+
+    Each `require_…` raises ActorNotMemberError if the person is not a member, and ActorNotAllowedError if their role
+    does not allow the request.
+
+    Attributes:
+        role: None if the person is not a member of the workspace.
+    """
 
     user_id: UserId
     role: MemberRole | None
 
     def require_issue(self, spec: KeySpec) -> None:
-        """Admins issue workspace keys, a member their own user keys, nobody runtime keys."""
+        """Require what issuing a key takes: an admin for workspace keys, the user for user keys.
+
+        Nobody issues a runtime key on behalf of a person.
+        """
         self._require_member()
         if spec.type is KeyType.RUNTIME:
-            raise ActorNotAllowedError("Runtime keys are issued by the platform, not on behalf of a person.")
+            raise ActorNotAllowedError("Only the platform issues runtime keys: leave actor empty.")
         if spec.type is KeyType.WORKSPACE and self.role is not MemberRole.ADMIN:
             raise ActorNotAllowedError("Only an admin of the workspace may issue its workspace keys.")
         if spec.type is KeyType.USER and spec.user_id != self.user_id:
-            raise ActorNotAllowedError("A user key may be issued to the actor only, not to somebody else.")
+            raise ActorNotAllowedError("The actor may issue user keys to themselves only: set user_id to the actor.")
 
     def require_key(self, key: Key) -> None:
-        """Admins see and revoke any key, a member their own user keys."""
+        """Require what seeing and revoking a key takes: an admin for any key, the user for their own user keys."""
         self._require_member()
         if self.role is not MemberRole.ADMIN and key.user_id != self.user_id:
             raise ActorNotAllowedError("Only an admin of the workspace may see or revoke keys other than their own.")
 
-    def require_list(self, wanted: KeyFilter) -> None:
-        """Admins list any keys, a member their own user keys."""
+    def require_list(self, key_filter: KeyFilter) -> None:
+        """Require what listing keys takes: an admin for any keys, the user for their own user keys."""
         self._require_member()
-        if self.role is not MemberRole.ADMIN and wanted.user_id != self.user_id:
+        if self.role is not MemberRole.ADMIN and key_filter.user_id != self.user_id:
             raise ActorNotAllowedError(
                 "Only an admin of the workspace may list keys other than their own: set user_id to the actor."
             )
 
     def require_admin(self) -> None:
-        """Only admins change a workspace."""
+        """Require an admin, who alone may change a workspace."""
         self._require_member()
         if self.role is not MemberRole.ADMIN:
             raise ActorNotAllowedError("Only an admin of the workspace may change it.")

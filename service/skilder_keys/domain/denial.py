@@ -9,7 +9,7 @@ from skilder_keys.domain.token import KeyType
 
 
 class DenialReason(Enum):
-    """Why a token was denied; the value is the sentence for people."""
+    """Why a token was denied. The value is a sentence for people."""
 
     MALFORMED = "This is not a token: its length, characters, prefix or checksum are wrong."
     UNKNOWN = "No key has this token."
@@ -21,14 +21,18 @@ class DenialReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The token is not good for what was asked. `key_id` is None where the token is no key's."""
+    """The denial of a token.
+
+    Attributes:
+        key_id: The key of the token; None if no key has this token.
+    """
 
     reason: DenialReason
     key_id: KeyId | None = None
 
 
 def check_status(credential: Credential) -> DenialReason | None:
-    """Return why a key with a verified token is not good, or None where it is."""
+    """Return why a key, whose token was verified, is denied; None if it may be used."""
     key = credential.key
     if key.revocation is not None:
         return DenialReason.REVOKED

@@ -1,4 +1,4 @@
-"""What an applied workspace changed."""
+"""The difference between a workspace as it is and as it is to be."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from skilder_keys.domain.workspace import Workspace
 
 
 class Part(Enum):
-    """The kinds of parts a workspace has."""
+    """The kind of a part of a workspace."""
 
     WORKSPACE = "workspace"
     MEMBER = "member"
@@ -21,7 +21,7 @@ class Part(Enum):
 
 
 class Action(Enum):
-    """What became of a part."""
+    """What happened to a part."""
 
     ADDED = "added"
     UPDATED = "updated"
@@ -43,33 +43,36 @@ class _Identified(Protocol):
 
 
 def difference(current: Workspace | None, desired: Workspace) -> tuple[Change, ...]:
-    """Answers what changes when `desired` takes the place of `current`, in order of part and id.
+    """Return what changes when `desired` replaces `current`, in order of part and id.
 
-    Both must be in the order `workspace_checks.checked` gives them. None stands for a workspace that is not there.
+    Args:
+        current: The workspace as it is, in the order of `workspace_checks.checked`; None if it does not exist.
+        desired: The workspace as it is to be, in the same order.
     """
     return tuple(_changes(current, desired))
 
 
 def check_removals(current: Workspace | None, changes: Iterable[Change], max_removals: int | None) -> None:
-    """Refuse changes that remove more parts than may be removed.
+    """Reject changes that remove too many parts.
 
-    Members, teams, hats, skills and tools count, each once; what a part loses of its own, as a hat a skill, does not.
+    Each removed member, team, hat, skill and tool counts as one. A link between parts does not count: a hat that loses
+    a skill is not a removal.
 
     Args:
-        current: The workspace before the changes.
-        changes: As `difference` returns them.
-        max_removals: How many parts may be removed; None for half of those there are.
+        current: The workspace before the changes; None if it does not exist.
+        changes: The changes, as `difference` returns them.
+        max_removals: How many parts may be removed; None for half of the parts of `current`.
 
     Raises:
-        TooManyChangedError: With `count` and `allowed`.
+        TooManyChangedError: More would be removed. Its details are `count` and `allowed`.
     """
     total = 0 if current is None else sum(map(len, parts_of(current).values()))
     allowed = total // 2 if max_removals is None else max_removals
     count = sum(change.action is Action.REMOVED for change in changes)
     if count > allowed:
         raise TooManyChangedError(
-            f"This would remove {count} of the {total} parts of the workspace, and at most {allowed} may be removed: "
-            f"check that this is meant, then set max_removals to {count}.",
+            f"This would remove {count} of the {total} parts of the workspace, and at most {allowed} may be removed. "
+            f"If that is what you want, set max_removals to {count}.",
             count=str(count),
             allowed=str(allowed),
         )

@@ -1,6 +1,7 @@
-"""What can go wrong with a use case. Each error knows its stable reason; `rpc.status` knows its status code.
+"""The errors of the use cases. Each has a stable reason; `rpc.status` maps it to a status code.
 
-That a token is denied is not an error: see `domain.denial`.
+The first line of an error's docstring is its default message for people. A denied token is not an error: see
+`domain.denial`.
 """
 
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """A field of a request that is not as it must be.
+    """An invalid field of a request.
 
     Attributes:
         field: The path of the field in the request, e.g. `workspace.hats[2].team_ids[0]`.
-        description: What is wrong with it, as the end of a sentence that begins with the field.
+        description: What is wrong with the field: the end of a sentence that begins with its path.
     """
 
     field: str
@@ -24,12 +25,17 @@ class FieldViolation:
 
 
 class KeysError(Exception):
-    """The service failed; its log tells how."""
+    """The service failed: see its log."""
 
     reason: ClassVar[str] = "INTERNAL"
 
     def __init__(self, message: str = "", **details: str) -> None:
-        """Takes a sentence for people (by default the class's own) and details for programs."""
+        """Make an error.
+
+        Args:
+            message: A sentence for people; by default the first line of the class's docstring.
+            details: What programs need to know, by name.
+        """
         super().__init__(message or (type(self).__doc__ or "").splitlines()[0])
         self.details: Mapping[str, str] = details
 
@@ -40,10 +46,10 @@ class InvalidRequestError(KeysError):
     reason = "INVALID_REQUEST"
 
     def __init__(self, *violations: FieldViolation) -> None:
-        """Takes every field at fault; the sentence tells the first three."""
-        told = [f"{each.field} {each.description}" for each in violations[:3]]
-        more = [f"and {len(violations) - 3} more"] if len(violations) > 3 else []  # noqa: PLR2004
-        super().__init__("; ".join(told + more))
+        """Make an error of all invalid fields; its message names the first three."""
+        named = [f"{each.field} {each.description}" for each in violations[:3]]
+        more = [f"and {len(violations) - 3} more"] if len(violations) > 3 else []  # noqa: PLR2004 - the three above
+        super().__init__("; ".join(named + more))
         self.violations = violations
 
 
@@ -84,25 +90,25 @@ class WorkspaceNotFoundError(KeysError):
 
 
 class WorkspaceDeletedError(KeysError):
-    """The workspace was deleted; its id is not used again."""
+    """The workspace was deleted, and its id cannot be used again."""
 
     reason = "WORKSPACE_DELETED"
 
 
 class VersionMismatchError(KeysError):
-    """The workspace is not at the expected version: read it again and decide anew."""
+    """The workspace is not at the expected version: read it again, then repeat the change."""
 
     reason = "VERSION_MISMATCH"
 
 
 class TooManyChangedError(KeysError):
-    """More would be removed than is allowed without saying so."""
+    """More parts would be removed than max_removals allows."""
 
     reason = "TOO_MANY_CHANGED"
 
 
 class RequestUsedError(KeysError):
-    """This request_id issued a key that has been used since, so its first answer arrived."""
+    """This request_id issued a key that has been used since: use a new request_id."""
 
     reason = "REQUEST_USED"
 
@@ -120,6 +126,6 @@ class UnavailableError(KeysError):
 
 
 class BusyError(UnavailableError):
-    """The service has more to do than it can: try again a little later."""
+    """The service is overloaded: try again a little later."""
 
     reason = "BUSY"

@@ -1,10 +1,10 @@
-"""The bounds of single fields, and the list of those that break them."""
+"""The rules for single fields of a request, and the list of the fields that break them."""
 
 import re
 from collections.abc import Callable, Collection, Iterable
 
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
-from skilder_keys.domain.texts import find_outer_space, find_refused, is_visible, named, shown
+from skilder_keys.domain.texts import find_outer_space, find_rejected, is_visible, named, shown
 from skilder_keys.domain.token import TOKEN_PATTERN
 
 CALLER_PREFIX = "caller:"
@@ -19,96 +19,98 @@ MAX_PAGE_SIZE = 1_000
 DEFAULT_PAGE_SIZE = 100
 
 MAX_VIOLATIONS = 100
-"""How many fields at fault are told at most; nobody reads more, and each costs memory."""
+"""The most invalid fields to report. Nobody reads more, and each one takes memory."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+|-]*")
 _ID_RULE = "letters, digits and ._:@/+|- are allowed, a letter or digit first"
 _QUOTED = 80
-# A token that lost an end still holds most of its secret: 22 characters are the id, the rest is not for anybody's eyes.
+# A token that was cut short still has part of its secret: 22 characters are the id, and the secret follows.
 _SECRET = re.compile(r"(?:WSK|USK|RTK)_[0-9A-Za-z]{23}")
 
 
 class Violations:
-    """Collects every field at fault, so that a caller mends them all at once.
+    """Collects all invalid fields of a request, so that a caller can correct them at once.
 
-    Use: check the fields, then call `raise_if_any`, which raises `InvalidRequestError` where any was at fault.
+    Check the fields, then call `raise_if_any`.
     """
 
     def __init__(self) -> None:
-        self._found: list[FieldViolation] = []
+        self._violations: list[FieldViolation] = []
 
     @property
     def full(self) -> bool:
-        """Whether no more will be told, so that looking for more is no use."""
-        return len(self._found) >= MAX_VIOLATIONS
+        """Whether the list has all the fields that are reported, so that further checks are useless."""
+        return len(self._violations) >= MAX_VIOLATIONS
 
     def __bool__(self) -> bool:
-        """Tells whether any field was at fault."""
-        return bool(self._found)
+        """Return whether any field is invalid."""
+        return bool(self._violations)
 
     def add(self, field: str, description: str) -> None:
-        """Notes that a field is at fault."""
+        """Add an invalid field, unless the list is full."""
         if not self.full:
-            self._found.append(FieldViolation(field, description))
+            self._violations.append(FieldViolation(field, description))
 
-    def extend(self, found: Iterable[FieldViolation]) -> None:
-        """Notes what was found at fault elsewhere."""
-        for each in found:
+    def extend(self, violations: Iterable[FieldViolation]) -> None:
+        """Add invalid fields that were collected elsewhere."""
+        for each in violations:
             self.add(each.field, each.description)
 
     def name_entries(self, named: Callable[[str], str]) -> None:
-        """Put before what is said of each field what `named` makes of its path: the entry that it is in."""
-        self._found = [FieldViolation(each.field, named(each.field) + each.description) for each in self._found]
+        """Put in front of each description what `named` returns for the path of the field: the entry it belongs to."""
+        self._violations = [
+            FieldViolation(each.field, named(each.field) + each.description) for each in self._violations
+        ]
 
     def raise_if_any(self) -> None:
-        """Raises InvalidRequestError where any field was at fault."""
-        if self._found:
-            raise InvalidRequestError(*self._found)
+        """Raise InvalidRequestError if any field is invalid."""
+        if self._violations:
+            raise InvalidRequestError(*self._violations)
 
     def identifier(self, field: str, value: str, *, required: bool = True) -> None:
         """Check an id of our own: 1 to 64 ASCII letters, digits or `._:@/+|-`, a letter or digit first."""
         if self._is_short(field, value, MAX_ID, required=required) and not _ID.fullmatch(value):
             good = _ID.match(value)
-            self._refuse_character(field, value, good.end() if good else 0, f"; {_ID_RULE}")
+            self._reject_character(field, value, good.end() if good else 0, f"; {_ID_RULE}")
 
     def foreign_id(self, field: str, value: str, *, required: bool = True) -> None:
-        """Check an id that others made: a one-line text of up to 255 characters, no space at its beginning or end."""
+        """Check an id of another system: one line of up to 255 characters, without a space at its beginning or end."""
         if not self._is_clean(field, value, MAX_FOREIGN_ID, required=required, lines=False):
             return
         at = find_outer_space(value)
         if at is not None:
-            self._refuse_character(field, value, at, " at its end: leave it out" if at else ": leave it out")
+            self._reject_character(field, value, at, " at its end: leave it out" if at else ": leave it out")
 
     def text(self, field: str, value: str, *, maximum: int, required: bool = True, lines: bool = False) -> None:
-        """Check words for people, at most `maximum` characters; with `lines`, line feeds and tabs are allowed."""
+        """Check a text for people, of at most `maximum` characters; `lines` allows line feeds and tabs."""
         self._is_clean(field, value, maximum, required=required, lines=lines)
 
     def actor(self, value: str | None) -> None:
-        """Checks the person on whose behalf a call is made, if it is."""
+        """Check the person on whose behalf a call is made, if there is one."""
         self.user("actor", value or "", required=False)
 
     def count(self, field: str, values: Collection[object], *, maximum: int) -> None:
-        """Checks that a list has at most `maximum` elements."""
+        """Check that a list has at most `maximum` elements."""
         if len(values) > maximum:
             self.add(field, f"has {len(values)} elements; at most {maximum} are allowed")
 
     def user(self, field: str, value: str, *, required: bool = True) -> None:
-        """Check the id of a person, which cannot be taken for a program's: those are told as `caller:NAME`."""
+        """Check the id of a person. It may not look like a program, which is recorded as `caller:NAME`."""
         self.foreign_id(field, value, required=required)
         if value.startswith(CALLER_PREFIX):
             self.add(field, f"is {quoted(value)}: ids that begin with {CALLER_PREFIX!r} stand for programs")
 
     def page_size(self, value: int) -> int:
-        """Checks the size of a page, 1 to MAX_PAGE_SIZE, and answers it; 0 means DEFAULT_PAGE_SIZE."""
+        """Check the size of a page, 1 to MAX_PAGE_SIZE, and return it; 0 means DEFAULT_PAGE_SIZE."""
         if not 0 <= value <= MAX_PAGE_SIZE:
             self.add("page_size", f"is {value}; 1 to {MAX_PAGE_SIZE} are allowed, and 0 for {DEFAULT_PAGE_SIZE}")
         return value or DEFAULT_PAGE_SIZE
 
     def _is_short(self, field: str, value: str, maximum: int, *, required: bool) -> bool:
-        """Check all that is checked of every text first; return whether there is more to look at."""
+        """Make the checks that come first for every text; return whether there is a text to check further."""
         if TOKEN_PATTERN.search(value):
-            # People type it when they found one. All that passes here is stored, and shown to others.
-            self.add(field, "holds a token: leave it out, and revoke the key")
+            # People paste tokens that they found. A text that passes here is stored, and shown to others.
+            self.add(field, "contains a token: leave it out, and revoke the key")
         elif len(value) > maximum:
             self.add(field, f"has {len(value)} characters; at most {maximum} are allowed: {quoted(value)}")
         elif not value and required:
@@ -118,27 +120,28 @@ class Violations:
         return False
 
     def _is_clean(self, field: str, value: str, maximum: int, *, required: bool, lines: bool) -> bool:
-        """Check a text character by character; return whether there is more to look at."""
+        """Check the characters of a text; return whether there is a text to check further."""
         if not self._is_short(field, value, maximum, required=required):
             return False
-        at = find_refused(value, lines=lines)
+        at = find_rejected(value, lines=lines)
         if at is not None:
-            kind = "no text" if lines or find_refused(value[at], lines=True) == 0 else "no text of one line"
-            self._refuse_character(field, value, at, f", which {kind} may hold: leave it out")
+            where = "" if lines or find_rejected(value[at], lines=True) == 0 else " in a text of one line"
+            self._reject_character(field, value, at, f", which is not allowed{where}: leave it out")
         elif not is_visible(value):
-            self.add(field, f"is {quoted(value)}, in which there is nothing to see: write a text")
+            self.add(field, f"is {quoted(value)}, which has no visible character: write a text")
         else:
             return True
         return False
 
-    def _refuse_character(self, field: str, value: str, at: int, rule: str) -> None:
+    def _reject_character(self, field: str, value: str, at: int, rule: str) -> None:
         self.add(field, f"is {quoted(value, at)}: character {at + 1} is {named(value[at])}{rule}")
 
 
 def quoted(value: str, at: int = 0) -> str:
-    """Return a value in quotes for a message, cut to what a person needs to know it again, around the index `at`.
+    """Return a value in quotes for a message, cut to about 80 bytes around the index `at`.
 
-    What would not be seen stands there by its number. A value with a token in it is left out: messages end in logs.
+    A character that cannot be seen is replaced by its number. A value that contains a token is left out, because
+    messages are logged.
     """
     if _SECRET.search(value):
         return "'…'"
@@ -148,6 +151,6 @@ def quoted(value: str, at: int = 0) -> str:
 
 
 def shortened(text: str, size: int) -> str:
-    """Cuts a text to at most `size` bytes of UTF-8, and a mark that it was cut."""
+    """Return a text cut to at most `size` bytes of UTF-8, followed by `…` if it was cut."""
     encoded = text.encode("utf-8", "replace")
     return text if len(encoded) <= size else f"{encoded[:size].decode('utf-8', 'ignore')}…"

@@ -1,4 +1,4 @@
-"""How a secret is kept at rest, and how a verified token is recognised again."""
+"""How a secret is stored, and how a process recognises a token that it has verified."""
 
 import hashlib
 import secrets
@@ -13,13 +13,13 @@ from skilder_keys.domain.token import Token
 class HashParameters:
     """The cost of one argon2id hash (RFC 9106).
 
-    A secret has 256 random bits, so no cost makes guessing it harder than it is; a high one would only let an attacker
-    burn our CPU. The default takes about half a millisecond.
+    A secret has 256 random bits, so a slow hash does not make it harder to guess. It would only let an attacker use up
+    our CPU. The default takes about half a millisecond.
 
     Attributes:
         memory_kib: Memory, in KiB.
-        passes: How often the memory is gone over.
-        lanes: How many lanes it is divided into.
+        passes: The number of passes over the memory.
+        lanes: The number of lanes that the memory is divided into.
     """
 
     memory_kib: int = 1024
@@ -39,14 +39,14 @@ class SecretHasher:
         )
 
     def hash(self, secret: bytes) -> str:
-        """Answers a PHC string with a salt of its own. Takes the CPU for as long as the parameters say."""
+        """Return a PHC string with a random salt. This takes CPU time, as the parameters set it."""
         return self._argon2.hash(secret)
 
     def verifies(self, token: Token, secret_hash: str) -> bool:
-        """Tells whether the token's secret is the hashed one; argon2 compares in constant time.
+        """Return whether a hash is that of the token's secret; argon2 compares in constant time.
 
         Raises:
-            argon2.exceptions.InvalidHashError: The hash on record is no PHC string: a fault of ours, not of the token.
+            argon2.exceptions.InvalidHashError: The stored hash is not a PHC string, which is never the token's fault.
         """
         try:
             return self._argon2.verify(secret_hash, token.secret)
@@ -54,18 +54,18 @@ class SecretHasher:
             return False
 
     def is_outdated(self, secret_hash: str) -> bool:
-        """Tells whether a hash has other parameters than new ones get."""
+        """Return whether a hash was made with other parameters than these."""
         return self._argon2.check_needs_rehash(secret_hash)
 
 
 class TokenFingerprint:
-    """Gives tokens digests by which this process, and no other, knows them again: keyed BLAKE2b (RFC 7693)."""
+    """Computes digests of tokens with keyed BLAKE2b (RFC 7693). The random key never leaves this process."""
 
     def __init__(self) -> None:
         self._keyed = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
 
     def digest(self, token: str) -> bytes:
-        """Answers 32 bytes that stand for a token's text for as long as this process lives."""
+        """Return the digest of a token's text, 32 bytes."""
         digest = self._keyed.copy()
         digest.update(token.encode("utf-8", "surrogatepass"))
         return digest.digest()

@@ -1,4 +1,4 @@
-"""Page tokens: where the next page begins, sealed so that nobody can make or change one."""
+"""Page tokens: the position where the next page begins, sealed so that nobody else can make or change one."""
 
 import base64
 import hashlib
@@ -18,24 +18,33 @@ class PageTokens:
     """
 
     def __init__(self, key: bytes) -> None:
-        """Takes the key, at least 16 random bytes, the same in every process of the fleet."""
+        """Make the sealer.
+
+        Args:
+            key: At least 16 random bytes, the same in every process of the fleet.
+        """
         self._key = key
 
     def seal(self, listing: str, position: str) -> str:
-        """Answers the token for a position, e.g. the last id of a page, in a listing."""
+        """Return the token for a position in a listing, e.g. the last id of a page.
+
+        Args:
+            listing: The method and its filters, as one text.
+            position: Where the page ends.
+        """
         body = position.encode()
         return base64.urlsafe_b64encode(self._seal(listing, body) + body).decode().rstrip("=")
 
     def open(self, listing: str, token: str) -> str | None:
-        """Answers the position in a token; None for the empty token, which asks for the first page.
+        """Return the position in a token; None for the empty token, which asks for the first page.
 
         Raises:
-            InvalidRequestError: Names `page_token`: it is not ours, was changed, or is of another listing.
+            InvalidRequestError: `page_token` was not made here, was changed, or is for another listing.
         """
         if not token:
             return None
         position = _position(token)
-        # Sealing the position again, instead of checking the seal alone, also refuses other spellings of the token.
+        # To seal the position again, instead of only checking the seal, also rejects other spellings of the token.
         if position is None or not hmac.compare_digest(token.encode(), self.seal(listing, position).encode()):
             raise InvalidRequestError(
                 FieldViolation("page_token", "is not the next_page_token of a call with the same filters")

@@ -11,9 +11,9 @@ class Reach:
     """How much of a workspace a key may see. Keys with equal reach share one tool set.
 
     Attributes:
-        team_ids: The teams of the key's user; None for a key that is tied to no user and sees the hats of every team.
-        hat_ids: The hats the key was limited to when it was issued, those that are gone too; None for a key that was
-            not.
+        team_ids: The teams of the key's user; None for a key without a user, which sees the hats of every team.
+        hat_ids: The hats that the key was limited to when it was issued, including removed ones; None for a key
+            without a limit.
     """
 
     team_ids: frozenset[TeamId] | None
@@ -21,7 +21,7 @@ class Reach:
 
 
 NOTHING = Reach(team_ids=frozenset(), hat_ids=frozenset())
-"""The reach of a runtime key, which is no agent and has no tools."""
+"""The reach of a runtime key: it does not belong to an agent and has no tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +60,29 @@ class ToolSet:
 
 @dataclass(frozen=True, slots=True)
 class ToolGrant:
-    """The one tool that was asked about, and every way by which the key reaches it."""
+    """The one tool that was asked for, and every path by which the key reaches it."""
 
     tool: Tool
     paths: tuple[ToolPath, ...]
 
 
 def paths_by_tool(tools: ToolSet) -> dict[ToolId, tuple[ToolPath, ...]]:
-    """Return every hat and skill through which each tool is reached, in order: all at once, for all of them."""
-    found: dict[ToolId, list[ToolPath]] = {tool.id: [] for tool in tools.tools}
+    """Return all paths to each tool, in order of hat and skill."""
+    paths: dict[ToolId, list[ToolPath]] = {tool.id: [] for tool in tools.tools}
     for hat in tools.hats:
         for skill in hat.skills:
             path = ToolPath(hat.id, skill.id)
             for tool_id in skill.tool_ids:
-                found[tool_id].append(path)
-    return {tool_id: tuple(paths) for tool_id, paths in found.items()}
+                paths[tool_id].append(path)
+    return {tool_id: tuple(each) for tool_id, each in paths.items()}
 
 
 def tool_set(catalog: Catalog, reach: Reach) -> ToolSet:
-    """Answers what a key with this reach may use.
+    """Return what a key with this reach may use.
 
-    A hat with no team serves the whole workspace; one with teams serves those and the teams below them. Of the hats
-    that serve the key's user (or, for a key with no user, of all), a limited key reaches the named ones.
+    A hat without a team serves the whole workspace. A hat with teams serves these teams and the teams below them. A key
+    reaches the hats that serve its user, or all hats if it has no user. A key with a limit reaches only those of them
+    that the limit names.
     """
     served = None if reach.team_ids is None else _with_teams_above(reach.team_ids, catalog.teams)
     active = {tool.id: tool for tool in catalog.tools if tool.active}
@@ -103,14 +104,14 @@ def _reaches(hat: Hat, served: frozenset[TeamId] | None, named: frozenset[HatId]
 
 def _with_teams_above(team_ids: frozenset[TeamId], teams: tuple[Team, ...]) -> frozenset[TeamId]:
     parents = {team.id: team.parent_id for team in teams}
-    found: set[TeamId] = set()
+    above: set[TeamId] = set()
     for start in team_ids:
         team_id: TeamId | None = start
-        # Stopping at a team already found also ends a cycle, should one ever get past the checks.
-        while team_id is not None and team_id not in found:
-            found.add(team_id)
+        # To stop at a team that is in the set also ends a cycle, should one ever pass the checks.
+        while team_id is not None and team_id not in above:
+            above.add(team_id)
             team_id = parents.get(team_id)
-    return frozenset(found)
+    return frozenset(above)
 
 
 def _reached_skill(skill: Skill, active: dict[ToolId, Tool]) -> ReachedSkill:

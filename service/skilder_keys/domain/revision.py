@@ -1,4 +1,4 @@
-"""Revisions: the states that a database goes through."""
+"""Revisions: the successive states of a database."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 
 class Revision(NamedTuple):
-    """A state of the database. The same epoch with another tag is a state of another history.
+    """A state of the database. The same epoch with another tag belongs to another history, e.g. after a restore.
 
     Attributes:
-        epoch: How many changes led to it.
-        tag: A random number, made by the transaction that made the last change: 64 bits, signed.
+        epoch: The number of changes so far.
+        tag: A random number, made by the transaction of the last change: 64 bits, signed.
     """
 
     epoch: int

@@ -45,11 +45,11 @@ class MalformedTokenError(ValueError):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Token:
-    """A token, taken apart.
+    """The parts of a token.
 
     Attributes:
-        type: What the prefix says the key is for. Not verified: compare it with the type on record.
-        key_id: The key it claims to be of. Not verified: verify the secret against the hash on record.
+        type: The type that the prefix names. Not verified: compare it with the stored type.
+        key_id: The key that the token names. Not verified: verify the secret with the stored hash.
         secret: 32 random bytes.
     """
 
@@ -58,17 +58,17 @@ class Token:
     secret: bytes
 
     def __repr__(self) -> str:
-        """Leaves the secret out, so that a token that strays into a log or a traceback gives nothing away."""
+        """Return a text without the secret, so that a token in a log or a traceback reveals nothing."""
         return f"<Token {hint(self.type, self.key_id)}…>"
 
     @classmethod
     def mint(cls, key_type: KeyType, key_id: KeyId) -> Self:
-        """Makes a token with a fresh random secret."""
+        """Return a token with a new random secret."""
         return cls(key_type, key_id, new_secret())
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Takes a token apart.
+        """Return the parts of a token's text.
 
         Raises:
             MalformedTokenError: The length, a character, the prefix, a value or the checksum is wrong.
@@ -85,7 +85,7 @@ class Token:
         return cls(_TYPES[text[:_PREFIX_LENGTH]], KeyId(UUID(int=key_id)), secret.to_bytes(SECRET_BYTES, "big"))
 
     def reveal(self) -> str:
-        """Spells the token out. Only for the answer that shows it, and for recognising it."""
+        """Return the text of the token. Use it only for the response that shows it, and to recognise the token."""
         body = _id_part(self.type, self.key_id) + _encode(int.from_bytes(self.secret, "big"), _SECRET_LENGTH)
         return body + _checksum(body)
 
@@ -96,20 +96,20 @@ def new_secret() -> bytes:
 
 
 def id_text(key_id: KeyId) -> str:
-    """Answers the 22 characters by which tokens spell a key's id."""
+    """Return a key's id as tokens spell it: 22 characters."""
     return _encode(key_id.int, _ID_LENGTH)
 
 
 def claimed_id_text(text: str) -> str:
-    """Answers the characters of a token's text that spell the id, if it is a token: nothing is checked."""
+    """Return the characters that are the id if a text is a token. Nothing is checked."""
     return text[_PREFIX_LENGTH : _PREFIX_LENGTH + _ID_LENGTH]
 
 
 def hint(key_type: KeyType, key_id: KeyId) -> str:
-    """Return the prefix and the last 10 characters of the id, to tell keys apart at a glance.
+    """Return the prefix and the last 10 characters of the id, by which people distinguish keys.
 
-    They stand for 59 of the random bits at the end of the id; the time of issue, at its beginning, is the same for keys
-    that were issued together. None is of the secret.
+    The 10 characters stand for 59 random bits at the end of the id. Its beginning is the time of issue, which is the
+    same for keys that were issued together. The hint has nothing of the secret.
     """
     return PREFIXES[key_type] + id_text(key_id)[-_HINT_LENGTH:]
 

@@ -1,4 +1,4 @@
-"""A workspace: who is in it and what its agents may use."""
+"""A workspace: its members, and what their agents may use."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, Work
 
 
 class MemberRole(Enum):
-    """What a member may do with keys and the catalog."""
+    """The role of a member, which decides what they may do with keys and the catalog."""
 
     ADMIN = "admin"
     EDITOR = "editor"
@@ -35,7 +35,7 @@ class Team:
 
 @dataclass(frozen=True, slots=True)
 class Hat:
-    """The skills an agent has while it wears the hat. With no team, it serves the whole workspace."""
+    """A group of skills that an agent uses together. A hat without a team serves the whole workspace."""
 
     id: HatId
     name: str
@@ -47,7 +47,7 @@ class Hat:
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """The tools that belong to one ability."""
+    """A group of tools that serve one purpose."""
 
     id: SkillId
     name: str
@@ -67,7 +67,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What a workspace's keys can reach, and the teams that decide which of them do."""
+    """What the keys of a workspace can reach, and the teams that decide which keys reach it."""
 
     teams: tuple[Team, ...]
     hats: tuple[Hat, ...]
@@ -77,7 +77,7 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """All of a workspace, as it is or as it should be."""
+    """A whole workspace, as it is or as it is to be."""
 
     id: WorkspaceId
     name: str
@@ -87,13 +87,13 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceStatus:
-    """A workspace in brief.
+    """A workspace without its contents.
 
     Attributes:
-        version: Counts up with every change, from 1.
-        created_at: When it was first applied.
-        updated_at: When it last changed.
-        deleted_at: When it was deleted; None while it exists.
+        version: 1 at first; each change adds 1.
+        created_at: The time when it was first applied.
+        updated_at: The time of the last change.
+        deleted_at: The time when it was deleted; None while it exists.
     """
 
     id: WorkspaceId

@@ -1,4 +1,4 @@
-"""What a desired workspace must be before any of it is applied."""
+"""The checks of a desired workspace, before any of it is applied."""
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
@@ -22,20 +22,20 @@ MAX_SKILLS = 5_000
 MAX_TOOLS = 20_000
 MAX_TOOL_PATHS = 50_000
 
-# A field of an entry, but for its id: what is said of that quotes it anyway.
+# A field of an entry. The id is left out: a description of an invalid id quotes the id already.
 _ENTRY = re.compile(r"workspace\.(members|teams|hats|skills|tools)\[(\d+)\]\.(?!(?:user_)?id$)")
 
 
 def checked(workspace: Workspace, violations: Violations | None = None) -> Workspace:
-    """Answers the workspace in canonical order, so that equal workspaces compare equal.
+    """Return the workspace in canonical order, so that equal workspaces compare equal.
 
     Args:
-        workspace: As it was asked for.
-        violations: What was found at fault before, to be told together with what is found here.
+        workspace: The desired workspace.
+        violations: Invalid fields that were found before, to be reported together with those found here.
 
     Raises:
-        InvalidRequestError: Names every bound that is broken, every id or reference that is there twice, every
-            reference that leads nowhere, and every team that is its own ancestor or deeper than ten levels.
+        InvalidRequestError: Names every field out of bounds, every id or reference that occurs twice, every reference
+            to an entry that does not exist, and every team that is its own ancestor or deeper than ten levels.
     """
     violations = Violations() if violations is None else violations
     _check_sizes(workspace)
@@ -47,7 +47,7 @@ def checked(workspace: Workspace, violations: Violations | None = None) -> Works
 
 
 def _check_sizes(workspace: Workspace) -> None:
-    """Refuses a list that is too long before it is looked into, which costs time for each element."""
+    """Reject lists that are too long, before other checks take time for each element."""
     violations = Violations()
     catalog = workspace.catalog
     violations.count("workspace.members", workspace.members, maximum=MAX_MEMBERS)
@@ -59,7 +59,7 @@ def _check_sizes(workspace: Workspace) -> None:
 
 
 def _name_entries(violations: Violations, workspace: Workspace) -> None:
-    """Say of each fault which entry it is in, by the id that people know it by: they do not count to 300."""
+    """Add to each description the id of the entry, because people cannot count to entry 300."""
     catalog = workspace.catalog
     parts: dict[str, Sequence[Member | Team | Hat | Skill | Tool]] = {
         "members": workspace.members,
@@ -70,8 +70,8 @@ def _name_entries(violations: Violations, workspace: Workspace) -> None:
     }
 
     def named(field: str) -> str:
-        found = _ENTRY.match(field)
-        entry = parts[found[1]][int(found[2])] if found else None
+        match = _ENTRY.match(field)
+        entry = parts[match[1]][int(match[2])] if match else None
         return f"of {quoted(entry.id)} " if entry and entry.id else ""
 
     violations.name_entries(named)
@@ -128,7 +128,7 @@ def _check_team_tree(violations: Violations, teams: Sequence[Team]) -> None:
     parents = {team.id: team.parent_id for team in teams}
     for at, team in _paths("teams", teams):
         if team.parent_id is not None and team.parent_id not in parents:
-            violations.add(f"{at}.parent_id", f"names {quoted(team.parent_id)}, which is not there")
+            violations.add(f"{at}.parent_id", f"names {quoted(team.parent_id)}, which does not exist")
             continue
         above: list[TeamId] = []
         parent = team.parent_id
@@ -138,7 +138,7 @@ def _check_team_tree(violations: Violations, teams: Sequence[Team]) -> None:
         if parent == team.id:
             violations.add(f"{at}.parent_id", f"makes {quoted(team.id)} its own ancestor")
         elif len(above) == MAX_TEAM_DEPTH:
-            # This is also what a team sees that hangs below a cycle without being part of it.
+            # A team below a cycle, but not part of it, is reported here too.
             violations.add(f"{at}.parent_id", f"puts {quoted(team.id)} deeper than {MAX_TEAM_DEPTH} levels")
 
 
@@ -146,7 +146,7 @@ def _check_tool_paths(violations: Violations, catalog: Catalog) -> None:
     sizes = {skill.id: len(skill.tool_ids) for skill in catalog.skills}
     paths = sum(sizes.get(skill_id, 0) for hat in catalog.hats for skill_id in hat.skill_ids)
     if paths > MAX_TOOL_PATHS:
-        violations.add("workspace.hats", f"reach tools in {paths} ways; at most {MAX_TOOL_PATHS} are allowed")
+        violations.add("workspace.hats", f"reach tools by {paths} paths; at most {MAX_TOOL_PATHS} are allowed")
 
 
 def _unique(violations: Violations, at: str, name: str, values: Sequence[Hashable]) -> None:
@@ -154,8 +154,8 @@ def _unique(violations: Violations, at: str, name: str, values: Sequence[Hashabl
     for index, value in enumerate(values):
         if value in seen:
             parts = value[::-1] if isinstance(value, tuple) else (value,)
-            said = " on ".join(quoted(str(part)) for part in parts)
-            violations.add(f"{at}[{index}].{name}", f"is {said}, which is there already")
+            text = " on ".join(quoted(str(part)) for part in parts)
+            violations.add(f"{at}[{index}].{name}", f"is {text}, which another entry has already")
         seen.add(value)
 
 
@@ -163,7 +163,7 @@ def _references(violations: Violations, at: str, values: Sequence[str], known: I
     seen: set[str] = set()
     for index, value in enumerate(values):
         if value not in known:
-            violations.add(f"{at}[{index}]", f"names {quoted(value)}, which is not there")
+            violations.add(f"{at}[{index}]", f"names {quoted(value)}, which does not exist")
         elif value in seen:
             violations.add(f"{at}[{index}]", f"names {quoted(value)} again")
         if violations.full:
