@@ -127,8 +127,8 @@ async def test_every_broken_bound_is_reported(service: Service) -> None:
         "workspace.teams[1].name": f"of 'support' has 129 characters; at most 128 are allowed: '{'x' * 80}…'",
         "workspace.hats[2].instructions": f"of 'support-desk' has 10001 characters; at most 10000 are allowed: "
         f"'{'x' * 80}…'",
-        "workspace.skills[0].description": "of 'search' is 'bell<U+0007>': character 5 is U+0007, which no text may "
-        "hold: leave it out",
+        "workspace.skills[0].description": "of 'search' is 'bell<U+0007>': character 5 is U+0007, which is not "
+        "allowed: leave it out",
         "workspace.tools[3].mcp_server": "of 'git.commit' is required",
     }
     assert await get_workspace(service.console) == before

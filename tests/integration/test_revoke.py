@@ -119,7 +119,7 @@ async def test_a_reason_has_at_most_500_printable_characters(service: Service) -
         ("  ", "is '<U+0020><U+0020>', which has no visible character: write a text"),
         (
             "a\nb",
-            "is 'a<U+000A>b': character 2 is U+000A LINE FEED, which is not allowed in a text of one line: leave it out",
+            "is 'a<U+000A>b': character 2 is U+000A LINE FEED, which is not allowed in a single line: leave it out",
         ),
     ):
         issued = await service.console.issue()

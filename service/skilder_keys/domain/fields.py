@@ -125,7 +125,7 @@ class Violations:
             return False
         at = find_rejected(value, lines=lines)
         if at is not None:
-            where = "" if lines or find_rejected(value[at], lines=True) == 0 else " in a text of one line"
+            where = "" if lines or find_rejected(value[at], lines=True) == 0 else " in a single line"
             self._reject_character(field, value, at, f", which is not allowed{where}: leave it out")
         elif not is_visible(value):
             self.add(field, f"is {quoted(value)}, which has no visible character: write a text")

@@ -1,1 +1,1 @@
-"""The database: the only room with SQL and asyncpg. One module a table family."""
+"""The database: the only room with SQL and asyncpg. Each module has the queries of a few related tables."""

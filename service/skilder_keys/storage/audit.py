@@ -1,4 +1,4 @@
-"""The audit trail: table `audit_event`, which is only ever added to."""
+"""The audit trail: table `audit_event`. Its rows never change."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ async def record(
     key_id: KeyId | None = None,
     details: Mapping[str, object] | str,
 ) -> None:
-    """Writes an event. Call it in the transaction of what it tells of, so that neither is there without the other.
+    """Write an event. Call it in the transaction of the change, so that both are committed or neither is.
 
     Args:
         connection: Inside that transaction.
         action: What was done.
         origin: Who did it, on whose behalf, and from where.
-        workspace_id: Where.
-        key_id: The key it was done to, if any.
-        details: What else there is to know, as JSON values or as JSON. Never a token or a hash.
+        workspace_id: The workspace in which it was done.
+        key_id: The key that was changed, if any.
+        details: What else there is to know, as JSON values or as JSON text. Never a token or a hash.
     """
     await connection.execute(
         """

@@ -1,6 +1,6 @@
-"""What is in a workspace: tables `member`, `team`, `hat`, `skill`, `tool` and the links between them.
+"""The contents of a workspace: tables `member`, `team`, `hat`, `skill`, `tool` and the links between them.
 
-`storage.catalog_changes` writes them.
+This module reads them; `storage.catalog_changes` writes them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,21 @@ if TYPE_CHECKING:
 async def load_catalog(
     connection: Connection, workspace_id: WorkspaceId, *, texts: bool, offload: Offload
 ) -> tuple[int, Catalog]:
-    """Return a workspace's catalog and the version it is of, from one snapshot.
+    """Return the version and the catalog of a workspace, from one snapshot.
 
-    Without `texts`, descriptions and instructions are left empty: they decide nothing, and may be most of it.
+    Args:
+        connection: The connection.
+        workspace_id: A workspace that exists or was deleted.
+        texts: Whether to load descriptions and instructions. They decide nothing and can be most of the data; without
+            this they are empty.
+        offload: Where the rows are decoded.
+
+    Raises:
+        LookupError: There was never such a workspace.
     """
-    # A row for each part: very long ones would be taken apart in one piece, while nothing else runs. Links have rows of
-    # their own, so that each table is read once: a subquery for each part would, by a plan that was made when there
-    # were few links, read all links again and again.
+    # Each part has a row, because the driver decodes a row in one piece, while nothing else runs. Links have rows of
+    # their own, so that each table is read once. With a subquery for each part instead, a plan that was made when there
+    # were few links would read all links for every part.
     rows = await connection.fetch(
         """
         SELECT 'version' AS kind, workspace.version::text AS part FROM workspace WHERE workspace.id = $1
@@ -66,7 +74,7 @@ async def load_catalog(
         texts,
     )
     if not rows:
-        raise LookupError("workspaces stay on record for ever, and this one is not there")
+        raise LookupError("there was never such a workspace: even deleted ones keep their row")
     return await offload.run(_catalog, rows)
 
 
@@ -84,7 +92,7 @@ async def load_members(connection: Connection, workspace_id: WorkspaceId, offloa
 
 
 async def member_role(connection: Connection, workspace_id: WorkspaceId, user_id: UserId) -> MemberRole | None:
-    """Answers what a person is in a workspace, or None where they are not in it."""
+    """Return the role of a person in a workspace; None if they are not a member."""
     role = await connection.fetchval(
         "SELECT role FROM member WHERE workspace_id = $1 AND user_id = $2", workspace_id, user_id
     )
@@ -92,7 +100,7 @@ async def member_role(connection: Connection, workspace_id: WorkspaceId, user_id
 
 
 async def missing_hats(connection: Connection, workspace_id: WorkspaceId, hat_ids: Iterable[str]) -> frozenset[str]:
-    """Answers those of the hats that the workspace does not have."""
+    """Return the hats among `hat_ids` that the workspace does not have."""
     rows = await connection.fetch(
         """
         SELECT wanted.id FROM unnest($2::text[]) AS wanted (id)

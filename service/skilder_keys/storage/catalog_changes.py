@@ -1,4 +1,4 @@
-"""Writing what is in a workspace, in pieces: to encode very many values at once would hold up all other calls."""
+"""Write the contents of a workspace, in pieces: to encode very many values at once would block the event loop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LINKS = (
 )
 _TABLES = {Part.MEMBER: "member", Part.HAT: "hat", Part.TEAM: "team", Part.SKILL: "skill", Part.TOOL: "tool"}
 _ROWS = 2000
-# Their instructions are long.
+# Hats have long instructions, so fewer of them are written at once.
 _HATS = 200
 
 _UPSERTS = {
@@ -86,12 +86,12 @@ _UPSERTS = {
 
 
 async def replace(connection: Connection, desired: Workspace, changes: Iterable[Change], offload: Offload) -> None:
-    """Make the tables hold exactly what `desired` holds; rows that stay the same are not written.
+    """Replace the contents of a workspace. Rows that stay the same are not written.
 
     Args:
-        connection: In the transaction in which the workspace was read, and is locked.
-        desired: The workspace.
-        changes: How it differs from what the tables hold.
+        connection: In the transaction that has locked and read the workspace.
+        desired: The new contents.
+        changes: The differences between the tables and `desired`.
         offload: Where the rows are put together.
     """
     await _prefer_indexes(connection)
@@ -100,29 +100,29 @@ async def replace(connection: Connection, desired: Workspace, changes: Iterable[
 
 
 async def clear(connection: Connection, workspace_id: WorkspaceId) -> None:
-    """Empty a workspace."""
+    """Delete the contents of a workspace."""
     await _prefer_indexes(connection)
     for table in (*(table for table, *_ in _LINKS), *_TABLES.values()):
         await connection.execute(f"DELETE FROM {table} WHERE workspace_id = $1", workspace_id)  # noqa: S608 - constants
 
 
 async def _prefer_indexes(connection: Connection) -> None:
-    """Keep plans that are made now good for larger tables, also those of the checks of foreign keys, until the commit.
+    """Make plans use indexes until the commit, also in the checks of foreign keys.
 
-    Made for small tables, a plan reads them from end to end, and a connection keeps it while they grow.
+    A plan that is made for a small table reads all of it, and the connection keeps that plan while the table grows.
     """
     await connection.execute("SET LOCAL enable_seqscan = off")
 
 
 def _statements(desired: Workspace, changes: Iterable[Change]) -> Iterator[Statement]:
-    """Yield what to execute: parts come in before the links to them and go out after, so that no link leads nowhere."""
+    """Yield the statements, in an order in which no link ever names a part that does not exist."""
     ids: dict[tuple[Part, Action], set[str]] = defaultdict(set)
     for change in changes:
         ids[change.part, change.action].add(change.id)
     written: dict[Part, list[Any]] = {}
-    for part, every in parts_of(desired).items():
-        wanted = ids[part, Action.ADDED] | ids[part, Action.UPDATED]
-        written[part] = [each for each in every if each.id in wanted]
+    for part, all_of_kind in parts_of(desired).items():
+        changed = ids[part, Action.ADDED] | ids[part, Action.UPDATED]
+        written[part] = [each for each in all_of_kind if each.id in changed]
     for part, (sql, names) in _UPSERTS.items():
         for piece in _pieces(written[part], _HATS if part is Part.HAT else _ROWS):
             yield sql, [[_value(each, name) for each in piece] for name in names]
@@ -131,7 +131,7 @@ def _statements(desired: Workspace, changes: Iterable[Change]) -> Iterator[State
         yield from _link_statements(table, from_id, to_id, links, ids[part, Action.UPDATED])
     for part, table in _TABLES.items():
         id_ = "user_id" if part is Part.MEMBER else "id"
-        # Links from them go along.
+        # This deletes the links of the parts too (ON DELETE CASCADE).
         for piece in _pieces(ids[part, Action.REMOVED], _ROWS):
             yield f"DELETE FROM {table} WHERE workspace_id = $1 AND {id_} = ANY($2::text[])", [piece]  # noqa: S608 - constants
 
@@ -139,7 +139,7 @@ def _statements(desired: Workspace, changes: Iterable[Change]) -> Iterator[State
 def _link_statements(
     table: str, from_id: str, to_id: str, links: dict[str, Sequence[str]], updated: set[str]
 ) -> Iterator[Statement]:
-    """Yield what gives each part exactly its links; those of an updated part that stay are not written anew."""
+    """Yield the statements that give each part exactly its links. Links that stay the same are not written."""
     for from_ids in _pieces_of_links(links):
         pairs = [(each, to) for each in from_ids for to in links[each]]
         columns = [[pair[0] for pair in pairs], [pair[1] for pair in pairs]]
@@ -162,7 +162,7 @@ def _link_statements(
 
 
 def _pieces_of_links(links: dict[str, Sequence[str]]) -> Iterator[list[str]]:
-    """Yield the parts in pieces with not too many links; a part is never cut."""
+    """Yield the ids of parts in pieces of about `_ROWS` links. The links of one part are never split."""
     piece: list[str] = []
     size = 0
     for from_id, to_ids in links.items():

@@ -1,4 +1,4 @@
-"""The connection to Postgres: a bounded pool, transactions, and driver errors translated once."""
+"""The database: a bounded pool of connections, transactions, and the translation of the driver's errors."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _OUTAGES = (
     asyncpg.exceptions.InternalClientError,  # the connection was lost in the middle of a message
     asyncpg.exceptions.OperatorInterventionError,  # shut down, starting up, statement timeout
     asyncpg.exceptions.InsufficientResourcesError,  # too many connections, disk full
-    asyncpg.exceptions.ObjectNotInPrerequisiteStateError,  # a lock that could not be had in time
+    asyncpg.exceptions.ObjectNotInPrerequisiteStateError,  # lock timeout
     asyncpg.exceptions.TransactionRollbackError,  # deadlock, serialization
     asyncpg.exceptions.ReadOnlySQLTransactionError,  # a standby, after a failover
     asyncpg.exceptions.InvalidAuthorizationSpecificationError,
     asyncpg.exceptions.InvalidCatalogNameError,  # no such database
-    asyncpg.exceptions.InsufficientPrivilegeError,  # taken from our role
-    asyncpg.exceptions.InvalidCachedStatementError,  # one migration after another: the driver tries again only once
+    asyncpg.exceptions.InsufficientPrivilegeError,  # somebody revoked a privilege of our role
+    asyncpg.exceptions.InvalidCachedStatementError,  # two migrations in a row: the driver repeats a statement only once
 )
 
 
@@ -44,7 +44,7 @@ class DatabaseOptions:
     """How to use the database.
 
     Attributes:
-        url: A PostgreSQL connection URI. It may hold a password: never logged.
+        url: A PostgreSQL connection URI. It may contain a password, so it is never logged.
         schema: The schema of the tables.
         pool_size: The most connections that are open at once.
         statement_timeout: Seconds after which Postgres ends a statement.
@@ -60,15 +60,15 @@ class DatabaseOptions:
     acquire_timeout: float = 2.0
 
     def __repr__(self) -> str:
-        """Leaves the URL out: it may hold a password."""
+        """Return a text without the URL, which may contain a password."""
         return f"<DatabaseOptions pool_size={self.pool_size}>"
 
 
 class Database:
-    """A bounded pool of connections. Make it with `open`, end it with `close`.
+    """A bounded pool of connections. Make it with `open`, close it with `close`.
 
-    Every method raises UnavailableError where the database cannot be reached or does not answer in time. Connections
-    that break are replaced by themselves, so a database that comes back is used again without a restart.
+    Every method raises UnavailableError if the database cannot be reached or does not respond in time. Broken
+    connections are replaced automatically, so no restart is needed when the database is back.
     """
 
     def __init__(self, pool: Pool, connector: Connector, options: DatabaseOptions) -> None:
@@ -83,11 +83,11 @@ class Database:
 
         Raises:
             DatabaseUrlError: The URL cannot be used.
-            UnavailableError: The database cannot be reached, or is none that can be used.
+            UnavailableError: The database cannot be reached, or cannot be used.
         """
         connector = Connector(options.url, options.schema)
         settings = _limits(options.statement_timeout, options.lock_timeout)
-        # Postgres ends a statement before this; it is for a Postgres that is frozen, or out of reach.
+        # Postgres ends a statement earlier. This limit is for a Postgres that is frozen or cannot be reached.
         command_timeout = options.statement_timeout + 1
 
         async def connect(*_: object, **__: object) -> Session:
@@ -100,14 +100,14 @@ class Database:
                 min_size=0, max_size=options.pool_size, connect=connect, connection_class=Session
             )
             database = cls(pool, connector, options)
-            # Where the URL grants more time, the first connection has it: a database may have to wake up.
+            # A database may have to wake up, so the first connection gets the time that the URL allows, if it is more.
             database._probe = await database._connect(
-                "skilder-keys health", max(options.acquire_timeout, connector.patience)
+                "skilder-keys health", max(options.acquire_timeout, connector.total_connect_timeout)
             )
         return database
 
     async def close(self) -> None:
-        """Waits for running queries, at most 5 s, and closes every connection."""
+        """Wait for running queries, at most 5 s, and close every connection."""
         if self._probe is not None:
             self._probe.terminate()
         try:
@@ -118,10 +118,10 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lends a connection outside of any transaction.
+        """Lend a connection, outside of any transaction.
 
         Raises:
-            BusyError: All were in use for too long.
+            BusyError: All connections were in use for too long.
         """
         with translated_errors():
             try:
@@ -137,11 +137,11 @@ class Database:
 
     @asynccontextmanager
     async def dedicated(self, name: str, time_limit: float) -> AsyncIterator[Connection]:
-        """Lends a connection outside of the pool, which no load on the pool can hold up, and closes it afterwards.
+        """Open a connection outside of the pool, which load on the pool cannot delay, and close it afterwards.
 
         Args:
-            name: What Postgres calls it.
-            time_limit: Seconds that connecting may take, and each statement.
+            name: Its application_name in Postgres.
+            time_limit: The most seconds for connecting, and for each statement.
         """
         with translated_errors():
             connection = await self._connect(name, time_limit)
@@ -151,13 +151,13 @@ class Database:
                 await _closed(connection, time_limit)
 
     async def expire(self) -> None:
-        """Have every connection of the pool replaced by a new one before it is lent again."""
+        """Replace every connection of the pool by a new one before it is lent again."""
         await self._pool.expire_connections()
 
     async def ping(self) -> None:
-        """Asks the database for nothing, to see that it answers: on a connection of its own, however busy the pool is.
+        """Check that the database responds. This uses its own connection, so a busy pool does not matter.
 
-        Not for two at a time.
+        Only one caller may use it at a time.
         """
         with translated_errors():
             try:
@@ -171,14 +171,14 @@ class Database:
                 raise
 
     async def _connect(self, name: str, time_limit: float) -> Session:
-        # Postgres keeps to the limit too: a backend that waits for a lock does not see that nobody waits for it any
-        # more, and one more with each attempt would in the end be all that it has.
+        # Postgres enforces the limit too. A backend that waits for a lock does not notice that its client is gone, and
+        # each attempt would leave one more backend behind, until Postgres had none left.
         limits = _limits(time_limit, time_limit)
         return await self._connector.connect(name, time_limit, command_timeout=time_limit, settings=limits)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
-        """Lend a connection whose statements all see the database at one moment, and change nothing."""
+        """Lend a connection inside a read-only transaction, whose statements all see the same state."""
         async with self.connection() as connection, transaction(connection, "repeatable_read", readonly=True):
             yield connection
 
@@ -190,10 +190,10 @@ class Database:
 
 
 async def _closed(connection: asyncpg.Connection[asyncpg.Record], time_limit: float) -> None:
-    """Close a connection, and have Postgres end what it still does for it.
+    """Close a connection, and make Postgres end what it still does for it.
 
-    A commit that waits for a standby sees neither that its client is gone nor a statement timeout: only being cancelled
-    ends it. Without that, each attempt would leave one more backend behind.
+    A commit that waits for a standby does not notice that its client is gone, and no statement timeout ends it: only a
+    cancellation does. Without it, each attempt would leave one more backend behind.
     """
     try:
         async with asyncio.timeout(time_limit):
@@ -203,16 +203,16 @@ async def _closed(connection: asyncpg.Connection[asyncpg.Record], time_limit: fl
 
 
 class translated_errors:  # noqa: N801 - a context manager reads as a verb
-    """Turns what the driver raises in an outage into UnavailableError. Faults of ours pass as they are."""
+    """Raises UnavailableError for the driver's errors that mean an outage. Other errors are bugs, and pass unchanged."""
 
     def __enter__(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Translates."""
-        # A ValueError of the driver is a wrong argument: a fault of ours.
+        """Translate the error, if there is one."""
+        # A ValueError of the driver is a wrong argument, so a bug of ours.
         if isinstance(error, _OUTAGES) and not isinstance(error, ValueError):
-            # The driver's words can name hosts and users, so they stay in the log and out of the answer.
+            # The driver's message can name hosts and users, so it is logged, but not sent to the caller.
             raise UnavailableError("The database does not answer: try again.") from error
 
 

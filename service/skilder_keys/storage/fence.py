@@ -1,4 +1,7 @@
-"""The fence: tables `fence`, `change` and `reader`. Triggers write the first two, in the transaction of each change."""
+"""The fence: tables `fence`, `change` and `reader`. Triggers write the first two, in the transaction of each change.
+
+docs/fence.md explains the protocol.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,21 @@ if TYPE_CHECKING:
     from skilder_keys.storage.database import Connection
 
 KEPT_CHANGES = 10_000
-"""How many changes stay on record. A reader that lacks more of them drops everything instead of reading them."""
+"""How many changes the database keeps. A reader that lags behind by more drops everything instead of reading them."""
 
-# Few enough for the event loop to take in at once.
+# Few enough for the event loop to process at once.
 _MAX_CHANGES = 1_000
 _MAX_PRUNED = 1_000
 
-# Names the server, the database and the table that answer. The server's part is when it was started, which is another
-# time on a standby that takes over and after every restore.
+# Identifies the server, the database and the table that respond. A server is identified by the time of its start, which
+# differs on a standby that takes over, and after every restore.
 SERVER = """
     concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
               (SELECT oid FROM pg_database WHERE datname = current_database()), fence.tableoid)
 """
 _STATE = f"fence.epoch, fence.tag, {SERVER} AS server, fence.server = {SERVER} AS vouched, fence.longest_lease"
 
-# Whether a revision is one of this database's history: the current state, or the one before a change on record.
+# Whether a revision belongs to the history of this database: it is the current one, or the one before a kept change.
 _IS_KNOWN = """
     (fence.epoch = {epoch} AND fence.tag = {tag}
      OR EXISTS (SELECT FROM change WHERE change.epoch = {epoch} + 1 AND change.previous_tag = {tag}))
@@ -40,11 +43,11 @@ _IS_KNOWN = """
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What changed at an epoch: a key or, where that is None, a workspace with all its keys.
+    """A change at an epoch: of a key or, if `key_id` is None, of a workspace with all its keys.
 
     Attributes:
-        revision: The state that it led to.
-        previous_tag: The tag of the state before.
+        revision: The state after the change.
+        previous_tag: The tag of the state before it.
     """
 
     revision: Revision
@@ -55,14 +58,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class FenceState:
-    """Where the database stands.
+    """The state of the database, as the fence sees it.
 
     Attributes:
-        revision: Its current state.
-        server: Names the server, the database and the tables that answered. It changes with every restart and failover.
-        vouched: Whether no reader can hold a lease that has no row here. It is false after a restart, a restore or a
-            failover, until a lease has been waited out.
-        longest_lease: The longest lease a reader may hold that has no row here, in seconds.
+        revision: The current revision.
+        server: Identifies the server, the database and the tables. It changes with every restart and failover.
+        vouched: Whether every reader that can hold a lease has a row here. It is false after a restart, a restore or a
+            failover, until the longest lease has passed.
+        longest_lease: The longest lease that a reader without a row may hold, in seconds.
     """
 
     revision: Revision
@@ -73,7 +76,7 @@ class FenceState:
 
 @dataclass(frozen=True, slots=True)
 class Laggard:
-    """A reader that has not applied an epoch yet, and how long after the change its lease can still run."""
+    """A reader that has not applied an epoch yet, and the seconds after the change for which its lease can be valid."""
 
     id: UUID
     lease_seconds: float
@@ -81,20 +84,20 @@ class Laggard:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a reader says of its process: its lease, and how long a call may take there; both in seconds."""
+    """The settings of a reader's process: its lease, and its limit for a call; both in seconds."""
 
     lease: float
     call_timeout: float | None
 
 
 async def listen(connection: Connection, hint: Callable[[], None]) -> None:
-    """Has `hint` called when something changes, which may fail to arrive, and when the connection is lost."""
+    """Call `hint` when something changes and when the connection is lost. A notification can get lost."""
     await connection.add_listener("skilder_keys_change", lambda *_: hint())
     connection.add_termination_listener(lambda *_: hint())
 
 
 async def state(connection: Connection) -> FenceState:
-    """Return where the database stands."""
+    """Return the state of the database."""
     row = await connection.fetchrow(
         f"SELECT {_STATE} FROM fence"  # noqa: S608 - the parts are constants
     )
@@ -104,16 +107,19 @@ async def state(connection: Connection) -> FenceState:
 async def register(
     connection: Connection, reader_id: UUID, settings: Settings, *, instead_of: UUID | None
 ) -> tuple[FenceState, list[Settings]]:
-    """Add a reader, unless an earlier try has, and return where it starts from and the settings of the others.
+    """Add a reader, unless an earlier attempt has added it.
 
-    The tries of one registration have one id: while an earlier one waits for a standby, the next waits for that one,
-    and is ended by its statement timeout. (No timeout ends the wait for a standby.)
+    All attempts of one registration use one id. While an earlier attempt waits for a standby, the next one waits for
+    it, until its statement timeout ends it. (No timeout ends the wait for a standby.)
 
     Args:
         connection: The connection.
         reader_id: The reader. No heartbeat may have been sent for it yet.
-        settings: What it says of its process.
+        settings: The settings of its process.
         instead_of: The reader that this process was before, which is removed.
+
+    Returns:
+        The state from which the reader starts, and the settings of all other readers.
     """
     row = await connection.fetchrow(
         f"""
@@ -142,10 +148,10 @@ async def register(
 
 
 async def heartbeat(connection: Connection, reader_id: UUID, applied: Revision) -> FenceState | None:
-    """Acknowledge the revision a reader has applied, and return where the database stands.
+    """Acknowledge the revision that a reader has applied, and return the state of the database.
 
-    Return None, and acknowledge nothing, where the reader has no row, or has applied what this database's history does
-    not have.
+    Return None and acknowledge nothing if the reader has no row, or if the revision does not belong to the history of
+    this database.
     """
     row = await connection.fetchrow(
         f"""
@@ -160,12 +166,12 @@ async def heartbeat(connection: Connection, reader_id: UUID, applied: Revision) 
 
 
 async def deregister(connection: Connection, reader_ids: Iterable[UUID]) -> None:
-    """Remove readers that answer nothing from memory any more."""
+    """Remove readers that do not use their memory any more."""
     await connection.execute("DELETE FROM reader WHERE id = ANY($1::uuid[])", list(reader_ids))
 
 
 async def changes_since(connection: Connection, epoch: int) -> list[Change]:
-    """Answers the changes after an epoch, in order; at most 1,000 at a time."""
+    """Return the first 1,000 changes after an epoch, in order."""
     rows = await connection.fetch(
         """
         SELECT epoch, tag, previous_tag, key_id, workspace_id FROM change WHERE epoch > $1 ORDER BY epoch LIMIT $2
@@ -185,7 +191,7 @@ async def changes_since(connection: Connection, epoch: int) -> list[Change]:
 
 
 async def knows(connection: Connection, revision: Revision) -> bool:
-    """Return whether a revision is one of this database's history, and at most 10,000 changes old."""
+    """Return whether a revision belongs to the history of this database, and is at most 10,000 changes old."""
     return bool(
         await connection.fetchval(
             f"SELECT {_IS_KNOWN.format(epoch='$1', tag='$2')} FROM fence",  # noqa: S608 - the parts are constants
@@ -195,7 +201,7 @@ async def knows(connection: Connection, revision: Revision) -> bool:
 
 
 async def prune(connection: Connection) -> bool:
-    """Remove some of the changes that are older than the last 10,000, and return whether there may be more."""
+    """Remove up to 1,000 of the changes before the last 10,000, and return whether there may be more."""
     removed = await connection.fetchval(
         """
         WITH old AS (
@@ -212,7 +218,7 @@ async def prune(connection: Connection) -> bool:
 
 
 async def vouch(connection: Connection, server: str) -> None:
-    """Record that no reader can hold a lease that has no row here, where this is still the server of that name."""
+    """Record that every reader that can hold a lease has a row here, if the server is still the one given."""
     await connection.execute(
         f"""
         UPDATE fence SET server = $1, longest_lease = (SELECT coalesce(max(lease_seconds), 0) FROM reader)
@@ -223,13 +229,13 @@ async def vouch(connection: Connection, server: str) -> None:
 
 
 async def laggards(connection: Connection, epoch: int) -> list[Laggard]:
-    """Answers the readers that have not applied an epoch yet."""
+    """Return the readers that have not applied an epoch yet."""
     rows = await connection.fetch("SELECT id, lease_seconds FROM reader WHERE epoch < $1", epoch)
     return [Laggard(row["id"], row["lease_seconds"]) for row in rows]
 
 
 async def evict(connection: Connection, readers: Iterable[UUID], epoch: int) -> None:
-    """Strikes readers off whose lease has run out, unless they have applied an epoch after all."""
+    """Remove readers whose lease has expired, except those that have applied the epoch meanwhile."""
     await connection.execute("DELETE FROM reader WHERE id = ANY($1::uuid[]) AND epoch < $2", list(readers), epoch)
 
 

@@ -1,4 +1,4 @@
-"""What the role of the service must be allowed to do with each table, where it does not own them.
+"""The privileges that the role of the service needs on each table, if it does not own them.
 
 The owner is then the role that migrates: see "Postgres: roles and tables" in docs/operations.md.
 """
@@ -30,7 +30,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "key": _KEEP,
     "key_hat": _ADD,
     "member": _ALL,
-    "pending_change": (),  # triggers alone write it, with the rights of its owner
+    "pending_change": (),  # only triggers write it, with the privileges of its owner
     "reader": _ALL,
     "schema_migration": _READ,
     "signing_key": _READ,
@@ -44,10 +44,10 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 
 
 async def require_privileges(connection: Connection, schema: str) -> None:
-    """Refuse a role that may not do what the service does; a table that is not there is `require_schema`'s.
+    """Require that the role has the privileges in `NEEDED`. Missing tables are ignored: `require_schema` reports them.
 
     Raises:
-        DatabaseFaultError: Names the role, the privileges and the tables.
+        DatabaseFaultError: A privilege is missing. The message names the role, the privileges and the tables.
     """
     role = await connection.fetchval("SELECT current_user")
     # Not current_schema(): without the schema it would want the one for temporary tables, which the role may not make.
@@ -56,7 +56,7 @@ async def require_privileges(connection: Connection, schema: str) -> None:
         raise DatabaseFaultError(
             f"there is no schema {schema}, or the role {role} may not use it: GRANT USAGE ON SCHEMA {schema} TO {role}"
         )
-    wanted = [(table, privilege) for table, privileges in NEEDED.items() for privilege in privileges]
+    needed = [(table, privilege) for table, privileges in NEEDED.items() for privilege in privileges]
     missing = await connection.fetch(
         """
         SELECT name, string_agg(privilege, ', ' ORDER BY privilege) AS privileges
@@ -65,11 +65,11 @@ async def require_privileges(connection: Connection, schema: str) -> None:
         WHERE NOT has_table_privilege(pg_class.oid, privilege)
         GROUP BY name ORDER BY name
         """,
-        [table for table, _ in wanted],
-        [privilege for _, privilege in wanted],
+        [table for table, _ in needed],
+        [privilege for _, privilege in needed],
         schema,
     )
     if missing:
-        lacks = "; ".join(f"{row['privileges']} on {row['name']}" for row in missing)
+        privileges = "; ".join(f"{row['privileges']} on {row['name']}" for row in missing)
         grants = "; ".join(f'GRANT {row["privileges"]} ON {schema}."{row["name"]}" TO {role}' for row in missing)
-        raise DatabaseFaultError(f"the role {role} lacks {lacks}. As the owner of the tables: {grants}")
+        raise DatabaseFaultError(f"the role {role} lacks {privileges}. As the owner of the tables: {grants}")

@@ -1,8 +1,9 @@
-"""Connections to Postgres, and the one definition of a session: what all of ours set, and what they must find.
+"""Connections to Postgres, and the settings that every session has.
 
-Nothing relies on the defaults of the database, of the role or of the server: what a promise stands on is set here. A
-connection to Postgres itself is set once, when it is made. One to a pooler may have another session with each
-transaction, so there every statement runs in a transaction, which sets the same for itself.
+Nothing relies on the defaults of the database, of the role or of the server: every setting that a promise depends on is
+set here. On a connection to Postgres itself the settings are applied once, when it is made. A connection to a pooler
+may get another session for each transaction. There every statement runs in a transaction, which first applies the
+settings.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
 
 _SETTINGS: Mapping[str, str] = {
-    # Each transaction says these itself; statements outside of one rely on the defaults.
+    # Each transaction sets these itself; statements outside of a transaction use the defaults.
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
-    # A policy that hides rows from us would make keys unknown: with this off, Postgres fails the statement instead.
+    # A policy that hides rows from us would make keys unknown. With "off", the statement fails instead.
     "row_security": "off",
-    # How values look as text and are read from it, in our statements and in the triggers that they fire.
+    # The text form of values, in our statements and in the triggers that they fire.
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
@@ -41,7 +42,7 @@ _SETTINGS: Mapping[str, str] = {
     "backslash_quote": "safe_encoding",
     "transform_null_equals": "off",
     "array_nulls": "on",
-    # Statistics may be missing, and then a plan that takes a millisecond is compiled for twenty.
+    # Without statistics, Postgres would spend 20 ms on compiling a plan that takes 1 ms.
     "jit": "off",
     "plan_cache_mode": "auto",
     "exit_on_error": "off",
@@ -50,11 +51,11 @@ _SETTINGS: Mapping[str, str] = {
 _SET = """
     SET {scope} search_path = {search_path};
     SELECT {settings},
-           -- Only a stronger one is left as it is: who set it wants a change applied on the standbys, too.
+           -- The only stronger value is kept: whoever set it wants changes to be applied on the standbys, too.
            set_config('synchronous_commit',
                       CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END,
                       {local}),
-           -- Set only where it must be, which a superuser may: in other values triggers and foreign keys do nothing.
+           -- Set only if needed, because only a superuser may. With other values, triggers and foreign keys do nothing.
            CASE WHEN current_setting('session_replication_role') <> 'origin'
                 THEN set_config('session_replication_role', 'origin', {local}) END,
            -- Since Postgres 17.
@@ -67,27 +68,28 @@ _FAULTS = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, a
 
 
 class DatabaseFaultError(Exception):
-    """Why the database cannot be used, for people: with hosts and ports, and never a password."""
+    """The database cannot be used. The message, for people, names hosts and ports, but never a password."""
 
 
 class Session(asyncpg.Connection):
-    """A connection whose session is as defined here.
+    """A connection whose session has the settings of this module.
 
     Attributes:
-        guard: What begins each transaction where a pooler may choose another session for it; else empty.
+        guard: The SQL that begins each transaction if there is a pooler, which may choose another session for it; empty
+            without a pooler.
     """
 
     guard = ""
 
     def get_reset_query(self) -> str:
-        """Return none: nothing changes a session, so a returned connection needs no round trip to be as new."""
+        """Return no query: nothing changes a session, so a returned connection needs no reset."""
         return ""
 
-    # The driver's own: every statement that takes arguments or returns rows comes by one of these.
+    # Every statement that takes arguments or returns rows passes one of these private methods of the driver.
 
     async def _get_statement(self, *given: Any, use_cache: bool = True, **options: Any) -> Any:  # noqa: ANN401
-        # Statements that a migration made invalid are prepared anew by the driver, but in a transaction it is too late
-        # for that. One that is prepared in its transaction stays valid: it locks its tables against migrations.
+        # After a migration, the driver prepares an invalid statement again, but inside a transaction that is too late.
+        # So a transaction prepares its own statements, which stay valid: they lock their tables against migrations.
         return await super()._get_statement(*given, use_cache=use_cache and not self.is_in_transaction(), **options)  # type: ignore[misc]
 
     async def _execute(self, *given: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -133,13 +135,14 @@ class Connector:
     def __init__(self, url: str, schema: str = DEFAULT_SCHEMA, settings: Mapping[str, str] | None = None) -> None:
         self._url = DatabaseUrl.parse(url)
         self._hosts: list[tuple[str, int] | None] = [*self._url.hosts] or [None]
-        # What is in another schema, or temporary, must not be taken for ours. Postgres looks in pg_catalog before all.
+        # A table in another schema, or a temporary one, must not be used instead of ours. Postgres searches pg_catalog
+        # first anyway.
         self._search_path = f'"{schema}", pg_temp'
         self._settings = {**_SETTINGS, **(settings or {})}
 
     @property
-    def patience(self) -> float:
-        """The seconds that the URI grants for connecting, to all hosts together; 0 where it does not say."""
+    def total_connect_timeout(self) -> float:
+        """The seconds that the URI allows for connecting, for all hosts together; 0 if it sets no limit."""
         return (self._url.connect_timeout or 0) * len(self._hosts)
 
     async def connect(
@@ -153,13 +156,13 @@ class Connector:
         """Connect to the primary, whichever host it is.
 
         Args:
-            name: What Postgres calls the connection; an application_name in the URI replaces "skilder-keys" in it.
-            time_limit: Seconds for connecting; each host gets its share, so that one that is silent does not take all.
-            command_timeout: Seconds after which the driver gives a statement up.
+            name: The application_name in Postgres. One in the URI replaces "skilder-keys" in it.
+            time_limit: Seconds for connecting. Each host gets a share, so that a silent host does not use up all.
+            command_timeout: Seconds after which the driver gives up a statement.
             settings: More settings of this session.
 
         Raises:
-            DatabaseFaultError: No host is the primary and can be used.
+            DatabaseFaultError: No host is a primary that can be used.
         """
         faults = []
         clock = asyncio.get_running_loop().time
@@ -176,7 +179,7 @@ class Connector:
             except (DatabaseFaultError, *_FAULTS) as error:
                 faults.append(f"{_place(host)}: {' '.join(str(error).split()) or type(error).__name__}")
             else:
-                # The next connection tries this one first: others may be standbys, or silent.
+                # The next connection tries this host first: the others may be standbys, or silent.
                 self._hosts.sort(key=lambda each: each != host)
                 return session
         raise DatabaseFaultError("; ".join(faults))
@@ -195,7 +198,7 @@ class Connector:
             passfile=url.passfile,
             krbsrvname=url.krbsrvname,
             ssl=ssl.create_default_context() if url.system_roots else None,
-            target_session_attrs=SessionAttribute.any,  # not the environment's: `_prepare` sees that it is the primary
+            target_session_attrs=SessionAttribute.any,  # not that of the environment: `_prepare` requires the primary
             server_settings=settings,
             command_timeout=command_timeout,
             connection_class=Session,
@@ -203,41 +206,41 @@ class Connector:
         return session
 
     async def _prepare(self, session: Session, settings: Mapping[str, str]) -> None:
-        """Set the session, and see that it is one that can be used."""
+        """Apply the settings to a session, and check that it can be used."""
         try:
-            # A pooler shows the process number of a session of its own making. This is a simple query, since old
-            # poolers lose the others outside of transactions.
-            own = await session.execute(
+            # A pooler reports a process id that it made up. This is a simple query, because old poolers lose prepared
+            # statements outside of transactions.
+            same_process = await session.execute(
                 f"SELECT WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {session.get_server_pid()}"
             )
-            if own == "SELECT 0":
+            if same_process == "SELECT 0":
                 session.guard = f"SET LOCAL transaction_read_only = off; {self._set(settings, local=True)}"
             else:
                 await session.execute(self._set(settings, local=False))
-            (found,) = await session.fetch(
+            (server,) = await session.fetch(
                 "SELECT pg_is_in_recovery() AS standby, current_setting('server_encoding') AS encoding"
             )
         except asyncpg.InsufficientPrivilegeError as error:
             session.terminate()
             raise DatabaseFaultError(
-                f"{error}: it has another value by ALTER DATABASE or ALTER ROLE ... SET, or in postgresql.conf;"
-                " set it back with RESET there"
+                f"{error}: ALTER DATABASE ... SET, ALTER ROLE ... SET or postgresql.conf gives it another value;"
+                " remove that with RESET there"
             ) from None
         except BaseException:
             session.terminate()
             raise
-        if found["standby"]:
+        if server["standby"]:
             session.terminate()
             raise DatabaseFaultError(_STANDBY)
-        if found["encoding"] != "UTF8":
+        if server["encoding"] != "UTF8":
             session.terminate()
             raise DatabaseFaultError(
-                f"the database's encoding is {found['encoding']}, and has to be UTF8: create one with"
+                f"the database's encoding is {server['encoding']}, and has to be UTF8: create one with"
                 " CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
             )
 
     def _set(self, settings: Mapping[str, str], *, local: bool) -> str:
-        """Return the statements that set a session, or only the transaction that is open."""
+        """Return the statements that apply settings to the session or, with `local`, only to the open transaction."""
         calls = (f"set_config('{name}', '{value}', {local})" for name, value in settings.items())
         scope = "LOCAL" if local else "SESSION"
         return _SET.format(scope=scope, search_path=self._search_path, settings=", ".join(calls), local=local)

@@ -9,5 +9,5 @@ if TYPE_CHECKING:
 
 
 async def load(connection: Connection, name: Literal["page_token"]) -> bytes:
-    """Answers the 32 bytes of a key, which the migrations made."""
+    """Return the 32 bytes of a key, which a migration made."""
     return bytes(await connection.fetchval("SELECT value FROM signing_key WHERE name = $1", name))

@@ -1,4 +1,4 @@
-"""The triggers that the promises stand on: each must be there and fire in every session."""
+"""The triggers that the fence and the audit trail depend on: each must exist and fire in every session."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 
 
 async def require_triggers(connection: Connection, schema: str) -> None:
-    """Refuse a database where a change could pass unnoticed: a restore or a person may have switched a trigger off.
+    """Require the triggers in `NEEDED`: a restore or a person may have removed or disabled one.
 
     Raises:
-        DatabaseFaultError: Names each trigger that is missing, or is not ENABLE ALWAYS.
+        DatabaseFaultError: A trigger is missing, or is not ENABLE ALWAYS. The message names each of them.
     """
-    wanted = [(table, trigger) for table, triggers in NEEDED.items() for trigger in triggers]
-    found = await connection.fetch(
+    needed = [(table, trigger) for table, triggers in NEEDED.items() for trigger in triggers]
+    faulty = await connection.fetch(
         """
         SELECT relname, name, tgname IS NOT NULL AS is_there
         FROM unnest($1::text[], $2::text[]) AS wanted (relname, name)
@@ -39,21 +39,21 @@ async def require_triggers(connection: Connection, schema: str) -> None:
         WHERE relnamespace = $3::regnamespace AND tgenabled IS DISTINCT FROM 'A'
         ORDER BY relname, name
         """,
-        [table for table, _ in wanted],
-        [trigger for _, trigger in wanted],
+        [table for table, _ in needed],
+        [trigger for _, trigger in needed],
         schema,
     )
-    if missing := [row["name"] for row in found if not row["is_there"]]:
+    if missing := [row["name"] for row in faulty if not row["is_there"]]:
         raise DatabaseFaultError(
             f"the triggers {', '.join(missing)} are missing, so changes could pass unnoticed: restore the database with"
             " its whole schema"
         )
-    if found:
-        names = ", ".join(row["name"] for row in found)
-        mend = "; ".join(
-            f'ALTER TABLE {schema}."{row["relname"]}" ENABLE ALWAYS TRIGGER {row["name"]}' for row in found
+    if faulty:
+        names = ", ".join(row["name"] for row in faulty)
+        repair = "; ".join(
+            f'ALTER TABLE {schema}."{row["relname"]}" ENABLE ALWAYS TRIGGER {row["name"]}' for row in faulty
         )
         raise DatabaseFaultError(
             f"the triggers {names} do not fire in every session, so changes could pass unnoticed."
-            f" As the owner of the tables: {mend}"
+            f" As the owner of the tables: {repair}"
         )

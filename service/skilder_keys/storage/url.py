@@ -1,7 +1,7 @@
-"""The connection URI of the database, with everything that libpq lets stand in one.
+"""The connection URI of the database, with every parameter that libpq allows in one.
 
 See "Connection URIs" and "Parameter Key Words" in the libpq chapter of the Postgres manual. The driver sends parameters
-that it does not know to the server, as settings, where they fail in odd ways. So the URI is taken apart here, and every
+that it does not know to the server, as settings, where they cause confusing errors. So the URI is parsed here. Every
 parameter is used, is known to make no difference, or is named in the error.
 """
 
@@ -22,7 +22,7 @@ DEFAULT_SCHEMA = "public"
 
 _PORT = 5432
 _URI = re.compile(
-    # More than one @ is a password that was not escaped, and what follows the first one must not be taken for a host.
+    # More than one @ means that a password was not escaped. The text after the first @ must not be taken for a host.
     r"postgres(?:ql)?://(?:(?P<user>[^:@/?]*)(?::(?P<password>[^@/?]*))?@)?"
     r"(?P<hosts>[^@/?]*)(?:/(?P<dbname>[^@?]*))?(?:\?(?P<query>.*))?",
     re.DOTALL,
@@ -37,8 +37,8 @@ _USED = {
     *("host", "port", "dbname", "user", "password", "passfile", "connect_timeout", "application_name", "options"),
     *("service", "krbsrvname", *_TLS),
 }
-# What these may say, and that it makes no difference here: each call has time limits of its own, only the primary is
-# used, and the driver speaks UTF-8, and neither GSS encryption nor TLS compression.
+# The values that make no difference here: each call has its own time limits, only the primary is used, and the driver
+# uses UTF-8, no GSS encryption and no TLS compression.
 _ALLOWED: Mapping[str, re.Pattern[str]] = {
     name: re.compile(values)
     for name, values in {
@@ -56,24 +56,25 @@ _ALLOWED: Mapping[str, re.Pattern[str]] = {
 }
 _HINTS = {
     "target_session_attrs": "the service needs the primary: leave it out",
-    "hostaddr": "name the address as the host",
+    "hostaddr": "use the address as the host",
 }
 
 
 class DatabaseUrlError(ValueError):
-    """A connection URI that cannot be used. The words quote no password, nor what may be a part of one."""
+    """A connection URI that cannot be used. The message never quotes a password or what may be part of one."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DatabaseUrl:
-    """A connection URI, taken apart. Make it with `parse`.
+    """The parts of a connection URI. Make it with `parse`.
 
     Attributes:
-        hosts: The hosts and ports, in order: names, addresses, or folders of Unix sockets; empty for the driver's own.
-        connect_timeout: Seconds to wait for each host, or None where the URI does not say.
-        options: What the server is given to start a session with, as on a command line.
-        tls: What the driver is told of TLS, a URI of nothing else.
-        system_roots: Whether the machine's certificate authorities vouch for the server, and its name is checked.
+        hosts: The hosts and ports, in order: names, addresses, or folders of Unix sockets; empty for the driver's
+            default.
+        connect_timeout: Seconds to wait for each host; None if the URI does not set it.
+        options: The command-line options with which the server starts a session.
+        tls: A URI that has only the driver's TLS options.
+        system_roots: Whether the server's certificate and name are checked with the machine's certificate authorities.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -89,15 +90,15 @@ class DatabaseUrl:
     system_roots: bool = False
 
     def __repr__(self) -> str:
-        """Leave everything out: there may be a password."""
+        """Return a text without any part: there may be a password."""
         return "<DatabaseUrl>"
 
     @classmethod
     def parse(cls, url: str) -> DatabaseUrl:
-        """Take a URI apart, with the section of the service file that it names.
+        """Return the parts of a URI, completed by the section of the service file that it names.
 
         Raises:
-            DatabaseUrlError: It is no such URI, a parameter is unknown, or a file that it names is not there.
+            DatabaseUrlError: It is not such a URI, a parameter is unknown, or a file that it names does not exist.
         """
         given = _split(url)
         if "service" in given:
@@ -129,7 +130,7 @@ class DatabaseUrl:
 
 
 def _split(url: str) -> dict[str, str]:
-    """Return the parameters of a URI by libpq's names. Those in its query win over those before it."""
+    """Return the parameters of a URI by libpq's names. A parameter in the query replaces one before the query."""
     match = _URI.fullmatch(url)
     if match is None:
         raise DatabaseUrlError(
@@ -138,11 +139,13 @@ def _split(url: str) -> dict[str, str]:
     parts = {name: _unescape(match[name], name) for name in ("user", "password", "dbname") if match[name]}
     hosts, ports = [], []
     for each in match["hosts"].split(",") if match["hosts"] else ():
-        found = _HOST.fullmatch(each)
-        if found is None:
-            raise DatabaseUrlError("has a port that is no number, or a password with characters that are not escaped")
-        hosts.append(_unescape(found["host"].strip("[]"), "host"))
-        ports.append(found["port"] or "")
+        host_port = _HOST.fullmatch(each)
+        if host_port is None:
+            raise DatabaseUrlError(
+                "has a port that is not a number, or a password with characters that are not escaped"
+            )
+        hosts.append(_unescape(host_port["host"].strip("[]"), "host"))
+        ports.append(host_port["port"] or "")
     if hosts:
         parts |= {"host": ",".join(hosts)} | ({"port": ",".join(ports)} if any(ports) else {})
     for each in match["query"].split("&") if match["query"] else ():
@@ -150,7 +153,7 @@ def _split(url: str) -> dict[str, str]:
         name = _unescape(name, "query")
         if not equals or not _NAME.fullmatch(name):
             raise DatabaseUrlError("has a query that is not NAME=VALUE&NAME=VALUE, special characters escaped")
-        if (name, value) == ("ssl", "true"):  # as JDBC has it, and libpq too
+        if (name, value) == ("ssl", "true"):  # the spelling of JDBC, which libpq accepts
             name, value = "sslmode", "require"
         parts["dbname" if name == "database" else name] = _unescape(value, name)
     return parts
@@ -162,12 +165,12 @@ def _unescape(text: str, name: str) -> str:
     except UnicodeDecodeError:
         plain = "\0"
     if _ESCAPE.search(text) or "\0" in plain:
-        raise DatabaseUrlError(f"has a {name} with a % that is not part of an escaped character: % itself is %25")
+        raise DatabaseUrlError(f"has a {name} with a % that is not part of an escaped character: write %25 for %")
     return plain
 
 
 def _service(name: str) -> dict[str, str]:
-    """Return the parameters that the service file has for a name."""
+    """Return the parameters in a section of the service file."""
     path = Path(os.environ.get("PGSERVICEFILE") or Path.home() / ".pg_service.conf")
     file = configparser.ConfigParser(interpolation=None)
     try:
@@ -181,10 +184,10 @@ def _check(name: str, value: str) -> None:
     allowed = next((values for names, values in _ALLOWED.items() if re.fullmatch(names, name)), None)
     if allowed is None and name not in _USED:
         hint = _HINTS.get(name, "settings of Postgres go into options, e.g. options=-c%20geqo%3Doff")
-        raise DatabaseUrlError(f"has the parameter {name}, which is not known here: {hint}")
+        raise DatabaseUrlError(f"has the unknown parameter {name}: {hint}")
     if allowed is not None and not allowed.fullmatch(value):
         hint = _HINTS.get(name, f"it may be {allowed.pattern}")
-        raise DatabaseUrlError(f"has {name}={value!r}, which cannot be had: {hint}")
+        raise DatabaseUrlError(f"has {name}={value!r}, which is not supported: {hint}")
     if name in _FILES and value and (name, value) != ("sslrootcert", "system") and not Path(value).is_file():
         raise DatabaseUrlError(f"{name}: there is no file {value}")
 
@@ -198,7 +201,7 @@ def _hosts(given: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     try:
         ports = [int(port) if port else _PORT for port in given.get("port", "").split(",")]
     except ValueError:
-        raise DatabaseUrlError("has a port that is no number") from None
+        raise DatabaseUrlError("has a port that is not a number") from None
     if any(not 0 < port < 2**16 for port in ports):
         raise DatabaseUrlError("has a port that is not between 1 and 65535")
     if len(ports) not in (1, len(hosts)):
@@ -207,9 +210,9 @@ def _hosts(given: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
 
 
 def _bind_channel(tls: dict[str, str], hosts: tuple[tuple[str, int], ...]) -> None:
-    """Require what channel binding is for, that nobody sits in between, by the server's certificate.
+    """Require a verified server certificate in place of channel binding, which the driver does not have.
 
-    The driver has no channel binding.
+    Either of them prevents an attacker between client and server.
     """
     if tls.get("sslmode") in ("disable", "allow") or any(host.startswith("/") for host, _ in hosts):
         raise DatabaseUrlError("has channel_binding='require', which needs TLS: set sslmode=require, or leave it out")
@@ -228,7 +231,7 @@ def _seconds(text: str | None) -> float | None:
 
 
 def place(host: str, port: int) -> str:
-    """Return how people write an address: HOST:PORT, or the path of a Unix socket."""
+    """Return an address for people: HOST:PORT, or the path of a Unix socket."""
     if host.startswith("/"):
         return f"{host}/.s.PGSQL.{port}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""Workspaces themselves: table `workspace`. What is in them is in `storage.catalog`."""
+"""Workspaces: table `workspace`. Their contents are in `storage.catalog`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 async def find(connection: Connection, workspace_id: WorkspaceId) -> WorkspaceStatus | None:
-    """Answers a workspace, deleted ones too, or None."""
+    """Return a workspace, even a deleted one, or None."""
     row = await connection.fetchrow(
         "SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace WHERE id = $1", workspace_id
     )
@@ -26,10 +26,10 @@ async def find(connection: Connection, workspace_id: WorkspaceId) -> WorkspaceSt
 async def lock(
     connection: Connection, workspace_id: WorkspaceId, mode: Literal["read", "write"]
 ) -> WorkspaceStatus | None:
-    """Answers as `find`, and holds the workspace as it is until the transaction ends.
+    """Return a workspace as `find` does, and lock it until the transaction ends.
 
-    Readers, who issue keys by what they see, keep writers out but not one another. Neither keeps a key from being
-    revoked: a foreign key's check passes both locks.
+    Transactions with mode "read" exclude those with mode "write", but not one another. Neither mode blocks a
+    revocation, because the check of a foreign key passes both locks.
     """
     row = await connection.fetchrow(
         f"""
@@ -42,7 +42,7 @@ async def lock(
 
 
 async def create(connection: Connection, workspace_id: WorkspaceId, name: str) -> bool:
-    """Writes a new, empty workspace at version 1; answers False where the id is taken, by a deleted one too."""
+    """Insert an empty workspace at version 1; return False if the id is used already, even by a deleted workspace."""
     return bool(
         await connection.fetchval(
             "INSERT INTO workspace (id, name, version) VALUES ($1, $2, 1) ON CONFLICT (id) DO NOTHING RETURNING true",
@@ -53,14 +53,14 @@ async def create(connection: Connection, workspace_id: WorkspaceId, name: str) -
 
 
 async def advance(connection: Connection, workspace_id: WorkspaceId, name: str) -> None:
-    """Count the version up by one and set the name."""
+    """Add 1 to the version and set the name."""
     await connection.execute(
         "UPDATE workspace SET version = version + 1, name = $2, updated_at = now() WHERE id = $1", workspace_id, name
     )
 
 
 async def mark_deleted(connection: Connection, workspace_id: WorkspaceId) -> datetime:
-    """Marks a workspace as deleted, for good, counts its version up, and answers when."""
+    """Mark a workspace as deleted, permanently, add 1 to its version, and return the time."""
     deleted_at: datetime = await connection.fetchval(
         """
         UPDATE workspace SET version = version + 1, updated_at = now(), deleted_at = now() WHERE id = $1
@@ -72,7 +72,7 @@ async def mark_deleted(connection: Connection, workspace_id: WorkspaceId) -> dat
 
 
 async def list_page(connection: Connection, *, after: str | None, limit: int) -> list[WorkspaceStatus]:
-    """Answers at most `limit` workspaces that exist, in order of id, from above `after`."""
+    """Return the first `limit` existing workspaces after the id `after`, in order of id."""
     rows = await connection.fetch(
         """
         SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace

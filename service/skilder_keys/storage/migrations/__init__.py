@@ -1,4 +1,4 @@
-"""Forward-only numbered migrations: `NNNN_name.sql`, each run once, in order, in a transaction of its own."""
+"""Numbered migrations, forward only: `NNNN_name.sql`. Each runs once, in order, in its own transaction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skilder_keys.storage.url import DEFAULT_SCHEMA
 if TYPE_CHECKING:
     from skilder_keys.storage.database import Connection
 
-_LOCK = 0x534B_4B45_5953  # "SKKEYS": the advisory lock that lets one process migrate at a time
+_LOCK = 0x534B_4B45_5953  # "SKKEYS": the advisory lock, so that one process migrates at a time
 _LIMITS = {"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 _NAME = re.compile(r"(\d{4})_(\w+)\.sql")
 
@@ -32,55 +32,57 @@ class Migration:
 
 
 def migrations() -> tuple[Migration, ...]:
-    """Answers every migration there is, in order."""
-    found = (
+    """Return all migrations, in order."""
+    unordered = (
         Migration(int(match[1]), match[2], file.read_text("utf-8"))
         for file in files(__package__).iterdir()
         if (match := _NAME.fullmatch(file.name))
     )
-    return tuple(sorted(found, key=lambda migration: migration.number))
+    return tuple(sorted(unordered, key=lambda migration: migration.number))
 
 
 async def migrate(url: str, schema: str = DEFAULT_SCHEMA) -> tuple[Migration, ...]:
     """Bring the schema up to date and return the migrations that were run.
 
-    One process does so at a time: others wait up to a minute for it. A statement that cannot get its lock within 5 s
-    gives up, so that a migration never queues the whole service up behind itself; run it again then.
+    One process migrates at a time; others wait for it, up to a minute. A statement that does not get its lock within
+    5 s fails, because all calls of the service would queue behind it. In that case, run `migrate` again.
 
     Raises:
         DatabaseUrlError: The URL cannot be used.
-        UnavailableError: The database cannot be reached, is none that can be used, or a lock could not be had.
+        UnavailableError: The database cannot be reached or used, or a lock was not free in time.
     """
     connector = Connector(url, schema)
-    run: list[Migration] = []
+    completed: list[Migration] = []
     with translated_errors():
-        connection = await connector.connect("skilder-keys migrate", max(10, connector.patience), settings=_LIMITS)
+        connection = await connector.connect(
+            "skilder-keys migrate", max(10, connector.total_connect_timeout), settings=_LIMITS
+        )
         try:
             while migration := await _run_next(connection, schema):
-                run.append(migration)
+                completed.append(migration)
         except asyncpg.InsufficientPrivilegeError as error:
             role = await connection.fetchval("SELECT current_user")
             raise DatabaseFaultError(f"the role {role} is not the owner, or may not create tables: {error}") from None
         finally:
             await connection.close()
-    return tuple(run)
+    return tuple(completed)
 
 
 async def schema_version(connection: Connection) -> int:
-    """Answers the number of the last migration the database has seen; 0 for an empty database."""
+    """Return the number of the last migration that was run; 0 for an empty database."""
     if await connection.fetchval("SELECT to_regclass('schema_migration') IS NULL"):
         return 0
     return int(await connection.fetchval("SELECT coalesce(max(number), 0) FROM schema_migration"))
 
 
 class SchemaOutdatedError(Exception):
-    """The database has not seen every migration: run `skilder-keys migrate`."""
+    """The database lacks migrations: run `skilder-keys migrate`."""
 
 
 async def require_schema(connection: Connection, schema: str) -> None:
-    """Refuse a database where a migration is missing, or a trigger that a migration has made.
+    """Require all migrations, and the triggers that they made.
 
-    A newer schema is fine: migrations only add. Its triggers may have other names, so they are not looked at.
+    A newer schema is accepted, because migrations only add. Its triggers may have other names, so they are not checked.
 
     Raises:
         SchemaOutdatedError: A migration is missing.
@@ -97,7 +99,7 @@ async def require_schema(connection: Connection, schema: str) -> None:
 async def _run_next(connection: Connection, schema: str) -> Migration | None:
     """Run the next migration, if there is one, and return it."""
     async with transaction(connection):
-        # Behind a pooler, the session is another's after the transaction; so nothing here is kept for longer.
+        # Behind a pooler, the session belongs to others after the transaction, so every setting and lock ends with it.
         await connection.execute("SET LOCAL lock_timeout = '60s'")
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         await connection.execute("SET LOCAL lock_timeout = '5s'")
@@ -124,7 +126,7 @@ async def _run_next(connection: Connection, schema: str) -> Migration | None:
 
 
 async def _require_place(connection: Connection, schema: str) -> None:
-    """Refuse to make the tables where they cannot be, and a second time where nobody asked for another schema."""
+    """Require the schema, and that no other schema has the tables already, unless another schema was chosen."""
     if await connection.fetchval("SELECT current_schema() IS DISTINCT FROM $1", schema):
         role = await connection.fetchval("SELECT current_user")
         raise DatabaseFaultError(
