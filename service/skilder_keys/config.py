@@ -22,25 +22,29 @@ _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(?P<port>[0-9]{
 
 
 class Settings(BaseModel):
-    """The options of `serve`, checked. Times are in seconds."""
+    """The options of `serve`, validated. Times are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     listen: str = Field(DEFAULT_LISTEN, description="The address to serve on, HOST:PORT; port 0 takes a free one.")
-    workers: int = Field(1, ge=1, le=64, description="Processes that serve, all on that address.")
+    workers: int = Field(1, ge=1, le=64, description="The number of worker processes, all on that address.")
     transport: Literal["auto", "grpcio", "envoy"] = Field(
         "auto",
-        description="How calls come in: by grpcio's server, or by an Envoy in each worker, which takes several times "
-        "as many Authorize a second and needs the extra [envoy]; auto takes Envoy where it is installed and runs.",
+        description="What receives calls: grpcio's server, or an Envoy in each worker, which serves several times as "
+        "many Authorize calls a second and needs the extra [envoy]. auto means Envoy if it is installed and runs here.",
     )
     metrics_listen: str | None = Field(
-        None, description="The address to serve Prometheus metrics on, for all workers; none without."
+        None,
+        description="The address to serve Prometheus metrics on, for all workers. Without one, none are served.",
     )
     health_listen: str | None = Field(
         None,
-        description="The address to answer HTTP probes on, /healthz and /readyz, without TLS or login; none without.",
+        description="The address to serve the HTTP probes /healthz and /readyz on, without TLS or login. Without one, "
+        "none are served.",
     )
-    data_dir: Path = Field(DEFAULT_DATA_DIR, description="Holds the embedded database and the operator's token.")
+    data_dir: Path = Field(
+        DEFAULT_DATA_DIR, description="The folder of the embedded database and of the operator's token."
+    )
     database_url: SecretStr | None = Field(
         None,
         description="The Postgres to use, postgresql://…; without one, an embedded Postgres in the data folder. "
@@ -53,72 +57,81 @@ class Settings(BaseModel):
     )
     callers: Path | None = Field(None, description="The file that names the callers; see docs/callers.md.")
     local_operator: bool = Field(
-        default=True, description="Let in whoever sends the token in the data folder's operator-token, as an operator."
+        default=True,
+        description="Accept the token in the data folder's file operator-token, as that of an operator.",
     )
     tls_cert: Path | None = Field(None, description="The server's certificate chain, PEM. With it, TLS is served.")
     tls_key: Path | None = Field(None, description="The private key of the certificate, PEM.")
     tls_client_ca: Path | None = Field(
-        None, description="The CA of the clients' certificates, PEM. With it, every client must have one."
+        None, description="The CA of the clients' certificates, PEM. With it, every client must have a certificate."
     )
     allow_plaintext: bool = Field(default=False, description="Serve without TLS on an address that is not loopback.")
     reflection: bool = Field(default=True, description="Serve reflection, so that grpcurl needs no .proto files.")
-    pool_size: int = Field(10, ge=1, le=1000, description="The most database connections, of each worker.")
-    statement_timeout: float = Field(5.0, gt=0, le=300, description="Seconds after which a statement is ended.")
-    lock_timeout: float = Field(2.0, gt=0, le=300, description="Seconds after which a wait for a lock is ended.")
-    call_timeout: float = Field(15.0, gt=0, le=600, description="Seconds a call may take, whatever its deadline.")
-    max_calls: int = Field(1000, ge=1, description="The most calls under way in a worker; more get RESOURCE_EXHAUSTED.")
+    pool_size: int = Field(10, ge=1, le=1000, description="The most database connections of each worker.")
+    statement_timeout: float = Field(5.0, gt=0, le=300, description="The most seconds for a statement.")
+    lock_timeout: float = Field(2.0, gt=0, le=300, description="The most seconds to wait for a lock.")
+    call_timeout: float = Field(15.0, gt=0, le=600, description="The most seconds for a call, whatever its deadline.")
+    max_calls: int = Field(
+        1000, ge=1, description="The most calls at the same time in a worker. More get RESOURCE_EXHAUSTED."
+    )
     max_message_bytes: int = Field(
         16 * 2**20,
         ge=2**16,
         le=2**28,
-        description="The largest request of any method, in bytes, decompressed. Each method has its own bound "
-        "besides: 16 MiB for ApplyWorkspace, 1 MiB for BatchAuthorize, 64 KiB for the others.",
+        description="The largest request of any method, in bytes, decompressed. Each method also has its own bound: "
+        "16 MiB for ApplyWorkspace, 1 MiB for BatchAuthorize, 64 KiB for the others.",
     )
     max_connections: int = Field(
         10_000,
         ge=1,
         le=1_000_000,
-        description="The most connections of a worker, as far as it may have that many files; it raises its soft limit "
-        "of files to the hard one.",
+        description="The most connections of a worker. Its limit of open files can make it less; a worker raises its "
+        "soft limit to the hard limit.",
     )
     max_connection_age: float = Field(
         60.0,
         ge=1,
         le=86400,
-        description="Seconds after which a client is told to connect anew, so that clients spread over the workers. "
+        description="Seconds after which a client is asked to connect again, so that clients spread over the workers. "
         "SIGHUP waits that long for each worker.",
     )
     drain_delay: float = Field(
         0.0,
         ge=0,
         le=600,
-        description="Seconds after SIGTERM for which calls still come in while /readyz says no, so that load balancers "
-        "take note before connections are refused.",
+        description="Seconds after SIGTERM during which new calls are accepted while /readyz fails, so that load "
+        "balancers stop sending before connections are refused.",
     )
-    drain_timeout: float = Field(10.0, ge=0, le=600, description="Seconds for running calls to end on SIGTERM.")
+    drain_timeout: float = Field(
+        10.0, ge=0, le=600, description="The most seconds for running calls to finish after SIGTERM."
+    )
     worker_timeout: float = Field(
         30.0,
         ge=0,
         le=3600,
-        description="Seconds that a worker may not answer its parent before it is killed and replaced; 0 for no limit.",
+        description="Seconds without a response to the parent after which a worker is killed and replaced; 0 for no "
+        "limit.",
     )
     usage_interval: float = Field(
-        5.0, gt=0, le=300, description="Seconds between two writes of the keys' last use, which is kept to the minute."
+        5.0, gt=0, le=300, description="Seconds between two writes of the keys' last use, which is exact to a minute."
     )
     lease: float = Field(
-        2.0, ge=0.2, le=60, description="Seconds a process may answer from memory after it last heard of all changes."
+        2.0,
+        ge=0.2,
+        le=60,
+        description="Seconds for which a process may use its memory after it last learned of all changes.",
     )
     cache_keys: int = Field(100_000, ge=1, description="The most keys in memory, of about 1 KiB each.")
     cache_tool_sets_mib: int = Field(64, ge=1, description="The most memory for tool sets, in MiB.")
     argon2_memory_kib: int = Field(1024, ge=8, le=2**20, description="Memory of a secret's hash, in KiB.")
     argon2_passes: int = Field(1, ge=1, le=100, description="Passes of a secret's hash.")
     argon2_lanes: int = Field(1, ge=1, le=64, description="Lanes of a secret's hash.")
-    argon2_threads: int = Field(2, ge=1, le=64, description="Threads that verify secrets, of each worker.")
+    argon2_threads: int = Field(2, ge=1, le=64, description="Threads of each worker that verify secrets.")
     log_grants: bool = Field(
-        default=False, description="Log each granted Authorize too; without it they are only counted."
+        default=False, description="Log each granted Authorize too; without this they are only counted."
     )
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="How log lines look: JSON, or coloured for people; auto chooses by the terminal."
+        "auto", description="The format of log lines: JSON, or coloured for people. auto depends on the terminal."
     )
 
     @model_validator(mode="after")
@@ -128,7 +141,9 @@ class Settings(BaseModel):
             if address is not None and not is_host_port(address):
                 raise ValueError(f"{name}: is not HOST:PORT")
         if self.lease >= self.call_timeout:
-            raise ValueError("lease: must be less than call_timeout, for a change may have to wait for one to run out")
+            raise ValueError(
+                "lease: must be less than call_timeout, because a change may have to wait until a lease expires"
+            )
         if self.argon2_memory_kib < 8 * self.argon2_lanes:
             raise ValueError("argon2_memory_kib: argon2 needs 8 KiB for each of argon2_lanes")
         if self.database_url is not None:
@@ -142,25 +157,25 @@ class Settings(BaseModel):
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
         if self.tls_cert is None and not self.allow_plaintext and not is_loopback(self.listen):
             raise ValueError(
-                f"listen: {self.listen} is not loopback, and tokens would cross the network in the clear: "
-                "set tls_cert and tls_key, or allow_plaintext where something in front of the service does TLS"
+                f"listen: {self.listen} is not loopback, and tokens would cross the network unencrypted: "
+                "set tls_cert and tls_key, or allow_plaintext if something in front of the service does TLS"
             )
         return self
 
     @property
     def operator_token_file(self) -> Path:
-        """Where the operator's token is kept."""
+        """The file of the operator's token."""
         return self.data_dir / OPERATOR_TOKEN_FILE
 
 
 def is_host_port(address: str) -> bool:
-    """Return whether it is HOST:PORT."""
+    """Return whether an address is HOST:PORT."""
     match = _HOST_PORT.fullmatch(address)
     return match is not None and int(match["port"]) <= 65535  # noqa: PLR2004 - the last port
 
 
 def is_loopback(address: str) -> bool:
-    """Tells whether HOST:PORT is an address that no other machine reaches."""
+    """Return whether HOST:PORT is an address that no other machine can reach."""
     host, _, _ = address.rpartition(":")
     if host == "localhost":
         return True

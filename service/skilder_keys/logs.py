@@ -1,4 +1,4 @@
-"""Structured logs on standard error: one line an event, no secrets."""
+"""Structured logs on standard error: one line for each event, no secrets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ _STANDARD_ERROR = 2
 
 
 def make_log(form: Literal["auto", "json", "console"]) -> FilteringBoundLogger:
-    """Makes the service's logger: JSON for programs, or colours for people; `auto` chooses by the terminal.
+    """Return the logger of the service.
 
-    The warnings of libraries, which use the standard logging, take the same form.
+    Warnings of libraries, which use Python's standard logging, are written in the same format.
+
+    Args:
+        form: JSON for programs, or colours for people; `auto` means colours if standard error is a terminal.
     """
     stamps: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Frames are told without their local variables: one of those may be a token.
+    # Tracebacks are written without local variables, because one of them may be a token.
     rendering: list[Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if is_for_people(form)
@@ -35,7 +38,7 @@ def make_log(form: Literal["auto", "json", "console"]) -> FilteringBoundLogger:
             structlog.processors.JSONRenderer(),
         ]
     )
-    stream = cast("TextIO", _Unfailing())
+    stream = cast("TextIO", _SafeStandardError())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -54,20 +57,20 @@ def make_log(form: Literal["auto", "json", "console"]) -> FilteringBoundLogger:
 
 
 def is_for_people(form: Literal["auto", "json", "console"]) -> bool:
-    """Tells whether lines in this form are for people here."""
+    """Return whether log lines are for people, with `auto` decided by the terminal."""
     return form == "console" or (form == "auto" and sys.stderr.isatty())
 
 
-class _Unfailing:
-    """Standard error, but for its errors: a full disk or a reader that is gone must not fail the calls logged there.
+class _SafeStandardError:
+    """Standard error that ignores errors, so that a full disk or a closed pipe does not make calls fail.
 
-    Nothing is kept in a buffer, whose rest would fail the end of the process.
+    It has no buffer, because writing the rest of a buffer could fail when the process ends.
     """
 
     def write(self, text: str) -> None:
-        """Writes, if it can be done."""
+        """Write a text, if possible."""
         with suppress(OSError):
             os.write(_STANDARD_ERROR, text.encode("utf-8", "backslashreplace"))
 
     def flush(self) -> None:
-        """Has nothing to do."""
+        """Do nothing: there is no buffer."""

@@ -1,4 +1,4 @@
-"""Long work beside the event loop."""
+"""A thread for long work, so that the event loop is free."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ Result = TypeVar("Result")
 
 
 class Offload:
-    """One thread for work that would hold up the event loop.
+    """One thread for work that would block the event loop.
 
-    One, since Python runs one thread at a time: each more would take its turn before the event loop gets its own.
-    What runs here must not spend long in one call of a C library that keeps other threads out, such as parsing or
-    sorting very much at once.
+    Python runs one thread at a time, so with more threads the event loop would have to wait for each of them. Work here
+    must not spend long in a single C call that holds the interpreter lock, e.g. to parse or sort a lot at once.
     """
 
     def __init__(self) -> None:
@@ -28,11 +27,11 @@ class Offload:
     async def run(
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
     ) -> Result:
-        """Return what the function returns, or raise what it raises."""
+        """Run a function in the thread; return what it returns, or raise what it raises."""
         return await asyncio.get_running_loop().run_in_executor(
             self._executor, partial(function, *arguments, **options)
         )
 
     def close(self) -> None:
-        """Finish what runs, and drop what waits."""
+        """Finish the running function, and drop those that wait."""
         self._executor.shutdown(cancel_futures=True)

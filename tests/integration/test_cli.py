@@ -110,7 +110,7 @@ async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
         ("id: acme\nmembers: [{user_id: ada, role: boss}]", "members[0] 'ada': role: 'boss' is not admin, editor"),
         ("id: acme\nmembers: 7", "members: is a number: write a list"),
         ("id: acme\ntools: [{id: [1]}]", "tools[0]: id: is a list: write one value"),
-        ("id: acme\nmembers: []\nmembers: []", "standard input:3: members stands twice, first in line 2"),
+        ("id: acme\nmembers: []\nmembers: []", "standard input:3: members occurs twice, first in line 2"),
         ("id: acme\nmembers: [{user_id: 007, role: admin}]", "user_id: 007 without quotes is a number"),
         (
             "id: acme\nname: Acme\nhats: [{id: h, name: H, skill_ids: [x]}]",

@@ -86,8 +86,8 @@ async def test_a_description_is_kept_as_it_is(service: Service, description: str
         (
             {"description": "two\nlines"},
             {
-                "description": "is 'two<U+000A>lines': character 4 is U+000A LINE FEED, which no text of one line may "
-                "hold: leave it out"
+                "description": "is 'two<U+000A>lines': character 4 is U+000A LINE FEED, which is not allowed in a "
+                "single line: leave it out"
             },
         ),
         ({"type": key_pb2.KEY_TYPE_UNSPECIFIED}, {"type": "is required"}),

@@ -107,7 +107,7 @@ def test_a_duplicate_field_is_refused(path: Path, form: str) -> None:
     """Otherwise the last one would win silently, and a service could become an operator."""
     content = f"callers:\n- name: gateway\n  token_sha256: {SHA}\n{form}\n"
     message = refusal(path, content)
-    assert re.fullmatch(r"(role|name) stands twice, first in line [24]", message), message
+    assert re.fullmatch(r"(role|name) occurs twice, first in line [24]", message), message
 
 
 def test_a_value_that_yaml_does_not_read_as_text_must_be_quoted(path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_file_that_cannot_be_read_is_refused(path: Path, tmp_path: Path) -> No
     with pytest.raises(CallersFileError, match="directory"):
         load_callers(tmp_path)
     path.write_bytes(b"callers: \xff")
-    with pytest.raises(CallersFileError, match=r":1: byte 0xFF is no UTF-8"):
+    with pytest.raises(CallersFileError, match=r":1: byte 0xFF is not UTF-8"):
         load_callers(path)
 
 
@@ -236,5 +236,5 @@ def test_a_file_without_a_token_is_refused(path: Path, content: bytes) -> None:
     """The file is empty, truncated or something else. An empty token would let in all who send none."""
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(CallersFileError, match="holds no token"):
+    with pytest.raises(CallersFileError, match="contains no token"):
         local_operator(path)

@@ -139,10 +139,10 @@ def test_a_service_file_fills_in_what_the_uri_leaves_out(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("sslmod=require", "parameter sslmod,"),
-        ("pgbouncer=true", "parameter pgbouncer,"),
-        ("search_path=keys", "parameter search_path,.*options"),
-        ("hostaddr=1.2.3.4", "parameter hostaddr,.*as the host"),
+        ("sslmod=require", "parameter sslmod:"),
+        ("pgbouncer=true", "parameter pgbouncer:"),
+        ("search_path=keys", "parameter search_path:.*options"),
+        ("hostaddr=1.2.3.4", "parameter hostaddr:.*as the host"),
         ("target_session_attrs=standby", "target_session_attrs='standby'.*primary"),
         ("target_session_attrs=any_", "target_session_attrs='any_'"),
         ("sslmode=sometimes", "sslmode='sometimes'.*verify-full"),
@@ -154,7 +154,7 @@ def test_a_service_file_fills_in_what_the_uri_leaves_out(monkeypatch: pytest.Mon
         ("sslrootcert=/nowhere/root.pem", "sslrootcert: there is no file /nowhere/root.pem"),
         ("host=a,b&port=1,2,3", "2 hosts and 3 ports"),
         ("port=0", "between 1 and 65535"),
-        ("port=http", "no number"),
+        ("port=http", "not a number"),
         ("sslmode", "NAME=VALUE"),
         ("%zz=1", "%25"),
         ("application_name=%ff", "application_name"),

@@ -1,1 +1,1 @@
-"""The callers of the service: who they are, how they show it, and what they may do."""
+"""The callers of the service: how they authenticate, and what they may do."""

@@ -1,4 +1,4 @@
-"""The ability that the methods of each service need their caller to have."""
+"""The ability that the methods of each service require of their callers."""
 
 from typing import TYPE_CHECKING
 
@@ -12,4 +12,4 @@ ABILITIES: "Mapping[str, Ability]" = {
     "CatalogService": Ability.CATALOG,
     "AuthorizationService": Ability.AUTHORIZE,
 }
-"""By the name of the service. A service that is not here cannot be served."""
+"""The ability by the name of the service. A service without an entry cannot be served."""

@@ -1,4 +1,4 @@
-"""Who is calling: by bearer token, by client certificate, or by a runtime key."""
+"""Authentication of callers by bearer token, by client certificate or by runtime key."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _MAX_BEARER = 512
 
 
 class UnauthenticatedError(KeysError):
-    """The caller is not known: send `authorization: Bearer TOKEN`, or a client certificate that is listed."""
+    """The caller is unknown: send `authorization: Bearer TOKEN`, or a client certificate of the callers file."""
 
     reason = "UNAUTHENTICATED"
 
 
 class Credentials(Protocol):
-    """What a call shows of its caller."""
+    """The credentials that come with a call."""
 
     def credentials(self) -> str | None:
-        """Return the metadata `authorization`, or None without."""
+        """Return the metadata `authorization`, or None if there is none."""
 
     def certificate_names(self) -> Iterable[str]:
-        """Return the subject alternative names in the client's certificate, if it sent one that was verified."""
+        """Return the subject alternative names of the client's verified certificate; none without a certificate."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownCaller:
-    """A caller, and how it shows who it is: by one or both of these.
+    """A caller, and its bearer token, its client certificate, or both.
 
     Attributes:
-        token_sha256: The SHA-256 of its bearer token.
+        token_sha256: The SHA-256 of its bearer token, 32 bytes.
         san: A subject alternative name of its client certificate: a DNS name or a URI.
     """
 
@@ -51,26 +51,26 @@ class KnownCaller:
 
 
 class Callers:
-    """Identifies the callers of the service."""
+    """Authenticates the callers of the service."""
 
     def __init__(self, known: Sequence[KnownCaller], authorizer: Authorizer, fingerprint: TokenFingerprint) -> None:
         self._by_token = [(each.token_sha256, each.caller) for each in known if each.token_sha256 is not None]
         self._by_san = {each.san: each.caller for each in known if each.san is not None}
         self._authorizer = authorizer
         self._fingerprint = fingerprint
-        # By the digest of what they send. Never the holder of a runtime key: that can be revoked.
+        # By the fingerprint of the metadata. A runtime key is never remembered, because it can be revoked.
         self._remembered: dict[bytes, Caller] = {}
 
     def remembered(self, credentials: str | None) -> Caller | None:
-        """Answers who sends such a metadata `authorization`, where the same bearer token was seen before."""
+        """Return the caller with this metadata `authorization` if its bearer token was seen before; else None."""
         return None if credentials is None else self._remembered.get(self._fingerprint.digest(credentials))
 
     async def identify(self, call: Credentials) -> Caller:
-        """Answers who makes this call: by its bearer token or, where it sends none, by its client certificate.
+        """Return the caller of a call, by its bearer token or, without one, by its client certificate.
 
         Raises:
-            UnauthenticatedError: It shows neither, or one that is not known.
-            UnavailableError: It shows a runtime key, which cannot be decided about now.
+            UnauthenticatedError: It has neither, or one that is unknown.
+            UnavailableError: It has a runtime key, which cannot be verified now.
         """
         credentials = call.credentials()
         if credentials is None:
@@ -87,12 +87,12 @@ class Callers:
 
     def _by_bearer(self, bearer: str) -> Caller | None:
         digest = hashlib.sha256(bearer.encode()).digest()
-        found = None
+        match = None
         for expected, caller in self._by_token:
-            # Every caller is compared, so that the time taken tells nothing.
+            # The loop compares with every caller, so that its time reveals nothing.
             if hmac.compare_digest(digest, expected):
-                found = caller
-        return found
+                match = caller
+        return match
 
     def _by_certificate(self, call: Credentials) -> Caller | None:
         return next((self._by_san[name] for name in call.certificate_names() if name in self._by_san), None)

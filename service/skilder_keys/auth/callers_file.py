@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
 
 LOCAL_OPERATOR = "local-operator"
-_SHOWN = 10
-_WORDS = {
+_MAX_FAULTS = 10
+# What pydantic's errors are called here, by their type.
+_FAULTS = {
     "extra_forbidden": "there is no such field",
-    "list_type": "is no list",
+    "list_type": "is not a list",
     "missing": "is required",
     "model_type": "is not a mapping",
     "string_type": "is not a text",
@@ -46,7 +47,7 @@ _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 class CallersFileError(Exception):
-    """The callers file, or the file with the operator's token, is not as it must be."""
+    """The callers file, or the file with the operator's token, cannot be used."""
 
 
 class _Caller(BaseModel):
@@ -61,15 +62,15 @@ class _Caller(BaseModel):
     @classmethod
     def _check_name(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
-            raise ValueError("has 1 to 64 letters, digits or ._-, a letter or digit first")
+            raise ValueError("must be 1 to 64 letters, digits or ._-, a letter or digit first")
         return value
 
     @field_validator("token_sha256")
     @classmethod
     def _check_digest(cls, value: str | None) -> str | None:
         if value is not None and not _SHA256.fullmatch(value):
-            raise ValueError("is no SHA-256: 64 hexadecimal digits, as `sha256sum` prints them, and nothing else")
-        # Windows writes them in upper case.
+            raise ValueError("is not a SHA-256: write the 64 hexadecimal digits that `sha256sum` prints")
+        # Tools of Windows print the digits in upper case.
         return value and value.lower()
 
     @model_validator(mode="after")
@@ -93,26 +94,28 @@ class _CallersFile(BaseModel):
                 if value is not None and (first := seen.setdefault(value, index)) != index:
                     raise ValueError(f"two callers have the same {field}: callers[{first}] and callers[{index}]")
         if any(each.name == LOCAL_OPERATOR for each in self.callers):
-            raise ValueError(f"the name {LOCAL_OPERATOR} is that of the caller whose token is in the data folder")
+            raise ValueError(f"the name {LOCAL_OPERATOR} is reserved for the operator token in the data folder")
         return self
 
 
 def load_callers(path: Path) -> list[KnownCaller]:
-    """Reads a callers file.
+    """Return the callers that a callers file names.
 
     Raises:
-        CallersFileError: It cannot be read, is no YAML, or a field is not as it must be. The line, the caller and the
-            field are named; a value never is, as it may be a token in the wrong place.
+        CallersFileError: It cannot be read, is not YAML, or a field is invalid. The message names the line, the caller
+            and the field, but no value, because a value may be a token in the wrong place.
     """
     try:
-        found = reader.read_file(path)
+        document = reader.read_file(path)
     except YamlFileError as error:
         raise CallersFileError(str(error)) from None
     try:
-        parsed = _CallersFile.model_validate(_texts(path, found, found, ()))
+        parsed = _CallersFile.model_validate(_texts(path, document, document, ()))
     except ValidationError as error:
-        told = (_told(path, found, each["loc"], _WORDS.get(each["type"]) or each["msg"]) for each in error.errors())
-        raise CallersFileError("; ".join(islice(told, _SHOWN))) from None
+        messages = (
+            _message(path, document, each["loc"], _FAULTS.get(each["type"]) or each["msg"]) for each in error.errors()
+        )
+        raise CallersFileError("; ".join(islice(messages, _MAX_FAULTS))) from None
     return [
         KnownCaller(
             Caller(each.name, CallerRole(each.role)),
@@ -124,10 +127,10 @@ def load_callers(path: Path) -> list[KnownCaller]:
 
 
 def local_operator(path: Path) -> KnownCaller:
-    """Answers the caller whose token is kept in a file; makes the token, and the file with mode 0600, the first time.
+    """Return the operator whose token is in a file. The first time, make a token, and the file with mode 0600.
 
     Raises:
-        CallersFileError: The file holds no token, or others than its owner may read it.
+        CallersFileError: The file contains no token, or others than its owner may read it.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -137,31 +140,33 @@ def local_operator(path: Path) -> KnownCaller:
         with os.fdopen(descriptor, "w") as file:
             file.write(f"operator_{secrets.token_urlsafe(32)}\n")
     if path.stat().st_mode & 0o077:
-        raise CallersFileError(f"{path}: others than its owner may read it: chmod 600, or remove it to make a new one")
+        raise CallersFileError(
+            f"{path}: others than its owner may read it: run chmod 600, or remove it to make a new one"
+        )
     try:
         token = path.read_text("ascii").strip()
     except OSError as error:
         raise CallersFileError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         token = ""
-    if len(token) < 32:  # noqa: PLR2004 - far below what we write: cut short, or made by hand
-        raise CallersFileError(f"{path}: holds no token: remove it to make a new one")
+    if len(token) < 32:  # noqa: PLR2004 - much shorter than our tokens, so it was cut short or made by hand
+        raise CallersFileError(f"{path}: contains no token: remove it to make a new one")
     return KnownCaller(Caller(LOCAL_OPERATOR, CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
 
 
 def _texts(path: Path, root: Node, node: Node, at: tuple[int | str, ...]) -> object:
-    """Return what a node holds, which must be texts: `on` or 0123 without quotes would be taken for something else."""
+    """Return the contents of a node. All scalars must be texts, because YAML changes `on` or 0123 without quotes."""
     if isinstance(node, Mapping):
         return {key: _texts(path, root, value, (*at, key)) for key, value in node.items.items()}
     if isinstance(node, Sequence):
         return [_texts(path, root, item, (*at, index)) for index, item in enumerate(node.items)]
     if node.kind not in (Kind.TEXT, Kind.NOTHING):
-        raise CallersFileError(_told(path, root, at, f"is {node.kind.value} in YAML, and not a text: quote it"))
+        raise CallersFileError(_message(path, root, at, f"is {node.kind.value} in YAML, and not a text: quote it"))
     return node.text if node.kind is Kind.TEXT else None
 
 
-def _told(path: Path, node: Node, at: tuple[int | str, ...], fault: str) -> str:
-    """Return a fault with its line, its caller's name, and its field, as far as they are known."""
+def _message(path: Path, node: Node, at: tuple[int | str, ...], fault: str) -> str:
+    """Return a fault with its line, the name of the caller, and the field, as far as they are known."""
     line, names = node.line, []
     for step in at:
         if isinstance(node, Mapping) and isinstance(step, str):

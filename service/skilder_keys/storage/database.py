@@ -203,7 +203,7 @@ async def _closed(connection: asyncpg.Connection[asyncpg.Record], time_limit: fl
 
 
 class translated_errors:  # noqa: N801 - a context manager reads as a verb
-    """Raises UnavailableError for the driver's errors that mean an outage. Other errors are bugs, and pass unchanged."""
+    """Raises UnavailableError for the driver's errors that mean an outage. Other errors are bugs and pass unchanged."""
 
     def __enter__(self) -> None:
         """Do nothing."""

@@ -1,1 +1,1 @@
-"""YAML files as people write them, with the line of everything that is in them."""
+"""YAML files that people write, with the line of every value."""

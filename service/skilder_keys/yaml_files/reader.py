@@ -1,10 +1,10 @@
-"""YAML files that people write: read within bounds, and never guessed at.
+"""Read YAML files that people write, within bounds and without guessing.
 
-PyYAML's own loader takes the last of two equal keys, expands aliases without end, and makes numbers, dates and truth
-values of texts without quotes. This one composes PyYAML's events into nodes that know their lines. It refuses what is
-ambiguous, and leaves it to the reader of the nodes which kind of value belongs where.
+PyYAML's own loader uses the last of two equal keys, expands aliases without limit, and turns texts without quotes into
+numbers, dates and booleans. This reader composes PyYAML's events into nodes that know their lines. It rejects what is
+ambiguous. The caller decides which kind of value belongs where.
 
-JSON is YAML, but for a few details that `_as_yaml` takes care of.
+JSON is YAML, except for a few details, which `_as_yaml` converts.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 32 * 2**20
 MAX_VALUES = 1_000_000
-"""How many values a file may hold, with its aliases written out: twice what the largest workspace has."""
+"""The most values in a file, with its aliases expanded: twice as many as the largest workspace has."""
 MAX_DEPTH = 32
 
-# libyaml is ten times as fast; where PyYAML was built without it, its own parser gives the same events.
+# libyaml is ten times as fast. If PyYAML was built without it, its own parser makes the same events.
 PARSER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _TAG = "tag:yaml.org,2002:"
@@ -43,12 +43,17 @@ _JSON_ONLY = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 class YamlFileError(Exception):
-    """A file is not as it must be. The message begins with the file and, where there is one, the line: `FILE:LINE:`."""
+    """A file cannot be used. The message begins with the file and, if there is one, the line: `FILE:LINE:`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A value without parts: its line in the file, from 1, and its text as it is written there, without quotes."""
+    """A value without parts.
+
+    Attributes:
+        line: Its line in the file, from 1.
+        text: Its text as in the file, without quotes.
+    """
 
     line: int
     kind: Kind
@@ -65,9 +70,10 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Values by their keys; each key stands there once.
+    """Values by their keys; each key occurs once.
 
     Attributes:
+        items: The value of each key.
         lines: The line of each key.
     """
 
@@ -83,7 +89,7 @@ def read_file(path: Path) -> Node:
     """Read a file that holds one YAML or JSON document.
 
     Raises:
-        YamlFileError: It cannot be read, is beyond a bound, is no YAML, or something in it is ambiguous.
+        YamlFileError: It cannot be read, exceeds a bound, is not YAML, or something in it is ambiguous.
     """
     try:
         with path.open("rb") as stream:
@@ -93,37 +99,37 @@ def read_file(path: Path) -> Node:
 
 
 def read_stream(name: str, stream: BinaryIO) -> Node:
-    """Read a stream as `read_file` does; errors call it by `name`."""
+    """Read a stream as `read_file` reads a file; error messages call it `name`."""
     return parse(name, stream.read(MAX_BYTES + 1))
 
 
 def parse(name: str, data: bytes) -> Node:
-    """Parse what `read_file` reads; errors call it by `name`."""
+    """Parse bytes as `read_file` parses a file; error messages call them `name`."""
     if len(data) > MAX_BYTES:
         raise YamlFileError(f"{name}: has more than {MAX_BYTES // 2**20} MiB")
-    text = _decoded(name, data)
-    text = _as_yaml(text)
-    if found := _NO_YAML.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise YamlFileError(f"{name}:{line}: holds the character {character(found[0])}: leave it out")
+    text = _as_yaml(_decoded(name, data))
+    if match := _NO_YAML.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        raise YamlFileError(f"{name}:{line}: contains the character {character(match[0])}: leave it out")
     return _Composer(name, text).document()
 
 
 def _decoded(name: str, data: bytes) -> str:
-    """Decode UTF-8, UTF-16 or UTF-32, with or without a byte order mark (YAML 1.2, 5.2; as JSON has it too)."""
+    """Decode UTF-8, UTF-16 or UTF-32, with or without a byte order mark (YAML 1.2, section 5.2; the same for JSON)."""
     encoding = json.detect_encoding(data)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        told = f"byte 0x{data[error.start]:02X} is no {encoding.removesuffix('-sig').upper()}"
-        raise YamlFileError(f"{name}:{line}: {told}: save the file as UTF-8") from None
+        fault = f"byte 0x{data[error.start]:02X} is not {encoding.removesuffix('-sig').upper()}"
+        raise YamlFileError(f"{name}:{line}: {fault}: save the file as UTF-8") from None
 
 
 def _as_yaml(text: str) -> str:
-    r"""Return JSON with what YAML does not take in YAML's form, each line where it was; other texts as they are.
+    r"""Return JSON as valid YAML, with the same lines; return other texts unchanged.
 
-    That is tabs between values, `\ud83d\ude80` for one character, and some characters that JSON takes as they are.
+    YAML does not allow tabs between values, `\ud83d\ude80` for one character, and some characters that JSON allows
+    without an escape.
     """
     if not text.lstrip().startswith(("{", "[")):
         return text
@@ -131,11 +137,11 @@ def _as_yaml(text: str) -> str:
         json.loads(text)
     except (ValueError, RecursionError):
         return text
-    text = _JSON_ESCAPE.sub(_joined, text.replace("\t", " "))
-    return _JSON_ONLY.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = _JSON_ESCAPE.sub(_join_surrogates, text.replace("\t", " "))
+    return _JSON_ONLY.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _joined(escape: re.Match[str]) -> str:
+def _join_surrogates(escape: re.Match[str]) -> str:
     if escape[1] is None:
         return escape[0]
     code = 0x10000 + ((int(escape[1], 16) - 0xD800) << 10) + (int(escape[2], 16) - 0xDC00)
@@ -143,50 +149,50 @@ def _joined(escape: re.Match[str]) -> str:
 
 
 class _Composer:
-    """Makes nodes of events. Its bounds hold before anything is made of what is beyond them."""
+    """Composes events into nodes. It checks its bounds before it makes a node that would exceed them."""
 
     def __init__(self, name: str, text: str) -> None:
         self._name = name
         self._text = text
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=PARSER)
-        # Each anchor's node, with how many values and characters it has; None while it is composed.
+        # The node of each anchor, with its number of values and of characters; None while it is being composed.
         self._anchors: dict[str, tuple[Node, int, int] | None] = {}
         self._values = 0
         self._characters = 0
 
     def document(self) -> Node:
-        """Compose the one document there is."""
+        """Return the only document."""
         try:
-            found: Node | None = None
+            document: Node | None = None
             for event in self._events:
                 if isinstance(event, yaml.DocumentStartEvent):
-                    if found is not None:
-                        self._refuse(event, "a second document begins here: put it into a file of its own")
-                    found = self._node(next(self._events), 1)
+                    if document is not None:
+                        self._reject(event, "a second document begins here: put it into a file of its own")
+                    document = self._node(next(self._events), 1)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line if mark else 0
-            told = ": ".join(filter(None, (error.context, error.problem)))
-            if "Unicode" in told and (
+            fault = ": ".join(filter(None, (error.context, error.problem)))
+            if "Unicode" in fault and (
                 half := _SURROGATE_ESCAPE.search("".join(self._text.splitlines()[line : line + 1]))
             ):
-                told = _half(int(half[1], 16))
-            raise YamlFileError(f"{self._name}:{line + 1}: is not YAML: {told}") from None
+                fault = _half_fault(int(half[1], 16))
+            raise YamlFileError(f"{self._name}:{line + 1}: is not YAML: {fault}") from None
         except yaml.YAMLError:
             raise YamlFileError(f"{self._name}: is not YAML") from None
-        if found is None or found == Scalar(found.line, Kind.NOTHING, ""):
+        if document is None or document == Scalar(document.line, Kind.NOTHING, ""):
             raise YamlFileError(f"{self._name}: is empty")
-        return found
+        return document
 
-    def _refuse(self, at: yaml.Event | int, told: str) -> NoReturn:
+    def _reject(self, at: yaml.Event | int, fault: str) -> NoReturn:
         line = at if isinstance(at, int) else _line(at)
-        raise YamlFileError(f"{self._name}:{line}: {told}")
+        raise YamlFileError(f"{self._name}:{line}: {fault}")
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if depth > MAX_DEPTH:
-            self._refuse(event, f"is more than {MAX_DEPTH} levels deep")
+            self._reject(event, f"is more than {MAX_DEPTH} levels deep")
         anchor = getattr(event, "anchor", None)
         before = self._values, self._characters
         if anchor is not None:
@@ -199,7 +205,7 @@ class _Composer:
             node = self._sequence(event, depth)
         elif isinstance(event, yaml.MappingStartEvent):
             node = self._mapping(event, depth)
-        else:  # pragma: no cover - the parser's grammar has no other
+        else:  # pragma: no cover - the parser's grammar has no other event here
             raise TypeError(event)
         if anchor is not None:
             self._anchors[anchor] = node, self._values - before[0], self._characters - before[1]
@@ -207,11 +213,11 @@ class _Composer:
 
     def _alias(self, event: yaml.AliasEvent) -> Node:
         if event.anchor not in self._anchors:
-            self._refuse(event, "an alias names an anchor that is not there")
-        found = self._anchors[event.anchor]
-        if found is None:
-            self._refuse(event, "an alias stands within the value that it names")
-        node, values, characters = found
+            self._reject(event, "an alias names an anchor that does not exist")
+        anchor = self._anchors[event.anchor]
+        if anchor is None:
+            self._reject(event, "an alias is inside the value that it names")
+        node, values, characters = anchor
         self._grow(event, values, characters)
         return node
 
@@ -219,68 +225,68 @@ class _Composer:
         self._values += values
         self._characters += characters
         if self._values > MAX_VALUES:
-            self._refuse(event, f"the file has more than {MAX_VALUES:,} values from here on, its aliases written out")
+            self._reject(event, f"the file has more than {MAX_VALUES:,} values from here on, with its aliases expanded")
         if self._characters > MAX_BYTES:
-            self._refuse(event, f"the file has more than {MAX_BYTES:,} characters, its aliases written out")
+            self._reject(event, f"the file has more than {MAX_BYTES:,} characters, with its aliases expanded")
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         self._grow(event, 0, len(event.value))
         if half := _SURROGATE.search(event.value):
-            self._refuse(event, f"is not YAML: {_half(ord(half[0]))}")
+            self._reject(event, f"is not YAML: {_half_fault(ord(half[0]))}")
         self._require_tag(event, "str")
         kind = kind_of(event.value) if event.tag is None and event.implicit[0] else Kind.TEXT
         return Scalar(_line(event), kind, event.value)
 
     def _sequence(self, event: yaml.SequenceStartEvent, depth: int) -> Sequence:
         self._require_tag(event, "seq")
-        found = Sequence(_line(event))
+        sequence = Sequence(_line(event))
         while not isinstance(inner := next(self._events), yaml.SequenceEndEvent):
-            found.items.append(self._node(inner, depth + 1))
-        return found
+            sequence.items.append(self._node(inner, depth + 1))
+        return sequence
 
     def _mapping(self, event: yaml.MappingStartEvent, depth: int) -> Mapping:
         self._require_tag(event, "map")
-        found = Mapping(_line(event))
+        mapping = Mapping(_line(event))
         merged: Node | None = None
         while not isinstance(inner := next(self._events), yaml.MappingEndEvent):
             line = _line(inner)
             key = self._node(inner, depth + 1)
             if not isinstance(key, Scalar) or key.kind is not Kind.TEXT:
-                self._refuse(line, "a key is not a text: quote it, or write `key: value`")
-            if key.text in found.lines:
-                self._refuse(line, f"{named(key.text)} stands twice, first in line {found.lines[key.text]}")
-            found.lines[key.text] = line
+                self._reject(line, "a key is not a text: quote it, or write `key: value`")
+            if key.text in mapping.lines:
+                self._reject(line, f"{named(key.text)} occurs twice, first in line {mapping.lines[key.text]}")
+            mapping.lines[key.text] = line
             value = self._node(next(self._events), depth + 1)
             if key.text == _MERGE:
                 merged = value
             else:
-                found.items[key.text] = value
+                mapping.items[key.text] = value
         if merged is not None:
-            self._merge(found, merged)
-        return found
+            self._merge(mapping, merged)
+        return mapping
 
     def _merge(self, into: Mapping, merged: Node) -> None:
-        """Add what `<<` names. A key's own value counts; one that two merged mappings have is ambiguous."""
+        """Add the mappings that `<<` names. A key of `into` keeps its value. A key in two of them is ambiguous."""
         line = into.lines.pop(_MERGE)
         own = set(into.items)
         for each in merged.items if isinstance(merged, Sequence) else [merged]:
             if not isinstance(each, Mapping):
-                self._refuse(line, "<< merges mappings only")
+                self._reject(line, "<< merges mappings only")
             for key, value in each.items.items():
                 if key in own:
                     continue
                 if key in into.items:
-                    self._refuse(line, f"{named(key)} is in two of the mappings that << merges")
+                    self._reject(line, f"{named(key)} is in two of the mappings that << merges")
                 into.items[key] = value
                 into.lines[key] = each.lines[key]
 
     def _require_tag(self, event: yaml.NodeEvent, name: str) -> None:
         if getattr(event, "tag", None) not in (None, "!", _TAG + name):
-            self._refuse(event, "a tag (!) is not taken here: leave it out")
+            self._reject(event, "a tag (!) is not supported: leave it out")
 
 
-def _half(code: int) -> str:
-    return f"an escape names U+{code:04X}, half of a surrogate pair, which is no character: leave it out"
+def _half_fault(code: int) -> str:
+    return f"an escape names U+{code:04X}, half of a surrogate pair, which is not a character: leave it out"
 
 
 def _line(event: yaml.Event) -> int:
@@ -288,5 +294,5 @@ def _line(event: yaml.Event) -> int:
 
 
 def named(key: str) -> str:
-    """Return a key that looks like one. Anything else may be a secret in the wrong place, and is not told."""
+    """Return a key for a message. If it does not look like a key, return "a key": it may be a secret."""
     return key if _PLAIN_KEY.fullmatch(key) else "a key"

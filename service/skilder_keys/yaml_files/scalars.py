@@ -1,4 +1,4 @@
-"""What YAML makes of a scalar without quotes, and texts in quotes where they need them."""
+"""The kinds of YAML scalars, and the quotes that texts need so that they stay texts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import yaml
 
 TEXT_TAG = "tag:yaml.org,2002:str"
-# libyaml is several times as fast, which counts for a workspace of many MiB.
+# libyaml is several times as fast, which matters for a workspace of many MiB.
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-# Line breaks by YAML 1.1, which stay what they are in double quotes only.
+# YAML 1.1 takes these for line breaks, except in double quotes.
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 
 
 class Kind(Enum):
-    """What YAML, by its version 1.1 or 1.2, makes of a scalar; the values are words for people."""
+    """The kind of a scalar by YAML 1.1 or 1.2. The values are words for people."""
 
     TEXT = "a text"
     NUMBER = "a number"
@@ -25,7 +25,7 @@ class Kind(Enum):
     NOTHING = "nothing"
 
 
-# What one version of YAML or another takes for more than text. `y` and `n` are left out: hardly a parser takes them.
+# A scalar has a kind if any version of YAML gives it that kind. `y` and `n` are texts: hardly any parser differs.
 _KINDS = (
     (Kind.NOTHING, re.compile(r"~|null|Null|NULL|")),
     (Kind.TRUTH, re.compile(r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF")),
@@ -50,14 +50,16 @@ _KINDS = (
 
 
 def kind_of(text: str) -> Kind:
-    """Return what a scalar without quotes is."""
+    """Return the kind of a scalar without quotes."""
     return next((kind for kind, pattern in _KINDS if pattern.fullmatch(text)), Kind.TEXT)
 
 
 def dump(value: object, *, escaped: bool = False) -> str:
-    """Return lists, dictionaries and texts as YAML; what this loader takes for more than a text is in quotes.
+    """Return lists, dictionaries and texts as YAML. A text that would not be read as a text is quoted.
 
-    With `escaped`, only ASCII is used.
+    Args:
+        value: What to write.
+        escaped: Whether to use only ASCII.
     """
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=not escaped, width=120)
     return text
