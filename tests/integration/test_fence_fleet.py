@@ -12,7 +12,7 @@ import pytest
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.token import KeyType
-from skilder_keys.storage import keys
+from skilder_keys.storage import credentials
 from tests.support.calls import part
 from tests.support.fence import revoke_by_hand, until_true, warm
 from tests.support.fleet import ORIGIN, Process, process
@@ -157,7 +157,7 @@ async def test_a_load_that_a_revocation_overtook_serves_no_later_caller(
     """Callers who came before the revocation may get its result, but it is not cached."""
     one, other = fleet
     pipeline, reading = asyncio.Event(), asyncio.Event()
-    original = keys.find_credentials
+    original = credentials.find_credentials
 
     async def slow(connection: Connection, key_ids: Any) -> Any:
         found = await original(connection, key_ids)

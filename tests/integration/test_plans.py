@@ -14,7 +14,7 @@ from skilder_keys.domain.keys import KeyFilter, KeyState
 from skilder_keys.domain.revision import Revision
 from skilder_keys.domain.token import KeyType
 from skilder_keys.offload import Offload
-from skilder_keys.storage import catalog, fence, keys
+from skilder_keys.storage import catalog, credentials, fence, key_uses, keys
 from tests.support.plans import Mode, Plan, plans
 from tests.support.postgres import new_database
 from tests.support.rows import NO_HASH
@@ -91,13 +91,13 @@ async def blank(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Conne
 ALL_TABLES = ("key", "key_hat", "workspace", "member", "team_member", "hat", "audit_event")
 _REQUEST = keys.IssueRequest("console", "r1234", b"x" * 32)
 _BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
-    "find_credentials of a user key": lambda sql: keys.find_credentials(sql, [key_id(1204)]),
-    "find_credentials of a limited key": lambda sql: keys.find_credentials(sql, [key_id(1302)]),
-    "find_credentials of no key": lambda sql: keys.find_credentials(sql, [key_id(99_999)]),
+    "find_credentials of a user key": lambda sql: credentials.find_credentials(sql, [key_id(1204)]),
+    "find_credentials of a limited key": lambda sql: credentials.find_credentials(sql, [key_id(1302)]),
+    "find_credentials of no key": lambda sql: credentials.find_credentials(sql, [key_id(99_999)]),
     "find": lambda sql: keys.find(sql, key_id(1302)),
     "lock_issued": lambda sql: keys.lock_issued(sql, _REQUEST),
-    "claim_first_uses": lambda sql: keys.claim_first_uses(sql, [(key_id(1301), NO_HASH)]),
-    "renew_hash": lambda sql: keys.renew_hash(sql, key_id(1301), old_hash=NO_HASH, new_hash=NO_HASH + "2"),
+    "claim_first_uses": lambda sql: key_uses.claim_first_uses(sql, [(key_id(1301), NO_HASH)]),
+    "renew_hash": lambda sql: credentials.renew_hash(sql, key_id(1301), old_hash=NO_HASH, new_hash=NO_HASH + "2"),
     "replace_secret": lambda sql: keys.replace_secret(sql, key_id(1301), NO_HASH + "2"),
     "revoke": lambda sql: keys.revoke(sql, key_id(1301), by="ada", reason=""),
     "member_role": lambda sql: catalog.member_role(sql, WorkspaceId("acme"), UserId("u77")),
@@ -121,9 +121,9 @@ def assert_by_index(found: list[Plan]) -> None:
 
 _BATCH = [key_id(number) for number in range(100, 20_000, 400)]
 _OF_MANY: dict[str, Callable[[Connection], Awaitable[object]]] = {
-    "find_credentials": lambda sql: keys.find_credentials(sql, _BATCH),
-    "claim_first_uses": lambda sql: keys.claim_first_uses(sql, [(each, NO_HASH) for each in _BATCH]),
-    "note_uses": lambda sql: keys.note_uses(sql, dict.fromkeys(_BATCH, 1.0), 60.0),
+    "find_credentials": lambda sql: credentials.find_credentials(sql, _BATCH),
+    "claim_first_uses": lambda sql: key_uses.claim_first_uses(sql, [(each, NO_HASH) for each in _BATCH]),
+    "note_uses": lambda sql: key_uses.note_uses(sql, dict.fromkeys(_BATCH, 1.0), 60.0),
 }
 _OF_NOTHING = {name: run for name, run in (_BY_ID | _OF_MANY).items() if name != "lock_issued"}
 

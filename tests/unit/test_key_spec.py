@@ -81,9 +81,9 @@ def test_a_field_at_fault_is_named(spec: KeySpec, change: dict[str, Any], field:
 
 def test_a_field_of_another_key_type_is_refused() -> None:
     """The error names the type it belongs to, so that a wrong type is noticed."""
-    assert faults(replace(SHARED, user_id=ADA)) == {"user_id": "is 'ada', and for user keys only"}
+    assert faults(replace(SHARED, user_id=ADA)) == {"user_id": "is 'ada', but is for user keys only"}
     assert faults(replace(PERSONAL, runtime_id=RUNTIME_ID)) == {
-        "runtime_id": f"is '{RUNTIME_ID}', and for runtime keys only"
+        "runtime_id": f"is '{RUNTIME_ID}', but is for runtime keys only"
     }
 
 

@@ -1,4 +1,4 @@
-"""Keys on record, and what may be asked of them."""
+"""Keys, and the requests to issue and list them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -23,7 +23,13 @@ class KeyState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """The end of a key: when, by whom (a user id, or `caller:NAME`) and why."""
+    """The revocation of a key.
+
+    Attributes:
+        at: The time.
+        by: A user id, or `caller:NAME`.
+        reason: A text for people; may be empty.
+    """
 
     at: datetime
     by: str
@@ -32,14 +38,14 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key on record, without its secret.
+    """A key, without its secret.
 
     Attributes:
         user_id: The user of a user key; None for other types.
         runtime_id: The instance of a runtime key; None for other types.
-        hat_ids: The hats a limited key may reach, in order, those that are gone too; None for a key with no limit.
+        hat_ids: The hats that a limited key may reach, in order, including removed ones; None without a limit.
         created_by: A user id, or `caller:NAME`.
-        last_used_at: None while it has never been used; otherwise at most about a minute before the last use.
+        last_used_at: A time at most about a minute before the last use; None if it was never used.
         revocation: None while the key is active.
     """
 
@@ -68,14 +74,14 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """All that decides about a key's token, but for the catalog.
+    """Everything that decides about a key's token, except the catalog.
 
     Attributes:
         secret_hash: The argon2id hash of the secret, a PHC string.
-        workspace_version: The version of the workspace that the rest was read at.
-        workspace_deleted: Whether the workspace is gone.
-        user_is_member: Whether the key's user is in the workspace; False for a key with no user.
-        team_ids: The teams that user is in.
+        workspace_version: The version of the workspace at the time of reading.
+        workspace_deleted: Whether the workspace was deleted.
+        user_is_member: Whether the key's user is a member of the workspace; False for a key without a user.
+        team_ids: The teams of that user.
     """
 
     key: Key
@@ -98,7 +104,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """What key to issue: the arguments of IssueKey that make the key what it is."""
+    """The key to issue: the arguments of IssueKey that define it."""
 
     type: KeyType
     workspace_id: WorkspaceId
@@ -112,17 +118,17 @@ class KeySpec:
         return hashlib.sha256(canonical_json(self, actor).encode()).digest()
 
     def check(self, violations: Violations) -> None:
-        """Notes every field that is not as it must be."""
+        """Add every invalid field to `violations`."""
         violations.identifier("workspace_id", self.workspace_id)
         violations.text("description", self.description, maximum=MAX_KEY_DESCRIPTION)
         if self.type is KeyType.USER:
             violations.user("user_id", self.user_id or "")
         elif self.user_id:
-            violations.add("user_id", f"is {quoted(self.user_id)}, and for user keys only")
+            violations.add("user_id", f"is {quoted(self.user_id)}, but is for user keys only")
         if self.type is KeyType.RUNTIME:
             violations.foreign_id("runtime_id", self.runtime_id or "")
         elif self.runtime_id:
-            violations.add("runtime_id", f"is {quoted(self.runtime_id)}, and for runtime keys only")
+            violations.add("runtime_id", f"is {quoted(self.runtime_id)}, but is for runtime keys only")
         if self.type is KeyType.RUNTIME and self.hat_ids:
             violations.add("hat_ids", "must be empty: a runtime key has no tools")
         violations.count("hat_ids", self.hat_ids, maximum=MAX_NAMED_HATS)
@@ -137,7 +143,7 @@ class KeyFilter:
     """Which keys of a workspace to list; None means any.
 
     Attributes:
-        unused_since: Only keys last used before this time or, never used, issued before it.
+        unused_since: Only keys that were last used before this time or, if never used, issued before it.
     """
 
     workspace_id: WorkspaceId

@@ -1,4 +1,4 @@
-"""Records as JSON that is the same for equal records: every field, in order, so that a new one cannot be forgotten."""
+"""Records as JSON that is equal for equal records. It has every field of a record, so a new one cannot be forgotten."""
 
 import json
 from dataclasses import fields
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def canonical_json(record: "DataclassInstance", *more: object) -> str:
-    """Return a JSON array of a record's fields, and of more values after them.
+    """Return a JSON array of the fields of a record, followed by more values.
 
-    Enums stand as their values, times in ISO 8601, tuples in order of their elements.
+    Enums are written as their values, times in ISO 8601, tuples as sorted arrays.
     """
     return json.dumps([*(_plain(getattr(record, field.name)) for field in fields(record)), *map(_plain, more)])
 

@@ -17,7 +17,7 @@ from skilder_keys.domain.denial import DenialReason, Denied, check_status
 from skilder_keys.domain.errors import ForeignWorkspaceError, UnavailableError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.token import MalformedTokenError, Token
-from skilder_keys.storage import keys
+from skilder_keys.storage import credentials, key_uses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -252,7 +252,7 @@ class Authorizer:
             # The old hash is as good as ever, so an outage here does not fail the call.
             with suppress(UnavailableError):
                 async with self._database.connection() as connection:
-                    await keys.renew_hash(
+                    await credentials.renew_hash(
                         connection, credential.key.id, old_hash=credential.secret_hash, new_hash=renewed
                     )
 
@@ -261,7 +261,7 @@ class Authorizer:
             lease = self._lease
             known, server = lease.revision, lease.server
             async with self._database.connection() as connection:
-                found = await keys.find_credentials(connection, key_ids)
+                found = await credentials.find_credentials(connection, key_ids)
             if server in ("", found.server) and found.revision.epoch >= known.epoch:
                 return found.credentials
             # Another server than the fence's, such as a primary that is none any more, or a database that has gone
@@ -280,7 +280,7 @@ class Authorizer:
 
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
         async with self._database.connection() as connection:
-            return await keys.claim_first_uses(connection, secret_hashes)
+            return await key_uses.claim_first_uses(connection, secret_hashes)
 
 
 def _reach(tool_set: SharedToolSet, query: AuthorizeQuery) -> bytes | None:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.domain.ids import KeyId
-from skilder_keys.storage import keys
+from skilder_keys.storage import key_uses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ _CLOSE_SECONDS = 5.0
 class Usage:
     """Remembers the last use of each key and writes those every few seconds that the record is a minute behind of.
 
-    The first use of a key is not left to it: Authorize writes that one at once, see `keys.claim_first_uses`.
+    The first use of a key is not left to it: Authorize writes that one at once, see `key_uses.claim_first_uses`.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Usage:
         async with self._database.transaction() as transaction:
             now = self._clock()
             ages = {key_id: now - self._writing[number] for number, key_id in key_ids.items()}
-            found = await keys.note_uses(transaction, ages, _PRECISION)
+            found = await key_uses.note_uses(transaction, ages, _PRECISION)
         for number, key_id in key_ids.items():
             age = found.get(key_id, 0.0)  # an unknown key has nothing to be written to
             if age is not None and age <= ages[key_id] + _PRECISION:

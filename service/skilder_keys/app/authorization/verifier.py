@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from skilder_keys.app.batching import SingleFlight
 from skilder_keys.domain.errors import BusyError
-from skilder_keys.storage import keys
+from skilder_keys.storage import credentials
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -137,5 +137,5 @@ async def verified(verifier: Verifier, token: Token, digest: bytes, credential: 
 async def verified_credential(database: Database, verifier: Verifier, token: Token) -> Credential | None:
     """Reads the key that a token claims to be of; None where there is none, or the token is not that key's."""
     async with database.connection() as connection:
-        found = await keys.find_credentials(connection, [token.key_id])
+        found = await credentials.find_credentials(connection, [token.key_id])
     return await verified(verifier, token, verifier.digest(token), found.credentials.get(token.key_id))
