@@ -105,7 +105,7 @@ async def test_unknown_fields_are_ignored(service: Service) -> None:
 
 async def test_an_unknown_enum_value_is_reported(service: Service) -> None:
     """It is neither read as the default nor as another value."""
-    fault = "is 99, which is none of the enum's values"
+    fault = "is 99, which is not a value of the enum"
     unknown: Any = 99
     workspace = small_workspace()
     workspace.members[2].role = unknown

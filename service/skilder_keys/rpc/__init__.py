@@ -1,1 +1,1 @@
-"""The gRPC face of the use cases: protobuf <-> domain, and nothing that is a rule of the business."""
+"""The use cases as gRPC methods: protobuf <-> domain, and no business rules."""

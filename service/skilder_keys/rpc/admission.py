@@ -1,4 +1,4 @@
-"""The step that every call passes first and last, in the pipeline and on the fast path: caller, ability, count."""
+"""Authentication, the check of the ability, and the count of calls: the same for the pipeline and the fast path."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Admission:
     def __init__(
         self, method: str, ability: Ability, callers: Callers, calls: MutableMapping[tuple[str, str], int]
     ) -> None:
-        """Take the method's name, what its callers need, who they can be, and where calls are counted.
+        """Make the admission of a method.
 
         Args:
             method: The service and the method, e.g. `KeyService/IssueKey`.
-            ability: The ability that the caller's role must give.
+            ability: The ability that the caller's role must have.
             callers: The callers of the service.
-            calls: The counts, by method and by the name of the status code.
+            calls: The counts to add to, by method and by the name of the status code.
         """
         self.method = method
         self._ability = ability
@@ -32,17 +32,17 @@ class Admission:
         self._calls = calls
 
     def admit_remembered(self, credentials: str | None) -> Caller | None:
-        """Return who sends this metadata `authorization`; None where that is not known at once, or is not allowed."""
+        """Return the caller with this metadata `authorization`; None if it is not remembered, or not allowed."""
         caller = self._callers.remembered(credentials)
         return caller if caller is not None and caller.may(self._ability) else None
 
     async def admit(self, context: Context, notes: dict[str, str]) -> Caller:
-        """Return who makes a call, and note it for the log.
+        """Return the caller of a call, and put its name into the notes for the log.
 
         Raises:
-            UnauthenticatedError: The caller is not known.
-            CallerNotAllowedError: The caller's role does not give the ability.
-            UnavailableError: The caller shows a runtime key, and the database does not answer.
+            UnauthenticatedError: The caller is unknown.
+            CallerNotAllowedError: The caller's role does not have the ability.
+            UnavailableError: The caller sends a runtime key, and the database does not respond.
         """
         caller = self.admit_remembered(context.credentials()) or await self._callers.identify(context)
         notes["caller"] = caller.name

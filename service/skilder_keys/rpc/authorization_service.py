@@ -18,35 +18,40 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["AuthorizationService"]
 
 
 class AuthorizationServicer:
-    """Parses, calls, and passes on the ready-made bytes."""
+    """Converts requests, calls the use case, and returns the serialised responses that it makes."""
 
     def __init__(self, authorizer: Authorizer, *, log_grants: bool) -> None:
-        """Takes whether each grant has its line in the log, which costs a fifth of an empty call."""
+        """Make the servicer.
+
+        Args:
+            authorizer: The use case.
+            log_grants: Whether to log each grant, which takes a fifth of the time of an empty call.
+        """
         self._authorizer = authorizer
         self._log_grants = log_grants
 
     @property
     def fast_paths(self) -> dict[str, Callable[[pb.AuthorizeRequest, Caller], bytes | None]]:
-        """The methods that memory may be enough for: none where each grant is logged."""
+        """The methods that can respond from memory; none if each grant is logged."""
         return {} if self._log_grants else {"Authorize": self._grant}
 
     async def Authorize(self, request: pb.AuthorizeRequest, call: Call) -> bytes:  # noqa: N802
-        """Decides about one token."""
-        answer = await self._authorizer.authorize(_query(request), call.caller.workspace_id)
-        if answer.denied is None:
+        """Decide about one token."""
+        decision = await self._authorizer.authorize(_query(request), call.caller.workspace_id)
+        if decision.denied is None:
             call.routine = not self._log_grants
         else:
-            call.notes["denied"] = call.denial = answer.denied.name
-        if answer.key_id is not None and not call.routine:
-            call.notes["key"] = str(answer.key_id)
-        return answer.body
+            call.notes["denied"] = call.denial = decision.denied.name
+        if decision.key_id is not None and not call.routine:
+            call.notes["key"] = str(decision.key_id)
+        return decision.body
 
     async def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, call: Call) -> bytes:  # noqa: N802
-        """Decides about many tokens."""
+        """Decide about many tokens."""
         queries = [_query(each) for each in request.requests]
-        answers, body = await self._authorizer.authorize_all(queries, call.caller.workspace_id)
-        call.notes["tokens"] = str(len(answers))
-        denied = sum(answer.denied is not None for answer in answers)
+        decisions, body = await self._authorizer.authorize_all(queries, call.caller.workspace_id)
+        call.notes["tokens"] = str(len(decisions))
+        denied = sum(each.denied is not None for each in decisions)
         call.notes["denied"] = str(denied)
         if denied:
             call.denial = "some"

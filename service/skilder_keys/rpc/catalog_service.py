@@ -17,17 +17,22 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CatalogService"]
 
 
 class CatalogServicer:
-    """Parses, calls, converts."""
+    """Converts requests, calls the use case, and converts its results."""
 
     def __init__(self, workspaces: Workspaces, offload: Offload) -> None:
-        """Take where long work is done."""
+        """Make the servicer.
+
+        Args:
+            workspaces: The use cases.
+            offload: Where long messages are converted.
+        """
         self._workspaces = workspaces
         self._offload = offload
 
     async def ApplyWorkspace(  # noqa: N802
         self, request: pb.ApplyWorkspaceRequest, call: Call
     ) -> bytes:
-        """Makes a workspace be exactly what is given."""
+        """Replace the contents of a workspace by the given ones."""
         desired = await self._offload.run(convert.workspace, request.workspace)
         version, changes = await self._workspaces.apply(
             desired,
@@ -42,26 +47,24 @@ class CatalogServicer:
         return await self._offload.run(convert.apply_response, version, changes)
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, call: Call) -> bytes:  # noqa: N802
-        """Answers a whole workspace."""
-        status, found = await self._workspaces.get(WorkspaceId(request.workspace_id))
-        call.notes["workspace"] = found.id
-        return await self._offload.run(convert.get_response, status, found)
+        """Return a whole workspace."""
+        status, workspace = await self._workspaces.get(WorkspaceId(request.workspace_id))
+        call.notes["workspace"] = workspace.id
+        return await self._offload.run(convert.get_response, status, workspace)
 
     async def ListWorkspaces(  # noqa: N802
         self,
         request: pb.ListWorkspacesRequest,
         call: Call,  # noqa: ARG002
     ) -> pb.ListWorkspacesResponse:
-        """Lists the workspaces, in order of id."""
-        found, next_page_token = await self._workspaces.list(page_size=request.page_size, page_token=request.page_token)
-        return pb.ListWorkspacesResponse(
-            workspaces=map(convert.summary_message, found), next_page_token=next_page_token
-        )
+        """List the workspaces, in order of id."""
+        page, next_page_token = await self._workspaces.list(page_size=request.page_size, page_token=request.page_token)
+        return pb.ListWorkspacesResponse(workspaces=map(convert.summary_message, page), next_page_token=next_page_token)
 
     async def DeleteWorkspace(  # noqa: N802
         self, request: pb.DeleteWorkspaceRequest, call: Call
     ) -> pb.DeleteWorkspaceResponse:
-        """Deletes a workspace for good."""
+        """Delete a workspace permanently."""
         deleted_at = await self._workspaces.delete(
             WorkspaceId(request.workspace_id), _expected_version(request), call.origin(request.actor)
         )

@@ -14,8 +14,8 @@ class Context(Credentials, Protocol):
         """Return the client's address, e.g. `ipv4:127.0.0.1:41234`."""
 
     async def read(self, max_bytes: int) -> object:
-        """Return the bytes of the next message; something else where there is none.
+        """Return the bytes of the next message; another object if there is none.
 
         Raises:
-            MessageTooLongError: The message has more bytes than `max_bytes`, as it is or once it is decompressed.
+            MessageTooLongError: The message has more bytes than `max_bytes`, compressed or decompressed.
         """

@@ -1,4 +1,4 @@
-"""protobuf <-> domain. What a message cannot say in domain terms is refused here; all other checks are the domain's."""
+"""protobuf <-> domain. Values without a counterpart in the domain are rejected here; the domain checks the others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ _PIECE = 200
 
 
 def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
-    """Answers what key to issue."""
+    """Return the key to issue.
+
+    Raises:
+        InvalidRequestError: `type` is missing or unknown.
+    """
     return KeySpec(
         type=_required("type", request.type, KEY_TYPES),
         workspace_id=WorkspaceId(request.workspace_id),
@@ -52,7 +56,11 @@ def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
 
 
 def key_filter(request: key_service_pb2.ListKeysRequest) -> KeyFilter:
-    """Answers which keys to list."""
+    """Return which keys to list.
+
+    Raises:
+        InvalidRequestError: `type`, `state` or `unused_since` is invalid.
+    """
     return KeyFilter(
         workspace_id=WorkspaceId(request.workspace_id),
         type=_optional("type", request.type, KEY_TYPES),
@@ -63,7 +71,7 @@ def key_filter(request: key_service_pb2.ListKeysRequest) -> KeyFilter:
 
 
 def key_message(key: Key) -> key_pb2.Key:
-    """Answers a key as callers see it."""
+    """Return a key as a message."""
     revocation = key.revocation
     return key_pb2.Key(
         id=str(key.id),
@@ -85,9 +93,9 @@ def key_message(key: Key) -> key_pb2.Key:
     )
 
 
-def list_keys_response(found: Sequence[Key], next_page_token: str) -> bytes:
+def list_keys_response(keys: Sequence[Key], next_page_token: str) -> bytes:
     """Return a ListKeysResponse, serialised."""
-    pieces = (key_service_pb2.ListKeysResponse(keys=map(key_message, piece)) for piece in _pieces(found))
+    pieces = (key_service_pb2.ListKeysResponse(keys=map(key_message, piece)) for piece in _pieces(keys))
     return b"".join(
         (
             *(piece.SerializeToString() for piece in pieces),
@@ -97,7 +105,12 @@ def list_keys_response(found: Sequence[Key], next_page_token: str) -> bytes:
 
 
 def workspace(message: workspace_pb2.Workspace) -> Workspace:
-    """Answers the desired state of a workspace."""
+    """Return the desired state of a workspace.
+
+    Raises:
+        InvalidRequestError: A role is invalid. The error names all invalid fields, including those that
+            `workspace_checks.checked` finds.
+    """
     violations = Violations()
     converted = Workspace(
         id=WorkspaceId(message.id),
@@ -141,7 +154,7 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
             ),
         ),
     )
-    # A role that is none has no place in the domain, so it is refused here, together with what the domain would refuse.
+    # An unknown role cannot be expressed in the domain. It is reported here, together with what the domain rejects.
     return checked(converted, violations) if violations else converted
 
 
@@ -158,28 +171,28 @@ def apply_response(version: int, changes: Sequence[Change]) -> bytes:
     )
 
 
-def get_response(status: WorkspaceStatus, found: Workspace) -> bytes:
+def get_response(status: WorkspaceStatus, source: Workspace) -> bytes:
     """Return a GetWorkspaceResponse, serialised."""
     message = catalog_service_pb2.GetWorkspaceResponse(
         version=status.version, created_at=timestamp(status.created_at), updated_at=timestamp(status.updated_at)
     )
     tag = delimited_tag(catalog_service_pb2.GetWorkspaceResponse.WORKSPACE_FIELD_NUMBER)
-    return b"".join((delimited(tag, *_workspace_pieces(found)), message.SerializeToString()))
+    return b"".join((delimited(tag, *_workspace_pieces(source)), message.SerializeToString()))
 
 
-def workspace_message(found: Workspace) -> workspace_pb2.Workspace:
-    """Return a workspace in the form that ApplyWorkspace takes."""
-    return workspace_pb2.Workspace.FromString(b"".join(_workspace_pieces(found)))
+def workspace_message(source: Workspace) -> workspace_pb2.Workspace:
+    """Return a workspace as the message that ApplyWorkspace takes."""
+    return workspace_pb2.Workspace.FromString(b"".join(_workspace_pieces(source)))
 
 
-def _workspace_pieces(found: Workspace) -> Iterator[bytes]:
-    """Yield a serialised workspace, in pieces: protobuf lets nothing else run while it writes one.
+def _workspace_pieces(source: Workspace) -> Iterator[bytes]:
+    """Yield the parts of a serialised workspace. Concatenated, they are one message.
 
-    They are one message together, since messages concatenate.
+    protobuf blocks all other threads while it serialises a piece, so pieces are small.
     """
-    catalog = found.catalog
-    yield workspace_pb2.Workspace(id=found.id, name=found.name).SerializeToString()
-    for members in _pieces(found.members):
+    catalog = source.catalog
+    yield workspace_pb2.Workspace(id=source.id, name=source.name).SerializeToString()
+    for members in _pieces(source.members):
         yield workspace_pb2.Workspace(
             members=[
                 workspace_pb2.Member(user_id=each.id, role=MEMBER_ROLES[each.role], team_ids=each.team_ids)
@@ -221,7 +234,7 @@ def _workspace_pieces(found: Workspace) -> Iterator[bytes]:
 
 
 def summary_message(status: WorkspaceStatus) -> workspace_pb2.WorkspaceSummary:
-    """Answers a workspace in brief."""
+    """Return a workspace without its contents, as a message."""
     return workspace_pb2.WorkspaceSummary(
         id=status.id,
         name=status.name,
@@ -232,14 +245,14 @@ def summary_message(status: WorkspaceStatus) -> workspace_pb2.WorkspaceSummary:
 
 
 def change_message(change: Change) -> catalog_service_pb2.WorkspaceChange:
-    """Return one part that changed."""
+    """Return a changed part as a message."""
     return catalog_service_pb2.WorkspaceChange(
         part=WORKSPACE_PARTS[change.part], id=change.id, action=CHANGE_ACTIONS[change.action]
     )
 
 
 def timestamp(moment: datetime) -> Timestamp:
-    """Answers a moment, which must have a time zone, as a Timestamp."""
+    """Return a time, which must have a time zone, as a Timestamp."""
     message = Timestamp()
     message.FromDatetime(moment)
     return message
@@ -272,7 +285,7 @@ def _optional(field: str, number: int, known: Mapping[Value, int]) -> Value | No
         if each == number:
             return value
     if number:
-        raise InvalidRequestError(FieldViolation(field, f"is {number}, which is none of the enum's values"))
+        raise InvalidRequestError(FieldViolation(field, f"is {number}, which is not a value of the enum"))
     return None
 
 

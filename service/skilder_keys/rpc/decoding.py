@@ -1,4 +1,4 @@
-"""Requests from bytes: bounded before anything looks into them, and with the field to blame where they are none."""
+"""Parse requests. Bounds are checked first, and an error names the field that is not valid."""
 
 from __future__ import annotations
 
@@ -24,40 +24,43 @@ if TYPE_CHECKING:
 Request = TypeVar("Request", bound=Message)
 
 SLICE_BYTES = 2**17
-"""The most bytes that protobuf parses at once: nothing else runs meanwhile, and empty elements take 5 to 10 ms."""
+"""The most bytes to parse at once. Nothing else runs meanwhile, which takes 5 to 10 ms if all elements are empty."""
 
 _OTHER_FIELDS = 1000
-"""How many fields a message of more than a slice may have besides the elements of its lists."""
-_TWICE = "The request has a field twice that is no list."
+"""How many fields a message longer than a slice may have, besides the elements of its lists."""
+_TWICE = "The request has a field twice that is not a list."
 _HALF = 0xED
-"""Where the three bytes of a half of a surrogate pair begin; only a program that is at fault writes one in UTF-8."""
-_FIELDS_TO_BLAME = 5000
-"""How many fields are searched for the one to blame."""
+"""The first of the three bytes that encode half of a surrogate pair, which is not valid UTF-8."""
+_MAX_SEARCHED_FIELDS = 5000
+"""How many fields are searched for the invalid one."""
 
 
 class Decoder(Generic[Request]):
     """Parses the requests of a method."""
 
     def __init__(self, request_type: type[Request]) -> None:
-        """Take the class of the requests.
+        """Make a decoder for a class of requests.
 
         Raises:
-            KeyError: The contract has no bound for one of its lists.
+            KeyError: `limits.LISTS` has no bound for one of its lists.
         """
         self._request_type = request_type
         self._parse = request_type.FromString
         self._lists = lists_of(request_type.DESCRIPTOR)
 
     def is_long(self, body: object) -> bool:
-        """Tell whether `decode` may take so long that it belongs in a thread."""
+        """Return whether `decode` may take so long that it has to run in a thread."""
         return self._lists is not None and self._lists.is_large and isinstance(body, bytes) and len(body) > SLICE_BYTES
 
     def decode(self, body: object) -> Request:
-        """Parse a request: the bytes of a message or, where a client sent none, gRPC's mark of the end.
+        """Parse a request.
+
+        Args:
+            body: The bytes of a message. Any other object means that the client sent no message.
 
         Raises:
-            InvalidRequestError: Names the list that is too long, or the string field that is no UTF-8.
-            MalformedMessageError: These are not the bytes of any message.
+            InvalidRequestError: A list is too long, or a string is not UTF-8. The error names the field.
+            MalformedMessageError: There is no message, or its bytes are not valid protobuf.
         """
         if not isinstance(body, bytes):
             raise MalformedMessageError("The request has no message.")
@@ -75,14 +78,14 @@ class Decoder(Generic[Request]):
 
 
 class _Merge:
-    """Parses a long message slice by slice, and stops where a list is too long before it has parsed it."""
+    """Parses a long message in slices. It stops at a list that is too long, before it parses it."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
         self._elements = 0
 
     def message(self, message: Message, begin: int, end: int, lists: Lists, path: str) -> None:
-        """Parse what stands between two places into a message that is empty so far."""
+        """Parse the bytes from `begin` to `end` into a message, which must be empty."""
         counts: Counter[int] = Counter()
         parsed: Counter[int] = Counter()
         done = begin
@@ -121,7 +124,7 @@ class _Merge:
 
 
 def _child(message: Message, field: Bounded, path: str, index: int) -> tuple[Message, str]:
-    """Return the message of a field, or a new one in its list, and where it stands."""
+    """Return the message of a field, or a new element of its list, and its path."""
     if field.maximum is not None:
         return cast("Message", getattr(message, field.name).add()), f"{path}{field.name}[{index}]."
     child: Message = getattr(message, field.name)
@@ -135,14 +138,14 @@ def _fault(
     path: str = "",
     before: Mapping[int, int] | None = None,
 ) -> InvalidRequestError | MalformedMessageError:
-    """Return the error for bytes that protobuf does not parse; the path and the counts are as in `Lists.check`."""
+    """Return the error for bytes that protobuf cannot parse. `path` and `before` are as in `Lists.check`."""
     try:
-        found = _bad_text(descriptor, body, 0, len(body), before or {})
+        violation = _bad_text(descriptor, body, 0, len(body), before or {})
     except MalformedMessageError as error:
         return error
-    if found is None:
+    if violation is None:
         return MalformedMessageError()
-    return InvalidRequestError(FieldViolation(path + found.field, found.description))
+    return InvalidRequestError(FieldViolation(path + violation.field, violation.description))
 
 
 def _bad_text(
@@ -152,9 +155,9 @@ def _bad_text(
     end: int,
     before: Mapping[int, int],
 ) -> FieldViolation | None:
-    """Return the path of a string that is no UTF-8, among the first fields, and what is wrong with it."""
+    """Return the first string that is not UTF-8, with its path; None if the first 5,000 fields have none."""
     seen = Counter(before)
-    for number, wire_type, _, content, stop in islice(fields(body, begin, end), _FIELDS_TO_BLAME):
+    for number, wire_type, _, content, stop in islice(fields(body, begin, end), _MAX_SEARCHED_FIELDS):
         field = descriptor.fields_by_number.get(number)
         if field is None or wire_type != LENGTH_DELIMITED:
             continue
@@ -173,7 +176,7 @@ def _bad_text(
 
 
 def _entry(body: bytes, begin: int, end: int) -> str:
-    """Return the id of an element of a list, which is its first field, as the beginning of what is said about it."""
+    """Return "of ID " for an element of a list whose first field is its id, to begin a description with."""
     number, wire_type, _, content, stop = next(fields(body, begin, end), (0, 0, 0, 0, 0))
     if number != 1 or wire_type != LENGTH_DELIMITED:
         return ""
@@ -185,10 +188,10 @@ def _utf8_fault(data: bytes) -> str | None:
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        told = f"0x{data[error.start]:02X}"
+        byte = f"0x{data[error.start]:02X}"
         if data[error.start] == _HALF:
             with suppress(UnicodeDecodeError):
                 half = data[error.start : error.start + 3].decode("utf-8", "surrogatepass")
-                told = f"the first of U+{ord(half):04X}, half of a surrogate pair"
-        return f"is not valid UTF-8: byte {error.start + 1} is {told}"
+                byte = f"the first of U+{ord(half):04X}, half of a surrogate pair"
+        return f"is not valid UTF-8: byte {error.start + 1} is {byte}"
     return None

@@ -1,4 +1,4 @@
-"""What can go wrong with a call on its way to a method: errors of transport, not of the business."""
+"""The errors of transport: of messages, methods and time limits. `domain.errors` has those of the use cases."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class MalformedMessageError(KeysError):
 
 
 class MessageTooLongError(KeysError):
-    """The request is longer than this service takes."""
+    """The request is longer than this service accepts."""
 
     reason = "MESSAGE_TOO_LONG"
 
 
 class UnknownEncodingError(KeysError):
-    """The request is compressed in a way that this service does not know."""
+    """The request is compressed in a way that this service does not support."""
 
     reason = "UNKNOWN_ENCODING"
 
 
 class DeadlineExceededError(KeysError):
-    """The call's time ran out before it was done."""
+    """The call did not finish within its time limit."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
 class StatusError(Exception):
-    """The call ends with a status of gRPC's own, without details: the method is unknown, or the server is full.
+    """The call ends with one of gRPC's own statuses, without details, e.g. because the method is unknown.
 
     Attributes:
         code: The status code.
@@ -47,5 +47,5 @@ class StatusError(Exception):
 
 
 def too_long(length: int, max_bytes: int) -> MessageTooLongError:
-    """Return the error for a message of more bytes than it may have, in grpcio's words."""
+    """Return the error for a message that is too long, with the same text as grpcio's own."""
     return MessageTooLongError(f"Received message larger than max ({length} vs. {max_bytes})", limit=str(max_bytes))

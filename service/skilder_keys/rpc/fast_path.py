@@ -1,7 +1,7 @@
-"""The fast path: a call that memory can grant is answered at once, without a task, a time limit and a log line.
+"""The fast path: a call that can be granted from memory gets its response without a task, time limit or log line.
 
-See docs/design/fast-path.md for what it buys. To remove it, remove this file, `transports/envoy/fast_call.py` and their
-uses: nothing is different then but the time that a call takes.
+docs/design/fast-path.md has its benefit and its cost. To remove it, remove this file, `transports/envoy/fast_call.py`
+and their uses; then only the time of a call changes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class FastPath:
-    """A method for callers and keys that this process knows, when all is well.
+    """The fast path of a method, for callers and keys that this process remembers.
 
-    A transport may try it before it has the pipeline serve the call. A call that it does not answer is as if it had not
-    been tried; a call that it answers is counted, and not logged. The transport bounds the wait for the message.
+    A transport may try it before the pipeline. If it does not respond, nothing was changed and the pipeline serves the
+    call. If it responds, the call is counted, but not logged. The transport limits the wait for the message.
 
     Attributes:
-        max_bytes: The longest message that `respond` takes.
+        max_bytes: The longest message that `respond` accepts.
     """
 
     def __init__(self, admission: Admission, decoder: Decoder[Any], respond: Respond, max_bytes: int) -> None:
@@ -35,14 +35,14 @@ class FastPath:
         self._respond = respond
 
     def caller(self, credentials: str) -> Caller | None:
-        """Return who sends this metadata `authorization`; None where the pipeline has to find out."""
+        """Return the caller with this metadata `authorization`; None if the pipeline has to serve the call."""
         return self._admission.admit_remembered(credentials)
 
     def respond(self, message: bytes, caller: Caller) -> bytes | None:
-        """Return the response to a message, or None where the pipeline has to serve the call."""
+        """Return the response to a message; None if the pipeline has to serve the call."""
         try:
             response = self._respond(self._decoder.decode(message), caller)
-        except Exception:  # noqa: BLE001 - whatever it is, the pipeline meets it too, and tells
+        except Exception:  # noqa: BLE001 - the pipeline gets the same error, and reports it
             return None
         if response is not None:
             self._admission.count("OK")

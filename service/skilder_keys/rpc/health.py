@@ -1,4 +1,4 @@
-"""The standard health service (grpc.health.v1), which follows the database."""
+"""The standard health service (grpc.health.v1), which reports whether the database responds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEALTH_SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class Health:
-    """Answers SERVING while the database answers, and NOT_SERVING while it does not or the server drains."""
+    """Reports SERVING while the database responds, and NOT_SERVING while it does not or the server drains."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class Health:
         interval: float = 1.0,
         report: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """Take what it needs.
+        """Make the health service.
 
         Args:
-            database: The database to look at.
-            services: The full names of the services it speaks for.
+            database: The database to check.
+            services: The full names of the services whose status it reports.
             log: The log.
-            interval: Seconds between two looks at the database.
+            interval: Seconds between two checks of the database.
             report: Called with whether the server serves, whenever that changes.
         """
         self._statuses: dict[str, int] = {}
@@ -56,7 +56,7 @@ class Health:
         self._serving: bool | None = None
 
     async def check(self) -> None:
-        """Looks at the database once and sets the status by it."""
+        """Check the database once and set the status."""
         try:
             async with asyncio.timeout(self._interval):
                 await self._database.ping()
@@ -84,15 +84,15 @@ class Health:
         )
 
     async def run(self) -> None:
-        """Looks at the database again and again until it is cancelled."""
+        """Check the database regularly, until cancelled."""
         while True:
             await asyncio.sleep(self._interval)
             await self.check()
 
     def drain(self) -> None:
-        """Says NOT_SERVING from here on, so that clients go elsewhere, and ends what would hold the server up."""
+        """Report NOT_SERVING from now on, so that clients go elsewhere, and end the watches, which would never end."""
         self._ending = True
-        self._report(False)  # noqa: FBT003 - what it takes is named where it is made
+        self._report(False)  # noqa: FBT003 - `__init__` documents the argument
         self._set(_STATUS.NOT_SERVING)
 
     def _set(self, status: int) -> None:
@@ -108,9 +108,9 @@ class Health:
         await call.write(_STATUS(status=status).SerializeToString())
 
     async def _watch(self, call: PublicCall, request: health_pb2.HealthCheckRequest) -> None:
-        """Send the status of a service, and again whenever it changes, until the server ends.
+        """Send the status of a service now and whenever it changes, until the server ends.
 
-        No lock is held while it is sent: one client that reads nothing would freeze the status for all.
+        No lock is held while it is sent, because a client that reads nothing would block the status of all.
         """
         changed = asyncio.Event()
         self._watches.add(changed)
@@ -123,7 +123,7 @@ class Health:
                     await call.write(_STATUS(status=status).SerializeToString())
                     sent = status
                 elif self._ending:
-                    raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server ends.")
+                    raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down: connect again.")
                 else:
                     await changed.wait()
         finally:

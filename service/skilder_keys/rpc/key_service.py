@@ -18,21 +18,26 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["KeyService"]
 
 
 class KeyServicer:
-    """Parses, calls, converts."""
+    """Converts requests, calls the use case, and converts its results."""
 
     def __init__(self, keys: Keys, offload: Offload) -> None:
-        """Take where long work is done."""
+        """Make the servicer.
+
+        Args:
+            keys: The use cases.
+            offload: Where long messages are converted.
+        """
         self._keys = keys
         self._offload = offload
 
     async def IssueKey(self, request: pb.IssueKeyRequest, call: Call) -> pb.IssueKeyResponse:  # noqa: N802
-        """Issues a key and shows its token, the only time anyone sees it."""
+        """Issue a key, and return its token, which is never shown again."""
         issued = await self._keys.issue(convert.key_spec(request), request.request_id, call.origin(request.actor))
         call.notes.update(key=str(issued.key.id), workspace=issued.key.workspace_id)
         return pb.IssueKeyResponse(key=convert.key_message(issued.key), token=issued.token.reveal())
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, call: Call) -> pb.RevokeKeyResponse:  # noqa: N802
-        """Revokes a key by its id or by its token."""
+        """Revoke a key by its id or by its token."""
         origin = call.origin(request.actor)
         match request.WhichOneof("target"):
             case "key_id":
@@ -45,18 +50,18 @@ class KeyServicer:
         return pb.RevokeKeyResponse(key=convert.key_message(key))
 
     async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> bytes:  # noqa: N802
-        """Lists the keys of a workspace, newest first."""
-        found, next_page_token = await self._keys.list(
+        """List the keys of a workspace, newest first."""
+        page, next_page_token = await self._keys.list(
             convert.key_filter(request),
             page_size=request.page_size,
             page_token=request.page_token,
             actor=UserId(request.actor) if request.actor else None,
         )
         call.notes["workspace"] = request.workspace_id
-        return await self._offload.run(convert.list_keys_response, found, next_page_token)
+        return await self._offload.run(convert.list_keys_response, page, next_page_token)
 
     async def GetKey(self, request: pb.GetKeyRequest, call: Call) -> pb.GetKeyResponse:  # noqa: N802
-        """Answers one key."""
+        """Return a key."""
         key = await self._keys.get(request.key_id, UserId(request.actor) if request.actor else None)
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
         return pb.GetKeyResponse(key=convert.key_message(key))

@@ -1,7 +1,7 @@
-"""The bounds of the contract on requests: bytes by method, elements by list.
+"""The bounds on requests: bytes by method, elements by list.
 
-`LISTS` has an entry for every repeated field that a request can hold, at any depth: a method whose request has one
-without an entry cannot be served, and a test compares the numbers with the comments in the protos.
+`LISTS` has an entry for every repeated field of a request, at any depth: a method with a field that lacks an entry
+cannot be served. A test compares the numbers with the comments in the protos.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 MAX_BYTES = 2**16
-"""The most bytes of a request, once it is decompressed, where `METHODS` does not say otherwise."""
+"""The most bytes of a request, decompressed, for a method without an entry in `METHODS`."""
 
 METHODS: Mapping[str, int] = {"BatchAuthorize": 2**20, "ApplyWorkspace": 16 * 2**20}
-"""The most bytes of the requests of these methods."""
+"""The most bytes of a request, decompressed, by method."""
 
 LISTS: Mapping[str, int] = {
     "BatchAuthorizeRequest.requests": MAX_BATCH,
@@ -44,7 +44,7 @@ LISTS: Mapping[str, int] = {
 MAX_ELEMENTS = 250_000
 """The most elements of all lists of a request together."""
 
-_MANY = 2000
+_MANY_ELEMENTS = 2000
 
 
 def max_bytes(method: MethodDescriptor) -> int:
@@ -57,8 +57,8 @@ class Bounded:
     """A field that is a list, or a message with a list somewhere in it.
 
     Attributes:
-        maximum: The most elements of the list; None where the field is no list.
-        inside: The same for the message, or for each message of the list; None where they hold no list.
+        maximum: The most elements of the list; None if the field is not a list.
+        inside: The bounded fields of the message, or of each message of the list; None if they have no list.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Bounded:
     inside: Lists | None
 
     def too_many(self, path: str, count: int | None = None) -> InvalidRequestError:
-        """Return the error for a list that is too long, at a path; the count may not be known."""
+        """Return the error for a list at a path that is too long, with its length if that is known."""
         has = f"has {count} elements" if count is not None else f"has more than {self.maximum} elements"
         return InvalidRequestError(FieldViolation(f"{path}{self.name}", f"{has}; at most {self.maximum} are allowed"))
 
@@ -76,61 +76,61 @@ class Lists:
     """The bounded fields of a message.
 
     Attributes:
-        by_number: The fields.
-        total: How many elements the lists can have together, those of messages inside not counted.
-        is_large: Whether a request of this many elements takes more than a few milliseconds to look through.
+        by_number: The fields by their numbers.
+        total: The most elements of these lists together, without the lists of inner messages.
+        is_large: Whether it can take more than a few milliseconds to check a request.
     """
 
     def __init__(self, descriptor: Any) -> None:  # noqa: ANN401 - one of two classes
-        """Take a message that has some, as `lists_of` does.
+        """Collect the bounded fields of a message; use `lists_of`.
 
         Raises:
             KeyError: A list has no bound.
         """
-        found = filter(None, (_bounded(descriptor, each) for each in descriptor.fields))
-        self.by_number: dict[int, Bounded] = {field.number: field for field in found}
+        bounded = filter(None, (_bounded(descriptor, each) for each in descriptor.fields))
+        self.by_number: dict[int, Bounded] = {field.number: field for field in bounded}
         self.total = sum(field.maximum or 1 for field in self.by_number.values())
         inside = [field.inside for field in self.by_number.values() if field.inside is not None]
-        self.is_large: bool = self.total > _MANY or any(each.is_large for each in inside)
+        self.is_large: bool = self.total > _MANY_ELEMENTS or any(each.is_large for each in inside)
 
     def check(self, message: Message, path: str = "", since: Mapping[int, int] | None = None) -> int:
-        """Refuse a message with a list that is too long, before any element is looked into.
+        """Reject a message with a list that is too long, before any element is touched.
 
         Args:
             message: The message.
-            path: Where it stands in the request, with a dot at the end; empty for the request.
-            since: By number of field, how many elements of its list were looked into before, or 1 for a message that
-                was; none by default.
+            path: The path of the message in the request, with a dot at the end; empty for the request itself.
+            since: By number of the field, how many elements of a list, or 1 for a message, were checked before; by
+                default nothing was.
 
         Returns:
-            How many elements the lists have, at every depth, those left out that were looked into before.
+            The number of elements of the lists, at every depth, without those that were checked before.
 
         Raises:
-            InvalidRequestError: Names the list.
+            InvalidRequestError: A list is too long. The error names it.
         """
-        found = 0
+        total = 0
         since = since or {}
         for field in self.by_number.values():
             if field.maximum is not None:
                 count = len(getattr(message, field.name))
                 if count > field.maximum:
                     raise field.too_many(path, count)
-                found += count - since.get(field.number, 0)
+                total += count - since.get(field.number, 0)
         for field in self.by_number.values():
             if field.inside is None:
                 continue
             if field.maximum is None:
                 if message.HasField(field.name) and not since.get(field.number):
-                    found += field.inside.check(getattr(message, field.name), f"{path}{field.name}.")
+                    total += field.inside.check(getattr(message, field.name), f"{path}{field.name}.")
                 continue
             begin = since.get(field.number, 0)
             for index, element in enumerate(getattr(message, field.name)[begin:], begin):
-                found += field.inside.check(element, f"{path}{field.name}[{index}].")
-        return found
+                total += field.inside.check(element, f"{path}{field.name}[{index}].")
+        return total
 
 
 def lists_of(descriptor: Any) -> Lists | None:  # noqa: ANN401 - one of two classes
-    """Return the bounded fields of a message; None where it has no list at any depth."""
+    """Return the bounded fields of a message; None if it has no list at any depth."""
     lists = Lists(descriptor)
     return lists if lists.by_number else None
 

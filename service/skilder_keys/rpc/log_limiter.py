@@ -1,4 +1,4 @@
-"""A bound on log lines that anybody can cause: the first of a kind are logged, the others of a minute are counted."""
+"""A limit for log lines that anybody can cause: in each minute, the first of a kind are logged, the others counted."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ LINES = 100
 """How many lines of a kind are logged in a minute."""
 SECONDS = 60.0
 
-# Callers may be very many: what comes over this counts as one kind. The same for the addresses of a kind.
+# There can be very many callers. Further kinds count as one kind, and further addresses of a kind as one address.
 _MAX_KINDS = 1000
 _MAX_HOSTS = 100
 _OTHERS = "others"
-_TOLD_HOSTS = 3
+_REPORTED_HOSTS = 3
 
 
 @dataclass(slots=True)
 class _Window:
-    """Lines of a kind in this minute.
+    """The lines of a kind in this minute.
 
     Attributes:
-        lines: How many there were.
-        hosts: How many of those that were not logged were about each address.
+        lines: The number of lines.
+        hosts: The number of lines that were not logged, by address.
     """
 
     lines: int = 0
@@ -41,38 +41,38 @@ class LogLimiter:
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         self._log = log
-        self._floods: dict[Kind, _Window] = {}
+        self._windows: dict[Kind, _Window] = {}
 
     def admits(self, peer: str, **kind: str) -> bool:
-        """Tell whether a line is to be logged, and count it.
+        """Count a line, and return whether to log it.
 
         Args:
             peer: The client's address, with a port.
-            kind: What makes it one of a kind, such as its method and code. `report` logs the same.
+            kind: The values that all lines of the kind have, such as method and code. `report` logs them.
         """
         key: Kind = tuple(kind.items())
-        flood = self._floods.get(key)
-        if flood is None:
-            if len(self._floods) >= _MAX_KINDS:
+        window = self._windows.get(key)
+        if window is None:
+            if len(self._windows) >= _MAX_KINDS:
                 key = (("kind", _OTHERS),)
-            flood = self._floods.setdefault(key, _Window())
-        flood.lines += 1
-        if flood.lines <= LINES:
+            window = self._windows.setdefault(key, _Window())
+        window.lines += 1
+        if window.lines <= LINES:
             return True
         host = peer.rpartition(":")[0]
-        flood.hosts[host if host in flood.hosts or len(flood.hosts) < _MAX_HOSTS else _OTHERS] += 1
+        window.hosts[host if host in window.hosts or len(window.hosts) < _MAX_HOSTS else _OTHERS] += 1
         return False
 
     def report(self) -> None:
-        """Log how many lines of each kind were not logged, and from where most of them came; begin a new minute."""
-        log_limiter, self._floods = self._floods, {}
-        for kind, flood in log_limiter.items():
-            if flood.hosts:
-                hosts = dict(flood.hosts.most_common(_TOLD_HOSTS))
-                self._log.warning("lines not logged", count=flood.hosts.total(), peers=hosts, **dict(kind))
+        """Log how many lines of each kind were not logged, with the most frequent addresses; begin a new minute."""
+        windows, self._windows = self._windows, {}
+        for kind, window in windows.items():
+            if window.hosts:
+                hosts = dict(window.hosts.most_common(_REPORTED_HOSTS))
+                self._log.warning("lines not logged", count=window.hosts.total(), peers=hosts, **dict(kind))
 
     async def run(self) -> NoReturn:
-        """Report each minute until it is cancelled."""
+        """Report every minute, until cancelled."""
         while True:
             await asyncio.sleep(SECONDS)
             self.report()

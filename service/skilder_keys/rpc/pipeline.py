@@ -1,21 +1,21 @@
-"""The pipeline that every call passes: who calls, may they, what do they ask, in what time, and how did it end.
+"""The pipeline that every call passes.
 
-It is one function around each method instead of a chain of interceptors, in this order:
+It is one function around each method, instead of a chain of interceptors. Its steps, in this order:
 
-1. The time limit starts first, so that it covers everything, also the wait for the client to send its request. (gRPC
-   itself keeps the client's own deadline: it cancels the call.)
-2. `Admission` identifies the caller and checks its ability before the request is read. Otherwise an unknown caller
-   could hold a place, and megabytes, for as long as it likes.
-3. The one message is read. The method's own bound on its length is checked before anything looks into it.
-4. The pipeline parses the message, not gRPC, so that bad bytes get a clear error instead of a bare INTERNAL. Lists are
-   bounded before anything touches an element. Both bounds are in `rpc.limits`, for all methods.
+1. The time limit starts first, so that it covers everything, including the wait for the client's request. (gRPC itself
+   enforces the client's own deadline: it cancels the call.)
+2. `Admission` authenticates the caller and checks its ability before the request is read. Otherwise an unknown caller
+   could occupy a place, and megabytes, for as long as it likes.
+3. The single message is read. The method's bound on its length is checked before anything parses it.
+4. The pipeline parses the message, not gRPC, so that bad bytes cause a clear error instead of a bare INTERNAL. The
+   lengths of lists are checked before any element is touched. Both bounds are in `rpc.limits`, for all methods.
 5. The method runs.
-6. An error leaves as a KeysError. The transport sends it as a status, by the one table of `rpc.status`.
-7. The call is counted, and one line is logged. The line holds what the method noted, never the request. A method that
-   is called all the time may leave the line out where all went well: it would cost more than the call. `log_limiter`
-   bounds the lines that anybody can cause, of failed calls and denied tokens; the counts are not bounded.
+6. Every error becomes a KeysError. The transport sends it as a status, by the table in `rpc.status`.
+7. The call is counted, and one line is logged. The line has the notes of the method, never the request. A method that
+   is called very often may leave the line out if all went well, because the line would cost more than the call.
+   `log_limiter` limits the lines that anybody can cause, of failed calls and denied tokens. Counts are not limited.
 
-`rpc.fast_path` is a way past most of this, for what memory can grant; a transport may try it first.
+`rpc.fast_path` skips most of these steps for calls that can be granted from memory; a transport may try it first.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Call:
-    """A call that was let in.
+    """A call that was admitted.
 
     Attributes:
-        caller: Who calls.
-        context: The call, as gRPC sees it.
-        notes: What the method wants in the call's log line. Never a token.
-        routine: Set by a method to say that nothing happened that a line in the log would be needed for.
-        denial: Set by a method that denied something, to what makes its line one of a kind.
+        caller: The caller.
+        context: The call, as its transport sees it.
+        notes: What the method adds to the call's log line. Never a token.
+        routine: A method sets it if the call needs no log line.
+        denial: A method that denied a token sets it to the reason, which is part of the kind of the log line.
     """
 
     caller: Caller
@@ -76,7 +76,7 @@ class Call:
     denial: str = ""
 
     def origin(self, actor: str) -> Origin:
-        """Answers where a change comes from; an empty actor is none."""
+        """Return the origin of a change; an empty actor means no actor."""
         return Origin(self.caller, UserId(actor) if actor else None, self.context.peer())
 
 
@@ -84,8 +84,8 @@ class Pipeline:
     """Wraps the methods of servicers for any transport.
 
     Attributes:
-        calls: How many calls of each method ended with each code.
-        log_limiter: What bounds its log.
+        calls: The number of calls by method and name of the status code.
+        log_limiter: The limit for its log lines.
     """
 
     def __init__(
@@ -96,7 +96,15 @@ class Pipeline:
         offload: Offload,
         max_message_bytes: int = 2**28,
     ) -> None:
-        """Take what every call needs; `max_message_bytes` bounds all requests, besides the methods' own bounds."""
+        """Make the pipeline.
+
+        Args:
+            callers: The callers of the service.
+            log: The log.
+            time_limit: The limit for each call.
+            offload: Where long requests are parsed.
+            max_message_bytes: The longest request of any method; each method also has its own bound.
+        """
         self.log_limiter = LogLimiter(log)
         self.calls: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._offload = offload
@@ -106,7 +114,7 @@ class Pipeline:
         self._time_limit = time_limit
 
     def methods(self, descriptor: ServiceDescriptor, servicer: object) -> dict[str, Serve]:
-        """Return the methods of a service by their paths. Each returns bytes, or raises KeysError."""
+        """Return the methods of a service by their paths. Each returns the response's bytes, or raises KeysError."""
         return {_path(method): self._wrap(method, getattr(servicer, method.name)) for method in descriptor.methods}
 
     def fast_paths(self, descriptor: ServiceDescriptor, responds: Mapping[str, Respond]) -> dict[str, FastPath]:
@@ -131,47 +139,47 @@ class Pipeline:
 
         async def serve(context: Context) -> bytes:
             started = perf_counter()
-            facts: dict[str, str] = {}
+            notes: dict[str, str] = {}
             routine, denial = False, ""
-            code = "CANCELLED"  # unless one of the ways below is taken to its end
+            code = "CANCELLED"  # unless the call ends in one of the ways below
             try:
                 with self._time_limit:
-                    caller = await admission.admit(context, facts)
+                    caller = await admission.admit(context, notes)
                     body = await context.read(max_bytes)
                     if decoder.is_long(body):
                         request = await self._offload.run(decoder.decode, body)
                     else:
                         request = decoder.decode(body)
-                    call = Call(caller, context, facts)
+                    call = Call(caller, context, notes)
                     reply = await method(request, call)
                 code, routine, denial = "OK", call.routine, call.denial
                 return reply if isinstance(reply, bytes) else reply.SerializeToString()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it leaves as a status
-                failure = self._translated(error, admission.method)
-                facts["reason"] = failure.reason
+            except Exception as error:  # noqa: BLE001 - every error is sent as a status
+                failure = self._to_keys_error(error, admission.method)
+                notes["reason"] = failure.reason
                 code = STATUS_CODES[type(failure)].name
                 try:
-                    raise failure from failure.__cause__  # unchanged: other calls may raise the same error
+                    raise failure from failure.__cause__  # keeps the cause: other calls may raise the same error
                 finally:
-                    del failure  # its traceback holds this frame: each failed call would be a reference cycle
+                    del failure  # its traceback refers to this frame: each failed call would be a reference cycle
             finally:
                 admission.count(code)
                 if not routine:
                     milliseconds = round((perf_counter() - started) * 1000, 2)
-                    kind = denial or facts.get("reason", "")
-                    self._log_call(admission.method, code, milliseconds, context.peer(), facts, kind)
+                    kind = denial or notes.get("reason", "")
+                    self._log_call(admission.method, code, milliseconds, context.peer(), notes, kind)
 
         return serve
 
     def _log_call(
-        self, method: str, code: str, milliseconds: float, peer: str, facts: Mapping[str, str], kind: str
+        self, method: str, code: str, milliseconds: float, peer: str, notes: Mapping[str, str], kind: str
     ) -> None:
         if (code == "OK" and not kind) or self.log_limiter.admits(
-            peer, method=method, code=code, kind=kind, caller=facts.get("caller", "")
+            peer, method=method, code=code, kind=kind, caller=notes.get("caller", "")
         ):
-            self._log.info("call", method=method, code=code, ms=milliseconds, peer=peer, **facts)
+            self._log.info("call", method=method, code=code, ms=milliseconds, peer=peer, **notes)
 
-    def _translated(self, error: Exception, method: str) -> KeysError:
+    def _to_keys_error(self, error: Exception, method: str) -> KeysError:
         if (
             isinstance(error, UnavailableError)
             and error.__cause__ is not None

@@ -1,4 +1,4 @@
-"""Methods that anybody may call, without credentials: health and reflection. A transport serves them within bounds."""
+"""Public methods, which need no credentials: health and reflection. A transport limits how much they may use."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Request = TypeVar("Request", bound=Message)
 
 
 class PublicCall(Protocol):
-    """A call of a method that anybody may call."""
+    """A call of a public method."""
 
     async def read(self, request_type: type[Request]) -> Request | None:
-        """Return the next request; None where the client sends no more.
+        """Return the next request; None if the client sends no more.
 
         Raises:
-            StatusError: What the client sends is no request.
+            StatusError: The client sent something that is not a request.
         """
 
     async def write(self, response: bytes) -> None:
@@ -29,13 +29,13 @@ class PublicCall(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PublicMethod:
-    """A method that anybody may call.
+    """A public method.
 
     Attributes:
         path: Its path, e.g. `/grpc.health.v1.Health/Check`.
         request_type: The class of its requests.
-        serve: Serves a call, whose first request has come. It may raise StatusError.
-        lasting: Whether a call goes on until its client ends it.
+        serve: Serves a call, with its first request. It may raise StatusError.
+        lasting: Whether a call lasts until its client ends it.
     """
 
     path: str
@@ -45,6 +45,6 @@ class PublicMethod:
 
     @property
     def label(self) -> str:
-        """The service and the method, as metrics name them."""
+        """The service and the method as in metrics, e.g. `Health/Check`."""
         service, _, name = self.path.removeprefix("/").partition("/")
         return f"{service.rpartition('.')[2]}/{name}"

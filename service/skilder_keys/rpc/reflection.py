@@ -1,6 +1,6 @@
-"""Reflection, so that tools need no .proto files: grpc.reflection.v1, and v1alpha for older ones.
+"""Reflection, so that tools need no .proto files: grpc.reflection.v1, and v1alpha for older tools.
 
-The package for reflection has v1alpha alone, whose messages are those of v1 under other names, byte for byte.
+The package grpcio-reflection has only v1alpha. The messages of v1 have other names, but the same bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SERVICES = tuple(f"{package}.ServerReflection" for package in (_V1, _ALPHA))
 
 
 def reflection_methods(service_names: Iterable[str]) -> tuple[PublicMethod, ...]:
-    """Return the methods of reflection, which describes these services and itself."""
+    """Return the methods of reflection, which describe these services and reflection itself."""
     respond = _responder((*service_names, *_SERVICES))
 
     async def serve(call: PublicCall, first: reflection_pb2.ServerReflectionRequest) -> None:
@@ -40,51 +40,55 @@ def reflection_methods(service_names: Iterable[str]) -> tuple[PublicMethod, ...]
 
 
 class Symbols:
-    """A pool of descriptors that finds what protobuf's own does not: a method, and a value by its enum's name."""
+    """A pool of descriptors that also finds methods, and enum values by the name of their enum."""
 
     def __init__(self) -> None:
         self._pool: Any = descriptor_pool.Default()
         _add_v1(self._pool)
 
     def FindFileContainingSymbol(self, name: str) -> Any:  # noqa: ANN401, N802 - as a pool has it
-        """Return the file in which a symbol stands. Raises KeyError."""
+        """Return the file that defines a symbol.
+
+        Raises:
+            KeyError: The symbol is unknown.
+        """
         try:
             return self._pool.FindFileContainingSymbol(name)
         except KeyError:
             parent, _, last = name.rpartition(".")
-            return self._parent(parent, last)
+            return self._file_of_member(parent, last)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it is
-        """Return all else that a pool has."""
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the pool
+        """Return an attribute of protobuf's own pool."""
         return getattr(self._pool, name)
 
-    def _parent(self, parent: str, name: str) -> Any:  # noqa: ANN401 - untyped
+    def _file_of_member(self, parent: str, name: str) -> Any:  # noqa: ANN401 - untyped
         for find, of_parent in (("FindServiceByName", "methods_by_name"), ("FindEnumTypeByName", "values_by_name")):
             try:
-                found = getattr(self._pool, find)(parent)
+                descriptor = getattr(self._pool, find)(parent)
             except KeyError:
                 continue
-            if name in getattr(found, of_parent):
-                return found.file
+            if name in getattr(descriptor, of_parent):
+                return descriptor.file
         raise KeyError(name)
 
 
 def _responder(service_names: tuple[str, ...]) -> Any:  # noqa: ANN401 - a cached function
     servicer = reflection.ReflectionServicer(service_names, Symbols())
 
-    # To collect and serialise files costs far more than to ask for them.
+    # A response costs far more than a request, because files are collected and serialised for it.
     @lru_cache(maxsize=64)
     def respond(body: bytes) -> bytes:
         request = reflection_pb2.ServerReflectionRequest.FromString(body)
         (response,) = servicer.ServerReflectionInfo(iter((request,)), None)
-        found: bytes = response.SerializeToString()
-        return found
+        serialised: bytes = response.SerializeToString()
+        return serialised
 
     return respond
 
 
 def _add_v1(pool: Any) -> None:  # noqa: ANN401 - untyped
-    """Add the file of v1, which is that of v1alpha but for its package."""
+    """Add the file of v1: that of v1alpha with another package."""
     file = descriptor_pb2.FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(file)
     file.name, file.package = "grpc/reflection/v1/reflection.proto", _V1

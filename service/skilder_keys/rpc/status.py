@@ -1,4 +1,4 @@
-"""Errors as gRPC statuses: one table, and one ErrorInfo (AIP-193) on every error."""
+"""Errors as gRPC statuses: the table of status codes, and an ErrorInfo (AIP-193) for every error."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     rpc_errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.BusyError: grpc.StatusCode.UNAVAILABLE,
-    errors.KeysError: grpc.StatusCode.INTERNAL,  # unexpected: logged, and sent without details
+    errors.KeysError: grpc.StatusCode.INTERNAL,  # an unexpected error, which is logged and sent without details
 }
 
-# A status travels in trailers, the message twice, and clients refuse trailers of more than 8 KiB: what does not fit is
-# left out, and the message says how many fields there were.
+# A status is sent in trailers, with the message twice, and clients reject trailers of more than 8 KiB. Fields that do
+# not fit are left out; the message has their number.
 _MAX_VIOLATION_BYTES = 3_500
 _MAX_MESSAGE_BYTES = 500
 
 
 def trailing_status(error: errors.KeysError) -> grpc.Status:
-    """Return the status of an error, its details in a trailer, as `context.abort_with_status` takes it."""
+    """Return the status of an error, with its details in a trailer, for `context.abort_with_status`."""
     details: list[Message] = [ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.details)]
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error))
     status = Status(code=STATUS_CODES[type(error)].value[0], message=shortened(str(error), _MAX_MESSAGE_BYTES))
     for detail in details:
         status.details.add().Pack(detail)
-    answer: grpc.Status = rpc_status.to_status(status)
-    return answer
+    grpc_status: grpc.Status = rpc_status.to_status(status)
+    return grpc_status
 
 
 def _bad_request(error: errors.InvalidRequestError) -> BadRequest:

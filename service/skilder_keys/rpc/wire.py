@@ -1,4 +1,4 @@
-"""The wire format of protobuf (https://protobuf.dev/programming-guides/encoding), as far as cutting it up needs."""
+"""The parts of protobuf's wire format (https://protobuf.dev/programming-guides/encoding) that slicing needs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _MAX_VARINT_BYTES = 10
 
 
 Field = tuple[int, int, int, int, int]
-"""A field in a message: its number, its wire type, and the places where it begins, its content begins, and it ends."""
+"""A field in a message: its number, its wire type, and the indexes of its start, of its content, and of its end."""
 
 
 def fields(body: bytes, begin: int, end: int) -> Iterator[Field]:
-    """Yield the fields between two places, one after the other, as far as somebody asks for them.
+    """Yield the fields between the indexes `begin` and `end`.
 
     Raises:
-        MalformedMessageError: There is none, or it is a group; no message of ours has one.
+        MalformedMessageError: The bytes are not a field, or a group, which no message of ours has.
     """
     at = begin
     while at < end:
         start = at
         tag = body[at]
         at += 1
-        if tag >= 0x80:  # noqa: PLR2004 - the top bit says that more follows
+        if tag >= 0x80:  # noqa: PLR2004 - the top bit: more bytes follow
             tag, at = _varint(body, start, end)
         wire_type = tag & 7
         if wire_type == LENGTH_DELIMITED:
@@ -43,13 +43,13 @@ def fields(body: bytes, begin: int, end: int) -> Iterator[Field]:
             at += _FIXED[wire_type]
         else:
             raise MalformedMessageError
-        if at > end or tag < 8:  # noqa: PLR2004 - field 0 is none
+        if at > end or tag < 8:  # noqa: PLR2004 - there is no field 0
             raise MalformedMessageError
         yield tag >> 3, wire_type, start, content, at
 
 
 def _varint(body: bytes, at: int, end: int) -> tuple[int, int]:
-    """Return the number at a place, and the place behind it."""
+    """Return the number at an index, and the index after it."""
     if at < end and body[at] < 0x80:  # noqa: PLR2004 - one byte, as most are
         return body[at], at + 1
     value = 0
@@ -58,6 +58,6 @@ def _varint(body: bytes, at: int, end: int) -> tuple[int, int]:
             break
         byte = body[at + count]
         value |= (byte & 0x7F) << (7 * count)
-        if byte < 0x80:  # noqa: PLR2004 - the top bit says that more follows
+        if byte < 0x80:  # noqa: PLR2004 - the top bit: more bytes follow
             return value, at + count + 1
     raise MalformedMessageError
