@@ -101,7 +101,10 @@ async def test_the_expected_version_guards_a_change(service: Service) -> None:
     assert (new.reason, new.metadata) == ("VERSION_MISMATCH", {"current_version": "0"})
     assert [each.id for each in (await list_workspaces(service.console)).workspaces] == ["acme"]
     negative = await refusal(service.console.apply(workspace, expected_version=-1))
-    assert (negative.code, negative.fields) == (grpc.StatusCode.INVALID_ARGUMENT, {"expected_version": "is negative"})
+    assert (negative.code, negative.fields) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        {"expected_version": "is -1; 0 or more is allowed"},
+    )
 
 
 async def refused_fields(client: Client, workspace: Workspace) -> dict[str, str]:

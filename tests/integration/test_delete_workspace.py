@@ -68,7 +68,7 @@ async def test_an_unknown_workspace_is_not_found(service: Service) -> None:
     assert malformed.code is grpc.StatusCode.INVALID_ARGUMENT
     assert malformed.fields == {
         "workspace_id": "is required",
-        "expected_version": "is negative",
+        "expected_version": "is -1; 0 or more is allowed",
         "actor": "is 'no one ': character 7 is U+0020 SPACE at its end: leave it out",
     }
 

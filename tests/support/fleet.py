@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.authorization.authorizer import Authorizer
 from skilder_keys.app.authorization.cache import KeyCache
+from skilder_keys.app.authorization.key_loader import KeyLoader
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
 from skilder_keys.app.authorization.tool_sets import ToolSets
 from skilder_keys.app.authorization.usage import Usage
@@ -167,6 +168,7 @@ async def process(
     usage = Usage(database, log.logger, usage_clock, 60)
     reader = Reader(database, cache, held, log.logger, clock, lease)
     writer, pages = Writer(database, clock, waits.append, reader.new_server), PageTokens(bytes(32))
+    loader = KeyLoader(database, held, cache, tool_sets, fingerprint, verifier, usage)
     made = Process(
         database=database,
         hasher=hasher,
@@ -175,7 +177,7 @@ async def process(
         cache=cache,
         reader=reader,
         verifier=verifier,
-        authorizer=Authorizer(database, held, cache, tool_sets, fingerprint, verifier, usage),
+        authorizer=Authorizer(cache, loader, usage),
         keys=Keys(database, writer, verifier, pages),
         workspaces=Workspaces(database, writer, pages),
         writer=writer,

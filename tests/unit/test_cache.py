@@ -54,7 +54,7 @@ async def test_a_wrong_token_of_a_cached_key_is_refused(memory: Memory) -> None:
     assert memory.cache.rejects(token.key_id, wrong)
     assert not memory.cache.rejects(token.key_id, memory.fingerprint.digest(token.reveal()))
     assert not memory.cache.rejects(new_key_id(), wrong)
-    memory.cache.drop_key(token.key_id)
+    memory.cache.drop([token.key_id], ())
     assert not memory.cache.rejects(token.key_id, wrong)
 
 
@@ -69,7 +69,7 @@ async def test_the_cache_is_not_used_without_a_lease(memory: Memory) -> None:
     memory.renew()
     assert memory.cache.find(token.reveal()) is known
     memory.lapse()
-    memory.cache.drop_key(token.key_id)
+    memory.cache.drop([token.key_id], ())
     memory.renew()
     assert memory.cache.find(token.reveal()) is None
 
@@ -93,8 +93,8 @@ async def test_a_changed_key_is_forgotten_and_no_other(memory: Memory) -> None:
     changed, other = minted(), minted()
     await memory.keep(changed)
     await memory.keep(other)
-    memory.cache.drop_key(changed.key_id)
-    memory.cache.drop_key(new_key_id())
+    memory.cache.drop([changed.key_id], ())
+    memory.cache.drop([new_key_id()], ())
     assert memory.cache.find(changed.reveal()) is None
     assert memory.cache.find(other.reveal()) is not None
 
@@ -105,15 +105,15 @@ async def test_a_changed_workspace_makes_all_its_keys_stale(memory: Memory) -> N
     for token in keys:
         await memory.keep(token)
     await memory.keep(other, GLOBEX)
-    memory.cache.drop_workspace(ACME)
+    memory.cache.drop((), [ACME])
     assert [memory.cache.find(token.reveal()) for token in keys] == [None, None]
     assert memory.cache.find(other.reveal()) is not None
     assert not memory.cache.rejects(keys[0].key_id, b"")
     again = await memory.keep(keys[0])
     assert memory.cache.find(keys[0].reveal()) is again
     assert memory.cache.find(keys[1].reveal()) is None
-    memory.cache.drop_workspace(ACME)
-    memory.cache.drop_workspace(WorkspaceId("unknown"))
+    memory.cache.drop((), [ACME])
+    memory.cache.drop((), [WorkspaceId("unknown")])
     assert memory.cache.find(keys[0].reveal()) is None
 
 
@@ -136,7 +136,7 @@ async def test_a_key_whose_tool_set_was_evicted_is_read_again(memory: Memory) ->
     token = minted()
     known = await memory.keep(token)
     replaced = SharedToolSet(ToolSet((), ()))
-    memory.cache.drop_key(token.key_id)
+    memory.cache.drop([token.key_id], ())
 
     async def read(_: Load) -> KnownKey | None:
         return replace(known, tool_set=replaced)
@@ -152,7 +152,7 @@ async def test_keys_of_a_workspace_share_one_scope_until_it_changes(memory: Memo
     first = memory.cache.scope(ACME)
     assert memory.cache.scope(ACME) is first
     assert memory.cache.scope(GLOBEX) is not first
-    memory.cache.drop_workspace(ACME)
+    memory.cache.drop((), [ACME])
     assert first.stale
     second = memory.cache.scope(ACME)
     assert (second is first, second.stale) == (False, False)

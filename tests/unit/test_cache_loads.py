@@ -103,9 +103,9 @@ async def test_an_unrelated_change_does_not_invalidate_a_load(memory: Memory) ->
     token = minted()
     task = asyncio.create_task(memory.load(token))
     await turns()
-    memory.cache.drop_key(new_key_id())
+    memory.cache.drop([new_key_id()], ())
     memory.reads[0][0].workspace_id = ACME
-    memory.cache.drop_workspace(GLOBEX)
+    memory.cache.drop((), [GLOBEX])
     memory.let_go(0)
     known = await task
     assert memory.cache.find(token.reveal()) is known
@@ -119,7 +119,7 @@ async def test_two_changes_invalidate_each_load_once(memory: Memory) -> None:
         tasks.append(asyncio.create_task(memory.load(token)))
         await turns()
         if len(tasks) < 3:
-            memory.cache.drop_key(token.key_id)
+            memory.cache.drop([token.key_id], ())
     assert len(memory.reads) == 3
     for index in (2, 0, 1):
         memory.let_go(index)
@@ -168,7 +168,7 @@ async def test_a_failed_load_fails_for_all_and_leaves_nothing_behind(memory: Mem
         tasks = [asyncio.create_task(memory.load(token)) for _ in range(3)]
         await turns()
         if invalidated:
-            memory.cache.drop_key(token.key_id)
+            memory.cache.drop([token.key_id], ())
         memory.reads[-1][1].set_exception(OSError("gone"))
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert [repr(each) for each in found] == ["OSError('gone')"] * 3

@@ -37,7 +37,8 @@ def refused_field(convert_it: Any, message: Any) -> str:
 def test_a_workspace_survives_the_round_trip(message: workspace_pb2.Workspace) -> None:
     """In both directions; only an `active` that was left out comes back set."""
     workspace = convert.workspace(message)
-    shown = convert.workspace_message(workspace)
+    status = WorkspaceStatus(workspace.id, workspace.name, 1, NOW, NOW, None)
+    shown = catalog_service_pb2.GetWorkspaceResponse.FromString(convert.get_response(status, workspace)).workspace
     assert convert.workspace(shown) == workspace
     for tool in message.tools:
         tool.active = tool.active if tool.HasField("active") else True

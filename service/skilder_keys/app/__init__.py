@@ -1,1 +1,1 @@
-"""The use cases: issue, list, revoke and authorize keys; apply workspaces. Knows nothing of gRPC."""
+"""The use cases: issue, list, revoke and authorize keys; apply, list and delete workspaces. Independent of gRPC."""

@@ -1,4 +1,4 @@
-"""Doing once what many calls want at the same time."""
+"""Do work once that many calls need at the same time."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ Result = TypeVar("Result")
 
 
 class SingleFlight(Generic[Item, Result]):
-    """Lets all who want the same thing at the same time share one making of it.
+    """Shares one running task among all who need the same result.
 
-    Only for what does not change: whoever comes late is given what was begun before.
+    Use it only for results that do not change: a late caller gets the result of a task that started earlier.
     """
 
     def __init__(self) -> None:
         self._tasks: dict[Item, asyncio.Task[Result]] = {}
 
     async def get(self, item: Item, make: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Answers what is made, or raises what making it raises. One who stops waiting does not stop it."""
+        """Return what `make` returns, or raise what it raises. The task goes on if a caller is cancelled."""
         task = self._tasks.get(item)
         if task is None:
             task = self._tasks[item] = asyncio.create_task(make())
-            task.add_done_callback(partial(self._made, item))
+            task.add_done_callback(partial(self._finish, item))
         return await asyncio.shield(task)
 
-    def _made(self, item: Item, task: asyncio.Task[Result]) -> None:
+    def _finish(self, item: Item, task: asyncio.Task[Result]) -> None:
         del self._tasks[item]
         if not task.cancelled():
-            task.exception()  # looked at, should nobody wait for it any more
+            task.exception()  # marks it as retrieved, in case no caller waits for it any more
 
 
 class Batcher(Generic[Item, Result]):
-    """Gathers items while a query is under way, and makes the next query of all of them.
+    """Collects items while a query runs, and sends the next query for all of them.
 
-    A item is only ever answered by a query that was sent after it came. So whoever asks is told nothing older than the
-    question.
+    The result for an item always comes from a query that was sent after the call of `get`, so it is never older than
+    that call.
     """
 
     def __init__(
@@ -51,48 +51,54 @@ class Batcher(Generic[Item, Result]):
         size: int = 500,
         concurrency: int = 1,
     ) -> None:
-        """Takes the query, the most items in one, and the most queries under way."""
+        """Make a batcher.
+
+        Args:
+            query: Returns the results of some items; an item without a result is left out.
+            size: The most items in a query.
+            concurrency: The most queries at the same time.
+        """
         self._query = query
         self._size = size
-        self._at_once = concurrency
+        self._concurrency = concurrency
         self._waiting: dict[Item, asyncio.Future[Result | None]] = {}
-        self._under_way = 0
-        self._tasks: set[asyncio.Task[None]] = set()  # held, as the event loop does not hold them
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # kept here, because the event loop has only weak references
 
     async def get(self, item: Item) -> Result | None:
-        """Answers what the query finds for a item, or None; raises what the query raises.
+        """Return the result for an item, or None; raise what the query raises.
 
-        One who stops waiting does not stop the query.
+        The query goes on if a caller is cancelled.
         """
-        found = self._waiting.get(item)
-        if found is None:
-            found = self._waiting[item] = asyncio.get_running_loop().create_future()
-            if self._under_way < self._at_once:
-                self._under_way += 1
+        result = self._waiting.get(item)
+        if result is None:
+            result = self._waiting[item] = asyncio.get_running_loop().create_future()
+            if self._running < self._concurrency:
+                self._running += 1
                 task = asyncio.create_task(self._run())
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(found)
+        return await asyncio.shield(result)
 
     async def _run(self) -> None:
         try:
             while self._waiting:
                 batch = {item: self._waiting.pop(item) for item in list(islice(self._waiting, self._size))}
-                await self._answer(batch)
+                await self._send(batch)
         finally:
-            self._under_way -= 1
+            self._running -= 1
 
-    async def _answer(self, batch: dict[Item, asyncio.Future[Result | None]]) -> None:
+    async def _send(self, batch: dict[Item, asyncio.Future[Result | None]]) -> None:
         try:
             results = await self._query(list(batch))
-        except Exception as error:  # noqa: BLE001 - it is raised by `get`
-            for found in batch.values():
-                found.set_exception(error)
-                found.exception()  # looked at, should nobody wait for it any more
+        except Exception as error:  # noqa: BLE001 - `get` raises it
+            for result in batch.values():
+                result.set_exception(error)
+                result.exception()  # marks it as retrieved, in case no caller waits for it any more
         except asyncio.CancelledError:
-            for found in batch.values():
-                found.cancel()
+            for result in batch.values():
+                result.cancel()
             raise
         else:
-            for item, found in batch.items():
-                found.set_result(results.get(item))
+            for item, result in batch.items():
+                result.set_result(results.get(item))

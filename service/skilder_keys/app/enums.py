@@ -1,4 +1,4 @@
-"""The domain's enums in the API's numbers. They are matched by name, so that a new value cannot be forgotten."""
+"""The API's numbers for the domain's enums. They are matched by name, so that a new value cannot be forgotten."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Value = TypeVar("Value", bound="Enum")
 
 
 def numbers(values: type[Value], api: EnumDescriptor) -> Mapping[Value, Any]:
-    """Return the API's number of each value: KeyType.USER is KEY_TYPE_USER.
+    """Return the API's number of each value, e.g. that of KEY_TYPE_USER for KeyType.USER.
 
     Raises:
-        ValueError: A value is on one side only; the API's zero, which stands for none, is not counted.
+        ValueError: A value exists on one side only. The API's zero, which means no value, does not count.
     """
     prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", api.name).upper()
-    found = {value: api.values_by_name.get(f"{prefix}_{value.name}") for value in values}
-    numbers = {value: each.number for value, each in found.items() if each is not None}
-    if set(numbers.values()) != {each.number for each in api.values if each.number} or len(numbers) != len(found):
+    matches = {value: api.values_by_name.get(f"{prefix}_{value.name}") for value in values}
+    numbers = {value: each.number for value, each in matches.items() if each is not None}
+    if set(numbers.values()) != {each.number for each in api.values if each.number} or len(numbers) != len(matches):
         raise ValueError(f"{values.__name__} and the API's {api.name} have different values")
     return numbers
 

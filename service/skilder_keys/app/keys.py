@@ -1,4 +1,4 @@
-"""Issuing, revoking and finding keys."""
+"""Issue, revoke and find keys."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LONGEST_ID = 36
 
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
-    """A new key, and the one chance to see its token."""
+    """A new key with its token, which is never shown again."""
 
     key: Key
     token: Token
@@ -47,8 +47,8 @@ class IssuedKey:
 class Keys:
     """Issues, revokes and finds keys.
 
-    Every method raises UnavailableError where the database does not answer, and, for a call on behalf of a person,
-    ActorNotMemberError or ActorNotAllowedError where the rules forbid it to that person.
+    Every method raises UnavailableError if the database does not respond. A call on behalf of a person raises
+    ActorNotMemberError or ActorNotAllowedError if that person may not do this.
     """
 
     def __init__(self, database: Database, writer: Writer, verifier: Verifier, page_tokens: PageTokens) -> None:
@@ -58,13 +58,20 @@ class Keys:
         self._page_tokens = page_tokens
 
     async def issue(self, spec: KeySpec, request_id: str, origin: Origin) -> IssuedKey:
-        """Issues a key; the same request_id of the same caller again answers the same key with a new secret.
+        """Issue a key. A retry with the same request_id of the same caller returns the same key with a new secret.
+
+        Args:
+            spec: The key to issue.
+            request_id: Identifies the request among those of the caller; empty if it is never retried.
+            origin: Who issues it.
 
         Raises:
-            InvalidRequestError: Names every field at fault: also a user, a hat or a request_id that does not fit.
-            WorkspaceNotFoundError, WorkspaceDeletedError: There is no such workspace (any more).
-            RequestUsedError: The key that this request_id issued has been used.
-            RequestRevokedError: The key that this request_id issued has been revoked.
+            InvalidRequestError: Names every invalid field: also a user who is not a member, a hat that does not exist,
+                and a request_id that was used with other arguments.
+            WorkspaceNotFoundError: There is no such workspace.
+            WorkspaceDeletedError: The workspace was deleted.
+            RequestUsedError: The key that this request_id issued was used since.
+            RequestRevokedError: The key that this request_id issued was revoked since.
         """
         violations = Violations()
         violations.identifier("request_id", request_id, required=False)
@@ -77,7 +84,7 @@ class Keys:
         if request_id:
             request = keys.IssueRequest(origin.caller.name, request_id, spec.digest(origin.actor))
         async with self._database.transaction() as transaction:
-            await _hold_workspace(transaction, spec.workspace_id)
+            await _lock_workspace(transaction, spec.workspace_id)
             if origin.actor is not None:
                 (await _actor(transaction, spec.workspace_id, origin.actor)).require_issue(spec)
             await _check_references(transaction, spec)
@@ -92,16 +99,16 @@ class Keys:
                 )
                 return IssuedKey(key, Token(key.type, key.id, secret))
             if request is None:
-                raise LookupError("an insert without a request_id met no other, and yet wrote nothing")
+                raise LookupError("an insert without a request_id has no conflict, but wrote nothing")
             renewed = await _renew(transaction, request, secret, secret_hash, origin)
         await self._writer.settle()
         return renewed
 
     async def revoke(self, key_id: str, reason: str, origin: Origin) -> Key:
-        """Revokes a key by its id, for good; changes nothing where it was revoked before.
+        """Revoke a key by its id, permanently. If it was revoked before, change nothing.
 
         Raises:
-            InvalidRequestError: Names every field at fault.
+            InvalidRequestError: Names every invalid field.
             KeyNotFoundError: There is no such key.
         """
         violations = Violations()
@@ -117,10 +124,10 @@ class Keys:
         return revoked
 
     async def revoke_by_token(self, text: str, reason: str, origin: Origin) -> Key:
-        """Revokes a key by its token. Who holds it could use it, so they may end it, whoever the actor.
+        """Revoke a key by its token, permanently. Whoever has the token may do so, whatever the actor's role.
 
         Raises:
-            InvalidRequestError: Names every field at fault, the token too where it is malformed.
+            InvalidRequestError: Names every invalid field, including a malformed token.
             KeyNotFoundError: No key has this token.
         """
         violations = Violations()
@@ -138,10 +145,10 @@ class Keys:
         return revoked
 
     async def get(self, key_id: str, actor: UserId | None) -> Key:
-        """Answers a key.
+        """Return a key.
 
         Raises:
-            InvalidRequestError: Names `key_id` or `actor`.
+            InvalidRequestError: `key_id` or `actor` is invalid.
             KeyNotFoundError: There is no such key.
         """
         violations = Violations()
@@ -155,29 +162,29 @@ class Keys:
             return key
 
     async def list(
-        self, wanted: KeyFilter, *, page_size: int, page_token: str, actor: UserId | None
+        self, key_filter: KeyFilter, *, page_size: int, page_token: str, actor: UserId | None
     ) -> tuple[list[Key], str]:
-        """Answers a page of keys, newest first, and the token of the next; empty on the last page.
+        """Return a page of keys, newest first, and the token of the next page; that of the last page is empty.
 
         Raises:
-            InvalidRequestError: Names every field at fault.
+            InvalidRequestError: Names every invalid field.
             WorkspaceNotFoundError: There is no such workspace.
         """
         violations = Violations()
-        violations.identifier("workspace_id", wanted.workspace_id)
-        violations.user("user_id", wanted.user_id or "", required=False)
+        violations.identifier("workspace_id", key_filter.workspace_id)
+        violations.user("user_id", key_filter.user_id or "", required=False)
         limit = violations.page_size(page_size)
         violations.actor(actor)
         violations.raise_if_any()
-        listing = f"keys {canonical_json(wanted)}"
+        listing = f"keys {canonical_json(key_filter)}"
         position = self._page_tokens.open(listing, page_token)
         async with self._database.snapshot() as connection:
-            if await workspaces.find(connection, wanted.workspace_id) is None:
+            if await workspaces.find(connection, key_filter.workspace_id) is None:
                 raise WorkspaceNotFoundError
             if actor is not None:
-                (await _actor(connection, wanted.workspace_id, actor)).require_list(wanted)
+                (await _actor(connection, key_filter.workspace_id, actor)).require_list(key_filter)
             before = None if position is None else KeyId(UUID(position))
-            found = await keys.list_page(connection, wanted, before=before, limit=limit + 1)
+            found = await keys.list_page(connection, key_filter, before=before, limit=limit + 1)
         page = found[:limit]
         return page, self._page_tokens.seal(listing, str(page[-1].id)) if len(found) > limit else ""
 
@@ -185,7 +192,7 @@ class Keys:
 async def _renew(
     transaction: Connection, request: keys.IssueRequest, secret: bytes, secret_hash: str, origin: Origin
 ) -> IssuedKey:
-    """Gives the key that a request has issued already a new secret, as nobody can have seen the first."""
+    """Give a new secret to the key that a request has issued before, if nobody can have used its first secret."""
     key, digest = await keys.lock_issued(transaction, request)
     if digest != request.digest:
         raise InvalidRequestError(
@@ -194,7 +201,10 @@ async def _renew(
     if key.revocation is not None:
         raise RequestRevokedError(key_id=str(key.id))
     if key.last_used_at is not None:
-        raise RequestUsedError(f"This request_id issued key {key.id}, which has been used since.", key_id=str(key.id))
+        raise RequestUsedError(
+            f"This request_id issued key {key.id}, which has been used since: use a new request_id.",
+            key_id=str(key.id),
+        )
     await keys.replace_secret(transaction, key.id, secret_hash)
     await audit.record(transaction, "key.renewed", origin, key.workspace_id, key_id=key.id, details=_subject(key))
     return IssuedKey(key, Token(key.type, key.id, secret))
@@ -202,7 +212,7 @@ async def _renew(
 
 async def _revoke(transaction: Connection, key_id: KeyId, reason: str, origin: Origin) -> Key:
     key = await keys.revoke(transaction, key_id, by=origin.name, reason=reason)
-    if key is None:  # it was revoked before, or is not there
+    if key is None:  # it was revoked before, or does not exist
         return await _find(transaction, key_id)
     details = _subject(key) | {"reason": reason}
     await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
@@ -216,7 +226,7 @@ async def _find(connection: Connection, key_id: KeyId) -> Key:
     return key
 
 
-async def _hold_workspace(transaction: Connection, workspace_id: WorkspaceId) -> None:
+async def _lock_workspace(transaction: Connection, workspace_id: WorkspaceId) -> None:
     status = await workspaces.lock(transaction, workspace_id, "read")
     if status is None:
         raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
@@ -245,15 +255,15 @@ def _check_revocation(violations: Violations, reason: str, origin: Origin) -> No
 
 
 def _parsed_id(violations: Violations, key_id: str) -> KeyId:
-    """Takes the canonical spelling only, so that one key has one id in every log."""
+    """Return a key id. Only its canonical spelling is accepted, so that a key has the same id in every log."""
     try:
         parsed = UUID(key_id)
     except ValueError:
         parsed = UUID(int=0)
     if str(parsed) != key_id:
-        # What is longer may be the secret of a token.
-        said = f"is {quoted(key_id)}, which " if len(key_id) <= _LONGEST_ID else ""
-        violations.add("key_id", f"{said}is not a key id, a UUID in lower case" if key_id else "is required")
+        # A longer text may be the secret of a token, so it is not quoted.
+        quote = f"is {quoted(key_id)}, which " if len(key_id) <= _LONGEST_ID else ""
+        violations.add("key_id", f"{quote}is not a key id, a UUID in lower case" if key_id else "is required")
     return KeyId(parsed)
 
 

@@ -1,4 +1,4 @@
-"""Applying, showing and deleting workspaces."""
+"""Apply, show and delete workspaces."""
 
 from __future__ import annotations
 
@@ -30,14 +30,21 @@ if TYPE_CHECKING:
 class Workspaces:
     """Applies, shows and deletes workspaces.
 
-    Every method raises UnavailableError where the database does not answer, and, for a change on behalf of a person,
-    ActorNotMemberError or ActorNotAllowedError where that person is no admin of the workspace.
+    Every method raises UnavailableError if the database does not respond. A change on behalf of a person raises
+    ActorNotMemberError or ActorNotAllowedError if that person is not an admin of the workspace.
     """
 
     def __init__(
         self, database: Database, writer: Writer, page_tokens: PageTokens, offload: Offload | None = None
     ) -> None:
-        """Take where long work is done; a thread of its own by default."""
+        """Make the use cases.
+
+        Args:
+            database: The database.
+            writer: The writer of the fence.
+            page_tokens: Seals page tokens.
+            offload: Where long work runs; by default in a new thread.
+        """
         self._offload = offload or Offload()
         self._database = database
         self._writer = writer
@@ -52,21 +59,20 @@ class Workspaces:
         max_removals: int | None = None,
         dry_run: bool = False,
     ) -> tuple[int, tuple[Change, ...]]:
-        """Make a workspace be what is desired; return its version and what changed.
+        """Replace the contents of a workspace; return its version and what changed. An error changes nothing.
 
         Args:
-            desired: All of it; what it leaves out is removed.
-            expected_version: The version the change is made against; 0 for a workspace that must not exist; None for
-                whatever is there.
+            desired: The whole workspace; every part that it leaves out is removed.
+            expected_version: The version that the workspace must have; 0 if it must not exist; None for any.
             origin: Who does it.
-            max_removals: How many parts may be removed; None for half of those there are.
-            dry_run: Check as ever and return the same, but write nothing and wait for nobody.
+            max_removals: How many parts may be removed; None for half of the current parts.
+            dry_run: Whether to make all checks and return the same result, but to write nothing.
 
         Raises:
-            InvalidRequestError: Names every field at fault; nothing was changed.
+            InvalidRequestError: Names every invalid field.
             VersionMismatchError: The workspace is at another version.
-            WorkspaceDeletedError: The id was used before.
-            TooManyChangedError: More parts would be removed than may be.
+            WorkspaceDeletedError: The id belongs to a deleted workspace.
+            TooManyChangedError: More parts would be removed than `max_removals` allows.
         """
         violations = Violations()
         _check_change(violations, expected_version, origin)
@@ -91,7 +97,7 @@ class Workspaces:
                 self._offload,
             )
             if changes:
-                # Before the parts, whose triggers make a new version of a workspace that has none yet.
+                # This comes before the parts: their triggers advance the version if this transaction has not done so.
                 if not created:
                     await workspaces.advance(transaction, desired.id, desired.name)
                 await catalog_changes.replace(transaction, desired, changes, self._offload)
@@ -106,10 +112,10 @@ class Workspaces:
         return version, changes
 
     async def get(self, workspace_id: WorkspaceId) -> tuple[WorkspaceStatus, Workspace]:
-        """Answers a workspace, its parts in order of id.
+        """Return a workspace, with its parts in order of id.
 
         Raises:
-            InvalidRequestError: Names `workspace_id`.
+            InvalidRequestError: `workspace_id` is invalid.
             WorkspaceNotFoundError: There is no such workspace, or it was deleted.
         """
         violations = Violations()
@@ -122,10 +128,10 @@ class Workspaces:
             return status, await _load(snapshot, status, self._offload)
 
     async def list(self, *, page_size: int, page_token: str) -> tuple[list[WorkspaceStatus], str]:
-        """Answers a page of workspaces, in order of id, and the token of the next; empty on the last page.
+        """Return a page of workspaces, in order of id, and the token of the next page; that of the last page is empty.
 
         Raises:
-            InvalidRequestError: Names `page_size` or `page_token`.
+            InvalidRequestError: `page_size` or `page_token` is invalid.
         """
         violations = Violations()
         limit = violations.page_size(page_size)
@@ -137,10 +143,10 @@ class Workspaces:
         return page, self._page_tokens.seal("workspaces", page[-1].id) if len(found) > limit else ""
 
     async def delete(self, workspace_id: WorkspaceId, expected_version: int | None, origin: Origin) -> datetime:
-        """Deletes a workspace for good and answers when; changes nothing where it was deleted before.
+        """Delete a workspace permanently and return the time. If it was deleted before, change nothing.
 
         Raises:
-            InvalidRequestError: Names every field at fault.
+            InvalidRequestError: Names every invalid field.
             WorkspaceNotFoundError: There was never such a workspace.
             VersionMismatchError: The workspace is at another version.
         """
@@ -181,9 +187,9 @@ async def _plan(
     origin: Origin,
     offload: Offload,
 ) -> tuple[int, tuple[Change, ...]]:
-    """Check a change of a workspace, None where it is new, and return its version after the change and what changes.
+    """Check a change of a workspace; return its version after the change, and the changes.
 
-    The workspace must be locked, or the connection a snapshot.
+    The workspace must be locked, or the connection a snapshot. `status` is None for a new workspace.
     """
     if status is not None and status.deleted_at is not None:
         raise WorkspaceDeletedError
@@ -197,22 +203,22 @@ async def _plan(
 
 
 async def _load(connection: Connection, status: WorkspaceStatus, offload: Offload) -> Workspace:
-    """Return all of a workspace. It must be locked, or the connection a snapshot, for its parts to fit together."""
+    """Return a whole workspace. So that its parts are consistent, it must be locked, or the connection a snapshot."""
     members = await catalog.load_members(connection, status.id, offload)
-    _, found = await catalog.load_catalog(connection, status.id, texts=True, offload=offload)
-    return Workspace(status.id, status.name, members, found)
+    _, contents = await catalog.load_catalog(connection, status.id, texts=True, offload=offload)
+    return Workspace(status.id, status.name, members, contents)
 
 
 def _check_change(violations: Violations, expected_version: int | None, origin: Origin) -> None:
     if expected_version is not None and expected_version < 0:
-        violations.add("expected_version", "is negative")
+        violations.add("expected_version", f"is {expected_version}; 0 or more is allowed")
     violations.actor(origin.actor)
 
 
 def _check_version(current: int, expected: int | None) -> None:
     if expected not in (None, current):
         raise VersionMismatchError(
-            f"The workspace is at version {current}, not {expected}: read it again and decide anew.",
+            f"The workspace is at version {current}, not {expected}: read it again, then repeat the change.",
             current_version=str(current),
         )
 
@@ -225,14 +231,14 @@ def _require_admin(origin: Origin, members: Iterable[Member]) -> None:
 
 def _details(version: int, changes: Iterable[Change]) -> str:
     """Return JSON such as {"version": 2, "changes": {"hat": {"added": ["support-agent"]}}}."""
-    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    ids: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for change in changes:
-        found[change.part.value][change.action.value].append(change.id)
-    return _json({"version": version, "changes": found})
+        ids[change.part.value][change.action.value].append(change.id)
+    return _json({"version": version, "changes": ids})
 
 
 def _json(value: object) -> str:
-    """Return a value as JSON, put together piece by piece: `json` lets nothing else run while it writes a long list."""
+    """Return a value as JSON, written in pieces, because `json` blocks all threads while it writes a long list."""
     match value:
         case dict():
             return f"{{{', '.join(f'{json.dumps(name)}: {_json(each)}' for name, each in value.items())}}}"

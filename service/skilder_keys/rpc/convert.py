@@ -180,11 +180,6 @@ def get_response(status: WorkspaceStatus, source: Workspace) -> bytes:
     return b"".join((delimited(tag, *_workspace_pieces(source)), message.SerializeToString()))
 
 
-def workspace_message(source: Workspace) -> workspace_pb2.Workspace:
-    """Return a workspace as the message that ApplyWorkspace takes."""
-    return workspace_pb2.Workspace.FromString(b"".join(_workspace_pieces(source)))
-
-
 def _workspace_pieces(source: Workspace) -> Iterator[bytes]:
     """Yield the parts of a serialised workspace. Concatenated, they are one message.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization.authorizer import Authorizer
 from skilder_keys.app.authorization.cache import KeyCache
+from skilder_keys.app.authorization.key_loader import KeyLoader
 from skilder_keys.app.authorization.tool_sets import ToolSets
 from skilder_keys.app.authorization.usage import Usage
 from skilder_keys.app.authorization.verifier import Verifier
@@ -119,7 +120,8 @@ async def start(
     stack.callback(verifier.close)
     usage = Usage(database, log, clock, settings.usage_interval)
     stack.push_async_callback(usage.close)
-    authorizer = Authorizer(database, lease, cache, tool_sets, fingerprint, verifier, usage)
+    loader = KeyLoader(database, lease, cache, tool_sets, fingerprint, verifier, usage)
+    authorizer = Authorizer(cache, loader, usage)
 
     time_limit = TimeLimit(settings.call_timeout)
     callers = Callers(known, authorizer, fingerprint)

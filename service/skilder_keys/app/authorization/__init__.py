@@ -1,1 +1,1 @@
-"""Authorize: from memory where the fence allows it, else by the database."""
+"""Authorize: from memory if the fence allows it, else from the database."""

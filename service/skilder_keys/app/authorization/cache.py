@@ -1,4 +1,4 @@
-"""Keys in memory, verified and complete, for as long as the fence vouches for them."""
+"""The keys in memory. They are verified and complete, and used only while the fence allows it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RELEASE_CHUNK = 1000
 
 
 class Scope:
-    """A workspace that keys in memory are of. When it changes, all of them are stale at once."""
+    """The workspace of some keys in memory. When it changes, all these keys become stale at once."""
 
     __slots__ = ("__weakref__", "stale", "workspace_id")
 
@@ -37,14 +37,14 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """A key whose token was verified, with all that Authorize needs to answer for it.
+    """A key whose token was verified, with everything that Authorize needs for a decision.
 
     Attributes:
-        digest: By which its token is known again, see `hashing.TokenFingerprint`. Any other token is not this key's.
-        denied: Why the key is not good; None where it is.
-        head: The start of every grant: the key, serialised.
-        tool_set: What it reaches; shared by all keys that reach the same. Empty where the key is not good.
-        runtime: The caller that a runtime key makes of its holder; None for other keys.
+        digest: The `hashing.TokenFingerprint` digest of its only token.
+        denied: Why the key is denied; None if it may be used.
+        head: The first part of every grant: the key, serialised.
+        tool_set: What the key reaches, shared by all keys with the same reach; empty for a denied key.
+        runtime: The runtime instance of a runtime key, as a caller; None for other keys.
     """
 
     key_id: KeyId
@@ -57,11 +57,12 @@ class KnownKey:
 
 
 class Load:
-    """The reading of a key that is under way, for all who ask for its token meanwhile.
+    """A key that is being loaded, for all calls that need it meanwhile.
 
     Attributes:
-        workspace_id: Whose key it is, once that is known.
-        invalidated: A change overtook it: those who wait for it began before that and may have it, and nobody else.
+        workspace_id: The workspace of the key, once it is known.
+        invalidated: Whether something changed since. The calls that wait began before that, so they may use the result;
+            no other call may, and it is not kept.
     """
 
     __slots__ = ("invalidated", "key_id", "task", "workspace_id")
@@ -74,32 +75,39 @@ class Load:
 
 
 class KeyCache:
-    """A bounded memory of keys, the least recently used of which go first; and the loads that fill it.
+    """A bounded cache of keys, which drops the least recently used ones; and the loads that fill it.
 
     Attributes:
-        hits: How many queries were answered from it.
-        misses: How many were not.
+        hits: The number of queries that found their key here.
+        misses: The number of queries that did not.
     """
 
     def __init__(self, lease: Lease, fingerprint: TokenFingerprint, tool_sets: ToolSets, capacity: int) -> None:
-        """Takes the most keys it may hold."""
+        """Make an empty cache.
+
+        Args:
+            lease: The lease under which keys may be used.
+            fingerprint: Computes the digests of tokens.
+            tool_sets: The tool sets of the keys.
+            capacity: The most keys.
+        """
         self._lease = lease
         self._fingerprint = fingerprint
         self._tool_sets = tool_sets
         self._capacity = capacity
-        self._keys: OrderedDict[str, KnownKey] = OrderedDict()  # by the id as tokens spell it
+        self._keys: OrderedDict[str, KnownKey] = OrderedDict()  # by `id_text`
         self._scopes: WeakValueDictionary[WorkspaceId, Scope] = WeakValueDictionary()
-        self._loads: dict[Hashable, Load] = {}  # those that may be joined: never a invalidated one
+        self._loads: dict[Hashable, Load] = {}  # only those that further calls may join
         self._running: set[asyncio.Task[KnownKey | None]] = set()
         self.hits = 0
         self.misses = 0
 
     def __len__(self) -> int:
-        """Answers how many keys it holds; those that went stale are held until they are asked for or must go."""
+        """Return the number of keys, including stale ones, which stay until they are replaced or dropped."""
         return len(self._keys)
 
     def find(self, text: str) -> KnownKey | None:
-        """Answers the key whose token this is, while the lease holds; None where memory does not know. Is counted."""
+        """Return the key of a token; None if it is not here, or without a valid lease. Count a hit or a miss."""
         known = self.peek(text)
         if known is None:
             self.misses += 1
@@ -108,7 +116,7 @@ class KeyCache:
         return known
 
     def peek(self, text: str) -> KnownKey | None:
-        """Answers as `find`, uncounted."""
+        """Return what `find` returns, without counting."""
         id_ = claimed_id_text(text)
         known = self._keys.get(id_)
         if (
@@ -124,7 +132,7 @@ class KeyCache:
         return known
 
     def rejects(self, key_id: KeyId, digest: bytes) -> bool:
-        """Tells whether memory holds the key and, by the digest of its one token, knows that this is another."""
+        """Return whether the key is here, under a valid lease, and its only token has another digest."""
         known = self._keys.get(id_text(key_id))
         return (
             known is not None
@@ -136,10 +144,10 @@ class KeyCache:
     async def load(
         self, query: Hashable, key_id: KeyId, read: Callable[[Load], Awaitable[KnownKey | None]]
     ) -> KnownKey | None:
-        """Answers what `read` finds of a key, and keeps it where the fence can vouch for it.
+        """Return what `read` returns for a key, and keep it if the fence allows it.
 
-        With a lease, all who ask the same query at the same time get the same answer, unless a change has overtaken
-        the reading. Without one, each reads for itself and nothing is kept.
+        With a lease, all calls with the same `query` share one load, until a change invalidates it. Without a lease,
+        each call reads for itself and nothing is kept.
         """
         if not self._lease.valid():
             return await read(Load(key_id))
@@ -152,34 +160,26 @@ class KeyCache:
         return await asyncio.shield(load.task)
 
     def scope(self, workspace_id: WorkspaceId) -> Scope:
-        """Answers the scope that keys of a workspace are kept under until it changes."""
+        """Return the current scope of a workspace; the next change of the workspace makes it stale."""
         scope = self._scopes.get(workspace_id)
         if scope is None:
             scope = self._scopes[workspace_id] = Scope(workspace_id)
         return scope
 
     def drop(self, key_ids: Collection[KeyId], workspace_ids: Collection[WorkspaceId]) -> None:
-        """Drop keys, and every key of some workspaces, and let no load that is under way keep one of them."""
+        """Drop keys, and all keys of some workspaces. Invalidate the loads that could load one of them."""
         for key_id in key_ids:
             self._keys.pop(id_text(key_id), None)
         for workspace_id in workspace_ids:
             scope = self._scopes.pop(workspace_id, None)
             if scope is not None:
                 scope.stale = True
-        # A load that does not know yet whose key it reads may be reading one of a workspace.
+        # A load that does not know its workspace yet may be loading a key of one of these.
         touched = {None, *workspace_ids} if workspace_ids else ()
         self._invalidate(lambda load: load.key_id in key_ids or load.workspace_id in touched)
 
-    def drop_key(self, key_id: KeyId) -> None:
-        """Forgets a key, and lets no load that is under way keep it."""
-        self.drop((key_id,), ())
-
-    def drop_workspace(self, workspace_id: WorkspaceId) -> None:
-        """Forgets every key of a workspace, and lets no load that is under way keep one."""
-        self.drop((), (workspace_id,))
-
     def drop_all(self) -> None:
-        """Forgets everything, and lets no load that is under way keep anything."""
+        """Drop everything, and invalidate all loads."""
         release(self._keys, _RELEASE_CHUNK)
         self._keys = OrderedDict()
         self._tool_sets.clear()
@@ -211,4 +211,4 @@ class KeyCache:
     def _ended(self, task: asyncio.Task[KnownKey | None]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, should nobody wait for it any more
+            task.exception()  # marks it as retrieved, in case no caller waits for it any more

@@ -1,4 +1,8 @@
-"""The answers of Authorize as ready-made bytes: serialised `AuthorizeResponse` messages."""
+"""The responses of Authorize, put together from serialised parts.
+
+This is the only module of `app`, with `app.enums`, that knows protobuf: a response is cheap only if its parts are
+serialised in advance.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +24,17 @@ if TYPE_CHECKING:
 
 
 def delimited_tag(number: int) -> bytes:
-    """Return the tag of a field that is written with its length; the number must be below 16."""
+    """Return the tag of a length-delimited field; the number must be below 16."""
     return bytes((number << 3 | 2,))
 
 
 _GRANTED = delimited_tag(pb.AuthorizeResponse.GRANTED_FIELD_NUMBER)
 _RESPONSES = delimited_tag(pb.BatchAuthorizeResponse.RESPONSES_FIELD_NUMBER)
-# The tag of `BatchAuthorizeResponse.tool_sets` too, so that a serialised tool set serves both.
+# `BatchAuthorizeResponse.tool_sets` has the same tag, so that a serialised tool set fits into both.
 _TOOL_SET = delimited_tag(pb.Granted.TOOL_SET_FIELD_NUMBER)
 
-
 _PIECE = 500
+"""How many tools are serialised at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class EncodedToolSet:
     """A tool set, serialised.
 
     Attributes:
-        version: 32 hexadecimal digits, a digest of all that is in it.
+        version: 32 hexadecimal digits, a digest of the whole tool set.
         message: The serialised `ToolSet`.
     """
 
@@ -47,9 +51,9 @@ class EncodedToolSet:
 
 
 def tool_set(tools: ToolSet) -> EncodedToolSet:
-    """Encode a tool set. Equal tool sets get equal versions, in any process.
+    """Encode a tool set. Equal tool sets have equal versions, in every process.
 
-    It is serialised in pieces, which are one message together: protobuf lets nothing else run while it writes one.
+    It is serialised in pieces, which together are one message, because protobuf blocks all threads while it serialises.
     """
     pieces = [pb.ToolSet(hats=[_hat(each)]).SerializeToString(deterministic=True) for each in tools.hats] + [
         pb.ToolSet(tools=map(_tool, tools.tools[at : at + _PIECE])).SerializeToString(deterministic=True)
@@ -62,15 +66,15 @@ def tool_set(tools: ToolSet) -> EncodedToolSet:
     return EncodedToolSet(version, b"".join((pb.ToolSet(version=version).SerializeToString(), *pieces)))
 
 
-# An answer is put together from serialised fields of `Granted`, since messages concatenate: first the key's, which each
-# key has of its own, then what it reaches, which is shared.
+# A grant is a `Granted` message made of two serialised parts, because protobuf messages can be concatenated. The first
+# part is the key; the second part is what it reaches, which many keys share.
 
 UNCHANGED = pb.Granted(unchanged=True).SerializeToString()
-"""The field for a caller that holds the current tool set already."""
+"""The second part for a caller that has the current tool set already."""
 
 
 def granted_key(key: Key) -> bytes:
-    """Answers the field that tells whose token it is."""
+    """Return the first part of a grant: the key."""
     message = pb.GrantedKey(
         id=str(key.id),
         type=KEY_TYPES[key.type],
@@ -83,28 +87,28 @@ def granted_key(key: Key) -> bytes:
 
 
 def tool_set_field(tools: EncodedToolSet) -> bytes:
-    """Answers the field with all that a key reaches."""
+    """Return the second part of a grant with a whole tool set."""
     return delimited(_TOOL_SET, tools.message)
 
 
 def shared_tool_set_field(tools: EncodedToolSet) -> bytes:
-    """Answers the field that names, in a batch, what a key reaches."""
+    """Return the second part of a grant in a batch: the version of a tool set, which the batch has once."""
     return pb.Granted(shared_tool_set=tools.version).SerializeToString()
 
 
 def tool_grant_field(grant: ToolGrant) -> bytes:
-    """Answers the field for one tool that was asked about."""
+    """Return the second part of a grant with the one tool that was asked for."""
     paths = [pb.ToolPath(hat_id=path.hat_id, skill_id=path.skill_id) for path in grant.paths]
     return pb.Granted(tool=pb.ToolGrant(tool=_tool(grant.tool), paths=paths)).SerializeToString()
 
 
 def granted(key: bytes, reach: bytes) -> bytes:
-    """Answers a grant, from the key's field and that of what it reaches."""
+    """Return an AuthorizeResponse with a grant, made of its two parts."""
     return b"".join((_GRANTED, _varint(len(key) + len(reach)), key, reach))
 
 
 def denied(denial: Denied) -> bytes:
-    """Answers a denial."""
+    """Return an AuthorizeResponse with a denial."""
     message = pb.Denied(
         reason=DENIAL_REASONS[denial.reason],
         message=denial.reason.value,
@@ -114,18 +118,18 @@ def denied(denial: Denied) -> bytes:
 
 
 def batch(responses: Iterable[bytes], tool_set_fields: Iterable[bytes]) -> bytes:
-    """Answers a BatchAuthorizeResponse of serialised responses, and of the fields that hold their tool sets."""
+    """Return a BatchAuthorizeResponse, made of serialised responses and of the `tool_set_field`s of their tool sets."""
     return b"".join((*(delimited(_RESPONSES, each) for each in responses), *tool_set_fields))
 
 
 def delimited(tag: bytes, *parts: bytes) -> bytes:
-    """Answers a field that holds bytes: its tag, the length as a varint, and the content."""
+    """Return a length-delimited field: its tag, the length as a varint, and the content."""
     return b"".join((tag, _varint(sum(map(len, parts))), *parts))
 
 
 @lru_cache(maxsize=4096)
 def _varint(number: int) -> bytes:
-    """Answers seven bits a byte, the lowest first, the top bit set on all but the last."""
+    """Return a number as a varint: seven bits in each byte, the lowest first, the top bit set in all but the last."""
     if number <= 0x7F:  # noqa: PLR2004 - seven bits
         return bytes((number,))
     return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)

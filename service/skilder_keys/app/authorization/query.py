@@ -1,4 +1,4 @@
-"""What Authorize is asked, and what it decisions."""
+"""The queries of Authorize, and its decisions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class AuthorizeQuery:
-    """What is asked about a token.
+    """A query about a token.
 
     Attributes:
         token: The token, as its holder presented it.
-        tool_id: Ask about this tool only; empty for the whole tool set.
-        tool_set_version: The version the asker holds; empty for none.
+        tool_id: The only tool that the query is about; empty for the whole tool set.
+        tool_set_version: The version of the tool set that the caller has; empty for none.
     """
 
     token: str
@@ -26,19 +26,19 @@ class AuthorizeQuery:
     tool_set_version: str = ""
 
     def check(self, violations: Violations, path: str) -> None:
-        """Notes the fields that are over their bounds. The token is not among them: it gets a verdict."""
+        """Add the fields that are out of bounds. The token has no bound: an invalid one is denied."""
         violations.foreign_id(f"{path}tool_id", self.tool_id, required=False)
         violations.identifier(f"{path}tool_set_version", self.tool_set_version, required=False)
 
 
 @dataclass(slots=True)
 class Decision:
-    """A verdict, and the same as a serialised AuthorizeResponse.
+    """A decision about a token.
 
     Attributes:
-        key_id: The key the token verified to be of; None where it is no key's.
-        denied: Why it is not good for what was asked; None where it is.
-        body: The response.
+        key_id: The key of the verified token; None if no key has this token.
+        denied: Why the token is denied; None if it is granted.
+        body: The decision as a serialised AuthorizeResponse.
     """
 
     key_id: KeyId | None

@@ -1,7 +1,7 @@
-"""Tool sets: found once for all keys with the same reach, and serialised once.
+"""Tool sets: computed and serialised once for all keys with the same reach.
 
-A workspace's version says what is in it, and a reach says how much of that a key may see. So a tool set, once found for
-a version and a reach, is right for ever and needs no fence; which version is the current one is the keys' business.
+The version of a workspace determines its contents, and a reach determines how much of them a key may see. So the tool
+set of a version and a reach never changes, and the fence does not have to drop it. The keys know the current version.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
     from skilder_keys.domain.workspace import Catalog
     from skilder_keys.storage.database import Database
 
-    Place = tuple[WorkspaceId, int, Reach]
+    _Id = tuple[WorkspaceId, int, Reach]
 
 _CATALOGS = 4
 
 
 class SharedToolSet:
-    """What keys of one reach may use, ready to be sent.
+    """What all keys of one reach may use, serialised.
 
     Attributes:
-        version: Names its content.
-        field: The end of a grant that holds all of it, serialised.
-        reference: The end of a grant that names it, in a batch.
-        evicted: No longer kept: a key that still points to it must be read again, so that its memory is freed.
+        version: The digest of its content.
+        field: The second part of a grant with the whole tool set.
+        reference: The second part of a grant in a batch, which only names the tool set.
+        evicted: Whether it is not kept any more. A key with an evicted tool set is loaded again, so that the memory of
+            the tool set is freed.
     """
 
     __slots__ = ("_by_id", "_grants", "_paths", "evicted", "field", "reference", "version")
@@ -50,7 +51,7 @@ class SharedToolSet:
         self._grants: dict[str, bytes] = {}
 
     def grant(self, tool_id: str) -> bytes | None:
-        """Answers the end of a grant of one tool, serialised; None where the tool is not reached."""
+        """Return the second part of a grant of one tool, serialised; None if the tool is not reached."""
         field = self._grants.get(tool_id)
         if field is None:
             tool = self._by_id.get(ToolId(tool_id))
@@ -60,94 +61,101 @@ class SharedToolSet:
 
     @property
     def weight(self) -> int:
-        """About how many bytes of memory it takes: the records it was made from take some four times its message."""
+        """About how many bytes of memory it takes. Its records take about four times as much as its message."""
         return 1000 + 5 * len(self.field)
 
 
 class ToolSets:
-    """A bounded memory of tool sets, the least recently used of which go first.
+    """A bounded cache of tool sets, which drops the least recently used ones.
 
     Attributes:
-        nothing: The empty one.
+        nothing: The empty tool set.
     """
 
     def __init__(self, database: Database, capacity: int, offload: Offload | None = None) -> None:
-        """Take the bytes it may hold, and where long work is done: a thread of its own by default."""
+        """Make an empty cache.
+
+        Args:
+            database: The database.
+            capacity: The most bytes of memory.
+            offload: Where tool sets are computed; by default in a new thread.
+        """
         self._offload = offload or Offload()
         self._database = database
         self._capacity = capacity
         self._weight = 0
         self.nothing = SharedToolSet(ToolSet((), ()))
-        self._sets: dict[Place, SharedToolSet] = {}
-        self._order: OrderedDict[SharedToolSet, Place] = OrderedDict()
-        self._made: SingleFlight[Place, SharedToolSet | None] = SingleFlight()
-        # A few, for keys of one workspace that reach differently much of it.
+        self._sets: dict[_Id, SharedToolSet] = {}
+        self._order: OrderedDict[SharedToolSet, _Id] = OrderedDict()
+        self._made: SingleFlight[_Id, SharedToolSet | None] = SingleFlight()
+        # The last few catalogs, for keys of one workspace with different reaches.
         self._catalogs: OrderedDict[tuple[WorkspaceId, int], Catalog] = OrderedDict()
         self._read: SingleFlight[tuple[WorkspaceId, int], Catalog | None] = SingleFlight()
 
     def __len__(self) -> int:
-        """Answers how many it holds."""
+        """Return the number of tool sets."""
         return len(self._sets)
 
-    def use(self, found: SharedToolSet) -> None:
-        """Notes that a tool set was just used."""
-        if found in self._order:
-            self._order.move_to_end(found)
+    def use(self, shared: SharedToolSet) -> None:
+        """Mark a tool set as the most recently used one."""
+        if shared in self._order:
+            self._order.move_to_end(shared)
 
     def clear(self) -> None:
-        """Forgets all, for a database that may have lost versions and will count them anew."""
-        for found in self._order:
-            found.evicted = True
-        for held in (self._sets, self._order, self._catalogs):
-            release(held, 1)
+        """Drop everything: the database may have lost versions, and may reuse their numbers."""
+        for shared in self._order:
+            shared.evicted = True
+        for unused in (self._sets, self._order, self._catalogs):
+            release(unused, 1)
         self._sets, self._order, self._catalogs = {}, OrderedDict(), OrderedDict()
         self._weight = 0
-        # What is under way is answered to those who wait for it, and not kept.
+        # Running loads return their results to those who wait, but nothing of them is kept.
         self._made, self._read = SingleFlight(), SingleFlight()
 
     async def get(self, workspace_id: WorkspaceId, version: int, reach: Reach) -> SharedToolSet | None:
-        """Answers the tool set of a reach at a workspace's version; None where that is not the current one any more.
+        """Return the tool set of a version and a reach; None if the workspace is at another version now.
 
-        Raises UnavailableError where the database does not answer.
+        Raises:
+            UnavailableError: The database does not respond.
         """
         if reach == NOTHING:
             return self.nothing
-        place = (workspace_id, version, reach)
-        return self._sets.get(place) or await self._made.get(place, lambda: self._make(place))
+        id_ = (workspace_id, version, reach)
+        return self._sets.get(id_) or await self._made.get(id_, lambda: self._make(id_))
 
-    async def _make(self, place: Place) -> SharedToolSet | None:
-        workspace_id, version, reach = place
+    async def _make(self, id_: _Id) -> SharedToolSet | None:
+        workspace_id, version, reach = id_
         at = (workspace_id, version)
         made = self._made
         contents = self._catalogs.get(at) or await self._read.get(at, lambda: self._load(at))
         if contents is None:
             return None
-        found = await self._offload.run(lambda: SharedToolSet(tool_set(contents, reach)))
+        shared = await self._offload.run(lambda: SharedToolSet(tool_set(contents, reach)))
         if made is self._made:
-            self._keep(place, found)
-        return found
+            self._keep(id_, shared)
+        return shared
 
     async def _load(self, at: tuple[WorkspaceId, int]) -> Catalog | None:
         workspace_id, version = at
         read = self._read
         async with self._database.connection() as connection:
-            found_version, found = await catalog.load_catalog(
+            current_version, contents = await catalog.load_catalog(
                 connection, workspace_id, texts=False, offload=self._offload
             )
-        if found_version != version:
+        if current_version != version:
             return None
         if read is self._read:
-            self._catalogs[at] = found
+            self._catalogs[at] = contents
             if len(self._catalogs) > _CATALOGS:
                 self._catalogs.popitem(last=False)
-        return found
+        return contents
 
-    def _keep(self, place: Place, found: SharedToolSet) -> None:
-        self._sets[place] = found
-        self._order[found] = place
-        self._weight += found.weight
+    def _keep(self, id_: _Id, shared: SharedToolSet) -> None:
+        self._sets[id_] = shared
+        self._order[shared] = id_
+        self._weight += shared.weight
         while self._weight > self._capacity and len(self._order) > 1:
-            oldest, its_place = self._order.popitem(last=False)
+            oldest, oldest_id = self._order.popitem(last=False)
             oldest.evicted = True
             self._weight -= oldest.weight
-            del self._sets[its_place]
+            del self._sets[oldest_id]

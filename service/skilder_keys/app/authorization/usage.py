@@ -1,8 +1,7 @@
-"""When keys were last used, written in batches.
+"""The last uses of keys, written in batches.
 
-The record of a key's last use is within a minute of it, which spares the database all writes but one a minute for each
-key in use. Times are seconds of CLOCK_BOOTTIME; the database is told how long ago a use was, and puts that on record by
-its own clock.
+The recorded time is at most about a minute before the last use, so the database gets at most one write a minute for
+each key. Times are seconds of CLOCK_BOOTTIME. The database gets the age of a use, and records it by its own clock.
 """
 
 from __future__ import annotations
@@ -26,34 +25,42 @@ if TYPE_CHECKING:
 
 MAX_PENDING = 100_000
 CHUNK = 500
-"""Keys written in one transaction: as many as take the event loop a few milliseconds."""
+"""How many keys are written in one transaction: these take a few milliseconds of the event loop."""
 
 _PRECISION = 60.0
 _CLOSE_SECONDS = 5.0
 
 
 class Usage:
-    """Remembers the last use of each key and writes those every few seconds that the record is a minute behind of.
+    """Collects the last use of each key. Every few seconds it writes those whose recorded time is a minute too old.
 
-    The first use of a key is not left to it: Authorize writes that one at once, see `key_uses.claim_first_uses`.
+    Authorize itself writes the first use of a key, at once: see `key_uses.claim_first_uses`.
     """
 
     def __init__(
         self, database: Database, log: FilteringBoundLogger, clock: Callable[[], float], interval: float
     ) -> None:
-        """Take CLOCK_BOOTTIME, and the seconds between two writes."""
+        """Make an empty collection.
+
+        Args:
+            database: The database.
+            log: The log.
+            clock: Returns the seconds of CLOCK_BOOTTIME.
+            interval: Seconds between two writes.
+        """
         self._database = database
         self._log = log
         self._clock = clock
         self._interval = interval
-        # By the number that an id is: a UUID hashes itself in Python.
+        # The keys are ids as integers, because the hash of a UUID is computed in Python, which is slow.
         self._pending: dict[int, float] = {}
         self._writing: dict[int, float] = {}
         self._turn = asyncio.Lock()
-        # Until when the record of a key is recent enough; in two parts, so that what is over is forgotten at no cost.
+        # The time until which the recorded use of a key is recent enough. There are two generations, so that the older
+        # one, which has expired, can be dropped as a whole.
         self._recent: dict[int, float] = {}
         self._recent_before: dict[int, float] = {}
-        self._parted = clock()
+        self._generation_start = clock()
 
     def note(self, key_id: KeyId) -> None:
         """Note that a key is used now."""
@@ -61,16 +68,16 @@ class Usage:
         now = self._clock()
         if now < self._recent.get(number, now) or now < self._recent_before.get(number, now):
             return
-        # In a long outage the newest keys go unnoted rather than the memory without bound.
+        # In a long outage, uses of further keys are not recorded, because memory must stay bounded.
         if len(self._pending) + len(self._writing) < MAX_PENDING or number in self._pending or number in self._writing:
             self._pending[number] = now
 
     def written(self, key_id: KeyId) -> None:
-        """Take notice that a use of a key was written just now."""
+        """Remember that a use of a key was written just now."""
         self._remember(key_id.int, self._clock())
 
     async def flush(self) -> None:
-        """Write what is pending; keep for the next time what the database does not take now."""
+        """Write the pending uses. Those that cannot be written now stay pending."""
         async with self._turn:
             await self._flush()
 
@@ -83,41 +90,41 @@ class Usage:
         except UnavailableError:
             self._log.warning("last uses not written yet", keys=len(self._writing))
         finally:
-            # Of a key that was used again since, the later use counts.
+            # If a key was used again meanwhile, its later use counts.
             self._writing.update(self._pending)
             self._pending, self._writing = self._writing, {}
 
     async def close(self) -> None:
-        """Write what is pending for the last time, if the database answers within five seconds."""
+        """Write the pending uses a last time, if the database responds within five seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.flush()
 
     async def run(self) -> None:
-        """Write every few seconds until it is cancelled."""
+        """Write every `interval` seconds, until cancelled."""
         while True:
             await asyncio.sleep(self._interval)
             try:
                 await self.flush()
-            except Exception as error:  # noqa: BLE001 - an error that ended this loop would end it unseen
+            except Exception as error:  # noqa: BLE001 - any error would end this loop unnoticed
                 self._log.error("last uses not written", exc_info=error)
 
     async def _write(self, numbers: Iterable[int]) -> None:
-        """Write some uses; those stay whose row somebody else has locked."""
+        """Write some uses. Those whose row is locked stay pending."""
         key_ids = {number: KeyId(UUID(int=number)) for number in numbers}
         async with self._database.transaction() as transaction:
             now = self._clock()
             ages = {key_id: now - self._writing[number] for number, key_id in key_ids.items()}
-            found = await key_uses.note_uses(transaction, ages, _PRECISION)
+            recorded_ages = await key_uses.note_uses(transaction, ages, _PRECISION)
         for number, key_id in key_ids.items():
-            age = found.get(key_id, 0.0)  # an unknown key has nothing to be written to
+            age = recorded_ages.get(key_id, 0.0)  # the use of an unknown key is dropped
             if age is not None and age <= ages[key_id] + _PRECISION:
                 del self._writing[number]
                 self._remember(number, now - max(0.0, age))
 
     def _remember(self, number: int, recorded_at: float) -> None:
         now = self._clock()
-        if now - self._parted >= _PRECISION:
-            self._recent, self._recent_before, self._parted = {}, self._recent, now
+        if now - self._generation_start >= _PRECISION:
+            self._recent, self._recent_before, self._generation_start = {}, self._recent, now
         if len(self._recent) < MAX_PENDING:
             self._recent[number] = recorded_at + _PRECISION

@@ -1,4 +1,4 @@
-"""Verifying tokens: argon2 once, in threads, then recognition."""
+"""Verify tokens: with argon2 the first time, in threads; later by their digest."""
 
 from __future__ import annotations
 
@@ -24,46 +24,53 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 MAX_QUEUE = 1000
-"""The most different tokens of one key that may wait for their check."""
+"""The most tokens of one key that may wait to be verified."""
 
 
 class Verifier:
-    """Tells whether tokens are right, and hashes the secrets of new ones.
+    """Verifies tokens, and hashes the secrets of new ones.
 
-    That a secret has a given hash is true for ever, so the check may be remembered for ever: it says nothing of whether
-    the key is still good. What is remembered of a token is a digest under a random key of this process.
+    Whether a secret has a given hash never changes, so a verified token can be remembered without a time limit. This
+    says nothing about whether its key may still be used. The digest of a token is remembered, never the token.
 
-    Proofs against one hash are made one after another, and the threads go to the hashes in turn. So a flood of wrong
-    secrets for one key keeps one thread busy at most, and makes the holders of other keys wait for one check of it.
+    The tokens for one hash are verified one after another, and the hashes take turns on the threads. So a flood of
+    wrong secrets for one key occupies at most one thread, and a token of another key waits for one of them at most.
     """
 
     def __init__(
         self, hasher: SecretHasher, fingerprint: TokenFingerprint, *, threads: int = 2, capacity: int = 100_000
     ) -> None:
-        """Takes the number of threads that argon2 may keep busy, and of checks to remember."""
+        """Make a verifier.
+
+        Args:
+            hasher: Hashes secrets and verifies them.
+            fingerprint: Computes the digests of tokens.
+            threads: The most threads for argon2.
+            capacity: The most verified tokens to remember.
+        """
         self._hasher = hasher
         self._fingerprint = fingerprint
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._threads = asyncio.Semaphore(threads)  # whose waiters are served in order of their coming
+        self._threads = asyncio.Semaphore(threads)  # it serves those who wait in order of arrival
         self._checks: SingleFlight[tuple[str, bytes], bool] = SingleFlight()
         self._queues: dict[str, _Queue] = {}  # by secret hash
         self._verified: OrderedDict[str, bytes] = OrderedDict()  # secret hash -> digest of its token
         self._capacity = capacity
 
     async def hash(self, secret: bytes) -> str:
-        """Return the hash to keep of a token's secret."""
+        """Return the hash of a secret, to be stored."""
         return await self._in_thread(self._hasher.hash, secret)
 
     async def verifies(self, token: Token, digest: bytes, secret_hash: str) -> bool:
-        """Tells whether the token's secret is the hashed one.
+        """Return whether a hash is that of the token's secret.
 
         Args:
             token: The token.
-            digest: Its digest by the fingerprint.
-            secret_hash: The hash on record.
+            digest: The token's digest by the fingerprint.
+            secret_hash: The stored hash.
 
         Raises:
-            BusyError: Too many tokens wait for their check against this hash.
+            BusyError: Too many tokens wait to be verified with this hash.
         """
         known = self._verified.get(secret_hash)
         if known is None:
@@ -74,7 +81,7 @@ class Verifier:
     async def _verify(self, token: Token, digest: bytes, secret_hash: str) -> bool:
         async with self._turn(secret_hash):
             known = self._verified.get(secret_hash)
-            if known is not None:  # whoever had the turn before has verified the one right token
+            if known is not None:  # the right token was verified while this one waited
                 return hmac.compare_digest(known, digest)
             if not await self._in_thread(self._hasher.verifies, token, secret_hash):
                 return False
@@ -84,15 +91,15 @@ class Verifier:
             return True
 
     def digest(self, token: Token) -> bytes:
-        """Answers the digest by which this process knows a token again."""
+        """Return the digest by which this process recognises a token."""
         return self._fingerprint.digest(token.reveal())
 
     async def renewed(self, token: Token, secret_hash: str) -> str | None:
-        """Answers a hash with today's parameters for a verified token, or None where it has them already."""
+        """Return a hash with the current parameters for a verified token; None if its hash has them already."""
         return await self.hash(token.secret) if self._hasher.is_outdated(secret_hash) else None
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Stop the threads."""
         self._executor.shutdown(cancel_futures=True)
 
     @asynccontextmanager
@@ -115,7 +122,7 @@ class Verifier:
 
 
 class _Queue:
-    """Those who wait for a check against one hash."""
+    """The tokens that wait to be verified with one hash."""
 
     __slots__ = ("length", "lock")
 
@@ -125,9 +132,9 @@ class _Queue:
 
 
 async def verified(verifier: Verifier, token: Token, digest: bytes, credential: Credential | None) -> Credential | None:
-    """Answers the credential if it is the token's: None where there is none, or its type or its secret is another.
+    """Return the credential if it is that of the token; None if there is none, or the type or the secret differs.
 
-    The verifier looks at the secret alone, so the type must be compared before.
+    The verifier compares only the secret, so the type has to be compared too.
     """
     if credential is None or credential.key.type is not token.type:
         return None
@@ -135,7 +142,7 @@ async def verified(verifier: Verifier, token: Token, digest: bytes, credential: 
 
 
 async def verified_credential(database: Database, verifier: Verifier, token: Token) -> Credential | None:
-    """Reads the key that a token claims to be of; None where there is none, or the token is not that key's."""
+    """Load and verify the key of a token; None if no key has this token."""
     async with database.connection() as connection:
         found = await credentials.find_credentials(connection, [token.key_id])
     return await verified(verifier, token, verifier.digest(token), found.credentials.get(token.key_id))

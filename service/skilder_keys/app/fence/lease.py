@@ -1,4 +1,4 @@
-"""The lease: the time for which a process may answer from memory."""
+"""The lease: the time during which a process may use its memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Lease:
-    """The time for which this process may answer from memory.
+    """The time during which this process may use its memory.
 
     Attributes:
-        revision: The state that memory is in step with.
-        server: Names the server that said so; empty before there was any.
-        doubted: Whether another server, or an older state, has answered since: then the reader starts anew.
-        on_doubt: What to call then.
+        revision: The state that memory has.
+        server: Identifies the server of that state; empty before the first one.
+        doubted: Whether a query has seen another server, or an older state. Then the reader has to register again.
+        on_doubt: Called when that happens.
     """
 
     __slots__ = ("_clock", "_end", "_start", "doubted", "on_doubt", "revision", "server")
@@ -35,28 +35,33 @@ class Lease:
 
     @property
     def epoch(self) -> int:
-        """The change up to which memory is in step with the database."""
+        """The epoch of the state that memory has."""
         return self.revision.epoch
 
     def valid(self) -> bool:
-        """Tells whether it may do so at this moment. Ask again after every await."""
+        """Return whether the lease is valid at this moment. Check again after every await."""
         return self._clock() < self._end
 
     def age(self) -> float:
-        """Answers the seconds since the database was asked for what renewed it last; infinite without a lease."""
+        """Return the seconds since the heartbeat that renewed the lease was sent; infinite without a lease."""
         return self._clock() - self._start
 
     def renew(self, start: float, end: float) -> None:
-        """Takes when the database was asked, and when the lease ends. In doubt nothing is renewed."""
+        """Renew the lease, unless it is doubted.
+
+        Args:
+            start: The time at which the heartbeat was sent.
+            end: The time at which the lease ends.
+        """
         if not self.doubted:
             self._start, self._end = start, end
 
     def end(self) -> None:
-        """Ends it at once."""
+        """End the lease at once."""
         self._start = self._end = -math.inf
 
     def doubt(self) -> None:
-        """End it, and have the reader make a new connection and register anew."""
+        """End the lease, and make the reader connect and register again."""
         self.end()
         self.doubted = True
         if self.on_doubt is not None:

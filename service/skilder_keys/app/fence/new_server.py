@@ -1,4 +1,4 @@
-"""A database server that is new to this process: who may still answer by what another one said."""
+"""The time to wait after a new database server appears, because readers of the old one may still hold leases."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ if TYPE_CHECKING:
 
 
 class NewServer:
-    """Counts the time since this process first saw the server that the database runs on now.
+    """Measures the time since this process first saw the current database server.
 
-    A database that was restored, or taken over by a standby that lacks the last changes, may also lack the rows of
-    readers that hold a lease. They asked for it before this server was there, so once the longest lease has passed
-    since it was first seen, no such lease is left. Until then no change may return.
+    A database that was restored, or a standby that took over without the last changes, may also lack the rows of
+    readers that hold a lease. These leases were renewed before this server started. So when the longest lease has
+    passed since the server was first seen, none of them is valid. Until then no change may return.
     """
 
     def __init__(self, clock: Callable[[], float], lease_seconds: float) -> None:
-        """Take this process's clock and its own lease, which may be longer than any the database knows of."""
+        """Start without a server.
+
+        Args:
+            clock: The clock of this process.
+            lease_seconds: The lease of this process, which may be longer than any that the database knows.
+        """
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._server = ""
         self._seen = 0.0
 
     def seconds_left(self, state: FenceState) -> float:
-        """Return for how long a reader that the database does not know may still hold a lease."""
+        """Return the seconds for which a reader without a row may still hold a lease."""
         if state.vouched:
             return 0.0
         if state.server != self._server:

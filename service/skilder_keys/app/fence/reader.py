@@ -1,4 +1,4 @@
-"""The reader: it keeps the lease of this process, and its memory in step with the database."""
+"""The reader: it keeps the lease of this process, and applies changes to its memory."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 Mode = Literal["cached", "direct", "unavailable"]
 
 _BEATS = 4  # heartbeats in a lease
-_GUARD = 0.05  # of a lease, taken off for clocks that do not run at quite the same rate
+_GUARD = 0.05  # the part of a lease that is not used, because clocks run at slightly different rates
 
 
 class Memory(Protocol):
-    """What a reader keeps in step with the database."""
+    """The memory to which a reader applies changes."""
 
     def drop(self, key_ids: Collection[KeyId], workspace_ids: Collection[WorkspaceId]) -> None:
-        """Drop keys, and every key of some workspaces, and let no load that is under way keep one of them."""
+        """Drop keys, and all keys of some workspaces. Invalidate the loads that could load one of them."""
 
     def drop_all(self) -> None:
-        """Forgets everything, and lets no load that is under way keep anything."""
+        """Drop everything, and invalidate all loads."""
 
 
 class Reader:
-    """Keeps the lease of this process, and its memory in step with the database.
+    """Keeps the lease of this process, and applies changes to its memory.
 
     Attributes:
-        known: The latest epoch it has heard of.
-        new_server: Counts from when this process first saw the server; the writer's, too.
+        known: The latest epoch that it has seen.
+        new_server: Measures the time since this process first saw the server; the writer uses it too.
     """
 
     def __init__(
@@ -56,7 +56,17 @@ class Reader:
         *,
         call_timeout: float | None = None,
     ) -> None:
-        """Take what it keeps in step, its lease, and the seconds that a call of this process may take."""
+        """Make a reader, without a lease yet.
+
+        Args:
+            database: The database.
+            memory: The memory to which it applies changes.
+            lease: The lease that it renews.
+            log: The log.
+            clock: Returns the seconds of CLOCK_BOOTTIME.
+            lease_seconds: The length of the lease.
+            call_timeout: The most seconds for a call in this process; other readers compare it with their leases.
+        """
         self._database = database
         self._memory = memory
         self._lease = lease
@@ -66,7 +76,7 @@ class Reader:
         self._settings = fence.Settings(lease_seconds, call_timeout)
         self.new_server = NewServer(clock, lease_seconds)
         self._id: UUID | None = None
-        self._left_behind: UUID | None = None
+        self._former_id: UUID | None = None
         self._registered = False
         self._hinted = asyncio.Event()
         self._upkeep = Upkeep(database, log)
@@ -77,26 +87,26 @@ class Reader:
 
     @property
     def mode(self) -> Mode:
-        """How this process answers now: from memory, from the database, or not at all."""
+        """What this process uses now: its memory, only the database, or nothing because that cannot be reached."""
         if self._lease.valid():
             return "cached"
         return "direct" if self._reachable else "unavailable"
 
     async def run(self) -> None:
-        """Keeps the lease until it is cancelled."""
+        """Keep the lease, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_lease())
             group.create_task(self._upkeep.run())
 
     async def close(self) -> None:
-        """Gives the lease up, so that no writer waits for a process that has ended."""
+        """Give up the lease, so that no writer waits for a process that has ended."""
         self._lease.end()
         self._memory.drop_all()
-        rows = [each for each in (self._id, self._left_behind) if each is not None]
-        if rows:
+        reader_ids = [each for each in (self._id, self._former_id) if each is not None]
+        if reader_ids:
             with suppress(UnavailableError):
                 async with self._database.connection() as connection:
-                    await fence.deregister(connection, rows)
+                    await fence.deregister(connection, reader_ids)
 
     async def _keep_lease(self) -> NoReturn:
         while True:
@@ -106,23 +116,23 @@ class Reader:
                 if self._reachable:
                     self._log.warning("fence lost", error=repr(error.__cause__))
                 self._reachable = False
-            except Exception as error:  # noqa: BLE001 - an error that ended this loop would end answers from memory unseen
+            except Exception as error:  # noqa: BLE001 - any error would end the lease unnoticed
                 self._log.error("fence", exc_info=error)
             await asyncio.sleep(self._lease_seconds / 10)
 
     async def _follow(self) -> None:
-        """Keep the lease on one connection; return where another one is needed."""
-        # Half a lease for a statement: a connection that hangs is given up while there is time to open another.
+        """Keep the lease on one connection; return if another one is needed."""
+        # A statement may take half a lease, so that there is time to replace a connection that hangs.
         async with self._database.dedicated("skilder-keys fence", self._lease_seconds / 2) as connection:
             await fence.listen(connection, self._hinted.set)
-            # On each new connection: the database may be another by now, and a heartbeat that was sent on the one
-            # before may still be executed.
+            # Every new connection registers again: it may lead to another database, and a heartbeat that was sent on
+            # the last connection may still be executed.
             await self._register(connection)
             while not self._lease.doubted:
                 hinted = self._hinted.is_set()
                 self._hinted.clear()
                 if hinted:
-                    await self._apply(connection)  # the heartbeat sees whether that was all
+                    await self._apply(connection)  # the heartbeat applies the rest, if there is more
                 await self._beat(connection)
                 if not self._reachable:
                     self._reachable = True
@@ -134,20 +144,20 @@ class Reader:
                     pass
 
     async def _register(self, connection: Connection) -> None:
-        """Start anew, with an empty memory and without a lease, which the first heartbeat brings.
+        """Register as a new reader, with an empty memory and without a lease. The first heartbeat brings the lease.
 
-        No load is kept that began before this is committed.
+        No load that started before the registration was committed is kept.
         """
         self._lease.end()
         self._memory.drop_all()
         if self._registered:
-            self._id, self._left_behind, self._registered = None, self._id, False
+            self._id, self._former_id, self._registered = None, self._id, False
         self._id = self._id or uuid4()
-        # Before the registration, which waits where a standby is away: calls that are answered by Postgres alone are
-        # compared with this state, and a database that was restored has gone back.
+        # Meanwhile, results of queries are compared with this state, and a restored database may have an older one. So
+        # it is set before the registration, which may have to wait for a standby.
         await self._start_from(await fence.state(connection))
-        state, others = await fence.register(connection, self._id, self._settings, instead_of=self._left_behind)
-        self._registered, self._left_behind = True, None
+        state, others = await fence.register(connection, self._id, self._settings, instead_of=self._former_id)
+        self._registered, self._former_id = True, None
         await self._start_from(state)
         if others != self._others:
             self._others = others
@@ -157,14 +167,14 @@ class Reader:
         lease = self._lease
         if lease.server not in ("", state.server):
             self._log.warning("the database was restarted, restored or failed over: memory is dropped")
-            # Connections of the pool may still lead to the server of before.
+            # Connections of the pool may still lead to the former server.
             await self._database.expire()
         lease.revision, lease.server, lease.doubted = state.revision, state.server, False
         self.known = state.revision.epoch
-        self.new_server.seconds_left(state)  # counted from now on
+        self.new_server.seconds_left(state)  # starts the time of a new server
 
     async def _beat(self, connection: Connection) -> None:
-        """Renews the lease from the moment of asking, once memory is in step with the answer."""
+        """Send heartbeats and apply changes until there are none; then renew the lease from the time of sending."""
         while True:
             if self._id is None:
                 raise LookupError("a reader registers before its first heartbeat")
@@ -179,11 +189,11 @@ class Reader:
                     return
                 if self.known - self._lease.epoch <= fence.KEPT_CHANGES and await self._apply(connection):
                     continue
-            # The reader was evicted, or is too far behind, or the database has another history than the reader.
+            # The reader was evicted, or lags too far behind, or the database has another history than the reader.
             await self._register(connection)
 
     async def _apply(self, connection: Connection) -> bool:
-        """Bring memory in step with the next changes; return False where there are none, or other ones."""
+        """Apply the next changes to memory; return False if there are none, or they are not those after our state."""
         revision = self._lease.revision
         changes = await fence.changes_since(connection, revision.epoch)
         if (

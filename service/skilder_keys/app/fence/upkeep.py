@@ -1,4 +1,4 @@
-"""What the fence needs now and then, and what nothing waits for: on connections of the pool, off the lease's own."""
+"""Background work of the fence that nothing waits for. It uses the pool, not the connection of the lease."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ _PRUNE_SECONDS = 60.0
 
 
 class Upkeep:
-    """Removes old changes, and vouches for a server once its unknown readers were waited out."""
+    """Removes old changes, and vouches for a server when no unknown reader can hold a lease any more."""
 
     def __init__(self, database: Database, log: FilteringBoundLogger) -> None:
         self._database = database
         self._log = log
         self._server = ""
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
 
     def vouch_for(self, server: str) -> None:
-        """Have it recorded soon that no reader of this server holds a lease without a row."""
+        """Request that the database records soon that every reader with a lease has a row on this server."""
         self._server = server
-        self._asked.set()
+        self._requested.set()
 
     async def run(self) -> NoReturn:
-        """Do so until it is cancelled. What fails is done the next time."""
+        """Do the work, until cancelled. Work that fails is repeated the next time."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PRUNE_SECONDS):
-                    await self._asked.wait()
+                    await self._requested.wait()
             try:
-                if self._asked.is_set():
-                    self._asked.clear()
+                if self._requested.is_set():
+                    self._requested.clear()
                     async with self._database.connection() as connection:
                         await fence.vouch(connection, self._server)
                 else:
                     await self._prune()
             except UnavailableError as error:
                 self._log.warning("upkeep of the fence failed, and is tried again", error=repr(error.__cause__))
-            except Exception as error:  # noqa: BLE001 - an error that ended this loop would end it unseen
+            except Exception as error:  # noqa: BLE001 - any error would end this loop unnoticed
                 self._log.error("upkeep of the fence", exc_info=error)
 
     async def _prune(self) -> None:
@@ -59,10 +59,10 @@ class Upkeep:
 
 
 def compare(log: FilteringBoundLogger, mine: fence.Settings, others: Sequence[fence.Settings]) -> None:
-    """Log where the processes of a fleet have leases and call timeouts that do not go together.
+    """Log leases and call timeouts of a fleet's processes that do not fit together.
 
-    A change waits for a reader that died for as long as that reader's lease, so every call must be allowed to take
-    longer than every lease. That is no matter of safety, so each reader holds its lease all the same.
+    A change waits for a reader that died until the reader's lease has ended, so each call timeout must be longer than
+    every lease. This does not affect safety, so the readers keep their leases anyway.
     """
     leases = [other.lease for other in others]
     timeouts = [other.call_timeout for other in others if other.call_timeout is not None]
