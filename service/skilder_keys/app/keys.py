@@ -184,9 +184,9 @@ class Keys:
             if actor is not None:
                 (await _actor(connection, key_filter.workspace_id, actor)).require_list(key_filter)
             before = None if position is None else KeyId(UUID(position))
-            found = await keys.list_page(connection, key_filter, before=before, limit=limit + 1)
-        page = found[:limit]
-        return page, self._page_tokens.seal(listing, str(page[-1].id)) if len(found) > limit else ""
+            listed = await keys.list_page(connection, key_filter, before=before, limit=limit + 1)
+        page = listed[:limit]
+        return page, self._page_tokens.seal(listing, str(page[-1].id)) if len(listed) > limit else ""
 
 
 async def _renew(

@@ -138,9 +138,9 @@ class Workspaces:
         violations.raise_if_any()
         after = self._page_tokens.open("workspaces", page_token)
         async with self._database.connection() as connection:
-            found = await workspaces.list_page(connection, after=after, limit=limit + 1)
-        page = found[:limit]
-        return page, self._page_tokens.seal("workspaces", page[-1].id) if len(found) > limit else ""
+            listed = await workspaces.list_page(connection, after=after, limit=limit + 1)
+        page = listed[:limit]
+        return page, self._page_tokens.seal("workspaces", page[-1].id) if len(listed) > limit else ""
 
     async def delete(self, workspace_id: WorkspaceId, expected_version: int | None, origin: Origin) -> datetime:
         """Delete a workspace permanently and return the time. If it was deleted before, change nothing.

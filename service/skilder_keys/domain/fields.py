@@ -68,7 +68,7 @@ class Violations:
             raise InvalidRequestError(*self._violations)
 
     def identifier(self, field: str, value: str, *, required: bool = True) -> None:
-        """Check an id of our own: 1 to 64 ASCII letters, digits or `._:@/+|-`, a letter or digit first."""
+        """Check one of our ids: 1 to 64 ASCII letters, digits or `._:@/+|-`, a letter or digit first."""
         if self._is_short(field, value, MAX_ID, required=required) and not _ID.fullmatch(value):
             good = _ID.match(value)
             self._reject_character(field, value, good.end() if good else 0, f"; {_ID_RULE}")

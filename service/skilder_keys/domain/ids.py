@@ -1,4 +1,4 @@
-"""Identifiers. Each kind is a type of its own, so that one cannot be passed for another."""
+"""Identifiers. Each kind has its own type, so that one cannot be used in place of another."""
 
 from typing import NewType
 from uuid import UUID

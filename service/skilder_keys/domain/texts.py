@@ -1,13 +1,13 @@
 """The characters that a text of people may contain. The rules are the same with every version of Python.
 
-Rejected is what can do harm where a text is shown or stored:
+A text is rejected if it has no visible character, or if it contains a character that can do harm where the text is
+shown or stored:
 
 - control characters, which control terminals;
 - characters that change the direction of the writing, which can also affect what is shown beside the text;
-- halves of surrogate pairs, which UTF-8 cannot encode;
-- a text without a visible character.
+- halves of surrogate pairs, which UTF-8 cannot encode.
 
-Everything else is accepted unchanged, including characters that this Python's Unicode tables do not know yet: new
+All other characters are accepted unchanged, including those that this Python's Unicode tables do not know yet: new
 emoji, private use, joiners, marks of every script.
 
 The lists are from Unicode 17 (DerivedCoreProperties.txt, PropList.txt). Unicode reserves the ranges of

@@ -158,22 +158,22 @@ class KeyLoader:
             lease = self._lease
             expected, server = lease.revision, lease.server
             async with self._database.connection() as connection:
-                found = await credentials.find_credentials(connection, key_ids)
-            if server in ("", found.server) and found.revision.epoch >= expected.epoch:
-                return found.credentials
+                snapshot = await credentials.find_credentials(connection, key_ids)
+            if server in ("", snapshot.server) and snapshot.revision.epoch >= expected.epoch:
+                return snapshot.credentials
             # This is another server than the fence's, e.g. a former primary, or a database that was restored to an
             # older state. It is not known here which of the two is right. So everything is dropped, and both the fence
             # and this query ask again.
             leased = lease.valid()
             lease.doubt()
             self._cache.drop_all()
-            accepted = not leased and found.revision.epoch >= expected.epoch
+            accepted = not leased and snapshot.revision.epoch >= expected.epoch
             if accepted:
                 # Without a lease nothing is served from memory, and no newer state is known, so this one can be used.
-                lease.revision, lease.server = found.revision, found.server
+                lease.revision, lease.server = snapshot.revision, snapshot.server
             await self._database.expire()
             if accepted:
-                return found.credentials
+                return snapshot.credentials
         raise UnavailableError("The database lacks changes that another server has: try again.")
 
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:

@@ -144,5 +144,5 @@ async def verified(verifier: Verifier, token: Token, digest: bytes, credential: 
 async def verified_credential(database: Database, verifier: Verifier, token: Token) -> Credential | None:
     """Load and verify the key of a token; None if no key has this token."""
     async with database.connection() as connection:
-        found = await credentials.find_credentials(connection, [token.key_id])
-    return await verified(verifier, token, verifier.digest(token), found.credentials.get(token.key_id))
+        snapshot = await credentials.find_credentials(connection, [token.key_id])
+    return await verified(verifier, token, verifier.digest(token), snapshot.credentials.get(token.key_id))
