@@ -53,17 +53,17 @@ async def test_an_unknown_key_is_not_cached(memory: Memory) -> None:
 
 async def change_key(memory: Memory, token: Token) -> None:
     """Apply a change of the token's key."""
-    memory.cache.drop_key(token.key_id)
+    memory.cache.drop([token.key_id], ())
 
 
 async def change_workspace(memory: Memory, _: Token) -> None:
     """Apply a change of a workspace. The load may belong to it: it does not know its workspace yet."""
-    memory.cache.drop_workspace(ACME)
+    memory.cache.drop((), [ACME])
 
 
 async def change_any_workspace(memory: Memory, _: Token) -> None:
     """Apply the same change, though the load will turn out to belong to another workspace."""
-    memory.cache.drop_workspace(GLOBEX)
+    memory.cache.drop((), [GLOBEX])
 
 
 async def change_all(memory: Memory, _: Token) -> None:
