@@ -40,8 +40,8 @@ proto: $(READY) ## make generated/ anew from protos/
 		protos/skilder/keys/v1/*.proto
 	@touch $(OUT)/skilder/keys/v1/py.typed
 
-docs: $(READY) ## write the README's table of options anew
-	$(BIN)/python -m tests.support.readme
+docs: $(READY) ## write the generated parts of the README and docs/api.md anew
+	$(BIN)/python -m tests.docs
 
 FAULTS_SECONDS ?= 300
 faults: $(READY) ## five minutes of load and faults; FAULTS_SECONDS=… for longer, FAULTS_TRANSPORT=… for one transport, FAULTS_SEED=… for the same again

@@ -31,7 +31,7 @@ from skilder_keys.worker.wiring import start
 from tests.support.log import CapturedLog, LogFile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from skilder.keys.v1 import workspace_pb2
     from skilder_keys.ipc.metrics import Family
@@ -181,13 +181,18 @@ class Service:
         assert len(values) == 1, name
         return values[0]
 
-    async def client(self, token: str | None, credentials: grpc.ChannelCredentials | None = None) -> Client:
+    async def client(
+        self,
+        token: str | None,
+        credentials: grpc.ChannelCredentials | None = None,
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> Client:
         """Return a new client that calls with a bearer token, or with none."""
         interceptors = [self.watch] if token is None else [self.watch, _Bearer(token)]
         if credentials is None:
-            channel = grpc.aio.insecure_channel(self.address, interceptors=interceptors)
+            channel = grpc.aio.insecure_channel(self.address, options, interceptors=interceptors)
         else:
-            channel = grpc.aio.secure_channel(self.address, credentials, interceptors=interceptors)
+            channel = grpc.aio.secure_channel(self.address, credentials, options, interceptors=interceptors)
         await self.stack.enter_async_context(channel)
         return Client(channel)
 

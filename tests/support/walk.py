@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from tests.support import grpcurl
+from tests.support.process import COMMAND, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+# Where the pages have a service on the reader's machine.
+_ADDRESS = "127.0.0.1:50051"
 # Ends the output of one step, with its exit code.
 _MARK = "=== done"
 _BLOCK = re.compile(
@@ -33,6 +39,10 @@ class Step:
     output: str | None
     mark: str
 
+    def at(self, address: str) -> Step:
+        """Return the same for a service at another address than the one that the pages have."""
+        return replace(self, commands=self.commands.replace(_ADDRESS, address))
+
 
 def steps(text: str) -> list[Step]:
     """Return the blocks of commands in a page."""
@@ -49,6 +59,12 @@ def pattern(output: str) -> re.Pattern[str]:
             words = re.escape(re.sub(r" +", " ", line)).replace(re.escape("…"), ".*")
             lines.append(words.replace(r"\ ", "[ \t]+") + "[ \t]*\n")
     return re.compile("".join(lines))
+
+
+def reader_variables(address: str) -> dict[str, str]:
+    """Return the environment of a reader whose commands are to find a service at an address."""
+    path = os.pathsep.join([str(COMMAND.parent), grpcurl.PATH])
+    return environment({"SKILDER_KEYS_LISTEN": address, "PATH": path})
 
 
 class Shell:

@@ -1,0 +1,53 @@
+"""The table of errors: codes, reasons and meanings from the code, advice and methods from `errors.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skilder_keys.rpc.status import STATUS_CODES
+
+_FILE = Path(__file__).with_name("errors.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What a caller has to know about an error, besides its code and its meaning.
+
+    Attributes:
+        do: What to do, in a sentence or two.
+        requests: Requests that cause the error, by the method that has it; empty where every method has it.
+        metadata: The names in the metadata of its ErrorInfo.
+    """
+
+    do: str
+    requests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metadata: tuple[str, ...] = ()
+
+
+def advice() -> dict[str, Advice]:
+    """Return the advice by reason."""
+    return {reason: Advice(**each) for reason, each in yaml.safe_load(_FILE.read_text("utf-8")).items()}
+
+
+def table() -> str:
+    """Return the table.
+
+    Raises:
+        KeyError: An error of the code is not in the file.
+        ValueError: The file has a reason that the code does not have.
+    """
+    known = advice()
+    rows = ["| reason | status code | meaning | what to do | methods |", "|---|---|---|---|---|"]
+    for kind, code in STATUS_CODES.items():
+        found = known.pop(kind.reason)
+        meaning = (kind.__doc__ or "").splitlines()[0]
+        methods = ", ".join(f"`{method.partition('/')[2]}`" for method in found.requests) or "all"
+        metadata = f" Metadata: {', '.join(f'`{name}`' for name in found.metadata)}." if found.metadata else ""
+        rows.append(f"| `{kind.reason}` | `{code.name}` | {meaning}{metadata} | {found.do} | {methods} |")
+    if known:
+        raise ValueError(f"no error of the service has these reasons: {', '.join(known)}")
+    return "\n".join(rows)

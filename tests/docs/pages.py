@@ -1,0 +1,63 @@
+"""Which documents have generated parts, and what goes where.
+
+A generated part stands between two marks, `<!-- NAME: … -->` and `<!-- end of NAME -->`; people write the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.docs import errors, options, reference, sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A document with generated parts.
+
+    Attributes:
+        parts: What makes each part, by its name.
+    """
+
+    path: Path
+    parts: Mapping[str, Callable[[], str]]
+
+    def generated(self) -> str:
+        """Return the text of the document with every part made anew.
+
+        Raises:
+            ValueError: The document has no place for a part.
+        """
+        text = self.path.read_text("utf-8")
+        for name, make in self.parts.items():
+            text = replace_part(text, name, make())
+        return text
+
+
+PAGES = (
+    Page(ROOT / "README.md", {"options": options.table}),
+    Page(
+        ROOT / "docs" / "api.md",
+        {"sizes": sizes.table, "errors": errors.table, "reference": reference.text},
+    ),
+)
+
+
+def replace_part(text: str, name: str, content: str) -> str:
+    """Return a document's text with other content between the marks of a part.
+
+    Raises:
+        ValueError: The text does not have the marks exactly once.
+    """
+    part = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    replaced, count = part.subn(lambda marks: f"{marks[1]}{content}\n{marks[2]}", text)
+    if count != 1:
+        raise ValueError(f"the marks of {name!r} stand {count} times in the document, not once")
+    return replaced

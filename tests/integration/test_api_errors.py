@@ -1,0 +1,78 @@
+"""The table of errors in docs/api.md is true: the methods that it names have the error, with that code and metadata."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.json_format import ParseDict
+
+from skilder_keys.rpc.limits import max_bytes
+from skilder_keys.rpc.status import STATUS_CODES
+from skilder.keys.v1 import key_pb2
+from tests.docs import errors
+from tests.support.calls import METHODS, call, delete_workspace, request_type
+from tests.support.service import refusal
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from tests.support.service import Service
+
+ADVICE = errors.advice()
+CODES = {kind.reason: code for kind, code in STATUS_CODES.items()}
+
+
+async def test_the_methods_of_an_error_have_it(service: Service) -> None:
+    """Each request of the table is refused with that reason, and the metadata it names."""
+    operator = service.operator
+    for workspace_id in ("other", "deleted"):
+        await operator.apply(small_workspace(workspace_id))
+    await delete_workspace(operator, "deleted")
+    runtime = await operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-1")
+    foreign = await operator.issue(workspace_id="other")
+    key = await operator.issue(description="Bot")
+    used = await operator.issue(description="Bot", request_id="used")
+    await operator.authorize(used.token)
+    revoked = await operator.issue(description="Bot", request_id="revoked")
+    await operator.revoke(key_id=revoked.key.id)
+    values = {"foreign token": foreign.token, "key id": key.key.id}
+    callers = {"FOREIGN_WORKSPACE": await service.client(runtime.token)}
+
+    for reason, advice in ADVICE.items():
+        for method, request in advice.requests.items():
+            message = ParseDict(filled(request, values), request_type(method)())
+            refused = await refusal(call(callers.get(reason, operator), method, message))
+            assert (refused.reason, refused.code) == (reason, CODES[reason]), method
+            assert set(refused.metadata) == set(advice.metadata), (reason, method)
+
+
+async def test_every_method_has_the_errors_of_all(service: Service) -> None:
+    """As far as a caller can cause it."""
+    stranger = await service.client("nobody-we-know-0123456789")
+    largest = max(map(max_bytes, METHODS.values()))
+    for name, method in METHODS.items():
+        wrong = service.console if name.startswith("Authorization") else service.service
+        for client, request, reason in (
+            (stranger, b"", "UNAUTHENTICATED"),
+            (wrong, b"", "CALLER_NOT_ALLOWED"),
+            (service.operator, b"\xff", "MALFORMED_MESSAGE"),
+            (service.operator, b"x" * (max_bytes(method) + 1), "MESSAGE_TOO_LONG"),
+        ):
+            if len(request) > largest:
+                continue  # gRPC itself refuses it, with the same code and no reason
+            refused = await refusal(call(client, name, request))
+            assert (refused.reason, refused.code) == (reason, CODES[reason]), name
+            assert not ADVICE[reason].requests
+
+
+def filled(value: Any, values: dict[str, str]) -> Any:
+    """Return a request with values in place of their names, `${NAME}`."""
+    match value:
+        case dict():
+            return {name: filled(each, values) for name, each in value.items()}
+        case list():
+            return [filled(each, values) for each in value]
+        case str():
+            return re.sub(r"\$\{(.+)\}", lambda found: values[found[1]], value)
+        case _:
+            return value

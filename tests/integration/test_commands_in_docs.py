@@ -1,0 +1,90 @@
+"""The commands and the code that the documents show, run as a reader would. The README's are in test_walk.py."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from skilder_keys.auth.callers_file import load_callers
+from tests.docs.links import DOCUMENTS, ROOT
+from tests.support import grpcurl
+from tests.support.certificates import Authority
+from tests.support.doc_commands import Shell, Step, shell_variables, steps
+from tests.support.process import serving_process
+from tests.support.service import TOKENS, serving
+from tests.support.workspaces import EXAMPLE_FILE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCS = ROOT / "docs"
+
+PREPARED = {
+    "api.md": "",
+    "callers.md": "",
+    "command-line.md": "skilder-keys workspace apply acme.yaml; skilder-keys keys issue --workspace acme Bot >bot.token",
+}
+"""The pages whose commands are run here, and the commands that come before them."""
+
+
+RUN_ELSEWHERE = {"operations.md"}
+"""The pages whose commands are run by a test of their own."""
+
+
+def test_no_commands_are_forgotten() -> None:
+    """Each page that shows commands is run by a test."""
+    with_commands = {path.name for path in DOCUMENTS if path.is_relative_to(DOCS) and steps(path)}
+    assert with_commands - RUN_ELSEWHERE == set(PREPARED)
+
+
+@pytest.mark.parametrize("page", PREPARED)
+def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
+    """One after another, with the output that the page shows."""
+    walk = steps(DOCS / page)
+    text = "".join(step.commands for step in walk)
+    if "grpcurl" in text:
+        grpcurl.required()
+    if "openssl" in text and shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed (Debian: apt-get install openssl)")
+    shutil.copy(EXAMPLE_FILE, tmp_path / "acme.yaml")
+    with serving_process(tmp_path) as server, Shell(tmp_path, shell_variables(server.address)) as shell:
+        shell.take(Step(PREPARED[page] + "\n", None), server.address)
+        for step in walk:
+            shell.take(step, server.address)
+
+
+async def test_the_client_of_the_api_page_works(database_url: str, tmp_path: Path) -> None:
+    """The Python code as it stands, with another address and the test's own authority."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", (DOCS / "api.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    authority = Authority(tmp_path, "authority")
+    server = authority.issue("server", "DNS:localhost")
+    (tmp_path / "docs").symlink_to(DOCS)
+    (tmp_path / "gateway.token").write_text(TOKENS["service"])
+    options = {"tls_cert": server.certificate, "tls_key": server.key}
+    async with serving(database_url, tmp_path, transport="grpcio", **options) as service:
+        port = service.address.rpartition(":")[2]
+        variables = shell_variables(service.address) | {
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(authority.root.certificate),
+            "PYTHONPATH": str(ROOT / "generated"),
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", code.replace("keys.example.com:443", f"localhost:{port}")),
+            cwd=tmp_path,
+            env=variables,
+        )
+        assert await process.wait() == 0
+        assert await service.figure("calls_total", method="AuthorizationService/Authorize", code="OK") == 1
+
+
+def test_the_callers_file_of_the_callers_page_is_read(tmp_path: Path) -> None:
+    """Every caller of it."""
+    page = (DOCS / "callers.md").read_text("utf-8")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    path = tmp_path / "callers.yaml"
+    path.write_text(text)
+    assert [each.caller.name for each in load_callers(path)] == ["console", "gateway"]

@@ -1,0 +1,94 @@
+"""What docs/service-config.json has gRPC's clients do: retry what can be sent again, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from tests.support.calls import METHODS, list_keys
+from tests.support.service import TOKENS, refusal
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from tests.support.service import Client, Service
+
+SERVICE_CONFIG = json.loads((Path(__file__).parents[2] / "docs" / "service-config.json").read_text("utf-8"))
+CONFIGS = SERVICE_CONFIG["methodConfig"]
+ATTEMPTS = CONFIGS[0]["retryPolicy"]["maxAttempts"]
+# On a machine that is busy with other tests a call may take longer than the deadlines that the file gives.
+WITH_TIME = SERVICE_CONFIG | {"methodConfig": [config | {"timeout": "60s"} for config in CONFIGS]}
+
+
+@pytest.fixture
+async def client(service: Service) -> Client:
+    """An operator whose channel has the service config."""
+    return await service.client(TOKENS["operator"], options=[("grpc.service_config", json.dumps(WITH_TIME))])
+
+
+async def fail_updates(sql: asyncpg.Connection[Any], times: int) -> None:
+    """Make so many changes of keys fail, first uses too, with the error of a Postgres that shuts down."""
+    await sql.execute(
+        f"""
+        CREATE SEQUENCE failure;
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('failure') <= {times} THEN
+                RAISE EXCEPTION 'no' USING ERRCODE = '57P01';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON key FOR EACH ROW EXECUTE FUNCTION fail();
+        """
+    )
+
+
+async def counted(service: Service, method: str, code: str) -> float:
+    """Return how many calls of a method the service ended with a code."""
+    return await service.figure("calls_total", method=method, code=code)
+
+
+def test_every_method_is_configured_once() -> None:
+    """A method that is forgotten has no deadline."""
+    named = [f"{name['service']}/{name['method']}" for config in CONFIGS for name in config["name"]]
+    assert sorted(named) == sorted(f"skilder.keys.v1.{method}" for method in METHODS)
+
+
+async def test_a_retry_gets_the_response(service: Service, client: Client, sql: asyncpg.Connection[Any]) -> None:
+    """The service is unavailable twice; the caller makes one call and sees only the success."""
+    issued = await client.issue()
+    await fail_updates(sql, 2)
+    assert (await client.authorize(issued.token)).HasField("granted")
+    assert await counted(service, "AuthorizationService/Authorize", "UNAVAILABLE") == 2
+    assert await counted(service, "AuthorizationService/Authorize", "OK") == 1
+
+
+async def test_retries_come_to_an_end(service: Service, client: Client, sql: asyncpg.Connection[Any]) -> None:
+    """After the last attempt the caller gets the error, with its details."""
+    issued = await client.issue()
+    await fail_updates(sql, 1000)
+    for call, method in (
+        (client.authorize(issued.token), "AuthorizationService/Authorize"),
+        (client.revoke(key_id=issued.key.id), "KeyService/RevokeKey"),
+    ):
+        assert (await refusal(call)).reason == "UNAVAILABLE"
+        assert await counted(service, method, "UNAVAILABLE") == ATTEMPTS
+
+
+async def test_what_cannot_be_sent_again_is_not_retried(
+    service: Service, client: Client, sql: asyncpg.Connection[Any]
+) -> None:
+    """A second IssueKey could issue a second key."""
+    await fail_updates(sql, 1000)
+    assert (await refusal(client.issue())).reason == "UNAVAILABLE"
+    assert await counted(service, "KeyService/IssueKey", "UNAVAILABLE") == 1
+
+
+async def test_other_errors_are_not_retried(service: Service, client: Client) -> None:
+    """They would be the same the next time."""
+    assert (await refusal(list_keys(client, workspace_id="nowhere"))).code is grpc.StatusCode.NOT_FOUND
+    assert await counted(service, "KeyService/ListKeys", "NOT_FOUND") == 1
