@@ -26,11 +26,11 @@ _HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 _NAMED_ANCHOR = re.compile(r"<a (?:id|name)=\"([^\"]+)\">")
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:")
 
-_FILE = re.compile(r"[\w./*-]+\.(?:json|md|proto|py|pyi|sql|svg|toml|ya?ml)")
+# A data file without a folder, such as `acme.json`, is most often the reader's own.
+_FILE = re.compile(r"[\w./*-]+\.(?:md|proto|pyi?|svg|toml)|[\w.*-]*/[\w./*-]+\.(?:json|sql|txt|ya?ml)")
 _FOLDER = re.compile(r"[\w.*-]+(?:/[\w.*-]+)*/")
-# Not in the repository: what `make` and the service write, and the names that examples give to files of the reader's.
-_WRITTEN = re.compile(r"(?:build|data|\.venv)/.*")
-_OF_THE_READER = {"acme.json", "acme.yaml", "callers.yaml"}
+# Not in the repository: what `make` and the service write.
+_WRITTEN = re.compile(r"/.*|(?:build|data|\.venv)/.*")
 
 
 def faults(document: Path) -> Iterator[str]:
@@ -56,11 +56,7 @@ def links(text: str) -> list[str]:
 def named_files(text: str) -> list[str]:
     """Return the names in backticks that look like a file or a folder of this repository."""
     names = _CODE.findall(_FENCE.sub("", text))
-    return [name for name in names if (_FILE.fullmatch(name) or _FOLDER.fullmatch(name)) and not _is_foreign(name)]
-
-
-def _is_foreign(name: str) -> bool:
-    return name in _OF_THE_READER or name.startswith("/") or _WRITTEN.fullmatch(name) is not None
+    return [name for name in names if (_FILE.fullmatch(name) or _FOLDER.fullmatch(name)) and not _WRITTEN.match(name)]
 
 
 def is_here(name: str) -> bool:

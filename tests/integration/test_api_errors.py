@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import ParseDict
 
+from skilder.keys.v1 import key_pb2
 from skilder_keys.rpc.limits import max_bytes
 from skilder_keys.rpc.status import STATUS_CODES
-from skilder.keys.v1 import key_pb2
 from tests.docs import errors
 from tests.support.calls import METHODS, call, delete_workspace, request_type
 from tests.support.service import refusal

@@ -14,9 +14,9 @@ from skilder_keys.auth.callers_file import load_callers
 from tests.docs.links import DOCUMENTS, ROOT
 from tests.support import grpcurl
 from tests.support.certificates import Authority
-from tests.support.doc_commands import Shell, Step, shell_variables, steps
 from tests.support.process import serving_process
 from tests.support.service import TOKENS, serving
+from tests.support.walk import reader_variables, shell, steps
 from tests.support.workspaces import EXAMPLE_FILE
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ DOCS = ROOT / "docs"
 PREPARED = {
     "api.md": "",
     "callers.md": "",
-    "command-line.md": "skilder-keys workspace apply acme.yaml; skilder-keys keys issue --workspace acme Bot >bot.token",
+    "command-line.md": "skilder-keys workspace apply acme.yaml; skilder-keys keys issue -w acme Bot >bot.token",
 }
 """The pages whose commands are run here, and the commands that come before them."""
 
@@ -38,24 +38,24 @@ RUN_ELSEWHERE = {"operations.md"}
 
 def test_no_commands_are_forgotten() -> None:
     """Each page that shows commands is run by a test."""
-    with_commands = {path.name for path in DOCUMENTS if path.is_relative_to(DOCS) and steps(path)}
+    with_commands = {path.name for path in DOCUMENTS if path.is_relative_to(DOCS) and steps(path.read_text("utf-8"))}
     assert with_commands - RUN_ELSEWHERE == set(PREPARED)
 
 
 @pytest.mark.parametrize("page", PREPARED)
 def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
     """One after another, with the output that the page shows."""
-    walk = steps(DOCS / page)
+    walk = steps((DOCS / page).read_text("utf-8"))
     text = "".join(step.commands for step in walk)
     if "grpcurl" in text:
         grpcurl.required()
     if "openssl" in text and shutil.which("openssl") is None:
         pytest.skip("openssl is not installed (Debian: apt-get install openssl)")
     shutil.copy(EXAMPLE_FILE, tmp_path / "acme.yaml")
-    with serving_process(tmp_path) as server, Shell(tmp_path, shell_variables(server.address)) as shell:
-        shell.take(Step(PREPARED[page] + "\n", None), server.address)
+    with serving_process(tmp_path) as server, shell(tmp_path, reader_variables(server.address)) as session:
+        session.run(PREPARED[page])
         for step in walk:
-            shell.take(step, server.address)
+            session.take(step.at(server.address))
 
 
 async def test_the_client_of_the_api_page_works(database_url: str, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ async def test_the_client_of_the_api_page_works(database_url: str, tmp_path: Pat
     options = {"tls_cert": server.certificate, "tls_key": server.key}
     async with serving(database_url, tmp_path, transport="grpcio", **options) as service:
         port = service.address.rpartition(":")[2]
-        variables = shell_variables(service.address) | {
+        variables = reader_variables(service.address) | {
             "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(authority.root.certificate),
             "PYTHONPATH": str(ROOT / "generated"),
         }
@@ -78,7 +78,7 @@ async def test_the_client_of_the_api_page_works(database_url: str, tmp_path: Pat
             env=variables,
         )
         assert await process.wait() == 0
-        assert await service.figure("calls_total", method="AuthorizationService/Authorize", code="OK") == 1
+        assert await service.metric("calls_total", method="AuthorizationService/Authorize", code="OK") == 1
 
 
 def test_the_callers_file_of_the_callers_page_is_read(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ async def fail_updates(sql: asyncpg.Connection[Any], times: int) -> None:
 
 async def counted(service: Service, method: str, code: str) -> float:
     """Return how many calls of a method the service ended with a code."""
-    return await service.figure("calls_total", method=method, code=code)
+    return await service.metric("calls_total", method=method, code=code)
 
 
 def test_every_method_is_configured_once() -> None:

@@ -19,16 +19,16 @@ def test_a_document_points_at_what_is_there(document: Path) -> None:
 
 
 def test_every_page_can_be_found() -> None:
-    """From the README, by links."""
+    """From the README, by links to it or to its folder."""
     found, waiting = set(), [ROOT / "README.md"]
     while waiting:
         document = waiting.pop()
-        if document in found:
+        if document in found or document.suffix != ".md":
             continue
         found.add(document)
         targets = (target.partition("#")[0] for target in links(document.read_text("utf-8")))
         paths = ((document.parent / target).resolve() for target in targets if target and ":" not in target)
-        waiting += [path for path in paths if path.suffix == ".md"]
+        waiting += [page for path in paths for page in (path.glob("*.md") if path.is_dir() else [path])]
     assert {path for path in DOCUMENTS if path.is_relative_to(ROOT / "docs")} <= found
 
 

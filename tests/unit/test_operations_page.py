@@ -13,12 +13,11 @@ from skilder_keys import config
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.errors import KeysError
 from skilder_keys.rpc.status import STATUS_CODES
-from tests.support.readme import README
+from tests.docs.links import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = README.parent
 PAGE = " ".join((ROOT / "docs" / "operations.md").read_text("utf-8").split())
 CODE = Path(config.__file__).parent
 RULES = ROOT / "deploy" / "prometheus" / "skilder-keys.rules.yml"
