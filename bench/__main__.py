@@ -64,7 +64,7 @@ def main() -> None:
     if effort.scale == Effort.scale:
         report.write_picture()
     if not options.cases and effort.scale == Effort.scale:
-        report.write_document(effort.rounds)
+        report.write_pages(effort.rounds)
 
 
 if __name__ == "__main__":

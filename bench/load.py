@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import psutil
     from google.protobuf.message import Message
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 _GHZ = ROOT / "build" / "bin" / "ghz"
 _PROTO = Path(__file__).with_name("opaque.proto")
 _OPEN_LOOP_CONNECTIONS = 4

@@ -1,9 +1,8 @@
-"""What was found: printed as it comes, then written as JSON, into the document, and as a plot."""
+"""What was found: printed as it comes, then written as JSON, into the pages, and as a plot."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from operator import attrgetter
 from statistics import median
@@ -14,6 +13,7 @@ from bench.machine import machine
 from bench.plot import Bar, Curve, plot
 from bench.rounds import medians, ratios
 from bench.stack import picture
+from tests.docs.pages import replace_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from bench.stack import Stack
 
 RESULTS = ROOT / "build" / "bench.json"
-DOCUMENT = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "performance.md"
+"""Has what most readers want: the limits, and what calls cost by each transport."""
+DETAILS = ROOT / "docs" / "design" / "performance-results.md"
+"""Has all other tables."""
+MARKS = "results"
+"""The name of the part of these pages that is written here, as in `tests.docs.pages`."""
 PLOT = ROOT / "docs" / "performance.svg"
 PARTS_PICTURE = ROOT / "docs" / "performance-parts.svg"
 
@@ -31,7 +36,6 @@ PERCENTS = (50, 90, 99, 99.9)
 
 Unit = Literal["ratio", "per second", "ms", "bytes"]
 
-_FIGURES = re.compile(r"(<!-- figures: .*? -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 _FORMATS: Mapping[Unit, str] = {"ratio": "{:.2f}", "per second": "{:,.0f}/s", "ms": "{:.1f} ms", "bytes": "{:,.0f} B"}
 _LIMITS_HEAD = """\
 | what | limit | measured | least to greatest | met |
@@ -209,19 +213,22 @@ class Report:
             lines.append(_line(part, *("" if cell is None else f"{cell:.1f}" for cell in cells)))
         return "\n".join([*lines, _line("in all", *(f"**{stack.whole:.1f}**" for stack in self.stacks))])
 
-    def markdown(self, rounds: int) -> str:
-        """Return what goes into the document, of so many rounds."""
+    def summary(self, rounds: int) -> str:
+        """Return what goes into the page, of so many rounds."""
         limits = "\n".join([_LIMITS_HEAD, *(row.line() for row in self.rows)])
-        pairs = "\n".join([_PAIRS_HEAD, *self.pairs])
         costs = _transports_table(("CPU µs a call", "calls/s"), self.costs)
+        return "\n\n".join((_head(rounds), limits, costs))
+
+    def details(self, rounds: int) -> str:
+        """Return what goes into the page of details, of so many rounds."""
+        pairs = "\n".join([_PAIRS_HEAD, *self.pairs])
         latencies = _transports_table(("p50 µs", "p99 µs"), self.latencies)
         percents = [f"{percent:g} % µs" for percent in PERCENTS]
         curves = "\n".join(
             [_line("case", *percents), "|---" * (1 + len(percents)) + "|", *(_curve_line(each) for each in self.curves)]
         )
-        plotted = "![Latency by percentile, and CPU time by call](performance.svg)"
-        head = f"{machine()} Of {rounds} rounds."
-        return "\n\n".join((head, limits, costs, latencies, self._parts_table(), pairs, plotted, curves, *self.notes))
+        plotted = "![Latency by percentile, and CPU time by call](../performance.svg)"
+        return "\n\n".join((_head(rounds), latencies, self._parts_table(), pairs, plotted, curves, *self.notes))
 
     def write_results(self) -> None:
         """Write the rows as JSON."""
@@ -236,12 +243,17 @@ class Report:
             PARTS_PICTURE.write_text(picture(self.stacks, self.parts), "utf-8")
             _say(f"written to {PARTS_PICTURE.relative_to(ROOT)}")
 
-    def write_document(self, rounds: int) -> None:
-        """Write the results of so many rounds into the document, and the plot beside it."""
-        text = DOCUMENT.read_text("utf-8")
-        DOCUMENT.write_text(_FIGURES.sub(lambda match: f"{match[1]}{self.markdown(rounds)}\n{match[2]}", text), "utf-8")
+    def write_pages(self, rounds: int) -> None:
+        """Write the results of so many rounds into both pages, and the plot beside them."""
+        for page, text in ((PAGE, self.summary(rounds)), (DETAILS, self.details(rounds))):
+            page.write_text(replace_part(page.read_text("utf-8"), MARKS, text), "utf-8")
+            _say(f"written to {page.relative_to(ROOT)}")
         PLOT.write_text(plot(self.curves, self.bars, PERCENTS), "utf-8")
-        _say(f"written to {DOCUMENT.relative_to(ROOT)} and {PLOT.relative_to(ROOT)}")
+        _say(f"written to {PLOT.relative_to(ROOT)}")
+
+
+def _head(rounds: int) -> str:
+    return f"{machine()} Of {rounds} rounds."
 
 
 def _transports_table(quantities: Sequence[str], lines: Sequence[str]) -> str:

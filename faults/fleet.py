@@ -23,7 +23,7 @@ from tests.support.service import write_callers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 NEAR, FAR = "near", "far"
 """The servers: the far one reaches Postgres through the proxy."""
 

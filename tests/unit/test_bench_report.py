@@ -1,0 +1,44 @@
+"""What `make bench` writes into the documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench import report
+from bench.plot import Bar, Curve
+from bench.report import DETAILS, MARKS, PAGE, Report, ratio_row
+from bench.rounds import Spread
+from tests.docs.pages import replace_part
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_the_pages_have_a_place_for_the_results() -> None:
+    """One each."""
+    for page in (PAGE, DETAILS):
+        assert "\nnew\n" in replace_part(page.read_text("utf-8"), MARKS, "new")
+
+
+def test_results_are_written_into_both_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits into the one, the rest into the other; what people wrote stays."""
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    for name in ("PAGE", "DETAILS", "PLOT"):
+        monkeypatch.setattr(report, name, tmp_path / name)
+    for name in ("PAGE", "DETAILS"):
+        (tmp_path / name).write_text(f"by people\n<!-- {MARKS}: written -->\nold\n<!-- end of {MARKS} -->\nthe end\n")
+    found = Report(curves=[Curve("a case", [100.0, 200.0])], bars=[Bar("a case", 100, 10)])
+    found.add(ratio_row("one to the other", Spread(1.5, 1.25, 1.75), 2, {}))
+    found.note("A note.")
+    found.write_pages(3)
+    page, details = ((tmp_path / name).read_text("utf-8") for name in ("PAGE", "DETAILS"))
+    assert "| one to the other | at most 2.00 | **1.50** | 1.25 to 1.75 | yes |" in page
+    assert "A note." in details
+    assert (tmp_path / "PLOT").read_text("utf-8").startswith("<svg")
+    for text in (page, details):
+        assert text.startswith("by people\n")
+        assert text.endswith("the end\n")
+        assert "Of 3 rounds." in text
+        assert "old" not in text
