@@ -6,6 +6,7 @@ import base64
 import logging
 import os
 import uuid
+from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -15,7 +16,9 @@ from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.supervisor.companion import Companion
 from tests.support import reaper
-from tests.support.postgres import new_database, template_database, test_postgres
+from tests.support.postgres import test_postgres
+from tests.support.progress import Progress
+from tests.support.servers import Borrowed, Servers
 from tests.support.service import TRANSPORTS, Service, serving
 from tests.support.stock import stock_server
 from tests.support.transport import why_unavailable
@@ -34,6 +37,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Have everything that tests start end with the run, also where that is killed."""
     os.environ[reaper.MARK] = mark = uuid.uuid4().hex
     session.config.stash[_REAPER] = Companion(reaper.__file__, mark)
+    prints = not hasattr(session.config, "workerinput")
+    if prints and session.config.get_verbosity() == 0 and not session.config.option.collectonly:
+        session.config.pluginmanager.register(Progress(session.config))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -68,17 +74,45 @@ def postgres_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-async def template(postgres_url: str) -> AsyncIterator[str]:
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
+    """What the tests of the session share on each Postgres."""
+    async with AsyncExitStack() as stack:
+        yield Servers(stack, lambda: tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="session")
+async def template(postgres_url: str, servers: Servers) -> str:
     """A migrated database to clone."""
-    async with template_database(postgres_url) as name:
-        yield name
+    return (await servers.on(postgres_url)).template
 
 
 @pytest.fixture
-async def database_url(postgres_url: str, template: str) -> AsyncIterator[str]:
+async def borrowed(request: pytest.FixtureRequest, postgres_url: str, servers: Servers) -> AsyncIterator[Borrowed]:
+    """A migrated database of the test's own and, where another test's service will do, that with its database."""
+    server = await servers.on(postgres_url)
+    if _may_share_a_service(request.node):
+        async with server.service.lent() as service:
+            yield Borrowed(service.database_url, service)
+    else:
+        async with server.databases.lent() as url:
+            yield Borrowed(url)
+
+
+def _may_share_a_service(test: pytest.Function) -> bool:
+    callspec = getattr(test, "callspec", None)
+    return (
+        callspec is not None
+        and callspec.params.get("transport") == "envoy"
+        and not why_unavailable("envoy")
+        and "empty_service" in test.fixturenames
+        and test.get_closest_marker("own_service") is None
+    )
+
+
+@pytest.fixture
+def database_url(borrowed: Borrowed) -> str:
     """A migrated database of the test's own."""
-    async with new_database(postgres_url, template) as url:
-        yield url
+    return borrowed.database_url
 
 
 @pytest.fixture
@@ -108,16 +142,18 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def empty_service(
-    transport: str, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    transport: str, borrowed: Borrowed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[Service]:
-    """A served service with no workspace.
+    """A served service with no workspace; a test marked `own_service` is the only one that it serves.
 
     When the test is over, its logs and its database are searched for every token that it saw.
     """
     caplog.set_level(logging.DEBUG)
-    async with serving(database_url, tmp_path, transport=transport) as service:
+    url = borrowed.database_url
+    lent = nullcontext(borrowed.service) if borrowed.service else serving(url, tmp_path, transport=transport)
+    async with lent as service:
         yield service
-    await assert_no_token_is_kept(service.watch.seen, service.log.text() + caplog.text, database_url)
+    await assert_no_token_is_kept(service.watch.seen, service.log.text() + caplog.text, url)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def explore(fence: Fence) -> Exploration:
             if after in came_from:
                 continue
             came_from[after] = state
-            if not after.promise_holds():
+            if not fence.promise_holds(after):
                 return Exploration(len(came_from), frozenset(steps), _trace(fence, came_from, after))
             to_visit.append(after)
     return Exploration(len(came_from), frozenset(steps), ())

@@ -87,8 +87,10 @@ class Fence:
         mistake: Mistake | None = None,
     ) -> None:
         """Take how many changes there are up to the revoke, how many after it, and whether there may be a restore."""
-        nothing = Database(0, NONE, NONE)
-        self.start = State(nothing, 0, 0, (), returned=False, left_behind=False, readers=(FRESH,) * readers)
+        self._readers: list[Reader] = []
+        self._numbers: dict[Reader, int] = {}
+        nothing, fresh = Database(0, NONE, NONE), self._number(FRESH)
+        self.start = State(nothing, 0, 0, (), returned=False, left_behind=False, readers=(fresh,) * readers)
         self._ttl = ttl
         self._revoke = changes
         self._changes = changes + later
@@ -96,19 +98,31 @@ class Fence:
         self._mistake = mistake
         self._lease = ttl + (mistake is Mistake.TAKING_NO_GUARD_OFF)
         # A reader's steps depend on little else than the reader, so they are worked out once and not for each state.
-        self._known_moves: dict[tuple[Reader, Database, bool], tuple[Move, ...]] = {}
-        self._known_older: dict[Reader, Reader] = {}
+        self._known_moves: dict[tuple[int, Database, bool], tuple[tuple[str, int], ...]] = {}
+        self._known_older: dict[int, int] = {}
+
+    def promise_holds(self, state: State) -> bool:
+        """Return whether no call that began after the revoke had returned was granted."""
+        return not any(self._readers[each].wronged for each in state.readers)
+
+    def _number(self, reader: Reader) -> int:
+        number = self._numbers.setdefault(reader, len(self._readers))
+        if number == len(self._readers):
+            self._readers.append(reader)
+        return number
 
     def successors(self, state: State) -> Iterator[Step]:
         """Yield every step that can be taken: who takes it, what it is, and where it leads."""
-        readers = state.readers
-        for at, reader in enumerate(readers):
+        database, commits, unknown, waits, returned, left_behind, readers = state
+        for at, number in enumerate(readers):
             who, before, behind = f"reader {at + 1}", readers[:at], readers[at + 1 :]
-            for what, moved in self._moves(reader, state.database, returned=state.returned):
-                yield who, what, state._replace(readers=(*before, moved, *behind))
-            revoked = state.database.revoked
-            left = state.left_behind or (reader.row != NONE and (revoked == NONE or reader.row < revoked))
-            yield who, "crashes", state._replace(left_behind=left, readers=(*before, FRESH, *behind))
+            for what, moved in self._moves(number, database, returned=returned):
+                after = (*before, moved, *behind)
+                # Most steps are these, and _replace takes longer.
+                yield who, what, State(database, commits, unknown, waits, returned, left_behind, after)
+            row, revoked = self._readers[number].row, database.revoked
+            left = left_behind or (row != NONE and (revoked == NONE or row < revoked))
+            yield who, "crashes", state._replace(left_behind=left, readers=(*before, self._number(FRESH), *behind))
         older = tuple(wait._replace(ticks=min(wait.ticks + 1, self._ttl)) for wait in state.waits)
         yield (
             "time",
@@ -124,10 +138,11 @@ class Fence:
             return
         for kept in range(database.epoch):
             after = Database(kept, kept, NONE)
-            for rows in product(*(sorted({NONE, min(reader.row, kept)}) for reader in state.readers)):
+            before = [self._readers[number] for number in state.readers]
+            for rows in product(*(sorted({NONE, min(reader.row, kept)}) for reader in before)):
                 readers = tuple(
-                    reader._replace(row=row, statement=_cut_off(reader.statement))
-                    for reader, row in zip(state.readers, rows, strict=True)
+                    self._number(reader._replace(row=row, statement=_cut_off(reader.statement)))
+                    for reader, row in zip(before, rows, strict=True)
                 )
                 yield (
                     "database",
@@ -136,7 +151,8 @@ class Fence:
                 )
 
     def _writers(self, state: State) -> Iterator[Step]:
-        database, waits, readers = state.database, state.waits, state.readers
+        database, waits = state.database, state.waits
+        rows = [self._readers[number].row for number in state.readers]
         if state.commits < self._changes:
             revokes = state.commits + 1 == self._revoke
             ticks = 1 if self._mistake is Mistake.WAITING_FROM_BEFORE_THE_COMMIT else 0
@@ -149,7 +165,8 @@ class Fence:
                 waits=(*waits, wait),
             )
             if revokes:
-                after = after._replace(readers=tuple(each.without_unread_loads() for each in readers))
+                readers = (self._readers[number].without_unread_loads() for number in state.readers)
+                after = after._replace(readers=tuple(map(self._number, readers)))
             yield f"writer {after.commits}", "commits", after
         for at, wait in enumerate(waits):
             # A writer that asks for the epoch after its commit may find a later one; so may the retry of a change.
@@ -157,29 +174,40 @@ class Fence:
             anew = (*waits[:at], Wait(database.epoch, ticks, wait.revoke), *waits[at + 1 :])
             yield f"writer {at + 1}", "waits anew, for the epoch of now", state._replace(waits=anew)
             if wait.ticks == self._ttl or self._mistake is Mistake.NOT_WAITING_OUT_THE_TTL:
-                for after in _without_a_laggard(state, wait.epoch):
+                for after in self._without_a_laggard(state, wait.epoch):
                     yield f"writer {at + 1}", "deletes a laggard's row", after
-            acknowledged = not (state.left_behind or any(NONE < each.row < wait.epoch for each in readers))
+            acknowledged = not (state.left_behind or any(NONE < row < wait.epoch for row in rows))
             waited = not state.unknown or self._mistake is Mistake.NOT_WAITING_FOR_UNKNOWN_READERS
             if wait.revoke and acknowledged and waited and not state.returned:
                 without = (*waits[:at], *waits[at + 1 :])
                 yield f"writer {self._revoke}", "returns", state._replace(waits=without, returned=True)
 
-    def _older(self, reader: Reader) -> Reader:
-        known = self._known_older.get(reader)
+    def _without_a_laggard(self, state: State, epoch: int) -> Iterator[State]:
+        if state.left_behind:
+            yield state._replace(left_behind=False)
+        for at, number in enumerate(state.readers):
+            reader = self._readers[number]
+            if NONE < reader.row < epoch:
+                without = self._number(reader._replace(row=NONE))
+                yield state._replace(readers=(*state.readers[:at], without, *state.readers[at + 1 :]))
+
+    def _older(self, number: int) -> int:
+        known = self._known_older.get(number)
         if known is None:
+            reader = self._readers[number]
             statement = reader.statement
             if statement.stage not in {"none", "row gone"}:
                 statement = statement._replace(age=min(statement.age + 1, self._lease))
-            known = reader._replace(lease=max(0, reader.lease - 1), statement=statement)
-            self._known_older[reader] = known
+            known = self._number(reader._replace(lease=max(0, reader.lease - 1), statement=statement))
+            self._known_older[number] = known
         return known
 
-    def _moves(self, reader: Reader, database: Database, *, returned: bool) -> tuple[Move, ...]:
-        key = reader, database, returned
+    def _moves(self, number: int, database: Database, *, returned: bool) -> tuple[tuple[str, int], ...]:
+        key = number, database, returned
         known = self._known_moves.get(key)
         if known is None:
-            known = self._known_moves[key] = (
+            reader = self._readers[number]
+            moves = (
                 *self._registration(reader, database),
                 *self._heartbeat(reader, database),
                 *self._giving_up(reader, database),
@@ -188,6 +216,7 @@ class Fence:
                 *self._loads(reader, database),
                 *self._calls(reader, database, returned=returned),
             )
+            known = self._known_moves[key] = tuple((what, self._number(moved)) for what, moved in moves)
         return known
 
     def _registration(self, reader: Reader, database: Database) -> Iterator[Move]:
@@ -331,12 +360,3 @@ class Fence:
 def _cut_off(statement: Statement) -> Statement:
     """What is under way at a database that is restored is lost; what is not there yet may reach the restored one."""
     return NO_STATEMENT if statement.stage in {"insert read", "update read"} else statement
-
-
-def _without_a_laggard(state: State, epoch: int) -> Iterator[State]:
-    if state.left_behind:
-        yield state._replace(left_behind=False)
-    for at, reader in enumerate(state.readers):
-        if NONE < reader.row < epoch:
-            readers = (*state.readers[:at], reader._replace(row=NONE), *state.readers[at + 1 :])
-            yield state._replace(readers=readers)

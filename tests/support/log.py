@@ -58,11 +58,16 @@ class LogFile(Log):
     A worker writes a line before it continues, so a call's line is in the file before the call's response.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open an existing file."""
+    def __init__(self, path: Path, begin: int = 0) -> None:
+        """Open an existing file; the log is what it holds from the byte `begin` on."""
         self._path = path
+        self._begin = begin
         self._events: list[dict[str, Any]] = []
-        self._bytes_read = 0
+        self._bytes_read = begin
+
+    def from_now(self) -> LogFile:
+        """Return the log of what is written from now on."""
+        return LogFile(self._path, self._path.stat().st_size)
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -78,7 +83,7 @@ class LogFile(Log):
 
     def text(self) -> str:
         """Return the whole text."""
-        return self._path.read_text("utf-8", "replace")
+        return self._path.read_bytes()[self._begin :].decode("utf-8", "replace")
 
     def faults(self) -> list[dict[str, Any]]:
         """Return what no worker may write: errors of libraries and of Envoy, and lines that are not log lines."""

@@ -28,7 +28,7 @@ _IMAGE = "postgres:18-alpine"
 
 @contextmanager
 def test_postgres() -> Iterator[str]:
-    """Lends the URL of a Postgres whose user may create databases.
+    """Yield the URL of a Postgres whose user may create databases.
 
     A given one where SKILDER_KEYS_TEST_DATABASE_URL is set; a container where a Docker engine answers and has, or can
     pull, the image; else an embedded one, with a warning where an engine could not.
@@ -77,16 +77,27 @@ async def template_database(server_url: str) -> AsyncIterator[str]:
 @asynccontextmanager
 async def new_database(server_url: str, template: str = "template1") -> AsyncIterator[str]:
     """Yield the URL of a database of one's own: a clone of `template`, by default empty."""
-    name = f"test_{uuid.uuid4().hex}"
-    await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = await create_database(server_url, template)
     try:
-        url = database_url(server_url, name)
-        if template != "template1":
-            # A clone may be a restored database, whose first change would wait for the readers of the other one.
-            await _execute(url, f"UPDATE fence SET server = {fence.SERVER}")  # noqa: S608 - a constant
         yield url
     finally:
-        await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+        await drop_database(server_url, url)
+
+
+async def create_database(server_url: str, template: str) -> str:
+    """Clone a database and return the URL of the clone."""
+    name = f"test_{uuid.uuid4().hex}"
+    await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = database_url(server_url, name)
+    if template != "template1":
+        # A clone may be a restored database, whose first change would wait for the readers of the other one.
+        await _execute(url, f"UPDATE fence SET server = {fence.SERVER}")  # noqa: S608 - a constant
+    return url
+
+
+async def drop_database(server_url: str, url: str) -> None:
+    """Remove a database, given its URL, and end its sessions."""
+    await _execute(server_url, f"DROP DATABASE {urlsplit(url).path.removeprefix('/')} WITH (FORCE)")
 
 
 def database_url(server_url: str, name: str) -> str:

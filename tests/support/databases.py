@@ -1,0 +1,188 @@
+"""Databases that tests borrow: clones of a migrated one, emptied and used again, as a clone takes Postgres long."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from tests.support.postgres import create_database, drop_database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_SECONDS = 10
+# What is not emptied: what the migrations have written, and what a running service relies on.
+_WRITTEN_ONCE = ("fence", "schema_migration", "signing_key")
+_OF_A_SERVICE = (*_WRITTEN_ONCE, "reader", "change", "pending_change")
+
+# All that statements other than those on rows can change; a new name, owner, right or body gives another text. A row's
+# xmin tells who wrote it last. Tables and triggers are compared by columns, as emptying a table writes their rows.
+_SHAPE = """
+SELECT md5(string_agg(line, ',' ORDER BY line)) FROM (
+    SELECT concat_ws(' ', 'n', oid, xmin) AS line FROM pg_namespace WHERE nspname !~ '^pg_(temp|toast)'
+    UNION ALL SELECT concat_ws(' ', 'c', oid, relname, relnamespace, relkind, relowner, relacl, reloptions,
+        relpersistence, relrowsecurity, relforcerowsecurity, relreplident) FROM pg_class WHERE oid >= 16384
+    UNION ALL SELECT concat_ws(' ', 'a', attrelid, attnum, xmin) FROM pg_attribute WHERE attrelid >= 16384
+    UNION ALL SELECT concat_ws(' ', 'd', oid, xmin) FROM pg_attrdef
+    UNION ALL SELECT concat_ws(' ', 'o', oid, xmin) FROM pg_constraint WHERE oid >= 16384
+    UNION ALL SELECT concat_ws(' ', 'i', indexrelid, indisvalid, indisready) FROM pg_index WHERE indexrelid >= 16384
+    UNION ALL SELECT concat_ws(' ', 't', oid, tgname, tgenabled) FROM pg_trigger
+    UNION ALL SELECT concat_ws(' ', 'p', oid, xmin) FROM pg_proc WHERE oid >= 16384
+    UNION ALL SELECT concat_ws(' ', 'y', oid, xmin) FROM pg_type WHERE oid >= 16384 AND typtype <> 'c'
+    UNION ALL SELECT concat_ws(' ', 'r', oid, xmin) FROM pg_rewrite WHERE oid >= 16384
+    UNION ALL SELECT concat_ws(' ', 's', oid, xmin) FROM pg_operator WHERE oid >= 16384
+    UNION ALL SELECT concat_ws(' ', 'l', oid, xmin) FROM pg_policy
+    UNION ALL SELECT concat_ws(' ', 'e', oid, xmin) FROM pg_extension
+    UNION ALL SELECT concat_ws(' ', 'x', oid, xmin) FROM pg_statistic_ext
+    UNION ALL SELECT concat_ws(' ', 'f', oid, xmin) FROM pg_default_acl
+    UNION ALL SELECT concat_ws(' ', 'u', starelid, staattnum) FROM pg_statistic WHERE starelid >= 16384
+    UNION ALL SELECT concat_ws(' ', 'g', setrole, xmin) FROM pg_db_role_setting
+        WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+    UNION ALL SELECT concat_ws(' ', 'm', schema_migration) FROM schema_migration
+    UNION ALL SELECT concat_ws(' ', 'k', signing_key) FROM signing_key
+    UNION ALL SELECT concat_ws(' ', 'b', oid, datdba, datacl, datconnlimit, datallowconn)
+        FROM pg_database WHERE datname = current_database()
+) AS lines
+"""
+# Tables that have rows, those first that refer to others. What is large is quicker made anew than emptied.
+_FULL = """
+WITH RECURSIVE kept AS (
+    SELECT oid FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> ALL($1::text[])
+), depth(oid, steps) AS (
+    SELECT oid, 0 FROM kept
+    UNION SELECT confrelid, steps + 1 FROM depth JOIN pg_constraint ON conrelid = depth.oid AND contype = 'f'
+    WHERE confrelid <> conrelid AND steps < 20
+)
+SELECT oid::regclass::text AS name, pg_relation_size(oid) > 2^17 AS large,
+       (SELECT pg_get_serial_sequence(oid::regclass::text, attname) FROM pg_attribute
+        WHERE attrelid = oid AND attidentity <> '' AND NOT attisdropped) AS sequence
+FROM (SELECT oid, max(steps) AS steps FROM depth JOIN kept USING (oid) GROUP BY oid) AS ordered
+WHERE pg_relation_size(oid) > 0
+ORDER BY steps
+"""
+# Triggers that keep rows from being removed at all: 2 stands for BEFORE, and 8 for DELETE.
+_REFUSING = """
+SELECT tgrelid::regclass::text AS table, tgname AS name FROM pg_trigger
+WHERE NOT tgisinternal AND tgtype & 10 = 10 AND tgenabled = 'A'
+"""
+
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BorrowedDatabase:
+    """A database, and how it was when it was made."""
+
+    url: str
+    shape: str
+    fence: dict[str, Any]
+
+    async def empty(self, *, serves: bool = False) -> bool:
+        """Remove what a test has written; return whether the database is as it was, and may be used again.
+
+        Args:
+            serves: Whether a service goes on using it: then its sessions stay, and what it relies on, and it forgets
+                what it remembers of the rows.
+        """
+        sql = await asyncpg.connect(self.url)
+        try:
+            if not serves:
+                await sql.execute(_END_OTHERS)
+            # A lock that is not to be had soon is held by something that outlived its test.
+            await sql.execute("SET lock_timeout = '10s'")
+            if await sql.fetchval(_SHAPE) != self.shape:
+                return False
+            full = await sql.fetch(_FULL, _OF_A_SERVICE if serves else _WRITTEN_ONCE)
+            if any(each["large"] for each in full):
+                return False
+            await _remove_rows(sql, full)
+            if serves:
+                await _let_forget(sql)
+            else:
+                # Removing rows is a change as well, so the fence goes back last.
+                await _remove_rows(sql, await sql.fetch(_FULL, _WRITTEN_ONCE))
+                names = ", ".join(f"{name} = ${number}" for number, name in enumerate(self.fence, 1))
+                await sql.execute(f"UPDATE fence SET {names}", *self.fence.values())  # noqa: S608 - its own columns
+        except (asyncpg.PostgresError, TimeoutError):
+            return False
+        else:
+            return True
+        finally:
+            await sql.close()
+
+
+async def _remove_rows(sql: asyncpg.Connection[Any], tables: list[asyncpg.Record]) -> None:
+    async with sql.transaction():
+        refusing = await sql.fetch(_REFUSING)
+        for each in refusing:
+            await sql.execute(f'ALTER TABLE {each["table"]} DISABLE TRIGGER "{each["name"]}"')
+        for each in tables:
+            await sql.execute(f"DELETE FROM {each['name']}")  # noqa: S608 - a table's own name
+            if each["sequence"]:
+                await sql.execute("SELECT setval($1::text::regclass, 1, false)", each["sequence"])
+        for each in refusing:
+            await sql.execute(f'ALTER TABLE {each["table"]} ENABLE ALWAYS TRIGGER "{each["name"]}"')
+
+
+async def _let_forget(sql: asyncpg.Connection[Any]) -> None:
+    """Have readers of the fence drop their memory, as they do once their row is gone, and wait until they have."""
+    before = [row["id"] for row in await sql.fetch("DELETE FROM reader RETURNING id")]
+    await sql.execute("NOTIFY skilder_keys_change")
+    async with asyncio.timeout(_SECONDS):
+        while await sql.fetchval("SELECT count(*) FROM reader WHERE id <> ALL($1)", before) < len(before):
+            await asyncio.sleep(0.01)
+
+
+class Databases:
+    """The databases of one server that are lent to one test after another."""
+
+    def __init__(self, server_url: str, template: str) -> None:
+        """Take the server, and a migrated database of it to clone."""
+        self._server_url = server_url
+        self._template = template
+        self._idle: list[BorrowedDatabase] = []
+
+    async def take(self) -> BorrowedDatabase:
+        """Return a database that nobody else has, migrated and empty."""
+        if self._idle:
+            return self._idle.pop()
+        url = await create_database(self._server_url, self._template)
+        sql = await asyncpg.connect(url)
+        try:
+            (fence,) = await sql.fetch("SELECT * FROM fence")
+            return BorrowedDatabase(url, await sql.fetchval(_SHAPE), dict(fence))
+        finally:
+            await sql.close()
+
+    async def give_back(self, database: BorrowedDatabase) -> None:
+        """Take a database back, to lend it again where it can be made as it was."""
+        if await database.empty():
+            self._idle.append(database)
+        else:
+            await self.drop(database)
+
+    async def drop(self, database: BorrowedDatabase) -> None:
+        """Remove a database, whoever still uses it."""
+        await drop_database(self._server_url, database.url)
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[str]:
+        """Lend the URL of a database."""
+        database = await self.take()
+        try:
+            yield database.url
+        finally:
+            await self.give_back(database)
+
+    async def close(self) -> None:
+        """Remove those that nobody has."""
+        while self._idle:
+            await self.drop(self._idle.pop())

@@ -1,0 +1,58 @@
+"""A worker with Envoy that serves one test after another: its start takes more CPU time than most tests."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from tests.support.log import LogFile
+from tests.support.service import Service, TokenWatch, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from tests.support.databases import BorrowedDatabase, Databases
+
+
+class SharedService:
+    """Lends a service with an empty database. It starts another where a test failed or left something behind."""
+
+    def __init__(self, databases: Databases, new_folder: Callable[[], Path]) -> None:
+        """Take where databases come from, and what makes a folder."""
+        self._databases = databases
+        self._new_folder = new_folder
+        self._stack = AsyncExitStack()
+        self._served: tuple[Service, BorrowedDatabase] | None = None
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[Service]:
+        """Lend the service, with clients and a log of the test's own."""
+        served, database = self._served or await self._start()
+        self._served = None
+        assert isinstance(served.log, LogFile)
+        log = served.log.from_now()
+        is_clean = False
+        try:
+            async with AsyncExitStack() as clients:
+                lent = Service(served.address, served.database_url, log, TokenWatch(), clients, served.collect)
+                yield await clients.enter_async_context(lent)
+            await served.collect()  # fails where the worker has ended
+            assert log.faults() == [], log.text()
+            is_clean = await database.empty(serves=True)
+        finally:
+            if is_clean:
+                self._served = served, database
+            else:
+                await self._stack.aclose()
+
+    async def close(self) -> None:
+        """End the service, if there is one, which must have gone well."""
+        self._served = None
+        await self._stack.aclose()
+
+    async def _start(self) -> tuple[Service, BorrowedDatabase]:
+        database = await self._databases.take()
+        self._stack.push_async_callback(self._databases.drop, database)
+        service = await self._stack.enter_async_context(serving(database.url, self._new_folder(), transport="envoy"))
+        return service, database
