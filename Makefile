@@ -40,7 +40,7 @@ proto: $(READY) ## make generated/ anew from protos/
 		protos/skilder/keys/v1/*.proto
 	@touch $(OUT)/skilder/keys/v1/py.typed
 
-docs: $(READY) ## write the generated parts of the README and docs/api.md anew
+docs: $(READY) ## write the generated parts of the documents anew
 	$(BIN)/python -m tests.docs
 
 FAULTS_SECONDS ?= 300

@@ -1,4 +1,4 @@
-"""The README's table of options, from the settings."""
+"""The table of options, from the settings."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Page:
 
 
 PAGES = (
-    Page(ROOT / "README.md", {"options": options.table}),
+    Page(ROOT / "docs" / "options.md", {"options": options.table}),
     Page(
         ROOT / "docs" / "api.md",
         {"sizes": sizes.table, "errors": errors.table, "reference": reference.text},

@@ -126,7 +126,7 @@ async def test_an_error_in_a_file_names_the_place(command: CommandLine, content:
 
 
 async def test_exit_codes_tell_what_went_wrong(command: CommandLine, service: Service) -> None:
-    """One code for each kind of error, as the README lists them."""
+    """One code for each kind of error, as docs/command-line.md lists them."""
     unknown = "01890000-0000-7000-8000-000000000000"
     assert (await command("keys", "show", unknown)).returncode == 4
     assert (await command("keys", "show", "nonsense")).returncode == 2

@@ -56,5 +56,5 @@ def test_every_error_has_advice() -> None:
 
 def test_every_exit_code_is_listed() -> None:
     """No more and no fewer."""
-    listed = re.findall(r"^\| (\d+) \| ", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    listed = re.findall(r"^\| (\d+) \| ", (ROOT / "docs" / "command-line.md").read_text("utf-8"), re.MULTILINE)
     assert [int(code) for code in listed] == [int(code) for code in Exit]

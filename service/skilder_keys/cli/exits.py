@@ -1,4 +1,4 @@
-"""What exit codes say, and how a command fails; `skilder-keys --help` and the README list the codes."""
+"""What exit codes say, and how a command fails; `skilder-keys --help` and docs/command-line.md list the codes."""
 
 from __future__ import annotations
 
