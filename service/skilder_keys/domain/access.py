@@ -62,12 +62,15 @@ class Caller:
     def require(self, ability: Ability) -> None:
         """Raise CallerNotAllowedError if the role does not have an ability."""
         if not self.may(ability):
-            raise CallerNotAllowedError(f"A caller with the role {self.role.value!r} may not {ability.value}.")
+            roles = ", ".join(role.value for role, abilities in _ABILITIES.items() if ability in abilities)
+            raise CallerNotAllowedError(
+                f"A caller with the role {self.role.value!r} may not {ability.value}; these roles may: {roles}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a change comes from, for the audit trail.
+    """The origin of a change, for the audit trail.
 
     Attributes:
         caller: The program that calls.

@@ -93,7 +93,7 @@ class Credential:
 
     @property
     def reach(self) -> Reach:
-        """How much of its workspace the key may see."""
+        """The part of its workspace that the key may see."""
         if self.key.type is KeyType.RUNTIME:
             return NOTHING
         return Reach(

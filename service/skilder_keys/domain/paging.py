@@ -14,7 +14,7 @@ class PageTokens:
     """Seals positions into page tokens and opens them again.
 
     A token is base64url (RFC 4648) of an HMAC-SHA-256 (RFC 2104, cut to 128 bits) followed by the position. The seal
-    covers the listing too, so a token is good only with the filters it was made for.
+    covers the listing too, so a token is valid only with the filters it was made for.
     """
 
     def __init__(self, key: bytes) -> None:

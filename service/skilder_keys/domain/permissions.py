@@ -44,7 +44,7 @@ class ReachedHat:
 
 @dataclass(frozen=True, slots=True)
 class ToolPath:
-    """A way from a key to a tool."""
+    """A path from a key to a tool: a reached hat, and a skill of the hat that has the tool."""
 
     hat_id: HatId
     skill_id: SkillId
@@ -52,7 +52,7 @@ class ToolPath:
 
 @dataclass(frozen=True, slots=True)
 class ToolSet:
-    """All that a key reaches: its hats, and each tool once, in order of id."""
+    """Everything that a key reaches: its hats, and each tool once, in order of id."""
 
     hats: tuple[ReachedHat, ...]
     tools: tuple[Tool, ...]

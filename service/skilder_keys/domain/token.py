@@ -1,8 +1,9 @@
 """The token: what an agent holds.
 
-`PREFIX_` + key id (128 bits, 22 base62 characters) + secret (256 bits, 43) + CRC-32 (RFC 1952) of all before it (6):
-75 characters, `^(WSK|USK|RTK)_[0-9A-Za-z]{71}$`. Base62 is big-endian, digits before upper before lower case, padded
-with `0`, so tokens of one type sort like their key ids. Each token has exactly one spelling.
+`PREFIX_` + key id (128 bits, 22 base62 characters) + secret (256 bits, 43 characters) + CRC-32 (RFC 1952) of everything
+before it (6 characters): 75 characters, `^(WSK|USK|RTK)_[0-9A-Za-z]{71}$`. Base62 is big-endian, padded with `0`, with
+digits before upper case before lower case, so tokens of one type sort like their key ids. Each token has exactly one
+spelling.
 """
 
 import re
@@ -28,7 +29,7 @@ TOKEN_PATTERN = re.compile(r"(?:WSK|USK|RTK)_[0-9A-Za-z]{71}")
 
 
 class KeyType(Enum):
-    """What a key is for."""
+    """The type of a key, which decides what it is for."""
 
     WORKSPACE = "workspace"
     USER = "user"
