@@ -1,4 +1,4 @@
-"""The embedded Postgres on other people's machines: `serve` under odd environments, and in odd folders."""
+"""The embedded Postgres on other people's machines: `serve` in odd environments and odd folders."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ NO_FOLDERS = {
 
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
-    """Have what is started begin with a umask."""
+    """Start processes with this umask."""
     before = os.umask(mask)
     try:
         yield
@@ -68,7 +68,7 @@ def umask(mask: int) -> Iterator[None]:
 
 @contextmanager
 def killed(server: ServerProcess) -> Iterator[None]:
-    """Kill a server where a test fails, which does not listen to SIGTERM."""
+    """Kill a server if a test fails, because it may not react to SIGTERM."""
     try:
         yield
     except BaseException:
@@ -79,15 +79,15 @@ def killed(server: ServerProcess) -> Iterator[None]:
 @pytest.mark.parametrize(
     "variables", [LACKING, OTHER_DATABASE, NO_FOLDERS], ids=["languages", "another database", "no folders"]
 )
-def test_no_variable_keeps_it_from_starting(tmp_path: Path, variables: dict[str, str]) -> None:
-    """Not those for languages and time zones that the machine lacks, another database, or folders that are gone."""
+def test_no_environment_variable_keeps_it_from_starting(tmp_path: Path, variables: dict[str, str]) -> None:
+    """Missing locales and time zones, another database, or folders that do not exist."""
     with serving_process(tmp_path, **variables) as server:
         assert server.address
         assert server.end() == 0
 
 
-def test_it_starts_without_a_home_and_whatever_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the service makes is its own to use, though nobody may use what others make."""
+def test_it_starts_without_a_home_and_with_any_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service can use the files it makes, though the umask closes them to others."""
     monkeypatch.delenv("HOME", raising=False)
     data = tmp_path / "new" / "data"
     with umask(0o777), serving_process(tmp_path, SKILDER_KEYS_DATA_DIR=str(data)) as server:
@@ -105,8 +105,8 @@ def test_it_starts_without_a_home_and_whatever_the_umask(tmp_path: Path, monkeyp
     ],
     ids=["characters", "bytes", "length"],
 )
-def test_any_folder_will_do(tmp_path: Path, name: str) -> None:
-    """Whatever its path is made of, and however long it is; a second start finds what the first one left."""
+def test_it_starts_in_any_folder(tmp_path: Path, name: str) -> None:
+    """Whatever characters its path has, and however long it is; a second start finds the data."""
     shutil.copytree(tmp_path, tmp_path / "at", dirs_exist_ok=True)
     (tmp_path / "link").symlink_to(tmp_path / "at" / name)
     for given in (f"at/{name}", "link"):
@@ -117,15 +117,15 @@ def test_any_folder_will_do(tmp_path: Path, name: str) -> None:
 
 
 def refused(folder: Path, **variables: str) -> str:
-    """Return what `serve` says where it does not start."""
+    """Return the error of a `serve` that does not start."""
     result = run_command("serve", folder=folder, SKILDER_KEYS_LISTEN="127.0.0.1:0", **variables)
     assert result.returncode == 70, result.stderr
     assert "Traceback" not in result.stderr
     return result.stderr
 
 
-def test_a_folder_that_will_not_do_is_named(tmp_path: Path) -> None:
-    """What is wrong with it, and what to do; nothing in it is changed."""
+def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
+    """The error says what is wrong and what to do; nothing in the folder changes."""
     (tmp_path / "file").write_text("mine")
     for given in ("file", "file/data", "/proc/data", "/sys/kernel/data"):
         assert f"The data folder {given} cannot be used: " in refused(tmp_path, SKILDER_KEYS_DATA_DIR=given)
@@ -148,8 +148,8 @@ def test_a_folder_that_will_not_do_is_named(tmp_path: Path) -> None:
     assert f"The embedded Postgres in {photos} did not start: " in refused(tmp_path)
 
 
-def test_locks_of_a_crash_whose_numbers_live_again_harm_nobody(tmp_path: Path) -> None:
-    """Neither that of the files nor that of the socket; who has the number now is left alone."""
+def test_stale_locks_with_reused_process_ids_do_no_harm(tmp_path: Path) -> None:
+    """Neither that of the data files nor that of the socket; the process that now has the id is left alone."""
     with serving_process(tmp_path) as server:
         assert server.address
     data = tmp_path / "data" / "postgres"
@@ -164,7 +164,7 @@ def test_locks_of_a_crash_whose_numbers_live_again_harm_nobody(tmp_path: Path) -
 
 
 def test_files_that_were_opened_to_others_are_closed_again(tmp_path: Path) -> None:
-    """As some platforms open every folder of a volume, and Postgres would refuse it."""
+    """Some platforms open every folder of a volume to others, and Postgres would refuse it."""
     with serving_process(tmp_path) as server:
         assert server.address
     (tmp_path / "data" / "postgres").chmod(0o2777)
@@ -173,13 +173,13 @@ def test_files_that_were_opened_to_others_are_closed_again(tmp_path: Path) -> No
 
 
 def test_in_a_container_it_comes_back_after_a_crash(tmp_path: Path) -> None:
-    """Where the service is process 1, nobody else is there to take note of a process that was killed."""
+    """Where the service is process 1, it must itself reap a process that was killed."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root and unshare (Debian: util-linux)")
     command: list[str | Path] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", COMMAND]
     with serving_process(tmp_path, command=command) as server, killed(server):
         assert server.address
-        # Not by its number, which is another one in there.
+        # Not by its process id, which is different inside the container.
         database = [each for each in family(server.process.pid) if each.name() == "postgres"]
         (postgres,) = [each for each in database if each.parent() not in database]
         postgres.kill()
@@ -193,7 +193,7 @@ def test_in_a_container_it_comes_back_after_a_crash(tmp_path: Path) -> None:
     assert_gone(left)
 
 
-def test_a_keeper_that_is_killed_takes_postgres_along(tmp_path: Path) -> None:
+def test_a_killed_keeper_takes_postgres_along(tmp_path: Path) -> None:
     """Both are started again."""
     with serving_process(tmp_path) as server:
         assert server.address

@@ -1,4 +1,4 @@
-"""Text that is not in UTF-8, and terminals that do not show it."""
+"""Text that is not in UTF-8, and terminals that cannot show UTF-8."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORMS = {
 
 
 def forms(token: str) -> dict[str, bytes]:
-    """Return a token as editors, shells and people write it into files."""
+    """Return a token in the forms in which editors, shells and people write it into files."""
     made = {name: form.replace(b"%s", token.encode()) for name, form in FORMS.items()}
     return made | {
         "UTF-16 LE": codecs.BOM_UTF16_LE + f"{token}\r\n".encode("utf-16-le"),
@@ -61,8 +61,10 @@ async def test_a_token_is_read_in_every_form(surroundings: Surroundings, form: s
         (b"x" * 5000, "has 5000 characters"),
     ],
 )
-async def test_a_file_without_a_token_says_why(surroundings: Surroundings, content: bytes, message: str) -> None:
-    """Before anything is sent; what the file holds is not shown."""
+async def test_a_file_without_a_token_is_refused_with_a_reason(
+    surroundings: Surroundings, content: bytes, message: str
+) -> None:
+    """Before anything is sent, and without showing the content of the file."""
     file = surroundings.folder / "bad.token"
     file.write_bytes(content)
     done = await surroundings.run("workspace", "list", "--token-file", str(file))
@@ -71,16 +73,18 @@ async def test_a_file_without_a_token_says_why(surroundings: Surroundings, conte
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b'""\n', b"\xff\xff\n"])
-async def test_no_token_is_no_verdict(surroundings: Surroundings, content: bytes) -> None:
-    """A variable that was not set is a fault of the script, not of the key."""
+async def test_a_missing_token_is_no_decision(surroundings: Surroundings, content: bytes) -> None:
+    """An unset variable is an error of the script, not of the key."""
     done = await surroundings.run("authorize", stdin=content)
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"standard input" in done.stderr
 
 
 @pytest.mark.parametrize("variables", [HINTS, {"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C"}, {"LANG": "xx_XX"}])
-async def test_what_a_terminal_cannot_show_is_escaped(surroundings: Surroundings, variables: dict[str, str]) -> None:
-    """Nothing fails, and JSON means the same."""
+async def test_characters_that_a_terminal_cannot_show_are_escaped(
+    surroundings: Surroundings, variables: dict[str, str]
+) -> None:
+    """Nothing fails, and JSON keeps its meaning."""
     encoding = variables.get("PYTHONIOENCODING", "ascii" if variables == HINTS else "utf-8")
     done = await surroundings.run("keys", "list", "-w", "acme", **variables)
     assert done.returncode == 0, done.stderr
@@ -93,7 +97,7 @@ async def test_what_a_terminal_cannot_show_is_escaped(surroundings: Surroundings
 
 
 async def test_a_shown_workspace_applies_from_any_locale(surroundings: Surroundings, tmp_path: Path) -> None:
-    """What cannot be written as it is, is escaped as YAML does."""
+    """Characters that cannot be written are escaped as YAML does."""
     shown = (await surroundings.run("workspace", "show", "acme")).stdout.decode().replace("name: Acme", "name: 東京 Ü")
     applied = await surroundings.run("workspace", "apply", "-", stdin=shown)
     assert applied.returncode == 0, applied
@@ -106,8 +110,8 @@ async def test_a_shown_workspace_applies_from_any_locale(surroundings: Surroundi
 
 
 @pytest.mark.skipif(shutil.which("localedef") is None, reason="localedef is not here: Debian has it in libc-bin")
-async def test_a_locale_of_latin_1(surroundings: Surroundings, tmp_path: Path) -> None:
-    """A real one, with an argument in it."""
+async def test_a_latin_1_locale_works(surroundings: Surroundings, tmp_path: Path) -> None:
+    """A real one, with a Latin-1 argument."""
     made = await surroundings.shell(f"localedef -i en_US -f ISO-8859-1 {tmp_path}/en_US.ISO-8859-1")
     if not (tmp_path / "en_US.ISO-8859-1").exists():
         pytest.skip(f"no locale could be made: {made.stderr.strip()}; Debian has what it needs in locales")

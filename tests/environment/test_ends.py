@@ -1,4 +1,4 @@
-"""However the service, or a test run, is ended: nothing of it is left running."""
+"""However the service or a test run ends, nothing of it keeps running."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_that_takes_long(postgres_url, tmp_path):
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "envoy"], indirect=True)
-def test_a_server_that_is_killed_leaves_nothing(transport: str, tmp_path: Path) -> None:
-    """Not its workers, one of them frozen, nor its Postgres; and the next start finds the data."""
+def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) -> None:
+    """Neither its workers, one of them frozen, nor its Postgres; the next start finds the data."""
     with serving_process(tmp_path, transport=transport, SKILDER_KEYS_WORKERS="2") as server:
         assert server.address
         left = family(server.process.pid)
@@ -51,8 +51,8 @@ def test_a_server_that_is_killed_leaves_nothing(transport: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("step", ["postgres_keeper.py", "initdb", "postgres", "skilder_keys.worker.process"])
-def test_a_start_that_is_killed_leaves_nothing(tmp_path: Path, step: str) -> None:
-    """At whatever step; and the next start makes good what the first one left unfinished."""
+def test_a_killed_start_leaves_nothing_running(tmp_path: Path, step: str) -> None:
+    """At every step; the next start repairs what the first one left unfinished."""
 
     def has_begun(each: psutil.Process) -> bool:
         return any(step in {part, Path(part).name} for part in each.cmdline())
@@ -67,7 +67,7 @@ def test_a_start_that_is_killed_leaves_nothing(tmp_path: Path, step: str) -> Non
 
 
 def seen_once(pid: int, condition: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
-    """Return what a process has started, as soon as one of it is as wanted."""
+    """Wait until a descendant of a process is as wanted, and return all descendants."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         found = family(pid)
@@ -81,8 +81,8 @@ def seen_once(pid: int, condition: Callable[[psutil.Process], bool]) -> list[psu
     raise AssertionError("it has not begun")
 
 
-def test_a_second_signal_takes_postgres_along(tmp_path: Path) -> None:
-    """Those within a second are one; a later one ends everything at once."""
+def test_a_second_signal_stops_everything_at_once(tmp_path: Path) -> None:
+    """Signals within a second count as one; a later one ends everything, Postgres included."""
     with serving_process(tmp_path, SKILDER_KEYS_DRAIN_DELAY="600") as server:
         assert server.address
         left = family(server.process.pid)
@@ -97,7 +97,7 @@ def test_a_second_signal_takes_postgres_along(tmp_path: Path) -> None:
 
 
 def test_a_server_ends_though_its_watchdog_is_frozen(tmp_path: Path) -> None:
-    """It waits for it, as that may have workers to kill, but not for ever."""
+    """It waits for the watchdog, which may have workers to kill, but not for ever."""
     with serving_process(tmp_path) as server:
         assert server.address
         left = family(server.process.pid)
@@ -108,8 +108,8 @@ def test_a_server_ends_though_its_watchdog_is_frozen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_make_serve_ends_as_one(tmp_path: Path, number: signal.Signals) -> None:
-    """Where its process group is sent a signal, make passes on what it got, so the service gets two."""
+def test_a_signal_to_make_serve_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+    """A signal to the process group reaches the service twice, since make passes it on."""
     variables = {
         "SKILDER_KEYS_DATA_DIR": str(tmp_path / "data"),
         "SKILDER_KEYS_LISTEN": "127.0.0.1:0",
@@ -139,8 +139,8 @@ def test_make_serve_ends_as_one(tmp_path: Path, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_test_run_that_is_stopped_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    """Neither its Postgres nor the services that it started, though pytest itself could end nothing."""
+def test_a_killed_test_run_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
+    """Neither its Postgres nor its services, though pytest itself had no chance to stop anything."""
     (tmp_path / "run.py").write_text(RUN)
     started = tmp_path / "started"
     options: tuple[str | Path, ...] = (

@@ -1,4 +1,4 @@
-"""Commands in pipes and shells: what they write where, and how they end when it cannot be written."""
+"""Commands in pipes and shells: what they write where, and how they end when they cannot write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STDERR_CLOSED = "skilder-keys authorize --server 127.0.0.1:1 < key.token 2>&1 >/
 
 
 async def test_a_piped_table_is_one_line_a_row(surroundings: Surroundings) -> None:
-    """With tabs between the columns, no padding and no colour; whatever the width is said to be."""
+    """With tabs between the columns, no padding and no colour, at any terminal width."""
     done = await surroundings.run("keys", "list", "-w", "acme", COLUMNS="20")
     heading, *rows = [line.split("\t") for line in done.stdout.decode().splitlines()]
     assert heading == ["key", "hint", "for", "description", "state", "created", "last used"]
@@ -22,7 +22,7 @@ async def test_a_piped_table_is_one_line_a_row(surroundings: Surroundings) -> No
 
 
 async def test_forced_colour_adds_nothing_but_colour(surroundings: Surroundings) -> None:
-    """And NO_COLOR is stronger."""
+    """NO_COLOR wins over FORCE_COLOR."""
     arguments = ("keys", "list", "-w", "acme")
     plain = (await surroundings.run(*arguments)).stdout
     coloured = (await surroundings.run(*arguments, FORCE_COLOR="1")).stdout
@@ -34,14 +34,14 @@ async def test_forced_colour_adds_nothing_but_colour(surroundings: Surroundings)
 @pytest.mark.parametrize(
     "arguments", ["authorize", "authorize --json", "keys list -w acme", "workspace show acme", "--help", "keys --help"]
 )
-async def test_a_closed_pipe_is_no_verdict(surroundings: Surroundings, arguments: str) -> None:
-    """The command ends quietly, with what a shell has for SIGPIPE."""
+async def test_a_closed_pipe_is_no_decision(surroundings: Surroundings, arguments: str) -> None:
+    """The command ends quietly, with the exit code that shells give for SIGPIPE."""
     script = f'skilder-keys {arguments} < key.token | true; echo "${{PIPESTATUS[0]}}"'
     done = await surroundings.shell(script)
     assert (done.stdout.strip(), done.stderr) == ("141", "")
 
 
-async def test_grep_finds_the_verdict(surroundings: Surroundings) -> None:
+async def test_grep_finds_the_decision(surroundings: Surroundings) -> None:
     """It may stop reading before or after all is written; neither looks like a denial."""
     script = 'skilder-keys authorize < key.token | grep -q granted; echo "${PIPESTATUS[@]}"'
     done = await surroundings.shell(script)
@@ -49,21 +49,21 @@ async def test_grep_finds_the_verdict(surroundings: Surroundings) -> None:
     assert done.stderr == ""
 
 
-async def test_a_closed_standard_error_is_no_verdict(surroundings: Surroundings) -> None:
-    """The error that could not be shown has another exit code, but none of a verdict."""
+async def test_a_closed_standard_error_is_no_decision(surroundings: Surroundings) -> None:
+    """An error that could not be shown has another exit code, but not that of a decision."""
     assert (await surroundings.shell(STDERR_CLOSED)).stdout == "141\n"
 
 
 @pytest.mark.parametrize("arguments", ["authorize", "authorize --json", "keys list -w acme", "--help"])
-async def test_a_full_disk_is_named(surroundings: Surroundings, arguments: str) -> None:
-    """With an exit code of its own."""
+async def test_a_full_disk_has_an_exit_code(surroundings: Surroundings, arguments: str) -> None:
+    """One of its own."""
     done = await surroundings.shell(f"skilder-keys {arguments} < key.token > /dev/full")
     assert (done.returncode, done.stderr) == (74, "Error: cannot write to standard output: No space left on device\n")
 
 
 @pytest.mark.parametrize("options", ["", "--json"])
-async def test_a_token_that_got_lost_can_be_had_again(surroundings: Surroundings, options: str) -> None:
-    """The same request id issues no second key but shows a new token of the first."""
+async def test_a_lost_token_can_be_replaced(surroundings: Surroundings, options: str) -> None:
+    """The same request id issues no second key, but a new token of the first."""
     issue = f"skilder-keys keys issue -w acme {options} 'Lost {options}'"
     lost = await surroundings.shell(f"{issue} > /dev/full")
     assert lost.returncode == 74
@@ -77,8 +77,8 @@ async def test_a_token_that_got_lost_can_be_had_again(surroundings: Surroundings
     assert listed.stdout.decode().count(f"Lost {options}\t") == 2
 
 
-async def test_closed_streams_are_named(surroundings: Surroundings) -> None:
-    """Nothing crashes, nothing is lost silently, and no connection gets the number of a standard stream."""
+async def test_closed_streams_are_reported(surroundings: Surroundings) -> None:
+    """Nothing crashes or is lost silently, and no connection gets a standard stream's number."""
     no_input = await surroundings.shell("skilder-keys authorize <&-")
     assert (no_input.returncode, "no token was given" in no_input.stderr) == (2, True)
     no_output = await surroundings.shell("skilder-keys authorize < key.token >&-")
@@ -92,15 +92,15 @@ async def test_closed_streams_are_named(surroundings: Surroundings) -> None:
     assert b"Unheard" not in (await surroundings.run("keys", "list", "-w", "acme")).stdout
 
 
-async def test_a_token_is_taken_before_the_input_ends(surroundings: Surroundings) -> None:
-    """Who writes to a pipe may keep it open."""
+async def test_a_token_is_read_before_the_input_ends(surroundings: Surroundings) -> None:
+    """The writer of a pipe may keep it open."""
     script = "mkfifo held; exec 3<>held; cat key.token >&3; echo >&3; timeout 50 skilder-keys authorize <held"
     done = await surroundings.shell(script)
     assert (done.returncode, done.stdout[:7]) == (0, "granted")
 
 
 async def test_without_a_terminal_nothing_is_asked(surroundings: Surroundings) -> None:
-    """What cannot be undone needs a yes, also where standard input is closed."""
+    """A destructive command needs --yes, also where standard input is closed."""
     for arguments in (f"keys revoke {surroundings.keys[0].id}", "workspace delete acme"):
         for stdin in ("</dev/null", "<&-"):
             done = await surroundings.shell(f"skilder-keys {arguments} {stdin}")

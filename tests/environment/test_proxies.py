@@ -1,4 +1,4 @@
-"""Proxies named in the environment: they see nothing of what goes to this machine."""
+"""Proxies in environment variables: they see no connection to this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1.2.3"])
 async def test_loopback_is_reached_directly(surroundings: Surroundings, variable: str, host: str) -> None:
-    """The token of the operator goes over this connection."""
+    """The operator's token goes over this connection."""
     seen: list[bytes] = []
 
     async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -28,12 +28,12 @@ async def test_loopback_is_reached_directly(surroundings: Surroundings, variable
         done = await surroundings.run(
             "workspace", "list", "--server", server, **{variable: f"http://127.0.0.1:{port}", "no_proxy": ""}
         )
-    # The service listens on 127.0.0.1 alone, so another address of loopback refuses; the proxy sees neither.
+    # The service listens on 127.0.0.1 only, so another loopback address refuses; the proxy sees neither connection.
     assert (done.returncode, seen) == (6 if host == "127.1.2.3" else 0, []), done.stderr
 
 
-async def test_other_machines_are_reached_by_the_proxy(surroundings: Surroundings) -> None:
-    """As gRPC does it."""
+async def test_other_machines_are_reached_through_the_proxy(surroundings: Surroundings) -> None:
+    """As gRPC does by default."""
     seen: list[bytes] = []
 
     async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

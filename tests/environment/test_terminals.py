@@ -1,4 +1,4 @@
-"""Commands on terminals: of every width, with questions."""
+"""Commands on terminals of every width, with prompts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("width", [300, 160, 100, 80, 60, 40, 20])
 async def test_ids_are_whole_at_every_width(surroundings: Surroundings, width: int) -> None:
-    """And nothing else is wider than the terminal, so no line of a table breaks."""
+    """Nothing else is wider than the terminal, so no line of a table wraps."""
     code, shown = await surroundings.terminal("keys", "list", "-w", "acme", width=width)
     shown = without_colours(shown)
     assert code == 0, shown
@@ -24,12 +24,12 @@ async def test_ids_are_whole_at_every_width(surroundings: Surroundings, width: i
         assert key.hint in shown
     whole = {word for key in surroundings.keys for word in (key.id, key.description)}
     for line in shown.splitlines():
-        # Messages are not laid out; on a narrow terminal one long word stands alone in its line.
+        # Messages have no layout; on a narrow terminal a long word has a line to itself.
         assert cell_len(line) <= width or line in whole or line.startswith("Left out"), line
 
 
 async def test_columns_stay_straight(surroundings: Surroundings) -> None:
-    """Wide characters and combining marks count as what they take on the screen."""
+    """Wide and combining characters count with the width they have on the screen."""
     _, shown = await surroundings.terminal("keys", "list", "-w", "acme", width=300)
     heading, *rows = without_colours(shown).splitlines()
     place = cell_len(heading[: heading.index("state")])
@@ -38,7 +38,7 @@ async def test_columns_stay_straight(surroundings: Surroundings) -> None:
         assert cell_len(row[: row.index("active")]) == place
 
 
-async def test_what_is_left_out_is_named(surroundings: Surroundings) -> None:
+async def test_columns_that_are_left_out_are_named(surroundings: Surroundings) -> None:
     """At 80 columns there is no room for all."""
     _, shown = await surroundings.terminal("keys", "list", "-w", "acme", width=80)
     assert "Left out, as the terminal is too narrow: for, created, last used." in shown
@@ -47,7 +47,7 @@ async def test_what_is_left_out_is_named(surroundings: Surroundings) -> None:
 
 
 async def test_a_key_is_shown_before_it_is_revoked(surroundings: Surroundings) -> None:
-    """By id, by hint or by token; a no leaves it as it is."""
+    """By id, by hint or by token; `no` leaves it as it is."""
     issued = await surroundings.service.operator.issue(description="The one that leaked")
     no = ("Go on?", "n")
     for arguments, answers in (
@@ -72,13 +72,13 @@ async def test_a_key_is_shown_before_it_is_revoked(surroundings: Surroundings) -
 async def test_colours_follow_the_terminal(
     surroundings: Surroundings, variables: dict[str, str], *, coloured: bool
 ) -> None:
-    """And NO_COLOR and FORCE_COLOR say otherwise."""
+    """NO_COLOR and FORCE_COLOR override that."""
     _, shown = await surroundings.terminal("keys", "show", surroundings.keys[0].id, width=80, answers=(), **variables)
     assert ("\x1b[" in shown) is coloured
 
 
 async def test_every_help_fits_80_columns(surroundings: Surroundings) -> None:
-    """Each command has one."""
+    """And every command has one."""
     for command in ("", "keys", "keys issue", "keys list", "keys revoke", "workspace apply", "authorize", "serve"):
         _, shown = await surroundings.terminal(*command.split(), "--help", width=80)
         assert "Usage: " in shown

@@ -1,4 +1,4 @@
-"""No run goes on for ever."""
+"""A bounded run always ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from faults.bound import StuckError, bounded
 
 
 async def test_work_that_ends_is_as_without_a_bound() -> None:
-    """Its result, or its error."""
+    """With its result or its error."""
 
     async def fails() -> None:
         raise LookupError("a fault")
@@ -21,8 +21,8 @@ async def test_work_that_ends_is_as_without_a_bound() -> None:
         await bounded(fails(), 60, lambda: "")
 
 
-async def test_work_that_does_not_end_is_ended_with_words() -> None:
-    """They tell its state before it was ended; and what it cleans up is waited for."""
+async def test_stuck_work_is_cancelled_with_its_state_in_the_error() -> None:
+    """The state is from before the cancellation, and clean-up is waited for."""
     state = ["it waits"]
 
     async def waits() -> None:
@@ -37,8 +37,8 @@ async def test_work_that_does_not_end_is_ended_with_words() -> None:
     assert state == ["it has ended"]
 
 
-async def test_a_cancellation_that_is_lost_comes_again() -> None:
-    """To the tasks of the work as well, which wait for each other."""
+async def test_a_lost_cancellation_is_repeated() -> None:
+    """For the tasks of the work as well, which wait for each other."""
     lost = []
 
     async def loses_one() -> None:

@@ -1,4 +1,4 @@
-"""The checker on histories made by hand: right ones pass, and every kind of wrong one is found."""
+"""The checker on hand-made histories: right ones pass, and every kind of wrong one is found."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ LEFT, RIGHT, BOTH = (frozenset(tools) for tools in (["left"], ["right"], ["left"
 
 
 def reach(bob: frozenset[str] | None) -> Reach:
-    """Return a workspace in which bob reaches these tools, or is no member."""
+    """Return a workspace in which bob reaches these tools, or is not a member."""
     return {EVERYBODY: BOTH} | ({} if bob is None else {"bob": bob})
 
 
 @dataclass
 class Run:
-    """A history under construction: a workspace from time 2 on, and bob's key from time 4 on. Times are made up."""
+    """A history under construction: a workspace from time 2 on, bob's key from time 4 on. The times are invented."""
 
     changes: list[Change] = field(default_factory=list)
     authorizations: list[Authorize] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Run:
         self.changes.append(Revoke(key="k", begin=begin, end=end, code=code))
 
     def apply(self, begin: int, end: int, version: int, reach: Reach | None, code: str = OK) -> None:
-        """Add an attempt to bring the workspace to a version."""
+        """Add an attempt to apply a version of the workspace."""
         self.changes.append(Apply(workspace="w", version=version, reach=reach, begin=begin, end=end, code=code))
 
     def ask(
@@ -78,7 +78,7 @@ class Run:
         )
 
     def kinds(self) -> list[str]:
-        """Return the kinds of violations the checker finds."""
+        """Return the kinds of violations that the checker finds."""
         return [each.kind for each in check(History(tuple(self.changes), tuple(self.authorizations), self.listed))]
 
 
@@ -109,8 +109,8 @@ def test_a_grant_that_began_after_the_revocation_returned_is_found(run: Run) -> 
     assert run.kinds() == ["granted after its revocation"] * 2
 
 
-def test_a_call_that_touches_the_revocation_may_be_answered_either_way(run: Run) -> None:
-    """Begun in the nanosecond in which the revocation ended, or ended in the one in which it began: that is during."""
+def test_a_call_that_touches_the_revocation_may_have_either_outcome(run: Run) -> None:
+    """It began in the nanosecond in which the revocation ended, or the reverse: they overlap."""
     for begin, end in ((5, 10), (9, 11), (12, 13), (5, 25), (19, 21), (20, 21)):
         run.ask(begin, end, Granted(LEFT))
         run.ask(begin, end, REVOKED)
@@ -133,15 +133,15 @@ def test_a_denial_of_a_key_that_is_good_is_found(run: Run, reason: str) -> None:
 
 
 def test_a_denial_with_a_wrong_reason_is_found(run: Run) -> None:
-    """A revoked key is not unknown: the token verifies right."""
+    """A revoked key is not unknown, since the token verifies."""
     run.revoke(10, 20)
     run.ask(21, 22, UNKNOWN)
     assert run.kinds() == ["denied for a wrong reason"]
 
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "UNDER_WAY"])
-def test_a_revocation_whose_answer_was_lost_may_have_happened(run: Run, code: str) -> None:
-    """From its begin on, for ever, and back and forth, as servers may differ while nobody was told anything."""
+def test_a_revocation_whose_response_was_lost_may_have_happened(run: Run, code: str) -> None:
+    """From its begin on, for ever, and back and forth: servers may differ while nobody got a response."""
     run.ask(5, 9, Granted(LEFT))
     run.revoke(10, 20, code)
     for begin in (10, 15, 21, 10**12):
@@ -158,7 +158,7 @@ def test_a_denial_before_a_lost_revocation_is_found(run: Run) -> None:
 
 
 def test_a_retry_settles_a_lost_revocation(run: Run) -> None:
-    """Until it has returned OK, both answers are right."""
+    """Until the retry has returned OK, both outcomes are right."""
     run.revoke(10, 20, LOST)
     run.revoke(30, 35, "DEADLINE_EXCEEDED")
     run.revoke(40, 50)
@@ -171,7 +171,7 @@ def test_a_retry_settles_a_lost_revocation(run: Run) -> None:
 
 
 def test_the_first_revocation_that_returned_counts(run: Run) -> None:
-    """One that is repeated later, or still under way, makes the key no better."""
+    """A later or running retry does not make the key good again."""
     run.revoke(10, 20)
     run.revoke(30, 40)
     run.revoke(35, 0, "UNDER_WAY")
@@ -181,14 +181,14 @@ def test_the_first_revocation_that_returned_counts(run: Run) -> None:
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED"])
 def test_a_call_that_failed_in_an_outage_is_no_violation(run: Run, code: str) -> None:
-    """It says nothing of the token."""
+    """It says nothing about the token."""
     run.ask(5, 6, Failed(code))
     assert run.kinds() == []
 
 
 @pytest.mark.parametrize("code", ["INTERNAL", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN"])
 def test_a_call_that_failed_for_no_outage_is_found(run: Run, code: str) -> None:
-    """Changes and queries alike."""
+    """For changes and queries alike."""
     run.ask(5, 6, Failed(code))
     run.revoke(7, 8, code)
     run.apply(9, 10, 2, reach(BOTH), code)
@@ -196,8 +196,8 @@ def test_a_call_that_failed_for_no_outage_is_found(run: Run, code: str) -> None:
     assert run.kinds() == ["failed without an outage"] * 4
 
 
-def test_a_hat_that_moved_is_answered_by_the_old_or_the_new_place_while_it_moves(run: Run) -> None:
-    """Before and after, by one of them only; and never by a third."""
+def test_a_moving_hat_counts_in_the_old_or_the_new_place(run: Run) -> None:
+    """Before and after the move in only one of them, and never in a third."""
     run.apply(10, 20, 2, reach(RIGHT))
     run.ask(5, 9, Granted(LEFT))
     for begin, end in ((5, 10), (12, 13), (19, 21), (20, 21)):
@@ -212,7 +212,7 @@ def test_a_hat_that_moved_is_answered_by_the_old_or_the_new_place_while_it_moves
     assert run.kinds() == ["granted by a state that was not"] * 4
 
 
-def test_a_tool_that_was_asked_about_follows_the_hat(run: Run) -> None:
+def test_a_query_about_one_tool_follows_the_hat(run: Run) -> None:
     """Granted or denied, by the old or the new place."""
     run.apply(10, 20, 2, reach(RIGHT))
     for answer in (Granted(LEFT), NOT_ALLOWED):
@@ -241,7 +241,7 @@ def test_a_tool_reached_through_two_moves_is_never_denied(run: Run) -> None:
 
 
 def test_a_hat_that_moved_twice_during_a_call_may_be_seen_in_each_place(run: Run) -> None:
-    """In those of before, between and after; a call that began later sees less."""
+    """Before, between and after; a call that began later sees fewer places."""
     run.apply(10, 20, 2, reach(RIGHT))
     run.apply(30, 40, 3, reach(BOTH))
     for tools in (LEFT, RIGHT, BOTH):
@@ -256,7 +256,7 @@ def test_a_hat_that_moved_twice_during_a_call_may_be_seen_in_each_place(run: Run
 
 
 def test_a_hat_that_moved_back_is_right_in_the_old_place_again(run: Run) -> None:
-    """Versions count, and not how often the same place comes again."""
+    """The checker counts versions, not places."""
     run.apply(10, 20, 2, reach(RIGHT))
     run.apply(30, 40, 3, reach(LEFT))
     run.ask(41, 42, Granted(LEFT))
@@ -266,8 +266,8 @@ def test_a_hat_that_moved_back_is_right_in_the_old_place_again(run: Run) -> None
     assert run.kinds() == ["granted by a state that was not"]
 
 
-def test_a_move_whose_answer_was_lost_may_have_happened_until_a_retry_returned(run: Run) -> None:
-    """A refused attempt, at a version that is another's, changed nothing."""
+def test_a_move_whose_response_was_lost_may_have_happened_until_a_retry_returned(run: Run) -> None:
+    """A refused attempt at a version that somebody else made changed nothing."""
     run.apply(10, 20, 2, reach(RIGHT), LOST)
     run.apply(30, 31, 2, reach(RIGHT), "ABORTED")
     run.apply(40, 50, 2, reach(RIGHT))
@@ -280,8 +280,8 @@ def test_a_move_whose_answer_was_lost_may_have_happened_until_a_retry_returned(r
     assert run.kinds() == ["granted by a state that was not"]
 
 
-def test_what_came_after_a_lost_move_settles_it(run: Run) -> None:
-    """Once a later version is there, neither the lost one nor the one before can be."""
+def test_a_later_version_settles_a_lost_move(run: Run) -> None:
+    """Once it is there, neither the lost one nor the one before can be current."""
     run.apply(10, 20, 2, reach(RIGHT), LOST)
     run.apply(30, 40, 3, reach(BOTH))
     for tools in (LEFT, RIGHT, BOTH):
@@ -294,7 +294,7 @@ def test_what_came_after_a_lost_move_settles_it(run: Run) -> None:
 
 
 def test_a_user_who_left_is_denied_and_is_good_again_when_back(run: Run) -> None:
-    """With the reason that belongs to it, and only while away."""
+    """With its own reason, and only while away."""
     run.apply(10, 20, 2, reach(None))
     run.ask(21, 22, MEMBER_REMOVED)
     run.apply(30, 40, 3, reach(LEFT))
@@ -317,8 +317,8 @@ def test_a_deleted_workspace_is_gone(run: Run) -> None:
     assert run.kinds() == ["granted by a state that was not"]
 
 
-def test_a_revoked_key_tells_so_before_anything_of_its_workspace(run: Run) -> None:
-    """The reasons have an order."""
+def test_a_revocation_is_the_first_reason(run: Run) -> None:
+    """Before any reason of its workspace."""
     run.apply(10, 20, 2, None)
     run.revoke(12, 14)
     run.ask(21, 22, REVOKED)
@@ -341,7 +341,7 @@ def test_a_renewed_secret_ends_the_one_before(run: Run) -> None:
 
 
 def test_a_key_that_was_used_and_yet_renewed_is_found(run: Run) -> None:
-    """Also where the use overlapped the renewal: one of the two came first, and then the other must not be."""
+    """Also where the use overlapped the renewal: one of them came first, and then the other must fail."""
     run.ask(5, 6, Granted(LEFT))
     run.issue(10, 20, 2)
     assert run.kinds() == ["renewed after its use"]
@@ -351,7 +351,7 @@ def test_a_key_that_was_used_and_yet_renewed_is_found(run: Run) -> None:
 
 
 def test_a_renewal_that_was_refused_changed_nothing(run: Run) -> None:
-    """As the key was used, or revoked."""
+    """Because the key was used or revoked."""
     run.issue(10, 20, 2, code="ALREADY_EXISTS")
     run.ask(21, 22, Granted(LEFT))
     run.issue(30, 40, 3, code="FAILED_PRECONDITION")
@@ -360,8 +360,8 @@ def test_a_renewal_that_was_refused_changed_nothing(run: Run) -> None:
     assert run.kinds() == ["denied while good"]
 
 
-def test_a_renewal_whose_answer_was_lost_may_have_happened_until_the_key_was_used(run: Run) -> None:
-    """A key that is used is not renewed: so its first grant settles that it had not been."""
+def test_a_renewal_whose_response_was_lost_may_have_happened_until_the_key_was_used(run: Run) -> None:
+    """A used key is not renewed, so its first grant proves that it had not been."""
     run.issue(10, 20, 2, code=LOST)
     run.ask(21, 22, UNKNOWN)
     assert run.kinds() == []
@@ -371,7 +371,7 @@ def test_a_renewal_whose_answer_was_lost_may_have_happened_until_the_key_was_use
 
 
 def test_a_lost_renewal_may_work_after_the_one_that_followed_it(run: Run) -> None:
-    """It may have been held up on its way, and then ends the secret that was given out meanwhile."""
+    """It may have been delayed, and then ends the secret that was returned meanwhile."""
     run.issue(10, 20, 2, code=LOST)
     run.issue(30, 40, 3)
     run.ask(41, 42, UNKNOWN, token=3)
@@ -382,7 +382,7 @@ def test_a_lost_renewal_may_work_after_the_one_that_followed_it(run: Run) -> Non
 
 
 def test_of_two_renewals_at_once_either_may_be_the_last(run: Run) -> None:
-    """Both answered; which secret is good is seen when one is used."""
+    """Both returned; the first use shows which secret is good."""
     run.issue(10, 20, 2)
     run.issue(15, 25, 3)
     run.ask(26, 27, Granted(LEFT), token=2)
@@ -412,7 +412,7 @@ def test_an_issued_key_that_is_not_listed_is_lost(run: Run) -> None:
 
 
 def test_a_listed_key_is_shown_as_it_is(run: Run) -> None:
-    """Active or revoked; either, where the answer of its revocation was lost."""
+    """Active or revoked; either, where the response of its revocation was lost."""
     run.ask(50, 51, Granted(LEFT), last=True)
     run.listed = {"k": False}
     assert run.kinds() == ["lost"]
@@ -433,8 +433,8 @@ def test_a_revoked_key_that_is_granted_at_the_end_is_found(run: Run) -> None:
     assert run.kinds() == ["granted after its revocation"]
 
 
-def test_at_the_end_every_token_must_be_answered(run: Run) -> None:
-    """An outage is no excuse any more, and nothing is left out."""
+def test_at_the_end_every_token_must_be_decided(run: Run) -> None:
+    """An outage is no excuse any more, and no token may be missing."""
     run.ask(50, 51, Failed("UNAVAILABLE"), last=True)
     run.issue(10, 11, key="other")
     run.listed = {"k": True, "other": True}
@@ -443,8 +443,8 @@ def test_at_the_end_every_token_must_be_answered(run: Run) -> None:
     assert run.kinds() == ["unanswered at the end"]
 
 
-def test_what_was_issued_and_never_answered_need_not_be_there(run: Run) -> None:
-    """Nobody holds its token."""
+def test_a_key_whose_issue_never_returned_may_be_missing(run: Run) -> None:
+    """Nobody has its token."""
     run.issue(10, 20, key="other", code=LOST)
     run.ask(50, 51, Granted(LEFT), last=True)
     run.listed = {"k": True}

@@ -1,4 +1,4 @@
-"""Parted histories serve nothing that was revoked; and each mistake that they invite is found."""
+"""Diverged histories serve nothing that was revoked, and each mistake about them is found."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS = 300.0
     ],
 )
 def test_a_mistake_about_histories_is_found(mutation: str, expected: str) -> None:
-    """Where history is rewritten under a process, and where a restored database does not know of a process."""
+    """Where history is rewritten under a process, and where a restored database does not know a process."""
     command = [sys.executable, "-m", "faults.histories", mutation]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert done.stdout.strip() == expected, done.stderr

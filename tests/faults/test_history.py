@@ -1,4 +1,4 @@
-"""The promise, on a fleet under load and under faults: no answer is older than a change whose maker was told of it."""
+"""The promise, on a fleet under load and faults: no decision is older than a change that has returned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED = int(os.environ.get("SKILDER_KEYS_FAULTS_SEED", secrets.randbelow(10**6)))
 
 @pytest.mark.parametrize("transport", CHOSEN, indirect=True)
 async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str) -> None:
-    """Every answer is one that the state gave at some moment of the call, and no key is lost.
+    """Every decision fits the state at some moment of its call, and no key is lost.
 
     SKILDER_KEYS_FAULTS_SECONDS has it run for longer, each transport for its part of the time;
     SKILDER_KEYS_FAULTS_TRANSPORT chooses one, and SKILDER_KEYS_FAULTS_SEED has the same faults come again.
@@ -27,7 +27,7 @@ async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str) ->
     print(report)  # noqa: T201 - for people who run it for long, with -s
     assert not report.violations, str(report)
     assert not report.tracebacks, str(report)
-    # A run in which little was asked and answered says little.
+    # A run with few calls proves little.
     counts = report.counts()
     for name, a_second in {
         "Granted near": 20,

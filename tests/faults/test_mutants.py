@@ -1,4 +1,4 @@
-"""The history check finds each mistake that the fence is there to prevent: a check that passes them proves nothing."""
+"""The history check finds each mistake that the fence prevents; a check that lets them pass would be worth nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from faults.run import Order, run
 
 SECONDS = 60.0
-# Those of parted histories are found by `test_histories`.
+# `test_histories` finds the mistakes about diverged histories.
 FAULTS = {
     "no-invalidation": ["overtake loads"],
     "no-lease-check": ["stop a worker over a revocation", "freeze the network over a revocation"],
@@ -21,7 +21,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("mutation", FAULTS)
 async def test_a_mistake_is_found(mutation: str) -> None:
-    """Soon, under the faults that bring it out."""
+    """Soon, under the faults that reveal it."""
     order = Order(secrets.randbelow(10**6), SECONDS, FAULTS[mutation], mutation=mutation, to_the_end=False)
     report = await run(order)
     assert any(violation.kind.startswith("granted") for violation in report.violations), str(report)

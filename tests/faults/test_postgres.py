@@ -1,4 +1,4 @@
-"""The Postgres of a run is where the faults have it."""
+"""The Postgres of a run is in the state that the faults put it in."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import asyncpg
 from faults.postgres import Postgres
 
 
-async def test_one_that_is_killed_and_started_at_once_runs() -> None:
-    """Also in the middle of a recovery, and again and again: a start that does nothing would leave it away for good."""
+async def test_a_postgres_killed_and_started_at_once_runs() -> None:
+    """Also during recovery, and again and again. A start without effect would leave it down for good."""
     with tempfile.TemporaryDirectory(prefix="skilder-keys-faults-") as name:
         postgres = Postgres(Path(name) / "postgres")
         try:

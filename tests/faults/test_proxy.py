@@ -1,4 +1,4 @@
-"""The proxy that stands for a bad network."""
+"""The proxy that simulates a bad network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DELAY = 0.2
 
 @pytest.fixture
 async def proxy(tmp_path: Path) -> AsyncIterator[Proxy]:
-    """A proxy to a server that answers every line with the same line, once it has had a startup message."""
+    """A proxy to a server that echoes every line after the startup message."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         length = int.from_bytes(await reader.readexactly(4), "big")
@@ -48,7 +48,7 @@ class End:
         self.writer = writer
 
     def send(self, line: bytes) -> None:
-        """Send a line, and do not wait."""
+        """Send a line without waiting."""
         self.writer.write(line)
 
     async def receives(self, line: bytes) -> bool:
@@ -68,7 +68,7 @@ class End:
 
 @asynccontextmanager
 async def connected(proxy: Proxy, name: str) -> AsyncIterator[End]:
-    """A connection with this application_name."""
+    """Return a connection with this application_name."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     parameters = (196608).to_bytes(4, "big") + f"user\0postgres\0application_name\0{name}\0\0".encode()
     writer.write((len(parameters) + 4).to_bytes(4, "big") + parameters)
@@ -79,7 +79,7 @@ async def connected(proxy: Proxy, name: str) -> AsyncIterator[End]:
 
 
 async def test_bytes_pass(proxy: Proxy) -> None:
-    """There and back, and the connection is known by its name."""
+    """In both directions, and the proxy knows the connection's name."""
     async with connected(proxy, "one") as one, connected(proxy, "two") as two:
         one.send(b"hello\n")
         assert await one.receives(b"hello\n")
@@ -89,7 +89,7 @@ async def test_bytes_pass(proxy: Proxy) -> None:
 
 
 async def test_a_stalled_network_holds_everything_and_loses_nothing(proxy: Proxy) -> None:
-    """In order, what was sent meanwhile comes when it goes on; connections made meanwhile work then."""
+    """Held bytes come in order when it resumes, and connections made meanwhile work then."""
     async with connected(proxy, "old") as old:
         old.send(b"1\n")
         assert await old.receives(b"1\n")
@@ -119,7 +119,7 @@ async def test_a_stalled_network_hides_that_the_other_end_is_gone(proxy: Proxy) 
 
 
 async def test_one_name_alone_can_be_stalled(proxy: Proxy) -> None:
-    """The other connections go on."""
+    """Other connections go on."""
     proxy.stall("one")
     async with connected(proxy, "one") as one, connected(proxy, "two") as two:
         one.send(b"1\n")
@@ -130,8 +130,8 @@ async def test_one_name_alone_can_be_stalled(proxy: Proxy) -> None:
         assert await one.receives(b"1\n")
 
 
-async def test_answers_can_be_slow(proxy: Proxy) -> None:
-    """Of one name alone; and fast again."""
+async def test_responses_can_be_slow(proxy: Proxy) -> None:
+    """For one name only; and fast again afterwards."""
 
     async def seconds(end: End) -> float:
         begin = time.monotonic()
@@ -150,7 +150,7 @@ async def test_answers_can_be_slow(proxy: Proxy) -> None:
 
 
 async def test_connections_can_be_cut(proxy: Proxy) -> None:
-    """Those of one name, or all; also while all is stalled; and new ones can be made."""
+    """Those of one name, or all, also during a stall; new ones can be made."""
     async with connected(proxy, "one") as one, connected(proxy, "two") as two:
         for end in (one, two):
             end.send(b"1\n")
@@ -169,7 +169,7 @@ async def test_connections_can_be_cut(proxy: Proxy) -> None:
 
 
 async def test_a_server_that_is_not_there_closes_the_connection(proxy: Proxy, tmp_path: Path) -> None:
-    """As a network does whose other end refuses."""
+    """As when the other end refuses."""
     (tmp_path / "socket").unlink()
     async with connected(proxy, "one") as one:
         assert await one.receives(b"")

@@ -1,1 +1,1 @@
-"""A model of the fence, small enough to take its steps in every order there is."""
+"""A model of the fence, small enough to try its steps in every possible order."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Exploration(NamedTuple):
-    """What was found."""
+    """The result of an exploration."""
 
     states: int
     steps: frozenset[str]
@@ -23,7 +23,7 @@ class Exploration(NamedTuple):
 
 
 def explore(fence: Fence) -> Exploration:
-    """Visit every state, those fewer steps away first, until there are no more or the promise is broken."""
+    """Visit every state, in order of distance from the start, until none is left or the promise is broken."""
     came_from: dict[State, State | None] = {fence.start: None}
     steps: set[str] = set()
     to_visit = [fence.start]
@@ -41,7 +41,7 @@ def explore(fence: Fence) -> Exploration:
 
 
 def follow(fence: Fence, story: Iterable[str]) -> set[State]:
-    """Return the states in which a story can end that consists of these steps, whoever takes them, and no others."""
+    """Return the states in which a story of exactly these steps can end, whoever takes them."""
     states = {fence.start}
     for step in story:
         states = {_in_order(after) for state in states for _, what, after in fence.successors(state) if what == step}
@@ -49,13 +49,13 @@ def follow(fence: Fence, story: Iterable[str]) -> set[State]:
 
 
 def _in_order(state: State) -> State:
-    """The readers are alike, so two states are one that differ only in which reader is the first."""
+    """Return the state with its readers sorted: the readers are alike, so their order means nothing."""
     readers = state.readers
     return state._replace(readers=readers[::-1]) if readers[-1] < readers[0] else state
 
 
 def _trace(fence: Fence, came_from: dict[State, State | None], end: State) -> tuple[str, ...]:
-    """Only states were kept, which takes less memory; so the steps between them are looked for again."""
+    """Return the steps to a state. Only states are kept, to save memory, so the steps are searched again."""
     states = [end]
     while (before := came_from[states[-1]]) is not None:
         states.append(before)

@@ -1,8 +1,8 @@
-"""What the model of the fence remembers at one moment.
+"""The state of the model of the fence at one moment.
 
-Only what can still grant by the old state is kept. Whatever reads after the revoke's commit refuses, so the loads and
-the entries of the new state are left out. Ages stop where nothing depends on them any longer, so time has no bound and
-there is an end of states all the same.
+Only what can still grant by the old state is kept. Whatever reads after the revoke's commit refuses, so loads and
+entries of the new state are left out. Ages stop where nothing depends on them any more, so the number of states is
+finite though time is not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ NONE = -1
 
 
 def epoch_of(revision: int) -> int:
-    """Return the epoch of a revision. A revision is twice its epoch, and one more where a restore came before it."""
+    """Return the epoch of a revision. A revision is twice its epoch, plus one after a restore."""
     return revision >> 1
 
 
@@ -29,7 +29,7 @@ class Load(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """What a reader has under way at the database: one registration, or one heartbeat."""
+    """The running statement of a reader: one registration or one heartbeat."""
 
     stage: Literal[
         "none",
@@ -75,7 +75,7 @@ class Reader(NamedTuple):
     """Whether it granted a call that began after the revoke had returned."""
 
     def with_loads(self, *loads: Load) -> Reader:
-        """Return the reader with other loads in flight; those that are alike count as one."""
+        """Return the reader with other loads in flight; equal ones count as one."""
         return self._replace(loads=tuple(sorted(set(loads))))
 
     def invalidated(self) -> Reader:
@@ -99,7 +99,7 @@ class Wait(NamedTuple):
 
 
 class Database(NamedTuple):
-    """What the database says at one moment."""
+    """The state of the database at one moment."""
 
     epoch: int
     kept: int
@@ -117,7 +117,7 @@ class Database(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything at one moment."""
+    """The whole state at one moment."""
 
     database: Database
     commits: int

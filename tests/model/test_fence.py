@@ -1,4 +1,4 @@
-"""The fence keeps its promise in whatever order its steps are taken, and every known mistake breaks it."""
+"""The fence keeps its promise in every order of steps, and every known mistake breaks it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from tests.model.fence import Fence, Mistake
 
 TWO_READERS: dict[str, Any] = {"ttl": 2, "readers": 2, "changes": 1}
 
-# Readers meet only at the writers, and another reader's row can only keep a writer from returning. So one is enough
-# where the rest is larger.
+# Readers affect each other only through writers, and another reader's row can only keep a writer from returning. So
+# one reader is enough where the rest of the model is larger.
 AFTER_ANOTHER_CHANGE: dict[str, Any] = {"ttl": 2, "readers": 1, "changes": 2}
 
-# A change is lost by a restore, so that the revoke has the epoch that it had; or is one further, or before another.
+# A restore loses a change, so the revoke gets that change's epoch, or the next one, or comes before another change.
 AFTER_A_RESTORE: dict[str, Any] = {"ttl": 2, "readers": 1, "changes": 2, "restores": True}
 BEFORE_ANOTHER_CHANGE: dict[str, Any] = AFTER_A_RESTORE | {"later": 1}
 
-# These take a row that was deleted, or a wait that began, for an earlier change.
+# These mistakes need a row that was deleted, or a wait that began, for an earlier change.
 NEED_ANOTHER_CHANGE = {
     Mistake.RENEWING_BY_THE_SAME_HEARTBEAT,
     Mistake.SETTING_A_ROW_BACK,
     Mistake.WAITING_FOR_A_LATER_EPOCH,
 }
 
-# These take a history that parts from another.
+# These mistakes need a diverged history.
 NEED_A_RESTORE = {
     Mistake.COMPARING_EPOCHS_ONLY,
     Mistake.APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY,
@@ -106,7 +106,7 @@ STORIES_OF_A_RESTORE = {
     ],
 )
 def test_no_call_is_granted_that_began_after_the_revoke_returned(bounds: dict[str, Any], floor: int) -> None:
-    """In no state that can be reached; and every kind of step of the stories was taken on the way, and no other."""
+    """In no reachable state. The exploration took exactly the kinds of steps that the stories have."""
     found = explore(Fence(**bounds))
     logging.getLogger(__name__).info("%d states", found.states)
     assert not found.trace, "\n".join(found.trace)
@@ -132,14 +132,14 @@ def test_each_mistake_breaks_the_promise(bounds: dict[str, Any], mistake: Mistak
 
 
 @pytest.mark.parametrize("name", STORIES_OF_A_RESTORE)
-def test_what_a_restore_asks_of_the_fence_can_happen(name: str) -> None:
-    """A restore that nobody survives would be harmless."""
+def test_the_stories_of_a_restore_can_happen(name: str) -> None:
+    """A model in which no process survives a restore would test nothing."""
     assert follow(Fence(**AFTER_A_RESTORE), STORIES_OF_A_RESTORE[name])
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_what_the_fence_is_for_can_happen(name: str) -> None:
-    """A model in which nobody gets to do anything would keep every promise."""
+def test_the_stories_of_the_fence_can_happen(name: str) -> None:
+    """A model in which nothing can happen would keep every promise."""
     assert follow(Fence(**TWO_READERS), STORIES[name])
 
 
