@@ -1,4 +1,4 @@
-"""A bound on a run: whatever is stuck, it ends, with words that tell what was stuck."""
+"""A time limit for a run: it always ends, with an error that says what was stuck."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _CANCELLATIONS = 30
 
 
 class StuckError(AssertionError):
-    """A run did not end in its time."""
+    """A run did not end in time."""
 
 
 async def bounded(
     work: Coroutine[Any, Any, _Result], seconds: float, state: Callable[[], str], end_seconds: float = _END_SECONDS
 ) -> _Result:
-    """Return what work returns.
+    """Return what the work returns, within a time limit.
 
     Args:
         work: The work.
-        seconds: How long it may take.
-        state: Tells what it is at; asked before it is ended.
-        end_seconds: How long its own end may take.
+        seconds: How long the work may take.
+        state: Returns what the work is doing; called before it is cancelled.
+        end_seconds: How long its cancellation may take.
 
     Raises:
-        StuckError: It takes longer, with its state. Then it was cancelled, and has ended if it can be ended at all.
+        StuckError: It took longer; the error has its state. It was cancelled, and has ended if that is possible.
     """
     others = asyncio.all_tasks()
     task = asyncio.create_task(work)

@@ -1,9 +1,9 @@
-"""Whether a history is one that the service may produce. It knows the promises, and nothing of how they are kept.
+"""Whether a history is one that the service may produce. The checker knows the promises, not how they are kept.
 
-The service's state, as far as one token is concerned, has three parts: whether its secret was replaced, whether its key
-was revoked, and the version its workspace is at. An answer is right if some state gives it that may have been current
-at some moment between the call's begin and its end. A change may be in force from the begin of its first attempt on,
-and is in force for certain once an attempt has answered OK; in between, and for ever where none did, both are possible.
+For one token, the state of the service has three parts: whether its secret was replaced, whether its key was revoked,
+and the version of its workspace. An outcome is right if it follows from a state that may have been current at some
+moment between the call's begin and its end. A change may be in force from the begin of its first attempt on, and is
+certainly in force once an attempt has returned OK. In between, and for ever if none returned OK, both are possible.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from faults.history import FORGED, OK, UNDER_WAY, Apply, Authorize, Denied, Fail
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from faults.history import Answer, Change, History, Reach
+    from faults.history import Change, History, Outcome, Reach
 
 Kind = Literal[
     "granted after its revocation",
@@ -30,7 +30,7 @@ Kind = Literal[
     "renewed after its use",
     "failed without an outage",
     "lost",
-    "unanswered at the end",
+    "undecided at the end",
 ]
 
 OUTAGES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED"})
@@ -48,7 +48,7 @@ _NEVER = 2**63
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """An answer that breaks a promise."""
+    """An outcome that breaks a promise."""
 
     kind: Kind
     subject: str
@@ -62,7 +62,7 @@ class Violation:
 
 @dataclass(slots=True)
 class _Event:
-    """Something that happens once, by one of several attempts: when it may first have, and when it surely had."""
+    """Something that happens once, by one of several attempts: the earliest possible time, and the latest."""
 
     begin: int = _NEVER
     settled: int = _NEVER
@@ -72,8 +72,8 @@ class _Event:
         if change.code == OK and settles:
             self.settled = min(self.settled, change.end)
 
-    def outcomes(self, call: Authorize) -> tuple[bool, ...]:
-        """Return whether it had happened: every answer that may be true at some moment of a call."""
+    def may_have_happened(self, call: Authorize) -> tuple[bool, ...]:
+        """Return the possible values, at some moment of a call, of whether the event has happened."""
         if self.settled < call.begin:
             return (True,)
         return (False, True) if self.begin <= call.end else (False,)
@@ -86,14 +86,14 @@ class _Token:
     used: _Event = field(default_factory=_Event)
 
     def replacements(self, call: Authorize) -> tuple[bool, ...]:
-        # A key that was used is never renewed: so it had not been by an attempt that nobody heard of.
+        # A used key is never renewed, so an attempt without a response had not renewed it.
         if self.used.settled < call.begin <= self.replaced.settled:
             return (False,)
-        return self.replaced.outcomes(call)
+        return self.replaced.may_have_happened(call)
 
 
 class _Versions:
-    """The states a workspace went through."""
+    """The states that a workspace went through."""
 
     def __init__(self, attempts: Iterable[Apply]) -> None:
         events: dict[int, _Event] = defaultdict(_Event)
@@ -115,7 +115,7 @@ class _Versions:
 
 
 class _Facts:
-    """What the changes of a history were, arranged for looking up."""
+    """The changes of a history, arranged for look-ups."""
 
     def __init__(self, history: History) -> None:
         self.tokens: dict[tuple[str, int], _Token] = {}
@@ -137,7 +137,7 @@ class _Facts:
                 if issue.code == OK:
                     self.tokens[key, issue.attempt] = _token(issue, issues)
         for call in history.authorizations:
-            if isinstance(call.answer, Granted) and call.token != FORGED:
+            if isinstance(call.outcome, Granted) and call.token != FORGED:
                 used = self.tokens[call.key, call.token].used
                 used.begin, used.settled = min(used.begin, call.begin), min(used.settled, call.end)
 
@@ -145,17 +145,17 @@ class _Facts:
 def _token(issue: Issue, attempts: Iterable[Issue]) -> _Token:
     token = _Token(issue)
     for other in attempts:
-        # One that answered before this one began has done what it does. One whose answer was lost may be held up
-        # somewhere, and work later than those that came after it.
+        # An attempt that returned before this one began has taken effect. One whose response was lost may be delayed,
+        # and take effect after later attempts.
         if other is not issue and not (other.code == OK and other.end < issue.begin):
             token.replaced.attempt(other, settles=other.begin > issue.end)
     return token
 
 
 def check(history: History) -> list[Violation]:
-    """Return every violation of a history, in order of time; none where the service kept its promises.
+    """Return every violation of a history in order of time, or none if the service kept its promises.
 
-    Where `listed` is there, the run came to its end: then every token must have been answered for, and be as it must.
+    If `listed` is set, the run was complete: then every token must have a final outcome, and the right one.
     """
     facts = _Facts(history)
     found = [violation for call in history.authorizations if (violation := _judged(call, facts))]
@@ -166,22 +166,22 @@ def check(history: History) -> list[Violation]:
 
 
 def _judged(call: Authorize, facts: _Facts) -> Violation | None:
-    answer = call.answer
+    outcome = call.outcome
     name = f"{call.key}/{call.token}"
-    if isinstance(answer, Failed):
-        if answer.code not in OUTAGES:
-            return Violation("failed without an outage", name, call.begin, answer.code)
+    if isinstance(outcome, Failed):
+        if outcome.code not in OUTAGES:
+            return Violation("failed without an outage", name, call.begin, outcome.code)
         return None
     possible = set(_possible(call, facts))
-    if answer in possible:
+    if outcome in possible:
         return None
     expected = " or ".join(sorted(map(str, possible)))
-    details = f"asked {call.via or 'a server'} at {call.begin}: {answer}, expected {expected}"
+    details = f"asked {call.via or 'a server'} at {call.begin}: {outcome}, expected {expected}"
     return Violation(_kind(call, possible, facts), name, call.begin, details)
 
 
-def _possible(call: Authorize, facts: _Facts) -> Iterator[Answer]:
-    """Yield the answers that are right."""
+def _possible(call: Authorize, facts: _Facts) -> Iterator[Outcome]:
+    """Yield the right outcomes."""
     if call.token == FORGED:
         yield Denied("UNKNOWN")
         return
@@ -191,7 +191,7 @@ def _possible(call: Authorize, facts: _Facts) -> Iterator[Answer]:
         yield Denied("UNKNOWN")
     if False not in replaced:
         return
-    revoked = facts.revoked[call.key].outcomes(call)
+    revoked = facts.revoked[call.key].may_have_happened(call)
     if True in revoked:
         yield Denied("REVOKED")
     if False not in revoked:
@@ -200,7 +200,7 @@ def _possible(call: Authorize, facts: _Facts) -> Iterator[Answer]:
         yield _by_reach(reach, token.issue.subject, call.tool)
 
 
-def _by_reach(reach: Reach | None, subject: str, tool: str) -> Answer:
+def _by_reach(reach: Reach | None, subject: str, tool: str) -> Outcome:
     if reach is None:
         return Denied("WORKSPACE_GONE")
     tools = reach.get(subject)
@@ -211,8 +211,8 @@ def _by_reach(reach: Reach | None, subject: str, tool: str) -> Answer:
     return Granted(frozenset({tool})) if tool in tools else Denied("TOOL_NOT_ALLOWED")
 
 
-def _kind(call: Authorize, possible: set[Answer], facts: _Facts) -> Kind:
-    if isinstance(call.answer, Denied):
+def _kind(call: Authorize, possible: set[Outcome], facts: _Facts) -> Kind:
+    if isinstance(call.outcome, Denied):
         if any(isinstance(each, Denied) for each in possible):
             return "denied for a wrong reason"
         return "lost" if call.last else "denied while good"
@@ -220,7 +220,7 @@ def _kind(call: Authorize, possible: set[Answer], facts: _Facts) -> Kind:
         return "granted with a forged secret"
     if facts.tokens[call.key, call.token].replacements(call) == (True,):
         return "granted after its renewal"
-    if facts.revoked[call.key].outcomes(call) == (True,):
+    if facts.revoked[call.key].may_have_happened(call) == (True,):
         return "granted after its revocation"
     return "granted by a state that was not"
 
@@ -234,25 +234,27 @@ def _failed_changes(changes: Iterable[Change]) -> Iterator[Violation]:
 
 
 def _used_and_renewed(facts: _Facts) -> Iterator[Violation]:
-    """A secret that was used stays. So none that was replaced after it was issued can ever have been granted.
+    """Yield violations by used secrets: a used secret stays, so one replaced after its issue must never be granted.
 
     Grants that began after the renewal are violations by themselves; these are the ones before.
     """
     for (key, number), token in facts.tokens.items():
         renewed = token.replaced.settled
         if token.used.begin <= renewed < _NEVER:
-            yield Violation("renewed after its use", f"{key}/{number}", renewed, "the token that was used is dead")
+            yield Violation(
+                "renewed after its use", f"{key}/{number}", renewed, "the used token does not work any more"
+            )
 
 
 def _at_the_end(history: History, facts: _Facts) -> Iterator[Violation]:
     if history.listed is None:
         return
     end = max((call.end for call in history.authorizations), default=0)
-    answered = {
-        (call.key, call.token) for call in history.authorizations if call.last and not isinstance(call.answer, Failed)
+    decided = {
+        (call.key, call.token) for call in history.authorizations if call.last and not isinstance(call.outcome, Failed)
     }
-    for key, number in facts.tokens.keys() - answered:
-        yield Violation("unanswered at the end", f"{key}/{number}", end, "whether it is good could not be learnt")
+    for key, number in facts.tokens.keys() - decided:
+        yield Violation("undecided at the end", f"{key}/{number}", end, "no call decided whether it is good")
     for key in {key for key, _ in facts.tokens}:
         active = history.listed.get(key)
         if active is None:

@@ -1,4 +1,4 @@
-"""The clients of a run: many connections to all servers, and calls whose every begin and end is written down."""
+"""The clients of a run: many connections to all servers. Every begin and end of a call is recorded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from faults.history import Answer, Change
+    from faults.history import Change, Outcome
     from faults.plan import Plan
 
 ASK_SECONDS = 3.0
@@ -47,7 +47,7 @@ _IN_BATCHES = 0.2
 _OPERATOR = (("authorization", f"Bearer {TOKENS['operator']}"),)
 _SERVICE = (("authorization", f"Bearer {TOKENS['service']}"),)
 _OPTIONS = [
-    # A connection of its own for each channel: those to one address would share one, and end at the same worker.
+    # A separate connection for each channel: channels to one address would share one, and so one worker.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -57,7 +57,7 @@ _OPTIONS = [
 
 
 class Line:
-    """A connection to a server. Which of the server's workers has it is the machine's choice, and changes."""
+    """A connection to a server. Linux chooses its worker, which can change."""
 
     def __init__(self, server: str, address: str) -> None:
         self.server = server
@@ -70,10 +70,10 @@ class Key:
     """A key of the run.
 
     Attributes:
-        name: The run's own name for it, which is also its description and its request_id.
-        subject: Whose reach it has: a user, or EVERYBODY.
-        tokens: The token that each attempt answered, by the attempt's number; and a forged one.
-        attempts: How often it was tried to issue it.
+        name: The run's name for the key, which is also its description and its request_id.
+        subject: Whose reach the key has: a user's, or EVERYBODY's.
+        tokens: The token that each attempt returned, by the attempt's number, and a forged one.
+        attempts: How many attempts to issue the key were made.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Key:
     subject: str
     id: str = ""
     attempts: int = 0
-    # Tokens must not stand in the output of a test that fails.
+    # Tokens must not appear in the output of a failing test.
     tokens: dict[int, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -91,7 +91,7 @@ class Key:
 
 
 class Query(NamedTuple):
-    """A token to ask about, by its number; with a tool, about that alone."""
+    """A token to authorize, by its number; with a tool, for that tool only."""
 
     key: Key
     token: int
@@ -99,10 +99,10 @@ class Query(NamedTuple):
 
 
 class Clients:
-    """Makes calls over any of many connections, and writes them down."""
+    """Makes calls over any of many connections, and records them."""
 
     def __init__(self, addresses: Mapping[str, str], recorder: Recorder, dice: Random, lines: int) -> None:
-        """Take the servers' addresses by their names, and how many connections each is to have."""
+        """Make clients of these servers, given as name and address, with this many connections to each."""
         self._recorder = recorder
         self._dice = dice
         self._versions: dict[str, frozenset[str]] = {}
@@ -110,11 +110,11 @@ class Clients:
         self.lines = [Line(server, address) for server, address in addresses.items() for _ in range(lines)]
 
     async def close(self) -> None:
-        """Close all connections. Not while calls are under way."""
+        """Close all connections. Do not call this while calls are running."""
         await asyncio.gather(*(line.channel.close() for line in self.lines))
 
     async def until_served(self) -> None:
-        """Return once every connection works, and the database behind it."""
+        """Wait until every connection works, and the database behind it."""
         async with asyncio.timeout(_PATIENCE):
             await asyncio.gather(*map(self._until_served, self.lines))
 
@@ -122,7 +122,7 @@ class Clients:
         """Return the connections to some servers."""
         return [line for line in self.lines if line.server in servers]
 
-    async def ask(self, query: Query, line: Line | None = None, *, last: bool = False) -> Answer:
+    async def ask(self, query: Query, line: Line | None = None, *, last: bool = False) -> Outcome:
         """Authorize a token, by default over any connection."""
         request = self._request(query)
         chosen = line or self._dice.choice(self.lines)
@@ -130,11 +130,11 @@ class Clients:
         try:
             response = await chosen.client.authorization.Authorize(request, timeout=ASK_SECONDS, metadata=_SERVICE)
         except grpc.aio.AioRpcError as error:
-            answer: Answer = Failed(error.code().name)
+            outcome: Outcome = Failed(error.code().name)
         else:
-            answer = self._answer(query, request, response)
-        self._note([query], [answer], begin, chosen, last=last)
-        return answer
+            outcome = self._outcome(query, request, response)
+        self._note([query], [outcome], begin, chosen, last=last)
+        return outcome
 
     async def ask_batch(self, queries: Sequence[Query], line: Line | None = None) -> None:
         """Authorize many tokens in one call."""
@@ -146,14 +146,14 @@ class Clients:
                 pb.BatchAuthorizeRequest(requests=requests), timeout=ASK_SECONDS, metadata=_SERVICE
             )
         except grpc.aio.AioRpcError as error:
-            answers: list[Answer] = [Failed(error.code().name)] * len(queries)
+            outcomes: list[Outcome] = [Failed(error.code().name)] * len(queries)
         else:
             assert len(batch.responses) == len(queries), "a batch was answered in part"
-            answers = [
-                self._answer(query, request, response, batch.tool_sets)
+            outcomes = [
+                self._outcome(query, request, response, batch.tool_sets)
                 for query, request, response in zip(queries, requests, batch.responses, strict=True)
             ]
-        self._note(queries, answers, begin, chosen)
+        self._note(queries, outcomes, begin, chosen)
 
     async def ask_all(self, key: Key, lines: Sequence[Line] | None = None, token: int | None = None) -> None:
         """Authorize a token over every connection at once, over some of them in a batch."""
@@ -168,7 +168,7 @@ class Clients:
         )
 
     async def issue(self, key: Key) -> str:
-        """Try once to issue a key, or to renew its secret; answers the code that this ended with."""
+        """Try once to issue a key, or to renew its secret; return the status code."""
         key.attempts += 1
         attempt = key.attempts
         request = key_service_pb2.IssueKeyRequest(
@@ -186,16 +186,16 @@ class Clients:
         return code
 
     async def revoke(self, key: Key, line: Line | None = None) -> str:
-        """Try once to revoke a key; answers the code that this ended with."""
+        """Try once to revoke a key; return the status code."""
         request = key_service_pb2.RevokeKeyRequest(key_id=key.id)
-        # By its token only where none but this can have been renewed.
+        # By token only where no other attempt can have renewed it.
         if key.attempts == 1 and self._dice.random() < _BY_TOKEN:
             request.token = key.tokens[key.token]
         code, _ = await self._change(Revoke(key=key.name, begin=now()), request, line)
         return code
 
     async def apply(self, plan: Plan, version: int, expected: int) -> str:
-        """Try once to bring a workspace to a version, from the one that is expected; answers the code."""
+        """Try once to bring a workspace to a version, from the expected one; return the status code."""
         request = catalog_service_pb2.ApplyWorkspaceRequest(workspace=plan.message(), expected_version=expected)
         code, _ = await self._change(
             Apply(workspace=plan.id, version=version, reach=plan.reach(), begin=now()), request
@@ -203,13 +203,13 @@ class Clients:
         return code
 
     async def delete(self, workspace: str, version: int) -> str:
-        """Try once to delete a workspace, which makes this version of it; answers the code."""
+        """Try once to delete a workspace, which makes this version of it; return the status code."""
         request = catalog_service_pb2.DeleteWorkspaceRequest(workspace_id=workspace)
         code, _ = await self._change(Apply(workspace=workspace, version=version, reach=None, begin=now()), request)
         return code
 
     async def list_keys(self, workspace: str) -> dict[str, bool]:
-        """Return whether each key of a workspace is active, by its name; tries until it can be told."""
+        """Return whether each key of a workspace is active, by name; retry until the list is complete."""
         found: dict[str, bool] = {}
         request = key_service_pb2.ListKeysRequest(workspace_id=workspace, page_size=1000)
         while True:
@@ -257,20 +257,20 @@ class Clients:
         return OK, response
 
     def _request(self, query: Query) -> pb.AuthorizeRequest:
-        """Return a query as it is sent: sometimes with the version of the tool set that such a key had before."""
+        """Return the request of a query, sometimes with an earlier tool set version of such a key."""
         key, number, tool = query
         request = pb.AuthorizeRequest(token=key.tokens[number], tool_id=tool)
         if not tool and self._dice.random() < _WITH_VERSIONS:
             request.tool_set_version = self._held.get((key.workspace, key.subject), "")
         return request
 
-    def _answer(
+    def _outcome(
         self,
         query: Query,
         request: pb.AuthorizeRequest,
         response: pb.AuthorizeResponse,
         shared: Sequence[pb.ToolSet] = (),
-    ) -> Answer:
+    ) -> Outcome:
         if response.HasField("denied"):
             return Denied(pb.DenialReason.Name(response.denied.reason).removeprefix("DENIAL_REASON_"))
         granted = response.granted
@@ -278,7 +278,7 @@ class Clients:
         if reach == "tool":
             return Granted(frozenset({granted.tool.tool.id}))
         if reach == "unchanged":
-            # The version of a tool set that nobody ever saw stands for none.
+            # A tool set version that never existed acts as none.
             return Granted(self._versions.get(request.tool_set_version, frozenset()))
         reported = next((each for each in shared if each.version == granted.shared_tool_set), granted.tool_set)
         tools = frozenset(tool.id for tool in reported.tools)
@@ -287,10 +287,10 @@ class Clients:
         return Granted(tools)
 
     def _note(
-        self, queries: Sequence[Query], answers: Sequence[Answer], begin: int, line: Line, *, last: bool = False
+        self, queries: Sequence[Query], outcomes: Sequence[Outcome], begin: int, line: Line, *, last: bool = False
     ) -> None:
         end = now()
-        for (key, token, tool), answer in zip(queries, answers, strict=True):
+        for (key, token, tool), outcome in zip(queries, outcomes, strict=True):
             self._recorder.authorizations.append(
                 Authorize(
                     key=key.name,
@@ -298,7 +298,7 @@ class Clients:
                     tool=tool,
                     begin=begin,
                     end=end,
-                    answer=answer,
+                    outcome=outcome,
                     via=line.server,
                     last=last,
                 )

@@ -1,4 +1,4 @@
-"""What goes wrong in a run: faults drawn at random, and some that are timed to be as bad as they can be."""
+"""What goes wrong in a run: random faults, and some that are timed to do the most harm."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ POOL_SESSION = "skilder-keys"
 
 @dataclass
 class Faults:
-    """Makes faults, one after the other.
+    """Causes faults, one after the other.
 
     Attributes:
-        done: Each with the time at which it began.
+        done: The faults so far, each with the time at which it began.
     """
 
     fleet: Fleet
@@ -44,33 +44,33 @@ class Faults:
     done: list[tuple[int, str]] = field(default_factory=list)
 
     async def run(self, menu: Sequence[str], stopping: asyncio.Event) -> None:
-        """Make the faults of a menu, in another order each time, until it is told to stop."""
+        """Cause the faults of a menu, in a new order each time, until it is stopped."""
         waiting: list[str] = []
         while not stopping.is_set():
             waiting = waiting or self.dice.sample(menu, len(menu))
             name = waiting.pop()
             self.done.append((now(), name))
-            # Postgres may still be down from the fault before, and then there is nothing to be done to it.
+            # Postgres may still be down from the fault before; then there is nothing to do.
             with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await _FAULTS[name](self)
             await asyncio.sleep(self.dice.uniform(0.1, 0.8))
 
     async def kill_worker(self) -> None:
-        """Kill -9: its parent starts another."""
+        """Kill a worker with SIGKILL; its parent starts another."""
         worker = self._worker(self._server())
         if worker is not None:
             send(worker, signal.SIGKILL)
 
     async def kill_server(self) -> None:
-        """Kill -9 of the parent, or of all; workers without a parent end by themselves."""
+        """Kill a parent, or all its processes, with SIGKILL; workers without a parent end by themselves."""
         self._server().kill(workers=self.dice.random() < 0.5)
 
     async def reload_server(self) -> None:
-        """SIGHUP: new workers take the place of the old ones, which go on until their connections are gone."""
+        """Send SIGHUP: new workers replace the old ones, which run on until their connections are closed."""
         self._server().reload()
 
     async def stop_worker(self) -> None:
-        """SIGSTOP, and SIGCONT after less or more than a lease."""
+        """Send SIGSTOP, and SIGCONT after less or more than a lease."""
         worker = self._worker(self._server())
         if worker is not None:
             send(worker, signal.SIGSTOP)
@@ -80,9 +80,9 @@ class Faults:
                 send(worker, signal.SIGCONT)
 
     async def stop_worker_over_revocation(self) -> None:
-        """The worker knows a key and stops; the key is revoked; whoever asks it then is answered when it goes on.
+        """Stop a worker that knows a key, revoke the key, and call the worker, which responds when it continues.
 
-        The far one then hears late, too, that it is no reader any more.
+        A far worker then also learns late that it is no longer a reader.
         """
         server = self._server()
         key = await self.load.issued()
@@ -102,40 +102,40 @@ class Faults:
         await asking
         self.fleet.proxy.resume()
         await asyncio.sleep(0.5)
-        # By now it is a reader again.
+        # By now the worker is a reader again.
         await self.clients.ask_all(key, asked)
         self.load.show(key, good=False)
 
     async def kill_postgres(self) -> None:
-        """Kill -9 of all of Postgres, which is away for a moment."""
+        """Kill all of Postgres with SIGKILL, and start it again after a moment."""
         await asyncio.to_thread(self.fleet.postgres.kill)
         await asyncio.sleep(self.dice.uniform(0.0, 1.5))
         await asyncio.to_thread(self.fleet.postgres.start)
 
     async def crash_session(self) -> None:
-        """Kill -9 of one process of Postgres, which then end all sessions and recovers by itself."""
+        """Kill one backend with SIGKILL: Postgres ends all sessions and recovers by itself."""
         sessions = await self.fleet.postgres.sessions("skilder-keys%")
         if sessions:
             self.fleet.postgres.crash(self.dice.choice(sessions))
 
     async def end_sessions(self) -> None:
-        """The service loses some connections to Postgres."""
+        """End some connections of the service to Postgres."""
         sessions = await self.fleet.postgres.sessions("skilder-keys%")
         chosen = self.dice.sample(sessions, self.dice.randint(1, len(sessions))) if sessions else []
         await self.fleet.postgres.terminate(chosen)
 
     async def end_fence_sessions(self) -> None:
-        """Nobody hears of changes until new connections are made."""
+        """End the fence's connections: nobody learns of changes until there are new ones."""
         await self.fleet.postgres.terminate(await self.fleet.postgres.sessions(FENCE_SESSION))
 
     async def freeze_network(self) -> None:
-        """The far server and Postgres do not hear of each other, for less or more than a lease."""
+        """Stall the network between the far server and Postgres, for less or more than a lease."""
         self.fleet.proxy.stall()
         await asyncio.sleep(self.dice.uniform(0.1, 4.0))
         self.fleet.proxy.resume()
 
     async def freeze_network_over_revocation(self) -> None:
-        """A worker that knows a key hears nothing any more; the key is revoked; and then it is asked."""
+        """Stall the network of a worker that knows a key, revoke the key, and then call the worker."""
         key = await self.load.issued()
         await self.clients.ask_all(key)
         self.fleet.proxy.stall()
@@ -149,11 +149,11 @@ class Faults:
         self.load.show(key, good=False)
 
     async def break_network(self) -> None:
-        """The far server loses its connections to Postgres, or those of one kind."""
+        """Close the far server's connections to Postgres, or those of one kind."""
         self.fleet.proxy.cut(self.dice.choice((None, FENCE_SESSION, POOL_SESSION)))
 
     async def slow_fence_over_revocation(self) -> None:
-        """The far worker hears late that a key was revoked."""
+        """Delay the far worker's news that a key was revoked."""
         far = self.clients.of(FAR)
         keys = [await self.load.issued() for _ in range(3)]
         self.fleet.proxy.slow(self.dice.uniform(0.05, 0.4), FENCE_SESSION)
@@ -165,9 +165,9 @@ class Faults:
             self.fleet.proxy.resume()
 
     async def overtake_loads(self) -> None:
-        """The far worker is reading a key for the first time when it is revoked; it hears of that before it has read.
+        """Revoke a key while the far worker loads it for the first time and learns of the change before it has read.
 
-        The key was used elsewhere before, so that its first use is not what finds out.
+        The key was used elsewhere before, so that writing its first use does not reveal the revocation.
         """
         near, far = self.clients.of(NEAR), self.clients.of(FAR)
         keys = [await self.load.issued() for _ in range(5)]

@@ -1,4 +1,4 @@
-"""What a run runs on: one Postgres, a server beside it, and another server behind a network that can fail."""
+"""What a run runs on: one Postgres, a server beside it, and a second server behind a network that can fail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NEAR, FAR = "near", "far"
 
 _WORKERS = {NEAR: 2, FAR: 1}
 _END_SECONDS = 20.0
-# As the service logs it, as Python and pyvoy write it, as Rust and Envoy do.
+# In the forms that the service logs, that Python and pyvoy write, and that Rust and Envoy write.
 _MARKS_OF_FAULTS = (
     '"exception": ',
     "Traceback",
@@ -41,10 +41,10 @@ _MARKS_OF_FAULTS = (
 
 
 class Server:
-    """A server in processes of its own: a parent, and its workers."""
+    """A server in separate processes: a parent, and its workers."""
 
     def __init__(self, name: str, transport: str, command: list[str], folder: Path, database_url: str) -> None:
-        """Take the command that serves, what calls come in by, and a folder for the server's data and log."""
+        """Make a server with the command that serves, its transport, and a folder for its data and log."""
         with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
             self.address, self.metrics_address = (f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other))
         self.name = name
@@ -61,7 +61,7 @@ class Server:
                 "SKILDER_KEYS_WORKERS": str(_WORKERS[name]),
                 "SKILDER_KEYS_LOG_FORMAT": "json",
                 "SKILDER_KEYS_DRAIN_TIMEOUT": "1",
-                # Connections that lost their worker all went to another one; so that its successor gets some, they end.
+                # Connections that lost their worker moved to another one. They end early, so that the new worker gets some.
                 "SKILDER_KEYS_MAX_CONNECTION_AGE": "3",
             }
         )
@@ -69,24 +69,24 @@ class Server:
         self._left: list[psutil.Process] = []
 
     def start(self) -> None:
-        """Start it, unless it runs."""
+        """Start the server unless it runs."""
         if self._process is None or self._process.poll() is not None:
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._variables, stderr=log)
 
     def workers(self) -> list[psutil.Process]:
-        """Return the processes that answer calls."""
+        """Return the worker processes."""
         try:
             return worker_processes(self._parent())
         except psutil.NoSuchProcess:
             return []
 
     def reload(self) -> None:
-        """Has it replace its workers, one after the other."""
+        """Replace the workers, one after the other."""
         send(self._parent(), signal.SIGHUP)
 
     def kill(self, *, workers: bool = True) -> None:
-        """Kill the parent; with its workers, it is as if the machine had lost power."""
+        """Kill the parent; with its workers, this is like a loss of power."""
         with suppress(psutil.NoSuchProcess):
             parent = self._parent()
             children = parent.children()
@@ -96,7 +96,7 @@ class Server:
             self._left += children
 
     def end(self) -> None:
-        """Ask it to end, and wait."""
+        """Stop the server, and wait for its end."""
         if self._process is None:
             return
         for worker in (*self.workers(), *self._left):
@@ -109,7 +109,7 @@ class Server:
             self._process.wait()
             raise
         finally:
-            # Workers whose parent was killed end by themselves.
+            # Workers end by themselves when their parent was killed.
             psutil.wait_procs(self._left, _END_SECONDS)
 
     def _parent(self) -> psutil.Process:
@@ -118,7 +118,7 @@ class Server:
 
 
 class Fleet:
-    """All of it. Servers that end are started again, as a platform would."""
+    """All servers and their Postgres. Servers that end are started again, as a platform would do."""
 
     def __init__(self, postgres: Postgres, proxy: Proxy, servers: list[Server]) -> None:
         self.postgres = postgres
@@ -127,11 +127,11 @@ class Fleet:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Where the servers are."""
+        """The addresses of the servers."""
         return {name: server.address for name, server in self.servers.items()}
 
     def tracebacks(self) -> list[str]:
-        """Return the lines that the servers logged with a traceback: faults of ours, which no outage is."""
+        """Return the log lines with a traceback: errors of ours, which no outage explains."""
         return [
             f"{server.name}: {line}"
             for server in self.servers.values()
@@ -140,12 +140,12 @@ class Fleet:
         ]
 
     def state(self) -> str:
-        """Return what of it runs."""
+        """Return which parts run."""
         servers = [f"{server.name} has {len(server.workers())} workers" for server in self.servers.values()]
         return "\n".join([*servers, self.postgres.state()])
 
     async def heal(self) -> None:
-        """End every fault that goes on."""
+        """End every running fault."""
         self.proxy.resume()
         for server in self.servers.values():
             for worker in server.workers():
@@ -153,7 +153,7 @@ class Fleet:
         await asyncio.to_thread(self.postgres.start)
 
     async def keep(self) -> None:
-        """Start servers again until it is cancelled."""
+        """Start servers again until cancelled."""
         while True:
             for server in self.servers.values():
                 server.start()
@@ -162,7 +162,7 @@ class Fleet:
 
 @asynccontextmanager
 async def running_fleet(folder: Path, transport: str, mutation: str | None = None) -> AsyncIterator[Fleet]:
-    """Run all of it until left, with servers of one transport; with a mutation, workers with that mistake in them."""
+    """Run the fleet with servers of one transport; with a mutation, its workers have that mistake."""
     command = [str(COMMAND), "serve"] if mutation is None else [sys.executable, "-m", "faults.serve", mutation]
     write_callers(folder / "callers.yaml", [])
     postgres = await asyncio.to_thread(Postgres, folder / "postgres")

@@ -1,6 +1,6 @@
-"""Histories that part, on real processes of the app and a real Postgres: `python -m faults.histories MUTATION`.
+"""Diverged histories, on real processes of the app and a real Postgres: `python -m faults.histories MUTATION`.
 
-It ends with 1 where a key is granted after its revocation has returned. The mutation is one of `mutant`, or `none`.
+The exit code is 1 if a key is granted after its revocation has returned. The mutation is one of `mutant`, or `none`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def copied(server: StockServer, source: str, target: str) -> None:
 
 
 async def restored(server: StockServer) -> list[str]:
-    """A process hangs while the database is restored, which knows nothing of it; the key that it knows is revoked."""
+    """Revoke a key that a hanging process knows, after a restore to a database that does not know the process."""
     async with process(server.url(), lease=LEASE) as writer, process(server.url(), lease=LEASE) as reader:
         await writer.apply()
         key, token = await writer.issue()
@@ -69,7 +69,7 @@ async def restored(server: StockServer) -> list[str]:
 
 
 async def rewritten(server: StockServer) -> list[str]:
-    """A change is lost and the revocation has its epoch, while the connections go on, as behind a pooler."""
+    """Lose a change, and revoke a key in the same epoch, while the connections go on, as behind a pooler."""
     async with process(server.url()) as writer, process(server.url()) as reader:
         await writer.apply()
         key, token = await writer.issue()
@@ -93,14 +93,14 @@ async def rewritten(server: StockServer) -> list[str]:
 
 
 async def outcomes() -> list[str]:
-    """Return what was answered about keys whose revocation had returned."""
+    """Return the decisions about keys whose revocation had returned."""
     with stock_server() as server:
         await migrate(server.url())
         return await rewritten(server) + await restored(server)
 
 
 def main(mutation: str) -> int:
-    """Return the exit code."""
+    """Run the histories with a mutation, and return the exit code."""
     if mutation != "none":
         MUTATIONS[mutation]()
     found = asyncio.run(outcomes())

@@ -1,7 +1,7 @@
 """What the clients of a run saw: every call with its begin and its end.
 
-All clients live in one process, so all times are of one clock, `time.monotonic_ns`. A call begins before its request is
-sent and ends after its answer has come, so whatever it did or saw happened in between.
+All clients are in one process, so all times are by one clock, `time.monotonic_ns`. A call begins before its request is
+sent and ends after its response has come, so whatever it did or saw happened in between.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Reach = Mapping[str, frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A grant: of these tools or, where one tool was asked about, of that one."""
+    """A grant of these tools or, for a query about one tool, of that one."""
 
     tools: frozenset[str]
 
@@ -48,7 +48,7 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A call that was not answered; the name of its status code."""
+    """A failed call, with the name of its status code."""
 
     code: str
 
@@ -57,26 +57,26 @@ class Failed:
         return f"failed {self.code}"
 
 
-Answer = Granted | Denied | Failed
+Outcome = Granted | Denied | Failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorize:
-    """A token that was asked about. Of a batch, each item is one of these, with the batch's begin and end.
+    """A query about a token. Each item of a batch is one of these, with the batch's begin and end.
 
     Attributes:
-        key: The key, by the name that the run gave it.
-        token: The number of the attempt to issue it which answered this token, or FORGED.
-        tool: The tool that was asked about; empty for all.
-        via: The server that was asked.
-        last: Whether it was asked at the end of the run, when all was well again and an answer is owed.
+        key: The name of the key in the run.
+        token: The number of the attempt to issue the key that returned this token, or FORGED.
+        tool: The tool of the query, or empty for all tools.
+        via: The server that was called.
+        last: Whether the call was made at the end of the run, when all works again and it must succeed.
     """
 
     key: str
     token: int
     begin: int
     end: int
-    answer: Answer
+    outcome: Outcome
     tool: str = ""
     via: str = ""
     last: bool = False
@@ -87,9 +87,9 @@ class Issue:
     """An attempt to issue a key. All attempts for a key have the same request_id, so each renews the key's secret.
 
     Attributes:
-        attempt: Its number among the attempts for this key, from 1; it also names the token that it answered.
-        subject: Whose reach the key has: a user, or EVERYBODY.
-        code: The status it ended with.
+        attempt: Its number among the attempts for this key, from 1; also the number of the token that it returned.
+        subject: Whose reach the key has: a user's, or EVERYBODY's.
+        code: The status code.
     """
 
     key: str
@@ -115,12 +115,12 @@ class Revoke:
 class Apply:
     """An attempt to bring a workspace to a version.
 
-    A workspace has one applier, who names the version before in each call, so that no attempt can undo a later change;
-    who tries until one attempt at a version succeeds; and who only then goes on to the next.
+    Each workspace has one client that applies changes. It gives the expected version in each call, so that no attempt
+    can undo a later change. It retries until one attempt at a version succeeds, and only then goes on to the next.
 
     Attributes:
-        version: The version it makes.
-        reach: Who reaches what in it; None for the deletion of the workspace.
+        version: The version that it makes.
+        reach: Who reaches which tools in that version; None for the deletion of the workspace.
     """
 
     workspace: str
@@ -139,9 +139,9 @@ class History:
     """The calls of a run.
 
     Attributes:
-        changes: Every attempt to change something.
+        changes: Every attempt at a change.
         authorizations: Every query about a token.
-        listed: Whether each key that ListKeys showed at the end is active; None where the run did not get so far.
+        listed: Whether each key is active, as ListKeys showed at the end; None if the run stopped before.
     """
 
     changes: tuple[Change, ...]
@@ -151,26 +151,26 @@ class History:
 
 @dataclass
 class Recorder:
-    """Writes the history while it happens. Changes are in it from their begin on: they may work before they answer."""
+    """Records the history. A change is in it from its begin on: it may take effect before it returns."""
 
     authorizations: list[Authorize] = field(default_factory=list)
     listed: Mapping[str, bool] | None = None
     _changes: list[Change] = field(default_factory=list)
 
     def begin(self, change: Change) -> int:
-        """Record a change that is about to be asked for; answers its place."""
+        """Record a change that is about to be made; return its index."""
         self._changes.append(change)
         return len(self._changes) - 1
 
     def end(self, place: int, code: str) -> None:
-        """Record how a change ended, now."""
+        """Record the end of a change, now."""
         self._changes[place] = replace(self._changes[place], end=now(), code=code)
 
     def history(self, since: int = 0) -> History:
-        """Return all changes so far, and the authorizations from a place on."""
+        """Return all changes so far, and the authorizations from an index on."""
         return History(tuple(self._changes), tuple(self.authorizations[since:]), self.listed)
 
 
 def now() -> int:
-    """Return the time, in nanoseconds."""
+    """Return the time in nanoseconds."""
     return time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""What the clients of a run do: they ask all the time, and most about the keys that are changed just then."""
+"""What the clients of a run do: they authorize all the time, and most often keys that are being changed."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _POOL = 20
 
 
 class Load:
-    """The clients' doings. Each goes on until `stop`, and then ends what it has begun.
+    """The actions of the clients. Each is repeated until `stop`, and finishes what it has begun.
 
     Attributes:
-        keys: Every key that was issued.
-        workspaces: Every workspace that was made.
+        keys: Every issued key.
+        workspaces: Every workspace that was created.
     """
 
     def __init__(self, clients: Clients, dice: Random) -> None:
@@ -48,7 +48,7 @@ class Load:
         self._stopping = asyncio.Event()
 
     async def prepare(self) -> None:
-        """Make the workspaces, with keys of everybody in them."""
+        """Create the workspaces, with keys for everybody."""
         for workspace in WORKSPACES:
             await self._apply(Plan.drawn(workspace, self._dice))
             for subject in (EVERYBODY, *STAYERS, LEAVER):
@@ -57,7 +57,7 @@ class Load:
             await self._add_to_pool()
 
     async def run(self) -> None:
-        """Do everything at once."""
+        """Run all actions concurrently."""
         async with asyncio.TaskGroup() as group:
             for doing in (*[self._ask] * 5, *[self._revoke] * 3, self._renew, self._delete):
                 group.create_task(self._again(doing))
@@ -65,11 +65,11 @@ class Load:
                 group.create_task(self._again(self._move, workspace))
 
     def stop(self) -> None:
-        """Has everything end soon."""
+        """Stop all actions soon."""
         self._stopping.set()
 
     async def issued(self, workspace: str = "", subject: str = "") -> Key:
-        """Return a new key, which only the caller asks about until it is shown."""
+        """Return a new key, which only the caller uses until it is shown."""
         key = Key(
             f"k{next(self._numbers)}",
             workspace or self._dice.choice(WORKSPACES),
@@ -81,19 +81,19 @@ class Load:
         return key
 
     def show(self, key: Key, *, good: bool = True) -> None:
-        """Has others ask about a key too; most about those that are good."""
+        """Let other clients query a key too; they query good keys most often."""
         self._shown.append(key)
         if good:
             self._good.append(key)
 
     async def revoked(self, key: Key, line: Line | None = None) -> None:
-        """Return once a key is revoked."""
+        """Revoke a key, retrying until it succeeds."""
         if key in self._good:
             self._good.remove(key)
         await self._until_ok(lambda: self._clients.revoke(key, line))
 
     async def revoked_while_hot(self, key: Key, lines: Sequence[Line], line: Line | None = None) -> None:
-        """Revoke a key, over `line`, while it is asked about over `lines`; and ask again as soon as that returned."""
+        """Revoke a key over `line` while `lines` query it, and query it again as soon as that returned."""
         over = asyncio.Event()
 
         async def hammer(each: Line) -> None:
@@ -113,7 +113,7 @@ class Load:
             await doing(*arguments)
 
     async def _ask(self) -> None:
-        """Questions about any token that ever was; most often about all tools of a key that is good."""
+        """Query any token; most often all tools of a good key."""
         if self._dice.random() < 0.1:
             await self._clients.ask_batch([self._query() for _ in range(self._dice.randint(1, 10))])
         else:
@@ -126,10 +126,10 @@ class Load:
         return Query(key, token, self._dice.choice(TOOLS) if self._dice.random() < 0.2 else "")
 
     async def _revoke(self) -> None:
-        """A key, new or old, is known to every worker, and then revoked."""
+        """Let every worker learn of a key, new or old, and then revoke it."""
         await self._add_to_pool()
         key = self._pool.pop(self._dice.choice((-1, self._dice.randrange(len(self._pool)))))
-        # Sometimes of one server alone, so that one that hangs does not hold up all.
+        # Sometimes with one server only, so that a hanging server does not delay everything.
         lines = self._clients.of(*self._dice.choice((SERVERS, SERVERS, *((server,) for server in SERVERS))))
         await self._clients.ask_all(key, lines)
         await self.revoked_while_hot(key, lines)
@@ -137,7 +137,7 @@ class Load:
         await self._clients.ask_all(key, lines)
 
     async def _move(self, workspace: str) -> None:
-        """Something moves, and those who have more or less by that are asked about before and after."""
+        """Move something, and query before and after it those keys that gain or lose by it."""
         before = self._plans[workspace]
         after = before.moved(self._dice)
         changed = {
@@ -153,7 +153,7 @@ class Load:
         await self._pause(0.3)
 
     async def _renew(self) -> None:
-        """The secret of a key is renewed that was never used, though others have tried its id; or used just then."""
+        """Renew the secret of a key that was never used, though others have tried its id, or that is being used."""
         key = await self.issued()
         old = key.token
         await self._clients.ask_all(key, token=FORGED)
@@ -169,7 +169,7 @@ class Load:
         await self._pause(0.3)
 
     async def _delete(self) -> None:
-        """A workspace is made, used and deleted."""
+        """Create a workspace, use it and delete it."""
         workspace = f"gone{next(self._numbers)}"
         await self._apply(Plan.drawn(workspace, self._dice))
         keys = [await self.issued(workspace) for _ in range(2)]
@@ -187,12 +187,12 @@ class Load:
         self._pool.append(key)
 
     async def _apply(self, plan: Plan) -> None:
-        """Return once a workspace is at its next version, which is this one."""
+        """Bring a workspace to this next version, retrying until that succeeds."""
         expected = self._versions.get(plan.id, 0)
         version = expected + 1
         while (code := await self._clients.apply(plan, version, expected)) != OK:
             if code == "ABORTED":
-                # An attempt came through whose answer was lost. Trying once more is what makes it certain everywhere.
+                # An attempt succeeded though its response was lost. One more makes sure that the change holds everywhere.
                 expected = version
             await self._pause(0.1)
         if plan.id not in self._versions:
@@ -205,7 +205,7 @@ class Load:
             await self._pause(0.1)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait for about so long."""
+        """Wait for about this long."""
         await asyncio.sleep(self._dice.uniform(0.0, 2 * seconds))
 
 

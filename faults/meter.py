@@ -1,4 +1,4 @@
-"""How many answers each worker gave from memory: a run in which there were few would verify little."""
+"""How many decisions each worker made from memory: a run with few of them would prove little."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _EVERY_SECONDS = 0.5
 
 
 class Meter:
-    """Reads the servers' metrics again and again, as the counts of a worker end with it.
+    """Reads the servers' metrics repeatedly, because the counts of a worker end with it.
 
     Attributes:
-        hits: The answers from memory of each worker, e.g. `near 0`, with those of its successors.
+        hits: The decisions from memory of each worker and its successors, by a name like `near 0`.
     """
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
-        """Take where each server tells its metrics."""
+        """Make a meter of servers, given with the addresses of their metrics."""
         self.hits: Counter[str] = Counter()
         self._addresses = addresses
         self._last: Counter[str] = Counter()
 
     async def run(self) -> NoReturn:
-        """Read until it is cancelled."""
+        """Read until cancelled."""
         while True:
             for server, address in self._addresses.items():
-                # A server that is down tells nothing.
+                # A server that is down reports nothing.
                 with suppress(OSError, TimeoutError):
                     async with asyncio.timeout(1):
                         self._note(server, await _read(address))

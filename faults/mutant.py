@@ -1,4 +1,4 @@
-"""A worker with a mistake in it, which the history check must find: `python -m faults.mutant MUTATION NUMBER`."""
+"""A worker with a mistake, which the history check must find: `python -m faults.mutant MUTATION NUMBER`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from skilder_keys.storage.database import Connection
 
 
-def _keep_what_was_overtaken() -> None:
-    """A load is kept though a change overtook it."""
+def _keep_invalidated_loads() -> None:
+    """Cache a load though a change overtook it."""
     from skilder_keys.app.authorization.cache import KeyCache  # noqa: PLC0415 - each mutation imports what it changes
 
     def invalidate(_self: KeyCache, _touched: Callable[[Load], bool]) -> None:
@@ -25,8 +25,8 @@ def _keep_what_was_overtaken() -> None:
     KeyCache._invalidate = invalidate  # type: ignore[method-assign, assignment]  # noqa: SLF001 - that is the mistake
 
 
-def _never_look_at_the_clock() -> None:
-    """Memory answers for as long as nobody says that it must not."""
+def _ignore_the_lease_end() -> None:
+    """Decide from memory until a change says otherwise."""
     from skilder_keys.app.fence.lease import Lease  # noqa: PLC0415 - each mutation imports what it changes
 
     def valid(self: Lease) -> bool:
@@ -36,7 +36,7 @@ def _never_look_at_the_clock() -> None:
 
 
 def _wait_for_nobody() -> None:
-    """A change returns as soon as it is committed."""
+    """Return from a change as soon as it is committed."""
     from skilder_keys.app.fence.writer import Writer  # noqa: PLC0415 - each mutation imports what it changes
 
     async def settle(_self: Writer) -> None:
@@ -46,7 +46,7 @@ def _wait_for_nobody() -> None:
 
 
 def _wait_for_no_lease() -> None:
-    """A reader that has not applied a change is evicted at once."""
+    """Evict a reader that has not applied a change at once."""
     from skilder_keys.storage import fence  # noqa: PLC0415 - each mutation imports what it changes
 
     laggards = fence.laggards
@@ -57,8 +57,8 @@ def _wait_for_no_lease() -> None:
     fence.laggards = without_leases
 
 
-def _remember_from_before() -> None:
-    """A reader that was evicted registers anew, and keeps what it knew."""
+def _keep_memory_after_eviction() -> None:
+    """Register again after an eviction, and keep the cache."""
     from skilder_keys.app.authorization.cache import KeyCache  # noqa: PLC0415 - each mutation imports what it changes
 
     def drop_all(_self: KeyCache) -> None:
@@ -68,7 +68,7 @@ def _remember_from_before() -> None:
 
 
 def _compare_epochs_only() -> None:
-    """A reader is in step with whatever history counts as far as it does."""
+    """Take a reader as up to date with any history whose epoch is as high."""
     from skilder_keys.domain.revision import Revision  # noqa: PLC0415 - each mutation imports what it changes
     from skilder_keys.storage import fence  # noqa: PLC0415 - each mutation imports what it changes
 
@@ -76,8 +76,8 @@ def _compare_epochs_only() -> None:
     Revision.__eq__ = lambda one, other: bool(one[0] == other[0])  # type: ignore[method-assign, index]
 
 
-def _know_every_reader() -> None:
-    """Nobody waits for readers that a restored database does not know."""
+def _wait_for_no_unknown_reader() -> None:
+    """Do not wait for readers that a restored database does not know."""
     from skilder_keys.app.fence.new_server import NewServer  # noqa: PLC0415 - each mutation imports what it changes
 
     def seconds_left(_self: NewServer, _state: object) -> float:
@@ -87,18 +87,18 @@ def _know_every_reader() -> None:
 
 
 MUTATIONS: dict[str, Callable[[], None]] = {
-    "no-invalidation": _keep_what_was_overtaken,
-    "no-lease-check": _never_look_at_the_clock,
+    "no-invalidation": _keep_invalidated_loads,
+    "no-lease-check": _ignore_the_lease_end,
     "no-writer-wait": _wait_for_nobody,
     "no-lease-wait": _wait_for_no_lease,
-    "no-clean-start": _remember_from_before,
+    "no-clean-start": _keep_memory_after_eviction,
     "no-tag": _compare_epochs_only,
-    "no-unknown-readers": _know_every_reader,
+    "no-unknown-readers": _wait_for_no_unknown_reader,
 }
 
 
 def main(mutation: str, descriptor: int) -> None:
-    """Work as a worker does, but for one mistake."""
+    """Work as a worker does, except for one mistake."""
     MUTATIONS[mutation]()
     from skilder_keys.worker.__main__ import main as work  # noqa: PLC0415 - after the code is changed
 

@@ -1,6 +1,6 @@
-"""The workspaces of a run: where everybody stands, who reaches what by that, and how it changes.
+"""The workspaces of a run: who is in which team, who reaches what, and how that changes.
 
-The rule is written down here once more, in a simpler form, so that the service is not checked by its own code.
+The permission rule is written here again in a simpler form, so that the service is not checked by its own code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Plan:
     Attributes:
         hats: The team of each hat; empty for a hat that serves everybody.
         users: The team of each member.
-        idle: The tools that are not active.
+        idle: The inactive tools.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Plan:
 
     @classmethod
     def drawn(cls, id_: str, dice: Random) -> Plan:
-        """Return a first version."""
+        """Return a random first version."""
         teams = list(ABOVE)
         return cls(
             id_,
@@ -52,7 +52,7 @@ class Plan:
         )
 
     def moved(self, dice: Random) -> Plan:
-        """Return the next version, in which one thing is different: most often a hat is in another team."""
+        """Return the next version, with one difference: most often a hat is in another team."""
         teams = list(ABOVE)
         move = dice.random()
         if move < 0.5:
@@ -81,7 +81,7 @@ class Plan:
         return frozenset(tool for tool in TOOLS if tool.partition(".")[0] in hats) - self.idle
 
     def message(self) -> Workspace:
-        """Return it as ApplyWorkspace takes it. Each hat has one skill, of the same name."""
+        """Return the workspace as an API message. Each hat has one skill with the same name."""
         return Workspace(
             id=self.id,
             name=self.id,

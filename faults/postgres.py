@@ -21,27 +21,27 @@ class Postgres:
     """An embedded Postgres.
 
     Attributes:
-        url: Where it is.
-        socket: The Unix socket it listens on.
+        url: Its connection URL.
+        socket: The Unix socket that it listens on.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Start it in a folder, which must not be there yet."""
+        """Start a Postgres in a folder that does not exist yet."""
         self._folder = folder
         self._running = EmbeddedPostgres.start(folder)
-        # A kill and a start are made by threads, which a run that is over does not wait for.
+        # Threads kill and start Postgres, and a run that has ended does not wait for them.
         self._turn = threading.Lock()
         self.url = self._running.url()
         self.socket = Path(parse_qs(urlsplit(self.url).query)["host"][0]) / ".s.PGSQL.5432"
 
     def start(self) -> None:
-        """Start it again, if it does not run."""
+        """Start it again unless it runs."""
         with self._turn:
             if not self._running.is_running():
                 self._running.restart()
 
     def kill(self) -> None:
-        """Kill all its processes and wait for their end: until its keeper has seen it, Postgres seems to run."""
+        """Kill all its processes and wait for their end; until its keeper has noticed, Postgres still seems to run."""
         with self._turn:
             if not self._running.is_running():
                 return
@@ -52,23 +52,23 @@ class Postgres:
             self._running.quit()
 
     def state(self) -> str:
-        """Return whether it runs, and the last that it logged."""
+        """Return whether it runs, and the last lines of its log."""
         last = (self._folder / "log").read_text("utf-8", "replace").splitlines()[-_LINES:]
         return "\n  ".join([f"Postgres {'runs' if self._running.is_running() else 'does not run'}:", *last])
 
     def crash(self, session: int) -> None:
-        """Kill the process of one connection, after which Postgres ends all others and recovers by itself."""
+        """Kill one backend, after which Postgres ends all others and recovers by itself."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(session)
             if process.name() == "postgres":
                 send(process, signal.SIGKILL)
 
     def end(self) -> None:
-        """End it."""
+        """Stop Postgres."""
         self._running.stop()
 
     async def sessions(self, pattern: str) -> list[int]:
-        """Return the processes of Postgres that work for connections whose name is LIKE a pattern."""
+        """Return the backends of connections whose name is LIKE a pattern."""
         connection = await asyncpg.connect(self.url, timeout=_SESSION_SECONDS)
         try:
             rows = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE application_name LIKE $1", pattern)
@@ -86,6 +86,6 @@ class Postgres:
 
 
 def send(process: psutil.Process, number: signal.Signals) -> None:
-    """Send a signal to a process, if it is still there."""
+    """Send a signal to a process if it still exists."""
     with suppress(psutil.NoSuchProcess):
         process.send_signal(number)

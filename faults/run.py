@@ -1,4 +1,4 @@
-"""A run: a fleet, its clients and its faults, for a while; then everything is healed, and every key is looked at."""
+"""A run: a fleet with clients and faults for a while; then everything is healed, and every key is checked."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ _RIGHT_AFTER = 20_000_000
 """Nanoseconds."""
 _PATIENCE = 120.0
 """Seconds that a run may take beyond those under load, before something is stuck."""
-_STEPS = ("start", "be under load", "look at every key", "end")
+_STEPS = ("start", "be under load", "check every key", "end")
 
 
 @dataclass(frozen=True)
-class Order:
+class RunOptions:
     """What to run.
 
     Attributes:
-        seed: Which faults come, and what the clients do. When everything happens is up to the machine.
-        seconds: How long clients and faults go on.
+        seed: Decides which faults come and what the clients do. The timing depends on the machine.
+        seconds: How long clients and faults run.
         menu: The faults.
-        transport: What calls come in by.
-        mutation: The mistake to put into the workers; these are of the transport of grpcio.
-        to_the_end: Whether to go on when a violation was found.
+        transport: The transport of the servers.
+        mutation: The mistake in the workers, which then use the grpcio transport.
+        to_the_end: Whether to go on after a violation was found.
     """
 
     seed: int
@@ -64,9 +64,9 @@ class Order:
 
 @dataclass
 class Report:
-    """What a run found."""
+    """The result of a run."""
 
-    order: Order
+    options: RunOptions
     history: History
     violations: list[Violation]
     faults: list[tuple[int, str]]
@@ -96,20 +96,20 @@ class Report:
         )
 
     def counts(self) -> Counter[str]:
-        """Return how many calls there were of each kind and outcome, e.g. `Granted near` and `Revoke OK`."""
+        """Return the number of calls of each kind and outcome, e.g. `Granted near` and `Revoke OK`."""
         counts: Counter[str] = Counter()
         for call in self.history.authorizations:
-            answer = call.answer
-            counts[f"{type(answer).__name__} {call.via}"] += 1
-            if isinstance(answer, Denied | Failed):
-                counts[answer.reason if isinstance(answer, Denied) else answer.code] += 1
+            outcome = call.outcome
+            counts[f"{type(outcome).__name__} {call.via}"] += 1
+            if isinstance(outcome, Denied | Failed):
+                counts[outcome.reason if isinstance(outcome, Denied) else outcome.code] += 1
         counts.update(f"{type(change).__name__} {change.code}" for change in self.history.changes)
         return counts
 
     def __str__(self) -> str:
-        """For people: the seed first, with which to run it again."""
+        """For people: the seed first, which repeats the run."""
         start = min((change.begin for change in self.history.changes), default=0)
-        lines = [f"seed {self.order.seed}, by {self.order.transport}, {len(self.violations)} violations"]
+        lines = [f"seed {self.options.seed}, by {self.options.transport}, {len(self.violations)} violations"]
         lines += [f"  {(each.at - start) / 1e9:7.3f} s {each}" for each in self.violations[:_SHOWN]]
         lines.append("the last faults:")
         lines += [f"  {(time - start) / 1e9:7.3f} s {name}" for time, name in self.faults[-_SHOWN:]]
@@ -125,51 +125,51 @@ class Report:
 
 @dataclass
 class _Progress:
-    """How far a run has come: the times at which each step was done, the fleet, and the faults so far."""
+    """The progress of a run: the times at which each step was done, the fleet, and the faults so far."""
 
     marks: list[int] = field(default_factory=lambda: [now()])
     fleet: Fleet | None = None
     faults: list[tuple[int, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """For people: what does not end, and what may be why."""
+        """For people: the step that does not end, and possible causes."""
         step = _STEPS[min(len(self.marks), len(_STEPS)) - 1]
         lines = [f"it was to {step}, for {(now() - self.marks[-1]) / 1e9:.0f} s; the last faults, and how long ago:"]
         lines += [f"  {(now() - time) / 1e9:7.3f} s {name}" for time, name in self.faults[-_SHOWN:]]
         return "\n".join([*lines, self.fleet.state() if self.fleet else "nothing runs yet"])
 
 
-async def run(order: Order) -> Report:
-    """Run, and end all that was started. Raises StuckError where that takes too long."""
+async def run(options: RunOptions) -> Report:
+    """Run, and stop everything that was started. Raise StuckError if that takes too long."""
     progress = _Progress()
 
     def state() -> str:
-        return f"seed {order.seed}, by {order.transport}, {order.seconds:.0f} s under load: {progress}"
+        return f"seed {options.seed}, by {options.transport}, {options.seconds:.0f} s under load: {progress}"
 
-    return await bounded(_run(order, progress), order.seconds + _PATIENCE, state)
+    return await bounded(_run(options, progress), options.seconds + _PATIENCE, state)
 
 
-async def _run(order: Order, progress: _Progress) -> Report:
+async def _run(options: RunOptions, progress: _Progress) -> Report:
     recorder = Recorder()
     marks = progress.marks
     # Not in a folder of pytest's: see `tests.support.postgres`.
     with tempfile.TemporaryDirectory(prefix="skilder-keys-faults-") as name:
-        async with running_fleet(Path(name), order.transport, order.mutation) as fleet:
+        async with running_fleet(Path(name), options.transport, options.mutation) as fleet:
             progress.fleet = fleet
-            clients = Clients(fleet.addresses, recorder, _dice(order.seed, "clients"), _LINES)
-            load = Load(clients, _dice(order.seed, "load"))
-            faults = Faults(fleet, load, clients, _dice(order.seed, "faults"), progress.faults)
+            clients = Clients(fleet.addresses, recorder, _dice(options.seed, "clients"), _LINES)
+            load = Load(clients, _dice(options.seed, "load"))
+            faults = Faults(fleet, load, clients, _dice(options.seed, "faults"), progress.faults)
             meter = Meter({name: server.metrics_address for name, server in fleet.servers.items()})
             metering = asyncio.create_task(meter.run())
             try:
                 await clients.until_served()
                 await load.prepare()
                 marks.append(now())
-                well = await _under_load(order, recorder, fleet, load, faults)
+                well = await _under_load(options, recorder, fleet, load, faults)
                 marks.append(now())
                 if well:
                     await clients.until_served()
-                    await _look_at_every_key(clients, load, recorder)
+                    await _check_every_key(clients, load, recorder)
                     marks.append(now())
             finally:
                 metering.cancel()
@@ -178,21 +178,21 @@ async def _run(order: Order, progress: _Progress) -> Report:
     marks.append(now())
     history = recorder.history()
     seconds = [(after - before) / 1e9 for before, after in pairwise(marks)]
-    return Report(order, history, check(history), faults.done, tracebacks, meter.hits, seconds)
+    return Report(options, history, check(history), faults.done, tracebacks, meter.hits, seconds)
 
 
-async def _under_load(order: Order, recorder: Recorder, fleet: Fleet, load: Load, faults: Faults) -> bool:
-    """Goes on for as long as was ordered; answers False where it ended before, as a violation was found."""
+async def _under_load(options: RunOptions, recorder: Recorder, fleet: Fleet, load: Load, faults: Faults) -> bool:
+    """Run clients and faults for the given time; return False if a violation ended that early."""
     stopping = asyncio.Event()
     looked = 0
     found = False
-    end = now() + order.seconds * 1e9
+    end = now() + options.seconds * 1e9
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run())
-        making = group.create_task(faults.run(order.menu, stopping))
+        making = group.create_task(faults.run(options.menu, stopping))
         while now() < end and not found:
             await asyncio.sleep(_LOOK_SECONDS)
-            if not order.to_the_end:
+            if not options.to_the_end:
                 found = bool(check(recorder.history(since=looked)))
                 looked = len(recorder.authorizations)
         stopping.set()
@@ -202,15 +202,15 @@ async def _under_load(order: Order, recorder: Recorder, fleet: Fleet, load: Load
     return not found
 
 
-async def _look_at_every_key(clients: Clients, load: Load, recorder: Recorder) -> None:
-    """Ask about every token that was ever answered, and lists every key."""
+async def _check_every_key(clients: Clients, load: Load, recorder: Recorder) -> None:
+    """Query every token that was ever returned, and list every key."""
     free = asyncio.Semaphore(_LAST_AT_ONCE)
 
     async def look(place: int) -> None:
         key = load.keys[place]
         for number in key.tokens:
             async with free:
-                # A connection may come of age just then.
+                # A connection may reach its maximum age just then.
                 for attempt in range(_LAST_ATTEMPTS):
                     line = clients.lines[(place + attempt) % len(clients.lines)]
                     if not isinstance(await clients.ask(Query(key, number), line, last=True), Failed):

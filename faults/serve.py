@@ -1,4 +1,4 @@
-"""Serves with a mistake in the workers: `python -m faults.serve MUTATION`, with the variables of `serve`."""
+"""Serve with a mistake in the workers: `python -m faults.serve MUTATION`, with the variables of `serve`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skilder_keys.supervisor.supervisor import run
 
 
 def main(mutation: str) -> None:
-    """Serve until it is told to stop."""
+    """Serve until stopped."""
     given = {name: os.environ.get(f"SKILDER_KEYS_{name.upper()}") for name in Settings.model_fields}
     settings = Settings.model_validate({name: value for name, value in given.items() if value is not None})
     run(settings, make_log(settings.log_format), (sys.executable, "-m", "faults.mutant", mutation))

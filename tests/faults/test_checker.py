@@ -11,7 +11,6 @@ from faults.history import (
     EVERYBODY,
     FORGED,
     OK,
-    Answer,
     Apply,
     Authorize,
     Change,
@@ -20,6 +19,7 @@ from faults.history import (
     Granted,
     History,
     Issue,
+    Outcome,
     Reach,
     Revoke,
 )
@@ -65,7 +65,7 @@ class Run:
         self,
         begin: int,
         end: int,
-        answer: Answer,
+        outcome: Outcome,
         *,
         token: int = 1,
         tool: str = "",
@@ -74,7 +74,7 @@ class Run:
     ) -> None:
         """Add a query about a token of the key."""
         self.authorizations.append(
-            Authorize(key=key, token=token, begin=begin, end=end, answer=answer, tool=tool, last=last)
+            Authorize(key=key, token=token, begin=begin, end=end, outcome=outcome, tool=tool, last=last)
         )
 
     def kinds(self) -> list[str]:
@@ -215,8 +215,8 @@ def test_a_moving_hat_counts_in_the_old_or_the_new_place(run: Run) -> None:
 def test_a_query_about_one_tool_follows_the_hat(run: Run) -> None:
     """Granted or denied, by the old or the new place."""
     run.apply(10, 20, 2, reach(RIGHT))
-    for answer in (Granted(LEFT), NOT_ALLOWED):
-        run.ask(12, 13, answer, tool="left")
+    for outcome in (Granted(LEFT), NOT_ALLOWED):
+        run.ask(12, 13, outcome, tool="left")
     run.ask(21, 22, NOT_ALLOWED, tool="left")
     run.ask(21, 22, Granted(RIGHT), tool="right")
     assert run.kinds() == []
@@ -438,9 +438,9 @@ def test_at_the_end_every_token_must_be_decided(run: Run) -> None:
     run.ask(50, 51, Failed("UNAVAILABLE"), last=True)
     run.issue(10, 11, key="other")
     run.listed = {"k": True, "other": True}
-    assert run.kinds() == ["unanswered at the end"] * 2
+    assert run.kinds() == ["undecided at the end"] * 2
     run.ask(52, 53, Granted(LEFT), last=True)
-    assert run.kinds() == ["unanswered at the end"]
+    assert run.kinds() == ["undecided at the end"]
 
 
 def test_a_key_whose_issue_never_returned_may_be_missing(run: Run) -> None:

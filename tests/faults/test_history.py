@@ -8,7 +8,7 @@ import secrets
 import pytest
 
 from faults.history import OK
-from faults.run import Order, run
+from faults.run import RunOptions, run
 from tests.support.service import TRANSPORTS
 
 CHOSEN = (transport,) if (transport := os.environ.get("SKILDER_KEYS_FAULTS_TRANSPORT")) else TRANSPORTS
@@ -23,7 +23,7 @@ async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str) ->
     SKILDER_KEYS_FAULTS_SECONDS has it run for longer, each transport for its part of the time;
     SKILDER_KEYS_FAULTS_TRANSPORT chooses one, and SKILDER_KEYS_FAULTS_SEED has the same faults come again.
     """
-    report = await run(Order(SEED, SECONDS, transport=transport))
+    report = await run(RunOptions(SEED, SECONDS, transport=transport))
     print(report)  # noqa: T201 - for people who run it for long, with -s
     assert not report.violations, str(report)
     assert not report.tracebacks, str(report)

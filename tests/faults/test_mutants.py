@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 
-from faults.run import Order, run
+from faults.run import RunOptions, run
 
 SECONDS = 60.0
 # `test_histories` finds the mistakes about diverged histories.
@@ -22,6 +22,6 @@ FAULTS = {
 @pytest.mark.parametrize("mutation", FAULTS)
 async def test_a_mistake_is_found(mutation: str) -> None:
     """Soon, under the faults that reveal it."""
-    order = Order(secrets.randbelow(10**6), SECONDS, FAULTS[mutation], mutation=mutation, to_the_end=False)
-    report = await run(order)
+    options = RunOptions(secrets.randbelow(10**6), SECONDS, FAULTS[mutation], mutation=mutation, to_the_end=False)
+    report = await run(options)
     assert any(violation.kind.startswith("granted") for violation in report.violations), str(report)

@@ -53,12 +53,12 @@ class Mistake(Enum):
     NOT_WAITING_OUT_THE_TTL = "a laggard's row is deleted at once"
     LEASE_FROM_THE_REPLY = "a lease is counted from the reply instead of from the sending"
     RENEWING_BEFORE_APPLYING = "a heartbeat extends the lease although the epoch has moved"
-    CACHING_AN_OVERTAKEN_LOAD = "a invalidated load is cached"
-    SERVING_WITHOUT_A_LEASE = "memory answers without a lease"
-    JOINING_A_TAINTED_LOAD = "a call joins a invalidated load"
+    CACHING_AN_INVALIDATED_LOAD = "an invalidated load is cached"
+    SERVING_WITHOUT_A_LEASE = "memory decides without a lease"
+    JOINING_AN_INVALIDATED_LOAD = "a call joins an invalidated load"
     JOINING_WITHOUT_A_LEASE = "a call joins a load after the lease has lapsed"
     RENEWING_BY_THE_SAME_HEARTBEAT = "what moved is applied and the lease extended, without another heartbeat"
-    ACKNOWLEDGING_BEFORE_APPLYING = "a heartbeat writes the epoch that was heard of instead of the one applied"
+    ACKNOWLEDGING_BEFORE_APPLYING = "a heartbeat writes the epoch that was announced instead of the one applied"
     SETTING_A_ROW_BACK = "a late heartbeat writes an older epoch over a newer one"
     LOADING_BEFORE_REGISTERED = "loads begin before the registration has committed"
     KEEPING_ENTRIES_OF_A_LOST_ROW = "the entries outlive the reader's row"
@@ -68,7 +68,7 @@ class Mistake(Enum):
     WAITING_FOR_A_LATER_EPOCH = "a writer that finds a later epoch than its own counts the TTL from its own commit"
     COMPARING_EPOCHS_ONLY = "a heartbeat is acknowledged in another history whose epoch is as high"
     APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY = "changes are applied that do not follow the state that was applied"
-    KEEPING_ENTRIES_OF_ANOTHER_HISTORY = "the entries outlive that the database does not know their state"
+    KEEPING_ENTRIES_OF_ANOTHER_HISTORY = "the entries stay although the database does not know their state"
     NOT_WAITING_FOR_UNKNOWN_READERS = "a change returns although the restored database may know nothing of a reader"
     TAKING_NO_GUARD_OFF = "a slow clock makes a lease last for longer than the TTL"
 
@@ -310,7 +310,7 @@ class Fence:
             row = reader.row
             if row != NONE:
                 row = epoch_of(reader.given_up) if sets_back else max(row, epoch_of(reader.given_up))
-            yield "has a heartbeat executed that it gave up", reader._replace(row=row, given_up=NONE)
+            yield "a heartbeat that it gave up is executed", reader._replace(row=row, given_up=NONE)
 
     def _leaving(self, reader: Reader) -> Iterator[Move]:
         if reader.applied != NONE:
@@ -338,11 +338,11 @@ class Fence:
         for load in reader.loads:
             others = (each for each in reader.loads if each != load)
             if load.read:
-                caches = not load.invalidated or self._mistake is Mistake.CACHING_AN_OVERTAKEN_LOAD
+                caches = not load.invalidated or self._mistake is Mistake.CACHING_AN_INVALIDATED_LOAD
                 after = reader._replace(cached=reader.cached or caches, wronged=load.awaited)
                 yield "finishes a load and grants the calls that wait", after.with_loads(*others)
             else:
-                yield "has a load read the old state", reader.with_loads(*others, load._replace(read=True))
+                yield "a load reads the old state", reader.with_loads(*others, load._replace(read=True))
 
     def _calls(self, reader: Reader, database: Database, *, returned: bool) -> Iterator[Move]:
         if database.revoked == NONE:
@@ -351,10 +351,10 @@ class Fence:
             yield "grants a call from memory", reader._replace(wronged=returned)
         if reader.lease or self._mistake is Mistake.JOINING_WITHOUT_A_LEASE:
             for load in reader.loads:
-                if not load.invalidated or self._mistake is Mistake.JOINING_A_TAINTED_LOAD:
+                if not load.invalidated or self._mistake is Mistake.JOINING_AN_INVALIDATED_LOAD:
                     others = (each for each in reader.loads if each != load)
                     joined = load._replace(awaited=load.awaited or returned)
-                    yield "has a call join a load", reader.with_loads(*others, joined)
+                    yield "lets a call join a load", reader.with_loads(*others, joined)
 
 
 def _cut_off(statement: Statement) -> Statement:

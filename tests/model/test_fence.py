@@ -41,7 +41,7 @@ REGISTER = [
     "has its row committed",
     "learns that it is registered",
 ]
-LOAD = ["begins a load", "has a load read the old state", "finishes a load and grants the calls that wait"]
+LOAD = ["begins a load", "a load reads the old state", "finishes a load and grants the calls that wait"]
 BEAT = ["sends a heartbeat", "has its heartbeat read the epoch", "has its heartbeat write its row"]
 BEAT_IN_VAIN = [*BEAT[:2], "has its heartbeat find no row", "drops everything, its row being gone"]
 LET_THE_TTL_PASS = ["passes"] * 2
@@ -62,7 +62,7 @@ STORIES = {
         *("applies what has changed", *BEAT, "returns"),
     ],
     "a load is overtaken": [
-        *(*REGISTER, *LOAD[:2], "has a call join a load", "commits", "applies what has changed", *LOAD[2:], *BEAT),
+        *(*REGISTER, *LOAD[:2], "lets a call join a load", "commits", "applies what has changed", *LOAD[2:], *BEAT),
         "returns",
     ],
     "a frozen reader is waited out, and registers anew": [
@@ -79,7 +79,7 @@ STORIES = {
     ],
     "a heartbeat is executed late": [
         *(*REGISTER, "commits", "applies what has changed", "sends a heartbeat", "gives its heartbeat up"),
-        *("has a heartbeat executed that it gave up", "returns"),
+        *("a heartbeat that it gave up is executed", "returns"),
     ],
 }
 
@@ -128,7 +128,7 @@ def test_each_mistake_breaks_the_promise(bounds: dict[str, Any], mistake: Mistak
     found = explore(Fence(**bounds, mistake=mistake))
     assert found.trace, f"{found.states} states, and the promise holds although {mistake.value}"
     after_return = found.trace[found.trace.index(f"writer {bounds['changes']} returns") + 1 :]
-    assert any(each.endswith(("grants a call from memory", "has a call join a load")) for each in after_return)
+    assert any(each.endswith(("grants a call from memory", "lets a call join a load")) for each in after_return)
 
 
 @pytest.mark.parametrize("name", STORIES_OF_A_RESTORE)
