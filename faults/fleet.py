@@ -61,7 +61,7 @@ class Server:
                 "SKILDER_KEYS_WORKERS": str(_WORKERS[name]),
                 "SKILDER_KEYS_LOG_FORMAT": "json",
                 "SKILDER_KEYS_DRAIN_TIMEOUT": "1",
-                # Connections that lost their worker moved to another one. They end early, so that the new worker gets some.
+                # Connections that lost their worker moved to another one. They end early, so the new worker gets some.
                 "SKILDER_KEYS_MAX_CONNECTION_AGE": "3",
             }
         )

@@ -192,7 +192,7 @@ class Load:
         version = expected + 1
         while (code := await self._clients.apply(plan, version, expected)) != OK:
             if code == "ABORTED":
-                # An attempt succeeded though its response was lost. One more makes sure that the change holds everywhere.
+                # An attempt succeeded though its response was lost. One more makes the change hold everywhere.
                 expected = version
             await self._pause(0.1)
         if plan.id not in self._versions:
