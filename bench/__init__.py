@@ -1,1 +1,1 @@
-"""What the service promises of its speed and its memory, measured: `make bench`."""
+"""Measures what the service promises about its speed and memory: `make bench`."""

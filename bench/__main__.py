@@ -1,4 +1,4 @@
-"""Measures what the service promises, prints it, and writes build/bench.json, docs/performance.md and its pictures."""
+"""Measure what the service promises, print it, and write build/bench.json, docs/performance.md and its pictures."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def main() -> None:
             for name in options.cases or _CASES:
                 _CASES[name](environment, report)
     finally:
-        # What was measured before something failed is worth having.
+        # Results from before a failure are worth keeping.
         report.write_results()
     print(f"took {time.monotonic() - began:.0f} s")  # noqa: T201 - the progress of a command for people
-    # A part of it, or a try with less, must not stand where the whole did.
+    # A partial run, or one with fewer calls, must not replace the results of a full run.
     if effort.scale == Effort.scale:
         report.write_picture()
     if not options.cases and effort.scale == Effort.scale:

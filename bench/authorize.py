@@ -1,4 +1,4 @@
-"""Authorize against an empty method that answers the same bytes: CPU time and latency, from memory and without."""
+"""Authorize compared with an empty method of the same response size: CPU time and latency, from memory and without."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(environment: Environment, report: Report) -> None:
 
 
 def prepare(server: Server) -> str:
-    """Apply the example workspace, and return the token of a key of it."""
+    """Apply the example workspace, and return the token of one of its keys."""
     with server.caller() as caller:
         caller.apply(example_workspace())
         token = caller.issue("acme")
@@ -69,7 +69,7 @@ def _cpu(
 ) -> None:
     """Compare in a closed loop, process by process. The limit is for the hundred-tool set from memory."""
     calls = Calls(METHOD, [request])
-    body = answer(server, request)
+    body = response(server, request)
     rounds: dict[int, list[tuple[Sample, ...]]] = {at_once: [] for at_once in _AT_ONCE}
     for _ in range(environment.effort.rounds):
         if from_memory:
@@ -87,7 +87,7 @@ def _cpu(
             row = f"CPU of a warm Authorize to the empty method's, {at_once} at a time"
             results = {"authorize_us": cpu, "empty_us": empty_cpu}
             report.add(ratio_row(row, ratios(found, attrgetter("cpu")), 1.15, results))
-    # What sixteen at a time took, the last of them.
+    # The last one measured with sixteen at a time.
     postgres = medians(found, attrgetter("database_cpu"))[0]
     if name == "hundred-tool set":
         report.bars.append(Bar("the empty method", empty_cpu, 0))
@@ -97,16 +97,16 @@ def _cpu(
 def _latency_at_half_peak(
     environment: Environment, report: Report, server: Server, request: pb.AuthorizeRequest
 ) -> None:
-    """Compare in an open loop, at half the rate that the empty method can be driven to."""
+    """Compare in an open loop, at half of the empty method's peak rate."""
     calls = Calls(METHOD, [request])
-    body = answer(server, request)
+    body = response(server, request)
     with environment.empty(body) as empty:
         peak = _peak(environment, empty, calls)
         rate = round(peak / 2)
         report.note(
             f"The empty method's peak is {peak:,.0f} calls a second, so the open loop's rate is half of that, {rate:,}."
         )
-        # Of a second's calls the slowest hundredth are few, and what else the machine does decides about them.
+        # The slowest hundredth of a second's calls are few, and other work on the machine decides which they are.
         rounds = [
             found
             for _ in range(_TIMES_OPEN)
@@ -127,11 +127,11 @@ def _latency_at_half_peak(
 
 
 def _latency_of_all(environment: Environment, report: Report, *sides: tuple[Server, pb.AuthorizeRequest]) -> None:
-    """Compare the empty method, answers from memory, and return without a lease at a rate that all can bear."""
+    """Compare the empty method, Authorize from memory, and Authorize without a lease at a rate that all can bear."""
     asked = [(server, Calls(METHOD, [request])) for server, request in sides]
     direct, calls = asked[-1]
     rate = round(_peak(environment, direct.target, calls) / 2)
-    with environment.empty(answer(*sides[0])) as empty:
+    with environment.empty(response(*sides[0])) as empty:
         rounds = _open_loop(environment, rate, empty, asked, [True, False])
     report.note(
         f"The plot's latencies are those of all rounds at {rate:,} calls a second, half of the peak without a lease."
@@ -151,7 +151,7 @@ def _open_loop(
     asked: Sequence[tuple[Server, Calls]],
     from_memory: Sequence[bool],
 ) -> list[tuple[Sample, ...]]:
-    """Return rounds of what is asked, and of the empty method last."""
+    """Return the rounds of these calls, and those of the empty method last."""
     number = environment.effort.some(rate * _OPEN_LOOP_SECONDS)
     load = partial(environment.load.open, number=number, rate=rate)
     ours = [
@@ -162,12 +162,12 @@ def _open_loop(
 
 
 def _peak(environment: Environment, target: Target, calls: Calls) -> float:
-    """Return the highest rate at which a target answers."""
+    """Return the highest rate that a target serves."""
     number = environment.effort.some(_AT_ONCE[16])
     return max(environment.load.closed(target, calls, number=number, at_once=at_once).rate for at_once in _PEAK_AT_ONCE)
 
 
-def answer(server: Server, request: pb.AuthorizeRequest) -> bytes:
-    """Return the bytes that Authorize answers, for the empty method to answer too."""
+def response(server: Server, request: pb.AuthorizeRequest) -> bytes:
+    """Return the bytes of Authorize's response, for the empty method to return too."""
     with server.caller() as caller:
         return caller.authorize(request).SerializeToString()

@@ -1,4 +1,4 @@
-"""BatchAuthorize against Authorize: how many tokens a second one core decides about."""
+"""BatchAuthorize compared with Authorize: how many tokens a second one core decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A caller of the service: the few calls that are made one at a time."""
+"""A caller of the service, for the few calls that are made one at a time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SECONDS = 30.0
 
 
 class Caller:
-    """One connection, of its own: to one worker, where there are several. Leave it to close it."""
+    """One connection; with several workers it goes to one of them. It closes when the context ends."""
 
     def __init__(self, address: str, token: str) -> None:
-        """Take where to call, and the caller's token."""
+        """Connect to an address with the caller's token."""
         self._channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._authorization: Any = AuthorizationServiceStub(self._channel)
@@ -38,7 +38,7 @@ class Caller:
         self._channel.close()
 
     def apply(self, workspace: workspace_pb2.Workspace) -> None:
-        """Make a workspace what it is to be."""
+        """Apply a workspace."""
         request = catalog_service_pb2.ApplyWorkspaceRequest(workspace=workspace)
         self._call(self._catalog.ApplyWorkspace, request)
 
@@ -54,17 +54,17 @@ class Caller:
         self._call(self._keys.RevokeKey, key_service_pb2.RevokeKeyRequest(key_id=key_id))
 
     def authorize(self, request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
-        """Ask about a token."""
+        """Authorize a token."""
         response: pb.AuthorizeResponse = self._call(self._authorization.Authorize, request)
         return response
 
     def batch_authorize(self, request: pb.BatchAuthorizeRequest) -> pb.BatchAuthorizeResponse:
-        """Ask about many tokens."""
+        """Authorize many tokens."""
         response: pb.BatchAuthorizeResponse = self._call(self._authorization.BatchAuthorize, request)
         return response
 
     def granted(self, token: str) -> pb.Granted:
-        """Ask about a token, which must be good."""
+        """Authorize a token, which must be good."""
         response = self.authorize(pb.AuthorizeRequest(token=token))
         if not response.HasField("granted"):
             raise RuntimeError(f"a good token was denied: {response.denied.message}")

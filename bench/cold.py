@@ -1,4 +1,4 @@
-"""The first use of keys, each of which is asked about once: what it costs, and the memory it leaves taken."""
+"""The first use of keys, one call for each: its cost, and the memory that it leaves in use."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 _WARM_UP = 4_000
 _MEASURED = 20_000
 _AT_ONCE = 16
-# Last uses are written every five seconds: the cost of that, and the memory it takes meanwhile, belong to the calls.
+# Last uses are written every five seconds. The cost of that, and its memory meanwhile, belong to the calls.
 _SETTLE_SECONDS = 5.5
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measure both in one go: so many keys are known after it as were not before."""
+    """Measure both in one go: afterwards exactly these keys are in memory that were not before."""
     effort = environment.effort
     size = effort.some(_MEASURED // effort.rounds)
     with environment.server("first_uses") as server:
@@ -69,7 +69,7 @@ def run(environment: Environment, report: Report) -> None:
 
 
 def first_uses(environment: Environment, server: Server, keys: Sequence[MadeKey]) -> Sample:
-    """Ask about each key once; none may be known to the server's memory."""
+    """Authorize each key once; none may be in the server's memory."""
     calls = Calls(METHOD, [pb.AuthorizeRequest(token=key.token) for key in keys])
     load = partial(environment.load.closed, number=len(keys), at_once=_AT_ONCE, settle=_SETTLE_SECONDS)
     return server.granting(len(keys), partial(load, server.target, calls), from_memory=False)

@@ -1,4 +1,4 @@
-"""CPU time of processes, to the nanosecond, and of their threads."""
+"""CPU time of processes and of their threads, to the nanosecond."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ThreadTime:
     """What a thread has used so far.
 
     Attributes:
-        name: What Linux calls it.
+        name: Its name in Linux.
         seconds: Its CPU time.
-        user: Its time outside the kernel, in ticks: coarse, good for a proportion.
+        user: Its time outside the kernel, in ticks, which are coarse but give the proportion.
         kernel: Its time in the kernel, in ticks.
     """
 
@@ -32,7 +32,7 @@ class ThreadTime:
     kernel: int
 
     def since(self, before: ThreadTime | None) -> ThreadTime:
-        """Return what it has used since before, or in all where there was nothing before."""
+        """Return the difference to an earlier value, or the whole value if there is none."""
         if before is None:
             return self
         return ThreadTime(
@@ -46,32 +46,32 @@ class ThreadTime:
 
 
 def cpu_seconds(parent: psutil.Process | None) -> float:
-    """Return the user and system time so far of a process, of all below it, and of those below it that have ended."""
+    """Return the user and system time of a process and all its descendants, including those that have ended."""
     if parent is None:
         return 0.0
     ended = parent.cpu_times()
     total = float(ended.children_user + ended.children_system)
     for process in (parent, *parent.children(recursive=True)):
-        with suppress(OSError):  # it has ended just now
+        with suppress(OSError):  # the process or thread has just ended
             total += time.clock_gettime(_clock(process.pid))
     return total
 
 
 def thread_times(pid: int) -> dict[int, ThreadTime]:
-    """Return the threads of a process by their numbers, in order of beginning: the process's own is first."""
+    """Return the threads of a process by their ids, in order of creation: the main thread first."""
     found = []
     for folder in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(OSError):  # it has ended just now
+        with suppress(OSError):  # the process or thread has just ended
             name, _, rest = (folder / "stat").read_text("utf-8").partition("(")[2].rpartition(") ")
             fields = rest.split()
             nanoseconds = int((folder / "schedstat").read_text("ascii").split()[0])
             time_used = ThreadTime(name, nanoseconds / 1e9, int(fields[11]), int(fields[12]))
-            # Numbers begin anew when they have run out, so they do not tell the order.
+            # Thread ids wrap around, so they do not show the order of creation.
             began = int(fields[19])
             found.append((began, int(folder.name), time_used))
     return {number: time_used for _, number, time_used in sorted(found, key=itemgetter(0, 1))}
 
 
 def _clock(pid: int) -> int:
-    """Return what clock_getcpuclockid(3) answers on Linux; the files of /proc count in hundredths of a second."""
+    """Return the clock id, as clock_getcpuclockid(3) does on Linux: /proc counts only hundredths of a second."""
     return ~pid << 3 | _WHOLE_PROCESS

@@ -1,7 +1,7 @@
-"""ASGI applications in Envoy that answer as many bytes as Authorize does: what the transport costs.
+"""ASGI applications in Envoy that return as many bytes as Authorize does: what the transport costs.
 
-`python -m bench.empty_asgi PART BODY CALLERS FOLDER` serves one of `PARTS` and prints its address. It answers the
-bytes of the file BODY, to callers of the file CALLERS where it looks at them, and has what it needs in FOLDER.
+`python -m bench.empty_asgi PART BODY CALLERS FOLDER` serves one of `PARTS` and prints its address. It returns the
+bytes of the file BODY, checks callers by the file CALLERS where the part does that, and keeps its files in FOLDER.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _OK = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 
 
 def _empty(body: bytes, _callers: Path) -> Any:
-    """Return an application that answers the body, whatever is asked."""
-    answer = framed(body)
+    """Return an application that returns the body to every request."""
+    response = framed(body)
 
     async def application(_scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send(_START)
-        await send({"type": "http.response.body", "body": answer})
+        await send({"type": "http.response.body", "body": response})
         await send(_OK)
 
     return application
 
 
 def _framed(body: bytes, _callers: Path) -> Any:
-    """Return the fast path's application, without the pipeline."""
+    """Return the application of the fast path, without the pipeline."""
 
     class FastPath:
         max_bytes = 2**16
@@ -62,7 +62,7 @@ def _framed(body: bytes, _callers: Path) -> Any:
 
 
 def _through_pipeline(body: bytes, callers: Path) -> Any:
-    """Return the transport with the fast path around an empty method."""
+    """Return the application with the fast path and the pipeline around an empty method."""
     import structlog  # noqa: PLC0415 - the empty application is to have nothing in its memory but itself
 
     from skilder_keys.auth.callers import Callers  # noqa: PLC0415
@@ -80,7 +80,7 @@ def _through_pipeline(body: bytes, callers: Path) -> Any:
 
         BatchAuthorize = Authorize
 
-    nobody: Any = None  # it would be asked about runtime keys
+    nobody: Any = None  # only needed for runtime keys
     pipeline = Pipeline(
         Callers(load_callers(callers), nobody, TokenFingerprint()), structlog.get_logger(), TimeLimit(30), Offload()
     )
@@ -108,21 +108,21 @@ def _chosen() -> Any:
 class Application:
     """One of the parts, with a lifespan."""
 
-    # It answers a coroutine and is no coroutine function; asgiref's mark for those.
+    # It returns a coroutine but is no coroutine function; asgiref marks such callables so.
     _asgi_single_callable = True
 
     def __init__(self) -> None:
-        """Start with its lifespan."""
-        self._answer: Any = self._live
+        """Start with the lifespan."""
+        self._application: Any = self._live
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        """Return what answers one call."""
-        answer: Awaitable[None] = self._answer(scope, receive, send)
-        return answer
+        """Return the coroutine that serves a call."""
+        call: Awaitable[None] = self._application(scope, receive, send)
+        return call
 
     async def _live(self, _scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        self._answer = _chosen()
+        self._application = _chosen()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})

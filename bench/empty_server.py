@@ -1,6 +1,6 @@
-"""An empty grpcio asyncio method that answers as many bytes as Authorize does: what the framework costs alone.
+"""An empty grpcio asyncio method that returns as many bytes as Authorize does: what the framework costs alone.
 
-`python -m bench.empty_server FILE` answers the bytes of FILE to every Authorize, and prints its address.
+`python -m bench.empty_server FILE` prints its address, and returns the bytes of FILE to every Authorize.
 """
 
 from __future__ import annotations

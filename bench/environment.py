@@ -1,4 +1,4 @@
-"""What the cases run on: one Postgres, servers with a database of it each, and empty methods to compare with."""
+"""The environment of the cases: one Postgres, servers with a database each, and empty methods to compare with."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Postgres:
     """A running Postgres.
 
     Attributes:
-        url: Where it is.
+        url: Its connection URL.
         process: The parent of its processes.
     """
 
@@ -66,26 +66,26 @@ class Postgres:
 
 
 class Environment:
-    """What the cases run on. Make it with `environment_of`.
+    """The environment of the cases. Make it with `environment_of`.
 
     Attributes:
-        effort: How much is to be done.
-        load: What makes load.
-        h2load: What makes more of it than that can.
-        callers: The callers file that lets h2load in.
+        effort: How much to measure.
+        load: The load generator.
+        h2load: A load generator for higher rates.
+        callers: The callers file with h2load's caller.
     """
 
     def __init__(self, folder: Path, effort: Effort, postgres: Postgres) -> None:
         self.effort = effort
         self._folder = folder
         self._postgres = postgres
-        # All servers share the folder of the operator's token, so that calls are the same whomever they are made to.
+        # All servers share the folder of the operator's token, so that calls to all of them are the same.
         self._data = folder / "data"
         self._data.mkdir()
         local_operator(self._data / OPERATOR_TOKEN_FILE)
         self._token = (self._data / OPERATOR_TOKEN_FILE).read_text("ascii").strip()
         self.load = Generator(folder, self._token)
-        # Its arguments can be read by all: so it has a caller of its own, who may ask for decisions and nothing else.
+        # Everybody can read h2load's arguments, so it has a caller of its own that may only authorize.
         token = secrets.token_urlsafe(32)
         self.callers = folder / "callers.yaml"
         digest = hashlib.sha256(token.encode()).hexdigest()
@@ -98,13 +98,13 @@ class Environment:
     def server(
         self, name: str, *, workers: int = 1, postgres: Postgres | None = None, again: bool = False, **variables: str
     ) -> Iterator[Server]:
-        """Run `skilder-keys serve` on a database of its own, in processes of its own.
+        """Run `skilder-keys serve` on a separate database, in separate processes.
 
         Args:
             name: The name of the database.
             workers: How many workers serve.
-            postgres: Where the database is, if not in the Postgres of the other servers.
-            again: Whether an earlier server has left the database behind.
+            postgres: The Postgres of the database, by default that of the other servers.
+            again: Whether the database exists from an earlier server.
             variables: Settings.
         """
         postgres = postgres or self._postgres
@@ -127,7 +127,7 @@ class Environment:
 
     @contextmanager
     def stock(self) -> Iterator[Postgres]:
-        """Run a stock Postgres of the machine's, with its own settings but for autovacuum, which would analyse."""
+        """Run the machine's stock Postgres with its own settings, except autovacuum, which would analyse tables."""
         with cluster_folder() as folder:
             server = StockServer.create(folder, fsync="on")
             with running(server):
@@ -135,7 +135,7 @@ class Environment:
 
     @contextmanager
     def transport(self, name: str, transport: str) -> Iterator[Server]:
-        """Run a server behind a transport, for h2load; connections do not end by age while it measures."""
+        """Run a server with a transport, for h2load; connections have no maximum age while it measures."""
         with self.server(
             name,
             SKILDER_KEYS_TRANSPORT=transport,
@@ -146,16 +146,16 @@ class Environment:
 
     @contextmanager
     def empty(self, body: bytes) -> Iterator[Target]:
-        """Run an empty method that answers a body, in a process of its own."""
-        with self._answering("empty_server", str(self._written(body))) as target:
+        """Run an empty method that returns a body, in a separate process."""
+        with self._serving("empty_server", str(self._written(body))) as target:
             yield target
 
     @contextmanager
     def empty_asgi(self, body: bytes, part: str = "empty") -> Iterator[Target]:
-        """Run one of `empty_asgi.PARTS`, which answers a body, in an Envoy of its own."""
+        """Run one of `empty_asgi.PARTS`, which returns a body, in a separate Envoy."""
         with (
             tempfile.TemporaryDirectory(dir=self._folder) as folder,
-            self._answering("empty_asgi", part, str(self._written(body)), str(self.callers), folder) as target,
+            self._serving("empty_asgi", part, str(self._written(body)), str(self.callers), folder) as target,
         ):
             _await_connections(target.address)
             yield target
@@ -166,8 +166,8 @@ class Environment:
         return file
 
     @contextmanager
-    def _answering(self, module: str, *arguments: str) -> Iterator[Target]:
-        """Run a module that prints its address, until left; what it has to complain of goes into a file."""
+    def _serving(self, module: str, *arguments: str) -> Iterator[Target]:
+        """Run a module that prints its address, for the duration of the context; its errors go into a file."""
         command = [sys.executable, "-m", f"bench.{module}", *arguments]
         with (
             (self._folder / f"{module}.log").open("w") as log,
@@ -200,7 +200,7 @@ def _await_connections(address: str) -> None:
 
 @contextmanager
 def environment_of(effort: Effort) -> Iterator[Environment]:
-    """Run a Postgres in a temporary folder, which both are gone when left."""
+    """Run a Postgres in a temporary folder; both are removed on exit."""
     with tempfile.TemporaryDirectory(prefix="skilder-keys-bench-") as name:
         folder = Path(name)
         postgres = EmbeddedPostgres.start(folder / "postgres")
@@ -214,7 +214,7 @@ class Server:
     """A running server.
 
     Attributes:
-        target: What is loaded.
+        target: The target of the load.
         sql: A connection to its database.
     """
 
@@ -226,15 +226,15 @@ class Server:
         self._url = url
 
     def caller(self) -> Caller:
-        """Return a connection to it."""
+        """Return a connection to the server."""
         return Caller(self.target.address, self._token)
 
     def workers(self) -> list[psutil.Process]:
-        """Return the processes that answer calls."""
+        """Return the worker processes."""
         return worker_processes(self.target.server)
 
     def replace_workers(self) -> None:
-        """Has other processes answer from now on: where things happen to lie in memory makes some percent of a call."""
+        """Replace the worker processes: where things happen to be in memory changes a call by some percent."""
         before = set(self.workers())
         self.target.server.send_signal(signal.SIGHUP)
         end = time.monotonic() + _PATIENCE
@@ -244,7 +244,7 @@ class Server:
             time.sleep(0.05)
 
     def counts(self) -> Mapping[str, float]:
-        """Return its metrics, without the prefix, each summed up over its labels; a mode by its name."""
+        """Return the server's metrics without the prefix, summed over their labels; a mode by its name."""
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end:
             with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=_PATIENCE) as response:
@@ -253,14 +253,14 @@ class Server:
             for name, labels, value in _METRIC.findall(text):
                 mode = _MODE.search(labels)
                 found[mode[1] if mode else name] += float(value)
-            if found["worker_up"]:  # one that is too busy to tell is asked again
+            if found["worker_up"]:  # a worker that is too busy to respond is asked again
                 return found
-        raise RuntimeError("no worker tells its metrics")
+        raise RuntimeError("no worker reports its metrics")
 
     def granting(self, tokens: int, run: Callable[[], Sample], *, from_memory: bool = True) -> Sample:
-        """Run load about so many tokens; fails where one was denied, or was decided about from elsewhere.
+        """Run load with this many tokens; fail if one was denied, or was decided in another way than expected.
 
-        A lease that ran out for a moment is borne with: one token in a hundred may have been looked up.
+        A lease may lapse for a moment: one token in a hundred may have been read from Postgres.
         """
         before = self.counts()
         sample = run()
@@ -272,21 +272,21 @@ class Server:
         return sample
 
     def await_counts(self, what: str, told: Callable[[Mapping[str, float]], bool]) -> None:
-        """Wait until its metrics tell something."""
+        """Wait until the metrics satisfy a condition."""
         end = time.monotonic() + _PATIENCE
         while not told(self.counts()):
             if time.monotonic() > end:
-                raise RuntimeError(f"the server has not come to this: {what}")
+                raise RuntimeError(f"the server has not reached this state: {what}")
             time.sleep(0.05)
 
     def forget(self) -> None:
-        """Has it forget all keys, as if the database had taken it for gone: it registers anew within half a second."""
+        """Make the server forget all keys, as if it had been evicted: it registers again within half a second."""
         self.sql.execute("DELETE FROM reader")
         self.await_counts("no key in memory", lambda counts: not counts["cached_keys"] and counts["cached"] == 1)
 
     @contextmanager
     def without_lease(self) -> Iterator[None]:
-        """Hold the table of readers, so that no lease can be had and every answer is read from the database."""
+        """Lock the table of readers, so that there is no lease and every decision is read from Postgres."""
         with Sql(self._url) as holder:
             holder.execute("BEGIN")
             holder.execute("LOCK TABLE reader IN EXCLUSIVE MODE")
@@ -296,7 +296,7 @@ class Server:
 
 
 class Sql:
-    """A connection to Postgres, for statements that are waited for. Leave it to close it."""
+    """A connection to Postgres for blocking statements. It closes when the context ends."""
 
     def __init__(self, url: str) -> None:
         self._runner = asyncio.Runner()
@@ -314,7 +314,7 @@ class Sql:
         self._runner.run(self._connection.execute(statement, *values))
 
     def value(self, query: str) -> object:
-        """Return the one value that a query asks for."""
+        """Return the only value of a query."""
         return self._runner.run(self._connection.fetchval(query))
 
     def copy(self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> None:

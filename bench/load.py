@@ -1,13 +1,13 @@
-"""Load from ghz, a compiled generator, and what it cost the server's processes.
+"""Load from ghz, a compiled generator, and its cost to the server's processes.
 
-In a closed loop so many calls are under way at any time: the next one is sent when one is answered. That keeps a server
-busy, which is what its CPU time is measured by. Its latencies tell little, since a slow server is asked less.
+In a closed loop the number of concurrent calls is constant: the next call is sent when one has ended. That keeps a
+server busy, which is good for measuring CPU time. Its latencies mean little, since a slow server gets fewer calls.
 
-In an open loop calls are sent by the clock, at a constant rate, whatever has been answered. ghz starts each in a
-goroutine of its own (`--async`), so none waits for another's answer; but it counts latency from the moment at which the
-call was begun, not from the one at which it was due. Its report tells of each call when it ended and how long it took.
-From that and the schedule, which is simple, latency is counted here from the moment at which the call was due, so that
-a generator which was held up does not hide it.
+In an open loop calls are sent by the clock at a constant rate, whether or not earlier calls have ended. ghz starts each
+in its own goroutine (`--async`), so none waits for another. But ghz counts latency from the time at which the call
+started, not from the time at which it was due. Its report says when each call ended and how long it took. From that and
+the simple schedule, latency is counted here from the time at which the call was due, so that a delayed generator does
+not hide it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Target:
     """A server to load.
 
     Attributes:
-        address: Where it serves, on loopback.
-        server: Its process; all below it work for it too.
+        address: Its address, on loopback.
+        server: Its process, whose descendants work for it too.
         database: The parent of the Postgres processes that work for it, if any.
     """
 
@@ -57,8 +57,8 @@ class Calls:
     """Calls of one method.
 
     Attributes:
-        method: As `AuthorizationService/Authorize`.
-        requests: What is sent, one after another, and then from the first again.
+        method: The method, like `AuthorizationService/Authorize`.
+        requests: The requests, sent one after another and then from the first again.
     """
 
     method: str
@@ -67,14 +67,14 @@ class Calls:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one run of calls took.
+    """The cost of one run of calls.
 
     Attributes:
         cpu: CPU time of the server and its database, in microseconds a call.
-        database_cpu: The database's part of it.
+        database_cpu: The database's part of that.
         rate: Calls a second.
-        latencies: Of each call, in microseconds, in order; in an open loop, since it was due.
-        from_sending: The same, since it was sent.
+        latencies: The latency of each call in microseconds, sorted; in an open loop since the call was due.
+        from_sending: The latency of each call since it was sent.
         generator: CPU time of the generator, in microseconds a call, where it is known.
     """
 
@@ -112,10 +112,10 @@ class Sample:
 
 
 class Generator:
-    """Makes calls by ghz. What it sends goes through files that nobody else may read, never among its arguments."""
+    """Makes calls with ghz. What it sends goes through files that nobody else may read, never through arguments."""
 
     def __init__(self, folder: Path, token: str) -> None:
-        """Take a folder for its files, and the caller's token, which every call carries, an empty one's too."""
+        """Use this folder for files, and send the caller's token with every call, even to empty methods."""
         self._requests = folder / "requests.bin"
         self._metadata = folder / "metadata.json"
         write_private(self._metadata, json.dumps({"authorization": f"Bearer {token}"}).encode())
@@ -125,16 +125,16 @@ class Generator:
 
         Args:
             target: What is called.
-            calls: What is asked.
+            calls: The calls to make.
             number: How many calls are made.
             at_once: How many are under way at any time.
-            settle: Seconds to wait after the last one, so that the CPU time holds what is done later.
+            settle: Seconds to wait after the last call, so that the CPU time includes later work.
         """
         flags = ("-c", str(at_once), "--connections", str(max(1, at_once // 4)))
         return self._run(target, calls, flags, number, settle, rate=None)
 
     def open(self, target: Target, calls: Calls, *, number: int, rate: int) -> Sample:
-        """Make calls in an open loop, so many a second, over four connections."""
+        """Make calls in an open loop, at this rate a second, over four connections."""
         connections = str(_OPEN_LOOP_CONNECTIONS)
         flags = ("--async", "--rps", str(rate), "-c", connections, "--connections", connections)
         return self._run(target, calls, flags, number, 0.0, rate=rate)
@@ -153,7 +153,7 @@ class Generator:
         time.sleep(settle)
         server, database = cpu_seconds(target.server) - before[0], cpu_seconds(target.database) - before[1]
         if report["statusCodeDistribution"] != {"OK": number}:
-            raise RuntimeError(f"not every call was answered: {report['errorDistribution']}")
+            raise RuntimeError(f"not every call succeeded: {report['errorDistribution']}")
         from_sending = sorted(each["latency"] / 1000 for each in report["details"])
         latencies = from_sending if rate is None else _since_due(report["details"], rate)
         per_call = 1e6 / number
@@ -161,17 +161,18 @@ class Generator:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return the least value that so many percent of all do not exceed."""
+    """Return the least value that this percentage of all values does not exceed."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def _since_due(details: Sequence[dict[str, Any]], rate: int) -> list[float]:
     """Return the latencies of an open loop since each call was due, in microseconds.
 
-    ghz has call number k due k intervals after the first. When the first was due it does not say: at the latest moment
-    for which no call was sent before it was due. Nor does it say which call was which: they count in order of sending.
+    Call number k is due k intervals after the first. ghz does not report when the first was due. It is taken as the
+    latest time for which no call was sent before it was due. ghz does not number the calls: they count in order of
+    sending.
     """
-    interval = 1_000_000_000 // rate / 1000  # whole nanoseconds, as ghz reckons
+    interval = 1_000_000_000 // rate / 1000  # whole nanoseconds, as in ghz
     ended = [(datetime.fromisoformat(each["timestamp"]).timestamp() * 1e6, each["latency"] / 1000) for each in details]
     ended.sort(key=lambda call: call[0] - call[1])
     first = min(end - latency - number * interval for number, (end, latency) in enumerate(ended))
@@ -179,7 +180,7 @@ def _since_due(details: Sequence[dict[str, Any]], rate: int) -> list[float]:
 
 
 def _counted(message: bytes) -> bytes:
-    """Return a message behind its length as a varint, as ghz takes several in one file."""
+    """Return a message after its length as a varint, as ghz reads several from one file."""
     length, head = len(message), bytearray()
     while length > 0x7F:
         head.append(length & 0x7F | 0x80)

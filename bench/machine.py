@@ -1,4 +1,4 @@
-"""What the results were taken on."""
+"""The machine that the results were measured on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 
 
 def machine() -> str:
-    """Return a sentence on the processor, memory, system and versions."""
+    """Return a sentence about the processor, memory, system and versions."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
     return (
         f"Taken on {datetime.now(UTC):%Y-%m-%d} on {psutil.cpu_count()} cores of {model[1] if model else '?'}, "

@@ -1,6 +1,6 @@
-"""What the CPU time of one call is made of: by thread and, on the event loop, by application.
+"""The parts of one call's CPU time: by thread and, on the event loop, by layer of the application.
 
-The applications in `empty_asgi` do more and more of what a call takes: each does what the one before does, and more.
+Each application in `empty_asgi` does what the one before does, and one more part of a call.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from operator import attrgetter
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.authorize import METHOD, answer, prepare
+from bench.authorize import METHOD, prepare, response
 from bench.cpu import thread_times
 from bench.load import Calls
 from bench.stack import Stack
@@ -42,7 +42,7 @@ _TRANSPORT, _PIPELINE, _FRAMED, _EMPTY, _GRPCIO = (
     "empty ASGI",
     "empty grpcio",
 )
-# The proportion of the kernel is known by ticks of a hundredth of a second.
+# The kernel's share is known in ticks of a hundredth of a second.
 _SECONDS = 1.0
 _ENVOY_THREAD = "wrk:worker_0"
 
@@ -50,11 +50,11 @@ Parts = dict[str, float]
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measure it in a closed loop, in each round in other processes."""
+    """Measure the parts in a closed loop, with new processes in each round."""
     rounds: list[dict[str, Parts]] = []
     with environment.transport("parts", "envoy") as server:
         request = pb.AuthorizeRequest(token=prepare(server))
-        body = answer(server, request)
+        body = response(server, request)
         calls = Calls(METHOD, [request])
         for _ in range(environment.effort.rounds):
             server.replace_workers()
@@ -77,7 +77,7 @@ def run(environment: Environment, report: Report) -> None:
 
 
 def _stack(name: str, parts: Mapping[str, float]) -> Stack:
-    # A part that is smaller than what one can tell may come out below nothing.
+    # A part that is smaller than the noise may come out below zero.
     return Stack(name, [(part, max(0.0, parts[part])) for part in PARTS if part in parts])
 
 
@@ -85,8 +85,8 @@ def _by_envoy(environment: Environment, side: Side, pid: int) -> Parts:
     """Return the microseconds a call of an Envoy with an application in it."""
     sample, threads = _threads(environment, side, pid)
     (envoy,) = (thread for thread in threads if thread.name == _ENVOY_THREAD)
-    # pyvoy's two go by the name of the first. That of the event loop begins next. Between it and the other, which hands
-    # it calls and takes its answers, a worker may have begun threads of its own, which have nothing to do here.
+    # Both threads of pyvoy have the same name. The event loop's thread starts first. The other one passes calls and
+    # responses between Envoy and the loop. A worker may have started threads in between, which do nothing here.
     _, loop, *others = (thread for thread in threads if thread.name == threads[0].name)
     hand_over = max(others, key=attrgetter("seconds"))
     parts = {
@@ -99,7 +99,7 @@ def _by_envoy(environment: Environment, side: Side, pid: int) -> Parts:
 
 
 def _by_grpcio(environment: Environment, side: Side, pid: int) -> Parts:
-    """Return the microseconds a call of a grpcio server, whose event loop is in the first thread."""
+    """Return the microseconds a call of a grpcio server, whose event loop is in the main thread."""
     sample, (loop, *others) = _threads(environment, side, pid)
     kernel = loop.kernel_seconds + sum(thread.kernel_seconds for thread in others)
     http = sum(thread.seconds - thread.kernel_seconds for thread in others)
@@ -108,7 +108,7 @@ def _by_grpcio(environment: Environment, side: Side, pid: int) -> Parts:
 
 
 def _threads(environment: Environment, side: Side, pid: int) -> tuple[Sample, Sequence[ThreadTime]]:
-    """Return a closed loop, and what the threads of the process took in it, in microseconds a call for seconds."""
+    """Return the sample of a closed loop, and what the process's threads used in it, in microseconds a call."""
     number = side.warmed(environment, MANY, _SECONDS)
     before = thread_times(pid)
     sample = side.measured(environment, MANY, number)

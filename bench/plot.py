@@ -1,4 +1,4 @@
-"""The plot of the results, as SVG: latencies by percentile, and CPU time by call."""
+"""The plot of the results as SVG: latencies by percentile, and CPU time by call."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _STYLE = f"""\
 
 @dataclass(frozen=True)
 class Curve:
-    """Latencies of calls, in order, in microseconds."""
+    """Latencies of calls in microseconds, sorted."""
 
     name: str
     latencies: Sequence[float]
@@ -57,7 +57,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Bar:
-    """CPU time of a call, in microseconds: the server's processes, and Postgres's."""
+    """CPU time of a call in microseconds: the server's processes, and Postgres's."""
 
     name: str
     server: float
@@ -65,7 +65,7 @@ class Bar:
 
 
 def plot(curves: Sequence[Curve], bars: Sequence[Bar], percents: Sequence[float]) -> str:
-    """Return the picture: three curves at most, and any number of bars."""
+    """Return the picture: at most three curves, and any number of bars."""
     height = _BARS_TOP + _BAR_STEP * len(bars) + 20
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     parts = [
@@ -80,7 +80,7 @@ def plot(curves: Sequence[Curve], bars: Sequence[Bar], percents: Sequence[float]
 
 
 def _latencies(curves: Sequence[Curve], percents: Sequence[float]) -> list[str]:
-    """Return the curves. Each step to the right is ten times rarer, each step up so many times slower."""
+    """Return the curves. Each step to the right is ten times rarer; the vertical axis is logarithmic."""
     first, last = _rarity(percents[0]), _rarity(percents[-1])
     shown = [100 * (1 - 10 ** -(first + (last - first) * step / _STEPS)) for step in range(_STEPS + 1)]
     values = [[percentile(curve.latencies, percent) for percent in shown] for curve in curves]
@@ -113,7 +113,7 @@ def _latencies(curves: Sequence[Curve], percents: Sequence[float]) -> list[str]:
 
 
 def _rarity(percent: float) -> float:
-    """Return the power of ten of how rarely a percentile is exceeded: 1 for 90 %, 2 for 99 %."""
+    """Return how rarely a percentile is exceeded, as a power of ten: 1 for 90 %, 2 for 99 %."""
     return -math.log10(1 - percent / 100)
 
 
@@ -141,6 +141,6 @@ def _cpu(bars: Sequence[Bar]) -> list[str]:
 
 
 def text(x: float, y: float, words: str, style: str = "", anchor: str = "start") -> str:
-    """Return words at a place."""
+    """Return a text at a position."""
     kind = f' class="{style}"' if style else ""
     return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'

@@ -1,4 +1,4 @@
-"""RevokeKey beside idle workers, and beside one that is frozen."""
+"""RevokeKey with idle workers, and with one that is frozen."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PEER_SECONDS = 5.0
 
 def run(environment: Environment, report: Report) -> None:
     """Measure one revocation after another, from one connection."""
-    # Connections do not end by age here: a new one might be to the worker that is frozen.
+    # Connections have no maximum age here: a new one might go to the frozen worker.
     with environment.server("revocations", workers=_WORKERS, SKILDER_KEYS_MAX_CONNECTION_AGE="3600") as server:
         with server.caller() as caller:
             caller.apply(example_workspace())
@@ -70,7 +70,7 @@ def _beside_frozen(server: Server, keys: list[MadeKey], report: Report) -> None:
                 second.append(_revoke(revoking, other))
             finally:
                 worker.send_signal(signal.SIGCONT)
-            # It goes on with the key in its memory, and must not go by that.
+            # The worker continues with the key in its memory, and must not decide by that.
             _require_revoked(asking, known)
             asking.granted(good.token)
     limit = _LEASE_MS + _SPARE_MS
@@ -80,7 +80,7 @@ def _beside_frozen(server: Server, keys: list[MadeKey], report: Report) -> None:
 
 
 def _revoke(caller: Caller, key: MadeKey) -> float:
-    """Return the milliseconds that a revocation takes."""
+    """Return how many milliseconds a revocation takes."""
     began = time.perf_counter()
     caller.revoke(str(key.id))
     return (time.perf_counter() - began) * 1000
@@ -95,7 +95,7 @@ def _require_revoked(caller: Caller, key: MadeKey) -> None:
 def _on_another_worker(
     server: Server, stack: ExitStack, taken: psutil.Process, key: MadeKey
 ) -> tuple[Caller, psutil.Process]:
-    """Return a connection to another worker, and that worker. Linux chooses the worker of a connection."""
+    """Return a connection to another worker, and that worker. Linux assigns connections to workers."""
     for _ in range(100):
         caller = stack.enter_context(server.caller())
         worker = _worker_of(server, caller, key)
@@ -105,7 +105,7 @@ def _on_another_worker(
 
 
 def _worker_of(server: Server, caller: Caller, key: MadeKey) -> psutil.Process:
-    """Return the worker that a connection is to: it alone has one from the port that is new among ours."""
+    """Return the worker of a connection: the only one with a connection from our newest local port."""
     port = int(server.target.address.rpartition(":")[2])
     before = _ports_to(port)
     caller.granted(key.token)

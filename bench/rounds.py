@@ -1,4 +1,4 @@
-"""Measuring several things in turn, and comparing them round by round."""
+"""Measure several things in turn, and compare them round by round."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done.
+    """How much to measure.
 
     Attributes:
-        rounds: How often each is measured, after a round to warm up.
-        scale: What part of the calls and keys is used; less than all is only good for a try.
+        rounds: How often each side is measured, after a warm-up round.
+        scale: The part of the calls and keys to use; less than 1 only checks that the benchmark runs.
     """
 
     rounds: int = 5
@@ -31,7 +31,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some values, and how far they lie apart."""
+    """The median of some values, with the least and the greatest."""
 
     median: float
     least: float
@@ -39,19 +39,19 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Self:
-        """Return that of some values."""
+        """Return the spread of some values."""
         found = list(values)
         return cls(median(found), min(found), max(found))
 
     def times(self, factor: float) -> Spread:
-        """Return it with every value multiplied."""
+        """Return the spread with every value multiplied."""
         return Spread(self.median * factor, self.least * factor, self.greatest * factor)
 
 
 def in_turn(rounds: int, *sides: Callable[[], Sample]) -> list[tuple[Sample, ...]]:
-    """Measure all sides in every round, so that a machine that grows slower does so for all.
+    """Measure all sides in every round, so that a machine that becomes slower affects all of them.
 
-    The order is turned round each time. The first round is to warm up, and not answered.
+    The order is reversed each time. The first round is a warm-up and is not returned.
     """
     found = []
     for number in range(rounds + 1):

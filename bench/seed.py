@@ -1,4 +1,4 @@
-"""Keys by the thousand and by the million, written straight into the database as IssueKey would write them."""
+"""Keys by the thousand and by the million, inserted directly into the database as IssueKey would write them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MadeKey:
 
 
 def make_keys(ids: Sequence[KeyId]) -> list[MadeKey]:
-    """Make tokens for keys, and hashes with the parameters of the service's own."""
+    """Make tokens for keys, and hashes with the parameters of the service."""
     hasher = SecretHasher(HashParameters())
     tokens = [Token.mint(KeyType.WORKSPACE, key_id) for key_id in ids]
     with ThreadPoolExecutor() as threads:
@@ -44,7 +44,7 @@ def make_keys(ids: Sequence[KeyId]) -> list[MadeKey]:
 
 
 def add_keys(sql: Sql, workspace_id: str, number: int, *, analyse: bool = True) -> list[MadeKey]:
-    """Add workspace keys that were never used, and have Postgres learn how many there are, unless told otherwise."""
+    """Add workspace keys that were never used and, by default, let Postgres analyse the table."""
     made = make_keys([new_key_id() for _ in range(number)])
     columns = ("id", "type", "workspace_id", "description", "secret_hash", "limited_to_hats", "created_by")
     rows = (
@@ -58,14 +58,14 @@ def add_keys(sql: Sql, workspace_id: str, number: int, *, analyse: bool = True) 
 
 
 def fill(sql: Sql, total: int, *, callable_: int) -> list[MadeKey]:
-    """Add workspace keys that were used before, of all the workspaces in turn, as if issued one a millisecond.
+    """Add used workspace keys, of all workspaces in turn, as if issued one a millisecond.
 
-    Some, spread over all of them at random, can be called; the others share a hash of nobody knows what.
+    Some random ones have known tokens; the others share a hash of an unknown secret.
 
     Args:
         sql: The database.
         total: How many keys are added.
-        callable_: How many of them are answered, with their tokens.
+        callable_: How many of them are returned, with their tokens.
     """
     began = int(time.time() * 1000) - total
     places = random.sample(range(total), callable_)
@@ -75,7 +75,7 @@ def fill(sql: Sql, total: int, *, callable_: int) -> list[MadeKey]:
     rows = ((place, key.id, key.secret_hash) for place, key in zip(places, made, strict=True))
     sql.copy("made", ("place", "id", "secret_hash"), rows)
     sql.execute("ANALYZE made")
-    # Foreign keys are checked by triggers, row by row: the workspaces are there, so that is left out.
+    # Triggers would check foreign keys row by row. The workspaces exist, so this is left out.
     sql.execute("SET session_replication_role = replica")
     sql.execute(
         """
@@ -107,7 +107,7 @@ def fill(sql: Sql, total: int, *, callable_: int) -> list[MadeKey]:
 
 
 def _id_at(milliseconds: int) -> KeyId:
-    """Return a UUID version 7 (RFC 9562) of a time."""
+    """Return a UUID version 7 (RFC 9562) with a given time."""
     return KeyId(
         UUID(int=milliseconds << 80 | 7 << 76 | random.getrandbits(12) << 64 | 2 << 62 | random.getrandbits(62))
     )

@@ -1,4 +1,4 @@
-"""A million keys in Postgres against a thousand: what is answered from memory, listed, and read."""
+"""A million keys in Postgres compared with a thousand: decisions from memory, lists and first reads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _AT_ONCE = 16
 
 
 class _Side:
-    """A server on so many keys, and those of them whose tokens are known."""
+    """A server with this many keys, and those whose tokens are known."""
 
     def __init__(self, environment: Environment, server: Server, keys: list[MadeKey]) -> None:
         self.server = server
@@ -42,12 +42,12 @@ class _Side:
         self._read = 0
 
     def warm(self) -> Sample:
-        """Ask about a few keys, again and again."""
+        """Authorize a few keys, again and again."""
         number = self._environment.effort.some(_WARM_CALLS)
         return self._authorize(self._requests[:_WARM_KEYS], number, at_once=_AT_ONCE, from_memory=True)
 
     def read(self) -> Sample:
-        """Ask about many keys once each, none of which is in memory; but their tokens were verified before."""
+        """Authorize many keys once each. None is in memory, but their tokens were verified before."""
         self.server.forget()
         number = min(self._environment.effort.some(_KNOWN_OF_FEW), len(self._requests))
         turned = self._requests[self._read :] + self._requests[: self._read]
@@ -55,11 +55,11 @@ class _Side:
         return self._authorize(turned[:number], number, at_once=1, from_memory=False)
 
     def verify(self) -> None:
-        """Ask about every key once."""
+        """Authorize every key once."""
         self._authorize(self._requests, len(self._requests), at_once=_AT_ONCE, from_memory=False)
 
     def listing(self, workspace_id: str) -> Sample:
-        """Ask for the newest hundred keys of a workspace, one call after another."""
+        """List the newest hundred keys of a workspace, one call after another."""
         request = key_service_pb2.ListKeysRequest(workspace_id=workspace_id, page_size=100)
         calls, number = Calls("KeyService/ListKeys", [request]), self._environment.effort.some(_LISTINGS)
         return self._environment.load.closed(self.server.target, calls, number=number, at_once=1)
@@ -73,7 +73,7 @@ class _Side:
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measure both at the same time, each on a database of its own in the same Postgres."""
+    """Run both at the same time, each with its own database in the same Postgres, and measure them in turn."""
     many = environment.effort.some(_MANY)
     with (
         _filled(environment, "thousand", _FEW, _KNOWN_OF_FEW) as few,
@@ -97,7 +97,7 @@ def run(environment: Environment, report: Report) -> None:
 
 
 def _add_worst(report: Report, what: str, found: dict[str, list[tuple[Sample, ...]]]) -> None:
-    """Add CPU time and median latency, each of where it is worst."""
+    """Add CPU time and median latency, each for its worst case."""
     for name, quantity in (("CPU", attrgetter("cpu")), ("p50", attrgetter("p50"))):
         spreads: dict[str, Spread] = {where: ratios(rounds, quantity) for where, rounds in found.items()}
         results: dict[str, float] = {}

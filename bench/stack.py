@@ -1,4 +1,4 @@
-"""The picture of what the time of a call is made of, as SVG: a bar for each server, a colour for each part."""
+"""The picture of the parts of a call's time, as SVG: a bar for each server, a colour for each part."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _STYLE = "\n".join(
 
 @dataclass(frozen=True)
 class Stack:
-    """What the time of a call of one server is made of: parts by name, in microseconds."""
+    """The parts of the time of a call to one server: by name, in microseconds."""
 
     name: str
     parts: Sequence[tuple[str, float]]
 
     @property
     def whole(self) -> float:
-        """All of it."""
+        """The sum of all parts."""
         return sum(part for _, part in self.parts)
 
 

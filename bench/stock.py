@@ -1,4 +1,4 @@
-"""First uses and first sights of keys on a stock Postgres that was never analysed, beside the embedded one."""
+"""First uses and first reads of keys on a stock Postgres that was never analysed, beside the embedded one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST = 1.2
 
 @dataclass
 class _Side:
-    """One of the two: a database, where it is, and its keys."""
+    """One of the two: a database in a Postgres, and its keys."""
 
     database: str
     postgres: Postgres | None
@@ -35,17 +35,17 @@ class _Side:
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measure both on both: every key is asked about once and, after a restart of the servers, once more."""
+    """Measure both: every key is authorized once and, after a restart of the servers, once more."""
     with environment.stock() as stock:
         sides = (_Side("never_analysed", stock), _Side("analysed", None))
-        for what in ("first uses", "first sights after a restart"):
+        for what in ("first uses", "first reads after a restart"):
             _measure(environment, report, what, sides)
 
 
 def _measure(environment: Environment, report: Report, what: str, sides: Sequence[_Side]) -> None:
     effort = environment.effort
     size = effort.some(_MEASURED // effort.rounds)
-    number = size * (effort.rounds + 1)  # the first round is to warm up
+    number = size * (effort.rounds + 1)  # the first round is a warm-up
     with ExitStack() as stack:
         turns = []
         for side in sides:

@@ -1,4 +1,4 @@
-"""A workspace of ten thousand tools against one of ten, where the caller holds the tool set already."""
+"""A workspace of ten thousand tools compared with one of ten, where the caller already has the tool set."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(environment: Environment, report: Report) -> None:
 
 
 def _ten_tools() -> Workspace:
-    """Return a workspace whose one hat reaches ten tools."""
+    """Return a workspace with one hat that reaches ten tools."""
     tools = [Tool(id=f"t{number}", name=f"tool_{number}", mcp_server="server") for number in range(10)]
     skill = Skill(id="s", name="S", tool_ids=[tool.id for tool in tools])
     return Workspace(id="ten", name="Ten", tools=tools, skills=[skill], hats=[Hat(id="h", name="H", skill_ids=["s"])])

@@ -1,4 +1,4 @@
-"""The transport in Envoy beside grpcio's, and both beside methods that do nothing, on the same two transports."""
+"""The Envoy transport beside the grpcio transport, and both beside empty methods on the same transports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench import seed
-from bench.authorize import METHOD, answer, prepare
+from bench.authorize import METHOD, prepare, response
 from bench.load import Calls
 from bench.report import EMPTY_ASGI, EMPTY_GRPCIO, ENVOY, GRPCIO, Row, ratio_row
 from bench.rounds import Spread, ratios
@@ -29,11 +29,11 @@ MANY = 64
 """So many calls at a time, over four connections, keep two cores busy whatever answers them."""
 
 _WHOLE = "hundred-tool set"
-# How many calls are made first, so many at a time, to warm up and to see how many fit into the time.
+# How many calls are made first, to warm up and to see how many fit into the time.
 _WARM_UP = {1: 300, 16: 1_000, MANY: 2_000}
 _SECONDS = 0.4
 _PEAK_TRIES = 3
-# Where the kernel puts the generator beside a server's threads makes a fifth of its rate, and changes from run to run.
+# Where the kernel places the generator beside a server's threads changes the rate by a fifth, from run to run.
 _TURNS = 5
 _OPEN_LOOP_SECONDS = 2
 _TOKENS = 100
@@ -42,14 +42,14 @@ _BATCHES_AT_ONCE, _BATCHES = 16, 1_000
 
 @dataclass(frozen=True)
 class Side:
-    """One of what is compared.
+    """One of the sides of a comparison.
 
     Attributes:
-        target: What is called.
-        calls: What it is asked.
-        size: The bytes of each answer.
-        server: It, where it is one of ours.
-        tokens: How many tokens each call asks about.
+        target: The server to call.
+        calls: The calls to make.
+        size: The bytes of each response.
+        server: The server, where it is one of ours.
+        tokens: How many tokens each call has.
     """
 
     target: Target
@@ -60,20 +60,20 @@ class Side:
 
     @classmethod
     def of(cls, server: Server, request: pb.AuthorizeRequest) -> Side:
-        """Return that of a server and what it is asked."""
-        return cls(server.target, Calls(METHOD, [request]), len(answer(server, request)), server)
+        """Return the side of a server and these calls."""
+        return cls(server.target, Calls(METHOD, [request]), len(response(server, request)), server)
 
     def closed(self, environment: Environment, at_once: int) -> Sample:
-        """Make calls in a closed loop, after some to warm up."""
+        """Make calls in a closed loop, after a warm-up."""
         return self.measured(environment, at_once, self.warmed(environment, at_once))
 
     def warmed(self, environment: Environment, at_once: int, seconds: float = _SECONDS) -> int:
-        """Make calls to warm up; answers how many take about so many seconds."""
+        """Make calls to warm up; return how many calls fit into this many seconds."""
         rate = self.measured(environment, at_once, environment.effort.some(_WARM_UP[at_once])).rate
         return environment.effort.some(round(rate * seconds))
 
     def measured(self, environment: Environment, at_once: int, number: int) -> Sample:
-        """Make so many calls in a closed loop; one at a time, their latencies are told too."""
+        """Make this many calls in a closed loop; with one at a time, measure latencies too."""
         load = partial(
             environment.h2load.closed, self.target, self.calls, number=number, at_once=at_once, size=self.size
         )
@@ -90,14 +90,14 @@ class Side:
 
 
 def run(environment: Environment, report: Report) -> None:
-    """Measure all of it: in each round other processes, which take turns."""
+    """Measure everything, with new processes in each round, in turn."""
     with (
         environment.transport("transport_envoy", ENVOY) as envoy,
         environment.transport("transport_grpcio", GRPCIO) as grpcio,
     ):
         asked = [(ENVOY, envoy, _requests(envoy)), (GRPCIO, grpcio, _requests(grpcio))]
         whole = asked[0][2][_WHOLE]
-        peak = _peak(environment, answer(envoy, whole), Calls(METHOD, [whole]))
+        peak = _peak(environment, response(envoy, whole), Calls(METHOD, [whole]))
         found: dict[str, list[Round]] = {}
         for number in range(environment.effort.rounds):
             for _, server, _ in asked:
@@ -105,7 +105,7 @@ def run(environment: Environment, report: Report) -> None:
             for name in asked[0][2]:
                 with ExitStack() as stack:
                     ours = {transport: Side.of(server, requests[name]) for transport, server, requests in asked}
-                    sides = _with_empty(environment, stack, ours, answer(envoy, asked[0][2][name]))
+                    sides = _with_empty(environment, stack, ours, response(envoy, asked[0][2][name]))
                     if number % 2:
                         sides = dict(reversed(sides.items()))
                     for case, samples in _measured(environment, sides, peak if name == _WHOLE else None).items():
@@ -117,7 +117,7 @@ def run(environment: Environment, report: Report) -> None:
 
 
 def _requests(server: Server) -> dict[str, pb.AuthorizeRequest]:
-    """Return what a server is asked, about a key that it has just made."""
+    """Return the calls to a server, about a key that it has just issued."""
     token = prepare(server)
     with server.caller() as caller:
         version = caller.granted(token).tool_set.version
@@ -129,7 +129,7 @@ def _requests(server: Server) -> dict[str, pb.AuthorizeRequest]:
 
 
 def _with_empty(environment: Environment, stack: ExitStack, ours: Mapping[str, Side], body: bytes) -> dict[str, Side]:
-    """Return our sides, and empty ones in new processes, which are sent what the first of ours is."""
+    """Return our sides, and empty ones in new processes, which get the same calls as our first."""
     calls = ours[ENVOY].calls
     return {
         **ours,
@@ -139,18 +139,18 @@ def _with_empty(environment: Environment, stack: ExitStack, ours: Mapping[str, S
 
 
 def _measured(environment: Environment, sides: Mapping[str, Side], peak: int | None) -> dict[str, Round]:
-    """Return what each case took on each side, the open loops among them where there is a peak."""
+    """Return the samples of each case on each side, including open loops where there is a peak."""
     found: dict[str, Round] = {_at_once(number): _closed(environment, sides, number) for number in _WARM_UP}
     if peak is not None:
         found[_half(peak)] = {name: side.open(environment, round(peak / 2)) for name, side in sides.items()}
-        # Beyond a server's own peak latencies tell for how long it was asked, and nothing else.
+        # Above a server's own peak, latencies only show how long the load lasted.
         bearing = {name: side for name, side in sides.items() if name != GRPCIO}
         found[_whole(peak)] = {name: side.open(environment, peak) for name, side in bearing.items()}
     return found
 
 
 def _closed(environment: Environment, sides: Mapping[str, Side], at_once: int) -> Round:
-    """Return what a closed loop took on each side: with many calls at a time, the middle one of some in turn."""
+    """Return the sample of a closed loop on each side: with many concurrent calls, the median one of several."""
     if at_once < MANY:
         return {name: side.closed(environment, at_once) for name, side in sides.items()}
     numbers = {name: side.warmed(environment, at_once) for name, side in sides.items()}
@@ -174,7 +174,7 @@ def _whole(peak: int) -> str:
 
 
 def _peak(environment: Environment, body: bytes, calls: Calls) -> int:
-    """Return the highest rate at which the empty grpcio method answers."""
+    """Return the highest rate that the empty grpcio method serves."""
     with environment.empty(body) as target:
         side = Side(target, calls, len(body))
         return round(max(side.closed(environment, at_once).rate for _ in range(_PEAK_TRIES) for at_once in (16, MANY)))
@@ -191,13 +191,13 @@ def _add_limits(report: Report, found: Mapping[str, Sequence[Round]], peak: int)
     add(f"calls a second of a {what} to an empty ASGI handler's, {MANY} at a time", many, "rate", 0.8, EMPTY_ASGI)
     costs = [sample.generator for each in many for sample in each.values()]
     report.note(
-        f"Asked by h2load, the empty grpcio method's peak is {peak:,} calls a second. A call of any side costs h2load "
-        f"itself {median(costs):.0f} µs of the same cores, which is the median; one of a slow side costs it more."
+        f"With h2load, the empty grpcio method's peak is {peak:,} calls a second. A call of any side costs h2load "
+        f"itself {median(costs):.0f} µs of the same cores (median); a call of a slow side costs it more."
     )
 
 
 def _add_ratio(report: Report, name: str, rounds: Sequence[Round], quantity: str, limit: float, against: str) -> None:
-    """Add the ratio of the transport in Envoy to an empty side; calls a second are to be many, all else little."""
+    """Add the ratio of the Envoy transport to an empty side: at least for calls a second, at most for all else."""
     value = attrgetter(quantity)
     pairs = [(each[ENVOY], each[against]) for each in rounds]
     spread = ratios(pairs, value)
@@ -208,7 +208,7 @@ def _add_ratio(report: Report, name: str, rounds: Sequence[Round], quantity: str
 
 
 def _add_batches(environment: Environment, report: Report, server: Server) -> None:
-    """Add what a core does of batches of a hundred tokens whose versions have not changed."""
+    """Add how many tokens a core decides in batches of a hundred whose versions have not changed."""
     tokens = [key.token for key in seed.add_keys(server.sql, "acme", _TOKENS)]
     with server.caller() as caller:
         versions = [caller.granted(token).tool_set.version for token in tokens]
