@@ -271,10 +271,10 @@ class Server:
             raise RuntimeError(f"of {tokens} tokens, {hits} were known, {misses} looked up, and {denials} denied")
         return sample
 
-    def await_counts(self, what: str, told: Callable[[Mapping[str, float]], bool]) -> None:
+    def await_counts(self, what: str, satisfied: Callable[[Mapping[str, float]], bool]) -> None:
         """Wait until the metrics satisfy a condition."""
         end = time.monotonic() + _PATIENCE
-        while not told(self.counts()):
+        while not satisfied(self.counts()):
             if time.monotonic() > end:
                 raise RuntimeError(f"the server has not reached this state: {what}")
             time.sleep(0.05)

@@ -90,8 +90,8 @@ class H2Load:
         """
         connections = min(_CONNECTIONS, max(1, at_once // 4))
         flags = ("-c", str(connections), "-m", str(at_once // connections))
-        sample, told = self._run(target, calls, flags, number, size, logged=latencies)
-        latency = sorted(float(took) for _, took in told)
+        sample, logged_calls = self._run(target, calls, flags, number, size, logged=latencies)
+        latency = sorted(float(took) for _, took in logged_calls)
         return replace(sample, latencies=latency, from_sending=latency)
 
     def open(self, target: Target, calls: Calls, *, number: int, rate: int, size: int) -> Sample:
@@ -99,9 +99,9 @@ class H2Load:
         each = rate / _OPEN_LOOP_CONNECTIONS
         connections = ("-c", str(_OPEN_LOOP_CONNECTIONS), "-r", "1", "--rate-period", "1ms")
         flags = (*connections, "-m", str(_STREAMS), "--rps", f"{each:.3f}")
-        sample, told = self._run(target, calls, flags, number, size, logged=True)
-        edge = min(round(rate * _EDGE_SECONDS), len(told) // 4)
-        whole = told[edge : len(told) - edge]
+        sample, logged_calls = self._run(target, calls, flags, number, size, logged=True)
+        edge = min(round(rate * _EDGE_SECONDS), len(logged_calls) // 4)
+        whole = logged_calls[edge : len(logged_calls) - edge]
         from_sending = sorted(float(took) for _, took in whole)
         return replace(sample, latencies=_since_due(whole, rate), from_sending=from_sending)
 
@@ -145,12 +145,12 @@ def _logged(log: Path) -> list[tuple[int, int]]:
     return sorted((int(sent), int(took)) for sent, _, took in rows)
 
 
-def _since_due(told: Sequence[tuple[int, int]], rate: int) -> list[float]:
+def _since_due(logged_calls: Sequence[tuple[int, int]], rate: int) -> list[float]:
     """Return latencies since each call was due, in microseconds, of calls in order of sending.
 
     Calls are due one interval after another. The first due time is not reported. It is taken as the latest time for
     which no call was sent before it was due.
     """
     interval = 1e6 / rate
-    first = min(sent - number * interval for number, (sent, _) in enumerate(told))
-    return sorted(sent + took - first - number * interval for number, (sent, took) in enumerate(told))
+    first = min(sent - number * interval for number, (sent, _) in enumerate(logged_calls))
+    return sorted(sent + took - first - number * interval for number, (sent, took) in enumerate(logged_calls))

@@ -1,4 +1,4 @@
-"""What was found: printed as it comes, then written as JSON, into the pages, and as a plot."""
+"""The results: printed as they come, then written as JSON, into the pages, and as pictures."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 RESULTS = ROOT / "build" / "bench.json"
 PAGE = ROOT / "docs" / "performance.md"
-"""Has what most readers want: the limits, and what calls cost by each transport."""
+"""The page with what most readers want: the limits, and the cost of calls with each transport."""
 DETAILS = ROOT / "docs" / "design" / "performance-results.md"
-"""Has all other tables."""
+"""The page with all other tables."""
 MARKS = "results"
 """The name of the part of these pages that is written here, as in `tests.docs.pages`."""
 PLOT = ROOT / "docs" / "performance.svg"
@@ -41,7 +41,7 @@ _LIMITS_HEAD = """\
 | what | limit | measured | least to greatest | met |
 |---|---|---|---|---|"""
 _PAIRS_HEAD = """\
-| grpcio, asked by ghz | bytes | CPU µs a call | of it Postgres | empty | ratio | p50 µs | empty | ratio \
+| grpcio, loaded by ghz | bytes | CPU µs a call | Postgres's part | empty | ratio | p50 µs | empty | ratio \
 | p99 µs | empty | ratio | calls/s | empty |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
@@ -56,16 +56,16 @@ _COSTS, _LATENCIES, _SENT_LATENCIES = ("cpu", "rate"), ("p50", "p99"), ("sent_p5
 
 @dataclass(frozen=True)
 class Row:
-    """A figure that has a limit.
+    """A result that has a limit.
 
     Attributes:
-        name: What it is of.
-        value: The figure; where it is a median, `spread` tells of what.
-        unit: Its unit.
-        bound: On which side of the limit it must be.
-        limit: The limit, in the same unit.
-        spread: The least and the greatest of the rounds.
-        results: What it was reckoned from, by name.
+        name: What was measured.
+        value: The value; where it is a median, `spread` has the extremes.
+        unit: The unit of the value.
+        bound: On which side of the limit the value must be.
+        limit: The limit in the same unit.
+        spread: The least and the greatest value of the rounds.
+        results: The measurements that it was computed from, by name.
     """
 
     name: str
@@ -78,18 +78,18 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Return whether it is on the right side of its limit."""
+        """Return whether the value is on the right side of its limit."""
         return self.value <= self.limit if self.bound == "at most" else self.value >= self.limit
 
     def line(self) -> str:
-        """Return its line in the table of limits."""
-        told = _FORMATS[self.unit].format
-        apart = f"{told(self.spread.least)} to {told(self.spread.greatest)}" if self.spread else ""
+        """Return the row of the table of limits."""
+        formatted = _FORMATS[self.unit].format
+        spread = f"{formatted(self.spread.least)} to {formatted(self.spread.greatest)}" if self.spread else ""
         met = "yes" if self.met else "**no**"
-        return _line(self.name, f"{self.bound} {told(self.limit)}", f"**{told(self.value)}**", apart, met)
+        return _line(self.name, f"{self.bound} {formatted(self.limit)}", f"**{formatted(self.value)}**", spread, met)
 
     def record(self) -> dict[str, object]:
-        """Return it for the file of results."""
+        """Return the record for the file of results."""
         record: dict[str, object] = {
             "name": self.name,
             "value": self.value,
@@ -110,23 +110,23 @@ def ratio_row(
     results: Mapping[str, float],
     bound: Literal["at most", "at least"] = "at most",
 ) -> Row:
-    """Return the row of a ratio, which is the median of those of each round."""
+    """Return the row of a ratio: the median of the ratios of each round."""
     return Row(name, spread.median, "ratio", bound, limit, spread, results)
 
 
 @dataclass
 class Report:
-    """All that was found.
+    """All results.
 
     Attributes:
         rows: The results that have limits.
-        pairs: Lines of the table of calls by grpcio beside the empty method, asked by ghz.
-        costs: Lines of the table of CPU time and rates, with a column for each transport.
-        latencies: Lines of the table of latencies, with a column for each transport.
-        records: What is written among the results besides the rows.
-        stacks: What the CPU time of calls is made of, for the other picture.
+        pairs: Rows of the table of calls through grpcio beside the empty method, loaded by ghz.
+        costs: Rows of the table of CPU time and rates, with a column for each transport.
+        latencies: Rows of the table of latencies, with a column for each transport.
+        records: More records for the file of results.
+        stacks: The parts of the CPU time of calls, for the second picture.
         parts: The names of those parts, in order.
-        notes: What is to be said of how the results came about that only the run knows.
+        notes: Sentences about the measurement that only the run knows.
         curves: Latencies, for the plot.
         bars: CPU time of calls, for the plot.
     """
@@ -143,17 +143,17 @@ class Report:
     bars: list[Bar] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
-        """Take a row."""
+        """Add and print a row."""
         self.rows.append(row)
         _say(row.line())
 
     def note(self, sentence: str) -> None:
-        """Take a sentence on how the results came about."""
+        """Add a sentence about the measurement."""
         self.notes.append(sentence)
         _say(sentence)
 
     def add_pair(self, name: str, size: int, rounds: Sequence[tuple[Sample, ...]]) -> None:
-        """Take the rounds of a call, first, and the empty method: medians, and the ratios with their extremes."""
+        """Add the rounds of a call and of the empty method: medians, and the ratios with their extremes."""
         cells = [name, f"{size:,}"]
         postgres = medians(rounds, attrgetter("database_cpu"))[0]
         for quantity in ("cpu", "p50", "p99"):
@@ -168,7 +168,7 @@ class Report:
         _say(self.pairs[-1])
 
     def add_transports(self, name: str, rounds: Sequence[Mapping[str, Sample]]) -> None:
-        """Take the rounds of a case, in which each transport may have been measured: medians."""
+        """Add the rounds of a case, with or without each transport: medians."""
 
         def row(suffix: str, quantities: Sequence[str]) -> str:
             found = [results[quantity].get(transport) for quantity in quantities for transport in TRANSPORTS]
@@ -197,7 +197,7 @@ class Report:
         self.records.append({"name": f"{name}, by h2load", "results": results})
 
     def add_stacks(self, stacks: Sequence[Stack], parts: Sequence[str]) -> None:
-        """Take what the CPU time of calls is made of."""
+        """Add the parts of the CPU time of calls."""
         self.stacks, self.parts = stacks, parts
         for stack in stacks:
             self.records.append(
@@ -238,7 +238,7 @@ class Report:
         _say(f"written to {RESULTS.relative_to(ROOT)}")
 
     def write_picture(self) -> None:
-        """Draw what calls are made of, if that was measured."""
+        """Draw the parts of a call, if they were measured."""
         if self.stacks:
             PARTS_PICTURE.write_text(picture(self.stacks, self.parts), "utf-8")
             _say(f"written to {PARTS_PICTURE.relative_to(ROOT)}")
@@ -262,7 +262,7 @@ def _transports_table(quantities: Sequence[str], lines: Sequence[str]) -> str:
         for quantity in quantities
         for transport in TRANSPORTS
     ]
-    return "\n".join([_line("asked by h2load", *heads), "|---" * (1 + len(heads)) + "|", *lines])
+    return "\n".join([_line("loaded by h2load", *heads), "|---" * (1 + len(heads)) + "|", *lines])
 
 
 def _line(*cells: str) -> str:

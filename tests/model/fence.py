@@ -1,24 +1,24 @@
 """The rules of the fence, reduced to what can break its promise: readers, writers, one key, and time.
 
-Every step that is possible can be taken next. So a statement is delayed, and a process frozen, by others taking theirs
-and by time passing in between. The last change is the revoke. One before it, if there is one, does not touch the key,
-but its writer waits and deletes rows as well.
+Every possible step can come next. So when other steps come first and time passes, a statement is delayed or a process
+is frozen. The last change is the revoke. An earlier change, if there is one, does not touch the key, but its writer
+waits and deletes rows as well.
 
-Where the rules allow more than the service does, all that the service does is still among it:
+Where the rules allow more than the service does, they still allow everything that the service does:
 
-- A call is begun and decided in one step. To one that begins before the revoke returns nothing is promised, and one
-  that begins afterwards and is decided later could as well have begun later.
-- A registration gives a lease from its sending. A reader with less of a lease can do nothing more.
+- A call begins and is decided in one step. A call that begins before the revoke returns has no promise, and one that
+  begins afterwards and is decided later could as well have begun later.
+- A registration gives a lease from the time it was sent. A reader with a shorter lease can do nothing more.
 - Heartbeats are sent, and changes fetched, at any time. A notification is only a hint.
 - A writer may go on deleting laggards after it has returned.
 
-The database may be restored, once and before the revoke, to a state before the last changes: epochs come again, with
-other tags, and the rows of readers are what they were, or are not there. A standby that takes over without the last
-changes does the same. That the connections end by that, and that the server's name is another, is left out: each alone
-has a reader drop everything, so less is allowed here.
+The database may be restored, once and before the revoke, to a state before the last changes: epochs come again with
+other tags, and the rows of readers are as they were, or missing. A standby that takes over without the last changes
+does the same. The model leaves out that connections end and that the server has another name: each of these alone
+makes a reader drop everything, so they would only allow less.
 
-Time is true time. A reader whose clock runs slow holds its lease for longer than it believes, for which it takes the
-guard off: so a lease lasts, at worst, the whole TTL.
+Time is true time. A reader whose clock runs slow holds its lease for longer than it believes. The guard comes off for
+that, so a lease lasts at worst the whole TTL.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Step: TypeAlias = "tuple[str, str, State]"
 
 
 class Mistake(Enum):
-    """What an implementation can get wrong. Each of these breaks the promise."""
+    """A mistake that an implementation can make. Each of them breaks the promise."""
 
     NOT_WAITING_OUT_THE_TTL = "a laggard's row is deleted at once"
     LEASE_FROM_THE_REPLY = "a lease is counted from the reply instead of from the sending"
@@ -74,7 +74,7 @@ class Mistake(Enum):
 
 
 class Fence:
-    """The rules, as they should be or with one mistake in them."""
+    """The rules, correct or with one mistake."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Fence:
         restores: bool = False,
         mistake: Mistake | None = None,
     ) -> None:
-        """Take how many changes there are up to the revoke, how many after it, and whether there may be a restore."""
+        """Make a fence with this many changes up to the revoke and after it, with or without a restore."""
         self._readers: list[Reader] = []
         self._numbers: dict[Reader, int] = {}
         nothing, fresh = Database(0, NONE, NONE), self._number(FRESH)
@@ -97,7 +97,7 @@ class Fence:
         self._restores = restores
         self._mistake = mistake
         self._lease = ttl + (mistake is Mistake.TAKING_NO_GUARD_OFF)
-        # A reader's steps depend on little else than the reader, so they are worked out once and not for each state.
+        # A reader's steps depend on little but the reader, so they are computed once and not for each state.
         self._known_moves: dict[tuple[int, Database, bool], tuple[tuple[str, int], ...]] = {}
         self._known_older: dict[int, int] = {}
 
@@ -112,7 +112,7 @@ class Fence:
         return number
 
     def successors(self, state: State) -> Iterator[Step]:
-        """Yield every step that can be taken: who takes it, what it is, and where it leads."""
+        """Yield every possible step: who takes it, what it is, and the state it leads to."""
         database, commits, unknown, waits, returned, left_behind, readers = state
         for at, number in enumerate(readers):
             who, before, behind = f"reader {at + 1}", readers[:at], readers[at + 1 :]
@@ -169,7 +169,7 @@ class Fence:
                 after = after._replace(readers=tuple(map(self._number, readers)))
             yield f"writer {after.commits}", "commits", after
         for at, wait in enumerate(waits):
-            # A writer that asks for the epoch after its commit may find a later one; so may the retry of a change.
+            # A writer that reads the epoch after its commit may find a later one; so may the retry of a change.
             ticks = wait.ticks if self._mistake is Mistake.WAITING_FOR_A_LATER_EPOCH else 0
             anew = (*waits[:at], Wait(database.epoch, ticks, wait.revoke), *waits[at + 1 :])
             yield f"writer {at + 1}", "waits anew, for the epoch of now", state._replace(waits=anew)
@@ -296,7 +296,7 @@ class Fence:
         return after if self._mistake is Mistake.KEEPING_LOADS_OF_A_LOST_ROW else after.invalidated()
 
     def _giving_up(self, reader: Reader, database: Database) -> Iterator[Move]:
-        """A heartbeat whose reply nobody awaits any longer may be executed all the same, even after later ones."""
+        """Give up a statement: a heartbeat that nobody waits for may still run, even after later ones."""
         sets_back = self._mistake is Mistake.SETTING_A_ROW_BACK
         stage, _, written, _ = reader.statement
         if stage in {"update sent", "update read"}:
@@ -318,7 +318,7 @@ class Fence:
             yield "leaves, and removes its row", reader._replace(row=NONE) if with_lease else FRESH
 
     def _applying(self, reader: Reader, database: Database) -> Iterator[Move]:
-        """What was fetched may be applied late, so it need not reach the epoch of now."""
+        """Yield the steps of applying changes: they may be applied late, so they need not reach the current epoch."""
         follows = database.knows(reader.applied)
         if reader.applied == NONE or not (follows or self._mistake is Mistake.APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY):
             return
@@ -358,5 +358,5 @@ class Fence:
 
 
 def _cut_off(statement: Statement) -> Statement:
-    """What is under way at a database that is restored is lost; what is not there yet may reach the restored one."""
+    """Return the state after a restore: running statements are lost, unsent ones may reach the restored database."""
     return NO_STATEMENT if statement.stage in {"insert read", "update read"} else statement
