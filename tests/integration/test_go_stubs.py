@@ -55,7 +55,7 @@ async def test_a_go_program_authorizes(client: Path, service: Service, tmp_path:
         (token, f"granted KEY_TYPE_WORKSPACE {len(tools)}\n"),
         (token[:-1], "denied DENIAL_REASON_MALFORMED\n"),
     ):
-        command = [client, service.address, tmp_path / "service.token"]
+        command = [str(client), service.address, str(tmp_path / "service.token")]
         done = await asyncio.to_thread(
             subprocess.run, command, input=presented, capture_output=True, text=True, check=False
         )
