@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import asyncpg
 import grpc
@@ -14,6 +15,9 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1.catalog_service_pb2 import DeleteWorkspaceRequest, GetWorkspaceRequest, ListWorkspacesRequest
 from skilder.keys.v1.key_service_pb2 import GetKeyRequest, ListKeysRequest
 from skilder_keys.domain.errors import UnavailableError
+from skilder_keys.domain.hashing import HashParameters, SecretHasher
+from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.token import KeyType, Token
 from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.storage.fence import prune
 from skilder_keys.storage.migrations import migrate
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+SECURITY = PAGE.with_name("security.md")
 
 
 async def run(url: str, statements: str) -> None:
@@ -144,3 +149,40 @@ async def test_every_table_has_its_privileges_listed(sql: asyncpg.Connection[Any
     """So that a migration that adds one says what the service does with it."""
     rows = await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {row["tablename"] for row in rows} == set(NEEDED)
+
+
+async def test_the_serving_role_can_do_what_the_threat_model_says(stock: StockServer, tmp_path: Path) -> None:
+    """It can make a key that works, which the page's query finds; it cannot undo what is on record."""
+    url, token = stock.url("keys", "keys_serve"), Token.mint(KeyType.WORKSPACE, KeyId(uuid4()))
+    secret_hash = SecretHasher(HashParameters()).hash(token.secret)
+    async with serving(url, tmp_path, transport="grpcio") as service:
+        await service.operator.apply(small_workspace())
+        issued = await service.operator.issue()
+        await service.operator.revoke(key_id=issued.key.id)
+        sql = await asyncpg.connect(url)
+        try:
+            await sql.execute(
+                """
+                INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_by)
+                VALUES ($1, 'workspace', 'acme', 'made by hand', $2, false, 'nobody')
+                """,
+                token.key_id,
+                secret_hash,
+            )
+            query = SECURITY.read_text("utf-8").partition("```sql\n")[2].partition("```")[0]
+            assert [row["id"] for row in await sql.fetch(query)] == [token.key_id]
+        finally:
+            await sql.close()
+        assert (await service.service.authorize(token.reveal())).HasField("granted")
+    for statement, error in (
+        ("UPDATE key SET revoked_at = NULL, revoked_by = NULL, revoke_reason = NULL", asyncpg.RaiseError),
+        ("DELETE FROM key", asyncpg.InsufficientPrivilegeError),
+        ("DELETE FROM workspace", asyncpg.InsufficientPrivilegeError),
+        ("UPDATE audit_event SET caller = 'other'", asyncpg.InsufficientPrivilegeError),
+        ("TRUNCATE audit_event", asyncpg.InsufficientPrivilegeError),
+        ("ALTER TABLE key DISABLE TRIGGER USER", asyncpg.InsufficientPrivilegeError),
+        ("SET session_replication_role = replica", asyncpg.InsufficientPrivilegeError),
+        ("COPY key TO PROGRAM 'cat'", asyncpg.InsufficientPrivilegeError),
+    ):
+        with pytest.raises(error):
+            await run(url, statement)
