@@ -1,12 +1,12 @@
-"""What a worker and its parent say to each other, over a Unix socket: messages of JSON, one a line.
+"""The messages between a worker and its parent: JSON over a Unix socket, one message per line.
 
-    parent  {"worker": INDEX, "settings": {…}, "database_url": "…", "folder": "…"}   once, first
+    parent  {"worker": INDEX, "settings": {…}, "database_url": "…", "folder": "…"}   once, as the first message
     worker  {"ready": "HOST:PORT"} or {"failed": {"kind": "…", "message": "…"}}
-    worker  {"serving": true}              whether the worker reaches the database, whenever that changes
+    worker  {"serving": true}              whether the worker reaches the database; sent at each change
     parent  {"ping": NUMBER}               worker  {"pong": NUMBER}
     parent  {"ask": "metrics"}             worker  {"metrics": […]}
     parent  {"hand_over": INDEX}           end once no connection is left; see `worker.handover`
-    parent  {"drain": null}                end once no call is left, as on SIGTERM
+    parent  {"drain": null}                end once no call is left, as after SIGTERM
 
-The end of the stream means that the other process is gone.
+The stream ends when the other process ends.
 """

@@ -1,4 +1,4 @@
-"""Messages as lines of JSON."""
+"""Write messages as lines of JSON, and read them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """Return the message of a line. Raises ValueError where there is none."""
+    """Return the message of a line. Raises ValueError if the line is not JSON."""
     message: dict[str, Any] = json.loads(line)
     return message
 
 
-def encode_failure(error: Exception, words: str) -> bytes:
-    """Return the message that tells the parent why a worker did not start."""
-    return encode({"failed": {"kind": type(error).__name__, "message": words}})
+def encode_failure(error: Exception, reason: str) -> bytes:
+    """Return the line that reports to the parent why a worker did not start."""
+    return encode({"failed": {"kind": type(error).__name__, "message": reason}})
 
 
 def peek(connection: socket.socket) -> dict[str, Any] | None:
-    """Return the first message on a socket and leave it there to be read; None where the other process is gone."""
+    """Return the first message on a socket, without removing it, or None if the other process has ended."""
     while (found := connection.recv(_READ_BYTES, socket.MSG_PEEK)) and b"\n" not in found:
-        pass  # the rest of it is on its way
+        pass  # wait for the rest of the line
     return decode(found.partition(b"\n")[0]) if found else None

@@ -1,4 +1,4 @@
-"""Metrics on their way from a worker to its parent."""
+"""The form in which a worker sends its metrics to its parent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Family(TypedDict):
-    """The samples of one metric; each has a name, labels and a value."""
+    """One metric with its samples. Each sample is a name, its labels and a value."""
 
     name: str
     documentation: str

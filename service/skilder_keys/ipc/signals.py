@@ -1,13 +1,13 @@
-"""How workers and their parent treat signals."""
+"""How workers and their parent handle signals."""
 
 from __future__ import annotations
 
 import signal
 
 ONE_SIGNAL_SECONDS = 1.0
-"""Signals to stop within this time of the first count as one: `make`, for example, repeats what its group received."""
+"""Stop signals within this time count as one: for example, `make` sends again what its process group has received."""
 
 
 def hold_signals() -> None:
-    """Keep signals from ending this process: a worker waits for SIGTERM, and a terminal's signals are its parent's."""
+    """Block the stop signals: a worker waits for SIGTERM in a thread, and the parent handles those of a terminal."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))

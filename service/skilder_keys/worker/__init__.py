@@ -1,1 +1,1 @@
-"""One worker: a process that serves calls, started and told what to do by its parent."""
+"""One worker: a process that serves calls. Its parent starts it and sends it messages."""

@@ -1,7 +1,7 @@
-"""`python -m skilder_keys.worker NUMBER`: a worker. NUMBER is that of an open Unix socket to its parent, see `ipc`.
+"""`python -m skilder_keys.worker NUMBER` runs a worker. NUMBER is the descriptor of a Unix socket to its parent.
 
-It is an interpreter of its own and not a fork, so that it shares no state of gRPC with anybody, and reads code,
-certificates and callers as they are now.
+A worker is a new interpreter and not a fork. So it shares no state of gRPC with another process, and it reads the
+current code, certificates and callers file. `ipc` describes the messages on the socket.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ APPLICATION = "skilder_keys.worker.in_envoy:application"
 
 
 def main(descriptor: int) -> None:
-    """Serve until the parent says stop, or is gone, or SIGTERM comes; a second SIGTERM ends the process at once."""
+    """Serve until the parent sends a stop message or ends, or SIGTERM. A second SIGTERM ends the process at once."""
     hold_signals()
     raise_file_limit()
     with socket.socket(fileno=descriptor) as connection:
-        order = messages.peek(connection)
-        if order is None:
-            return  # the parent has gone already
-        settings = Settings.model_validate(order["settings"])
+        first = messages.peek(connection)
+        if first is None:
+            return  # the parent has ended already
+        settings = Settings.model_validate(first["settings"])
         if settings.transport == "envoy":
-            _become_envoy(settings, connection, order)
-        # Not before: Envoy starts an interpreter of its own, for which all this would be loaded in vain.
+            _become_envoy(settings, connection, first)
+        # Import these late: Envoy starts its own interpreter, and this process would import them for nothing.
         import uvloop  # noqa: PLC0415
 
         from skilder_keys.transports.grpcio.frontend import GrpcioFrontend  # noqa: PLC0415
         from skilder_keys.worker.process import serve  # noqa: PLC0415
 
-        # uvloop takes an eighth off the CPU time of a call.
+        # uvloop reduces the CPU time of a call by an eighth.
         sys.exit(uvloop.run(serve(connection, GrpcioFrontend(reuse_port=True))))
 
 
-def _become_envoy(settings: Settings, connection: socket.socket, order: dict[str, Any]) -> None:
-    """Replace this process by an Envoy that runs `in_envoy`; it reads the first message again."""
+def _become_envoy(settings: Settings, connection: socket.socket, first: dict[str, Any]) -> None:
+    """Replace this process by an Envoy that runs `in_envoy`, which reads the first message again."""
     from skilder_keys.transports.envoy.process import EnvoyMissingError, become  # noqa: PLC0415 - optional
 
     try:
-        become(settings, connection.fileno(), Path(order["folder"]), APPLICATION)
+        become(settings, connection.fileno(), Path(first["folder"]), APPLICATION)
     except (EnvoyMissingError, ListenError) as error:
         connection.sendall(messages.encode_failure(error, str(error)))
         sys.exit(1)

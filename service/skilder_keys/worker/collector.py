@@ -1,4 +1,4 @@
-"""What a worker tells of its fence, its memory and its calls, in Prometheus's terms."""
+"""The metrics of a worker, for Prometheus: its fence, its caches and its calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 
 
 def new_registry() -> CollectorRegistry:
-    """Return a registry of this process's own, with the metrics that every process has."""
+    """Return a registry for this process, with the metrics that every Python process has."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
@@ -35,17 +35,17 @@ def new_registry() -> CollectorRegistry:
 
 
 def writer_waits(registry: CollectorRegistry) -> Histogram:
-    """Answers the histogram of the seconds for which changes waited for the readers."""
+    """Return the histogram of the seconds that changes waited for the readers."""
     return Histogram(
         "skilder_keys_writer_wait_seconds",
-        "Time that a change waited, after its commit, for every process to have applied it.",
+        "Time that a change waited after its commit until every process had applied it.",
         buckets=_WAIT_BUCKETS,
         registry=registry,
     )
 
 
 class WorkerCollector(Collector):
-    """Reads the counts where they are kept, as plain numbers: a call pays nothing for a scrape."""
+    """Reads counts that other objects keep as plain numbers, so that metrics cost a call almost nothing."""
 
     def __init__(
         self,
@@ -61,27 +61,25 @@ class WorkerCollector(Collector):
         self._cache = cache
         self._tool_sets = tool_sets
         self._authorizer = authorizer
-        self._gate = pipeline
+        self._pipeline = pipeline
 
     def collect(self) -> Iterator[Metric]:
-        """Answers every figure as it is now."""
+        """Return the current value of every metric."""
         reader = self._reader
-        mode = GaugeMetricFamily(
-            "skilder_keys_mode", "1 for how Authorize answers now, 0 for the rest.", labels=["mode"]
-        )
+        mode = GaugeMetricFamily("skilder_keys_mode", "1 for the current mode of Authorize, else 0.", labels=["mode"])
         for each in ("cached", "direct", "unavailable"):
             mode.add_metric([each], each == reader.mode)
         yield mode
-        yield _gauge("lease_age_seconds", "Time since the lease was asked for; +Inf without one.", self._lease.age())
-        yield _gauge("epoch", "The change up to which memory is in step with the database.", self._lease.epoch)
-        yield _gauge("epoch_lag", "Changes heard of and not applied yet.", reader.known - self._lease.epoch)
+        yield _gauge("lease_age_seconds", "Time since the lease was requested; +Inf without one.", self._lease.age())
+        yield _gauge("epoch", "The last change that memory has applied.", self._lease.epoch)
+        yield _gauge("epoch_lag", "Changes that are known but not applied yet.", reader.known - self._lease.epoch)
         yield _gauge("cached_keys", "Keys in memory.", len(self._cache))
         yield _gauge("cached_tool_sets", "Tool sets in memory.", len(self._tool_sets))
-        yield _counter("cache_hits", "Tokens decided about from memory.", {(): self._cache.hits})
-        yield _counter("cache_misses", "Tokens that memory did not know.", {(): self._cache.misses})
+        yield _counter("cache_hits", "Tokens decided from memory.", {(): self._cache.hits})
+        yield _counter("cache_misses", "Tokens that were not in memory.", {(): self._cache.misses})
         denials = {(reason.name,): number for reason, number in self._authorizer.denials.items()}
         yield _counter("denials", "Tokens denied, by reason.", denials, "reason")
-        yield _counter("calls", "Calls, by method and status code.", self._gate.calls, "method", "code")
+        yield _counter("calls", "Calls, by method and status code.", self._pipeline.calls, "method", "code")
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

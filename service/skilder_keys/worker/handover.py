@@ -1,9 +1,9 @@
-"""How a worker leaves without the loss of a call, once its successor serves on the same port (Linux).
+"""Hand a worker's port over to its successor without losing a call (Linux).
 
-gRPC has no way to tell clients to go while it still serves them, except one: a connection that has reached its greatest
-age. `server.stop` tells them too, but from that moment on refuses what they have sent before they heard of it, and
-resets connections that wait to be accepted. So a worker that leaves has Linux give new connections to its successor,
-and serves on until all of its own have come of age; then there is nobody left whom stopping could hurt.
+gRPC asks clients to reconnect while it still serves them in one case only: when a connection reaches its maximum age.
+`server.stop` also sends GOAWAY, but then it rejects calls that clients sent before they received it, and it resets
+connections that wait to be accepted. So the old worker makes Linux give all new connections to its successor, and
+serves its own connections until each has reached its maximum age. After that, stopping affects no client.
 """
 
 from __future__ import annotations
@@ -26,37 +26,41 @@ if TYPE_CHECKING:
 _SETTLE_SECONDS = 1.0
 _POLL_SECONDS = 0.1
 
-_SO_ATTACH_REUSEPORT_CBPF = 51  # of asm-generic/socket.h; Python has no name for it
+_SO_ATTACH_REUSEPORT_CBPF = 51  # from asm-generic/socket.h; Python has no name for it
 _BPF_RET_K = 0x06
 
 
 async def hand_over(port: int, successor: int, max_connection_age: float) -> None:
-    """Returns once no connection to the port is left in this process, or all have had the time to come of age.
+    """Give new connections to the successor, and wait until this process has no connection to the port left.
+
+    Return at the latest when every connection has reached its maximum age.
 
     Args:
-        port: Where this process serves.
-        successor: Which of the sockets that listen on the port, in the order in which they began, takes new ones.
-        max_connection_age: Seconds after which gRPC tells clients to connect anew.
+        port: The port that this process serves on.
+        successor: Which socket gets new connections: its position among those that listen on the port, in the order in
+            which they began to listen, from 0.
+        max_connection_age: The seconds after which gRPC asks clients to reconnect.
     """
     with _sockets_on(port) as found:
         for each in found:
             if _listens(each):
                 _steer(each, successor)
     end = time.monotonic() + longest_handover(max_connection_age)
-    # Connections that are being made now were given to this process before, and are not seen until they are accepted.
+    # Some connections may already belong to this process but wait for gRPC to accept them; they are not visible yet.
     await asyncio.sleep(_SETTLE_SECONDS)
-    while _has_connections(port) and time.monotonic() < end:  # noqa: ASYNC110 - gRPC tells nobody of the last one's end
+    while _has_connections(port) and time.monotonic() < end:  # noqa: ASYNC110 - gRPC reports no end of a connection
         await asyncio.sleep(_POLL_SECONDS)
 
 
 def _steer(listening: socket.socket, index: int) -> None:
-    """Has Linux give new connections to one of the sockets that share a port by SO_REUSEPORT.
+    """Make Linux give new connections to one of the sockets that share a port with SO_REUSEPORT.
 
-    The sockets of a port stand in a row: a new one comes last, and where one is closed, the last takes its place. An
-    index that is none goes by the usual hash; so the rule ends by itself when this process closes its socket.
+    Linux keeps the sockets of a port in an array: a new socket is appended, and when a socket is closed, the last one
+    takes its index. With an index that does not exist, Linux uses its usual hash. So this rule ends by itself when this
+    process closes its socket.
     """
     program = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET_K, 0, 0, index))
-    # Where the kernel has no such option, a few connections may come in until the end, and be reset then.
+    # If the kernel does not have this option, new connections may arrive until the end, and are then reset.
     with suppress(OSError):
         listening.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("HP", 1, ctypes.addressof(program))
@@ -74,11 +78,11 @@ def _listens(each: socket.socket) -> bool:
 
 @contextmanager
 def _sockets_on(port: int) -> Iterator[list[socket.socket]]:
-    """Lends duplicates of this process's sockets with a local port; gRPC keeps its own to itself."""
+    """Yield duplicates of this process's sockets that have this local port. gRPC gives no access to its sockets."""
     with ExitStack() as stack:
         found = []
         for entry in Path("/proc/self/fd").iterdir():
-            # What is no socket, or was closed a moment ago, is passed over.
+            # Skip what is not a socket or was closed in the meantime.
             with suppress(OSError):
                 if str(entry.readlink()).startswith("socket:"):
                     each = stack.enter_context(_duplicate(int(entry.name)))

@@ -1,4 +1,4 @@
-"""A worker's end of the socket to its parent; see `ipc` for the messages."""
+"""A worker's end of the socket to its parent. `ipc` describes the messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ParentLink:
-    """Sends to the parent, and does what the parent says."""
+    """Sends messages to the parent, and handles the parent's messages."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class ParentLink:
         frontend: Frontend,
         stopping: asyncio.Event,
     ) -> None:
-        """Take the socket's two directions, what the parent may ask about, and what to set when this worker ends."""
+        """Take the two directions of the socket, the sources of the metrics, and the event that ends this worker."""
         self._reader = reader
         self._writer = writer
         self._settings = settings
@@ -42,12 +42,12 @@ class ParentLink:
         """Send a message."""
         self._writer.write(messages.encode(message))
 
-    def send_failure(self, error: Exception, words: str) -> None:
-        """Send why this worker did not start."""
-        self._writer.write(messages.encode_failure(error, words))
+    def send_failure(self, error: Exception, reason: str) -> None:
+        """Report why this worker did not start."""
+        self._writer.write(messages.encode_failure(error, reason))
 
     async def listen(self, log: FilteringBoundLogger) -> None:
-        """Do what the parent says; end this process when the parent is gone."""
+        """Handle the parent's messages. Make this worker end when the parent has ended."""
         try:
             async with asyncio.TaskGroup() as group:
                 with suppress(ConnectionError):

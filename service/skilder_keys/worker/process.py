@@ -1,4 +1,4 @@
-"""The work of one worker: read what to serve, serve it, and end when the parent says so or is gone."""
+"""Run one worker: read what to serve, serve it, and end when the parent asks for it or has ended."""
 
 from __future__ import annotations
 
@@ -36,29 +36,30 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Python's search for reference cycles stops everything, for longer the more objects it looks at. Calls make no cycles,
-# so it looks at few objects each time: at the newest after so many, at those too that were left once; and at all of
-# them, which may be a million with very many keys in memory, after ten million more.
+# Python's garbage collector stops the process while it searches for reference cycles, and the more objects it searches,
+# the longer it stops. Calls create no cycles, so each search should cover few objects: one follows every 5,000 new
+# objects, every second one also covers those that survived one search, and all objects (a million with many keys in
+# memory) are searched only after ten million more.
 _COLLECTION_THRESHOLDS = (5_000, 1, 1_000)
-# A thread that works beside the event loop gives way after this many seconds; Python's own five milliseconds add up.
+# The seconds after which a busy thread must give way to the event loop. Python's default of 5 ms adds up.
 _SWITCH_SECONDS = 0.001
 
 
 async def serve(connection: socket.socket, frontend: Frontend) -> int:
-    """Serve until the parent says stop, or is gone, or SIGTERM comes, and return the exit code.
+    """Serve until the parent sends a stop message or ends, or SIGTERM, and return the exit code.
 
     Args:
-        connection: The socket to the parent, whose first message says what to serve.
-        frontend: Where calls come in.
+        connection: The socket to the parent. Its first message says what to serve.
+        frontend: Receives the calls.
     """
     connection.set_inheritable(False)
     reader, writer = await asyncio.open_unix_connection(sock=connection)
-    first = await reader.readline()
-    if not first:
-        return 0  # the parent has gone already
-    order = messages.decode(first)
-    settings = Settings.model_validate(order["settings"])
-    log = make_log(settings.log_format).bind(worker=order["worker"])
+    line = await reader.readline()
+    if not line:
+        return 0  # the parent has ended already
+    first = messages.decode(line)
+    settings = Settings.model_validate(first["settings"])
+    log = make_log(settings.log_format).bind(worker=first["worker"])
     registry = new_registry()
     stopping = asyncio.Event()
     threading.Thread(target=_await_termination, args=(asyncio.get_running_loop(), stopping), daemon=True).start()
@@ -71,7 +72,7 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
                     stopping,
                     start(
                         settings,
-                        order["database_url"],
+                        first["database_url"],
                         log,
                         stack,
                         frontend,
@@ -79,11 +80,11 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
                         report=lambda serving: parent.send({"serving": serving}),
                     ),
                 )
-            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
-                parent.send_failure(error, _words(error, log))
+            except Exception as error:  # noqa: BLE001 - the parent must learn of any error
+                parent.send_failure(error, _reason(error, log))
                 return 1
             gc.collect()
-            gc.freeze()  # what is there now stays
+            gc.freeze()  # the objects that exist now stay until the end
             gc.set_threshold(*_COLLECTION_THRESHOLDS)
             sys.setswitchinterval(_SWITCH_SECONDS)
             if address is not None:
@@ -92,23 +93,23 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
     finally:
         listening.cancel()
         writer.close()
-        shutil.rmtree(order["folder"], ignore_errors=True)  # the parent may be gone
+        shutil.rmtree(first["folder"], ignore_errors=True)  # the parent does this too, but it may have ended
     return 0
 
 
 def _await_termination(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
-    """Wait for SIGTERM in a thread of its own: where Envoy is the process, no signal gets to Python."""
+    """Wait for SIGTERM in a separate thread, because Python handles no signals in an Envoy process."""
     signal.sigwait({signal.SIGTERM})
     loop.call_soon_threadsafe(stopping.set)
-    # Who stops a group of processes may send it twice, by several ways.
+    # Stopping a group of processes may deliver SIGTERM more than once.
     time.sleep(ONE_SIGNAL_SECONDS)
     signal.sigtimedwait({signal.SIGTERM}, 0)
     signal.sigwait({signal.SIGTERM})
-    os._exit(128 + signal.SIGTERM)  # asked twice: whoever asks does not want to wait for anything
+    os._exit(128 + signal.SIGTERM)  # a second signal means: stop now, and wait for nothing
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result | None:
-    """Return what the work returns, or None where the process must stop before."""
+    """Return the result of the work, or None if the process must stop first."""
     working, waiting = asyncio.create_task(work), asyncio.create_task(stopping.wait())
     await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -119,13 +120,13 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, Result]) ->
     return None
 
 
-def _words(error: Exception, log: FilteringBoundLogger) -> str:
-    """Return what may be said of why a start failed."""
+def _reason(error: Exception, log: FilteringBoundLogger) -> str:
+    """Return why a start failed, in a text that contains no secrets."""
     if isinstance(error, UnavailableError):
         return str(error.__cause__ or "") or str(error)
     if isinstance(error, (CallersFileError, ListenError, SchemaOutdatedError, OSError)):
         return str(error)
-    # Other errors may quote what they were given, such as a database's URL: only their type and place are logged.
+    # Other errors may quote their input, such as a database URL, so log only their type and where they were raised.
     log.error(
         "this worker did not start", error=type(error).__name__, at="".join(traceback.format_tb(error.__traceback__))
     )

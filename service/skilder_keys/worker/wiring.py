@@ -1,4 +1,4 @@
-"""One worker: configuration -> database -> app -> server, in one straight line."""
+"""Wire one worker together, in one straight line: configuration -> database -> app -> frontend."""
 
 from __future__ import annotations
 
@@ -70,22 +70,22 @@ async def start(
 ) -> str:
     """Start a server and return the address that it serves on, HOST:PORT.
 
-    The exit stack ends it: it drains, writes what is pending, and closes the database.
+    To stop the server, close the exit stack: the server then drains, writes what is pending, and closes the database.
 
     Args:
         settings: The settings.
-        database_url: The database.
+        database_url: The URL of the database.
         log: The log.
-        stack: What ends the server.
-        frontend: Where calls come in.
-        registry: Where the server's metrics are collected.
+        stack: Gets the callbacks that stop the server.
+        frontend: Receives the calls.
+        registry: Gets the server's metrics.
         report: Called with whether the server serves, as `Health` calls it.
 
     Raises:
         UnavailableError: The database could not be reached.
-        SchemaOutdatedError: It has not seen every migration.
-        CallersFileError: The callers file is not as it must be.
-        ListenError: The address is taken, or not ours.
+        SchemaOutdatedError: The database lacks migrations.
+        CallersFileError: The callers file is not valid.
+        ListenError: The address is in use, or this machine does not have it.
     """
     known = _known_callers(settings)
     database = await Database.open(
