@@ -21,9 +21,9 @@ def test_framing_survives_the_round_trip(message: bytes) -> None:
     assert plain(framed(message), _MAX) == unframed(framed(message), None, _MAX) == message
 
 
-SHORT, MORE = "The message is shorter than it says.", "The call has more than one message."
+SHORT, MORE = "The message is shorter than the length in its frame.", "The call has more than one message."
 LONG = f"Received message larger than max ({_MAX + 1} vs. {_MAX})"
-UNKNOWN, LIES = "grpc-encoding must be identity or gzip.", "The message is not compressed as it says."
+UNKNOWN, LIES = "grpc-encoding must be identity or gzip.", "The message is not valid gzip, but grpc-encoding is gzip."
 BAD: dict[str, tuple[bytes, bytes | None, type[KeysError], str]] = {
     "a byte": (b"\0", None, MalformedMessageError, SHORT),
     "four bytes": (b"\0\0\0\0", None, MalformedMessageError, SHORT),

@@ -1,1 +1,1 @@
-"""The transports: bytes in, bytes out, and no rule of the business. grpcio's server, and Envoy in front of it."""
+"""The transports: bytes in, bytes out, and no business rules. They are grpcio's server, and Envoy in front of it."""

@@ -1,4 +1,4 @@
-"""Which transport a server uses, and why."""
+"""Choose the transport of a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TRY_SECONDS = 30.0
 
 
 class Choice(NamedTuple):
-    """A transport, and why it was chosen, for the log."""
+    """A transport, and the reason for the choice, which is logged."""
 
     transport: Literal["grpcio", "envoy"]
     reason: str
@@ -24,7 +24,7 @@ class Choice(NamedTuple):
 def choose(
     wanted: Literal["auto", "grpcio", "envoy"], program: Callable[[], tuple[str, Mapping[str, str]]] = installed
 ) -> Choice:
-    """Return the transport that is wanted; for `auto`, Envoy where it is installed and runs here, else grpcio.
+    """Return the transport to use. For `auto` this is Envoy if it is installed and runs on this machine, else grpcio.
 
     Args:
         wanted: The option `transport`.
@@ -42,7 +42,7 @@ def choose(
 
 
 def _why_not(path: str, variables: Mapping[str, str]) -> str | None:
-    """Return why Envoy does not run, or None: a binary for another machine or C library cannot show its version."""
+    """Return why Envoy does not run, or None. A program for another machine or C library fails even with --version."""
     try:
         done = subprocess.run(  # noqa: S603 - no shell
             [path, "--version"],

@@ -1,4 +1,4 @@
-"""What bounds the connections of clients: how many, how long they may say nothing, how much metadata they send."""
+"""The limits on client connections: their number, how long they may be idle, and the size of a call's metadata."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import resource
 import sys
 
 HANDSHAKE_SECONDS = 10.0
-"""A connection is closed that is not ready for calls by then."""
+"""A connection that is not ready for calls after this time is closed."""
 IDLE_SECONDS = 60.0
-"""A connection is closed that has had no call for so long. A client opens another with its next call."""
+"""A connection that has had no call for this time is closed. The client opens another one for its next call."""
 METADATA_BYTES = 2**14
-"""The most metadata of a call."""
+"""The maximum size of a call's metadata."""
 
-# The age of a connection varies by a tenth; the rest is for connections that are made just now.
+# The maximum age of a connection varies by a tenth. The margin is for connections that are made at this moment.
 _AGE_FACTOR = 1.1
 _MARGIN_SECONDS = 5.0
-# The database, the log, sockets that listen, libraries: what a worker has open besides its clients' connections.
+# Files that a worker has open besides client connections: the database, the log, listening sockets, and libraries.
 _OTHER_FILES = 128
 
 
 def longest_handover(max_connection_age: float) -> float:
-    """Return the most seconds that a worker takes to hand over: until its last connection has reached its age."""
+    """Return the most seconds that a handover takes: until the worker's last connection has reached its maximum age."""
     return _AGE_FACTOR * max_connection_age + _MARGIN_SECONDS
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit of this process, and of those it starts, to the hard one."""
+    """Raise the soft limit on open files to the hard limit, for this process and the processes that it starts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if sys.platform == "linux" else soft  # elsewhere the hard limit may be more than the kernel allows
+    wanted = hard if sys.platform == "linux" else soft  # elsewhere the kernel may allow less than the hard limit
     if soft != wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def allowed(wanted: int, pool_size: int) -> int:
-    """Return how many connections clients may have: as many as wanted, but for those that no file would be left for."""
+    """Return how many connections clients may have: as many as wanted, or fewer if the limit on open files is lower."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - pool_size - _OTHER_FILES))

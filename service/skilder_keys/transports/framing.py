@@ -1,4 +1,4 @@
-"""gRPC's frame: five bytes before each message tell whether it is compressed, and its length."""
+"""gRPC's message frame: before each message, one byte says whether it is compressed, and four bytes its length."""
 
 import struct
 import zlib
@@ -6,21 +6,21 @@ import zlib
 from skilder_keys.rpc.errors import MalformedMessageError, UnknownEncodingError, too_long
 
 ENCODINGS = b"identity,gzip"
-"""In what ways a message may be compressed, as `grpc-accept-encoding` tells it."""
+"""The accepted compressions of a message, as the value of `grpc-accept-encoding`."""
 
 _HEAD = struct.Struct(">BI")
 _HEAD_BYTES = _HEAD.size
-_GZIP = 31  # zlib's window for the gzip format
-_NOT_AS_IT_SAYS = "The message is not compressed as it says."
+_GZIP = 31  # zlib's window size for the gzip format
+_NOT_GZIP = "The message is not valid gzip, but grpc-encoding is gzip."
 
 
 def framed(message: bytes) -> bytes:
-    """Answers a message in its frame."""
+    """Return a message in its frame, uncompressed."""
     return _HEAD.pack(0, len(message)) + message
 
 
 def plain(body: bytes, max_bytes: int) -> bytes | None:
-    """Answers the message of a body, where it is one, and not compressed; None for all else."""
+    """Return the message of a body if it is exactly one uncompressed message within the limit, else None."""
     length = len(body) - _HEAD_BYTES
     if not 0 <= length <= max_bytes or _HEAD.unpack_from(body) != (0, length):
         return None
@@ -28,17 +28,17 @@ def plain(body: bytes, max_bytes: int) -> bytes | None:
 
 
 def unframed(body: bytes, encoding: bytes | None, max_bytes: int) -> bytes:
-    """Answers the message of a body.
+    """Return the message of a body, decompressed.
 
     Args:
-        body: At least one byte.
-        encoding: What `grpc-encoding` says, or None without.
-        max_bytes: The longest message that may be, as it is and once it is decompressed.
+        body: The body, at least one byte.
+        encoding: The value of `grpc-encoding`, or None without one.
+        max_bytes: The maximum size of the message, compressed and decompressed.
 
     Raises:
-        MalformedMessageError: There are more messages than one, or what comes is none.
-        MessageTooLongError: It is longer than may be.
-        UnknownEncodingError: It is compressed in a way that is not known.
+        MalformedMessageError: The body is not exactly one valid message.
+        MessageTooLongError: The message is too long.
+        UnknownEncodingError: The compression is not supported.
     """
     message = plain(body, max_bytes)
     if message is not None:
@@ -47,17 +47,17 @@ def unframed(body: bytes, encoding: bytes | None, max_bytes: int) -> bytes:
     if body[0] > 1:
         raise MalformedMessageError("The message's first byte is neither 0 nor 1.")
     if len(body) < _HEAD_BYTES + length:
-        raise MalformedMessageError("The message is shorter than it says.")
+        raise MalformedMessageError("The message is shorter than the length in its frame.")
     if len(body) > _HEAD_BYTES + length:
         raise MalformedMessageError("The call has more than one message.")
     return _decompressed(body[_HEAD_BYTES:], encoding, max_bytes)
 
 
 def is_over(body: bytes | bytearray, max_bytes: int) -> bool:
-    """Tells whether a body goes on after its message.
+    """Return whether a body has more bytes than its message.
 
     Raises:
-        MessageTooLongError: The message will be longer than may be.
+        MessageTooLongError: The length in the frame is over the limit.
     """
     return len(body) > _HEAD_BYTES + _length(body, max_bytes)
 
@@ -76,9 +76,9 @@ def _decompressed(message: bytes, encoding: bytes | None, max_bytes: int) -> byt
     try:
         found = stream.decompress(message, max_bytes + 1)
     except zlib.error:
-        raise MalformedMessageError(_NOT_AS_IT_SAYS) from None
+        raise MalformedMessageError(_NOT_GZIP) from None
     if len(found) > max_bytes:
         raise too_long(len(found), max_bytes)
     if not stream.eof or stream.unused_data:
-        raise MalformedMessageError(_NOT_AS_IT_SAYS)
+        raise MalformedMessageError(_NOT_GZIP)
     return found

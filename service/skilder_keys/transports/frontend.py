@@ -1,4 +1,4 @@
-"""What every transport offers to a worker, and what it takes."""
+"""The interface between a worker and a transport."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """All that a server serves.
+    """All methods that a server serves.
 
     Attributes:
-        methods: The methods, which pass the pipeline, by their paths.
-        fast_paths: The fast paths of some of them, by the same paths.
+        methods: The methods whose calls pass the pipeline, by path.
+        fast_paths: The fast paths that some of these methods have, by path.
         public: The methods that anybody may call.
-        calls: Where calls of public methods are counted, by method and code.
+        calls: The counts of the calls of public methods, by method and status code. The transport adds to them.
     """
 
     methods: Mapping[str, Serve]
@@ -34,17 +34,17 @@ class Api:
 
 
 class Frontend(Protocol):
-    """Where calls come in: the listener of one transport. Call `start` once, then `stop` once."""
+    """The listener of one transport, which receives the calls. Call `start` once, and `stop` once."""
 
     async def start(self, api: Api, settings: Settings) -> str:
-        """Listen, serve calls from now on, and return the address, HOST:PORT.
+        """Listen, start to serve calls, and return the address, HOST:PORT.
 
         Raises:
-            ListenError: The address is taken, or this machine does not have it.
+            ListenError: The address is in use, or this machine does not have it.
         """
 
     async def stop(self, seconds: float) -> None:
-        """Take no more calls; return when no call is left, or after this many seconds. It need not have started."""
+        """Accept no more calls, and wait until no call is left, at most this many seconds. `start` may have failed."""
 
     async def metrics(self) -> list[Metric]:
-        """Return the metrics that the transport counts by itself."""
+        """Return the metrics that the transport itself collects."""

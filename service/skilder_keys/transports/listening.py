@@ -10,7 +10,7 @@ class ListenError(Exception):
 
 
 def addresses_of(host: str) -> list[tuple[socket.AddressFamily, str]]:
-    """Return every address of a host, by the machine's resolver.
+    """Return every IP address of a host with its address family, as the machine's resolver knows them.
 
     Raises:
         OSError: The host has no address.

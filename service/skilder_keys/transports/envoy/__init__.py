@@ -1,1 +1,4 @@
-"""The transport in Envoy: a worker is an Envoy with Python in it, which answers some calls and passes on the others."""
+"""The Envoy transport: a worker is an Envoy process with Python in it. Python serves the fast methods within Envoy.
+
+Envoy forwards all other calls to a grpcio server in the same process.
+"""

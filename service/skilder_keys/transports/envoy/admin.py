@@ -1,4 +1,4 @@
-"""Envoy's console, over its socket: whether it serves, what it counts, and that it is to drain."""
+"""Envoy's admin interface, over its socket: wait until Envoy is ready, read its metrics, and drain it."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-_TOLD = "^(http\\.grpc\\.|listener\\.[^a]|cluster\\.grpcio\\.|server\\.(memory|uptime|concurrency))"
+_METRICS = "^(http\\.grpc\\.|listener\\.[^a]|cluster\\.grpcio\\.|server\\.(memory|uptime|concurrency))"
 _ACTIVE_NAMES = "^http\\.grpc\\.downstream_(cx|rq)_active$"
 _ACTIVE = re.compile(r"downstream_(cx|rq)_active: (\d+)")
 
 
 class Admin:
-    """Envoy's console."""
+    """Envoy's admin interface."""
 
     def __init__(self, path: Path) -> None:
-        """Takes its socket."""
+        """Take the path of its socket."""
         self._path = path
 
     async def ready(self) -> None:
-        """Returns once Envoy accepts connections; it ends the process where it cannot."""
-        while not await self._ask("GET", "/ready"):  # noqa: ASYNC110 - Envoy tells only who asks
+        """Return when Envoy accepts connections. If it cannot listen, Envoy ends the process."""
+        while not await self._ask("GET", "/ready"):  # noqa: ASYNC110 - Envoy offers no event to wait for
             await asyncio.sleep(_POLL_SECONDS)
 
     async def metrics(self) -> list[Metric]:
-        """Answers what Envoy counts, in Prometheus's terms; nothing where it does not tell, or in no such terms."""
-        text = await self._ask("GET", f"/stats/prometheus?usedonly&filter={_TOLD}")
+        """Return Envoy's own metrics, or an empty list if Envoy does not respond in the Prometheus format."""
+        text = await self._ask("GET", f"/stats/prometheus?usedonly&filter={_METRICS}")
         try:
             return list(text_string_to_metric_families(text or ""))
         except ValueError:
             return []
 
     async def drain(self, seconds: float) -> None:
-        """Has Envoy tell its clients to go; returns when they have, or after so many seconds.
+        """Make Envoy ask its clients to disconnect, and wait until they have, at most this many seconds.
 
-        Envoy tells a client with the answer to its next call. One that makes no more calls is not waited for.
+        Envoy asks a client when it responds to its next call. A client that makes no more calls is not waited for.
         """
         began = time.monotonic()
         await self._ask("POST", "/drain_listeners?graceful&skip_exit")
-        await self._ask("POST", "/drain_listeners")  # new ones go elsewhere at once
+        await self._ask("POST", "/drain_listeners")  # accept no new connections from now on
         while (passed := time.monotonic() - began) < seconds:
             active = dict(_ACTIVE.findall(await self._ask("GET", f"/stats?filter={_ACTIVE_NAMES}") or ""))
             if active.get("cx", "0") == "0" or (active["rq"] == "0" and passed > 2 * NOTICE_SECONDS):
@@ -60,7 +60,7 @@ class Admin:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _ask(self, method: str, path: str) -> str | None:
-        """Answers what Envoy answers, or None where it says no, or nothing."""
+        """Send a request, and return the body of the response, or None if it fails or its status is not OK."""
         return await asyncio.to_thread(self._request, method, path)
 
     def _request(self, method: str, path: str) -> str | None:
@@ -84,7 +84,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Connects."""
+        """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))

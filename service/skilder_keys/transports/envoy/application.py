@@ -1,4 +1,4 @@
-"""What Envoy runs: an ASGI application whose lifespan is a worker's, and which is handed some of the calls."""
+"""The ASGI application that Envoy runs: its lifespan is that of the worker, and it serves the fast methods."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Application:
     """An ASGI application with a lifespan. Envoy runs it in the worker's folder.
 
     Args:
-        work: Does a worker's work with the socket to its parent and with the frontend, and returns the exit code.
+        work: Runs a worker with the socket to its parent and with the frontend, and returns the exit code.
     """
 
-    # It is no coroutine function; asgiref's mark for applications that are not.
+    # asgiref needs this mark for an application that is not a coroutine function.
     _asgi_single_callable = True
 
     def __init__(self, work: Work) -> None:
@@ -37,23 +37,23 @@ class Application:
         self._frontend = EnvoyFrontend(Path.cwd())
 
     def __call__(self, scope: Event, receive: Receive, send: Send) -> Started | Coroutine[Any, Any, None]:
-        """Start to serve one call or, the first time, return what lives as long as the worker."""
+        """Start to serve one call. For the lifespan, which comes first, return a coroutine that runs the worker."""
         if self._frontend.has_methods:
             return self._frontend.start_call(scope, receive, send)
         return self._live(receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        sys.path.remove(".")  # where Envoy was started; of use to nobody here
+        sys.path.remove(".")  # the folder that Envoy was started in: it has no modules for this process
         os.chdir(os.environ.pop(FOLDER))
         await receive()
-        working = asyncio.create_task(self._run())
+        running = asyncio.create_task(self._run())
         await self._frontend.opening.wait()
         await send({"type": "lifespan.startup.complete"})
-        # Envoy ends by itself only where it could not start; for every other end this process does not wait for it.
+        # Envoy ends the lifespan itself only if it could not start. In all other cases `_run` ends this process.
         await receive()
         if not self._frontend.is_open:
             os._exit(1)
-        await working
+        await running
 
     async def _run(self) -> None:
         code: Any = 1

@@ -1,7 +1,7 @@
-"""Serves methods as an ASGI application (https://asgi.readthedocs.io, with response trailers), for Envoy.
+"""Serve methods as an ASGI application (https://asgi.readthedocs.io, with response trailers), for Envoy.
 
-HTTP/2, TLS, flow control, deadlines and draining are Envoy's. What is left of gRPC over HTTP/2 for a unary call is a
-frame around each message, and a status.
+Envoy does HTTP/2, TLS, flow control, deadlines and draining. What remains of gRPC over HTTP/2 for a unary call is the
+frame around each message, and the status.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ _WATCH_SECONDS = 0.05
 
 
 class AsgiMethods:
-    """Methods by their paths: `serve` is an ASGI application; `start_call` is a faster one, for pyvoy alone.
+    """The methods by path. `serve` is an ASGI application; `start_call` is a faster variant that only pyvoy can use.
 
     Attributes:
-        fast_calls: The calls on the fast path, all of which wait for their messages.
+        fast_calls: The calls on the fast path that wait for their messages.
     """
 
     def __init__(self, methods: Mapping[str, Serve], fast_paths: Mapping[str, FastPath], *, max_calls: int) -> None:
-        """Create it in the event loop that calls come in by.
+        """Take the methods. Call this in the event loop that will receive the calls.
 
         Args:
-            methods: The methods by their paths.
-            fast_paths: The fast paths of some of them.
-            max_calls: The most calls at a time.
+            methods: The methods by path.
+            fast_paths: The fast paths that some of them have, by path.
+            max_calls: The most calls at the same time.
         """
         self._methods = {path.encode(): serve for path, serve in methods.items()}
         self._fast_paths = {path.encode(): each for path, each in fast_paths.items()}
         self._max_calls = max_calls
-        # To find out the running loop costs a system call, of each call.
+        # Keep the loop: asking for the running loop costs a system call, which would be made for every call.
         self._loop = asyncio.get_running_loop()
         self._calls: dict[asyncio.Task[Any] | None, AsgiContext] = {}
         self.fast_calls: set[FastCall] = set()
 
     def start_call(self, scope: Event, receive: Receive, send: Send) -> Started:
-        """Start to serve one call, on the fast path where that is possible.
+        """Start to serve one call, on the fast path if that is possible.
 
         No task may be running, and the loop must have `eager_task.task_factory`.
         """
@@ -67,7 +67,7 @@ class AsgiMethods:
                 caller is not None
                 and is_grpc(scope, headers)
                 and not scope["query_string"]
-                # It is no future where the headers end the request; then it can be asked for again.
+                # If the headers end the request, this is not a future, and `receive` can be called again.
                 and isinstance(first := receive(), asyncio.Future)
             ):
                 slow = partial(self.start_task, scope, receive, send, first)
@@ -77,14 +77,14 @@ class AsgiMethods:
     def start_task(
         self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None
     ) -> EagerTask:
-        """Start to serve one call in a task, while no task is running.
+        """Start to serve one call in a task. No task may be running.
 
-        `first` is the result of the first `receive()`, where it was called already.
+        `first` is the result of the first `receive()`, if that was called already.
         """
         return EagerTask(self.serve(scope, receive, send, first), self._loop)
 
     async def serve(self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None) -> None:
-        """Serve one call, as ASGI applications do; `first` is as in `start_task`."""
+        """Serve one call, as an ASGI application does. `first` is as in `start_task`."""
         context = AsgiContext(scope, receive, first)
         if not context.is_grpc():
             for event in NOT_GRPC:
@@ -101,22 +101,22 @@ class AsgiMethods:
         except StatusError as error:
             events = failure_events(error.code, str(error))
         except asyncio.CancelledError:
-            return  # the client is gone
+            return  # the client has disconnected
         finally:
             del self._calls[task]
         for event in events:
             await send(event)
 
     async def watch(self) -> NoReturn:
-        """End calls whose clients are gone, and have fast calls that wait fall back, until it is cancelled."""
+        """Until cancelled, end calls whose clients have disconnected, and move waiting fast calls to the pipeline."""
         waited: set[FastCall] = set()
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             for task, context in list(self._calls.items()):
                 if task is not None and context.waits():
-                    context.if_gone(task.cancel)
+                    context.on_disconnect(task.cancel)
             for call in self.fast_calls & waited:
-                self._loop.call_soon(call.fall_back)  # not now, in a task
+                self._loop.call_soon(call.fall_back)  # not here, because a task is running here
             waited = set(self.fast_calls)
 
     def _has_room(self) -> bool:
@@ -124,8 +124,8 @@ class AsgiMethods:
 
     def _method(self, scope: Event) -> Serve:
         if not self._has_room():
-            return _one_too_many
-        # As it was sent, since other spellings are other methods to gRPC.
+            return _too_many_calls
+        # Use the path as it was sent: to gRPC, another spelling is another method.
         found = self._methods.get(scope["raw_path"])
         return _unknown if found is None or scope["query_string"] else found
 
@@ -134,5 +134,5 @@ async def _unknown(_context: object) -> bytes:
     raise StatusError(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
-async def _one_too_many(_context: object) -> bytes:
+async def _too_many_calls(_context: object) -> bytes:
     raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")

@@ -1,4 +1,4 @@
-"""Envoy's configuration: one listener, the fast methods in the process, and a cluster of one for all others."""
+"""Envoy's configuration: one listener, the fast methods in Envoy's process, and a cluster of one for all others."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ if TYPE_CHECKING:
     from skilder_keys.config import Settings
 
 FAST = "/skilder.keys.v1.AuthorizationService/"
-"""What the paths of the methods that are answered in the process begin with."""
+"""The prefix of the paths of the fast methods, which Python serves in Envoy's process."""
 NOTICE_SECONDS = 1.0
-"""For so long a client may send calls over a connection after it has heard that it is to go."""
+"""How long a client may still send calls over a connection after Envoy has asked it to disconnect."""
 
 _TYPES = "type.googleapis.com/envoy"
 _FILTERS = f"{_TYPES}.extensions.filters.http"
 _PYTHON = "python"
 _AGE_JITTER_PERCENT = 10.0
 _BUFFER_BYTES = 2**16
-_HEADER_OVERHEAD_BYTES = 32  # of each header, as RFC 9113 counts them
-# A client needs more than this at once only to harm others; a well-meaning one opens a second connection.
+_HEADER_OVERHEAD_BYTES = 32  # per header, as RFC 9113 counts
+# A client that needs more can open a second connection. A higher limit would mainly help attackers.
 _MAX_STREAMS = 100
-# How much of a request Envoy takes before anybody reads it.
+# How many bytes of a request Envoy accepts before they are read.
 _STREAM_WINDOW_BYTES = 2**18
 _UNLIMITED = 2**30
-# A gateway with short deadlines may give up very many calls of a connection at once, while the database is away.
+# While the database is unavailable, a gateway with short deadlines may cancel many calls of one connection at once.
 _RESETS = {"premature_reset_total_stream_count": 10_000}
 _CONNECTION_LIMIT = "envoy.resource_monitors.global_downstream_max_connections"
 
 
 def admin_socket(folder: Path) -> Path:
-    """Answers where Envoy's console is."""
+    """Return the path of the socket of Envoy's admin interface."""
     return folder / "admin.sock"
 
 
 def grpcio_socket(folder: Path) -> Path:
-    """Answers where calls of other methods are passed on to."""
+    """Return the path of the socket that Envoy forwards the calls of all other methods to."""
     return folder / "grpcio.sock"
 
 
 def configuration(settings: Settings, folder: Path, application: str, fast: str = FAST) -> dict[str, Any]:
-    """Answers Envoy's bootstrap, as JSON.
+    """Return Envoy's bootstrap configuration, in its JSON form.
 
     Args:
         settings: The settings.
-        folder: A folder that no other user can look into, for the sockets.
-        application: What answers the fast methods, an ASGI application as MODULE:NAME.
-        fast: What the paths of the fast methods begin with.
+        folder: A folder for the sockets, which no other user can read.
+        application: The ASGI application that serves the fast methods, as MODULE:NAME.
+        fast: The prefix of the paths of the fast methods.
 
     Raises:
-        ListenError: The host has no address that this machine has.
+        ListenError: This machine has no address of the host.
     """
     first, *others = _addresses(settings.listen)
     listener = {
@@ -91,27 +91,27 @@ def _connection_limit(settings: Settings) -> dict[str, Any]:
 def _addresses(listen: str) -> list[dict[str, Any]]:
     host, _, port = listen.rpartition(":")
     found = [
-        {"socket_address": {"address": place, "port_value": int(port), "ipv4_compat": place == "::"}}
-        for family, place in addresses_of(host)
-        if _is_ours(family, place)
+        {"socket_address": {"address": ip, "port_value": int(port), "ipv4_compat": ip == "::"}}
+        for family, ip in addresses_of(host)
+        if _can_bind(family, ip)
     ]
     if not found:
         raise ListenError(f"Cannot serve on {listen}: this machine has no such address")
     return found
 
 
-def _is_ours(family: socket.AddressFamily, place: str) -> bool:
-    """Tells whether an address can be bound; a name such as localhost may have one that this machine has not."""
+def _can_bind(family: socket.AddressFamily, ip: str) -> bool:
+    """Return whether this machine has an IP address: a name such as localhost may resolve to one that it lacks."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         try:
-            probe.bind((place, 0))
+            probe.bind((ip, 0))
         except OSError:
             return False
     return True
 
 
 def _connections(settings: Settings, application: str, fast: str) -> dict[str, Any]:
-    """Answers how connections are treated, so that a client finds what it finds at grpcio's server."""
+    """Return how Envoy treats connections: with the same limits as grpcio's server."""
     age = settings.max_connection_age
     return {
         "@type": f"{_TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -119,7 +119,7 @@ def _connections(settings: Settings, application: str, fast: str) -> dict[str, A
         "codec_type": "HTTP2",
         "common_http_protocol_options": {
             "idle_timeout": _seconds(connections.IDLE_SECONDS),
-            # As many as fit in the bytes of metadata.
+            # As many headers as fit in the limit on metadata.
             "max_headers_count": connections.METADATA_BYTES // _HEADER_OVERHEAD_BYTES,
             "max_connection_duration": _seconds(age),
             "max_connection_duration_jitter": {"value": _AGE_JITTER_PERCENT},
@@ -127,17 +127,17 @@ def _connections(settings: Settings, application: str, fast: str) -> dict[str, A
         "drain_timeout": _seconds(min(NOTICE_SECONDS, settings.drain_timeout)),
         "http2_protocol_options": {
             "max_concurrent_streams": _MAX_STREAMS,
-            # One of each call in a row is no flood: behind a proxy, calls of many clients share a connection.
+            # One such frame of each call in a row is not a flood: behind a proxy, many clients share a connection.
             "max_consecutive_inbound_frames_with_empty_payload": _MAX_STREAMS,
             "initial_stream_window_size": _STREAM_WINDOW_BYTES,
             "initial_connection_window_size": 4 * _STREAM_WINDOW_BYTES,
-            # A client that died without a word is noticed within 80 s.
+            # A dead client is noticed within 80 s.
             "connection_keepalive": {"interval": _seconds(60), "timeout": _seconds(20)},
         },
         "max_request_headers_kb": connections.METADATA_BYTES // 1024,
         "request_headers_timeout": _seconds(connections.HANDSHAKE_SECONDS),
-        "stream_idle_timeout": _seconds(0),  # a watch of the health service may have nothing to tell for days
-        # Of the client, only what Envoy itself has found is told to the methods.
+        "stream_idle_timeout": _seconds(0),  # a watch of the health service may send nothing for days
+        # The methods get only what Envoy itself has found out about the client, never what a client's header claims.
         "use_remote_address": True,
         "skip_xff_append": True,
         "forward_client_cert_details": "SANITIZE_SET",
@@ -157,7 +157,7 @@ def _routes(fast: str) -> list[dict[str, Any]]:
         {
             "match": {"prefix": fast},
             "typed_per_filter_config": {_PYTHON: {"@type": f"{_TYPES}.config.route.v3.FilterConfig", "config": {}}},
-            # The client's deadline is Envoy's to keep, however far off it is.
+            # Envoy enforces the client's deadline, and limits it in no other way.
             "route": {
                 "cluster": "grpcio",
                 "timeout": _seconds(0),
@@ -178,7 +178,7 @@ def _routes(fast: str) -> list[dict[str, Any]]:
 
 
 def _python(application: str) -> dict[str, Any]:
-    """Answers a filter that gives calls to the application; a route has to ask for it."""
+    """Return the filter that passes calls to the application. It is off unless a route enables it."""
     config = {"app": application, "interface": "asgi", "lifespan": True}
     module = {
         "@type": f"{_FILTERS}.dynamic_modules.v3.DynamicModuleFilter",
@@ -190,7 +190,7 @@ def _python(application: str) -> dict[str, Any]:
 
 
 def _module() -> str:
-    """Answers the file of the module that puts Python into Envoy."""
+    """Return the file of pyvoy's module, which runs Python in Envoy."""
     found = find_spec("pyvoy._pyvoy")
     if found is None or found.origin is None:
         raise ModuleNotFoundError("pyvoy has no module for Envoy")
@@ -224,7 +224,7 @@ def _cluster(path: Path) -> dict[str, Any]:
             "cluster_name": "grpcio",
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _pipe(path)}}]}],
         },
-        # How many calls there may be is the server's to say.
+        # The grpcio server limits the number of calls, so Envoy must not.
         "circuit_breakers": {
             "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _UNLIMITED)]
         },

@@ -1,4 +1,4 @@
-"""A call as an ASGI server tells of it."""
+"""A call in the form in which an ASGI server passes it on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CERTIFICATE_HEADER: Final = CERTIFICATE_HEADER.encode()
 
 
 def is_grpc(scope: Event, headers: Mapping[bytes, bytes]) -> bool:
-    """Tells whether what comes with such headers is a call of gRPC's at all."""
+    """Return whether a request with these headers is a gRPC call."""
     kind = headers.get(b"content-type", b"")
     return scope["method"] == "POST" and (kind == CONTENT_TYPE or _IS_GRPC.fullmatch(kind) is not None)
 
@@ -40,30 +40,30 @@ class AsgiContext:
         self._was_read = self._was_seen = False
 
     def is_grpc(self) -> bool:
-        """Tells whether it is a call of gRPC's at all."""
+        """Return whether this is a gRPC call."""
         return is_grpc(self._scope, self._headers)
 
     def credentials(self) -> str | None:
-        """Answers the metadata `authorization`, or None without."""
+        """Return the metadata `authorization`, or None without it."""
         found = self._headers.get(b"authorization")
         return None if found is None else found.decode("latin-1")
 
     def certificate_names(self) -> Iterable[str]:
-        """Answers the names in the client's certificate, which Envoy has verified."""
+        """Return the names in the client's certificate, if Envoy has verified one."""
         return certificate_names(self._headers.get(_CERTIFICATE_HEADER, b"").decode("latin-1"))
 
     def peer(self) -> str:
-        """Answers the client's address, as grpcio spells it."""
+        """Return the client's address, in grpcio's form."""
         host, port = self._scope["client"]
         return peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     async def read(self, max_bytes: int) -> bytes | None:
-        """Return the one message, or None where there is none.
+        """Return the message of the call, or None if the call has no message.
 
         Raises:
-            MalformedMessageError: There are more messages than one, or what comes is none.
-            MessageTooLongError: It is longer than may be, as it is or once it is decompressed.
-            UnknownEncodingError: It is compressed in a way that is not known.
+            MalformedMessageError: The body is not exactly one valid message.
+            MessageTooLongError: The message is too long, compressed or decompressed.
+            UnknownEncodingError: The compression is not supported.
         """
         event = await (self._receive() if self._first is None else self._first)
         body: bytes = event["body"] if event.get("more_body") is False else await self._rest(event, max_bytes)
@@ -71,28 +71,28 @@ class AsgiContext:
         return unframed(body, self._headers.get(b"grpc-encoding"), max_bytes) if body else None
 
     def waits(self) -> bool:
-        """Tells whether the call has waited since it was asked last, for other things than its request."""
+        """Return whether the call has its request, and was already running when this method was last called."""
         seen, self._was_seen = self._was_seen, True
         return seen and self._was_read
 
-    def if_gone(self, act: Callable[[], object]) -> None:
-        """Acts soon, if the client is gone.
+    def on_disconnect(self, act: Callable[[], object]) -> None:
+        """Call `act` soon if the client has disconnected by now.
 
-        After the end of a request pyvoy does not let `receive` wait for that, but answers it at once.
+        After the end of the request, pyvoy's `receive` returns at once. It does not wait until the client disconnects.
         """
 
-        def hear(heard: asyncio.Future[Event]) -> None:
-            if not heard.cancelled() and heard.result()["type"] == "http.disconnect":
+        def check(received: asyncio.Future[Event]) -> None:
+            if not received.cancelled() and received.result()["type"] == "http.disconnect":
                 act()
 
-        asyncio.ensure_future(self._receive()).add_done_callback(hear)
+        asyncio.ensure_future(self._receive()).add_done_callback(check)
 
     async def _rest(self, event: Event, max_bytes: int) -> bytes:
-        """Answers a body that begins with this event."""
+        """Read the rest of a body that begins with this event, and return all of it."""
         body = bytearray()
         while event["type"] == "http.request":
             body += event["body"]
             if is_over(body, max_bytes) or not event["more_body"]:
                 return bytes(body)
             event = await self._receive()
-        raise asyncio.CancelledError  # the client is gone
+        raise asyncio.CancelledError  # the client has disconnected

@@ -1,4 +1,4 @@
-"""A call on the fast path, as Envoy hands it over."""
+"""A call on the fast path, as Envoy passes it on."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 
 class FastCall(Started):
-    """A call that memory may be enough for: it waits for its message, and is answered at once, in no task.
+    """A call that can probably be answered from memory: it waits for its message and then responds at once, in no task.
 
-    A call that is not answered from memory, or waits too long for its message, goes through the pipeline from there. So
-    this path needs no time limit, and has nothing to log. Nothing on it may raise: no task would report the error, and
-    the call would hang.
+    A call that memory cannot answer, or whose message takes too long, continues in the pipeline. So this path needs no
+    time limit and no log. Nothing on it may raise an error: no task would report it, and the call would hang.
     """
 
     __slots__ = ("_caller", "_fast_path", "_first", "_on_done", "_send", "_slow", "_waiting")
@@ -42,12 +41,12 @@ class FastCall(Started):
         """Wait for the message.
 
         Args:
-            fast_path: The method.
-            caller: Who calls.
+            fast_path: The fast path of the method.
+            caller: The caller.
             first: The result of the first `receive()`.
             send: Sends an event.
             slow: Starts the task that serves the call through the pipeline.
-            waiting: The calls that wait for their messages; this one is among them while it does.
+            waiting: The calls that wait for their messages. This call is in the set while it waits.
         """
         self._fast_path = fast_path
         self._caller = caller
@@ -59,15 +58,15 @@ class FastCall(Started):
         first.add_done_callback(self._decide)
 
     def add_done_callback(self, on_done: Callable[[EagerTask], object]) -> None:
-        """Have this called when the call has ended in the pipeline. On the fast path there is nothing to report."""
+        """Call `on_done` when the call has ended in the pipeline. It is not called for a call on the fast path."""
         self._on_done = on_done
 
     def fall_back(self) -> None:
-        """Go through the pipeline, unless the message has come. No task may be running."""
+        """Continue in the pipeline, unless the message has arrived. No task may be running."""
         if not self._first.done():
             self._first.remove_done_callback(self._decide)
             self._waiting.remove(self)
-            self._go_on()
+            self._start_slow()
 
     def _decide(self, first: asyncio.Future[Event]) -> None:
         self._waiting.remove(self)
@@ -75,10 +74,10 @@ class FastCall(Started):
         message = plain(event["body"], self._fast_path.max_bytes) if event.get("more_body") is False else None
         response = None if message is None else self._fast_path.respond(message, self._caller)
         if response is None:
-            self._go_on()
+            self._start_slow()
             return
         for part in events_of(response):
-            self._send(part)  # pyvoy sends within this call; there is nothing to wait for
+            self._send(part)  # pyvoy sends synchronously, so nothing needs to be awaited
 
-    def _go_on(self) -> None:
+    def _start_slow(self) -> None:
         self._slow().add_done_callback(self._on_done)

@@ -1,4 +1,4 @@
-"""Envoy as a frontend: it hands the fast methods to this process, and passes all other calls on to a grpcio server."""
+"""The Envoy frontend: this process serves the fast methods itself, and Envoy forwards all other calls to grpcio."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from skilder_keys.transports.frontend import Api
 
 _METADATA_BYTES_BEHIND = 2**16
-"""Envoy bounds the metadata of clients, and then adds the client's certificate."""
+"""More than clients may send to Envoy, because Envoy adds the client's certificate."""
 
 
 class EnvoyFrontend:
-    """The Envoy that this process is a part of.
+    """The Envoy that this process runs in.
 
     Attributes:
-        opening: Set when Envoy may accept connections.
-        is_open: Whether it does.
+        opening: Set when Envoy may start to accept connections.
+        is_open: Whether Envoy accepts connections.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Take the worker's folder, where Envoy has its sockets."""
+        """Take the worker's folder, which contains Envoy's sockets."""
         self.opening = asyncio.Event()
         self.is_open = False
         self._grpcio_socket = grpcio_socket(folder)
@@ -49,7 +49,7 @@ class EnvoyFrontend:
         return self._methods is not None
 
     async def start(self, api: Api, settings: Settings) -> str:
-        """Serve, as `Frontend.start` does: first behind Envoy, then Envoy itself."""
+        """Serve, as `Frontend.start` does: start the grpcio server first, then let Envoy accept connections."""
         options = [
             ("grpc.max_metadata_size", _METADATA_BYTES_BEHIND),
             ("grpc.absolute_max_metadata_size", _METADATA_BYTES_BEHIND),
@@ -58,7 +58,7 @@ class EnvoyFrontend:
         self._server.add_insecure_port(f"unix:{self._grpcio_socket}")
         await self._server.start()
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(task_factory)  # pyvoy makes a task of what it is given
+        loop.set_task_factory(task_factory)  # pyvoy makes a task of each call, and `Started` is one already
         loop.set_exception_handler(_report)
         fast = {path: serve for path, serve in api.methods.items() if path.startswith(FAST)}
         self._methods = AsgiMethods(fast, api.fast_paths, max_calls=settings.max_calls)
@@ -69,24 +69,24 @@ class EnvoyFrontend:
         return settings.listen
 
     async def stop(self, seconds: float) -> None:
-        """Stop, as `Frontend.stop` does: first Envoy, then what is behind it."""
+        """Stop, as `Frontend.stop` does: drain Envoy first, then stop the grpcio server."""
         if self.is_open:
             await self._admin.drain(seconds)
         if self._server is not None:
             await self._server.stop(seconds)
 
     async def metrics(self) -> list[Metric]:
-        """Return what Envoy counts."""
+        """Return Envoy's metrics."""
         return await self._admin.metrics()
 
     def start_call(self, scope: Event, receive: Receive, send: Send) -> Started:
-        """Start to serve one call that Envoy hands over."""
+        """Start to serve one call of a fast method."""
         if self._methods is None:
             raise LookupError("a call came before the methods")
         return self._methods.start_call(scope, receive, send)
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report an error of a callback, unless it is that pyvoy sets the result of a cancelled `receive`."""
+    """Report an error in a callback. Ignore the one that pyvoy causes when it sets the result of a cancelled future."""
     if not (isinstance(context.get("exception"), asyncio.InvalidStateError) and "_pyvoy." in context["message"]):
         loop.default_exception_handler(context)

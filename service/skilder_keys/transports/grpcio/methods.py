@@ -1,4 +1,4 @@
-"""The methods of the service, as grpcio's asyncio server calls them."""
+"""The methods of the service, as handlers for grpcio's asyncio server."""
 
 from __future__ import annotations
 
@@ -20,26 +20,32 @@ if TYPE_CHECKING:
 
 
 class Methods(grpc.GenericRpcHandler):
-    """Methods by their paths.
+    """The methods by path.
 
-    They are served as client-streaming ones, which gRPC's wire does not tell apart from unary ones: those would be read
-    before they begin, and the pipeline has something to ask first.
+    They are registered as client-streaming methods, which look the same on the wire as unary methods. For a unary
+    method grpcio reads the request first, but the pipeline has to check the caller before that.
     """
 
     def __init__(self, methods: Mapping[str, Serve], *, max_calls: int, behind_envoy: bool = False) -> None:
-        """Take the methods, the most calls at a time, and whether all come from Envoy, which tells whose they are."""
+        """Create the handlers.
+
+        Args:
+            methods: The methods by path.
+            max_calls: The most calls at the same time.
+            behind_envoy: Whether all calls come from Envoy, which reports the client in headers.
+        """
         self._context_type = ForwardedContext if behind_envoy else Context
         self._max_calls = max_calls
         self._calls = 0
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            path: grpc.stream_unary_rpc_method_handler(self._wrapped(serve)) for path, serve in methods.items()
+            path: grpc.stream_unary_rpc_method_handler(self._handler(serve)) for path, serve in methods.items()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        """Answers what serves a call."""
+        """Return the handler of a call, or None for an unknown method."""
         return self._handlers.get(handler_call_details.method)
 
-    def _wrapped(self, serve: Serve) -> Callable[[object, ServicerContext], Awaitable[bytes]]:
+    def _handler(self, serve: Serve) -> Callable[[object, ServicerContext], Awaitable[bytes]]:
         async def handle(_messages: object, context: ServicerContext) -> bytes:
             if self._calls >= self._max_calls:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
@@ -56,7 +62,7 @@ class Methods(grpc.GenericRpcHandler):
 
 
 class Context:
-    """A call, as `context.Context` has it."""
+    """A call, as `rpc.context.Context` describes it."""
 
     __slots__ = ("_context",)
 
@@ -64,22 +70,22 @@ class Context:
         self._context = context
 
     def credentials(self) -> str | None:
-        """Answers the metadata `authorization`, or None without."""
+        """Return the metadata `authorization`, or None without it."""
         return self._metadata("authorization")
 
     def certificate_names(self) -> Iterable[str]:
-        """Answers the names in the client's certificate; gRPC tells only those of one that it has verified."""
+        """Return the names in the client's certificate, if gRPC has verified one."""
         return map(bytes.decode, self._context.auth_context().get("x509_subject_alternative_name", ()))
 
     def peer(self) -> str:
-        """Answers the client's address."""
+        """Return the client's address."""
         return self._context.peer()
 
     async def read(self, max_bytes: int) -> object:
-        """Return the bytes of the message, or gRPC's mark of the end.
+        """Return the bytes of the message, or `grpc.aio.EOF` without a message.
 
         Raises:
-            MessageTooLongError: It has more than so many bytes.
+            MessageTooLongError: The message has more than `max_bytes` bytes.
         """
         message = await self._context.read()
         if isinstance(message, bytes) and len(message) > max_bytes:
@@ -87,20 +93,20 @@ class Context:
         return message
 
     def _metadata(self, wanted: str) -> str | None:
-        # What is sent twice counts as one value, as HTTP has it and Envoy does it.
+        # Join repeated headers into one value, as RFC 9110 allows and Envoy does.
         found = [str(value) for name, value in self._context.invocation_metadata() or () if name == wanted]
         return ",".join(found) if found else None
 
 
 class ForwardedContext(Context):
-    """A call that Envoy has passed on: its client is the one that Envoy tells of."""
+    """A call that Envoy has forwarded. Its headers describe the client."""
 
     __slots__ = ()
 
     def certificate_names(self) -> Iterable[str]:
-        """Answers the names in the client's certificate, which Envoy has verified."""
+        """Return the names in the client's certificate, if Envoy has verified one."""
         return forwarded.certificate_names(self._metadata(forwarded.CERTIFICATE_HEADER) or "")
 
     def peer(self) -> str:
-        """Answers the client's address."""
+        """Return the client's address."""
         return forwarded.peer(self._metadata(forwarded.PEER_HEADER) or "")

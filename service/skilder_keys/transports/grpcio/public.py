@@ -1,9 +1,9 @@
-"""Public methods, served by grpcio within a small budget of their own.
+"""Public methods, which grpcio serves within a small budget of their own.
 
-They take no credentials, so they do not pass the pipeline. A call has a place until it ends or, for a lasting call such
-as a watch, until its request has come. A good client needs the place for a moment. So where all places are taken, the
-call that has had its place for the longest time is ended, and the new one gets the place: a stranger who opens very
-many calls and sends nothing is only in its own way. Lasting calls are counted separately. To end one of them would harm
+They need no credentials, so they do not pass the pipeline. A call holds a slot until it ends or, for a lasting call
+such as a watch, until its request has arrived. A well-behaved client needs a slot only for a moment. So if all slots
+are in use, the call that has held its slot longest is ended, and the new call gets the slot: an attacker who opens many
+calls and sends nothing evicts mostly its own calls. Lasting calls have a separate limit. Ending one of them would harm
 its client, so a new one is rejected.
 """
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PublicLimits:
-    """How much of the service anybody may take up, in each worker.
+    """The limits for public calls in each worker.
 
     Attributes:
-        calls: The most calls at a time, those that go on left out.
-        calls_of_connection: The most of them on one connection.
-        seconds: How long such a call may take.
-        lasting: The most calls that go on at a time.
-        lasting_of_connection: The most of them on one connection.
-        lasting_seconds: How long a call that goes on may take.
+        calls: The most calls at the same time, without lasting calls.
+        calls_of_connection: The most of these on one connection.
+        seconds: The most seconds that such a call may take.
+        lasting: The most lasting calls at the same time.
+        lasting_of_connection: The most of these on one connection.
+        lasting_seconds: The most seconds that a lasting call may take.
     """
 
     calls: int = 100
@@ -58,21 +58,22 @@ class GrpcioPublicCall:
         self._context = context
 
     async def read(self, request_type: type[Request]) -> Request | None:
-        """Return the next request; None where the client sends no more.
+        """Return the next request, or None if the client sends no more.
 
         Raises:
-            StatusError: What the client sends is no request.
+            StatusError: The message is too long, or not a request of this type.
         """
         body = await self._context.read()
-        if not isinstance(body, bytes):  # gRPC's mark of the end
+        if not isinstance(body, bytes):  # grpc.aio.EOF
             return None
         if len(body) > MAX_BYTES:
-            words = f"Received message larger than max ({len(body)} vs. {MAX_BYTES})"
-            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
+            text = f"Received message larger than max ({len(body)} vs. {MAX_BYTES})"
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         try:
             return request_type.FromString(body)
         except DecodeError:
-            raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "This is no request of this method.") from None
+            text = "The message is not a valid request of this method."
+            raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, text) from None
 
     async def write(self, response: bytes) -> None:
         """Send a response."""
@@ -80,22 +81,28 @@ class GrpcioPublicCall:
 
 
 class PublicMethods(grpc.GenericRpcHandler):
-    """The methods by their paths. Calls are counted as `Pipeline.calls` counts them."""
+    """The public methods by path. Calls are counted as `Pipeline.calls` counts them."""
 
     def __init__(
         self, methods: Iterable[PublicMethod], calls: MutableMapping[tuple[str, str], int], *, behind_envoy: bool
     ) -> None:
-        """Take the methods, where calls are counted, and whether all calls come from Envoy."""
+        """Create the handlers.
+
+        Args:
+            methods: The methods.
+            calls: The counts of calls by method and status code, to which these calls are added.
+            behind_envoy: Whether all calls come from Envoy, which reports the client in headers.
+        """
         self._limits = PublicLimits()
         self._calls = calls
         self._behind_envoy = behind_envoy
         self._handlers = {each.path: self._handler(each) for each in methods}
-        self._places: dict[asyncio.Task[object], str] = {}  # each call's connection, the oldest call first
+        self._slots: dict[asyncio.Task[object], str] = {}  # each call's connection, the oldest call first
         self._evicted: set[asyncio.Task[object]] = set()
         self._lasting: Counter[str] = Counter()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        """Return what serves a call."""
+        """Return the handler of a call, or None for an unknown method."""
         return self._handlers.get(handler_call_details.method)
 
     def _handler(self, method: PublicMethod) -> grpc.RpcMethodHandler[bytes, bytes]:
@@ -114,49 +121,50 @@ class PublicMethods(grpc.GenericRpcHandler):
 
     async def _serve(self, call: PublicCall, connection: str, method: PublicMethod) -> None:
         async with _limited(self._limits.seconds):
-            with self._place(connection):
+            with self._slot(connection):
                 request = await call.read(method.request_type)
                 if request is None:
                     raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "The request has no message.")
                 if not method.lasting:
                     await method.serve(call, request)
                     return
-        with self._lasting_place(connection):
+        with self._lasting_slot(connection):
             async with _limited(self._limits.lasting_seconds):
                 await method.serve(call, request)
 
     @contextmanager
-    def _place(self, connection: str) -> Iterator[None]:
+    def _slot(self, connection: str) -> Iterator[None]:
         task = asyncio.current_task()
         if task is None:
             raise LookupError("a call is served in a task")
-        of_connection = [each for each, its in self._places.items() if its == connection]
+        of_connection = [each for each, its in self._slots.items() if its == connection]
         if len(of_connection) >= self._limits.calls_of_connection:
             self._evict(of_connection[0])
-        elif len(self._places) >= self._limits.calls:
-            self._evict(next(iter(self._places)))
-        self._places[task] = connection
+        elif len(self._slots) >= self._limits.calls:
+            self._evict(next(iter(self._slots)))
+        self._slots[task] = connection
         try:
             yield
         except asyncio.CancelledError:
             if task in self._evicted and task.uncancel() == 0:
-                words = "Others have come since, and this call has taken its place for longest."
-                raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, words) from None
+                text = "Too many calls without credentials: this one waited longest and was ended."
+                raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, text) from None
             raise
         finally:
-            self._places.pop(task, None)
+            self._slots.pop(task, None)
             self._evicted.discard(task)
 
     def _evict(self, task: asyncio.Task[object]) -> None:
-        del self._places[task]
+        del self._slots[task]
         self._evicted.add(task)
         task.cancel()
 
     @contextmanager
-    def _lasting_place(self, connection: str) -> Iterator[None]:
+    def _lasting_slot(self, connection: str) -> Iterator[None]:
         limits = self._limits
         if self._lasting[connection] >= limits.lasting_of_connection or self._lasting.total() >= limits.lasting:
-            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "There are as many of these calls as there may be.")
+            text = "Too many lasting calls without credentials: end one, or try again later."
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         self._lasting[connection] += 1
         try:
             yield
@@ -166,7 +174,7 @@ class PublicMethods(grpc.GenericRpcHandler):
                 del self._lasting[connection]
 
     def _connection(self, context: ServicerContext) -> str:
-        """Return the client's end of the connection that a call came by."""
+        """Return the client's address and port, which identify the connection of a call."""
         if not self._behind_envoy:
             return context.peer()
         metadata: Any = context.invocation_metadata() or ()
@@ -179,5 +187,5 @@ async def _limited(seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        words = f"This call may take {seconds:g} s."
-        raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, words) from None
+        text = f"The call took longer than {seconds:g} s, the limit without credentials."
+        raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, text) from None
