@@ -61,7 +61,7 @@ def test_the_bytes_of_a_request_are_those_of_the_contract(method: Any) -> None:
     comment = " ".join(line.removeprefix("//").strip() for line in text[: text.index("\nservice ")].splitlines())
     every, own = (
         re.search(r"A request has at most (\d+) (\w+)", comment),
-        re.search(rf"one of {method.name} at most (\d+) (\w+)", comment),
+        re.search(rf"a request of {method.name} at most (\d+) (\w+)", comment),
     )
     found = own or every
     assert found is not None

@@ -29,9 +29,9 @@ class _DenialReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DenialRe
     DENIAL_REASON_UNSPECIFIED: _DenialReason.ValueType  # 0
     """Never sent."""
     DENIAL_REASON_MALFORMED: _DenialReason.ValueType  # 1
-    """Not a token: its length, characters, prefix or checksum are wrong."""
+    """This is not a token: its length, characters, prefix or checksum are wrong."""
     DENIAL_REASON_UNKNOWN: _DenialReason.ValueType  # 2
-    """No key has this token. Unknown ids and wrong secrets are not told apart."""
+    """No key has this token. The response is the same for an unknown id and for a wrong secret."""
     DENIAL_REASON_REVOKED: _DenialReason.ValueType  # 3
     """The key was revoked."""
     DENIAL_REASON_MEMBER_REMOVED: _DenialReason.ValueType  # 4
@@ -39,17 +39,17 @@ class _DenialReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DenialRe
     DENIAL_REASON_WORKSPACE_GONE: _DenialReason.ValueType  # 5
     """The key's workspace was deleted."""
     DENIAL_REASON_TOOL_NOT_ALLOWED: _DenialReason.ValueType  # 6
-    """The key is good and does not reach the tool asked about."""
+    """The key is valid but does not reach the tool that the request asked about."""
 
 class DenialReason(_DenialReason, metaclass=_DenialReasonEnumTypeWrapper):
-    """Why a token was denied. All but the first two are told only of a token that proved right."""
+    """Why a token was denied. All reasons but MALFORMED and UNKNOWN are sent only if the token's secret was correct."""
 
 DENIAL_REASON_UNSPECIFIED: DenialReason.ValueType  # 0
 """Never sent."""
 DENIAL_REASON_MALFORMED: DenialReason.ValueType  # 1
-"""Not a token: its length, characters, prefix or checksum are wrong."""
+"""This is not a token: its length, characters, prefix or checksum are wrong."""
 DENIAL_REASON_UNKNOWN: DenialReason.ValueType  # 2
-"""No key has this token. Unknown ids and wrong secrets are not told apart."""
+"""No key has this token. The response is the same for an unknown id and for a wrong secret."""
 DENIAL_REASON_REVOKED: DenialReason.ValueType  # 3
 """The key was revoked."""
 DENIAL_REASON_MEMBER_REMOVED: DenialReason.ValueType  # 4
@@ -57,12 +57,12 @@ DENIAL_REASON_MEMBER_REMOVED: DenialReason.ValueType  # 4
 DENIAL_REASON_WORKSPACE_GONE: DenialReason.ValueType  # 5
 """The key's workspace was deleted."""
 DENIAL_REASON_TOOL_NOT_ALLOWED: DenialReason.ValueType  # 6
-"""The key is good and does not reach the tool asked about."""
+"""The key is valid but does not reach the tool that the request asked about."""
 Global___DenialReason: _TypeAlias = DenialReason  # noqa: Y015
 
 @_typing.final
 class AuthorizeRequest(_message.Message):
-    """The token to decide about."""
+    """A token to decide about."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -72,10 +72,10 @@ class AuthorizeRequest(_message.Message):
     token: _builtins.str
     """The token, as its holder presented it."""
     tool_id: _builtins.str
-    """Set to ask about this one tool only: the answer holds no tool set."""
+    """Set this to ask about one tool only. Then the response has no tool set."""
     tool_set_version: _builtins.str
-    """The version of the tool set the caller holds already. Where it is still current, no tools are sent again.
-    Not looked at where `tool_id` is set.
+    """The version of the tool set that the caller already has. If it is still current, the tools are not sent again.
+    Ignored if `tool_id` is set.
     """
     def __init__(
         self,
@@ -94,7 +94,7 @@ Global___AuthorizeRequest: _TypeAlias = AuthorizeRequest  # noqa: Y015
 
 @_typing.final
 class AuthorizeResponse(_message.Message):
-    """The verdict."""
+    """The decision."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -102,11 +102,11 @@ class AuthorizeResponse(_message.Message):
     DENIED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def granted(self) -> Global___Granted:
-        """The token is good."""
+        """The token is valid."""
 
     @_builtins.property
     def denied(self) -> Global___Denied:
-        """The token is not good for what was asked."""
+        """The token is not valid, or does not allow what was asked."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class BatchAuthorizeRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizeRequest]:
-        """Each as it would be asked about alone; at most 1,000. The same token may stand in several."""
+        """One request for each token, as for `Authorize`; at most 1,000. Several requests may have the same token."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ Global___BatchAuthorizeRequest: _TypeAlias = BatchAuthorizeRequest  # noqa: Y015
 
 @_typing.final
 class BatchAuthorizeResponse(_message.Message):
-    """The verdicts."""
+    """The decisions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -158,11 +158,11 @@ class BatchAuthorizeResponse(_message.Message):
     TOOL_SETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizeResponse]:
-        """One for each request, in their order."""
+        """One response for each request, in the order of the requests."""
 
     @_builtins.property
     def tool_sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolSet]:
-        """The tool sets that `Granted.shared_tool_set` names, each once."""
+        """The tool sets that `Granted.shared_tool_set` refers to, each one once."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ Global___BatchAuthorizeResponse: _TypeAlias = BatchAuthorizeResponse  # noqa: Y0
 
 @_typing.final
 class Granted(_message.Message):
-    """A good token: whose it is and what it reaches."""
+    """A valid token: its key, and what the key reaches."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -190,20 +190,20 @@ class Granted(_message.Message):
     UNCHANGED_FIELD_NUMBER: _builtins.int
     SHARED_TOOL_SET_FIELD_NUMBER: _builtins.int
     unchanged: _builtins.bool
-    """True: the version the caller holds is current."""
+    """True: the tool set version that the caller sent is still current."""
     shared_tool_set: _builtins.str
-    """Everything the key reaches: the version of one of `BatchAuthorizeResponse.tool_sets`."""
+    """Everything that the key reaches, as the version of one of `BatchAuthorizeResponse.tool_sets`."""
     @_builtins.property
     def key(self) -> Global___GrantedKey:
-        """The key the token belongs to."""
+        """The key that the token belongs to."""
 
     @_builtins.property
     def tool_set(self) -> Global___ToolSet:
-        """Everything the key reaches. In an answer to `BatchAuthorize` it is told by `shared_tool_set` instead."""
+        """Everything that the key reaches. A response of `BatchAuthorize` sets `shared_tool_set` instead."""
 
     @_builtins.property
     def tool(self) -> Global___ToolGrant:
-        """The tool asked about: it may be called."""
+        """The tool that the request asked about. It may be called."""
 
     def __init__(
         self,
@@ -226,7 +226,7 @@ Global___Granted: _TypeAlias = Granted  # noqa: Y015
 
 @_typing.final
 class GrantedKey(_message.Message):
-    """The key a good token belongs to."""
+    """The key that a valid token belongs to."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -239,15 +239,15 @@ class GrantedKey(_message.Message):
     id: _builtins.str
     """The key's id."""
     type: _key_pb2.KeyType.ValueType
-    """What the key is for."""
+    """The type of the key."""
     workspace_id: _builtins.str
-    """The workspace it belongs to."""
+    """The workspace that the key belongs to."""
     user_id: _builtins.str
-    """The user a user key is tied to."""
+    """The user that a user key is tied to; empty for the other types."""
     runtime_id: _builtins.str
-    """The runtime instance a runtime key authenticates."""
+    """The runtime instance that a runtime key authenticates; empty for the other types."""
     description: _builtins.str
-    """What the key is for, in words."""
+    """What the key is for, as text."""
     def __init__(
         self,
         *,
@@ -268,7 +268,7 @@ Global___GrantedKey: _TypeAlias = GrantedKey  # noqa: Y015
 
 @_typing.final
 class ToolSet(_message.Message):
-    """All that a key reaches. Keys with the same reach share one tool set and one version."""
+    """Everything that a key reaches. Keys with the same reach share one tool set and one version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -276,14 +276,14 @@ class ToolSet(_message.Message):
     HATS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """Names this very content: equal versions mean equal tool sets."""
+    """Identifies the content: tool sets with equal versions are equal."""
     @_builtins.property
     def hats(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReachedHat]:
-        """The hats reached, in order of id."""
+        """The hats that the key reaches, in order of id."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReachedTool]:
-        """The tools that may be called, each once, in order of id."""
+        """The tools that may be called, each one once, in order of id."""
 
     def __init__(
         self,
@@ -302,7 +302,7 @@ Global___ToolSet: _TypeAlias = ToolSet  # noqa: Y015
 
 @_typing.final
 class ReachedHat(_message.Message):
-    """A hat the key reaches."""
+    """A hat that the key reaches."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -347,7 +347,7 @@ class ReachedSkill(_message.Message):
     """The skill's name."""
     @_builtins.property
     def tool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its active tools, in order of id; each is in `ToolSet.tools`."""
+        """The ids of its active tools, in order of id. Each tool is in `ToolSet.tools`."""
 
     def __init__(
         self,
@@ -376,7 +376,7 @@ class ReachedTool(_message.Message):
     id: _builtins.str
     """The tool's id."""
     name: _builtins.str
-    """Its name, as its MCP server calls it."""
+    """The name of the tool on its MCP server."""
     mcp_server: _builtins.str
     """The MCP server that offers it."""
     def __init__(
@@ -396,7 +396,7 @@ Global___ReachedTool: _TypeAlias = ReachedTool  # noqa: Y015
 
 @_typing.final
 class ToolGrant(_message.Message):
-    """A tool that was asked about and may be called."""
+    """The tool that the request asked about. It may be called."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -408,7 +408,7 @@ class ToolGrant(_message.Message):
 
     @_builtins.property
     def paths(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolPath]:
-        """Every hat and skill through which the key reaches it, in order; at least one."""
+        """Every hat and skill through which the key reaches the tool, in order; at least one."""
 
     def __init__(
         self,
@@ -426,7 +426,7 @@ Global___ToolGrant: _TypeAlias = ToolGrant  # noqa: Y015
 
 @_typing.final
 class ToolPath(_message.Message):
-    """A way from a key to a tool."""
+    """A hat and a skill through which a key reaches a tool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -435,7 +435,7 @@ class ToolPath(_message.Message):
     hat_id: _builtins.str
     """The hat."""
     skill_id: _builtins.str
-    """The skill of that hat which holds the tool."""
+    """The skill of that hat that contains the tool."""
     def __init__(
         self,
         *,
@@ -452,7 +452,7 @@ Global___ToolPath: _TypeAlias = ToolPath  # noqa: Y015
 
 @_typing.final
 class Denied(_message.Message):
-    """A token that is not good for what was asked."""
+    """A token that is not valid, or does not allow what was asked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -460,11 +460,11 @@ class Denied(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     reason: Global___DenialReason.ValueType
-    """Why, for programs. New reasons may come: treat one you do not know as a denial."""
+    """Why, for programs. Later versions may add reasons: treat an unknown reason as a denial."""
     message: _builtins.str
-    """Why, in a sentence for people."""
+    """Why, as a sentence for people."""
     key_id: _builtins.str
-    """The key's id; set only where the token proved right."""
+    """The key's id. Set only if the token's secret was correct."""
     def __init__(
         self,
         *,

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class AuthorizationServiceStub:
-    """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
-    runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+    """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
+    for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
     """
 
     def __init__(self, channel):
@@ -51,29 +51,30 @@ class AuthorizationServiceStub:
 
 
 class AuthorizationServiceServicer:
-    """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
-    runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+    """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
+    for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
     """
 
     def Authorize(self, request, context):
         """Decides about one token.
 
-        A verdict, granted or denied, is an OK response. An error status never speaks of the token: it says that the call
-        failed. INVALID_ARGUMENT (a field over its bound), UNAVAILABLE (it cannot be decided now; try again),
-        PERMISSION_DENIED (caller; a runtime instance asked about another workspace's key).
+        A decision, granted or denied, is an OK response. An error status says nothing about the token. It says that the
+        call failed: INVALID_ARGUMENT (a field exceeds its limit), UNAVAILABLE (the token cannot be checked now; try
+        again), PERMISSION_DENIED (the caller may not call this, or a runtime instance asked about another workspace's
+        key).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchAuthorize(self, request, context):
-        """Decides about up to 1,000 tokens, each as `Authorize` would.
+        """Decides about up to 1,000 tokens, each one as `Authorize` does.
 
-        All are answered or the call fails: INVALID_ARGUMENT (a field over its bound, or an answer of more than 32 MiB),
-        UNAVAILABLE (one of them cannot be decided now; try again), PERMISSION_DENIED (caller; a runtime instance asked
-        about another workspace's key).
+        The response has a decision for every token, or the call fails: INVALID_ARGUMENT (a field exceeds its limit, or the
+        response would exceed 32 MiB), UNAVAILABLE (one of the tokens cannot be checked now; try again), PERMISSION_DENIED
+        (the caller may not call this, or a runtime instance asked about another workspace's key).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,10 +102,10 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuthorizationService:
-    """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
-    runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+    """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
+    for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
     """
 
     @staticmethod

@@ -27,10 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuthorizationServiceStub:
-    """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
-    runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+    """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
+    for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
     """
 
     @_typing.overload
@@ -40,47 +40,49 @@ class AuthorizationServiceStub:
     Authorize: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.AuthorizeRequest, _authorization_service_pb2.AuthorizeResponse]
     """Decides about one token.
 
-    A verdict, granted or denied, is an OK response. An error status never speaks of the token: it says that the call
-    failed. INVALID_ARGUMENT (a field over its bound), UNAVAILABLE (it cannot be decided now; try again),
-    PERMISSION_DENIED (caller; a runtime instance asked about another workspace's key).
+    A decision, granted or denied, is an OK response. An error status says nothing about the token. It says that the
+    call failed: INVALID_ARGUMENT (a field exceeds its limit), UNAVAILABLE (the token cannot be checked now; try
+    again), PERMISSION_DENIED (the caller may not call this, or a runtime instance asked about another workspace's
+    key).
     """
     BatchAuthorize: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.BatchAuthorizeRequest, _authorization_service_pb2.BatchAuthorizeResponse]
-    """Decides about up to 1,000 tokens, each as `Authorize` would.
+    """Decides about up to 1,000 tokens, each one as `Authorize` does.
 
-    All are answered or the call fails: INVALID_ARGUMENT (a field over its bound, or an answer of more than 32 MiB),
-    UNAVAILABLE (one of them cannot be decided now; try again), PERMISSION_DENIED (caller; a runtime instance asked
-    about another workspace's key).
+    The response has a decision for every token, or the call fails: INVALID_ARGUMENT (a field exceeds its limit, or the
+    response would exceed 32 MiB), UNAVAILABLE (one of the tokens cannot be checked now; try again), PERMISSION_DENIED
+    (the caller may not call this, or a runtime instance asked about another workspace's key).
     """
 
 @_typing.type_check_only
 class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
-    """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
-    runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+    """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
+    for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Authorize: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.AuthorizeRequest, _authorization_service_pb2.AuthorizeResponse]  # type: ignore[assignment]
     """Decides about one token.
 
-    A verdict, granted or denied, is an OK response. An error status never speaks of the token: it says that the call
-    failed. INVALID_ARGUMENT (a field over its bound), UNAVAILABLE (it cannot be decided now; try again),
-    PERMISSION_DENIED (caller; a runtime instance asked about another workspace's key).
+    A decision, granted or denied, is an OK response. An error status says nothing about the token. It says that the
+    call failed: INVALID_ARGUMENT (a field exceeds its limit), UNAVAILABLE (the token cannot be checked now; try
+    again), PERMISSION_DENIED (the caller may not call this, or a runtime instance asked about another workspace's
+    key).
     """
     BatchAuthorize: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.BatchAuthorizeRequest, _authorization_service_pb2.BatchAuthorizeResponse]  # type: ignore[assignment]
-    """Decides about up to 1,000 tokens, each as `Authorize` would.
+    """Decides about up to 1,000 tokens, each one as `Authorize` does.
 
-    All are answered or the call fails: INVALID_ARGUMENT (a field over its bound, or an answer of more than 32 MiB),
-    UNAVAILABLE (one of them cannot be decided now; try again), PERMISSION_DENIED (caller; a runtime instance asked
-    about another workspace's key).
+    The response has a decision for every token, or the call fails: INVALID_ARGUMENT (a field exceeds its limit, or the
+    response would exceed 32 MiB), UNAVAILABLE (one of the tokens cannot be checked now; try again), PERMISSION_DENIED
+    (the caller may not call this, or a runtime instance asked about another workspace's key).
     """
 
 class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells whether a token is good and which tools it may use. For callers with the role `operator` or `service`, and for
-    runtime instances, which call with their own `RTK_` token and learn of keys of their own workspace only.
+    """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
+    for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, one of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
     """
 
     @_abc_1.abstractmethod
@@ -91,9 +93,10 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_authorization_service_pb2.AuthorizeResponse, _abc.Awaitable[_authorization_service_pb2.AuthorizeResponse]]:
         """Decides about one token.
 
-        A verdict, granted or denied, is an OK response. An error status never speaks of the token: it says that the call
-        failed. INVALID_ARGUMENT (a field over its bound), UNAVAILABLE (it cannot be decided now; try again),
-        PERMISSION_DENIED (caller; a runtime instance asked about another workspace's key).
+        A decision, granted or denied, is an OK response. An error status says nothing about the token. It says that the
+        call failed: INVALID_ARGUMENT (a field exceeds its limit), UNAVAILABLE (the token cannot be checked now; try
+        again), PERMISSION_DENIED (the caller may not call this, or a runtime instance asked about another workspace's
+        key).
         """
 
     @_abc_1.abstractmethod
@@ -102,11 +105,11 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _authorization_service_pb2.BatchAuthorizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_authorization_service_pb2.BatchAuthorizeResponse, _abc.Awaitable[_authorization_service_pb2.BatchAuthorizeResponse]]:
-        """Decides about up to 1,000 tokens, each as `Authorize` would.
+        """Decides about up to 1,000 tokens, each one as `Authorize` does.
 
-        All are answered or the call fails: INVALID_ARGUMENT (a field over its bound, or an answer of more than 32 MiB),
-        UNAVAILABLE (one of them cannot be decided now; try again), PERMISSION_DENIED (caller; a runtime instance asked
-        about another workspace's key).
+        The response has a decision for every token, or the call fails: INVALID_ARGUMENT (a field exceeds its limit, or the
+        response would exceed 32 MiB), UNAVAILABLE (one of the tokens cannot be checked now; try again), PERMISSION_DENIED
+        (the caller may not call this, or a runtime instance asked about another workspace's key).
         """
 
 def add_AuthorizationServiceServicer_to_server(servicer: AuthorizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

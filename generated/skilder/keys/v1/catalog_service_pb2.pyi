@@ -43,7 +43,7 @@ class _WorkspacePartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Workspa
     """A tool."""
 
 class WorkspacePart(_WorkspacePart, metaclass=_WorkspacePartEnumTypeWrapper):
-    """The kinds of parts a workspace has."""
+    """The kinds of parts of a workspace."""
 
 WORKSPACE_PART_UNSPECIFIED: WorkspacePart.ValueType  # 0
 """Never sent."""
@@ -70,23 +70,23 @@ class _ChangeActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeAc
     CHANGE_ACTION_UNSPECIFIED: _ChangeAction.ValueType  # 0
     """Never sent."""
     CHANGE_ACTION_ADDED: _ChangeAction.ValueType  # 1
-    """It is new."""
+    """The part is new."""
     CHANGE_ACTION_UPDATED: _ChangeAction.ValueType  # 2
-    """It differs from before."""
+    """The part has other content than before."""
     CHANGE_ACTION_REMOVED: _ChangeAction.ValueType  # 3
-    """It is gone."""
+    """The part was removed."""
 
 class ChangeAction(_ChangeAction, metaclass=_ChangeActionEnumTypeWrapper):
-    """What became of a part."""
+    """How a part changed."""
 
 CHANGE_ACTION_UNSPECIFIED: ChangeAction.ValueType  # 0
 """Never sent."""
 CHANGE_ACTION_ADDED: ChangeAction.ValueType  # 1
-"""It is new."""
+"""The part is new."""
 CHANGE_ACTION_UPDATED: ChangeAction.ValueType  # 2
-"""It differs from before."""
+"""The part has other content than before."""
 CHANGE_ACTION_REMOVED: ChangeAction.ValueType  # 3
-"""It is gone."""
+"""The part was removed."""
 Global___ChangeAction: _TypeAlias = ChangeAction  # noqa: Y015
 
 @_typing.final
@@ -101,19 +101,19 @@ class ApplyWorkspaceRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     MAX_REMOVALS_FIELD_NUMBER: _builtins.int
     expected_version: _builtins.int
-    """The version the change is made against; 0 for a workspace that must not exist yet; unset for whatever is there."""
+    """The version that the workspace must have now; 0 if it must not exist yet; unset for any version."""
     actor: _builtins.str
-    """The user on whose behalf the call is made; empty where it is made on the caller's own."""
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
     dry_run: _builtins.bool
-    """Only check: the same checks and the same answer, and nothing is written."""
+    """Only check: run the same checks and return the same response, but write nothing."""
     max_removals: _builtins.int
-    """How many members, teams, hats, skills and tools may be removed, together; 0 for none. Unset: half of those there
-    are. A part under another id is one removed and one added. More is refused with TOO_MANY_CHANGED, whose metadata
-    `count` says how many would be removed and `allowed` how many may be.
+    """How many members, teams, hats, skills and tools may be removed together; 0 for none. Unset: half of all parts that
+    exist. A part whose id changes counts as one removed and one added. If more would be removed, the call fails with
+    TOO_MANY_CHANGED. Its metadata has the number that would be removed (`count`) and the allowed number (`allowed`).
     """
     @_builtins.property
     def workspace(self) -> _workspace_pb2.Workspace:
-        """All of it."""
+        """The whole workspace."""
 
     def __init__(
         self,
@@ -141,17 +141,17 @@ Global___ApplyWorkspaceRequest: _TypeAlias = ApplyWorkspaceRequest  # noqa: Y015
 
 @_typing.final
 class ApplyWorkspaceResponse(_message.Message):
-    """What was done or, with `dry_run`, what would be done."""
+    """What was changed or, with `dry_run`, what would be changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
-    """The version that the workspace has with these changes. The same as before where nothing differed."""
+    """The version of the workspace with these changes. It is the same as before if nothing differed."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkspaceChange]:
-        """What changed, in order of kind and id; empty where nothing differed."""
+        """The changes, in order of kind and id; empty if nothing differed."""
 
     def __init__(
         self,
@@ -177,11 +177,11 @@ class WorkspaceChange(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     part: Global___WorkspacePart.ValueType
-    """What kind of part."""
+    """The kind of the part."""
     id: _builtins.str
     """The part's id."""
     action: Global___ChangeAction.ValueType
-    """What became of it."""
+    """How it changed."""
     def __init__(
         self,
         *,
@@ -199,7 +199,7 @@ Global___WorkspaceChange: _TypeAlias = WorkspaceChange  # noqa: Y015
 
 @_typing.final
 class GetWorkspaceRequest(_message.Message):
-    """Which workspace to answer."""
+    """Which workspace to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -221,7 +221,7 @@ Global___GetWorkspaceRequest: _TypeAlias = GetWorkspaceRequest  # noqa: Y015
 
 @_typing.final
 class GetWorkspaceResponse(_message.Message):
-    """The workspace asked for."""
+    """The workspace."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -268,9 +268,9 @@ class ListWorkspacesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many a page holds at most: 1 to 1,000; 0 for 100."""
+    """The most workspaces on a page, 1 to 1,000; 0 means 100."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before; empty for the first."""
+    """The `next_page_token` of the previous page; empty for the first page."""
     def __init__(
         self,
         *,
@@ -294,7 +294,7 @@ class ListWorkspacesResponse(_message.Message):
     WORKSPACES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last."""
+    """The `page_token` of the next page; empty on the last page."""
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.WorkspaceSummary]:
         """The workspaces, in order of id."""
@@ -325,9 +325,9 @@ class DeleteWorkspaceRequest(_message.Message):
     workspace_id: _builtins.str
     """The workspace's id."""
     expected_version: _builtins.int
-    """The version the deletion is meant for; unset for whatever is there."""
+    """The version that the workspace must have now; unset for any version."""
     actor: _builtins.str
-    """The user on whose behalf the call is made; empty where it is made on the caller's own."""
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
     def __init__(
         self,
         *,
@@ -347,7 +347,7 @@ Global___DeleteWorkspaceRequest: _TypeAlias = DeleteWorkspaceRequest  # noqa: Y0
 
 @_typing.final
 class DeleteWorkspaceResponse(_message.Message):
-    """The deletion."""
+    """The result of the deletion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,10 +26,11 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
+    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
+    admin in the new state.
 
-    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """
 
     def __init__(self, channel):
@@ -61,28 +62,29 @@ class CatalogServiceStub:
 
 
 class CatalogServiceServicer:
-    """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
+    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
+    admin in the new state.
 
-    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """
 
     def ApplyWorkspace(self, request, context):
-        """Makes a workspace be exactly what is given: finds the difference and applies it in one transaction, or refuses
-        it whole. What is left out is removed. Where nothing differs, nothing is written, not even an audit event.
+        """Changes a workspace to exactly the given state. Finds the differences and applies all of them in one transaction,
+        or none. Removes everything that is left out. If nothing differs, writes nothing, not even an audit event.
 
-        Errors: INVALID_ARGUMENT (every dangling reference, cycle, duplicate and bound, each named in BadRequest),
-        ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted; more parts
-        would be removed than `max_removals` allows), PERMISSION_DENIED (actor or caller).
+        Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), ABORTED
+        (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or more parts
+        would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetWorkspace(self, request, context):
-        """Answers a whole workspace, in the form that ApplyWorkspace takes.
+        """Returns a whole workspace, in the form that ApplyWorkspace accepts.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (caller).
+        Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the caller may not do this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,17 +93,18 @@ class CatalogServiceServicer:
     def ListWorkspaces(self, request, context):
         """Lists the workspaces, in order of id.
 
-        Errors: INVALID_ARGUMENT (the page token among them), PERMISSION_DENIED (caller).
+        Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWorkspace(self, request, context):
-        """Deletes a workspace for good; its keys answer WORKSPACE_GONE from then on and its id is never used again.
-        Deleting a deleted workspace changes nothing and answers the same.
+        """Deletes a workspace permanently. From then on its keys are denied with WORKSPACE_GONE, and its id is never used
+        again. Deleting a deleted workspace changes nothing and returns the same response.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (`expected_version`), PERMISSION_DENIED (actor or caller).
+        Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (`expected_version` is not the current version), PERMISSION_DENIED
+        (the actor or the caller may not do this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,10 +142,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
+    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
+    admin in the new state.
 
-    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """
 
     @staticmethod

@@ -27,10 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
+    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
+    admin in the new state.
 
-    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """
 
     @_typing.overload
@@ -38,69 +39,73 @@ class CatalogServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     ApplyWorkspace: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ApplyWorkspaceRequest, _catalog_service_pb2.ApplyWorkspaceResponse]
-    """Makes a workspace be exactly what is given: finds the difference and applies it in one transaction, or refuses
-    it whole. What is left out is removed. Where nothing differs, nothing is written, not even an audit event.
+    """Changes a workspace to exactly the given state. Finds the differences and applies all of them in one transaction,
+    or none. Removes everything that is left out. If nothing differs, writes nothing, not even an audit event.
 
-    Errors: INVALID_ARGUMENT (every dangling reference, cycle, duplicate and bound, each named in BadRequest),
-    ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted; more parts
-    would be removed than `max_removals` allows), PERMISSION_DENIED (actor or caller).
+    Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), ABORTED
+    (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or more parts
+    would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do this).
     """
     GetWorkspace: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetWorkspaceRequest, _catalog_service_pb2.GetWorkspaceResponse]
-    """Answers a whole workspace, in the form that ApplyWorkspace takes.
+    """Returns a whole workspace, in the form that ApplyWorkspace accepts.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (caller).
+    Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the caller may not do this).
     """
     ListWorkspaces: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListWorkspacesRequest, _catalog_service_pb2.ListWorkspacesResponse]
     """Lists the workspaces, in order of id.
 
-    Errors: INVALID_ARGUMENT (the page token among them), PERMISSION_DENIED (caller).
+    Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
     """
     DeleteWorkspace: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteWorkspaceRequest, _catalog_service_pb2.DeleteWorkspaceResponse]
-    """Deletes a workspace for good; its keys answer WORKSPACE_GONE from then on and its id is never used again.
-    Deleting a deleted workspace changes nothing and answers the same.
+    """Deletes a workspace permanently. From then on its keys are denied with WORKSPACE_GONE, and its id is never used
+    again. Deleting a deleted workspace changes nothing and returns the same response.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (`expected_version`), PERMISSION_DENIED (actor or caller).
+    Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (`expected_version` is not the current version), PERMISSION_DENIED
+    (the actor or the caller may not do this).
     """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
-    """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
+    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
+    admin in the new state.
 
-    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyWorkspace: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ApplyWorkspaceRequest, _catalog_service_pb2.ApplyWorkspaceResponse]  # type: ignore[assignment]
-    """Makes a workspace be exactly what is given: finds the difference and applies it in one transaction, or refuses
-    it whole. What is left out is removed. Where nothing differs, nothing is written, not even an audit event.
+    """Changes a workspace to exactly the given state. Finds the differences and applies all of them in one transaction,
+    or none. Removes everything that is left out. If nothing differs, writes nothing, not even an audit event.
 
-    Errors: INVALID_ARGUMENT (every dangling reference, cycle, duplicate and bound, each named in BadRequest),
-    ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted; more parts
-    would be removed than `max_removals` allows), PERMISSION_DENIED (actor or caller).
+    Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), ABORTED
+    (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or more parts
+    would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do this).
     """
     GetWorkspace: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetWorkspaceRequest, _catalog_service_pb2.GetWorkspaceResponse]  # type: ignore[assignment]
-    """Answers a whole workspace, in the form that ApplyWorkspace takes.
+    """Returns a whole workspace, in the form that ApplyWorkspace accepts.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (caller).
+    Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the caller may not do this).
     """
     ListWorkspaces: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListWorkspacesRequest, _catalog_service_pb2.ListWorkspacesResponse]  # type: ignore[assignment]
     """Lists the workspaces, in order of id.
 
-    Errors: INVALID_ARGUMENT (the page token among them), PERMISSION_DENIED (caller).
+    Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
     """
     DeleteWorkspace: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteWorkspaceRequest, _catalog_service_pb2.DeleteWorkspaceResponse]  # type: ignore[assignment]
-    """Deletes a workspace for good; its keys answer WORKSPACE_GONE from then on and its id is never used again.
-    Deleting a deleted workspace changes nothing and answers the same.
+    """Deletes a workspace permanently. From then on its keys are denied with WORKSPACE_GONE, and its id is never used
+    again. Deleting a deleted workspace changes nothing and returns the same response.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (`expected_version`), PERMISSION_DENIED (actor or caller).
+    Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (`expected_version` is not the current version), PERMISSION_DENIED
+    (the actor or the caller may not do this).
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    With an actor, that person must be an admin of the workspace (of the new state, where the workspace is new).
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
+    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
+    admin in the new state.
 
-    A request has at most 64 KiB, one of ApplyWorkspace at most 16 MiB.
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """
 
     @_abc_1.abstractmethod
@@ -109,12 +114,12 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.ApplyWorkspaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ApplyWorkspaceResponse, _abc.Awaitable[_catalog_service_pb2.ApplyWorkspaceResponse]]:
-        """Makes a workspace be exactly what is given: finds the difference and applies it in one transaction, or refuses
-        it whole. What is left out is removed. Where nothing differs, nothing is written, not even an audit event.
+        """Changes a workspace to exactly the given state. Finds the differences and applies all of them in one transaction,
+        or none. Removes everything that is left out. If nothing differs, writes nothing, not even an audit event.
 
-        Errors: INVALID_ARGUMENT (every dangling reference, cycle, duplicate and bound, each named in BadRequest),
-        ABORTED (`expected_version` is not the current one), FAILED_PRECONDITION (the workspace was deleted; more parts
-        would be removed than `max_removals` allows), PERMISSION_DENIED (actor or caller).
+        Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), ABORTED
+        (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or more parts
+        would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do this).
         """
 
     @_abc_1.abstractmethod
@@ -123,9 +128,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.GetWorkspaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.GetWorkspaceResponse, _abc.Awaitable[_catalog_service_pb2.GetWorkspaceResponse]]:
-        """Answers a whole workspace, in the form that ApplyWorkspace takes.
+        """Returns a whole workspace, in the form that ApplyWorkspace accepts.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (caller).
+        Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the caller may not do this).
         """
 
     @_abc_1.abstractmethod
@@ -136,7 +141,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.ListWorkspacesResponse, _abc.Awaitable[_catalog_service_pb2.ListWorkspacesResponse]]:
         """Lists the workspaces, in order of id.
 
-        Errors: INVALID_ARGUMENT (the page token among them), PERMISSION_DENIED (caller).
+        Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
         """
 
     @_abc_1.abstractmethod
@@ -145,10 +150,11 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.DeleteWorkspaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.DeleteWorkspaceResponse, _abc.Awaitable[_catalog_service_pb2.DeleteWorkspaceResponse]]:
-        """Deletes a workspace for good; its keys answer WORKSPACE_GONE from then on and its id is never used again.
-        Deleting a deleted workspace changes nothing and answers the same.
+        """Deletes a workspace permanently. From then on its keys are denied with WORKSPACE_GONE, and its id is never used
+        again. Deleting a deleted workspace changes nothing and returns the same response.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (`expected_version`), PERMISSION_DENIED (actor or caller).
+        Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (`expected_version` is not the current version), PERMISSION_DENIED
+        (the actor or the caller may not do this).
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

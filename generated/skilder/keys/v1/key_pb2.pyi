@@ -27,25 +27,25 @@ class _KeyType:
 class _KeyTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     KEY_TYPE_UNSPECIFIED: _KeyType.ValueType  # 0
-    """Not said. Refused where a type is needed; in a filter, every type."""
+    """No type. Rejected if a type is required; in a filter, it means every type."""
     KEY_TYPE_WORKSPACE: _KeyType.ValueType  # 1
-    """`WSK_`: the skills and tools of one workspace, for shared agents."""
+    """`WSK_`: reaches the skills and tools of one workspace; for shared agents."""
     KEY_TYPE_USER: _KeyType.ValueType  # 2
-    """`USK_`: the same, tied to one user, that user's teams and audit trail."""
+    """`USK_`: reaches the same, but is tied to one user, with that user's teams and audit trail."""
     KEY_TYPE_RUNTIME: _KeyType.ValueType  # 3
-    """`RTK_`: authenticates a runtime instance to the platform. It has no tools."""
+    """`RTK_`: authenticates a runtime instance to the platform. It reaches no tools."""
 
 class KeyType(_KeyType, metaclass=_KeyTypeEnumTypeWrapper):
-    """What a key is for. The type is also the prefix of its token."""
+    """What a key is for. The type also sets the prefix of the token."""
 
 KEY_TYPE_UNSPECIFIED: KeyType.ValueType  # 0
-"""Not said. Refused where a type is needed; in a filter, every type."""
+"""No type. Rejected if a type is required; in a filter, it means every type."""
 KEY_TYPE_WORKSPACE: KeyType.ValueType  # 1
-"""`WSK_`: the skills and tools of one workspace, for shared agents."""
+"""`WSK_`: reaches the skills and tools of one workspace; for shared agents."""
 KEY_TYPE_USER: KeyType.ValueType  # 2
-"""`USK_`: the same, tied to one user, that user's teams and audit trail."""
+"""`USK_`: reaches the same, but is tied to one user, with that user's teams and audit trail."""
 KEY_TYPE_RUNTIME: KeyType.ValueType  # 3
-"""`RTK_`: authenticates a runtime instance to the platform. It has no tools."""
+"""`RTK_`: authenticates a runtime instance to the platform. It reaches no tools."""
 Global___KeyType: _TypeAlias = KeyType  # noqa: Y015
 
 class _KeyState:
@@ -55,26 +55,26 @@ class _KeyState:
 class _KeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     KEY_STATE_UNSPECIFIED: _KeyState.ValueType  # 0
-    """Not said. In a filter, every state."""
+    """No state. In a filter, it means every state."""
     KEY_STATE_ACTIVE: _KeyState.ValueType  # 1
-    """The key has not been revoked."""
+    """The key was not revoked."""
     KEY_STATE_REVOKED: _KeyState.ValueType  # 2
-    """The key was revoked. No key leaves this state."""
+    """The key was revoked. This is permanent."""
 
 class KeyState(_KeyState, metaclass=_KeyStateEnumTypeWrapper):
     """Whether a key can still be used."""
 
 KEY_STATE_UNSPECIFIED: KeyState.ValueType  # 0
-"""Not said. In a filter, every state."""
+"""No state. In a filter, it means every state."""
 KEY_STATE_ACTIVE: KeyState.ValueType  # 1
-"""The key has not been revoked."""
+"""The key was not revoked."""
 KEY_STATE_REVOKED: KeyState.ValueType  # 2
-"""The key was revoked. No key leaves this state."""
+"""The key was revoked. This is permanent."""
 Global___KeyState: _TypeAlias = KeyState  # noqa: Y015
 
 @_typing.final
 class Key(_message.Message):
-    """A key, without its secret: the secret is shown once, by IssueKey, and cannot be read back."""
+    """A key without its secret. Only IssueKey returns the secret, once; it cannot be read later."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -97,33 +97,33 @@ class Key(_message.Message):
     id: _builtins.str
     """The key's id, a UUID version 7 (RFC 9562) in lower-case canonical form."""
     type: Global___KeyType.ValueType
-    """What the key is for."""
+    """The type of the key."""
     workspace_id: _builtins.str
-    """The workspace the key belongs to."""
+    """The workspace that the key belongs to."""
     user_id: _builtins.str
-    """The user a user key is tied to; empty for the other types."""
+    """The user that a user key is tied to; empty for the other types."""
     runtime_id: _builtins.str
-    """The runtime instance a runtime key authenticates; empty for the other types."""
+    """The runtime instance that a runtime key authenticates; empty for the other types."""
     description: _builtins.str
-    """What the key is for, in words: 1 to 200 characters in one line."""
+    """What the key is for, as text: 1 to 200 characters in one line."""
     hint: _builtins.str
-    """The prefix and some of the id's random characters, which stand in the token too, e.g. `WSK_4mBq8Jd41x`.
-    To show and to compare, not to parse. Holds nothing of the secret.
+    """The token's prefix and some random characters of the key's id, which the token also contains, such as
+    `WSK_4mBq8Jd41x`. Show it and compare it, but do not parse it. It contains no part of the secret.
     """
     state: Global___KeyState.ValueType
     """Whether the key can still be used."""
     limited_to_hats: _builtins.bool
-    """True where the key was limited to some hats when it was issued; it then reaches `hat_ids` and no other."""
+    """True if the key was limited to some hats when it was issued. Then it reaches only `hat_ids`."""
     created_by: _builtins.str
-    """Who issued it: the actor's user id or, without an actor, `caller:` and the caller's name."""
+    """Who issued the key: the user id of the actor or, without an actor, `caller:` and the caller's name."""
     revoked_by: _builtins.str
-    """Who revoked it, as in `created_by`; empty while it is active."""
+    """Who revoked the key, as in `created_by`; empty while it is active."""
     revoke_reason: _builtins.str
-    """Why it was revoked, in words; may be empty."""
+    """Why the key was revoked, as text; may be empty."""
     @_builtins.property
     def hat_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The hats a limited key may reach, in order of id. A hat that was removed stays in the list and grants nothing; once
-        a hat with that id is applied again, the key reaches it again.
+        """The hats that a limited key may reach, in order of id. A removed hat stays in the list but grants nothing. If a hat
+        with that id is applied again, the key reaches it again.
         """
 
     @_builtins.property
@@ -132,8 +132,8 @@ class Key(_message.Message):
 
     @_builtins.property
     def last_used_at(self) -> _timestamp_pb2.Timestamp:
-        """When the key was last used, by the database's clock; unset while it has never been used. A later use is written only
-        a minute after the one on record, so this may be up to a minute, and a few seconds, before the last use.
+        """When the key was last used, by the database's clock; unset if it was never used. A use is written only if it is at
+        least a minute later than the one on record, so this may be a minute and a few seconds before the last use.
         """
 
     @_builtins.property

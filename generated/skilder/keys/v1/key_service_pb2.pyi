@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class IssueKeyRequest(_message.Message):
-    """What key to issue."""
+    """The key to issue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,25 +35,25 @@ class IssueKeyRequest(_message.Message):
     HAT_IDS_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes a retry safe (AIP-155): 1 to 64 letters, digits or `-_.:`, best a random UUID; empty for none.
-    The same id again answers the same key with a new secret while the key has never been used. It is the caller's
-    own: two callers cannot meet each other's ids.
+    """Makes a retry safe (AIP-155): 1 to 64 letters, digits or `-_.:`, best a random UUID; empty for no id. A request
+    with the same id returns the same key with a new secret, as long as the key was never used. Ids belong to a caller:
+    two callers with the same id do not affect each other.
     """
     type: _key_pb2.KeyType.ValueType
-    """What the key is for."""
+    """The type of the key."""
     workspace_id: _builtins.str
-    """The workspace it belongs to."""
+    """The workspace that the key belongs to."""
     user_id: _builtins.str
-    """The member a user key is tied to. Needed for user keys, refused for others."""
+    """The member that a user key is tied to. Required for user keys, rejected for the other types."""
     runtime_id: _builtins.str
-    """The instance a runtime key authenticates. Needed for runtime keys, refused for others."""
+    """The instance that a runtime key authenticates. Required for runtime keys, rejected for the other types."""
     description: _builtins.str
-    """What the key is for, in words: 1 to 200 characters in one line. Keys are found by it months later."""
+    """What the key is for, as text: 1 to 200 characters in one line. People find the key by it later."""
     actor: _builtins.str
-    """The user on whose behalf the call is made; empty where it is made on the caller's own."""
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
     @_builtins.property
     def hat_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The hats the key is limited to, at most 100; empty for every hat it may otherwise reach. Refused for runtime keys."""
+        """Limits the key to these hats, at most 100. Empty for every hat that it can reach. Rejected for runtime keys."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class IssueKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """The token, 75 characters: `^(WSK|USK|RTK)_[0-9A-Za-z]{71}$`. It cannot be had again."""
+    """The token, 75 characters: `^(WSK|USK|RTK)_[0-9A-Za-z]{71}$`. It cannot be read later."""
     @_builtins.property
     def key(self) -> _key_pb2.Key:
         """The key."""
@@ -105,7 +105,7 @@ Global___IssueKeyResponse: _TypeAlias = IssueKeyResponse  # noqa: Y015
 
 @_typing.final
 class RevokeKeyRequest(_message.Message):
-    """What key to revoke."""
+    """The key to revoke."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -116,11 +116,11 @@ class RevokeKeyRequest(_message.Message):
     key_id: _builtins.str
     """The key's id."""
     token: _builtins.str
-    """The key's token. Whoever holds a leaked token can have it revoked: the token is proof enough, whoever the actor."""
+    """The key's token. Anybody who has a leaked token can revoke its key: the token is sufficient proof for any actor."""
     reason: _builtins.str
-    """Why, in words: at most 500 characters in one line; may be empty."""
+    """Why, as text: at most 500 characters in one line; may be empty."""
     actor: _builtins.str
-    """The user on whose behalf the call is made; empty where it is made on the caller's own."""
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
     def __init__(
         self,
         *,
@@ -148,7 +148,7 @@ class RevokeKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key(self) -> _key_pb2.Key:
-        """The key as it now stands. If it had been revoked before, with that time, person and reason."""
+        """The key as it is now. If it was revoked before, it has the time, user and reason of that revocation."""
 
     def __init__(
         self,
@@ -178,22 +178,22 @@ class ListKeysRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
-    """The workspace whose keys are listed."""
+    """The workspace whose keys to list."""
     type: _key_pb2.KeyType.ValueType
     """Only keys of this type."""
     user_id: _builtins.str
-    """Only keys tied to this user."""
+    """Only keys that are tied to this user."""
     state: _key_pb2.KeyState.ValueType
     """Only keys in this state."""
     page_size: _builtins.int
-    """How many keys a page holds at most: 1 to 1,000; 0 for 100."""
+    """The most keys on a page, 1 to 1,000; 0 means 100."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before; empty for the first. Good only with the same filters."""
+    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same filters."""
     actor: _builtins.str
-    """The user on whose behalf the call is made; empty where it is made on the caller's own."""
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
     @_builtins.property
     def unused_since(self) -> _timestamp_pb2.Timestamp:
-        """Only keys not used since this time: last used before it or, never used, issued before it."""
+        """Only keys that were last used before this time, or were never used and issued before it."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class ListKeysResponse(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last."""
+    """The `page_token` of the next page; empty on the last page."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[_key_pb2.Key]:
         """The keys, newest first."""
@@ -245,7 +245,7 @@ Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015
 
 @_typing.final
 class GetKeyRequest(_message.Message):
-    """Which key to answer."""
+    """Which key to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -254,7 +254,7 @@ class GetKeyRequest(_message.Message):
     key_id: _builtins.str
     """The key's id."""
     actor: _builtins.str
-    """The user on whose behalf the call is made; empty where it is made on the caller's own."""
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
     def __init__(
         self,
         *,
@@ -271,7 +271,7 @@ Global___GetKeyRequest: _TypeAlias = GetKeyRequest  # noqa: Y015
 
 @_typing.final
 class GetKeyResponse(_message.Message):
-    """The key asked for."""
+    """The key."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -28,9 +28,10 @@ if _version_not_supported:
 class KeyServiceStub:
     """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
 
-    A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
-    admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
-    lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
+    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
+    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
+    caller's role decides.
 
     A request has at most 64 KiB.
     """
@@ -66,29 +67,30 @@ class KeyServiceStub:
 class KeyServiceServicer:
     """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
 
-    A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
-    admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
-    lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
+    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
+    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
+    caller's role decides.
 
     A request has at most 64 KiB.
     """
 
     def IssueKey(self, request, context):
-        """Issues a key and shows its token, the only time anyone sees it.
+        """Issues a key and returns its token. No other call returns the token.
 
-        Errors: INVALID_ARGUMENT (fields named), NOT_FOUND (workspace), PERMISSION_DENIED (actor or caller),
-        ALREADY_EXISTS (`request_id` issued a key that has since been used),
-        FAILED_PRECONDITION (`request_id` issued a key that has since been revoked; the workspace was deleted).
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
+        (the actor or the caller may not do this), ALREADY_EXISTS (`request_id` issued a key that was used since then),
+        FAILED_PRECONDITION (`request_id` issued a key that was revoked since then, or the workspace was deleted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeKey(self, request, context):
-        """Revokes a key, at once and for ever. Revoking a revoked key changes nothing and answers the same key again.
+        """Revokes a key, immediately and permanently. Revoking a revoked key changes nothing and returns the same key.
 
-        Errors: INVALID_ARGUMENT (fields named), NOT_FOUND (no such key, or a token that proves none),
-        PERMISSION_DENIED (actor or caller).
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
+        PERMISSION_DENIED (the actor or the caller may not do this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,17 +99,17 @@ class KeyServiceServicer:
     def ListKeys(self, request, context):
         """Lists the keys of a workspace, newest first.
 
-        Errors: INVALID_ARGUMENT (fields named, the page token among them), NOT_FOUND (workspace),
-        PERMISSION_DENIED (actor or caller).
+        Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+        workspace), PERMISSION_DENIED (the actor or the caller may not do this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetKey(self, request, context):
-        """Answers one key.
+        """Returns one key.
 
-        Errors: INVALID_ARGUMENT (`key_id`), NOT_FOUND, PERMISSION_DENIED (actor or caller).
+        Errors: INVALID_ARGUMENT (`key_id`), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,9 +149,10 @@ def add_KeyServiceServicer_to_server(servicer, server):
 class KeyService:
     """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
 
-    A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
-    admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
-    lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
+    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
+    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
+    caller's role decides.
 
     A request has at most 64 KiB.
     """

@@ -29,9 +29,10 @@ GRPC_VERSION: str
 class KeyServiceStub:
     """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
 
-    A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
-    admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
-    lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
+    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
+    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
+    caller's role decides.
 
     A request has at most 64 KiB.
     """
@@ -41,73 +42,75 @@ class KeyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> KeyServiceAsyncStub: ...
     IssueKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.IssueKeyRequest, _key_service_pb2.IssueKeyResponse]
-    """Issues a key and shows its token, the only time anyone sees it.
+    """Issues a key and returns its token. No other call returns the token.
 
-    Errors: INVALID_ARGUMENT (fields named), NOT_FOUND (workspace), PERMISSION_DENIED (actor or caller),
-    ALREADY_EXISTS (`request_id` issued a key that has since been used),
-    FAILED_PRECONDITION (`request_id` issued a key that has since been revoked; the workspace was deleted).
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
+    (the actor or the caller may not do this), ALREADY_EXISTS (`request_id` issued a key that was used since then),
+    FAILED_PRECONDITION (`request_id` issued a key that was revoked since then, or the workspace was deleted).
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]
-    """Revokes a key, at once and for ever. Revoking a revoked key changes nothing and answers the same key again.
+    """Revokes a key, immediately and permanently. Revoking a revoked key changes nothing and returns the same key.
 
-    Errors: INVALID_ARGUMENT (fields named), NOT_FOUND (no such key, or a token that proves none),
-    PERMISSION_DENIED (actor or caller).
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
+    PERMISSION_DENIED (the actor or the caller may not do this).
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
     """Lists the keys of a workspace, newest first.
 
-    Errors: INVALID_ARGUMENT (fields named, the page token among them), NOT_FOUND (workspace),
-    PERMISSION_DENIED (actor or caller).
+    Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+    workspace), PERMISSION_DENIED (the actor or the caller may not do this).
     """
     GetKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.GetKeyRequest, _key_service_pb2.GetKeyResponse]
-    """Answers one key.
+    """Returns one key.
 
-    Errors: INVALID_ARGUMENT (`key_id`), NOT_FOUND, PERMISSION_DENIED (actor or caller).
+    Errors: INVALID_ARGUMENT (`key_id`), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
     """
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
     """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
 
-    A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
-    admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
-    lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
+    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
+    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
+    caller's role decides.
 
     A request has at most 64 KiB.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     IssueKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.IssueKeyRequest, _key_service_pb2.IssueKeyResponse]  # type: ignore[assignment]
-    """Issues a key and shows its token, the only time anyone sees it.
+    """Issues a key and returns its token. No other call returns the token.
 
-    Errors: INVALID_ARGUMENT (fields named), NOT_FOUND (workspace), PERMISSION_DENIED (actor or caller),
-    ALREADY_EXISTS (`request_id` issued a key that has since been used),
-    FAILED_PRECONDITION (`request_id` issued a key that has since been revoked; the workspace was deleted).
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
+    (the actor or the caller may not do this), ALREADY_EXISTS (`request_id` issued a key that was used since then),
+    FAILED_PRECONDITION (`request_id` issued a key that was revoked since then, or the workspace was deleted).
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]  # type: ignore[assignment]
-    """Revokes a key, at once and for ever. Revoking a revoked key changes nothing and answers the same key again.
+    """Revokes a key, immediately and permanently. Revoking a revoked key changes nothing and returns the same key.
 
-    Errors: INVALID_ARGUMENT (fields named), NOT_FOUND (no such key, or a token that proves none),
-    PERMISSION_DENIED (actor or caller).
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
+    PERMISSION_DENIED (the actor or the caller may not do this).
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists the keys of a workspace, newest first.
 
-    Errors: INVALID_ARGUMENT (fields named, the page token among them), NOT_FOUND (workspace),
-    PERMISSION_DENIED (actor or caller).
+    Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+    workspace), PERMISSION_DENIED (the actor or the caller may not do this).
     """
     GetKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.GetKeyRequest, _key_service_pb2.GetKeyResponse]  # type: ignore[assignment]
-    """Answers one key.
+    """Returns one key.
 
-    Errors: INVALID_ARGUMENT (`key_id`), NOT_FOUND, PERMISSION_DENIED (actor or caller).
+    Errors: INVALID_ARGUMENT (`key_id`), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
 
-    A call may name an `actor`, the person on whose behalf it is made. The service then holds that person to the rules:
-    admins of a workspace issue, list and revoke its workspace keys, and list and revoke any other; a member issues,
-    lists and revokes their own user keys; nobody issues runtime keys by hand. Without an actor the caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
+    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
+    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
+    caller's role decides.
 
     A request has at most 64 KiB.
     """
@@ -118,11 +121,11 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.IssueKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.IssueKeyResponse, _abc.Awaitable[_key_service_pb2.IssueKeyResponse]]:
-        """Issues a key and shows its token, the only time anyone sees it.
+        """Issues a key and returns its token. No other call returns the token.
 
-        Errors: INVALID_ARGUMENT (fields named), NOT_FOUND (workspace), PERMISSION_DENIED (actor or caller),
-        ALREADY_EXISTS (`request_id` issued a key that has since been used),
-        FAILED_PRECONDITION (`request_id` issued a key that has since been revoked; the workspace was deleted).
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
+        (the actor or the caller may not do this), ALREADY_EXISTS (`request_id` issued a key that was used since then),
+        FAILED_PRECONDITION (`request_id` issued a key that was revoked since then, or the workspace was deleted).
         """
 
     @_abc_1.abstractmethod
@@ -131,10 +134,10 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.RevokeKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.RevokeKeyResponse, _abc.Awaitable[_key_service_pb2.RevokeKeyResponse]]:
-        """Revokes a key, at once and for ever. Revoking a revoked key changes nothing and answers the same key again.
+        """Revokes a key, immediately and permanently. Revoking a revoked key changes nothing and returns the same key.
 
-        Errors: INVALID_ARGUMENT (fields named), NOT_FOUND (no such key, or a token that proves none),
-        PERMISSION_DENIED (actor or caller).
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
+        PERMISSION_DENIED (the actor or the caller may not do this).
         """
 
     @_abc_1.abstractmethod
@@ -145,8 +148,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_key_service_pb2.ListKeysResponse, _abc.Awaitable[_key_service_pb2.ListKeysResponse]]:
         """Lists the keys of a workspace, newest first.
 
-        Errors: INVALID_ARGUMENT (fields named, the page token among them), NOT_FOUND (workspace),
-        PERMISSION_DENIED (actor or caller).
+        Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+        workspace), PERMISSION_DENIED (the actor or the caller may not do this).
         """
 
     @_abc_1.abstractmethod
@@ -155,9 +158,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.GetKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.GetKeyResponse, _abc.Awaitable[_key_service_pb2.GetKeyResponse]]:
-        """Answers one key.
+        """Returns one key.
 
-        Errors: INVALID_ARGUMENT (`key_id`), NOT_FOUND, PERMISSION_DENIED (actor or caller).
+        Errors: INVALID_ARGUMENT (`key_id`), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

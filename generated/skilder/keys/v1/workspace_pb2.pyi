@@ -27,40 +27,40 @@ class _MemberRole:
 class _MemberRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberRole.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MEMBER_ROLE_UNSPECIFIED: _MemberRole.ValueType  # 0
-    """Not said: refused."""
+    """No role. Rejected."""
     MEMBER_ROLE_ADMIN: _MemberRole.ValueType  # 1
-    """Looks after the workspace and all of its keys."""
+    """Manages the workspace and all its keys."""
     MEMBER_ROLE_EDITOR: _MemberRole.ValueType  # 2
-    """Works in the workspace; looks after their own user keys."""
+    """Works in the workspace, and manages their own user keys."""
     MEMBER_ROLE_VIEWER: _MemberRole.ValueType  # 3
-    """Sees the workspace; looks after their own user keys."""
+    """Sees the workspace, and manages their own user keys."""
 
 class MemberRole(_MemberRole, metaclass=_MemberRoleEnumTypeWrapper):
-    """What a member may do with keys and the catalogue."""
+    """What a member may do with keys and the catalog."""
 
 MEMBER_ROLE_UNSPECIFIED: MemberRole.ValueType  # 0
-"""Not said: refused."""
+"""No role. Rejected."""
 MEMBER_ROLE_ADMIN: MemberRole.ValueType  # 1
-"""Looks after the workspace and all of its keys."""
+"""Manages the workspace and all its keys."""
 MEMBER_ROLE_EDITOR: MemberRole.ValueType  # 2
-"""Works in the workspace; looks after their own user keys."""
+"""Works in the workspace, and manages their own user keys."""
 MEMBER_ROLE_VIEWER: MemberRole.ValueType  # 3
-"""Sees the workspace; looks after their own user keys."""
+"""Sees the workspace, and manages their own user keys."""
 Global___MemberRole: _TypeAlias = MemberRole  # noqa: Y015
 
 @_typing.final
 class Workspace(_message.Message):
-    """A workspace: who is in it and what its agents may use. Ids are unique within their list and the workspace. Those of
-    workspaces, teams, hats and skills are 1 to 64 letters, digits or `._:@/+|-`, a letter or digit first.
+    """A workspace: who is in it and what its agents may use. An id is unique within its list and its workspace. The ids of
+    workspaces, teams, hats and skills have 1 to 64 letters, digits or `._:@/+|-`, and start with a letter or digit.
 
-    Ids that others made, of users, tools, MCP servers and their tools' names, are one-line texts of 1 to 255 characters
-    without a space at the beginning or the end. Names have 1 to 128 characters, descriptions at most 500, instructions at
-    most 10,000. Its parts and the ids in them are at most 250,000 together.
+    The ids of users, tools and MCP servers, and the names of tools, come from other systems. They are one-line texts of
+    1 to 255 characters, without a space at the beginning or the end. Other names have 1 to 128 characters, descriptions
+    at most 500, instructions at most 10,000. A workspace has at most 250,000 parts and ids in parts together.
 
-    A text may hold every character of Unicode, is kept unchanged, and shows something. Refused are control characters,
-    the characters that turn the direction of the writing (U+202A to U+202E, U+2066 to U+2069), and in one-line texts the
-    line and paragraph separators. Descriptions and instructions have lines: tabs and line feeds are taken, and the line
-    breaks of other systems become line feeds.
+    A text may contain all Unicode characters, is kept unchanged, and must have a visible character. Rejected are control
+    characters, the characters that change the writing direction (U+202A to U+202E, U+2066 to U+2069) and, in one-line
+    texts, the line and paragraph separators. Descriptions and instructions may have several lines: tabs and line feeds
+    are accepted, and the line breaks of other systems become line feeds.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -94,7 +94,7 @@ class Workspace(_message.Message):
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
-        """Its tools, at most 20,000. All ways hat, skill, tool together are at most 50,000."""
+        """Its tools, at most 20,000. There are at most 50,000 different paths hat, skill, tool."""
 
     def __init__(
         self,
@@ -125,12 +125,12 @@ class Member(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     TEAM_IDS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """The person's id, 1 to 255 characters; `caller:` does not stand at its beginning."""
+    """The person's user id, 1 to 255 characters. It must not start with `caller:`."""
     role: Global___MemberRole.ValueType
-    """What they may do."""
+    """What this person may do."""
     @_builtins.property
     def team_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The teams they are in, at most 1,000."""
+        """The teams of this person, at most 1,000."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ Global___Member: _TypeAlias = Member  # noqa: Y015
 
 @_typing.final
 class Team(_message.Message):
-    """A team. Its members have its hats and those of every team above it."""
+    """A team. Its members have its hats and the hats of every team above it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -196,10 +196,10 @@ class Hat(_message.Message):
     description: _builtins.str
     """What it is for, at most 500 characters."""
     instructions: _builtins.str
-    """What an agent that wears it is told, at most 10,000 characters."""
+    """The instructions for an agent that wears it, at most 10,000 characters."""
     @_builtins.property
     def team_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The teams it serves, with all the teams below them, at most 1,000; none where it serves the whole workspace."""
+        """The teams that it serves, together with all teams below them; at most 1,000. Empty: it serves the whole workspace."""
 
     @_builtins.property
     def skill_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -225,7 +225,7 @@ Global___Hat: _TypeAlias = Hat  # noqa: Y015
 
 @_typing.final
 class Skill(_message.Message):
-    """A skill: the tools that belong to one ability."""
+    """A skill: the tools for one ability."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -272,11 +272,11 @@ class Tool(_message.Message):
     id: _builtins.str
     """The tool's id."""
     name: _builtins.str
-    """Its name, as its MCP server calls it; unique for that server."""
+    """The name of the tool on its MCP server; unique for that server."""
     mcp_server: _builtins.str
     """The MCP server that offers it, 1 to 255 characters."""
     active: _builtins.bool
-    """Whether it may be called; unset means true."""
+    """Whether the tool may be called; unset means true."""
     def __init__(
         self,
         *,
@@ -297,7 +297,7 @@ Global___Tool: _TypeAlias = Tool  # noqa: Y015
 
 @_typing.final
 class WorkspaceSummary(_message.Message):
-    """A workspace in brief."""
+    """A short description of a workspace."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -311,7 +311,7 @@ class WorkspaceSummary(_message.Message):
     name: _builtins.str
     """Its name."""
     version: _builtins.int
-    """Counts up with every change, from 1."""
+    """The version: 1 at first, and one more with every change."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was first applied."""
