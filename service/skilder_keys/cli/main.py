@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import traceback
@@ -13,30 +12,11 @@ import typer
 from typer.exceptions import TyperException
 
 from skilder_keys import __version__
-from skilder_keys.auth.callers_file import CallersFileError
-from skilder_keys.cli import keys, output, stdio, workspace
+from skilder_keys.cli import keys, stdio, workspace
 from skilder_keys.cli.authorize import authorize
 from skilder_keys.cli.exits import Exit, fail, reason, say
 from skilder_keys.cli.options import takes_settings, variable
 from skilder_keys.config import Settings
-from skilder_keys.domain.errors import UnavailableError
-from skilder_keys.logs import make_log
-from skilder_keys.storage.migrations import SchemaOutdatedError
-from skilder_keys.storage.migrations import migrate as run_migrations
-from skilder_keys.supervisor.data_folder import DataFolderError
-from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgresError
-from skilder_keys.supervisor.supervisor import run
-from skilder_keys.supervisor.worker_process import StartError
-from skilder_keys.transports.listening import ListenError
-
-_REFUSALS = (
-    CallersFileError,
-    DataFolderError,
-    EmbeddedPostgresError,
-    ListenError,
-    SchemaOutdatedError,
-    StartError,
-)
 
 app = typer.Typer(
     epilog="Exit codes: 0 done or granted, 1 denied, 2 malformed or too large, 3 not allowed, 4 not found, 5 conflict, "
@@ -68,13 +48,9 @@ def main(
 @takes_settings()
 def serve(settings: Settings) -> None:
     """Run the service in the foreground, until SIGTERM or Ctrl-C."""
-    log = make_log(settings.log_format)
-    try:
-        run(settings, log)
-    except _REFUSALS as error:
-        raise fail(str(error), Exit.FAILED) from None
-    except UnavailableError as error:
-        raise fail(f"cannot reach the database: {reason(error.__cause__ or error)}", Exit.UNAVAILABLE) from None
+    from skilder_keys.cli import service  # noqa: PLC0415 - slow to load, and of no use to the other commands
+
+    service.serve(settings)
 
 
 @app.command()
@@ -86,14 +62,9 @@ def migrate(settings: Settings) -> None:
     """
     if settings.database_url is None:
         raise fail("set SKILDER_KEYS_DATABASE_URL; the embedded database is migrated by serve", Exit.USAGE)
-    try:
-        done = asyncio.run(run_migrations(settings.database_url.get_secret_value(), settings.database_schema))
-    except UnavailableError as error:
-        raise fail(f"cannot migrate: {reason(error.__cause__ or error)}", Exit.UNAVAILABLE) from None
-    for migration in done:
-        output.print_line(f"ran {migration.number:04} {migration.name}")
-    if not done:
-        output.print_line("up to date")
+    from skilder_keys.cli import service  # noqa: PLC0415 - as in `serve`
+
+    service.migrate(settings.database_url.get_secret_value(), settings.database_schema)
 
 
 app.command()(authorize)
