@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _REAPER = pytest.StashKey[Companion]()
 _REAPER_SECONDS = 30.0
+_MAX_PROCESSES = 8
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -45,6 +46,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End what is left."""
     session.config.stash[_REAPER].disconnect(_REAPER_SECONDS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many tests run at the same time: more than there are cores, as most of their time is waiting."""
+    return min(2 * (os.cpu_count() or 1), _MAX_PROCESSES)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -74,22 +81,24 @@ def postgres_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
+async def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
     """What the tests of the session share on each Postgres."""
     async with AsyncExitStack() as stack:
         yield Servers(stack, lambda: tmp_path_factory.mktemp("shared"))
 
 
 @pytest.fixture(scope="session")
-async def template(postgres_url: str, servers: Servers) -> str:
+async def template(postgres_url: str, shared_servers: Servers) -> str:
     """A migrated database to clone."""
-    return (await servers.on(postgres_url)).template
+    return (await shared_servers.on(postgres_url)).template
 
 
 @pytest.fixture
-async def borrowed(request: pytest.FixtureRequest, postgres_url: str, servers: Servers) -> AsyncIterator[Borrowed]:
+async def borrowed(
+    request: pytest.FixtureRequest, postgres_url: str, shared_servers: Servers
+) -> AsyncIterator[Borrowed]:
     """A migrated database of the test's own and, where another test's service will do, that with its database."""
-    server = await servers.on(postgres_url)
+    server = await shared_servers.on(postgres_url)
     if _may_share_a_service(request.node):
         async with server.service.lent() as service:
             yield Borrowed(service.database_url, service)

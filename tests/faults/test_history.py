@@ -9,13 +9,15 @@ import pytest
 
 from faults.history import OK
 from faults.run import RunOptions, run
+from tests.support.lengths import by_form
 from tests.support.service import TRANSPORTS
 
 CHOSEN = (transport,) if (transport := os.environ.get("SKILDER_KEYS_FAULTS_TRANSPORT")) else TRANSPORTS
-SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", "28")) / len(CHOSEN)
+SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", by_form("12", "60"))) / len(CHOSEN)
 SEED = int(os.environ.get("SKILDER_KEYS_FAULTS_SEED", secrets.randbelow(10**6)))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("transport", CHOSEN, indirect=True)
 async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str) -> None:
     """Every decision fits the state at some moment of its call, and no key is lost.

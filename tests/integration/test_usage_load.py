@@ -116,6 +116,7 @@ async def longest_slice(usage: Usage) -> float:
     return longest
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("reachable", [True, False], ids=["written", "kept"])
 async def test_very_many_uses_do_not_stall_the_event_loop(
     database: Database, sql: asyncpg.Connection[Any], *, reachable: bool

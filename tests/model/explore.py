@@ -22,12 +22,14 @@ class Exploration(NamedTuple):
     """The steps to the first state in which the promise is broken; none if it holds everywhere."""
 
 
-def explore(fence: Fence) -> Exploration:
-    """Visit every state, in order of distance from the start, until none is left or the promise is broken."""
+def explore(fence: Fence, limit: int | None = None) -> Exploration:
+    """Visit every state, or the first `limit`, those fewer steps away first, until the promise is broken."""
     came_from: dict[State, State | None] = {fence.start: None}
     steps: set[str] = set()
     to_visit = [fence.start]
     for state in to_visit:
+        if limit is not None and len(came_from) > limit:
+            break
         for _, what, reached in fence.successors(state):
             steps.add(what)
             after = _in_order(reached)
