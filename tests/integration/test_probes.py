@@ -119,6 +119,19 @@ def test_probes_work_with_ipv4_and_ipv6_and_are_bounded(database_url: str, tmp_p
         assert ask(f"127.0.0.1:{port}", "/healthz") == (200, "ok\n")
 
 
+def test_a_client_that_keeps_its_connection_open_leaves_no_error_in_the_log(database_url: str, tmp_path: Path) -> None:
+    """The server closes the connection when it stops."""
+    with serving_process(
+        tmp_path, SKILDER_KEYS_DATABASE_URL=database_url, SKILDER_KEYS_HEALTH_LISTEN="127.0.0.1:0"
+    ) as server:
+        host, _, port = health_address(server).rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as idle:
+            assert ask(f"{host}:{port}", "/healthz") == (200, "ok\n")
+            assert server.end() == 0
+            assert idle.recv(100) == b""
+        assert "Exception in callback" not in server.text()
+
+
 def test_probes_are_off_by_default_and_a_taken_address_is_named(database_url: str, tmp_path: Path) -> None:
     """The server does not start without the probe endpoint that it was given."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -49,12 +49,12 @@ async def http_endpoint(
         yield None
         return
     # In order of age. If there are too many, the oldest is closed, so that idle connections cannot block a probe.
-    connections: dict[asyncio.StreamWriter, None] = {}
+    connections: dict[asyncio.StreamWriter, asyncio.Task[object] | None] = {}
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(connections) >= _MAX_CONNECTIONS:
             next(iter(connections)).close()
-        connections[writer] = None
+        connections[writer] = asyncio.current_task()
         try:
             # A client that is slow, or closes the connection, or sends no valid request, gets no response.
             with suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -76,6 +76,10 @@ async def http_endpoint(
         finally:
             for server in servers:
                 server.close()
+            # If the event loop ended while they run, asyncio would log an error for each.
+            for writer in connections:
+                writer.close()
+            await asyncio.gather(*filter(None, connections.values()), return_exceptions=True)
 
 
 def _listening(address: str) -> list[socket.socket]:
