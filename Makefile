@@ -60,23 +60,25 @@ lock: $(READY) ## choose the newest versions anew and write requirements.lock
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --all-extras \
 		--no-header --no-annotate --no-emit-index-url --output-file requirements.lock pyproject.toml
 
+GO_INSTALL = GOBIN="$(CURDIR)/$(TOOLS)" go install
+
 tools: $(addprefix $(TOOLS)/,grpcurl ghz grpc-interop-client protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, gRPC's interop client and the makers of Go stubs (needs Go)
 
 $(TOOLS)/grpcurl:
-	GOBIN=$(abspath $(TOOLS)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
+	$(GO_INSTALL) github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 
 $(TOOLS)/ghz:
-	GOBIN=$(abspath $(TOOLS)) go install github.com/bojand/ghz/cmd/ghz@v0.93.0
+	$(GO_INSTALL) github.com/bojand/ghz/cmd/ghz@v0.93.0
 
 $(TOOLS)/grpc-interop-client:
-	GOBIN=$(abspath $(TOOLS)) go install google.golang.org/grpc/interop/client@v1.85.0
+	$(GO_INSTALL) google.golang.org/grpc/interop/client@v1.85.0
 	@mv $(TOOLS)/client $@
 
 $(TOOLS)/protoc-gen-go:
-	GOBIN=$(abspath $(TOOLS)) go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+	$(GO_INSTALL) google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 
 $(TOOLS)/protoc-gen-go-grpc:
-	GOBIN=$(abspath $(TOOLS)) go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
+	$(GO_INSTALL) google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found"; exit 1; }
