@@ -52,14 +52,26 @@ def test_auto_takes_grpcio_where_it_is_not_installed(database_url: str, tmp_path
         assert server.end() == 0
 
 
-def test_auto_takes_grpcio_where_python_has_no_shared_library(database_url: str, tmp_path: Path) -> None:
-    """As in a container with a Python that is all in one file: the log names the package to install."""
-    if reason := why_unavailable("envoy"):
-        pytest.skip(reason)
-    (tmp_path / "find_libpython.py").write_text("def candidate_paths():\n    return iter(())\n")
+@pytest.mark.parametrize(
+    ("library", "reason"),
+    [
+        (None, "The Envoy transport needs Python's shared library, libpython3."),
+        ("libpython3.so", "Envoy does not run here: "),
+    ],
+    ids=["none", "one that cannot be loaded"],
+)
+def test_auto_takes_grpcio_where_python_has_no_shared_library(
+    database_url: str, tmp_path: Path, library: str | None, reason: str
+) -> None:
+    """As in a container with a Python that is all in one file; the log names the package to install."""
+    if unavailable := why_unavailable("envoy"):
+        pytest.skip(unavailable)
+    (tmp_path / "libpython3.so").write_text("no library")
+    found = [str(tmp_path / library)] if library else []
+    (tmp_path / "find_libpython.py").write_text(f"def candidate_paths():\n    return iter({found})\n")
     variables = {"SKILDER_KEYS_DATABASE_URL": database_url, "PYTHONPATH": str(tmp_path)}
     with serving_process(tmp_path, transport="auto", **variables) as server:
-        transport, reason = chosen(server, tmp_path)
+        transport, given = chosen(server, tmp_path)
         assert transport == "grpcio"
-        assert reason.startswith("The Envoy transport needs Python's shared library, libpython3.")
+        assert given.startswith(reason)
         assert server.end() == 0

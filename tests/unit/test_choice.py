@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from skilder_keys.transports import choice
-from skilder_keys.transports.choice import Choice, choose
+from skilder_keys.transports.choice import Choice, Trial, choose
 from skilder_keys.transports.envoy.process import EnvoyMissingError, installed
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def program(folder: Path, text: str) -> str:
     return str(path)
 
 
-def missing() -> tuple[str, dict[str, str]]:
+def missing() -> Trial:
     """Fail as where Envoy is not installed."""
     raise EnvoyMissingError("The Envoy transport is not installed: try this.")
 
@@ -38,7 +38,7 @@ def test_a_named_transport_is_taken(wanted: Literal["grpcio", "envoy"]) -> None:
 def test_auto_takes_envoy_where_it_runs(tmp_path: Path) -> None:
     """It is run with its own variables added to those of this process."""
     path = program(tmp_path, f'#!/bin/sh\necho "$1 $EXTRA $PATH" >{tmp_path}/seen\n')
-    assert choose("auto", lambda: (path, {"EXTRA": "yes"})) == Choice("envoy", "Envoy is installed")
+    assert choose("auto", lambda: Trial(path, tmp_path, {"EXTRA": "yes"})) == Choice("envoy", "Envoy is installed")
     assert (tmp_path / "seen").read_text() == f"--version yes {os.environ['PATH']}\n"
 
 
@@ -73,14 +73,14 @@ def test_auto_takes_grpcio_where_envoy_does_not_run(
 ) -> None:
     """The reason is what a person would see who tried it."""
     if "sleep" in text:
-        monkeypatch.setattr(choice, "_TRY_SECONDS", 0.2)
+        monkeypatch.setattr(choice, "_TRIAL_SECONDS", 0.2)
     path = program(tmp_path, text)
     reason = f"Envoy does not run here: {reason.format(path=path)}"
-    assert choose("auto", lambda: (path, {})) == Choice("grpcio", reason)
+    assert choose("auto", lambda: Trial(path, tmp_path, {})) == Choice("grpcio", reason)
 
 
 def test_auto_takes_grpcio_where_the_program_is_gone(tmp_path: Path) -> None:
     """As after half an uninstallation."""
     path = str(tmp_path / "envoy")
     reason = f"Envoy does not run here: {path}: No such file or directory"
-    assert choose("auto", lambda: (path, {})) == Choice("grpcio", reason)
+    assert choose("auto", lambda: Trial(path, tmp_path, {})) == Choice("grpcio", reason)

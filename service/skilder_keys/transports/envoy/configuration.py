@@ -82,6 +82,18 @@ def configuration(settings: Settings, folder: Path, application: str, fast: str 
     }
 
 
+def python_module() -> str:
+    """Return the file of pyvoy's module, which runs Python in Envoy.
+
+    Raises:
+        ModuleNotFoundError: It is not there.
+    """
+    found = find_spec("pyvoy._pyvoy")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("pyvoy has no module for Envoy")
+    return found.origin
+
+
 def _connection_limit(settings: Settings) -> dict[str, Any]:
     allowed = connections.allowed(settings.max_connections, settings.pool_size)
     kind = "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
@@ -182,19 +194,11 @@ def _python(application: str) -> dict[str, Any]:
     config = {"app": application, "interface": "asgi", "lifespan": True}
     module = {
         "@type": f"{_FILTERS}.dynamic_modules.v3.DynamicModuleFilter",
-        "dynamic_module_config": {"module": {"local": {"filename": _module()}}},
+        "dynamic_module_config": {"module": {"local": {"filename": python_module()}}},
         "filter_name": "pyvoy",
         "filter_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps(config)},
     }
     return {**_typed(_PYTHON, module), "disabled": True}
-
-
-def _module() -> str:
-    """Return the file of pyvoy's module, which runs Python in Envoy."""
-    found = find_spec("pyvoy._pyvoy")
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError("pyvoy has no module for Envoy")
-    return found.origin
 
 
 def _tls(settings: Settings) -> dict[str, Any]:
