@@ -23,6 +23,9 @@ ATTEMPTS = CONFIGS[0]["retryPolicy"]["maxAttempts"]
 # On a machine that is busy with other tests a call may take longer than the deadlines that the file gives.
 WITH_TIME = SERVICE_CONFIG | {"methodConfig": [config | {"timeout": "60s"} for config in CONFIGS]}
 
+# The tests count calls, and make the database fail.
+pytestmark = pytest.mark.own_service
+
 
 @pytest.fixture
 async def client(service: Service) -> Client:
