@@ -6,52 +6,19 @@ The exit code is 1 if a key is granted after its revocation has returned. The mu
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import asyncpg
 
 from faults.mutant import MUTATIONS
-from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage.migrations import migrate
 from tests.support.fence import revoke_by_hand, warm
-from tests.support.fleet import Process, process, until
+from tests.support.fleet import process, until
+from tests.support.histories import copy_folder, until_made
 from tests.support.stock import StockServer, stock_server
-
-if TYPE_CHECKING:
-    from skilder_keys.domain.keys import Key
 
 LEASE = 6.0
 """Seconds; longer than it takes to restore the database."""
-
-
-async def revoked(by: Process, key: Key) -> None:
-    """Return once a key is revoked: right after a restart, connections are still those of before."""
-    async with asyncio.timeout(60):
-        while True:
-            with suppress(UnavailableError):
-                await by.revoke(key)
-                return
-            await asyncio.sleep(0.01)
-
-
-async def copied(server: StockServer, source: str, target: str) -> None:
-    """Stop a server, put a copy of one of its folders in the place of another, and start it."""
-
-    def copy() -> None:
-        server.stop()
-        place = server.folder / target
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(server.folder / source, place, symlinks=True)
-        owner = (server.folder / source).stat()
-        for path in (place, *place.rglob("*")):
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-        server.start()
-
-    await asyncio.to_thread(copy)
 
 
 async def restored(server: StockServer) -> list[str]:
@@ -59,12 +26,12 @@ async def restored(server: StockServer) -> list[str]:
     async with process(server.url(), lease=LEASE) as writer, process(server.url(), lease=LEASE) as reader:
         await writer.apply()
         key, token = await writer.issue()
-        await copied(server, "data", "backup")
+        await copy_folder(server, "data", "backup")
         await reader.follow()
         await warm(reader, token)
         await reader.freeze()
-        await copied(server, "backup", "data")
-        await revoked(writer, key)
+        await copy_folder(server, "backup", "data")
+        await until_made(lambda: writer.revoke(key))
         return [await reader.outcome(token)]
 
 
@@ -88,7 +55,7 @@ async def rewritten(server: StockServer) -> list[str]:
                 await revoke_by_hand(sql, key)
         finally:
             await sql.close()
-        await revoked(writer, key)
+        await until_made(lambda: writer.revoke(key))
         return [await reader.outcome(token)]
 
 

@@ -1,11 +1,14 @@
-"""A served service that the tests of a module share, and connections to it."""
+"""A served service that the tests of a module share, and processes of a fleet."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.fence import LONG
+from tests.support.fleet import Process, process
 from tests.support.frames import LIMIT, Served
 from tests.support.http2 import Connection, connected
 from tests.support.postgres import new_database
@@ -40,3 +43,34 @@ async def connection(served: Served) -> AsyncIterator[Connection]:
     async with connected(served.service.address) as connection:
         yield connection
         await served.connection_is_fine(connection)
+
+
+@asynccontextmanager
+async def process_with_workspace(database_url: str, *, follows: bool = True, **options: Any) -> AsyncIterator[Process]:
+    """Run a process of the fleet on the small workspace."""
+    async with process(database_url, **options) as made:
+        await made.apply()
+        if follows:
+            await made.follow()
+        yield made
+
+
+@pytest.fixture
+async def writer(database_url: str) -> AsyncIterator[Process]:
+    """A process that only makes changes: it has no lease and no reader row."""
+    async with process_with_workspace(database_url, follows=False) as made:
+        yield made
+
+
+@pytest.fixture
+async def reader(database_url: str) -> AsyncIterator[Process]:
+    """A process with a lease."""
+    async with process_with_workspace(database_url) as made:
+        yield made
+
+
+@pytest.fixture
+async def one(database_url: str) -> AsyncIterator[Process]:
+    """A process whose lease outlasts the test."""
+    async with process_with_workspace(database_url, lease=LONG) as made:
+        yield made

@@ -22,7 +22,6 @@ from tests.support.transport import ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     import asyncpg
@@ -281,15 +280,6 @@ async def test_the_log_has_the_number_of_tokens_and_no_token(service: Service) -
     (line,) = service.log.calls("AuthorizationService/BatchAuthorize")
     assert (line["tokens"], line["denied"], line["caller"]) == ("3", "1", "service")
     assert good.token not in service.log.text()
-
-
-@pytest.fixture
-async def one(database_url: str) -> AsyncIterator[Process]:
-    """A process whose lease outlasts the test, with the small workspace."""
-    async with process(database_url, lease=LONG) as made:
-        await made.apply()
-        await made.follow()
-        yield made
 
 
 async def test_a_cold_batch_is_read_by_a_few_queries(one: Process) -> None:

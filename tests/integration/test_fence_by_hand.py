@@ -10,12 +10,11 @@ import pytest
 from skilder_keys.domain.ids import HatId, UserId
 from skilder_keys.domain.token import KeyType
 from tests.support.fence import epoch, warm
-from tests.support.fleet import Process, process
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import asyncpg
+
+    from tests.support.fleet import Process
 
     Sql = asyncpg.Connection[Any]
 
@@ -37,11 +36,9 @@ STATEMENTS = {
 
 
 @pytest.fixture
-async def one(database_url: str) -> AsyncIterator[Process]:
-    """A process, with the small workspace."""
-    async with process(database_url) as made:
-        await made.apply()
-        yield made
+def one(writer: Process) -> Process:
+    """A process that does not follow the fence yet."""
+    return writer
 
 
 @pytest.mark.parametrize("name", STATEMENTS)

@@ -15,21 +15,13 @@ from tests.support.fleet import ORIGIN, Process, process
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from skilder_keys.domain.keys import Key
 
     Sql = asyncpg.Connection[Any]
 
 pytestmark = pytest.mark.stock_too
-
-
-@pytest.fixture
-async def writer(database_url: str) -> AsyncIterator[Process]:
-    """A process that only makes changes: it has no lease and no reader row."""
-    async with process(database_url) as made:
-        await made.apply()
-        yield made
 
 
 async def another_hash(of: Process, key: Key) -> None:

@@ -156,14 +156,14 @@ async def test_a_load_that_a_revocation_overtook_serves_no_later_caller(
 ) -> None:
     """Callers who came before the revocation may get its result, but it is not cached."""
     one, other = fleet
-    pipeline, reading = asyncio.Event(), asyncio.Event()
+    released, reading = asyncio.Event(), asyncio.Event()
     original = credentials.find_credentials
 
     async def slow(connection: Connection, key_ids: Any) -> Any:
         found = await original(connection, key_ids)
-        if not pipeline.is_set():
+        if not released.is_set():
             reading.set()
-            await pipeline.wait()
+            await released.wait()
         return found
 
     key, token = await one.issue()
@@ -175,7 +175,7 @@ async def test_a_load_that_a_revocation_overtook_serves_no_later_caller(
     await other.revoke(key)
     late = asyncio.create_task(one.outcome(token))
     await asyncio.sleep(0)
-    pipeline.set()
+    released.set()
     assert await early == "granted"
     assert await late == "REVOKED"
     assert await one.outcome(token) == "REVOKED"

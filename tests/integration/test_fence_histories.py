@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import pytest
 
 from skilder_keys.domain.errors import UnavailableError
@@ -18,49 +16,15 @@ from tests.support.calls import part
 from tests.support.clock import FakeClock
 from tests.support.fence import epoch, readers, revoke_by_hand, until_true, warm
 from tests.support.fleet import Process, process, until
-from tests.support.stock import StockServer, stock_server, stock_standby
+from tests.support.histories import copy_folder, until_made
+from tests.support.sql import connected
+from tests.support.stock import stock_server, stock_standby
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import asyncpg
 
     Sql = asyncpg.Connection[Any]
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Sql]:
-    """Yield a connection of the test's own."""
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def patiently(change: Any) -> None:
-    """Retry a change until it succeeds: right after a restart, old connections may still be in use."""
-    async with asyncio.timeout(60):
-        while True:
-            with suppress(UnavailableError):
-                await change()
-                return
-            await asyncio.sleep(0.01)
-
-
-async def copied(server: StockServer, source: str, target: str) -> None:
-    """Stop a server, replace one of its folders by a copy of another, and start it."""
-
-    def copy() -> None:
-        server.stop()
-        place = server.folder / target
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(server.folder / source, place, symlinks=True)
-        owner = (server.folder / source).stat()
-        for path in (place, *place.rglob("*")):
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-        server.start()
-
-    await asyncio.to_thread(copy)
 
 
 @pytest.mark.parametrize("others", [0, 1, 2], ids=["behind", "caught up", "beyond"])
@@ -76,7 +40,7 @@ async def test_a_restored_database_is_noticed(others: int) -> None:
             await writer.apply()
             key, token = await writer.issue()
             more = [(await writer.issue())[0] for _ in range(2)]
-            await copied(server, "data", "backup")
+            await copy_folder(server, "data", "backup")
             await reader.follow()
             _, lost = await writer.issue()
             widened = small_workspace()
@@ -86,10 +50,10 @@ async def test_a_restored_database_is_noticed(others: int) -> None:
             for held in (token, lost):
                 await warm(reader, held)
             assert await reader.outcome(token, "git.commit") == "granted"
-            await copied(server, "backup", "data")
+            await copy_folder(server, "backup", "data")
             for each in more[:others]:
-                await patiently(lambda each=each: writer.revoke(each))
-            await patiently(lambda: writer.revoke(key))
+                await until_made(partial(writer.revoke, each))
+            await until_made(lambda: writer.revoke(key))
             assert await reader.outcome(token) == "REVOKED"
             assert await reader.outcome(lost) == "UNKNOWN"
             await until(reader.lease.valid)
@@ -131,7 +95,7 @@ async def test_a_standby_that_lacks_the_last_changes_is_noticed() -> None:
                     await warm(reader, each)
                 await asyncio.to_thread(primary.crash)
                 await asyncio.to_thread(standby.promote)
-                await patiently(lambda: writer.revoke(key))
+                await until_made(lambda: writer.revoke(key))
                 async with connected(standby.url()) as sql:
                     assert await epoch(sql) == lost_epoch
                 assert await reader.outcome(token) == "REVOKED"
@@ -139,15 +103,6 @@ async def test_a_standby_that_lacks_the_last_changes_is_noticed() -> None:
                 await until(reader.lease.valid)
                 assert await reader.outcome(token) == "REVOKED"
                 assert await reader.outcome(lost) == "UNKNOWN"
-
-
-@pytest.fixture
-async def reader(database_url: str) -> AsyncIterator[Process]:
-    """A process with a lease, and the small workspace."""
-    async with process(database_url) as made:
-        await made.apply()
-        await made.follow()
-        yield made
 
 
 @pytest.mark.parametrize("after", [0, 2])

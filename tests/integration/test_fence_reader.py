@@ -16,22 +16,11 @@ from tests.support.fence import LONG, epoch, insert_laggard, reader_id, readers,
 from tests.support.fleet import Process, process, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import asyncpg
 
     Sql = asyncpg.Connection[Any]
 
 pytestmark = pytest.mark.stock_too
-
-
-@pytest.fixture
-async def reader(database_url: str) -> AsyncIterator[Process]:
-    """A process with a lease, and the small workspace."""
-    async with process(database_url) as made:
-        await made.apply()
-        await made.follow()
-        yield made
 
 
 async def test_a_reader_registers_and_acknowledges_what_it_applied(reader: Process, sql: Sql) -> None:
@@ -107,12 +96,12 @@ async def test_a_lease_is_renewed_only_once_all_changes_are_applied(
     database_url: str, monkeypatch: pytest.MonkeyPatch, sql: Sql
 ) -> None:
     """A reader that knows of a change but has not read it yet decides nothing from memory."""
-    clock, asked, pipeline = FakeClock(), asyncio.Event(), asyncio.Event()
+    clock, asked, released = FakeClock(), asyncio.Event(), asyncio.Event()
     original = fence.changes_since
 
     async def slow(*arguments: Any) -> Any:
         asked.set()
-        await pipeline.wait()
+        await released.wait()
         return await original(*arguments)
 
     # Without notifications the reader learns of the change from a heartbeat.
@@ -129,7 +118,7 @@ async def test_a_lease_is_renewed_only_once_all_changes_are_applied(
         assert not made.lease.valid()
         assert (made.reader.known, made.lease.epoch) == (1, 0)
         assert await made.outcome(token) == "REVOKED"
-        pipeline.set()
+        released.set()
         await until(made.lease.valid)
         assert await made.outcome(token) == "REVOKED"
 

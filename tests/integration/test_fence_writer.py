@@ -16,8 +16,6 @@ from tests.support.fleet import Process, process, until
 from tests.support.rows import insert
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import asyncpg
 
     from skilder_keys.domain.keys import Key
@@ -25,14 +23,6 @@ if TYPE_CHECKING:
     Sql = asyncpg.Connection[Any]
 
 pytestmark = pytest.mark.stock_too
-
-
-@pytest.fixture
-async def writer(database_url: str) -> AsyncIterator[Process]:
-    """A process that only makes changes: it has no lease and no reader row."""
-    async with process(database_url) as made:
-        await made.apply()
-        yield made
 
 
 async def revoking(of: Process, key: Key) -> asyncio.Task[None]:

@@ -20,22 +20,11 @@ from tests.support.ids import new_key_id
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import asyncpg
 
     Sql = asyncpg.Connection[Any]
 
 pytestmark = pytest.mark.stock_too
-
-
-@pytest.fixture
-async def one(database_url: str) -> AsyncIterator[Process]:
-    """A process whose lease outlasts the test, with the small workspace."""
-    async with process(database_url, lease=LONG) as made:
-        await made.apply()
-        await made.follow()
-        yield made
 
 
 async def test_a_decision_from_memory_needs_no_database(one: Process) -> None:

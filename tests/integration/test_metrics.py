@@ -20,7 +20,7 @@ from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
 from skilder_keys.ipc.metrics import families_of
 from skilder_keys.supervisor import metrics
 from skilder_keys.transports.listening import ListenError
-from tests.support.process import ServerProcess, run_command, serving_process
+from tests.support.process import ServerProcess, serve_on_taken_address, serving_process
 from tests.support.service import Client
 from tests.support.transport import ONLY_GRPCIO
 from tests.support.workers import channel_to, operator_metadata, status_of
@@ -181,18 +181,10 @@ def test_a_draining_worker_is_counted_until_it_has_ended(server: ServerProcess) 
 
 def test_a_metrics_address_that_is_taken_is_named(database_url: str, tmp_path: Path) -> None:
     """The server does not start without the metrics endpoint that it was given."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        refused = run_command(
-            "serve",
-            folder=tmp_path,
-            SKILDER_KEYS_LISTEN="127.0.0.1:0",
-            SKILDER_KEYS_METRICS_LISTEN=address,
-            SKILDER_KEYS_DATABASE_URL=database_url,
-        )
-    assert refused.returncode == 70
-    assert f"Cannot serve metrics on {address}" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    address, error = serve_on_taken_address(
+        "SKILDER_KEYS_METRICS_LISTEN", folder=tmp_path, SKILDER_KEYS_DATABASE_URL=database_url
+    )
+    assert f"Cannot serve metrics on {address}" in error
 
 
 def test_counts_of_two_workers_have_different_labels() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from skilder_keys.storage.migrations import Migration, SchemaOutdatedError, migr
 from tests.support.postgres import database_url, new_database
 from tests.support.schema import schema_text
 from tests.support.service import serving
+from tests.support.sql import connected
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -35,16 +35,6 @@ async def empty_url(postgres_url: str) -> AsyncIterator[str]:
     """The URL of a database without any migration."""
     async with new_database(postgres_url) as url:
         yield url
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """Yield a connection."""
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def test_migrations_are_numbered_without_gaps() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.support.process import ServerProcess, run_command, serving_process
+from tests.support.process import ServerProcess, serve_on_taken_address, serving_process
 from tests.support.running import postmaster, until_database_works
 
 if TYPE_CHECKING:
@@ -134,16 +134,9 @@ def test_a_client_that_keeps_its_connection_open_leaves_no_error_in_the_log(data
 
 def test_probes_are_off_by_default_and_a_taken_address_is_named(database_url: str, tmp_path: Path) -> None:
     """The server does not start without the probe endpoint that it was given."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        refused = run_command(
-            "serve",
-            folder=tmp_path,
-            SKILDER_KEYS_LISTEN="127.0.0.1:0",
-            SKILDER_KEYS_HEALTH_LISTEN=address,
-            SKILDER_KEYS_DATABASE_URL=database_url,
-        )
-    assert refused.returncode == 70
-    assert f"Cannot serve health on {address}: Address already in use" in refused.stderr
+    address, error = serve_on_taken_address(
+        "SKILDER_KEYS_HEALTH_LISTEN", folder=tmp_path, SKILDER_KEYS_DATABASE_URL=database_url
+    )
+    assert f"Cannot serve health on {address}: Address already in use" in error
     with serving_process(tmp_path, SKILDER_KEYS_DATABASE_URL=database_url) as server:
         assert "health" not in server.wait_for("serving")

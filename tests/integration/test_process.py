@@ -22,7 +22,14 @@ from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
 from skilder_keys.storage.migrations import migrations
 from tests.support.postgres import new_database
-from tests.support.process import COMMAND, ServerProcess, environment, run_command, serving_process
+from tests.support.process import (
+    COMMAND,
+    ServerProcess,
+    environment,
+    run_command,
+    serve_on_taken_address,
+    serving_process,
+)
 from tests.support.running import until_database_works
 from tests.support.service import Client
 from tests.support.waiting import until_running
@@ -110,14 +117,10 @@ def test_a_second_server_on_the_same_data_folder_is_refused(tmp_path: Path) -> N
 
 def test_an_address_that_is_taken_is_named(database_url: str, tmp_path: Path) -> None:
     """The error names the address, and there is no traceback."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        refused = run_command(
-            "serve", folder=tmp_path, SKILDER_KEYS_LISTEN=address, SKILDER_KEYS_DATABASE_URL=database_url
-        )
-    assert refused.returncode == 70
-    assert f"Cannot serve on {address}" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    address, error = serve_on_taken_address(
+        "SKILDER_KEYS_LISTEN", folder=tmp_path, SKILDER_KEYS_DATABASE_URL=database_url
+    )
+    assert f"Cannot serve on {address}" in error
 
 
 def test_a_missing_database_is_reported(transport: str, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
@@ -17,6 +16,7 @@ from skilder_keys.storage.migrations import migrate
 from tests.support.pooler import pooler
 from tests.support.postgres import new_database
 from tests.support.service import serving
+from tests.support.sql import connected
 from tests.support.stock import StockServer, stock_server
 from tests.support.workspaces import small_workspace
 
@@ -66,16 +66,6 @@ def stock() -> Iterator[StockServer]:
     """A server that the tests of this module share."""
     with stock_server() as server:
         yield server
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """Yield a connection as any other client has it."""
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 @asynccontextmanager

@@ -19,8 +19,6 @@ from tests.support.fleet import Process, process
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from skilder_keys.storage.database import Connection
 
 ACME = WorkspaceId("acme")
@@ -33,11 +31,9 @@ def limited(*hats: str) -> Reach:
 
 
 @pytest.fixture
-async def one(database_url: str) -> AsyncIterator[Process]:
-    """A process with the small workspace at version 1, and nothing in memory."""
-    async with process(database_url) as made:
-        await made.apply()
-        yield made
+def one(writer: Process) -> Process:
+    """A process with the workspace at version 1, and nothing in memory."""
+    return writer
 
 
 class Reads:
@@ -45,15 +41,15 @@ class Reads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        self.pipeline = asyncio.Event()
-        self.pipeline.set()
+        self.released = asyncio.Event()
+        self.released.set()
         self._original = catalog.load_catalog
         monkeypatch.setattr(catalog, "load_catalog", self._load)
 
     async def _load(self, connection: Connection, workspace_id: WorkspaceId, **options: Any) -> Any:
         self.count += 1
         found = await self._original(connection, workspace_id, **options)
-        await self.pipeline.wait()
+        await self.released.wait()
         return found
 
 
@@ -89,14 +85,14 @@ async def test_a_tool_set_is_made_once(one: Process, reads: Reads) -> None:
 
 async def test_concurrent_callers_share_one_tool_set_load(one: Process, reads: Reads) -> None:
     """A caller that is cancelled does not stop it for the others."""
-    reads.pipeline.clear()
+    reads.released.clear()
     tasks = [asyncio.create_task(got(one.tool_sets)) for _ in range(20)]
     tasks += [asyncio.create_task(got(one.tool_sets, reach=limited("everyone"))) for _ in range(20)]
     while not reads.count:
         await asyncio.sleep(0.001)
     tasks[0].cancel()
     await asyncio.sleep(0)
-    reads.pipeline.set()
+    reads.released.set()
     found = await asyncio.gather(*tasks[1:])
     assert tasks[0].cancelled()
     assert len({id(each) for each in found}) == 2
@@ -198,14 +194,14 @@ async def test_cleared_tool_sets_are_gone(one: Process, reads: Reads) -> None:
 
 async def test_a_load_that_runs_while_tool_sets_are_cleared_is_not_kept(one: Process, reads: Reads) -> None:
     """It read a database that may have lost that version since."""
-    reads.pipeline.clear()
+    reads.released.clear()
     task = asyncio.create_task(got(one.tool_sets))
     while not reads.count:
         await asyncio.sleep(0.001)
     one.tool_sets.clear()
     late = asyncio.create_task(got(one.tool_sets))
     await asyncio.sleep(0)
-    reads.pipeline.set()
+    reads.released.set()
     old, new = await task, await late
     assert new is not old
     assert await got(one.tool_sets) is not old

@@ -59,9 +59,9 @@ class Memory:
         """Return a load function that finds the key once the test releases it."""
 
         async def read(load: Load) -> KnownKey | None:
-            pipeline = asyncio.get_running_loop().create_future()
-            self.reads.append((load, pipeline))
-            await pipeline
+            released = asyncio.get_running_loop().create_future()
+            self.reads.append((load, released))
+            await released
             load.workspace_id = workspace_id
             return self.known(token, workspace_id)
 

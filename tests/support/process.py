@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 COMMAND = Path(sys.executable).with_name("skilder-keys")
+_FAILED = 70
 _PATIENCE = 60
 
 
@@ -133,6 +135,17 @@ def run_command(*arguments: str, folder: Path, stdin: str = "", **variables: str
         timeout=_PATIENCE,
         check=False,
     )
+
+
+def serve_on_taken_address(option: str, *, folder: Path, **variables: str) -> tuple[str, str]:
+    """Serve with an address in use as the value of an option; return the address, and the error that ends the start."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        values = {"SKILDER_KEYS_LISTEN": "127.0.0.1:0", **variables, option: address}
+        done = run_command("serve", folder=folder, **values)
+    assert done.returncode == _FAILED
+    assert "Traceback" not in done.stderr
+    return address, done.stderr
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:

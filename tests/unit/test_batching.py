@@ -18,23 +18,23 @@ class Query:
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
-        self._gates: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
 
     async def __call__(self, items: list[str]) -> Mapping[str, str]:
         """Wait for the release, then return."""
         self.sent.append(items)
-        pipeline = asyncio.get_running_loop().create_future()
-        self._gates.append(pipeline)
-        await pipeline
+        released = asyncio.get_running_loop().create_future()
+        self._waiting.append(released)
+        await released
         return {item: item.upper() for item in items if item != "none"}
 
     def let_go(self, index: int) -> None:
         """Release a query."""
-        self._gates[index].set_result(None)
+        self._waiting[index].set_result(None)
 
     def fail(self, index: int, error: BaseException) -> None:
         """Make a query fail."""
-        self._gates[index].set_exception(error)
+        self._waiting[index].set_exception(error)
 
 
 async def turns() -> None:
