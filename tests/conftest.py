@@ -6,7 +6,7 @@ import base64
 import logging
 import os
 import uuid
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -61,30 +61,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def own_postgres() -> Iterator[str]:
-    """The Postgres of the session: the one given, a container's, or the embedded one."""
-    with test_postgres() as url:
-        yield url
+def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Servers:
+    """What the tests of the session share on each Postgres."""
+    return Servers(lambda: tmp_path_factory.mktemp("shared"))
 
 
 @pytest.fixture(scope="session")
-def stock_postgres() -> Iterator[str]:
+async def own_postgres(shared_servers: Servers) -> AsyncIterator[str]:
+    """The Postgres of the session: the given one, a container's, or the embedded one."""
+    with test_postgres() as url:
+        yield url
+        await shared_servers.leave(url)
+
+
+@pytest.fixture(scope="session")
+async def stock_postgres(shared_servers: Servers) -> AsyncIterator[str]:
     """A stock Postgres as the distribution ships it, with JIT and without statistics."""
     with stock_server() as server:
         yield server.url()
+        await shared_servers.leave(server.url())
 
 
 @pytest.fixture(scope="session")
 def postgres_url(request: pytest.FixtureRequest) -> str:
     """The Postgres that a test runs on."""
     return str(request.getfixturevalue(getattr(request, "param", "own_postgres")))
-
-
-@pytest.fixture(scope="session")
-async def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
-    """What the tests of the session share on each Postgres."""
-    async with AsyncExitStack() as stack:
-        yield Servers(stack, lambda: tmp_path_factory.mktemp("shared"))
 
 
 @pytest.fixture(scope="session")

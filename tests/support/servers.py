@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from tests.support.shared_service import SharedService
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AsyncExitStack
     from pathlib import Path
 
     from tests.support.service import Service
@@ -35,21 +35,28 @@ class Server:
 
 
 class Servers:
-    """Every Postgres that a test has asked for."""
+    """What the tests share on each Postgres that they use."""
 
-    def __init__(self, stack: AsyncExitStack, new_folder: Callable[[], Path]) -> None:
-        """Take what ends all of it, and what makes a folder."""
-        self._stack = stack
+    def __init__(self, new_folder: Callable[[], Path]) -> None:
+        """Use `new_folder` to make folders for services."""
         self._new_folder = new_folder
         self._known: dict[str, Server] = {}
+        self._stacks: dict[str, AsyncExitStack] = {}
 
     async def on(self, url: str) -> Server:
         """Return what is shared on a Postgres, given its URL."""
         if url not in self._known:
-            template = await self._stack.enter_async_context(template_database(url))
+            stack = self._stacks[url] = AsyncExitStack()
+            template = await stack.enter_async_context(template_database(url))
             databases = Databases(url, template)
-            self._stack.push_async_callback(databases.close)
+            stack.push_async_callback(databases.close)
             service = SharedService(databases, self._new_folder)
-            self._stack.push_async_callback(service.close)
+            stack.push_async_callback(service.close)
             self._known[url] = Server(template, databases, service)
         return self._known[url]
+
+    async def leave(self, url: str) -> None:
+        """Remove what is shared on a Postgres. Call this before the Postgres stops."""
+        self._known.pop(url, None)
+        if stack := self._stacks.pop(url, None):
+            await stack.aclose()
