@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,9 +11,12 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2
 
+from tests.support import grpcurl
 from tests.support.service import serving
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.service import Service
 
 VERSIONS = ("v1", "v1alpha")
@@ -26,7 +28,6 @@ SERVICES = [
     "skilder.keys.v1.CatalogService",
     "skilder.keys.v1.KeyService",
 ]
-GRPCURL = Path("build/bin/grpcurl")
 
 
 async def reflected(service: Service, *requests: dict[str, Any], version: str = "v1") -> list[Any]:
@@ -80,13 +81,12 @@ async def test_symbols_of_every_kind_are_found(empty_service: Service, version: 
         assert response.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
-@pytest.mark.skipif(not GRPCURL.exists(), reason="grpcurl is not here: make tools")
 @pytest.mark.parametrize(
     "symbol", ["skilder.keys.v1.KeyService.IssueKey", "skilder.keys.v1.IssueKeyRequest", "grpc.health.v1.Health.Check"]
 )
 async def test_grpcurl_describes(empty_service: Service, symbol: str) -> None:
     """The first command that most people try."""
-    command = (GRPCURL, "-plaintext", empty_service.address, "describe", symbol)
+    command = (grpcurl.required(), "-plaintext", empty_service.address, "describe", symbol)
     running = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     reported, fault = await running.communicate()
     assert running.returncode == 0, fault.decode()

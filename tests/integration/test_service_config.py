@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
+from tests.docs.links import ROOT
 from tests.support.calls import METHODS, list_keys
 from tests.support.service import TOKENS, refusal
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.support.service import Client, Service
 
-SERVICE_CONFIG = json.loads((Path(__file__).parents[2] / "docs" / "service-config.json").read_text("utf-8"))
+SERVICE_CONFIG = json.loads((ROOT / "docs" / "service-config.json").read_text("utf-8"))
 CONFIGS = SERVICE_CONFIG["methodConfig"]
 ATTEMPTS = CONFIGS[0]["retryPolicy"]["maxAttempts"]
 # On a machine that is busy with other tests a call may take longer than the deadlines that the file gives.
@@ -59,6 +60,16 @@ def test_every_method_is_configured_once() -> None:
     """A method that is forgotten has no deadline."""
     named = [f"{name['service']}/{name['method']}" for config in CONFIGS for name in config["name"]]
     assert sorted(named) == sorted(f"skilder.keys.v1.{method}" for method in METHODS)
+
+
+def test_the_page_says_what_the_file_does() -> None:
+    """Its table of deadlines has each of them, and its table of retries says of each method what the policy does."""
+    page = (ROOT / "docs" / "api.md").read_text("utf-8")
+    deadlines = re.findall(r"^\|[^|]+\| (\d+) s \|", page, re.MULTILINE)
+    assert {config["timeout"] for config in CONFIGS} == {f"{seconds}s" for seconds in deadlines}
+    rows = re.findall(r"^\|([^|]+)\| Always\.", page, re.MULTILINE)
+    always = {method for row in rows for method in re.findall(r"`(\w+)`", row)}
+    assert always == {name["method"] for config in CONFIGS if "retryPolicy" in config for name in config["name"]}
 
 
 async def test_a_retry_gets_the_response(service: Service, client: Client, sql: asyncpg.Connection[Any]) -> None:
