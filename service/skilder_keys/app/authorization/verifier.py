@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 MAX_QUEUE = 1000
-"""The most tokens of one key that may wait to be verified."""
+"""The most different tokens of one key that may wait to be verified."""
 
 
 class Verifier:

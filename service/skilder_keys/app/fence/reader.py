@@ -87,7 +87,7 @@ class Reader:
 
     @property
     def mode(self) -> Mode:
-        """What this process uses now: its memory, only the database, or nothing because that cannot be reached."""
+        """Cached if this process may use its memory, direct if it asks the database for each call, or unavailable."""
         if self._lease.valid():
             return "cached"
         return "direct" if self._reachable else "unavailable"
@@ -126,7 +126,7 @@ class Reader:
         async with self._database.dedicated("skilder-keys fence", self._lease_seconds / 2) as connection:
             await fence.listen(connection, self._hinted.set)
             # Every new connection registers again: it may lead to another database, and a heartbeat that was sent on
-            # the last connection may still be executed.
+            # the previous connection may still be executed.
             await self._register(connection)
             while not self._lease.doubted:
                 hinted = self._hinted.is_set()
