@@ -62,6 +62,7 @@ async def test_every_method_has_the_errors_of_all(service: Service) -> None:
                 continue  # gRPC itself refuses it, with the same code and no reason
             refused = await refusal(call(client, name, request))
             assert (refused.reason, refused.code) == (reason, CODES[reason]), name
+            assert set(refused.metadata) == set(ADVICE[reason].metadata), name
             assert not ADVICE[reason].requests
 
 
