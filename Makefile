@@ -1,4 +1,4 @@
-# Every target sets up what it needs; `make help` lists them.
+# Every target installs what it needs; `make help` lists the targets.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := build/bin
 
-# The first interpreter here that is new enough; `make PYTHON=/path/to/python3.13 …` chooses another.
+# The first Python here that is new enough; `make PYTHON=/path/to/python3.13 …` chooses another.
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
 
@@ -15,7 +15,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: $(READY) ## run the service on a Postgres of its own, in the foreground
+serve: $(READY) ## run the service with an embedded Postgres, in the foreground
 	@exec $(BIN)/skilder-keys serve
 
 # Several tests run at once, and then, one by one, those that need the machine for themselves.
@@ -24,9 +24,9 @@ test: $(READY) ## run every test, in about six minutes on two cores
 		$(BIN)/pytest -m alone; alone=$$?; exit $$(( parallel ? parallel : alone ))
 
 check: export SKILDER_KEYS_TEST_LONG := 1
-check: lint test ## what CI runs: the linters, and every test in its long form
+check: lint test ## do what CI does: the linters, and every test in its long form
 
-lint: $(READY) ## ruff, mypy, import contracts, buf, and that generated/ is up to date
+lint: $(READY) ## run ruff, mypy, the import contracts and buf, and check that generated/ is up to date
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -36,33 +36,33 @@ lint: $(READY) ## ruff, mypy, import contracts, buf, and that generated/ is up t
 	diff -r --exclude=__pycache__ generated build/generated
 
 OUT := generated
-proto: $(READY) ## make generated/ anew from protos/
+proto: $(READY) ## generate generated/ from protos/
 	@rm -rf $(OUT)/skilder && mkdir -p $(OUT)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
 		--python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=$(OUT) --mypy_grpc_out=$(OUT) \
 		protos/skilder/keys/v1/*.proto
 	@touch $(OUT)/skilder/keys/v1/py.typed
 
-docs: $(READY) ## write the generated parts of the documents anew
+docs: $(READY) ## write the generated parts of the documents
 	$(BIN)/python -m tests.docs
 
 FAULTS_SECONDS ?= 300
-faults: $(READY) ## five minutes of load and faults; FAULTS_SECONDS=… for longer, FAULTS_TRANSPORT=… for one transport, FAULTS_SEED=… for the same again
+faults: $(READY) ## run five minutes of load and faults (FAULTS_SECONDS=… for longer, FAULTS_TRANSPORT=… for one transport, FAULTS_SEED=… to repeat a run)
 	SKILDER_KEYS_FAULTS_SECONDS=$(FAULTS_SECONDS) $(if $(FAULTS_SEED),SKILDER_KEYS_FAULTS_SEED=$(FAULTS_SEED)) \
 		$(if $(FAULTS_TRANSPORT),SKILDER_KEYS_FAULTS_TRANSPORT=$(FAULTS_TRANSPORT)) \
 		$(BIN)/pytest -s tests/faults/test_history.py
 
-bench: $(READY) $(TOOLS)/ghz ## measure what calls cost, in a quarter of an hour; writes docs/performance.md (ROUNDS=2: quicker)
-	@command -v h2load >/dev/null || { echo "h2load is needed, and was not found (Debian: apt-get install nghttp2-client)"; exit 1; }
+bench: $(READY) $(TOOLS)/ghz ## measure what calls cost, in a quarter of an hour, and write docs/performance.md (ROUNDS=2 is quicker)
+	@command -v h2load >/dev/null || { echo "h2load is needed but was not found. Install it (Debian: apt-get install nghttp2-client)."; exit 1; }
 	$(BIN)/python -m bench $(if $(ROUNDS),--rounds $(ROUNDS))
 
-lock: $(READY) ## choose the newest versions anew and write requirements.lock
+lock: $(READY) ## choose the newest versions and write requirements.lock
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --all-extras \
 		--no-header --no-annotate --no-emit-index-url --output-file requirements.lock pyproject.toml
 
 GO_INSTALL = GOBIN="$(CURDIR)/$(TOOLS)" go install
 
-tools: $(addprefix $(TOOLS)/,grpcurl ghz grpc-interop-client protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, gRPC's interop client and the makers of Go stubs (needs Go)
+tools: $(addprefix $(TOOLS)/,grpcurl ghz grpc-interop-client protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, gRPC's interop client and the generators of Go stubs (needs Go)
 
 $(TOOLS)/grpcurl:
 	$(GO_INSTALL) github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
@@ -81,12 +81,12 @@ $(TOOLS)/protoc-gen-go-grpc:
 	$(GO_INSTALL) google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
 
 $(READY): requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed but was not found. Install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "setting up $(VENV) with $(PYTHON), which takes about half a minute"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-clean: ## remove what the targets made; the data folder stays
+clean: ## remove what the targets made, except the data folder
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -30,7 +30,7 @@ text { font-family: system-ui, 'DejaVu Sans', sans-serif; font-size: 13px; fill:
   .faint { fill: #9198a1; }
   .panel { fill: #0d1117; }
 }"""
-"""What stands on a panel of its own, so that it can be read whatever page it stands on."""
+"""The pictures have a background of their own, so that they are readable on any page."""
 
 _STYLE = f"""\
 {PANEL_STYLE}

@@ -47,7 +47,7 @@ _PAIRS_HEAD = """\
 
 
 ENVOY, GRPCIO, EMPTY_GRPCIO, EMPTY_ASGI = "envoy", "grpcio", "empty grpcio", "empty ASGI"
-"""The columns of transports: ours, and of each transport a method that does nothing."""
+"""The columns: our transports, and for each of them an empty method."""
 TRANSPORTS = (GRPCIO, ENVOY, EMPTY_GRPCIO, EMPTY_ASGI)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Round = Mapping[str, Sample]
 
 MANY = 64
-"""So many calls at a time, over four connections, keep two cores busy whatever answers them."""
+"""This many concurrent calls, over four connections, keep two cores busy on every side."""
 
 _WHOLE = "hundred-tool set"
 # How many calls are made first, to warm up and to see how many fit into the time.

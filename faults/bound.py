@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 _END_SECONDS = 120.0
-"""For the end of what is stuck, with all that it has started."""
+"""The time to end stuck work, with everything that it has started."""
 _CANCELLATIONS = 30
-"""How often, then, all is cancelled again: a library may lose a cancellation, and what loops goes on."""
+"""How often everything is then cancelled again: a library may lose a cancellation, and a loop goes on."""
 
 
 class StuckError(AssertionError):

@@ -34,14 +34,14 @@ Kind = Literal[
 ]
 
 OUTAGES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED"})
-"""The codes of calls whose answer was lost: whether they did anything is not known."""
+"""The codes of calls whose response was lost: it is unknown whether they took effect."""
 
 _REFUSALS = {
     Issue: frozenset({"ALREADY_EXISTS", "FAILED_PRECONDITION"}),
     Revoke: frozenset[str](),
     Apply: frozenset({"ABORTED"}),
 }
-"""The codes by which the service says, for good reasons that a run can give it, that it changed nothing."""
+"""The codes that say that nothing was changed, for reasons that can occur in a run."""
 
 _NEVER = 2**63
 

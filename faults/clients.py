@@ -40,7 +40,7 @@ ASK_SECONDS = 3.0
 CHANGE_SECONDS = 8.0
 _PATIENCE = 60.0
 _BY_TOKEN = 0.3
-"""How many of the keys that can be are revoked by their token, and not by their id."""
+"""The share of keys that are revoked by token instead of id, where both are possible."""
 _WITH_VERSIONS = 0.3
 _IN_BATCHES = 0.2
 
@@ -148,7 +148,7 @@ class Clients:
         except grpc.aio.AioRpcError as error:
             outcomes: list[Outcome] = [Failed(error.code().name)] * len(queries)
         else:
-            assert len(batch.responses) == len(queries), "a batch was answered in part"
+            assert len(batch.responses) == len(queries), "a batch has a decision for each request"
             outcomes = [
                 self._outcome(query, request, response, batch.tool_sets)
                 for query, request, response in zip(queries, requests, batch.responses, strict=True)
@@ -219,7 +219,7 @@ class Clients:
                 await asyncio.sleep(0.1)
                 continue
             for key in page.keys:
-                assert key.description not in found, "a request_id issued two keys"
+                assert key.description not in found, "a request_id issues one key"
                 found[key.description] = key.state == KEY_STATE_ACTIVE
             if not page.next_page_token:
                 return found

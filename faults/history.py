@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 OK = "OK"
 UNDER_WAY = "UNDER_WAY"
-"""The code of a change that has not been answered yet."""
+"""The code of a change that has not returned yet."""
 
 FORGED = 0
 """The number of a token with a key's id and a secret that was never issued."""
@@ -21,7 +21,7 @@ EVERYBODY = "*"
 """Whose reach a workspace key has."""
 
 Reach = Mapping[str, frozenset[str]]
-"""Who is in a workspace, EVERYBODY too, and the tools that each of them reaches."""
+"""The members of a workspace and EVERYBODY, with the tools that each of them reaches."""
 
 
 @dataclass(frozen=True, slots=True)

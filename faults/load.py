@@ -164,7 +164,7 @@ class Load:
         await asyncio.gather(*(self._clients.ask_all(key, token=token) for token in {FORGED, old, key.token}))
         if using is not None:
             await using
-        assert racing or code == OK, "a key that nobody used was not renewed"
+        assert racing or code == OK, "an unused key is renewed"
         self.show(key)
         await self._pause(0.3)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from faults.history import Reach
 
 ABOVE = {"company": "", "left": "company", "right": "company"}
-"""The teams, each with the team above it."""
+"""Each team with its parent team."""
 
 HATS = [f"hat{number}" for number in range(5)]
 TOOLS = [f"{hat}.{tool}" for hat in HATS for tool in ("read", "write")]

@@ -37,7 +37,7 @@ _TRACEBACKS_SHOWN = 3
 _RIGHT_AFTER = 20_000_000
 """Nanoseconds."""
 _PATIENCE = 120.0
-"""Seconds that a run may take beyond those under load, before something is stuck."""
+"""How many seconds longer than its load a run may take before it counts as stuck."""
 _STEPS = ("start", "be under load", "check every key", "end")
 
 

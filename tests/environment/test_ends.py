@@ -78,7 +78,7 @@ def seen_once(pid: int, condition: Callable[[psutil.Process], bool]) -> list[psu
             except psutil.NoSuchProcess:
                 continue
         time.sleep(0.005)
-    raise AssertionError("it has not begun")
+    raise AssertionError("it has not started")
 
 
 def test_a_second_signal_stops_everything_at_once(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_signal_to_make_serve_stops_everything(tmp_path: Path, number: signal.
         os.killpg(make.pid, number)
         os.killpg(make.pid, number)
         assert_gone(left)
-    assert '"stopped"' in log.read_text(), "it drained, and was not killed"
+    assert '"stopped"' in log.read_text(), "it drained instead of being killed"
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
 
 

@@ -137,7 +137,7 @@ async def test_an_apply_that_changes_nothing_waits_for_the_fence_and_leaves_no_t
         await service.console.apply(small_workspace(), dry_run=True)
     applying = asyncio.ensure_future(service.console.apply(small_workspace()))
     done, _ = await asyncio.wait([applying], timeout=0.5)
-    assert not done, "it did not wait for a reader that has not applied the last change"
+    assert not done, "it waits for a reader that has not applied the last change"
     await sql.execute("DELETE FROM reader WHERE id = $1", laggard)
     assert (await applying).version == 1
     assert await sql.fetch(EVERYTHING) == rows

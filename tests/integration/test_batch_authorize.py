@@ -42,7 +42,7 @@ async def batch(client: Client, *requests: pb.AuthorizeRequest | str) -> pb.Batc
 def alone(response: pb.BatchAuthorizeResponse) -> list[pb.AuthorizeResponse]:
     """Return the responses in the form that Authorize gives: each with its tool set."""
     shared = {tool_set.version: tool_set for tool_set in response.tool_sets}
-    assert len(shared) == len(response.tool_sets), "each tool set is there once"
+    assert len(shared) == len(response.tool_sets), "each tool set is in the batch once"
     named, answers = set(), []
     for each in response.responses:
         answer = pb.AuthorizeResponse()
@@ -52,7 +52,7 @@ def alone(response: pb.BatchAuthorizeResponse) -> list[pb.AuthorizeResponse]:
             named.add(answer.granted.shared_tool_set)
             answer.granted.tool_set.CopyFrom(shared[answer.granted.shared_tool_set])
         answers.append(answer)
-    assert named == set(shared), "and none is there that nobody names"
+    assert named == set(shared), "no tool set is in the batch without a grant that names it"
     return answers
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.support.service import Service
 
 FILES = 400
-"""The soft limit of files that the service is started with."""
+"""The soft limit of open files when the service starts."""
 
 
 async def is_served(address: str) -> bool:

@@ -130,5 +130,5 @@ async def test_a_pool_that_stays_exhausted_is_unavailable(
             checked: Any = health_pb2_grpc.HealthStub(service.operator.channel)
             health = await checked.Check(health_pb2.HealthCheckRequest())
         assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "BUSY")
-        assert health.status == health_pb2.HealthCheckResponse.SERVING, "a busy service is not a sick one"
+        assert health.status == health_pb2.HealthCheckResponse.SERVING, "a busy service still counts as serving"
         assert (await holding).key.HasField("revoked_at")

@@ -252,7 +252,7 @@ async def test_a_fence_that_cannot_be_reached_uses_up_no_connections(database_ur
                     "SELECT pid FROM pg_stat_activity"
                     " WHERE datname = current_database() AND application_name = 'skilder-keys fence'"
                 )
-                assert len(under_way) <= 3, "the one of now, and at most two that are about to end"
+                assert len(under_way) <= 3, "the current one, and at most two that are ending"
                 attempts.update(row["pid"] for row in under_way)
                 await asyncio.sleep(0.005)
 

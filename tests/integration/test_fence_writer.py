@@ -46,7 +46,7 @@ async def test_a_writer_waits_until_every_reader_has_applied_its_change(writer: 
     assert not task.done()
     await sql.execute("UPDATE reader SET epoch = $2 WHERE id = $1", slow[1], await epoch(sql))
     await task
-    assert await readers(sql) == set(slow), "who has applied it stays"
+    assert await readers(sql) == set(slow), "readers that have applied the change stay"
 
 
 async def test_a_writer_waits_for_a_dead_reader_for_its_lease_and_once(database_url: str, sql: Sql) -> None:
@@ -138,5 +138,5 @@ async def test_a_dead_reader_is_evicted_even_if_no_caller_waits_long_enough(writ
                 continue
             break
         else:
-            pytest.fail("no revocation was ever answered")
+            pytest.fail("no revocation ever returned")
     assert await readers(sql) == set()

@@ -194,7 +194,7 @@ async def test_grpcs_own_client_may_compress(served: Served) -> None:
 
 
 BADLY_COMPRESSED = {
-    "no encoding told": Bad([framed(ZIPPED, flag=1)], Code.UNIMPLEMENTED, Code.INTERNAL),
+    "no encoding named": Bad([framed(ZIPPED, flag=1)], Code.UNIMPLEMENTED, Code.INTERNAL),
     "identity": Bad([framed(ZIPPED, flag=1)], Code.UNIMPLEMENTED, Code.INTERNAL, {"grpc-encoding": "identity"}),
     "unknown": Bad([framed(ZIPPED, flag=1)], Code.UNIMPLEMENTED, Code.INTERNAL, {"grpc-encoding": "zstd"}),
     "rubbish": Bad([framed(b"rubbish", flag=1)], Code.INVALID_ARGUMENT, Code.INTERNAL, GZIP),

@@ -137,7 +137,7 @@ async def test_the_schema_is_what_the_file_says(sql: asyncpg.Connection[Any]) ->
     if os.environ.get(UPDATE_VARIABLE) == "1":
         SCHEMA_FILE.write_text(text, "utf-8")
     assert text == SCHEMA_FILE.read_text("utf-8"), (
-        f"the migrations make another schema than {SCHEMA_FILE.name} says: if that is meant, renew the file with "
+        f"the migrations do not make the schema in {SCHEMA_FILE.name}: if that is intended, update the file with "
         f"`{UPDATE_VARIABLE}=1 pytest {Path(__file__).name}` and review its difference"
     )
 

@@ -93,7 +93,7 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
             ):
                 refused = await refusal(call)
                 assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
-                assert "pg" not in refused.message, "the answer tells nothing of the database"
+                assert "pg" not in refused.message, "the response says nothing about the database"
             assert await service.service.denial("no token") == "MALFORMED", "what needs no database is still decided"
             await until_health_is(service, NOT_SERVING)
 
@@ -101,7 +101,7 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
             await until_health_is(service, SERVING)
             for each in (issued, cold):
                 assert (await service.service.authorize(each.token)).HasField("granted")
-            assert [each for each in service.log.events if each["event"] == "database"], "the log tells what it was"
+            assert [each for each in service.log.events if each["event"] == "database"], "the log names the cause"
     finally:
         await asyncio.to_thread(postgres.stop)
 

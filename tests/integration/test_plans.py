@@ -29,7 +29,7 @@ pytestmark = pytest.mark.stock_too
 
 LIMIT = 101
 JIT_COST = 100_000
-"""What `jit_above_cost` is unless it was set."""
+"""The default of `jit_above_cost`."""
 
 # Of 20,000 keys of `acme`, newest last: 200 users have 25 keys each, 400 are of runtime instances, 1,000 are revoked.
 # 2,000 other workspaces have 2 keys each.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 STREAMS = 100
-"""How many a connection may have."""
+"""The maximum of calls on one connection."""
 
 
 async def is_served(service: Service) -> None:

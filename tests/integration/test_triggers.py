@@ -47,4 +47,4 @@ async def test_a_trigger_that_does_not_fire_is_named(
     assert words in str(refused.value)
     with pytest.raises(UnavailableError):
         async with serving(database_url, tmp_path, transport=transport):
-            pytest.fail("it serves")
+            pytest.fail("the server started")

@@ -48,7 +48,7 @@ async def started(program: str) -> AsyncIterator[WorkerProcess]:
         yield worker
     finally:
         await worker.end(0)
-        assert not psutil.pid_exists(worker.pid), "it was not waited for"
+        assert not psutil.pid_exists(worker.pid), "the wait for it has ended"
 
 
 async def test_a_worker_receives_its_settings_and_the_database() -> None:

@@ -145,7 +145,7 @@ async def test_nothing_is_left_of_a_server_that_is_killed(transport: str, databa
     """Not even a frozen worker, which could not end by itself."""
     async with serving(tmp_path, database_url, transport=transport) as server:
         left = psutil.Process(server.process.pid).children(recursive=True)
-        assert len(left) == 3, "two workers, and what looks after them"
+        assert len(left) == 3, "two workers, and their watchdog"
         server.workers()[0].suspend()
         server.process.kill()
         await until_gone(left)

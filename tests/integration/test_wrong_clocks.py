@@ -79,7 +79,7 @@ def wrong_clock(offset: str) -> dict[str, str]:
     """Return the variables that give a process another wall clock, or skip the test where that is impossible."""
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not libraries:
-        pytest.skip("libfaketime is needed, and was not found (Debian: apt-get install faketime)")
+        pytest.skip("libfaketime is needed but was not found (Debian: apt-get install faketime)")
     return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 

@@ -19,7 +19,7 @@ class Exploration(NamedTuple):
     steps: frozenset[str]
     """Every kind of step that was taken."""
     trace: tuple[str, ...]
-    """The steps to the first state in which the promise is broken; none if it holds everywhere."""
+    """The steps to the first state in which the promise is broken, or none if it holds everywhere."""
 
 
 def explore(fence: Fence, limit: int | None = None) -> Exploration:

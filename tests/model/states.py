@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 NONE = -1
-"""In the place of an epoch or a revision: no row, nothing applied, nothing to write, nothing restored."""
+"""Instead of an epoch or a revision: no row, nothing applied, nothing to write, nothing restored."""
 
 
 def epoch_of(revision: int) -> int:
@@ -22,7 +22,7 @@ class Load(NamedTuple):
     """A query for the key that began under a lease."""
 
     read: bool
-    """Whether it has been executed, and so has seen the old state."""
+    """Whether it has run, and so has read the old state."""
     invalidated: bool
     awaited: bool
     """Whether a call waits for it that began after the revoke had returned."""
@@ -42,16 +42,16 @@ class Statement(NamedTuple):
         "row gone",
         "state unknown",
     ]
-    """Being sent, reading the epoch, committing the row and having its reply arrive are steps of their own.
+    """Sending, reading the epoch, committing the row and the arrival of the reply are separate steps.
 
-    For a statement reads what was committed when it began, and writes when it has the row's lock.
+    A statement reads what was committed when it began, and writes once it has the row's lock.
     """
     age: int
     """Ticks since it was sent."""
     written: int
     """The applied revision, which a heartbeat acknowledges."""
     found: int
-    """The current revision, as it was read."""
+    """The current revision as it was read."""
 
 
 NO_STATEMENT = Statement("none", 0, NONE, NONE)
@@ -63,12 +63,12 @@ class Reader(NamedTuple):
     row: int
     """The epoch that its row in Postgres acknowledges."""
     applied: int
-    """The revision its memory is in step with."""
+    """The revision that its memory has applied."""
     lease: int
-    """Ticks that are left of it."""
+    """Ticks that are left of its lease."""
     statement: Statement
     given_up: int
-    """The revision that a heartbeat will yet acknowledge for whose reply the reader no longer waits."""
+    """The revision that a given-up heartbeat may still acknowledge."""
     cached: bool
     loads: tuple[Load, ...]
     wronged: bool
@@ -103,9 +103,9 @@ class Database(NamedTuple):
 
     epoch: int
     kept: int
-    """The epoch it was restored to; NONE before."""
+    """The epoch that it was restored to, or NONE before."""
     revoked: int
-    """The epoch of the revoke; NONE before."""
+    """The epoch of the revoke, or NONE before."""
 
     def revision(self, epoch: int) -> int:
         """Return the revision of an epoch in this history."""
@@ -121,13 +121,13 @@ class State(NamedTuple):
 
     database: Database
     commits: int
-    """How many changes were committed, also those that a restore has lost."""
+    """How many changes were committed, including those that a restore has lost."""
     unknown: int
-    """Ticks for which a reader may hold a lease that the restored database knows nothing of."""
+    """Ticks for which a reader may hold a lease that the restored database does not know."""
     waits: tuple[Wait, ...]
-    """One for each change that was committed and not lost; the revoke's, until it returns."""
+    """One for each change that was committed and not lost; that of the revoke until it returns."""
     returned: bool
     left_behind: bool
     """Whether there is a row of a reader that crashed."""
     readers: tuple[int, ...]
-    """By their numbers in the fence: states are compared very often, and numbers are compared fast."""
+    """By their numbers in the fence: states are compared very often, and comparing numbers is fast."""

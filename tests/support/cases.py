@@ -45,7 +45,7 @@ MORE_TEXTS = {
     "Ogham": "\u1695\u1680\u1695",
     "ideographic variation": "\u8fba\U000e0101",
 }
-"""Others of their kinds, that are taken unchanged."""
+"""More of the same kinds, which must be accepted unchanged."""
 
 MORE_IDS = [
     *(text for text in MORE_TEXTS.values() if text.strip() == text),
@@ -79,4 +79,4 @@ MORE_IDS = [
         "=x",
     ),
 ]
-"""Ids as some system or other makes them."""
+"""Ids as real systems make them."""

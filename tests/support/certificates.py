@@ -53,7 +53,7 @@ class Authority:
     def _openssl(*arguments: str | Path) -> None:
         command = shutil.which("openssl")
         if command is None:
-            pytest.skip("there is no openssl command to make certificates with")
+            pytest.skip("openssl is needed but was not found (Debian: apt-get install openssl)")
         subprocess.run([command, *arguments], check=True, capture_output=True)
 
 

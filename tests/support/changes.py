@@ -78,4 +78,4 @@ CHANGES: list[tuple[str, Callable[[Workspace], object], list[str]]] = [
         ["skill search updated", "tool web.search removed", "tool web.search-2 added"],
     ),
 ]
-"""Each: its name, what it does to the workspace, and what the response tells of it."""
+"""Each with its name, its function on the workspace, and the changes that the response reports."""

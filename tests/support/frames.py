@@ -22,7 +22,7 @@ GET_KEY = "/skilder.keys.v1.KeyService/GetKey"
 KNOWN = {"authorization": f"Bearer {TOKENS['operator']}"}
 GZIP = {"grpc-encoding": "gzip"}
 LIMIT = 2**16
-"""The longest message that the shared service reads."""
+"""The longest message that the shared service accepts."""
 Code = grpc.StatusCode
 
 
@@ -77,4 +77,4 @@ def bytes_of(data: bytes) -> list[bytes]:
 
 
 WHOLE = request("no token")
-"""A request whose token is none, which is told without a look at anything."""
+"""A request with a malformed token, which is denied without any look-up."""

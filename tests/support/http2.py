@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from h2.events import Event
 
 PATIENCE = 60
-"""Seconds after which a test takes it that what it waits for will not come."""
+"""Seconds after which a test gives up waiting."""
 _FRAME_HEAD_BYTES = 9
 _GOAWAY = 7
 _ANY_STREAM = 2**31 - 1  # the last stream id in a first GOAWAY, which is not the real one yet (RFC 9113, 6.8)
@@ -172,9 +172,9 @@ class Connection:
         self._writer = writer
         self._http = H2Connection(config)
         self._streams: dict[int, Stream] = {}
-        self._heard = asyncio.Condition()
+        self._changed = asyncio.Condition()
         # How many SETTINGS frames were sent, the initial one included, and how many the server acknowledged.
-        self._told = 1
+        self._settings_sent = 1
         self._acknowledged = 0
         self._http.initiate_connection()
         self._flush()
@@ -192,8 +192,8 @@ class Connection:
                 for heard in self._http.receive_data(frame):
                     self._hear(heard)
                 self._flush()
-                async with self._heard:
-                    self._heard.notify_all()
+                async with self._changed:
+                    self._changed.notify_all()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -201,8 +201,8 @@ class Connection:
                 event.set()
             for stream in self._streams.values():
                 stream.done.set()
-            async with self._heard:
-                self._heard.notify_all()
+            async with self._changed:
+                self._changed.notify_all()
 
     @property
     def local_address(self) -> str:
@@ -234,17 +234,17 @@ class Connection:
         """Wait until the server has read all that was sent, or is gone."""
         # A ping would do as well, but a server may count too many pings as abuse.
         self._http.update_settings({SettingCodes.ENABLE_PUSH: 0})
-        self._told += 1
+        self._settings_sent += 1
         self._flush()
-        number = self._told
-        async with asyncio.timeout(PATIENCE), self._heard:
-            await self._heard.wait_for(lambda: self.ended.is_set() or self._acknowledged >= number)
+        number = self._settings_sent
+        async with asyncio.timeout(PATIENCE), self._changed:
+            await self._changed.wait_for(lambda: self.ended.is_set() or self._acknowledged >= number)
 
     async def send(self, stream: Stream, data: bytes, *, end: bool) -> None:
         """Send a DATA frame."""
-        assert len(data) <= self._http.max_outbound_frame_size, "that is no one frame"
-        async with asyncio.timeout(PATIENCE), self._heard:
-            await self._heard.wait_for(
+        assert len(data) <= self._http.max_outbound_frame_size, "this does not fit one frame"
+        async with asyncio.timeout(PATIENCE), self._changed:
+            await self._changed.wait_for(
                 lambda: stream.done.is_set() or len(data) <= self._http.local_flow_control_window(stream.number)
             )
         if not stream.done.is_set():
@@ -294,5 +294,5 @@ async def connected(address: str) -> AsyncIterator[Connection]:
 
 def _fields(headers: Iterable[tuple[str | bytes, str | bytes]] | None) -> dict[str, str]:
     pairs = [(str(name), str(value)) for name, value in headers or ()]
-    assert len(dict(pairs)) == len(pairs), "a field is there twice"
+    assert len(dict(pairs)) == len(pairs), "a header field is duplicated"
     return dict(pairs)

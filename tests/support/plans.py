@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Sql = asyncpg.Connection[Any]
 
 Mode = Literal["custom", "generic"]
-"""Made for the values at hand, or for any: what Postgres may use once a connection has run a statement five times."""
+"""A custom plan is for given values; a generic one is for any, after five runs of a statement on a connection."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 NO_HASH = "$argon2id$v=19$m=1024,t=1,p=1$none$none"
-"""Stands where a hash must, and verifies no secret."""
+"""A placeholder for a hash, which no secret verifies."""
 
 
 async def insert(sql: asyncpg.Connection[Any], table: str, **values: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from skilder_keys.transports.envoy.process import EnvoyMissingError, installed
 
 ONLY_GRPCIO = pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
-"""Marks a test of what no transport has a part in, or for which something is changed in this process."""
+"""Marks a test that does not depend on the transport, or that changes something in this process."""
 
 
 @cache

@@ -59,7 +59,7 @@ async def channel_to(worker: psutil.Process, server: ServerProcess, stack: Async
             if _connections(worker, port) - before:
                 await stack.enter_async_context(attempt.pop_all())
                 return channel
-    raise AssertionError(f"{_TRIES} connections, and none went to {worker}")
+    raise AssertionError(f"none of {_TRIES} connections went to worker {worker}")
 
 
 def _connections(worker: psutil.Process, port: int) -> set[object]:

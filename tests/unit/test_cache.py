@@ -85,7 +85,7 @@ async def test_the_least_recently_used_key_is_evicted_first(memory: Memory) -> N
     found = [memory.cache.find(token.reveal()) is not None for token in (first, second, third, fourth)]
     assert found == [True, False, True, True]
     await memory.keep(fourth)
-    assert len(memory.cache) == 3, "a key that is read again takes no second place"
+    assert len(memory.cache) == 3, "a key that is read again is counted once"
 
 
 async def test_a_changed_key_is_forgotten_and_no_other(memory: Memory) -> None:

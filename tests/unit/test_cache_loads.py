@@ -90,7 +90,7 @@ async def test_an_invalidated_load_serves_only_those_who_already_waited(
     assert memory.cache.find(token.reveal()) is None
     late = asyncio.create_task(memory.load(token))
     await turns()
-    assert len(memory.reads) == 2, "the end of the old load takes the new one from nobody"
+    assert len(memory.reads) == 2, "the end of the old load does not end the new one"
     memory.let_go(1)
     new = await asyncio.gather(*after, late)
     assert len({id(each) for each in new}) == 1

@@ -65,7 +65,7 @@ def test_a_compressed_message_is_decompressed() -> None:
     """By the full check only."""
     assert plain(body(_ZIPPED, flag=1), _MAX) is None
     assert unframed(body(_ZIPPED, flag=1), b"gzip", _MAX) == b"message"
-    assert unframed(body(b"message"), b"gzip", _MAX) == b"message", "not all messages of a call need be"
+    assert unframed(body(b"message"), b"gzip", _MAX) == b"message", "a call may have uncompressed messages too"
 
 
 def test_bytes_after_the_message_are_refused() -> None:

@@ -50,7 +50,7 @@ def test_every_list_of_a_request_has_a_bound() -> None:
 def test_the_bound_of_a_list_is_that_of_the_contract(name: str) -> None:
     """As stated in the field's comment."""
     found = re.search(r"at most ([0-9,]+)", comment_of(name))
-    assert found is not None, f"the comment of {name} says no bound"
+    assert found is not None, f"the comment of {name} has no bound"
     assert int(found[1].replace(",", "")) == LISTS[name]
 
 
