@@ -35,7 +35,7 @@ _MAX_PROCESSES = 8
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Have everything that tests start end with the run, also where that is killed."""
+    """Make sure that everything that tests start ends with the run, even if the run is killed."""
     os.environ[reaper.MARK] = mark = uuid.uuid4().hex
     session.config.stash[_REAPER] = Companion(reaper.__file__, mark)
     prints = not hasattr(session.config, "workerinput")
@@ -98,7 +98,7 @@ async def template(postgres_url: str, shared_servers: Servers) -> str:
 async def borrowed(
     request: pytest.FixtureRequest, postgres_url: str, shared_servers: Servers
 ) -> AsyncIterator[Borrowed]:
-    """A migrated database of the test's own and, where another test's service will do, that with its database."""
+    """A migrated database for one test and, where a shared service is enough, that service with its database."""
     server = await shared_servers.on(postgres_url)
     if _may_share_a_service(request.node):
         async with server.service.lent() as service:
@@ -121,13 +121,13 @@ def _may_share_a_service(test: pytest.Function) -> bool:
 
 @pytest.fixture
 def database_url(borrowed: Borrowed) -> str:
-    """A migrated database of the test's own."""
+    """A migrated database for one test."""
     return borrowed.database_url
 
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """The test's database, as the service uses it."""
+    """The test's database, opened as the service does."""
     database = await Database.open(DatabaseOptions(database_url))
     yield database
     await database.close()
@@ -135,7 +135,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A connection of the test's own, to look at its database from outside."""
+    """A connection that looks at the test's database from outside the service."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
@@ -143,7 +143,7 @@ async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
-    """What calls come in by; whoever asks for it is run with each."""
+    """The transport of the service; a test with this fixture runs once with each."""
     chosen = str(request.param)
     if reason := why_unavailable(chosen):
         pytest.skip(reason)
@@ -154,9 +154,9 @@ def transport(request: pytest.FixtureRequest) -> str:
 async def empty_service(
     transport: str, borrowed: Borrowed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[Service]:
-    """A served service with no workspace; a test marked `own_service` is the only one that it serves.
+    """A served service without a workspace; a test marked `own_service` gets its own.
 
-    When the test is over, its logs and its database are searched for every token that it saw.
+    At the end of the test, its logs and its database are searched for every token that it saw.
     """
     caplog.set_level(logging.DEBUG)
     url = borrowed.database_url
@@ -174,7 +174,7 @@ async def service(empty_service: Service) -> Service:
 
 
 async def assert_no_token_is_kept(tokens: set[str], log: str, database_url: str) -> None:
-    """Fail where a token, its secret or another spelling of the secret stands in the log or the database."""
+    """Fail if a token, its secret or another spelling of the secret is in the log or the database."""
     connection = await asyncpg.connect(database_url)
     try:
         tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")

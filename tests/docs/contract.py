@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PROTOS = Path(__file__).parents[2] / "protos"
 PACKAGE = "skilder.keys.v1"
 
-# The numbers of these fields in descriptor.proto, from which the paths of source locations are made.
+# The numbers of these fields in descriptor.proto, of which the paths of source locations consist.
 _FILE_MESSAGES, _FILE_ENUMS, _FILE_SERVICES = 4, 5, 6
 _MESSAGE_FIELDS, _ENUM_VALUES, _SERVICE_METHODS = 2, 2, 2
 
@@ -34,7 +34,7 @@ _SCALARS = {
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """Anything of the contract that has a name and a comment, in Markdown."""
+    """A part of the contract with a name and a comment, in Markdown."""
 
     name: str
     comment: str

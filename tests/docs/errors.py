@@ -15,11 +15,11 @@ _FILE = Path(__file__).with_name("errors.yaml")
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What a caller has to know about an error, besides its code and its meaning.
+    """What a caller should know about an error, besides its code and its meaning.
 
     Attributes:
-        do: What to do, in a sentence or two.
-        requests: Requests that cause the error, by the method that has it; empty where every method has it.
+        do: What to do, in one or two sentences.
+        requests: Requests that cause the error, by method; empty if every method has it.
         metadata: The names in the metadata of its ErrorInfo.
     """
 

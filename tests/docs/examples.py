@@ -21,7 +21,7 @@ class Example:
 
     Attributes:
         method: The method, e.g. `KeyService/IssueKey`.
-        about: A sentence on what the example shows.
+        about: A sentence about the example.
     """
 
     method: str

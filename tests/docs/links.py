@@ -1,4 +1,4 @@
-"""What the documents point at: links, anchors, and files of this repository that are named in backticks."""
+"""The targets in the documents: links, anchors, and files of this repository that are named in backticks."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 _NAMED_ANCHOR = re.compile(r"<a (?:id|name)=\"([^\"]+)\">")
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:")
 
-# A data file without a folder, such as `acme.json`, is most often the reader's own.
+# A data file without a folder, such as `acme.json`, is usually the reader's own.
 _FILE = re.compile(r"[\w./*-]+\.(?:md|proto|pyi?|svg|toml)|[\w.*-]*/[\w./*-]+\.(?:json|sql|txt|ya?ml)")
 _FOLDER = re.compile(r"[\w.*-]+(?:/[\w.*-]+)*/")
-# Not in the repository: what `make` and the service write.
+# Files that `make` and the service write are not in the repository.
 _WRITTEN = re.compile(r"/.*|(?:build|data|\.venv)/.*")
 
 
 def faults(document: Path) -> Iterator[str]:
-    """Yield a sentence for each place of a document that points at nothing."""
+    """Yield a sentence for each target that does not exist."""
     text = document.read_text("utf-8")
     for target in links(text):
         if _ELSEWHERE.match(target):
@@ -60,9 +60,9 @@ def named_files(text: str) -> list[str]:
 
 
 def is_here(name: str) -> bool:
-    """Return whether a name, which may have wildcards, is that of a file or a folder of this repository.
+    """Return whether a name, which may have wildcards, is a file or a folder of this repository.
 
-    A name is looked for in the repository, in the package, in docs/ and, where it is no path, anywhere in these.
+    A name is searched in the repository, in the package, in docs/ and, if it is no path, anywhere below these.
     """
     places = (ROOT, PACKAGE, ROOT / "docs", ROOT / "generated")
     if any(next(place.glob(name), None) is not None for place in places):
@@ -78,7 +78,7 @@ def _all_files() -> tuple[Path, ...]:
 
 @cache
 def anchors(document: Path) -> frozenset[str]:
-    """Return the anchors of a document's headings, as GitHub makes them, and those that it names itself."""
+    """Return the anchors of a document: of its headings, as GitHub makes them, and explicit ones."""
     text = _FENCE.sub("", document.read_text("utf-8"))
     found, seen = set(_NAMED_ANCHOR.findall(text)), Counter[str]()
     for heading in _HEADING.findall(text):

@@ -1,6 +1,6 @@
-"""Which documents have generated parts, and what goes where.
+"""Which documents have generated parts, and what makes each part.
 
-A generated part stands between two marks, `<!-- NAME: … -->` and `<!-- end of NAME -->`; people write the rest.
+A generated part is between two marks, `<!-- NAME: … -->` and `<!-- end of NAME -->`; people write the rest.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class Page:
     """A document with generated parts.
 
     Attributes:
-        parts: What makes each part, by its name.
+        parts: The function that makes each part, by the part's name.
     """
 
     path: Path
     parts: Mapping[str, Callable[[], str]]
 
     def generated(self) -> str:
-        """Return the text of the document with every part made anew.
+        """Return the text of the document with every part made again.
 
         Raises:
-            ValueError: The document has no place for a part.
+            ValueError: The document has no marks for a part.
         """
         text = self.path.read_text("utf-8")
         for name, make in self.parts.items():
@@ -51,7 +51,7 @@ PAGES = (
 
 
 def replace_part(text: str, name: str, content: str) -> str:
-    """Return a document's text with other content between the marks of a part.
+    """Return a document's text with new content between the marks of a part.
 
     Raises:
         ValueError: The text does not have the marks exactly once.

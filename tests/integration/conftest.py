@@ -39,7 +39,7 @@ async def served(
 
 @pytest.fixture
 async def connection(served: Served) -> AsyncIterator[Connection]:
-    """A connection to the shared service, which has to be fine when the test is over."""
+    """A connection to the shared service, which must still work at the end of the test."""
     async with connected(served.service.address) as connection:
         yield connection
         await served.connection_is_fine(connection)

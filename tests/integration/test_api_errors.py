@@ -23,7 +23,7 @@ CODES = {kind.reason: code for kind, code in STATUS_CODES.items()}
 
 
 async def test_the_methods_of_an_error_have_it(service: Service) -> None:
-    """Each request of the table is refused with that reason, and the metadata it names."""
+    """Each request of the table is refused with that reason and metadata."""
     operator = service.operator
     for workspace_id in ("other", "deleted"):
         await operator.apply(small_workspace(workspace_id))
@@ -46,8 +46,8 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
             assert set(refused.metadata) == set(advice.metadata), (reason, method)
 
 
-async def test_every_method_has_the_errors_of_all(service: Service) -> None:
-    """As far as a caller can cause it."""
+async def test_every_method_has_the_errors_that_the_table_gives_to_all(service: Service) -> None:
+    """As far as a caller can cause them."""
     stranger = await service.client("nobody-we-know-0123456789")
     largest = max(map(max_bytes, METHODS.values()))
     for name, method in METHODS.items():
@@ -59,7 +59,7 @@ async def test_every_method_has_the_errors_of_all(service: Service) -> None:
             (service.operator, b"x" * (max_bytes(method) + 1), "MESSAGE_TOO_LONG"),
         ):
             if len(request) > largest:
-                continue  # gRPC itself refuses it, with the same code and no reason
+                continue  # gRPC itself refuses this, with the same code and without a reason
             refused = await refusal(call(client, name, request))
             assert (refused.reason, refused.code) == (reason, CODES[reason]), name
             assert set(refused.metadata) == set(ADVICE[reason].metadata), name

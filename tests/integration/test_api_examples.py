@@ -34,13 +34,13 @@ def response_type(method: str) -> Any:
 
 
 class Values:
-    """The values of this run that the samples of the examples stand for."""
+    """The values of this run that replace the samples of the examples."""
 
     def __init__(self) -> None:
         self._by_sample: dict[str, str] = {}
 
     def put(self, shown: Any) -> Any:
-        """Return part of an example with the values of this run in place of the samples."""
+        """Return a part of an example with the values of this run instead of the samples."""
         match shown:
             case dict():
                 return {name: self.put(value) for name, value in shown.items()}
@@ -52,7 +52,7 @@ class Values:
                 return shown
 
     def learn(self, shown: Any, found: Any) -> None:
-        """Take the values that stand in a response where an example has samples that are not known yet."""
+        """Record the values in a response for those samples that are not known yet."""
         match shown, found:
             case dict(), dict():
                 for name in shown.keys() & found.keys():
@@ -79,19 +79,19 @@ async def send_all(send: Send) -> None:
 
 
 def test_every_method_has_an_example() -> None:
-    """And there is no example of anything else."""
+    """And every example is of a method."""
     assert {example.method for example in EXAMPLES.calls} == set(METHODS)
 
 
 @pytest.mark.parametrize("example", EXAMPLES.calls, ids=lambda each: each.method)
 def test_an_example_has_the_fields_of_its_messages(example: Example) -> None:
-    """No other names, and values of the right types."""
+    """It has no other names, and values of the right types."""
     assert ParseDict(example.request, request_type(example.method)()).ByteSize() > 0
     assert ParseDict(example.response, response_type(example.method)()).ByteSize() > 0
 
 
 async def test_the_examples_are_true(empty_service: Service) -> None:
-    """Sent by Python's stubs."""
+    """When the Python stubs send them."""
 
     async def send(method: str, request: Any) -> Any:
         message = ParseDict(request, request_type(method)())

@@ -1,4 +1,4 @@
-"""The commands and the code that the documents show, run as a reader would. The README's are in test_walk.py."""
+"""The commands and the code in the documents, run as a reader would. test_walk.py runs those of the README."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ PREPARED = {
     "callers.md": "",
     "command-line.md": "skilder-keys workspace apply acme.yaml; skilder-keys keys issue -w acme Bot >bot.token",
 }
-"""The pages whose commands are run here, and the commands that come before them."""
+"""The pages whose commands run here, with commands that come before them."""
 
 
 RUN_ELSEWHERE = {"operations.md"}
-"""The pages whose commands are run by a test of their own."""
+"""The pages whose commands another test runs."""
 
 
-def test_no_commands_are_forgotten() -> None:
-    """Each page that shows commands is run by a test."""
+def test_every_page_with_commands_is_tested() -> None:
+    """A test runs the commands of each such page."""
     with_commands = {path.name for path in DOCUMENTS if path.is_relative_to(DOCS) and steps(path.read_text("utf-8"))}
     assert with_commands - RUN_ELSEWHERE == set(PREPARED)
 
@@ -59,7 +59,7 @@ def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
 
 
 async def test_the_client_of_the_api_page_works(database_url: str, tmp_path: Path) -> None:
-    """The Python code as it stands, with another address and the test's own authority."""
+    """The Python code runs unchanged, except for the address and the certificate authority."""
     (code,) = re.findall(r"^```python\n(.*?)^```", (DOCS / "api.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
     authority = Authority(tmp_path, "authority")
     server = authority.issue("server", "DNS:localhost")
@@ -82,7 +82,7 @@ async def test_the_client_of_the_api_page_works(database_url: str, tmp_path: Pat
 
 
 def test_the_callers_file_of_the_callers_page_is_read(tmp_path: Path) -> None:
-    """Every caller of it."""
+    """With every caller in it."""
     page = (DOCS / "callers.md").read_text("utf-8")
     (text,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     path = tmp_path / "callers.yaml"

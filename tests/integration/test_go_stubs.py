@@ -1,4 +1,4 @@
-"""A client in another language: Go stubs made from protos/, compiled, and used in a call."""
+"""A client in another language: Go stubs generated from protos/, compiled, and used in a call."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_a_go_program_authorizes(client: Path, service: Service, tmp_path: Path) -> None:
-    """By both transports; it reads the same decision as Python does."""
+    """With both transports; it reads the same decision as Python does."""
     (tmp_path / "service.token").write_text(TOKENS["service"])
     token = (await service.operator.issue()).token
     tools = (await service.operator.authorize(token)).granted.tool_set.tools

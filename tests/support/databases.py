@@ -1,4 +1,4 @@
-"""Databases that tests borrow: clones of a migrated one, emptied and used again, as a clone takes Postgres long."""
+"""Databases that tests borrow: clones of a migrated one, which are emptied and used again, as cloning is slow."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _SECONDS = 10
-# What is not emptied: what the migrations have written, and what a running service relies on.
+# Tables that are not emptied: those that the migrations fill, and those that a running service relies on.
 _WRITTEN_ONCE = ("fence", "schema_migration", "signing_key")
 _OF_A_SERVICE = (*_WRITTEN_ONCE, "reader", "change", "pending_change")
 
-# All that statements other than those on rows can change; a new name, owner, right or body gives another text. A row's
-# xmin tells who wrote it last. Tables and triggers are compared by columns, as emptying a table writes their rows.
+# Everything that statements other than those on rows can change: a new name, owner, right or body gives another text. A
+# row's xmin shows the last writer. Tables and triggers are compared by columns, as emptying a table writes their rows.
 _SHAPE = """
 SELECT md5(string_agg(line, ',' ORDER BY line)) FROM (
     SELECT concat_ws(' ', 'n', oid, xmin) AS line FROM pg_namespace WHERE nspname !~ '^pg_(temp|toast)'
@@ -48,7 +48,7 @@ SELECT md5(string_agg(line, ',' ORDER BY line)) FROM (
         FROM pg_database WHERE datname = current_database()
 ) AS lines
 """
-# Tables that have rows, those first that refer to others. What is large is quicker made anew than emptied.
+# Tables with rows; those that refer to others come first. Cloning again is faster than emptying a large table.
 _FULL = """
 WITH RECURSIVE kept AS (
     SELECT oid FROM pg_class
@@ -65,7 +65,7 @@ FROM (SELECT oid, max(steps) AS steps FROM depth JOIN kept USING (oid) GROUP BY 
 WHERE pg_relation_size(oid) > 0
 ORDER BY steps
 """
-# Triggers that keep rows from being removed at all: 2 stands for BEFORE, and 8 for DELETE.
+# Triggers that forbid removing rows: 2 means BEFORE, and 8 means DELETE.
 _REFUSING = """
 SELECT tgrelid::regclass::text AS table, tgname AS name FROM pg_trigger
 WHERE NOT tgisinternal AND tgtype & 10 = 10 AND tgenabled = 'A'
@@ -79,24 +79,24 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 
 @dataclass(frozen=True, slots=True)
 class BorrowedDatabase:
-    """A database, and how it was when it was made."""
+    """A database, and its state when it was made."""
 
     url: str
     shape: str
     fence: dict[str, Any]
 
     async def empty(self, *, serves: bool = False) -> bool:
-        """Remove what a test has written; return whether the database is as it was, and may be used again.
+        """Remove what a test has written; return whether the database is as before and can be used again.
 
         Args:
-            serves: Whether a service goes on using it: then its sessions stay, and what it relies on, and it forgets
-                what it remembers of the rows.
+            serves: Whether a service keeps using it: then its sessions and the rows that it relies on stay, and its
+                memory of other rows is dropped.
         """
         sql = await asyncpg.connect(self.url)
         try:
             if not serves:
                 await sql.execute(_END_OTHERS)
-            # A lock that is not to be had soon is held by something that outlived its test.
+            # A lock that stays taken is held by something that outlived its test.
             await sql.execute("SET lock_timeout = '10s'")
             if await sql.fetchval(_SHAPE) != self.shape:
                 return False
@@ -107,7 +107,7 @@ class BorrowedDatabase:
             if serves:
                 await _let_forget(sql)
             else:
-                # Removing rows is a change as well, so the fence goes back last.
+                # Removing rows is a change too, so the fence is reset last.
                 await _remove_rows(sql, await sql.fetch(_FULL, _WRITTEN_ONCE))
                 names = ", ".join(f"{name} = ${number}" for number, name in enumerate(self.fence, 1))
                 await sql.execute(f"UPDATE fence SET {names}", *self.fence.values())  # noqa: S608 - its own columns
@@ -133,7 +133,7 @@ async def _remove_rows(sql: asyncpg.Connection[Any], tables: list[asyncpg.Record
 
 
 async def _let_forget(sql: asyncpg.Connection[Any]) -> None:
-    """Have readers of the fence drop their memory, as they do once their row is gone, and wait until they have."""
+    """Make readers of the fence drop their memory by removing their rows, and wait until they have."""
     before = [row["id"] for row in await sql.fetch("DELETE FROM reader RETURNING id")]
     await sql.execute("NOTIFY skilder_keys_change")
     async with asyncio.timeout(_SECONDS):
@@ -142,16 +142,16 @@ async def _let_forget(sql: asyncpg.Connection[Any]) -> None:
 
 
 class Databases:
-    """The databases of one server that are lent to one test after another."""
+    """The databases of one server, which are lent to one test after another."""
 
     def __init__(self, server_url: str, template: str) -> None:
-        """Take the server, and a migrated database of it to clone."""
+        """Lend clones of a migrated database on this server."""
         self._server_url = server_url
         self._template = template
         self._idle: list[BorrowedDatabase] = []
 
     async def take(self) -> BorrowedDatabase:
-        """Return a database that nobody else has, migrated and empty."""
+        """Return a database that nobody else uses, migrated and empty."""
         if self._idle:
             return self._idle.pop()
         url = await create_database(self._server_url, self._template)
@@ -163,14 +163,14 @@ class Databases:
             await sql.close()
 
     async def give_back(self, database: BorrowedDatabase) -> None:
-        """Take a database back, to lend it again where it can be made as it was."""
+        """Take a database back, to lend it again if it can be restored to its first state."""
         if await database.empty():
             self._idle.append(database)
         else:
             await self.drop(database)
 
     async def drop(self, database: BorrowedDatabase) -> None:
-        """Remove a database, whoever still uses it."""
+        """Remove a database, even if somebody uses it."""
         await drop_database(self._server_url, database.url)
 
     @asynccontextmanager
@@ -183,6 +183,6 @@ class Databases:
             await self.give_back(database)
 
     async def close(self) -> None:
-        """Remove those that nobody has."""
+        """Remove the databases that are not lent."""
         while self._idle:
             await self.drop(self._idle.pop())

@@ -11,11 +11,11 @@ import pytest
 
 _ROOT = Path(__file__).parents[2]
 PATH = os.pathsep.join([str(_ROOT / "build" / "bin"), os.environ.get("PATH", "")])
-"""Where grpcurl is looked for: where `make tools` puts it, and the PATH."""
+"""Where to look for grpcurl: the folder of `make tools`, and the PATH."""
 
 
 def required() -> str:
-    """Return the path of grpcurl; without it, fail in CI and skip the test elsewhere."""
+    """Return the path of grpcurl. Without it, fail in CI and skip the test elsewhere."""
     found = shutil.which("grpcurl", path=PATH)
     if found is None:
         if os.environ.get("CI"):

@@ -1,7 +1,7 @@
-"""A machine to deploy on, played in a folder: `sudo`, `install` and `systemctl` for a page's commands.
+"""A machine to deploy on, simulated in a folder: `sudo`, `install` and `systemctl` for the commands of a page.
 
-They do what the real ones would, as far as a test may: `sudo -u postgres` runs as the owner of the cluster where the
-test runs as root, `install` leaves out owners that this machine does not have, and `systemctl` runs what a unit says.
+They do what the real ones do, as far as a test may: `sudo -u postgres` runs as the owner of the cluster if the test
+runs as root, `install` ignores owners that this machine does not have, and `systemctl` runs the commands of a unit.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PATIENCE = 60.0
 
 
 def make(folder: Path, cluster_owner: str) -> Path:
-    """Write the commands into a folder, and return the one to put on the PATH; units go into `units` there."""
+    """Write the commands into a folder, and return the one to put on the PATH; units go into its folder `units`."""
     commands = folder / "commands"
     for each in (commands, folder / "units", folder / "run"):
         each.mkdir()
@@ -67,7 +67,7 @@ def log_of(folder: Path, unit: str) -> str:
 
 
 def stop_all(folder: Path) -> None:
-    """Stop every unit that still runs."""
+    """Stop every running unit."""
     for each in (folder / "run").glob("*.pid"):
         _stop(folder, each.stem)
 
@@ -83,7 +83,7 @@ def _main(folder: Path, verb: str, *arguments: str) -> None:
 
 
 def _start(folder: Path, unit: str) -> None:
-    """Run a unit's ExecStart with its environment. Units that systemd would have set up otherwise are not for this."""
+    """Run a unit's ExecStart with its environment. Other settings of units are not simulated."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # the names of systemd are in mixed case
     parser.read(folder / "units" / f"{unit}.service")

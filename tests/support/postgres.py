@@ -1,4 +1,4 @@
-"""The Postgres the tests run on, and a database of its own for each test."""
+"""The Postgres that the tests run on, and a database for each test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 URL_VARIABLE = "SKILDER_KEYS_TEST_DATABASE_URL"
-# The warning begins so; pyproject.toml keeps it from being an error.
+# The start of the warning, by which pyproject.toml keeps it from being an error.
 FALLBACK = "The Docker engine could not start a Postgres, so the tests run on the embedded one:"
 _IMAGE = "postgres:18-alpine"
 
@@ -30,8 +30,8 @@ _IMAGE = "postgres:18-alpine"
 def test_postgres() -> Iterator[str]:
     """Yield the URL of a Postgres whose user may create databases.
 
-    A given one where SKILDER_KEYS_TEST_DATABASE_URL is set; a container where a Docker engine answers and has, or can
-    pull, the image; else an embedded one, with a warning where an engine could not.
+    It is the one in SKILDER_KEYS_TEST_DATABASE_URL if that is set, else a container if a Docker engine responds and has
+    or can pull the image, else an embedded one, with a warning if an engine failed.
     """
     if given := os.environ.get(URL_VARIABLE):
         yield given
@@ -42,7 +42,7 @@ def test_postgres() -> Iterator[str]:
 
 @contextmanager
 def _embedded_url() -> Iterator[str]:
-    # Not in a folder of pytest's, which it closes to other users whenever it starts.
+    # Not in a folder of pytest, which closes its folders to other users at every start.
     with tempfile.TemporaryDirectory(prefix="skilder-keys-tests-") as folder:
         postgres = EmbeddedPostgres.start(Path(folder) / "postgres")
         try:
@@ -52,7 +52,7 @@ def _embedded_url() -> Iterator[str]:
 
 
 def _container_url(stack: ExitStack) -> str | None:
-    """Return the URL of a container, or None where no Docker engine answers, or none that can start it."""
+    """Return the URL of a container, or None if no Docker engine responds or can start it."""
     if not _docker_answers():
         return None
     from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - slow to import, and seldom needed
@@ -76,7 +76,7 @@ async def template_database(server_url: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def new_database(server_url: str, template: str = "template1") -> AsyncIterator[str]:
-    """Yield the URL of a database of one's own: a clone of `template`, by default empty."""
+    """Yield the URL of a separate database: a clone of `template`, by default empty."""
     url = await create_database(server_url, template)
     try:
         yield url
@@ -90,7 +90,7 @@ async def create_database(server_url: str, template: str) -> str:
     await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     url = database_url(server_url, name)
     if template != "template1":
-        # A clone may be a restored database, whose first change would wait for the readers of the other one.
+        # A clone counts as a restored database, whose first change would wait for the readers of the original.
         await _execute(url, f"UPDATE fence SET server = {fence.SERVER}")  # noqa: S608 - a constant
     return url
 

@@ -1,4 +1,4 @@
-"""What the tests share on each Postgres, made when it is first asked for."""
+"""What the tests share on each Postgres, made on first use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Borrowed:
-    """What a test has for itself until it ends: a database and, perhaps, a service that serves it."""
+    """What one test has until it ends: a database and, perhaps, a service on it."""
 
     database_url: str
     service: Service | None = None

@@ -1,4 +1,4 @@
-"""A served service: a real server on a real port over a real Postgres, and clients of it."""
+"""A served service: a real server on a real port over a real Postgres, and its clients."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from tests.support.log import Log
 
 TRANSPORTS = ("grpcio", "envoy")
-"""What calls can come in by; see `Settings.transport`."""
+"""The transports; see `Settings.transport`."""
 
 TOKENS = {role: f"{role}-token-of-the-tests-0123456789abcdef" for role in ("operator", "console", "service")}
 _CLOSE_SECONDS = 15.0
 
 
 class Client:
-    """A caller of the service: its stubs, and the calls that tests make all the time."""
+    """A caller of the service: its stubs, and the calls that tests make most often."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
@@ -60,7 +60,7 @@ class Client:
         return await self.catalog.ApplyWorkspace(ApplyWorkspaceRequest(workspace=workspace, **fields))
 
     async def issue(self, **fields: Any) -> key_service_pb2.IssueKeyResponse:
-        """Issue a key: a workspace key of `acme` unless told otherwise."""
+        """Issue a key, by default a workspace key of `acme`."""
         defaults: dict[str, Any] = {
             "type": key_pb2.KEY_TYPE_WORKSPACE,
             "workspace_id": "acme",
@@ -93,7 +93,7 @@ class Client:
 
 @dataclass
 class Refusal:
-    """A failed call: its code, the reason of its one ErrorInfo, that one's metadata, and the fields at fault."""
+    """A failed call: its code, the reason and metadata of its only ErrorInfo, and the fields at fault."""
 
     code: grpc.StatusCode
     message: str
@@ -103,7 +103,7 @@ class Refusal:
 
     @classmethod
     def of(cls, error: grpc.aio.AioRpcError) -> Self:
-        """Take a failed call apart; it must have exactly one ErrorInfo."""
+        """Unpack a failed call, which must have exactly one ErrorInfo."""
         status = rpc_status.from_call(error)
         assert status is not None, error
         infos, fields = [], {}
@@ -119,22 +119,22 @@ class Refusal:
 
 
 async def refusal(call: Any) -> Refusal:
-    """Await a call that must fail and return how it did."""
+    """Await a call that must fail, and return its refusal."""
     try:
         response = await call
     except grpc.aio.AioRpcError as error:
         return Refusal.of(error)
-    raise AssertionError(f"the call was answered: {response}")
+    raise AssertionError(f"the call succeeded: {response}")
 
 
 class TokenWatch(grpc.aio.UnaryUnaryClientInterceptor):
-    """Remembers every token that passes a client, so that logs and database can be searched for them."""
+    """Records every token that passes a client, so that logs and database can be searched for them."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
 
     async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        """Look at the request and the response."""
+        """Search the request and the response for tokens."""
         call = await continuation(details, request)
         self._note(request)
         if details.method.endswith(b"IssueKey") and await call.code() is grpc.StatusCode.OK:
@@ -153,8 +153,8 @@ class Service:
     """A served service.
 
     Attributes:
-        operator, console, service: Its three callers, by their roles.
-        collect: Answers its metrics.
+        operator, console, service: Three callers, by their roles.
+        collect: Returns the metrics.
     """
 
     address: str
@@ -172,10 +172,10 @@ class Service:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Leave ending to the stack."""
+        """Do nothing: the stack closes the callers."""
 
     async def metric(self, name: str, **labels: str) -> float:
-        """Return one of the service's results, e.g. `cache_hits_total`."""
+        """Return one of the service's metrics, e.g. `cache_hits_total`."""
         samples = [sample for family in await self.collect() for sample in family["samples"]]
         values = [value for *sample, value in samples if sample == [f"skilder_keys_{name}", labels]]
         assert len(values) == 1, name
@@ -210,9 +210,9 @@ class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
 
 @asynccontextmanager
 async def serving(database_url: str, folder: Path, *, transport: str, **settings: Any) -> AsyncIterator[Service]:
-    """Serve on a free port, with the callers of TOKENS, until left.
+    """Serve on a free port, with the callers of TOKENS, for the duration of the context.
 
-    grpcio serves in this process. With Envoy a worker process serves, whose log is in the folder.
+    With grpcio the service runs in this process. With Envoy it runs in a worker process, whose log is in the folder.
     """
     callers_file = folder / "callers.yaml"
     if not callers_file.exists():
@@ -245,7 +245,7 @@ async def _served_by_a_worker(settings: Settings, database_url: str, folder: Pat
 
     async def end(kind: type[BaseException] | None, *_: object) -> None:
         await worker.end(settings.drain_timeout + _CLOSE_SECONDS)
-        # What a test has found before says more.
+        # An earlier failure of the test says more.
         if kind is None:
             assert await worker.ended() == 0, log.text()
             assert log.faults() == [], log.text()
@@ -254,7 +254,7 @@ async def _served_by_a_worker(settings: Settings, database_url: str, folder: Pat
         families = None
         while families is None:
             assert worker.runs, log.text()
-            await asyncio.sleep(0)  # where it has nothing to say, it answers without waiting
+            await asyncio.sleep(0)  # without a message it returns at once
             families = await worker.metrics()
         return families
 

@@ -1,4 +1,4 @@
-"""A worker with Envoy that serves one test after another: its start takes more CPU time than most tests."""
+"""A worker with Envoy that serves one test after another, since its start takes more CPU time than most tests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class SharedService:
-    """Lends a service with an empty database. It starts another where a test failed or left something behind."""
+    """Lends a service with an empty database. It starts another one after a test that failed or left something."""
 
     def __init__(self, databases: Databases, new_folder: Callable[[], Path]) -> None:
-        """Take where databases come from, and what makes a folder."""
+        """Lend services on databases of `databases`, with folders from `new_folder`."""
         self._databases = databases
         self._new_folder = new_folder
         self._stack = AsyncExitStack()
@@ -27,7 +27,7 @@ class SharedService:
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[Service]:
-        """Lend the service, with clients and a log of the test's own."""
+        """Lend the service, with new clients and a new log."""
         served, database = self._served or await self._start()
         self._served = None
         assert isinstance(served.log, LogFile)
@@ -47,7 +47,7 @@ class SharedService:
                 await self._stack.aclose()
 
     async def close(self) -> None:
-        """End the service, if there is one, which must have gone well."""
+        """End the service, if there is one, and check that it ends well."""
         self._served = None
         await self._stack.aclose()
 

@@ -1,7 +1,7 @@
-"""A stock Postgres, as the distribution ships it: its own cluster in a temporary folder, JIT on, never analysed.
+"""A stock Postgres as the distribution ships it: its own cluster in a temporary folder, JIT on, never analysed.
 
-Debian's `postgresql` is looked for first, then the PATH. Where there is none, the test is skipped with words that say
-what to install.
+Debian's `postgresql` is tried first, then the PATH. Where there is none, the test is skipped, and the reason says what
+to install.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PATIENCE = 60.0
 # Autovacuum would analyse. Without fsync tests run faster, and a crash of Postgres alone still loses nothing.
 _SETTINGS = {"autovacuum": "off", "fsync": "off", "max_connections": "200", "wal_level": "replica"}
 _HBA = "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
-# Postgres runs until its standard input ends, so also where the tests are killed.
+# Postgres runs until its standard input closes, so it also stops when the tests are killed.
 _UNTIL_STDIN_ENDS = '"$@" & server=$!; read -r _; kill -INT "$server" 2>/dev/null; wait "$server"'
 
 
@@ -49,12 +49,12 @@ def binaries() -> Path | None:
 class StockServer:
     """A cluster and its server. Make it with `stock_server`.
 
-    The Unix socket lets in everybody who reaches its folder, which only its owner and root do; TCP needs the password.
+    The Unix socket accepts all who can open its folder, which only its owner and root can; TCP needs the password.
 
     Attributes:
-        folder: The folder of the socket, which holds the rest.
+        folder: The folder of the socket and of everything else.
         data: The data folder.
-        port: The port, of TCP on 127.0.0.1 and of the socket.
+        port: The port of TCP on 127.0.0.1 and of the socket.
         password: The password of `postgres`.
     """
 
@@ -68,15 +68,15 @@ class StockServer:
         self.password = password
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
-        """Return the connection URI by the Unix socket, without a password."""
+        """Return the connection URI of the Unix socket, without a password."""
         return f"postgresql://{user}@/{database}?host={quote(str(self.folder), safe='')}&port={self.port}"
 
     def tcp_url(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> str:
-        """Return the connection URI by TCP, with a password: that of `postgres` unless another is given."""
+        """Return the connection URI of TCP, with a password, by default that of `postgres`."""
         return f"postgresql://{user}:{quote(password or self.password, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start the server and return once it takes connections."""
+        """Start the server and return once it accepts connections."""
         options = self._settings | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
         settings = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
         log = self.folder / "log"
@@ -100,12 +100,12 @@ class StockServer:
             self._server.wait(_PATIENCE)
 
     def crash(self) -> None:
-        """Stop the server without letting it write anything any more, as a crash would."""
+        """Stop the server without letting it write anything more, as in a crash."""
         self.tool("pg_ctl", "stop", "-D", str(self.data), "-m", "immediate", "-w")
         self.stop()
 
     def tool(self, name: str, *arguments: str) -> str:
-        """Run one of the Postgres commands as the owner of the cluster, and return what it printed."""
+        """Run a Postgres command as the owner of the cluster, and return its output."""
         done = subprocess.run(
             [str(self._binaries / name), *arguments],
             stdout=subprocess.PIPE,
@@ -121,9 +121,9 @@ class StockServer:
 
     @classmethod
     def create(cls, folder: Path, **settings: str) -> Self:
-        """Make a new cluster in an empty folder, to be started. Skip the test where no stock Postgres is installed.
+        """Make a new cluster in an empty folder. Skip the test where no stock Postgres is installed.
 
-        Settings may be other than those that tests need.
+        `settings` may differ from those that tests need.
         """
         found, password = _binaries_or_skip(), secrets.token_urlsafe()
         server = cls(folder, found, password, **settings)
@@ -147,14 +147,14 @@ class StockServer:
 
     @classmethod
     def standby_of(cls, primary: StockServer, folder: Path) -> Self:
-        """Make a streaming standby of a running server in an empty folder, to be started."""
+        """Make a streaming standby of a running server in an empty folder."""
         standby = cls(folder, primary._binaries, primary.password)
         source = f"host={primary.folder} port={primary.port} user=postgres"
         standby.tool("pg_basebackup", "-D", str(standby.data), "-d", source, "-R", "-X", "stream", "-c", "fast")
         return standby
 
     def serve_tls(self, certificate: bytes, key: bytes) -> None:
-        """Take connections by TCP with TLS alone, from the next start on."""
+        """Accept only TLS over TCP, from the next start on."""
         for name, content in (("server.crt", certificate), ("server.key", key)):
             path = self.data / name
             path.write_bytes(content)
@@ -188,7 +188,7 @@ def stock_standby(primary: StockServer) -> Iterator[StockServer]:
 
 @contextmanager
 def running(server: StockServer) -> Iterator[StockServer]:
-    """Start a server, and stop it when left."""
+    """Start a server, and stop it on exit."""
     try:
         server.start()
         yield server
@@ -198,21 +198,21 @@ def running(server: StockServer) -> Iterator[StockServer]:
 
 @contextmanager
 def cluster_folder() -> Iterator[Path]:
-    """Yield an empty folder that the owner of a cluster may use, with a path short enough for a socket."""
+    """Yield an empty folder for the owner of a cluster, with a path short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="skilder-stock-") as folder:
         _give(Path(folder))
         yield Path(folder)
 
 
 def spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a server as the owner of clusters; it ends when its standard input is closed, or this process ends."""
+    """Start a server as the owner of clusters. It ends when its standard input closes, or when this process ends."""
     with log.open("ab") as output:
         return subprocess.Popen(
             ["/bin/sh", "-c", _UNTIL_STDIN_ENDS, "sh", *command],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # a terminal's Ctrl-C is for the tests
+            start_new_session=True,  # so that Ctrl-C on a terminal reaches only the tests
             cwd=log.parent,
             user=_user(),
         )
@@ -226,7 +226,7 @@ def _binaries_or_skip() -> Path:
 
 
 def _user() -> str | None:
-    """Return whom the server runs as: Postgres refuses root."""
+    """Return the user that runs the server: Postgres refuses root."""
     if os.geteuid() != 0:
         return None
     return "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"

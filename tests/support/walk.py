@@ -1,4 +1,4 @@
-"""Commands of a page, run as they stand in one shell, and compared with the output that the page shows."""
+"""Commands of a page, run unchanged in one shell, with their output compared to what the page shows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-# Where the pages have a service on the reader's machine.
+# The address of the service in the pages.
 _ADDRESS = "127.0.0.1:50051"
-# Ends the output of one step, with its exit code.
+# The end of the output of one step, with its exit code.
 _MARK = "=== done"
 _BLOCK = re.compile(
     r"(?:<!-- (?P<mark>[^>]*) -->\n)?```sh\n(?P<commands>.*?)```\n(?:```text\n(?P<output>.*?)```)?", re.DOTALL
@@ -31,8 +31,8 @@ class Step:
 
     Attributes:
         commands: The commands.
-        output: The output that the page shows below; `…` there stands for anything. None where it shows none.
-        mark: What a comment right above the block says; empty without one.
+        output: The output that the page shows below, in which `…` matches anything, or None.
+        mark: The text of a comment right above the block, or empty.
     """
 
     commands: str
@@ -40,7 +40,7 @@ class Step:
     mark: str
 
     def at(self, address: str) -> Step:
-        """Return the same for a service at another address than the one that the pages have."""
+        """Return the step for a service at another address than that of the pages."""
         return replace(self, commands=self.commands.replace(_ADDRESS, address))
 
 
@@ -50,7 +50,7 @@ def steps(text: str) -> list[Step]:
 
 
 def pattern(output: str) -> re.Pattern[str]:
-    """Return what matches an output: `…` any text in a line, or any lines where it stands alone; spaces also tabs."""
+    """Return a pattern for an output: `…` matches any text in a line or, alone, any lines; spaces also match tabs."""
     lines = []
     for line in output.splitlines():
         if line == "…":
@@ -62,13 +62,13 @@ def pattern(output: str) -> re.Pattern[str]:
 
 
 def reader_variables(address: str) -> dict[str, str]:
-    """Return the environment of a reader whose commands are to find a service at an address."""
+    """Return the environment of a reader whose commands call a service at an address."""
     path = os.pathsep.join([str(COMMAND.parent), grpcurl.PATH])
     return environment({"SKILDER_KEYS_LISTEN": address, "PATH": path})
 
 
 class Shell:
-    """A bash that takes steps. Make it with `shell`."""
+    """A bash that runs steps. Make it with `shell`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -83,7 +83,7 @@ class Shell:
         return output
 
     def run(self, commands: str) -> tuple[str, int]:
-        """Run commands as if typed, and return their output and the exit code of the last."""
+        """Run commands as if typed, and return their output and the last exit code."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{commands}\necho '{_MARK}' $?\n")
@@ -99,7 +99,7 @@ class Shell:
 
 @contextmanager
 def shell(folder: Path, variables: Mapping[str, str]) -> Iterator[Shell]:
-    """Lend a shell in a folder, with an environment of these variables and no others."""
+    """Lend a shell in a folder, with exactly these environment variables."""
     with subprocess.Popen(
         ["/bin/bash"],
         cwd=folder,

@@ -1,4 +1,4 @@
-"""Which transport a server uses: what was asked for or, with `auto`, what runs on this machine."""
+"""Which transport a server uses: the requested one or, with `auto`, one that runs on this machine."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ def program(folder: Path, text: str) -> str:
 
 
 def missing() -> Trial:
-    """Fail as where Envoy is not installed."""
+    """Fail as if Envoy were not installed."""
     raise EnvoyMissingError("The Envoy transport is not installed: try this.")
 
 
 @pytest.mark.parametrize("wanted", ["grpcio", "envoy"])
-def test_a_named_transport_is_taken(wanted: Literal["grpcio", "envoy"]) -> None:
-    """Also where Envoy is missing: then the start fails, and says so."""
+def test_a_named_transport_is_used(wanted: Literal["grpcio", "envoy"]) -> None:
+    """Even where Envoy is missing: then the start fails with an error that says so."""
     assert choose(wanted, missing) == Choice(wanted, "set by the option")
 
 
-def test_auto_takes_envoy_where_it_runs(tmp_path: Path) -> None:
-    """It is run with its own variables added to those of this process."""
+def test_auto_uses_envoy_where_it_runs(tmp_path: Path) -> None:
+    """Envoy gets its own variables in addition to those of this process."""
     path = program(tmp_path, f'#!/bin/sh\necho "$1 $EXTRA $PATH" >{tmp_path}/seen\n')
     assert choose("auto", lambda: Trial(path, tmp_path, {"EXTRA": "yes"})) == Choice("envoy", "Envoy is installed")
     assert (tmp_path / "seen").read_text() == f"--version yes {os.environ['PATH']}\n"
 
 
 @pytest.mark.parametrize("module", ["cryptography", "envoy", "find_libpython", "pyvoy"])
-def test_envoy_is_missing_where_a_package_is(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    """Any of those that the extra `[envoy]` brings, also one that is used much later."""
+def test_envoy_is_missing_where_one_of_its_packages_is(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """Any package of the extra `[envoy]`, also one that is used much later."""
     monkeypatch.delitem(sys.modules, "pyvoy._server", raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(EnvoyMissingError, match="is not installed: pip install"):
         installed()
 
 
-def test_auto_takes_grpcio_where_envoy_is_missing() -> None:
-    """And passes on what to do about it."""
+def test_auto_uses_grpcio_where_envoy_is_missing() -> None:
+    """The reason says what to do about it."""
     assert choose("auto", missing) == Choice("grpcio", "The Envoy transport is not installed: try this.")
 
 
@@ -68,10 +68,10 @@ def test_auto_takes_grpcio_where_envoy_is_missing() -> None:
         ("#!/bin/sh\nexec sleep 60\n", "{path} --version did not end within 0 s"),
     ],
 )
-def test_auto_takes_grpcio_where_envoy_does_not_run(
+def test_auto_uses_grpcio_where_envoy_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reason: str
 ) -> None:
-    """The reason is what a person would see who tried it."""
+    """The reason is the error that a person would see who runs it."""
     if "sleep" in text:
         monkeypatch.setattr(choice, "_TRIAL_SECONDS", 0.2)
     path = program(tmp_path, text)
@@ -79,8 +79,8 @@ def test_auto_takes_grpcio_where_envoy_does_not_run(
     assert choose("auto", lambda: Trial(path, tmp_path, {})) == Choice("grpcio", reason)
 
 
-def test_auto_takes_grpcio_where_the_program_is_gone(tmp_path: Path) -> None:
-    """As after half an uninstallation."""
+def test_auto_uses_grpcio_where_the_program_is_gone(tmp_path: Path) -> None:
+    """As after an incomplete uninstallation."""
     path = str(tmp_path / "envoy")
     reason = f"Envoy does not run here: {path}: No such file or directory"
     assert choose("auto", lambda: Trial(path, tmp_path, {})) == Choice("grpcio", reason)

@@ -77,7 +77,7 @@ def test_every_method_has_messages_of_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name.rpartition("/")[2])
 def test_every_file_names_its_stubs(file: Any) -> None:
-    """In each language, after the protobuf package; a program that was built on one name could not take another."""
+    """In each language, after the protobuf package, since programs cannot easily change to another name later."""
     stem = file.name.rpartition("/")[2].removesuffix(".proto")
     assert file.GetOptions() == FileOptions(
         csharp_namespace="Skilder.Keys.V1",
@@ -144,7 +144,7 @@ def test_every_enum_of_the_contract_is_tested() -> None:
 
 @pytest.mark.parametrize("names", [["WORKSPACE", "USER"], ["WORKSPACE", "USER", "RUNTIME", "ROBOT"]])
 def test_an_enum_with_other_values_than_the_contract_is_rejected(names: list[str]) -> None:
-    """Where a value was forgotten on one side, the service does not start."""
+    """If one side lacks a value, the service does not start."""
     (descriptor,) = [file.enum_types_by_name["KeyType"] for file in FILES if "KeyType" in file.enum_types_by_name]
     with pytest.raises(ValueError, match="KeyType have different values"):
         enums.numbers(cast("Any", Enum("KeyType", names)), descriptor)

@@ -1,4 +1,4 @@
-"""What the documents say of options, exit codes, the API and its errors is what the code says."""
+"""What the documents say about options, exit codes, the API and its errors matches the code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_generated_parts_are_up_to_date(page: Page) -> None:
 
 
 def test_a_part_without_a_place_is_an_error() -> None:
-    """It would be missing in the document."""
+    """Otherwise it would be missing in the document."""
     text = "a\n<!-- one: written -->\nold\n<!-- end of one -->\nb\n"
     assert replace_part(text, "one", "new") == text.replace("old", "new")
     with pytest.raises(ValueError, match="0 times"):
@@ -48,7 +48,7 @@ def test_the_contract_is_read_whole() -> None:
 
 
 def test_every_error_has_advice() -> None:
-    """And there is no advice on anything else."""
+    """And no advice is about anything else."""
     assert set(errors.advice()) == {kind.reason for kind in STATUS_CODES}
     methods = {method for advice in errors.advice().values() for method in advice.requests}
     assert methods <= set(METHODS)

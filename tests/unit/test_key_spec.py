@@ -44,7 +44,7 @@ def faults(spec: KeySpec) -> dict[str, str]:
     ],
 )
 def test_good_specs_pass(spec: KeySpec) -> None:
-    """Each type with the fields that are its own, up to their bounds."""
+    """Each key type with its own fields, up to their bounds."""
     assert faults(spec) == {}
 
 

@@ -1,4 +1,4 @@
-"""docs/operations.md has every text that an operator may meet, as the code has it, and every alert."""
+"""docs/operations.md has every text that an operator may see, as the code has it, and every alert."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE = " ".join((ROOT / "docs" / "operations.md").read_text("utf-8").split())
 CODE = Path(config.__file__).parent
 RULES = ROOT / "deploy" / "prometheus" / "skilder-keys.rules.yml"
-# What a start may end with. What is wrong with the embedded Postgres, or with YAML, stands inside of one of these.
+# The errors that may end a start. Errors of the embedded Postgres and of YAML appear inside one of these.
 ERRORS = {
     "CallersFileError",
     "DataFolderError",
@@ -31,14 +31,14 @@ ERRORS = {
     "EmbeddedPostgresError",
     "ListenError",
 }
-# Where a ValueError is a fault of an option, or of the callers file.
+# Modules in which a ValueError is about an option or the callers file.
 CHECKED = {"config.py", "callers_file.py"}
-# Modules whose errors are not of a start, or end the Postgres keeper only.
+# Modules whose errors do not end a start, or end the Postgres keeper only.
 ELSEWHERE = {"cli", "domain", "postgres_keeper.py"}
 
 
 def calls() -> Iterator[tuple[Path, str, str]]:
-    """Return the calls in our code that have a text first: the file, what is called, and the text with … for values."""
+    """Return the calls in our code whose first argument is a text: the file, the function, and the text, … for values."""
     for path in sorted(CODE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and node.args:
@@ -60,12 +60,12 @@ def template(node: ast.expr) -> str:
 
 
 def is_shown(text: str) -> bool:
-    """Return whether the page has a text as code; the rest of a long one may be left out after `…`."""
+    """Return whether the page has a text as code; `…` may replace the rest of a long one."""
     return any(f"`{shown}`" in PAGE for shown in (text, f"…: {text}"))
 
 
 def has_words(text: str) -> bool:
-    """Return whether there is more in a text than values."""
+    """Return whether a text has more than values."""
     return re.search(r"[a-z]{2}", text) is not None
 
 
@@ -78,7 +78,7 @@ def test_every_log_line_above_info_is_on_the_page() -> None:
 
 
 def test_every_error_of_a_start_is_on_the_page() -> None:
-    """With … where a value stands."""
+    """With … in place of values."""
     found = {
         text
         for path, called, text in calls()
@@ -86,21 +86,21 @@ def test_every_error_of_a_start_is_on_the_page() -> None:
         and ELSEWHERE.isdisjoint(path.parts)
         and has_words(text)
     }
-    # StartError is two classes: the one of Postgres's keeper is left out above.
+    # There are two classes StartError: that of Postgres's keeper is left out above.
     found |= {text for path, called, text in calls() if called == "StartError" and path.name != "postgres_keeper.py"}
     assert len(found) > 30
     assert {text for text in found if not is_shown(text)} == set()
 
 
 def test_every_reason_is_on_the_page() -> None:
-    """Of calls that fail, and of tokens that are denied."""
+    """Of failed calls and of denied tokens."""
     reasons = {error.reason for error in STATUS_CODES} | {each.name for each in DenialReason}
     assert KeysError.reason in reasons
     assert {reason for reason in reasons if f"`{reason}`" not in PAGE} == set()
 
 
 def test_every_alert_is_on_the_page() -> None:
-    """And the page has no other ones; what they are made from is what the code exports."""
+    """And no other one; the metrics in the alerts are those that the code exports."""
     rules = yaml.safe_load(RULES.read_text("utf-8"))["groups"][0]["rules"]
     assert {rule["alert"] for rule in rules} == set(re.findall(r"\bSkilderKeys[A-Z]\w+", PAGE))
     code = "\n".join(path.read_text("utf-8") for path in CODE.rglob("*.py"))
