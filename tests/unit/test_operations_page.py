@@ -38,7 +38,7 @@ ELSEWHERE = {"cli", "domain", "postgres_keeper.py"}
 
 
 def calls() -> Iterator[tuple[Path, str, str]]:
-    """Return the calls in our code whose first argument is a text: the file, the function, and the text, … for values."""
+    """Return the calls in our code with a text as first argument: file, function, and the text with … for values."""
     for path in sorted(CODE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and node.args:
