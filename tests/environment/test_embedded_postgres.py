@@ -175,7 +175,7 @@ def test_files_that_were_opened_to_others_are_closed_again(tmp_path: Path) -> No
 def test_in_a_container_it_comes_back_after_a_crash(tmp_path: Path) -> None:
     """Where the service is process 1, it must itself reap a process that was killed."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("needs root and unshare (Debian: util-linux)")
+        pytest.skip("root and unshare are needed (Debian: apt-get install util-linux)")
     command: list[str | Path] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", COMMAND]
     with serving_process(tmp_path, command=command) as server, killed(server):
         assert server.address

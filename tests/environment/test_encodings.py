@@ -109,12 +109,15 @@ async def test_a_shown_workspace_applies_from_any_locale(surroundings: Surroundi
         assert b"nothing differed" in again.stdout, again
 
 
-@pytest.mark.skipif(shutil.which("localedef") is None, reason="localedef is not here: Debian has it in libc-bin")
+@pytest.mark.skipif(
+    shutil.which("localedef") is None,
+    reason="localedef is needed, and was not found (Debian: apt-get install libc-bin)",
+)
 async def test_a_latin_1_locale_works(surroundings: Surroundings, tmp_path: Path) -> None:
     """A real one, with a Latin-1 argument."""
     made = await surroundings.shell(f"localedef -i en_US -f ISO-8859-1 {tmp_path}/en_US.ISO-8859-1")
     if not (tmp_path / "en_US.ISO-8859-1").exists():
-        pytest.skip(f"no locale could be made: {made.stderr.strip()}; Debian has what it needs in locales")
+        pytest.skip(f"localedef could not make a locale: {made.stderr.strip()} (Debian: apt-get install locales)")
     locale = {"LOCPATH": str(tmp_path), "LC_ALL": "en_US.ISO-8859-1"}
     issue, show = "keys issue -w acme $'K\\xf6ln' > out 2> err", "keys list -w acme | iconv -f latin1 -t utf-8"
     done = await surroundings.shell(f"skilder-keys {issue} && skilder-keys {show}", **locale)

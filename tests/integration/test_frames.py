@@ -252,6 +252,6 @@ def most_memory(process: psutil.Process) -> int:
     try:
         lines = Path(f"/proc/{process.pid}/status").read_text("ascii").splitlines()
     except FileNotFoundError:
-        pytest.skip("only Linux tells it")
+        pytest.skip("Linux is needed: /proc has what is measured")
     (kib,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
     return int(kib) * 2**10

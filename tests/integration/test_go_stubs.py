@@ -30,7 +30,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if go is None or not all(plugin.exists() for plugin in PLUGINS.values()):
         if os.environ.get("CI"):
             pytest.fail("the makers of Go stubs are not here: run `make tools`")
-        pytest.skip("the makers of Go stubs are not here: run `make tools`, which needs Go")
+        pytest.skip("the makers of Go stubs are needed, and were not found: run `make tools`, which needs Go")
     module = shutil.copytree(PROGRAM, tmp_path_factory.mktemp("go") / "module")
     protos = sorted((ROOT / "protos").rglob("*.proto"))
     command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={ROOT / 'protos'}", *map(str, protos)]

@@ -75,8 +75,8 @@ async def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     """The client's command without the case: over plaintext and over TLS."""
     if not CLIENT.exists():
         if os.environ.get("CI"):
-            pytest.fail("gRPC's interop client is not here: run `make tools`")
-        pytest.skip("gRPC's interop client is not here: run `make tools`, which needs Go")
+            pytest.fail("gRPC's interop client is needed, and was not found: run `make tools`")
+        pytest.skip("gRPC's interop client is needed, and was not found: run `make tools`, which needs Go")
     command = [str(CLIENT), "--server_host=127.0.0.1"]
     settings = {}
     if request.param == "TLS":
