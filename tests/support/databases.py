@@ -39,7 +39,6 @@ SELECT md5(string_agg(line, ',' ORDER BY line)) FROM (
     UNION ALL SELECT concat_ws(' ', 'e', oid, xmin) FROM pg_extension
     UNION ALL SELECT concat_ws(' ', 'x', oid, xmin) FROM pg_statistic_ext
     UNION ALL SELECT concat_ws(' ', 'f', oid, xmin) FROM pg_default_acl
-    UNION ALL SELECT concat_ws(' ', 'u', starelid, staattnum) FROM pg_statistic WHERE starelid >= 16384
     UNION ALL SELECT concat_ws(' ', 'g', setrole, xmin) FROM pg_db_role_setting
         WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
     UNION ALL SELECT concat_ws(' ', 'm', schema_migration) FROM schema_migration
