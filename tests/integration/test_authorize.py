@@ -276,12 +276,12 @@ async def test_every_unknown_token_gets_the_same_bytes(service: Service) -> None
         replace(right, type=KeyType.USER),
         replace(right, type=KeyType.RUNTIME),
     ]
-    answers = {
+    responses = {
         await call(service.service, "AuthorizationService/Authorize", pb.AuthorizeRequest(token=token.reveal()))
         for token in unknown
     }
     expected = pb.Denied(reason=pb.DENIAL_REASON_UNKNOWN, message="No key has this token.")
-    assert answers == {pb.AuthorizeResponse(denied=expected).SerializeToString()}
+    assert responses == {pb.AuthorizeResponse(denied=expected).SerializeToString()}
 
 
 async def test_a_revoked_key_is_denied_and_named(service: Service) -> None:

@@ -91,8 +91,8 @@ async def test_an_empty_request_is_a_request(service: Service) -> None:
         assert list((await refused_call(service.operator, method, b"")).fields) == fields, method
     assert await call(service.operator, "CatalogService/ListWorkspaces", b"") != b""
     assert await call(service.operator, "AuthorizationService/BatchAuthorize", b"") == b""
-    answer = await call(service.operator, "AuthorizationService/Authorize", b"")
-    denied = authorization_service_pb2.AuthorizeResponse.FromString(answer).denied
+    response = await call(service.operator, "AuthorizationService/Authorize", b"")
+    denied = authorization_service_pb2.AuthorizeResponse.FromString(response).denied
     assert denied.reason == authorization_service_pb2.DENIAL_REASON_MALFORMED
 
 
@@ -139,12 +139,12 @@ async def test_a_bad_text_is_reported_with_its_field(service: Service, value: st
         for request in requests:
             for path, changed in with_each_text(request, value):
                 if (method, path) == ("AuthorizationService/Authorize", "token"):
-                    answer = await call(service.operator, method, changed)
-                    denied = authorization_service_pb2.AuthorizeResponse.FromString(answer).denied
+                    response = await call(service.operator, method, changed)
+                    denied = authorization_service_pb2.AuthorizeResponse.FromString(response).denied
                     assert denied.reason == authorization_service_pb2.DENIAL_REASON_MALFORMED
                 elif (method, path) == ("AuthorizationService/BatchAuthorize", "requests[1].token"):
-                    answer = await call(service.operator, method, changed)
-                    for each in authorization_service_pb2.BatchAuthorizeResponse.FromString(answer).responses:
+                    response = await call(service.operator, method, changed)
+                    for each in authorization_service_pb2.BatchAuthorizeResponse.FromString(response).responses:
                         assert each.denied.reason == authorization_service_pb2.DENIAL_REASON_MALFORMED
                 else:
                     refused = await refused_call(service.operator, method, changed)

@@ -43,17 +43,17 @@ def alone(response: pb.BatchAuthorizeResponse) -> list[pb.AuthorizeResponse]:
     """Return the responses in the form that Authorize gives: each with its tool set."""
     shared = {tool_set.version: tool_set for tool_set in response.tool_sets}
     assert len(shared) == len(response.tool_sets), "each tool set is in the batch once"
-    named, answers = set(), []
+    named, copies = set(), []
     for each in response.responses:
-        answer = pb.AuthorizeResponse()
-        answer.CopyFrom(each)
-        assert answer.granted.WhichOneof("reach") != "tool_set"
-        if answer.granted.WhichOneof("reach") == "shared_tool_set":
-            named.add(answer.granted.shared_tool_set)
-            answer.granted.tool_set.CopyFrom(shared[answer.granted.shared_tool_set])
-        answers.append(answer)
+        copy = pb.AuthorizeResponse()
+        copy.CopyFrom(each)
+        assert copy.granted.WhichOneof("reach") != "tool_set"
+        if copy.granted.WhichOneof("reach") == "shared_tool_set":
+            named.add(copy.granted.shared_tool_set)
+            copy.granted.tool_set.CopyFrom(shared[copy.granted.shared_tool_set])
+        copies.append(copy)
     assert named == set(shared), "no tool set is in the batch without a grant that names it"
-    return answers
+    return copies
 
 
 async def one_by_one(client: Client, *requests: pb.AuthorizeRequest | str) -> list[pb.AuthorizeResponse]:
@@ -208,8 +208,8 @@ async def test_one_undecidable_token_fails_the_call(
             await sql.execute("LOCK TABLE key IN ACCESS EXCLUSIVE MODE")
             refused = await refusal(batch(second.service, warm.token, "no token", cold.token))
             assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
-            answered = await batch(second.service, warm.token, "no token")
-        assert [each.WhichOneof("verdict") for each in answered.responses] == ["granted", "denied"]
+            response = await batch(second.service, warm.token, "no token")
+        assert [each.WhichOneof("verdict") for each in response.responses] == ["granted", "denied"]
 
 
 async def test_uses_are_recorded(service: Service) -> None:
@@ -270,7 +270,7 @@ async def test_a_revocation_between_two_batches_shows_in_the_second(service: Ser
     for count, each in enumerate(some, 1):
         await service.operator.revoke(key_id=each.key.id)
         response = await batch(service.service, *tokens)
-        assert [answer.HasField("granted") for answer in response.responses] == [False] * count + [True] * (30 - count)
+        assert [each.HasField("granted") for each in response.responses] == [False] * count + [True] * (30 - count)
 
 
 async def test_the_log_has_the_number_of_tokens_and_no_token(service: Service) -> None:
@@ -292,9 +292,9 @@ async def test_a_cold_batch_is_read_by_a_few_queries(one: Process) -> None:
     await one.authorizer.authorize_all(queries)
     assert one.database.lent - lent <= 3, "the first keys, those that came meanwhile, and their catalog"
     lent = one.database.lent
-    answers, _ = await one.authorizer.authorize_all(queries)
+    decisions, _ = await one.authorizer.authorize_all(queries)
     assert one.database.lent == lent
-    assert [answer.denied for answer in answers] == [None] * 200
+    assert [each.denied for each in decisions] == [None] * 200
 
 
 @pytest.mark.parametrize("leased", [True, False])
@@ -305,8 +305,8 @@ async def test_one_token_a_thousand_times_is_verified_once(database_url: str, *,
         if leased:
             await made.follow()
         _, token = await made.issue()
-        answers, _ = await made.authorizer.authorize_all([AuthorizeQuery(token)] * 1000)
-        assert [answer.denied for answer in answers] == [None] * 1000
+        decisions, _ = await made.authorizer.authorize_all([AuthorizeQuery(token)] * 1000)
+        assert [each.denied for each in decisions] == [None] * 1000
         assert made.hasher.checks == 1
 
 
@@ -329,8 +329,8 @@ async def test_a_batch_decides_as_single_calls_do(one: Process) -> None:
     workspace = small_workspace()
     workspace.members.remove(part(workspace.members, "bob"))
     await one.apply(workspace)
-    answers = [(await one.ask(token)).granted.tool_set.version for token in tokens]
-    versions = ["", "x" * 32, *filter(None, answers)]
+    held = [(await one.ask(token)).granted.tool_set.version for token in tokens]
+    versions = ["", "x" * 32, *filter(None, held)]
     tools = ["", "", "", "web.search", "git.commit", "git.push", "slack.history", "nothing"]
     seed = random.SystemRandom().randrange(2**32)
     print(f"random.Random({seed})")  # noqa: T201 - pytest shows it where the test fails

@@ -54,13 +54,13 @@ async def test_the_lease_counts_from_the_request_and_is_a_little_shorter(databas
 
 async def test_a_late_response_gives_a_lease_that_has_ended(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time it took is part of the lease, since a writer has been counting meanwhile."""
-    clock, answered = FakeClock(), asyncio.Event()
+    clock, read = FakeClock(), asyncio.Event()
     original: Any = fence.heartbeat
 
     async def late(*arguments: Any) -> Any:
         result = await original(*arguments)
         clock.now += 5
-        answered.set()
+        read.set()
         return result
 
     async with process(database_url, clock=clock) as made:
@@ -68,7 +68,7 @@ async def test_a_late_response_gives_a_lease_that_has_ended(database_url: str, m
         await made.freeze()
         monkeypatch.setattr(fence, "heartbeat", late)
         made.following = asyncio.create_task(made.reader.run())
-        await answered.wait()
+        await read.wait()
         assert not made.lease.valid()
         assert made.lease.age() == 5.0
 

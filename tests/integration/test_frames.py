@@ -69,9 +69,9 @@ async def test_a_message_may_be_split_in_any_way(
             await stream.send(frame, end=number == len(frames))
             if see_each:
                 await connection.settled()
-        answer = await stream.response()
-        assert pb.AuthorizeResponse.FromString(answer.message) == expected
-        assert answer.headers["content-type"] == "application/grpc"
+        response = await stream.response()
+        assert pb.AuthorizeResponse.FromString(response.message) == expected
+        assert response.headers["content-type"] == "application/grpc"
 
 
 async def test_calls_with_interleaved_frames_get_their_own_responses(served: Served, connection: Connection) -> None:
@@ -126,15 +126,15 @@ NO_MESSAGES = {
 async def test_anything_but_one_message_is_refused(served: Served, connection: Connection, bad: Bad) -> None:
     """With a reason and by headers alone, also where the frames come one after the other."""
     expected = bad.envoy if served.transport == "envoy" else bad.grpcio
-    answer = await ask(connection, *bad.frames)
+    response = await ask(connection, *bad.frames)
     if expected is None:
-        assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
+        assert reason_of(response) == pb.DENIAL_REASON_MALFORMED
         return
-    assert answer.code is expected
-    assert (answer.trailers, answer.body) == (None, b"")
+    assert response.code is expected
+    assert (response.trailers, response.body) == (None, b"")
     if expected is Code.INVALID_ARGUMENT:
-        assert answer.reason == "MALFORMED_MESSAGE"
-        assert answer.details
+        assert response.reason == "MALFORMED_MESSAGE"
+        assert response.details
     slowly = await start_call(connection)
     for frame in bad.frames:
         await slowly.send(frame)
@@ -146,11 +146,11 @@ async def test_anything_but_one_message_is_refused(served: Served, connection: C
 @pytest.mark.parametrize("flag", [2, 3, 128, 254, 255])
 async def test_the_first_byte_is_0_or_1(served: Served, connection: Connection, flag: int) -> None:
     """With Envoy. grpcio checks some bits of the byte, if any, and may respond either way."""
-    answer = await ask(connection, framed(WHOLE[5:], flag=flag))
+    response = await ask(connection, framed(WHOLE[5:], flag=flag))
     if served.transport == "envoy":
-        assert (answer.code, answer.reason) == (Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
+        assert (response.code, response.reason) == (Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
     else:
-        assert answer.code is not None
+        assert response.code is not None
 
 
 @pytest.mark.parametrize("length", [LIMIT + 1, 2**24, 2**31, 2**32 - 1])
@@ -161,9 +161,9 @@ async def test_a_message_over_the_limit_is_refused_by_its_prefix(
     """The five bytes of the prefix are enough; the server neither waits nor keeps memory for the rest."""
     stream = connection.call(AUTHORIZE, KNOWN | GZIP)
     await stream.send(framed(b"", flag=flag, length=length))
-    answer = await stream.response()
-    assert answer.code is Code.RESOURCE_EXHAUSTED
-    assert f"({length} vs. {LIMIT})" in answer.details
+    response = await stream.response()
+    assert response.code is Code.RESOURCE_EXHAUSTED
+    assert f"({length} vs. {LIMIT})" in response.details
 
 
 async def test_a_message_at_the_limit_is_read(connection: Connection) -> None:
@@ -171,8 +171,8 @@ async def test_a_message_at_the_limit_is_read(connection: Connection) -> None:
     body = pb.AuthorizeRequest(token="x" * (LIMIT - 4)).SerializeToString()
     assert len(body) == LIMIT
     whole = framed(body)
-    answer = await ask(connection, *(whole[at : at + 2**14] for at in range(0, len(whole), 2**14)))
-    assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
+    response = await ask(connection, *(whole[at : at + 2**14] for at in range(0, len(whole), 2**14)))
+    assert reason_of(response) == pb.DENIAL_REASON_MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -189,8 +189,8 @@ async def test_grpcs_own_client_may_compress(served: Served) -> None:
     """It does so when compression is turned on, where that makes a message shorter."""
     one = pb.AuthorizeRequest(token=served.token, tool_id="slack.post")
     batch = served.service.operator.authorization.BatchAuthorize
-    answer = await batch(pb.BatchAuthorizeRequest(requests=[one] * 100), compression=grpc.Compression.Gzip)
-    assert [each.granted.tool.tool.id for each in answer.responses] == ["slack.post"] * 100
+    response = await batch(pb.BatchAuthorizeRequest(requests=[one] * 100), compression=grpc.Compression.Gzip)
+    assert [each.granted.tool.tool.id for each in response.responses] == ["slack.post"] * 100
 
 
 BADLY_COMPRESSED = {
@@ -212,11 +212,11 @@ async def test_a_message_that_cannot_be_decompressed_is_refused(
     served: Served, connection: Connection, bad: Bad
 ) -> None:
     """For an unknown encoding, the response lists the known ones."""
-    answer = await ask(connection, *bad.frames, fields=bad.fields)
-    assert answer.code is (bad.envoy if served.transport == "envoy" else bad.grpcio)
-    assert answer.details
-    if answer.code is Code.UNIMPLEMENTED:
-        assert "gzip" in answer.headers["grpc-accept-encoding"]
+    response = await ask(connection, *bad.frames, fields=bad.fields)
+    assert response.code is (bad.envoy if served.transport == "envoy" else bad.grpcio)
+    assert response.details
+    if response.code is Code.UNIMPLEMENTED:
+        assert "gzip" in response.headers["grpc-accept-encoding"]
 
 
 @asynccontextmanager

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 )
 async def test_every_grpc_content_type_is_accepted(connection: Connection, content_type: str) -> None:
     """Whatever follows `application/grpc`."""
-    answer = await ask(connection, WHOLE, content_type=content_type)
-    assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
+    response = await ask(connection, WHOLE, content_type=content_type)
+    assert reason_of(response) == pb.DENIAL_REASON_MALFORMED
 
 
 @pytest.mark.parametrize("content_type", [None, "application/json", "application/grpcx", "application/grpc-web"])
@@ -55,22 +55,22 @@ async def test_another_content_type_is_refused_with_an_http_status(
     served: Served, connection: Connection, content_type: str | None
 ) -> None:
     """With 415 and without a gRPC status. The grpcio transport accepts it."""
-    answer = await ask(connection, WHOLE, content_type=content_type)
+    response = await ask(connection, WHOLE, content_type=content_type)
     if served.transport == "envoy":
-        assert (answer.headers[":status"], answer.code) == ("415", None)
+        assert (response.headers[":status"], response.code) == ("415", None)
     else:
-        assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
+        assert reason_of(response) == pb.DENIAL_REASON_MALFORMED
 
 
 async def test_a_call_is_a_post(served: Served, connection: Connection) -> None:
     """Any other HTTP method may get any response, but it does not make the call."""
     for frames in ([], [WHOLE]):
-        answer = await ask(connection, *frames, method="GET")
-        assert answer.code is None
+        response = await ask(connection, *frames, method="GET")
+        assert response.code is None
         if served.transport == "envoy":
-            assert answer.headers[":status"] == "415"
+            assert response.headers[":status"] == "415"
         else:
-            assert answer.reset
+            assert response.reset
 
 
 @pytest.mark.parametrize("ends", [True, False])
@@ -83,9 +83,9 @@ async def test_an_unknown_method_is_refused_with_headers_alone(
     """As UNIMPLEMENTED, whether or not the request has ended."""
     stream = connection.call(path, KNOWN)
     await stream.send(WHOLE, end=ends)
-    answer = await stream.response()
-    assert answer.code is Code.UNIMPLEMENTED
-    assert (answer.trailers, answer.body) == (None, b"")
+    response = await stream.response()
+    assert response.code is Code.UNIMPLEMENTED
+    assert (response.trailers, response.body) == (None, b"")
     stream.reset()
 
 
@@ -119,8 +119,8 @@ async def test_the_server_enforces_the_deadline_while_the_response_is_missing(
         for path, frame in ((GET_KEY, by_id), (AUTHORIZE, request(fresh.token))):
             method = path.removeprefix("/skilder.keys.v1.")
             calls = len(service.log.calls(method))
-            answer = await ask(connection, frame, path=path, fields={"grpc-timeout": "50m"})
-            assert answer.code is Code.DEADLINE_EXCEEDED
+            response = await ask(connection, frame, path=path, fields={"grpc-timeout": "50m"})
+            assert response.code is Code.DEADLINE_EXCEEDED
             async with asyncio.timeout(PATIENCE):
                 while len(service.log.calls(method)) == calls:
                     await asyncio.sleep(0)
@@ -133,20 +133,20 @@ async def test_the_server_enforces_the_deadline_while_the_response_is_missing(
 @pytest.mark.parametrize("value", ["50", "m", "soon", "-5m", "5x", ""])
 async def test_an_invalid_deadline_does_no_harm(served: Served, connection: Connection, value: str) -> None:
     """The Envoy transport then uses the service's own limit; grpcio refuses the call."""
-    answer = await ask(connection, WHOLE, fields={"grpc-timeout": value})
+    response = await ask(connection, WHOLE, fields={"grpc-timeout": value})
     if served.transport == "envoy":
-        assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
+        assert reason_of(response) == pb.DENIAL_REASON_MALFORMED
     else:
-        assert answer.code is Code.INTERNAL
+        assert response.code is Code.INTERNAL
 
 
 async def test_a_status_carries_its_details(connection: Connection) -> None:
     """In valid base64, with a readable message."""
-    answer = await ask(connection, WHOLE, fields={"authorization": "Bearer unknown"})
-    assert (answer.code, answer.reason) == (Code.UNAUTHENTICATED, "UNAUTHENTICATED")
-    answer = await ask(connection, request("x", tool_id="\n" * 2000))
-    assert (answer.code, answer.reason) == (Code.INVALID_ARGUMENT, "INVALID_REQUEST")
-    assert answer.details.startswith("tool_id ")
+    response = await ask(connection, WHOLE, fields={"authorization": "Bearer unknown"})
+    assert (response.code, response.reason) == (Code.UNAUTHENTICATED, "UNAUTHENTICATED")
+    response = await ask(connection, request("x", tool_id="\n" * 2000))
+    assert (response.code, response.reason) == (Code.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert response.details.startswith("tool_id ")
 
 
 @pytest.mark.parametrize("path", [AUTHORIZE, GET_KEY])

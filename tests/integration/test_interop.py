@@ -111,5 +111,5 @@ async def test_a_status_message_arrives_unchanged() -> None:
     async with serving() as port, connected(f"127.0.0.1:{port}") as connection:
         stream = connection.call("/grpc.testing.TestService/UnaryCall")
         await stream.send(framed(request), end=True)
-        answer = await stream.response()
-    assert (answer.code, answer.details) == (grpc.StatusCode.ABORTED, words)
+        response = await stream.response()
+    assert (response.code, response.details) == (grpc.StatusCode.ABORTED, words)

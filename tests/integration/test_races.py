@@ -76,20 +76,20 @@ async def test_after_a_revocation_nothing_is_granted(transport: str, service: Se
             issued = await service.console.issue()
             if used_before:
                 await second.service.authorize(issued.token)
-            revoked, late, answers = False, [], 0
+            revoked, late, decided = False, [], 0
 
             async def ask(caller: Service, token: str) -> None:
-                nonlocal answers
+                nonlocal decided
                 asked_late = False
                 while not asked_late:
                     asked_late = revoked  # noqa: B023 - each round waits for its own callers
                     response = await caller.service.authorize(token)
-                    answers += 1
+                    decided += 1
                     if asked_late:
                         late.append(response.denied)  # noqa: B023 - the same
 
             callers = [asyncio.create_task(ask(each, issued.token)) for each in (service, second) for _ in range(10)]
-            while answers < 20:
+            while decided < 20:
                 await asyncio.sleep(0)
             await service.console.revoke(key_id=issued.key.id)
             revoked = True
@@ -156,17 +156,17 @@ async def test_a_key_is_issued_before_the_deletion_or_not_at_all(service: Servic
             after(round_ % 5, delete_workspace(service.operator, workspace_id)),
         )
         assert deleted.HasField("deleted_at")
-        answered: list[key_service_pb2.IssueKeyResponse] = []
+        issued_keys: list[key_service_pb2.IssueKeyResponse] = []
         for each in issued:
             if isinstance(each, Refusal):
                 assert (each.code, each.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_DELETED")
             else:
-                answered.append(each)
-        seen.add(len(answered))
-        for each in answered:
+                issued_keys.append(each)
+        seen.add(len(issued_keys))
+        for each in issued_keys:
             assert await service.service.denial(each.token) == "WORKSPACE_GONE"
         listed = await list_keys(service.operator, workspace_id=workspace_id)
-        assert sorted(key.id for key in listed.keys) == sorted(each.key.id for each in answered)
+        assert sorted(key.id for key in listed.keys) == sorted(each.key.id for each in issued_keys)
     assert len(seen) > 1, "the rounds did not differ"
 
 

@@ -91,7 +91,7 @@ async def test_a_storm_of_bad_calls_harms_no_good_one(served: Served, connection
         for token in tokens
         for tool in ("web.search", "slack.history", "slack.post", "git.commit")
     }
-    assert len({answer.SerializeToString() for answer in expected.values()}) == len(expected)
+    assert len({response.SerializeToString() for response in expected.values()}) == len(expected)
     seed = random.SystemRandom().randrange(2**32)
     print(f"random.Random({seed})")  # noqa: T201 - pytest shows it where the test fails
     source = random.Random(seed)  # noqa: S311 - noise, not a secret
@@ -107,14 +107,14 @@ async def test_a_storm_of_bad_calls_harms_no_good_one(served: Served, connection
             if not attempt.codes:
                 stream.reset()
                 return
-            answer = await stream.response()
+            response = await stream.response()
             if attempt.expected is not None:
-                assert pb.AuthorizeResponse.FromString(answer.message) == attempt.expected
+                assert pb.AuthorizeResponse.FromString(response.message) == attempt.expected
             elif served.transport == "envoy":
-                assert answer.code in attempt.codes, attempt
+                assert response.code in attempt.codes, attempt
             else:
                 # grpcio accepts some of them: see above.
-                assert answer.code is not None, attempt
+                assert response.code is not None, attempt
 
     async with asyncio.timeout(2 * PATIENCE), asyncio.TaskGroup() as group:
         for _ in range(2000):

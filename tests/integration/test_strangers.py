@@ -76,8 +76,8 @@ async def test_the_oldest_waiting_call_gives_way(empty_service: Service) -> None
         streams = await opened(first, CHECK, count=limits.calls_of_connection + 1)
         assert (await streams[0].response()).code is Code.RESOURCE_EXHAUSTED
         await bystander.send(framed(b""), end=True)
-        answer = await bystander.response()
-        assert answer.code is Code.OK
+        response = await bystander.response()
+        assert response.code is Code.OK
         await streams[-1].send(framed(b""), end=True)
         assert (await streams[-1].response()).code is Code.OK
 
@@ -177,8 +177,8 @@ async def test_unknown_callers_are_refused_before_sending_a_request(empty_servic
             connection = await stack.enter_async_context(connected(empty_service.address))
             streams = [connection.call(AUTHORIZE, wrong) for _ in range(STREAMS)]
             assert {(await stream.response()).code for stream in streams} == {Code.UNAUTHENTICATED}
-        answer = await empty_service.operator.authorize("no token")
-        assert answer.denied.reason == pb.DENIAL_REASON_MALFORMED
+        response = await empty_service.operator.authorize("no token")
+        assert response.denied.reason == pb.DENIAL_REASON_MALFORMED
         assert request("no token")
 
 

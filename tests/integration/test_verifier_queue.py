@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     Sql = asyncpg.Connection[Any]
 
 
-class GatedHasher(CountingHasher):
+class PausedHasher(CountingHasher):
     """A hasher whose checks wait for the test, and that records their keys."""
 
     def __init__(self) -> None:
         super().__init__(HashParameters(memory_kib=8))
-        self.begun: list[object] = []
+        self.started: list[object] = []
         self.open = threading.Semaphore(0)
 
     def verifies(self, token: Token, secret_hash: str) -> bool:
         """Wait, then verify."""
-        self.begun.append(token.key_id)
+        self.started.append(token.key_id)
         self.open.acquire()
         return super().verifies(token, secret_hash)
 
@@ -43,7 +43,7 @@ class GatedHasher(CountingHasher):
 async def test_a_flood_for_one_key_does_not_keep_the_others_waiting(database_url: str) -> None:
     """Of two threads one is left to them. With one thread they wait for one wrong check, not for all."""
     for threads in (1, 2):
-        hasher = GatedHasher()
+        hasher = PausedHasher()
         async with process(database_url, lease=LONG, hasher=hasher, threads=threads) as made:
             await made.apply()
             await made.follow()
@@ -53,17 +53,17 @@ async def test_a_flood_for_one_key_does_not_keep_the_others_waiting(database_url
                 asyncio.create_task(made.outcome(Token.mint(KeyType.WORKSPACE, flooded.id).reveal()))
                 for _ in range(MAX_QUEUE - 1)
             ]
-            while hasher.begun != [flooded.id]:
+            while hasher.started != [flooded.id]:
                 await asyncio.sleep(0.001)
             waiting = [asyncio.create_task(made.outcome(token)) for _, token in others]
             rightful = asyncio.create_task(made.outcome(right))
             while not all(task.done() for task in waiting):
                 hasher.let_go()
                 await asyncio.sleep(0.001)
-            begun = list(hasher.begun)
-            assert {key.id for key, _ in others} <= set(begun)
-            last = max(begun.index(key.id) for key, _ in others)
-            assert begun[:last].count(flooded.id) <= 4, "each of the others waits for one check of the flood at most"
+            started = list(hasher.started)
+            assert {key.id for key, _ in others} <= set(started)
+            last = max(started.index(key.id) for key, _ in others)
+            assert started[:last].count(flooded.id) <= 4, "each of the others waits for one check of the flood at most"
             assert [task.result() for task in waiting] == ["granted"] * 3
             hasher.let_go(2 * MAX_QUEUE)
             assert set(await asyncio.gather(*flood)) == {"UNKNOWN"}
@@ -72,7 +72,7 @@ async def test_a_flood_for_one_key_does_not_keep_the_others_waiting(database_url
 
 async def test_the_number_of_waiting_checks_of_one_key_is_bounded(database_url: str) -> None:
     """Further calls are asked to retry, which is no decision. After the flood all is as before."""
-    hasher = GatedHasher()
+    hasher = PausedHasher()
     async with process(database_url, lease=LONG, hasher=hasher) as made:
         await made.apply()
         await made.follow()

@@ -68,10 +68,10 @@ async def test_a_worker_receives_its_settings_and_the_database() -> None:
 
 async def metrics_of(worker: WorkerProcess) -> Any:
     """Return the metrics that a worker reports, however slow it is; here they may be anything."""
-    answer = None
-    while answer is None:
-        answer = await worker.metrics()
-    return answer
+    response = None
+    while response is None:
+        response = await worker.metrics()
+    return response
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ async def test_sighup_reads_the_callers_file_again(transport: str, database_url:
     callers.write_text("callers: []")
     metadata = (("authorization", f"Bearer {TOKENS['service']}"),)
 
-    async def answer(server: ServerProcess) -> grpc.StatusCode:
+    async def response(server: ServerProcess) -> grpc.StatusCode:
         async with grpc.aio.insecure_channel(server.address) as channel:
             return await status_of(channel, metadata)
 
@@ -242,12 +242,12 @@ async def test_sighup_reads_the_callers_file_again(transport: str, database_url:
         SKILDER_KEYS_CALLERS=str(callers),
         SKILDER_KEYS_MAX_CONNECTION_AGE="1",
     ) as server:
-        assert await answer(server) is grpc.StatusCode.UNAUTHENTICATED
+        assert await response(server) is grpc.StatusCode.UNAUTHENTICATED
         write_callers(callers, [])
         server.process.send_signal(signal.SIGHUP)
         for index in range(2):
             await asyncio.to_thread(server.wait_for, "worker replaced", worker=index)
-        assert await answer(server) is OK
+        assert await response(server) is OK
 
         workers = server.workers()
         callers.write_text("callers: {}")
@@ -256,7 +256,7 @@ async def test_sighup_reads_the_callers_file_again(transport: str, database_url:
         assert str(callers) in failed["error"]
         assert server.workers() == workers
         assert all(worker.is_running() for worker in workers.values())
-        assert await answer(server) is OK
+        assert await response(server) is OK
 
 
 async def test_sigterm_ends_a_sighup_too(transport: str, database_url: str, tmp_path: Path) -> None:

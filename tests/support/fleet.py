@@ -117,8 +117,8 @@ class Process:
 
     async def outcome(self, token: str, tool_id: str = "") -> str:
         """Authorize a token and return `granted`, or the reason why it is denied."""
-        answer = await self.decide(AuthorizeQuery(token, tool_id))
-        return "granted" if answer.denied is None else answer.denied.name
+        decision = await self.decide(AuthorizeQuery(token, tool_id))
+        return "granted" if decision.denied is None else decision.denied.name
 
     async def issue(self, type_: KeyType = KeyType.WORKSPACE, **fields: Any) -> tuple[Key, str]:
         """Issue a key of `acme` and return it with its token."""

@@ -36,8 +36,8 @@ class Served:
 
     async def connection_is_fine(self, connection: Connection) -> None:
         """Fail unless calls on this connection still work."""
-        answer = await ask(connection, request("no token"))
-        assert reason_of(answer) == pb.DENIAL_REASON_MALFORMED
+        response = await ask(connection, request("no token"))
+        assert reason_of(response) == pb.DENIAL_REASON_MALFORMED
 
 
 def request(token: str, **fields: str) -> bytes:
@@ -66,9 +66,9 @@ async def start_call(connection: Connection, *frames: bytes, path: str = AUTHORI
     return stream
 
 
-def reason_of(answer: Response) -> pb.DenialReason.ValueType:
+def reason_of(response: Response) -> pb.DenialReason.ValueType:
     """Return why Authorize denied."""
-    return pb.AuthorizeResponse.FromString(answer.message).denied.reason
+    return pb.AuthorizeResponse.FromString(response.message).denied.reason
 
 
 def bytes_of(data: bytes) -> list[bytes]:

@@ -106,12 +106,12 @@ class Stream:
         self.number = number
         self.done = asyncio.Event()
         self._connection = connection
-        self._answer = Response()
+        self._response = Response()
 
     @property
     def body(self) -> bytes:
         """The bytes of the response body so far."""
-        return bytes(self._answer.body)
+        return bytes(self._response.body)
 
     async def send(self, *frames: bytes, end: bool = False) -> None:
         """Send DATA frames, which may be empty; end the stream after the last one if `end` is true.
@@ -129,22 +129,22 @@ class Stream:
         """Wait for the end of the call and return its response."""
         async with asyncio.timeout(PATIENCE):
             await self.done.wait()
-        return self._answer
+        return self._response
 
     def receive(self, event: Event) -> None:
         """Record an event that the server caused."""
         if self.done.is_set():
             return
-        answer = self._answer
+        response = self._response
         match event:
             case ResponseReceived():
-                answer.headers = _fields(event.headers)
+                response.headers = _fields(event.headers)
             case TrailersReceived():
-                answer.trailers = _fields(event.headers)
+                response.trailers = _fields(event.headers)
             case DataReceived():
-                answer.body += event.data
+                response.body += event.data
             case StreamReset():
-                answer.reset = int(event.error_code)
+                response.reset = int(event.error_code)
                 self.done.set()
             case StreamEnded():
                 self.done.set()

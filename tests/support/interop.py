@@ -48,8 +48,8 @@ class _Application:
             await send({"type": "lifespan.startup.complete"})
             await receive()
             return
-        answer = _full_duplex if scope["path"] == f"{_SERVICE}/FullDuplexCall" else self._methods.serve
-        await answer(scope, receive, _echoing(scope["headers"], send))
+        serve = _full_duplex if scope["path"] == f"{_SERVICE}/FullDuplexCall" else self._methods.serve
+        await serve(scope, receive, _echoing(scope["headers"], send))
 
 
 def _echoing(metadata: Headers, send: Send) -> Send:
@@ -95,8 +95,8 @@ async def _full_duplex(_scope: Event, receive: Receive, send: Send) -> None:
     async for message in _messages(receive):
         request = pb.StreamingOutputCallRequest.FromString(message)
         for wanted in request.response_parameters:
-            answer = _payload(pb.StreamingOutputCallResponse, wanted.size)
-            await send({"type": "http.response.body", "body": framed(answer), "more_body": True})
+            part = _payload(pb.StreamingOutputCallResponse, wanted.size)
+            await send({"type": "http.response.body", "body": framed(part), "more_body": True})
         if request.response_status.code:
             code, words = request.response_status.code, request.response_status.message
             status = [(b"grpc-status", b"%d" % code), (b"grpc-message", words.encode("ascii"))]

@@ -67,7 +67,7 @@ class Pooler:
         process = spawn([binary, str(self._folder / "pgbouncer.ini")], log)
         try:
             end = time.monotonic() + _PATIENCE
-            while not self._answers():
+            while not self._is_up():
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < end, log.read_text()
                 time.sleep(0.02)
@@ -78,7 +78,7 @@ class Pooler:
             process.stdin.close()
             process.wait(_PATIENCE)
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self._port)) == 0
 

@@ -92,14 +92,14 @@ class Load:
         """Make one call."""
         stub: Any = AuthorizationServiceStub(channel)
         try:
-            answer = await stub.Authorize(pb.AuthorizeRequest(token=token), metadata=metadata, timeout=30)
+            response = await stub.Authorize(pb.AuthorizeRequest(token=token), metadata=metadata, timeout=30)
         except grpc.aio.AioRpcError as error:
             self.lost[f"{error.code().name}: {error.details()}"] += 1
             return
-        if answer.HasField("granted"):
+        if response.HasField("granted"):
             self.granted += 1
         else:
-            self.lost[f"denied: {answer.denied.message}"] += 1
+            self.lost[f"denied: {response.denied.message}"] += 1
 
 
 @asynccontextmanager

@@ -131,7 +131,7 @@ async def test_two_changes_invalidate_each_load_once(memory: Memory) -> None:
 async def test_without_a_lease_nothing_is_shared_and_nothing_is_kept(memory: Memory) -> None:
     """Each caller loads for itself, even while a load is running that began under a lease."""
     token = minted()
-    begun = asyncio.create_task(memory.load(token))
+    first = asyncio.create_task(memory.load(token))
     await turns()
     memory.lapse()
     alone = [asyncio.create_task(memory.load(token)) for _ in range(2)]
@@ -145,7 +145,7 @@ async def test_without_a_lease_nothing_is_shared_and_nothing_is_kept(memory: Mem
     memory.renew()
     assert memory.cache.find(token.reveal()) is None
     memory.let_go(0)
-    assert await begun is not None
+    assert await first is not None
 
 
 async def test_a_load_that_outlives_a_lease_is_kept_if_nothing_changed(memory: Memory) -> None:

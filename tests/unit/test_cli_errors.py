@@ -39,19 +39,19 @@ class Failed(grpc.RpcError):
         status = Status(code=code.value[0], message=details)
         for each in packed:
             status.details.add().Pack(each)
-        self._answer: Any = (code, details, [("grpc-status-details-bin", status.SerializeToString())] if packed else [])
+        self._status: Any = (code, details, [("grpc-status-details-bin", status.SerializeToString())] if packed else [])
 
     def code(self) -> grpc.StatusCode:
         """Return the status code."""
-        return self._answer[0]  # type: ignore[no-any-return]
+        return self._status[0]  # type: ignore[no-any-return]
 
     def details(self) -> str:
         """Return the message."""
-        return str(self._answer[1])
+        return str(self._status[1])
 
     def trailing_metadata(self) -> Any:
         """Return the details."""
-        return self._answer[2]
+        return self._status[2]
 
 
 @pytest.mark.parametrize("code", [each for each in grpc.StatusCode if each is not grpc.StatusCode.OK])

@@ -122,7 +122,7 @@ def test_a_truncated_message_is_refused(cut: int) -> None:
         decode(ApplyWorkspaceRequest, body[:-cut])
 
 
-def answers(request_type: Any, body: bytes) -> bool:
+def is_message_or_error(request_type: Any, body: bytes) -> bool:
     """Return whether bytes decode to the message that protobuf reads, or are refused with an error of ours."""
     try:
         message = decode(request_type, body)
@@ -135,7 +135,7 @@ def answers(request_type: Any, body: bytes) -> bool:
 @given(st.sampled_from(REQUESTS), st.binary())
 def test_any_bytes_are_a_message_or_an_error_of_ours(request_type: Any, body: bytes) -> None:
     """No other exception is ever raised."""
-    assert answers(request_type, body)
+    assert is_message_or_error(request_type, body)
 
 
 @settings(deadline=None)
@@ -143,7 +143,7 @@ def test_any_bytes_are_a_message_or_an_error_of_ours(request_type: Any, body: by
 def test_any_damage_to_a_message_is_a_message_or_an_error_of_ours(at: int, gone: int, more: bytes) -> None:
     """For bytes removed or inserted anywhere, also for a method that expects another message."""
     body = APPLY[:at] + more + APPLY[at + gone :]
-    assert all(answers(each, body) for each in (ApplyWorkspaceRequest, IssueKeyRequest, ListKeysRequest))
+    assert all(is_message_or_error(each, body) for each in (ApplyWorkspaceRequest, IssueKeyRequest, ListKeysRequest))
 
 
 def varint(number: int) -> bytes:
@@ -250,7 +250,7 @@ def test_a_long_message_of_many_tiny_fields_is_refused(body: bytes) -> None:
 def test_any_damage_to_a_long_message_is_a_message_or_an_error_of_ours(at: int, more: bytes) -> None:
     """Also where the damage announces a length that is not there."""
     at %= len(LONG)
-    assert answers(ApplyWorkspaceRequest, LONG[:at] + more + LONG[at + len(more) :])
+    assert is_message_or_error(ApplyWorkspaceRequest, LONG[:at] + more + LONG[at + len(more) :])
 
 
 LONG = ApplyWorkspaceRequest(

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 async def console(path: Path, status: str, body: str) -> AsyncIterator[Admin]:
     """An admin interface that always sends this response."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_unix_server(answer, path):
+    async with await asyncio.start_unix_server(response, path):
         yield Admin(path)
 
 

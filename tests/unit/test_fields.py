@@ -179,11 +179,11 @@ def test_the_number_of_elements_is_bounded() -> None:
     assert message_of(lambda violations: violations.count("field", [""] * 4, maximum=3)) == message
 
 
-@pytest.mark.parametrize(("asked", "answered"), [(0, 100), (1, 1), (100, 100), (1000, 1000)])
-def test_a_page_has_1_to_1000_elements_and_100_by_default(asked: int, answered: int) -> None:
+@pytest.mark.parametrize(("asked", "size"), [(0, 100), (1, 1), (100, 100), (1000, 1000)])
+def test_a_page_has_1_to_1000_elements_and_100_by_default(asked: int, size: int) -> None:
     """A size of zero asks for the default."""
     violations = Violations()
-    assert violations.page_size(asked) == answered
+    assert violations.page_size(asked) == size
     violations.raise_if_any()
 
 

@@ -26,7 +26,7 @@ class Pretended:
         self.received: list[object] = []
         self.serving = True
         self.unanswered = 0
-        self.answers = True
+        self.responds = True
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @property
@@ -45,7 +45,7 @@ class Pretended:
 
     def ping(self) -> None:
         """Respond or not, as the test says."""
-        self.unanswered = 0 if self.answers else self.unanswered + 1
+        self.unanswered = 0 if self.responds else self.unanswered + 1
 
     def hand_over(self, successor: int) -> None:
         """Start to leave."""
@@ -217,7 +217,7 @@ async def test_a_worker_that_does_not_respond_is_killed_and_replaced(monkeypatch
     monkeypatch.setattr(module, "_PING_SECONDS", 0.01)
     world = World(frozen_seconds=0.05)
     await world.workers.start(2)
-    world.started[0].answers = False
+    world.started[0].responds = False
     await world.until_started(3)
     assert world.started[0].unanswered == 5
     assert [(each.index, each.runs) for each in world.started] == [(0, False), (1, True), (0, True)]
@@ -226,7 +226,7 @@ async def test_a_worker_that_does_not_respond_is_killed_and_replaced(monkeypatch
 
     world = World(frozen_seconds=0)
     await world.workers.start(1)
-    world.started[0].answers = False
+    world.started[0].responds = False
     async with asyncio.timeout(60):
         while world.started[0].unanswered < 20:
             await asyncio.sleep(0.01)
