@@ -8,9 +8,19 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
-import structlog
+# structlog loads rich, if it is installed, for tracebacks that this log does not use. That takes longer than anything
+# else at the start of a worker, so structlog finds no rich.
+_rich = sys.modules.pop("rich", None)
+sys.modules["rich"] = cast("ModuleType", None)
+import structlog  # noqa: E402
+
+del sys.modules["rich"]
+if _rich is not None:
+    sys.modules["rich"] = _rich
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from structlog.typing import FilteringBoundLogger, Processor
 
 _STANDARD_ERROR = 2
