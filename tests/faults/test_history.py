@@ -13,7 +13,7 @@ from tests.support.lengths import by_form
 from tests.support.service import TRANSPORTS
 
 CHOSEN = (transport,) if (transport := os.environ.get("SKILDER_KEYS_FAULTS_TRANSPORT")) else TRANSPORTS
-SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", by_form("12", "60"))) / len(CHOSEN)
+SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", by_form("28", "60"))) / len(CHOSEN)
 SEED = int(os.environ.get("SKILDER_KEYS_FAULTS_SEED", secrets.randbelow(10**6)))
 
 

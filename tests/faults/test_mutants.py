@@ -19,7 +19,6 @@ FAULTS = {
 }
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("mutation", FAULTS)
 async def test_a_mistake_is_found(mutation: str) -> None:
     """Soon, under the faults that reveal it."""

@@ -182,6 +182,7 @@ async def test_unknown_callers_are_refused_before_sending_a_request(empty_servic
         assert request("no token")
 
 
+@pytest.mark.own_service
 async def test_a_flood_of_refused_calls_does_not_flood_the_log(empty_service: Service) -> None:
     """The first are logged, the counts are exact, and other events are logged as always."""
     calls = 5 * LINES
