@@ -106,7 +106,7 @@ async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
     [
         ("members: [", "standard input:2: is not YAML: while parsing a flow node"),
         ("[]", "standard input:1: is not a workspace"),
-        ("id: acme\nnames: Acme", "standard input:2: there is no field 'names': is it name?"),
+        ("id: acme\nnames: Acme", "standard input:2: there is no field 'names': did you mean name?"),
         ("id: acme\nmembers: [{user_id: ada, role: boss}]", "members[0] 'ada': role: 'boss' is not admin, editor"),
         ("id: acme\nmembers: 7", "members: is a number: write a list"),
         ("id: acme\ntools: [{id: [1]}]", "tools[0]: id: is a list: write one value"),
@@ -223,7 +223,7 @@ async def test_an_error_names_the_flag(command: CommandLine) -> None:
 async def test_a_message_that_is_too_large_is_no_outage(command: CommandLine) -> None:
     """The request has to change, so the exit code is 2, not 6."""
     done = await command("keys", "issue", "-w", "acme", "x" * 100_000)
-    assert (done.returncode, "larger than the service takes" in done.stderr) == (2, True), done.stderr[:500]
+    assert (done.returncode, "larger than the service accepts" in done.stderr) == (2, True), done.stderr[:500]
 
 
 @ONLY_GRPCIO

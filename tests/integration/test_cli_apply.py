@@ -239,7 +239,7 @@ async def test_a_hat_that_loses_its_last_team_is_asked_about(person: Person, ser
     refused = await person.script("apply", person.write(desired))
     assert refused.returncode == 2
     assert "engineer  (team_ids -engineering; SERVES THE WHOLE WORKSPACE" in refused.stderr
-    assert "takes the last team off engineer, to serve the whole workspace" in refused.stderr
+    assert "removes the last team from engineer, which will then serve the whole workspace" in refused.stderr
     assert (await state(service))[0] == 1
     assert (await person.script("apply", person.write(desired), "--yes")).returncode == 0
     assert await state(service) == (2, canonical(desired))
@@ -277,11 +277,11 @@ async def test_removing_most_of_a_workspace_needs_max_removals(person: Person, s
 
 
 async def test_removals_from_standard_input_need_yes(person: Person, service: Service) -> None:
-    """Standard input carries the file, so nobody can be asked, not even on a terminal."""
+    """Standard input is the file, so nobody can be asked, not even on a terminal."""
     text = yaml_of(changed(without_engineering))
     refused = await person.script("apply", "-", stdin=text)
     assert refused.returncode == 2
-    assert "Standard input carries the file, so nobody can be asked: use --yes" in refused.stderr
+    assert "Standard input is the file, so it cannot be used to ask: use --yes" in refused.stderr
     assert (await state(service))[0] == 1
     assert (await person.script("apply", "-", "--yes", stdin=text)).returncode == 0
     assert await state(service) == (2, canonical(changed(without_engineering)))

@@ -80,7 +80,7 @@ def test_an_update_describes_each_changed_field() -> None:
         "acme": "name Acme -> Acme Ltd",
         "bob": "role editor -> viewer; team_ids -support +customer",
         "support": "parent_id customer -> none",
-        "engineer": "another instructions",
+        "engineer": "new instructions",
         "git.push": "active no -> yes",
     }
 

@@ -12,7 +12,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from skilder_keys.cli import main
-from skilder_keys.cli.errors import flag_of, flags_of, in_words
+from skilder_keys.cli.errors import flag_of, flags_of, message_of
 from skilder_keys.cli.exits import Exit, reason
 from skilder_keys.cli.secrets import redacted
 
@@ -58,7 +58,7 @@ class Failed(grpc.RpcError):
 def test_every_status_has_a_message_and_an_exit_code_that_is_no_decision(code: grpc.StatusCode) -> None:
     """Whether the service or gRPC itself made the status."""
     for error in (Failed(code, "It is so."), Failed(code, ""), Failed(code, "It is so.", ErrorInfo(reason="SO"))):
-        text, exit_code = in_words(error, "127.0.0.1:1", FLAGS)
+        text, exit_code = message_of(error, "127.0.0.1:1", FLAGS)
         assert text.strip()
         assert exit_code not in {Exit.OK, Exit.DENIED}
 
@@ -77,7 +77,7 @@ def test_every_status_has_a_message_and_an_exit_code_that_is_no_decision(code: g
 )
 def test_one_status_can_mean_different_exit_codes(error: Failed, exit_code: Exit) -> None:
     """For example, a message that is too large is no outage."""
-    assert in_words(error, "127.0.0.1:1", FLAGS)[1] is exit_code
+    assert message_of(error, "127.0.0.1:1", FLAGS)[1] is exit_code
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_sentences_name_flags_instead_of_fields() -> None:
     """Except inside quotes."""
     violations = BadRequest(field_violations=[BadRequest.FieldViolation(field="user_id", description="is required")])
     malformed = Failed(grpc.StatusCode.INVALID_ARGUMENT, "user_id is required", ErrorInfo(reason="X"), violations)
-    assert in_words(malformed, "", FLAGS)[0] == "the request is malformed:\n  --user is required"
+    assert message_of(malformed, "", FLAGS)[0] == "the request is malformed:\n  --user is required"
     used = Failed(grpc.StatusCode.ALREADY_EXISTS, "This request_id is no 'user_id'.", ErrorInfo(reason="REQUEST_USED"))
-    assert in_words(used, "", FLAGS)[0] == "This --request-id is no 'user_id'."
+    assert message_of(used, "", FLAGS)[0] == "This --request-id is no 'user_id'."
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The `skilder-keys` command: runs the service, and talks to it as one more gRPC client."""
+"""The `skilder-keys` command: it runs the service, and calls a service as any gRPC client does."""

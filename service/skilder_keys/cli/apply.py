@@ -1,4 +1,4 @@
-"""skilder-keys workspace apply: shows what it will do, and asks before it removes anything."""
+"""skilder-keys workspace apply: show what will change, and ask before anything is removed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 
-Actor = Annotated[str, typer.Option(help="The user on whose behalf, who must then be an admin of the workspace.")]
+Actor = Annotated[str, typer.Option(help="Act for this user, by their id, who must be an admin of the workspace.")]
 ExpectedVersion = Annotated[
-    int | None, typer.Option(min=0, help="Only if the workspace is at this version; 0: only if it is new.")
+    int | None,
+    typer.Option(min=0, help="Only if the workspace has this version now; 0: only if it does not exist yet."),
 ]
 
 
@@ -42,7 +43,7 @@ def apply(
         typer.Option(
             min=0,
             max=2**31 - 1,
-            help="How many members, teams, hats, skills and tools may be removed [default: half of those there are].",
+            help="The most members, teams, hats, skills and tools to remove together [default: half of all].",
             show_default=False,
         ),
     ] = None,
@@ -51,9 +52,9 @@ def apply(
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
-    """Make a workspace be exactly what a file says; ask before anything is removed.
+    """Change a workspace to exactly what a file says. Ask before anything is removed.
 
-    The file may be what `show` or `show --json` printed. Where it is at fault, nothing changes.
+    The file may be the output of `show` or `show --json`. If the file has an error, nothing changes.
     """
     request = pb.ApplyWorkspaceRequest(
         workspace=read_workspace(file),
@@ -66,7 +67,7 @@ def apply(
         plan = None if yes and not dry_run else _plan(stub, request)
         asked = plan is not None and not dry_run and _ask(plan, file)
         if plan is not None:
-            # What was shown is what is done, or nothing is.
+            # Apply exactly the changes that were shown, or none.
             request.expected_version = plan.version
         response = plan.response if plan is not None and dry_run else stub.ApplyWorkspace(request)
     if json:
@@ -78,12 +79,13 @@ def apply(
 
 
 class _Plan:
-    """What an apply would do.
+    """The changes that an apply would make.
 
     Attributes:
-        response: That of the dry run.
-        version: The version of the workspace before; 0 for a new one.
-        before: The workspace as it is, where the dry run updates something.
+        response: The response of the dry run.
+        version: The current version of the workspace; 0 for a new one.
+        desired: The workspace in the file.
+        before: The current workspace, or None if the dry run updates nothing.
     """
 
     def __init__(self, stub: Any, request: pb.ApplyWorkspaceRequest, response: pb.ApplyWorkspaceResponse) -> None:  # noqa: ANN401 - a generated stub
@@ -94,34 +96,36 @@ class _Plan:
         if any(each.action == pb.CHANGE_ACTION_UPDATED for each in response.changes):
             found = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=request.workspace.id))
             if found.version != self.version:
-                raise fail("the workspace changed while it was looked at: try again", Exit.CONFLICT)
+                raise fail("the workspace was changed by somebody else just now: try again", Exit.CONFLICT)
             self.before = found.workspace
 
     @property
     def details(self) -> dict[tuple[int, str], str]:
-        """What becomes of the fields of updated parts."""
+        """The changes of fields, for each updated part."""
         return {} if self.before is None else changes.details(self.before, self.desired, self.response.changes)
 
     @property
     def dangers(self) -> list[str]:
-        """What nobody should do without looking, as ends of a sentence."""
+        """The changes that need a confirmation, each as a part of a sentence."""
         removed = changes.removals(self.response.changes)
         widened = [] if self.before is None else changes.widened_hats(self.before, self.desired)
         found = [f"removes {removed} part{'s' if removed > 1 else ''}"] if removed else []
         if widened:
-            found.append(f"takes the last team off {', '.join(widened[:_SHOWN])}, to serve the whole workspace")
+            found.append(
+                f"removes the last team from {', '.join(widened[:_SHOWN])}, which will then serve the whole workspace"
+            )
         return found
 
 
 def _plan(stub: Any, request: pb.ApplyWorkspaceRequest) -> _Plan:  # noqa: ANN401 - a generated stub
-    """Return what an apply would do; where it is refused for its removals, show them first."""
+    """Return the plan of an apply. If it is rejected because of too many removals, show them before raising."""
     dry = pb.ApplyWorkspaceRequest()
     dry.CopyFrom(request)
     dry.dry_run = True
     try:
         return _Plan(stub, request, stub.ApplyWorkspace(dry))
     except grpc.RpcError as error:
-        count = _refused_removals(error)
+        count = _rejected_removals(error)
         if count is None:
             raise
         dry.max_removals = count
@@ -129,8 +133,8 @@ def _plan(stub: Any, request: pb.ApplyWorkspaceRequest) -> _Plan:  # noqa: ANN40
         raise
 
 
-def _refused_removals(error: grpc.RpcError) -> int | None:
-    """Return how many removals were refused as too many; None for any other error."""
+def _rejected_removals(error: grpc.RpcError) -> int | None:
+    """Return the number of removals if they were rejected as too many, or None for any other error."""
     status, info = rpc_status.from_call(error), ErrorInfo()
     for packed in status.details if status is not None else ():
         if packed.Unpack(info) and info.reason == "TOO_MANY_CHANGED":
@@ -139,16 +143,16 @@ def _refused_removals(error: grpc.RpcError) -> int | None:
 
 
 def _ask(plan: _Plan, file: Path) -> bool:
-    """Show what is dangerous and ask whether to go on; return False, and do nothing, where nothing is.
+    """Show a dangerous plan, ask whether to continue, and return True. Return False if the plan is not dangerous.
 
-    A no, or nobody to ask, ends the command.
+    End the command if the answer is no, or if nobody can be asked.
     """
     if not plan.dangers:
         return False
     _show(plan)
     question = f"This {' and '.join(plan.dangers)}."
     if str(file) == "-":
-        raise fail(f"{question} Standard input carries the file, so nobody can be asked: use --yes", Exit.USAGE)
+        raise fail(f"{question} Standard input is the file, so it cannot be used to ask: use --yes", Exit.USAGE)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise fail(f"{question} There is no terminal to ask on: use --yes", Exit.USAGE)
     confirm(f"{question} Go on?", yes=False)
@@ -156,7 +160,7 @@ def _ask(plan: _Plan, file: Path) -> bool:
 
 
 def _show(plan: _Plan) -> None:
-    """Show a plan on standard error, for standard output may be a file."""
+    """Show a plan on standard error, because standard output may be a file."""
     found = plan.response.changes
     say(visible(f"Workspace {plan.desired.id}, now at version {plan.version}, would change:", sys.stderr))
     for part, id_, change, detail in islice(changes.rows(found, plan.details), _SHOWN):

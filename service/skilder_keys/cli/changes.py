@@ -1,4 +1,4 @@
-"""The changes of a workspace in words: removals first, every one counted, and what an update takes away."""
+"""Describe the changes of a workspace: removals first, with all counts, and with the old and new values of updates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
-from skilder_keys.cli import output
+from skilder.keys.v1.workspace_pb2 import MemberRole, Workspace
+from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.table import Column
 
 if TYPE_CHECKING:
@@ -16,15 +17,14 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from skilder.keys.v1.workspace_pb2 import Hat, Workspace
+    from skilder.keys.v1.workspace_pb2 import Hat
 
 _ACTIONS = (pb.CHANGE_ACTION_REMOVED, pb.CHANGE_ACTION_UPDATED, pb.CHANGE_ACTION_ADDED)
+# The field of a workspace that has the parts of each kind.
 _LISTS = {
-    pb.WORKSPACE_PART_MEMBER: "members",
-    pb.WORKSPACE_PART_TEAM: "teams",
-    pb.WORKSPACE_PART_HAT: "hats",
-    pb.WORKSPACE_PART_SKILL: "skills",
-    pb.WORKSPACE_PART_TOOL: "tools",
+    pb.WorkspacePart.Value(f"WORKSPACE_PART_{field.message_type.name.upper()}"): field.name
+    for field in Workspace.DESCRIPTOR.fields
+    if field.message_type is not None
 }
 _SHOWN_IDS = 3
 _SHOWN_CHARACTERS = 40
@@ -34,44 +34,42 @@ COLUMNS = (Column("part", whole=True), Column("id", whole=True), Column("change"
 
 
 def removals(changes: Iterable[pb.WorkspaceChange]) -> int:
-    """Return how many parts go."""
+    """Return how many parts are removed."""
     return sum(change.action == pb.CHANGE_ACTION_REMOVED for change in changes)
 
 
 def rows(changes: Sequence[pb.WorkspaceChange], details: dict[tuple[int, str], str]) -> Iterator[Row]:
-    """Yield each change as a row below COLUMNS: what is removed, then what is updated, then what is added."""
+    """Yield each change as a row for COLUMNS: first the removed parts, then the updated ones, then the added ones."""
     for action in _ACTIONS:
         for change in changes:
             if change.action == action:
-                kind = output.short(output.WORKSPACE_PART, change.part)
-                detail = details.get((change.part, change.id), "")
-                yield kind, change.id, output.short(output.CHANGE_ACTION, action), detail
+                yield _part(change.part), change.id, _action(action), details.get((change.part, change.id), "")
 
 
 def counted(changes: Iterable[pb.WorkspaceChange]) -> str:
-    """Return how many changes there are of each kind: `2 removed (1 hat, 1 tool), 3 added (3 members)`."""
+    """Return the number of changes of each kind, such as `2 removed (1 hat, 1 tool), 3 added (3 members)`."""
     found = Counter((change.action, change.part) for change in changes)
-    told = []
+    counts = []
     for action in _ACTIONS:
         parts = [
-            f"{number} {output.short(output.WORKSPACE_PART, part)}{'s' if number > 1 else ''}"
+            f"{number} {_part(part)}{'s' if number > 1 else ''}"
             for (its_action, part), number in sorted(found.items())
             if its_action == action
         ]
         if parts:
             number = sum(each for (its_action, _), each in found.items() if its_action == action)
-            told.append(f"{number} {output.short(output.CHANGE_ACTION, action)} ({', '.join(parts)})")
-    return ", ".join(told)
+            counts.append(f"{number} {_action(action)} ({', '.join(parts)})")
+    return ", ".join(counts)
 
 
 def widened_hats(before: Workspace, after: Workspace) -> list[str]:
-    """Return the ids of the hats that lose their last team, and so serve the whole workspace."""
+    """Return the ids of the hats that lose their last team, and so will serve the whole workspace."""
     now = {hat.id: hat for hat in after.hats}
     return [hat.id for hat in before.hats if hat.id in now and _widens(hat, now[hat.id])]
 
 
 def details(before: Workspace, after: Workspace, changes: Iterable[pb.WorkspaceChange]) -> dict[tuple[int, str], str]:
-    """Return for each updated part, by its kind and id, what becomes of its fields."""
+    """Return the changes of fields for each updated part, by its kind and id."""
     found: dict[tuple[int, str], str] = {}
     known = {part: (_by_id(getattr(before, name)), _by_id(getattr(after, name))) for part, name in _LISTS.items()}
     for change in changes:
@@ -80,6 +78,14 @@ def details(before: Workspace, after: Workspace, changes: Iterable[pb.WorkspaceC
             if old is not None and new is not None:
                 found[change.part, change.id] = "; ".join(_differences(old, new))
     return found
+
+
+def _part(number: int) -> str:
+    return short_name(pb.WorkspacePart.DESCRIPTOR, number)
+
+
+def _action(number: int) -> str:
+    return short_name(pb.ChangeAction.DESCRIPTOR, number)
 
 
 def _by_id(parts: Iterable[Any]) -> dict[str, Any]:
@@ -91,20 +97,20 @@ def _widens(old: Hat, new: Hat) -> bool:
 
 
 def _differences(old: Message, new: Message) -> Iterator[str]:
-    descriptor: Any = old.DESCRIPTOR  # one of two classes
+    descriptor: Any = old.DESCRIPTOR  # the C and the Python implementation have different classes
     for field in descriptor.fields:
         if field.message_type is not None:
-            continue  # the parts of a workspace have changes of their own
+            continue  # the parts of a workspace have their own changes
         one, other = _value(old, field), _value(new, field)
         if one == other:
             continue
         if field.is_repeated:
-            yield f"{field.name} {_moved(one, other)}"
+            yield f"{field.name} {_list_difference(one, other)}"
         elif max(len(str(one)), len(str(other))) > _SHOWN_CHARACTERS or "\n" in f"{one}{other}":
-            yield f"another {field.name}"
+            yield f"new {field.name}"
         else:
             yield f"{field.name} {one or 'none'} -> {other or 'none'}"
-    if descriptor.name == "Hat" and _widens(old, new):  # type: ignore[arg-type]  # its name says what it is
+    if descriptor.name == "Hat" and _widens(old, new):  # type: ignore[arg-type]  # the name says that it is a Hat
         yield "SERVES THE WHOLE WORKSPACE, as it has no team any more"
 
 
@@ -113,19 +119,19 @@ def _value(message: Message, field: FieldDescriptor) -> Any:  # noqa: ANN401 - o
     if field.is_repeated:
         return frozenset(value)
     if field.enum_type is not None:
-        return output.short(output.MEMBER_ROLE, value)
+        return short_name(MemberRole.DESCRIPTOR, value)
     if field.type == FieldDescriptor.TYPE_BOOL:
-        # The one flag there is, `active`, is true where it is not set.
+        # `active` is the only such field, and it is true if it is not set.
         return "yes" if value or not message.HasField(field.name) else "no"
     return value
 
 
-def _moved(old: frozenset[str], new: frozenset[str]) -> str:
-    gone = [f"-{each}" for each in sorted(old - new)]
-    come = [f"+{each}" for each in sorted(new - old)]
-    told = []
-    for ids in (gone, come):
-        told += ids[:_SHOWN_IDS]
+def _list_difference(old: frozenset[str], new: frozenset[str]) -> str:
+    removed = [f"-{each}" for each in sorted(old - new)]
+    added = [f"+{each}" for each in sorted(new - old)]
+    shown = []
+    for ids in (removed, added):
+        shown += ids[:_SHOWN_IDS]
         if len(ids) > _SHOWN_IDS:
-            told.append(f"and {ids[0][0]}{len(ids) - _SHOWN_IDS} more")
-    return " ".join(told)
+            shown.append(f"and {ids[0][0]}{len(ids) - _SHOWN_IDS} more")
+    return " ".join(shown)

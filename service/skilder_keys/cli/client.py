@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import grpc
 import typer
 
-from skilder_keys.cli.errors import flags_of, in_words
+from skilder_keys.cli.errors import flags_of, message_of
 from skilder_keys.cli.exits import Exit, fail
 from skilder_keys.cli.options import variable
 from skilder_keys.cli.secrets import token_in
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _TIMEOUT = 30.0
-# A workspace, or a long page of keys, is more than a gRPC client takes unless told to.
+# A large workspace, or a long page of keys, exceeds the default limit of a gRPC client.
 _OPTIONS = [("grpc.max_receive_message_length", 256 * 2**20)]
 _PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 
@@ -69,7 +69,7 @@ Stub = TypeVar("Stub")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How to reach the service, from the command line."""
+    """How to reach the service, as set on the command line."""
 
     server: str
     token_file: Path
@@ -82,21 +82,21 @@ class Connection:
 
     @contextmanager
     def stub(self, kind: Callable[[grpc.Channel], Stub]) -> Iterator[Stub]:
-        """Lend a stub whose calls carry the caller's token and a deadline; a failed call ends the command."""
-        with grpc.intercept_channel(self._channel(), _Authorization(self._token())) as channel, _errors_in_words(self):
+        """Yield a stub that sends the caller's token and a deadline with each call. A failed call ends the command."""
+        with grpc.intercept_channel(self._channel(), _Authorization(self._token())) as channel, _errors_reported(self):
             yield kind(channel)
 
     def _channel(self) -> grpc.Channel:
         if not (self.tls or self.tls_ca or self.client_cert or self.client_key):
             if not (self.allow_plaintext or is_loopback(self.server) or self.server.startswith("unix:")):
                 raise fail(
-                    f"{self.server} is not loopback, and the token would cross the network in the clear: "
+                    f"{self.server} is not loopback, and the token would cross the network unencrypted: "
                     "set --tls or --tls-ca, or --allow-plaintext",
                     Exit.USAGE,
                 )
             return grpc.insecure_channel(self.server, options=_options(self.server))
         if (self.client_cert is None) != (self.client_key is None):
-            raise fail("--client-cert and --client-key go together", Exit.USAGE)
+            raise fail("--client-cert and --client-key go together: set both", Exit.USAGE)
         credentials = grpc.ssl_channel_credentials(*map(_certificate, (self.tls_ca, self.client_key, self.client_cert)))
         return grpc.secure_channel(self.server, credentials, options=_options(self.server))
 
@@ -108,7 +108,7 @@ class Connection:
 
 
 def connected(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options by which it reaches the service, and pass it the `Connection` they make, first."""
+    """Add the connection options to a command, and pass it the resulting `Connection` as its first argument."""
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     added = list(inspect.signature(_connection, eval_str=True).parameters.values())[1:]
     flags = flags_of({each.name: each for each in own + added})
@@ -119,7 +119,7 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
         service = _connection(flags, **{each.name: values.pop(each.name) for each in added})  # type: ignore[arg-type]
         function(service, **values)
 
-    # Typer reads the options off a function's signature; ours has those of two.
+    # Typer reads the options from a function's signature, so combine the parameters of both functions in one.
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own + added]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -127,7 +127,7 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _check_text(values: Mapping[str, object], flags: Mapping[str, str]) -> None:
-    """Refuse what is no text: bytes of an argument that the locale cannot read become lone surrogates."""
+    """End the command if an argument is not text. Python reads bytes that the locale cannot decode as surrogates."""
     for name, value in values.items():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, str) and UNREADABLE.search(each):
@@ -164,16 +164,16 @@ class _Authorization(grpc.UnaryUnaryClientInterceptor):
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:  # noqa: ANN401 - gRPC's own
-        """Adds the caller's token and the deadline."""
+        """Add the caller's token and the deadline."""
         return continuation(details._replace(metadata=self._metadata, timeout=_TIMEOUT), request)
 
 
 @contextmanager
-def _errors_in_words(to: Connection) -> Iterator[None]:
+def _errors_reported(to: Connection) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise fail(*in_words(error, to.server, to.flags)) from None
+        raise fail(*message_of(error, to.server, to.flags)) from None
 
 
 def _certificate(file: Path | None) -> bytes | None:
@@ -184,13 +184,13 @@ def _certificate(file: Path | None) -> bytes | None:
 
 
 def _options(server: str) -> list[tuple[str, int]]:
-    """Return the channel's options. A proxy named in the environment is for other machines: it would see the token."""
+    """Return the channel's options. Use no proxy for a service on this machine: the proxy would see the token."""
     proxied = any(os.environ.get(name) for name in _PROXY_VARIABLES)
     return [*_OPTIONS, ("grpc.enable_http_proxy", 0)] if proxied and _is_here(server) else _OPTIONS
 
 
 def _is_here(server: str) -> bool:
-    """Return whether an address is on this machine, also by a name that the resolver knows as loopback."""
+    """Return whether an address is on this machine. A host name is if it resolves to loopback addresses only."""
     if server.startswith(("unix:", "unix-abstract:")):
         return True
     host, _, port = server.removeprefix("dns:").lstrip("/").rpartition(":")
@@ -198,7 +198,7 @@ def _is_here(server: str) -> bool:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except OSError:
         return False
-    return all(_is_local(str(place[0])) for *_, place in found)
+    return all(_is_local(str(address[0])) for *_, address in found)
 
 
 def _is_local(host: str) -> bool:

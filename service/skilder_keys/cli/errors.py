@@ -1,4 +1,4 @@
-"""Failed calls in words, and as exit codes."""
+"""The messages and exit codes for failed calls."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _BY_STATUS = {
     grpc.StatusCode.UNAVAILABLE: Exit.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: Exit.UNAVAILABLE,
     grpc.StatusCode.CANCELLED: Exit.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Exit.UNAVAILABLE,  # but for a message that is too large
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Exit.UNAVAILABLE,  # except for a message that is too large
     grpc.StatusCode.UNIMPLEMENTED: Exit.FAILED,
     grpc.StatusCode.INTERNAL: Exit.FAILED,
     grpc.StatusCode.DATA_LOSS: Exit.FAILED,
     grpc.StatusCode.UNKNOWN: Exit.FAILED,
 }
-# Fields whose parameter has another name than theirs without `_id`.
+# Fields whose command-line parameter is not named after the field.
 _PARAMETERS = {"unused_since": "unused_days", "page_size": "limit", "hat_limit.hat_ids": "hat", "hat_limit": "hat"}
 _FIELD = re.compile(r"(?P<name>[a-z_.]+)(?:\[(?P<index>\d+)\])?")
-# A name in a sentence is a field where it has an underscore and is not quoted.
+# A word in a sentence is a field name if it has an underscore and is not quoted.
 _NAME_IN_SENTENCE = re.compile(r"(?<![\w.'\"`-])[a-z]+(?:_[a-z]+)+(?![\w.'\"`-])")
-_CALLER = "set --token-file or --data-dir, or have the certificate of --client-cert listed among the callers"
+_CALLER = "set --token-file or --data-dir, or add the certificate of --client-cert to the callers file"
 _TOO_LARGE = re.compile(r"message larger than max", re.IGNORECASE)
 
 
 def flags_of(parameters: Mapping[str, inspect.Parameter]) -> dict[str, str]:
-    """Return how people write each parameter of a command: by its long flag, or by its name in the usage."""
+    """Return each parameter of a command in the form that people write: its long flag, or its name in the usage."""
     flags = {}
     for name, parameter in parameters.items():
         for info in get_args(parameter.annotation):
@@ -57,20 +57,20 @@ def flags_of(parameters: Mapping[str, inspect.Parameter]) -> dict[str, str]:
 
 
 def flag_of(field: str, flags: Mapping[str, str]) -> str:
-    """Return a request's field by the flag or argument that set it, or as it is where there is none."""
+    """Return the flag or argument that sets a request's field, or the field's name if there is none."""
     match = _FIELD.fullmatch(field)
     if match is None:
         return field
     name = match["name"]
     for parameter in (_PARAMETERS.get(name, name), f"{name}_", name.removesuffix("_id"), name.removesuffix("_ids")):
         if parameter in flags:
-            place = f" (number {int(match['index']) + 1})" if match["index"] else ""
-            return flags[parameter] + place
+            position = f" (number {int(match['index']) + 1})" if match["index"] else ""
+            return flags[parameter] + position
     return field
 
 
-def in_words(error: grpc.RpcError, server: str, flags: Mapping[str, str]) -> tuple[str, Exit]:
-    """Return what to say of a failed call, and the exit code.
+def message_of(error: grpc.RpcError, server: str, flags: Mapping[str, str]) -> tuple[str, Exit]:
+    """Return the message for a failed call, and the exit code.
 
     Args:
         error: The failed call.
@@ -86,27 +86,25 @@ def in_words(error: grpc.RpcError, server: str, flags: Mapping[str, str]) -> tup
             packed.Unpack(bad_request)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (info.reason == "MESSAGE_TOO_LONG" or _TOO_LARGE.search(details)):
         if details.startswith("CLIENT: Received"):
-            return f"the answer is larger than this command takes: {details}", Exit.FAILED
-        return f"the request is larger than the service takes: {details}", Exit.USAGE
+            return f"the response is larger than this command accepts: {details}", Exit.FAILED
+        return f"the request is larger than the service accepts: {details}", Exit.USAGE
     if bad_request.field_violations:
         faults = [f"  {flag_of(each.field, flags)} {each.description}" for each in bad_request.field_violations]
         return "\n".join(["the request is malformed:", *faults]), _BY_STATUS[code]
     if not info.reason:
         return _from_grpc(code, details, server), _BY_STATUS[code]
     if code is grpc.StatusCode.UNAUTHENTICATED:
-        # The service speaks of headers here.
+        # The service's own message is about headers, which the command's options set.
         return f"the service at {server} does not know this caller: {_CALLER}", _BY_STATUS[code]
     return _NAME_IN_SENTENCE.sub(lambda match: flag_of(match[0], flags), details), _BY_STATUS[code]
 
 
 def _from_grpc(code: grpc.StatusCode, details: str, server: str) -> str:
-    """Return what to say where it was not the service that answered, but gRPC or something on the way."""
+    """Return the message for an error that does not come from the service, but from gRPC or a proxy."""
     if code is grpc.StatusCode.UNAVAILABLE:
         return f"cannot reach the service at {server}: {details}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"the service at {server} did not answer in time: {details}"
+        return f"the service at {server} did not respond in time: {details}"
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return (
-            f"what answers at {server} does not know this call; is it Skilder Keys, and new enough? It says: {details}"
-        )
+        return f"the server at {server} does not know this call; is it Skilder Keys, and new enough? {details}"
     return f"the call to {server} failed with {code.name}: {details}"

@@ -1,4 +1,4 @@
-"""What exit codes say, and how a command fails; `skilder-keys --help` and docs/command-line.md list the codes."""
+"""The exit codes, and how a command fails. `skilder-keys --help` and docs/command-line.md list the codes too."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ class Exit(IntEnum):
     """Exit codes."""
 
     OK = 0  # done; for `authorize`: granted
-    DENIED = 1  # `authorize` was answered, and the answer is no
+    DENIED = 1  # `authorize` only: the token was denied
     USAGE = 2  # the command or the request is malformed, or too large
     FORBIDDEN = 3  # the caller or the actor may not do this
     NOT_FOUND = 4
-    CONFLICT = 5  # something is there already, or is no longer as expected
+    CONFLICT = 5  # something exists already, or is not as expected any more
     UNAVAILABLE = 6  # the service cannot be reached, or cannot decide now
     FAILED = 70  # the service or this command failed
     OUTPUT_LOST = 74  # the output could not be written
-    STOPPED = 130  # by Ctrl-C, or by a no to a question
-    PIPE_CLOSED = 141  # whoever read the output stopped reading; what a shell reports for SIGPIPE
+    STOPPED = 130  # by Ctrl-C, or because the answer to a question was no
+    PIPE_CLOSED = 141  # the program that read the output stopped reading; a shell reports SIGPIPE with this code
 
 
 def fail(message: str, code: Exit) -> typer.Exit:
-    """Report on standard error what went wrong and return what to raise."""
+    """Report an error on standard error, and return the exception to raise, which ends the command with this code."""
     say(f"{styled('Error:', Style.RED, sys.stderr)} {visible(message, sys.stderr, lines=True)}")
     return typer.Exit(code)
 
 
 def say(text: str) -> None:
-    """Write a line to standard error, after what was written to standard output before."""
+    """Write a line to standard error. Flush standard output first, so that the order is right."""
     sys.stdout.flush()
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def reason(error: BaseException) -> str:
-    """Return why something failed, in a sentence; the kind of the error where it says nothing itself."""
+    """Return the text of an error in one line, without passwords, or the name of its class if it has no text."""
     text = " ".join(str(error).split())
     name = type(error).__name__
     if not text:

@@ -1,4 +1,4 @@
-"""Finding the key that a person means."""
+"""Find a key by what a person types for it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ WorkspaceOfKey = Annotated[
 
 
 def find_key_id(stub: Any, given: str, workspace_id: str, actor: str) -> str:  # noqa: ANN401 - stubs have no types
-    """Return the id of the key that a person named by its id, its hint or the beginning of its id.
+    """Return the id of a key that is given by its id, its hint or the beginning of its id.
 
-    Ends the command where that is no key, or more than one.
+    End the command if no key matches, or more than one.
     """
     if TOKEN_PATTERN.search(given):
         raise fail("KEY is a token. Everybody on this machine can read arguments: use --token instead", Exit.USAGE)
@@ -47,7 +47,7 @@ def find_key_id(stub: Any, given: str, workspace_id: str, actor: str) -> str:  #
         pass
     if not workspace_id:
         raise fail(
-            f"KEY {given!r} is not a key's id. With --workspace, the key's hint or the beginning of its id will do",
+            f"KEY {given!r} is not a key's id: to give its hint or the beginning of its id, set --workspace too",
             Exit.USAGE,
         )
     if len(name) < _SHORTEST:
@@ -67,4 +67,4 @@ def find_key_id(stub: Any, given: str, workspace_id: str, actor: str) -> str:  #
         output.print_fields(output.key_fields(key), stderr=True)
         sys.stderr.write("\n")
     more = " and more" if len(found) > _MAX_CANDIDATES else ""
-    raise fail(f"KEY {given!r} fits {min(len(found), _MAX_CANDIDATES)} keys{more}: give more of its id", Exit.USAGE)
+    raise fail(f"KEY {given!r} matches {min(len(found), _MAX_CANDIDATES)} keys{more}: give more of its id", Exit.USAGE)

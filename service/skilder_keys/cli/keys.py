@@ -6,7 +6,6 @@ import sys
 import uuid
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import grpc
@@ -17,33 +16,22 @@ from skilder.keys.v1 import key_service_pb2 as pb
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
 from skilder_keys.cli import output, stdio
 from skilder_keys.cli.client import Connection, connected
+from skilder_keys.cli.enums import short_names
 from skilder_keys.cli.exits import Exit, fail, say
 from skilder_keys.cli.find_key import KeyName, WorkspaceOfKey, find_key_id
 from skilder_keys.cli.paging import pages
 from skilder_keys.cli.prompts import Yes, confirm, require_terminal
 from skilder_keys.cli.secrets import read_token
 from skilder_keys.cli.text import Style, styled
-from skilder_keys.domain.token import MalformedTokenError, Token
+from skilder_keys.domain.keys import KeyState
+from skilder_keys.domain.token import KeyType, MalformedTokenError, Token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from google.protobuf.descriptor import EnumDescriptor
+
 app = typer.Typer(help="Issue, find and revoke keys.", no_args_is_help=True)
-
-
-class KeyType(StrEnum):
-    """The types of keys, as the command line has them."""
-
-    workspace = "workspace"
-    user = "user"
-    runtime = "runtime"
-
-
-class KeyState(StrEnum):
-    """The states of keys, as the command line has them."""
-
-    active = "active"
-    revoked = "revoked"
 
 
 Actor = Annotated[
@@ -57,10 +45,10 @@ WorkspaceId = Annotated[str, typer.Option("--workspace", "-w", help="The workspa
 def issue(
     service: Connection,
     description: Annotated[
-        str, typer.Argument(help="What the key is for, in words by which others will know it later.")
+        str, typer.Argument(help="What the key is for, as a text by which others can recognize it later.")
     ],
     workspace: WorkspaceId,
-    type_: Annotated[KeyType, typer.Option("--type", "-t", help="The key's type.")] = KeyType.workspace,
+    type_: Annotated[KeyType, typer.Option("--type", "-t", help="The key's type.")] = KeyType.WORKSPACE,
     user: Annotated[str, typer.Option(help="The member a user key belongs to, by their id.")] = "",
     runtime: Annotated[str, typer.Option(help="The instance a runtime key is for, by its id.")] = "",
     hat: Annotated[
@@ -70,22 +58,22 @@ def issue(
     request_id: Annotated[
         str,
         typer.Option(
-            help="An id of your choice. Where the answer got lost, the same command with the same id issues no second "
-            "key: it shows a new token of the first [default: a random id].",
+            help="An id of your choice, for retries. If the response is lost, the same command with the same id issues "
+            "no second key, but shows a new token for the first one [default: a random id].",
             show_default=False,
         ),
     ] = "",
     json: output.Json = False,
 ) -> None:
-    """Issue a key and show its token, this once.
+    """Issue a key and show its token, which cannot be shown again.
 
-    The token alone goes to standard output, all else to standard error.
+    Only the token goes to standard output, everything else to standard error.
     """
     if stdio.is_closed(1):
         raise fail("standard output is closed, and the token goes there: no key was issued", Exit.USAGE)
     request = pb.IssueKeyRequest(
         request_id=request_id or str(uuid.uuid4()),
-        type=output.number(key_pb2.KeyType, type_.value),
+        type=_number(key_pb2.KeyType.DESCRIPTOR, type_),
         workspace_id=workspace,
         user_id=user,
         runtime_id=runtime,
@@ -93,32 +81,34 @@ def issue(
         hat_ids=hat or (),
         actor=actor,
     )
-    with _retry_in_words(request.request_id):
+    with _retry_explained(request.request_id):
         with service.stub(KeyServiceStub) as stub:
             response = stub.IssueKey(request)
         if json:
             output.print_json(output.as_dict(response))
         elif not sys.stdout.isatty():
-            # First, for nothing that goes wrong on standard error may lose it.
+            # Print it first, so that a failure of standard error cannot lose it.
             output.print_line(response.token)
     if json:
         return
     output.print_fields(output.key_fields(response.key), stderr=True)
     if sys.stdout.isatty():
-        say(styled("\nThe token, shown this once:", Style.BOLD, sys.stderr))
+        say(styled("\nThe token, shown only this once:", Style.BOLD, sys.stderr))
         output.print_line(response.token)
 
 
+def _number(enum: EnumDescriptor, value: KeyType | KeyState | None) -> Any:  # noqa: ANN401 - the enum's own number type
+    return short_names(enum)[value.value] if value is not None else 0
+
+
 @contextmanager
-def _retry_in_words(request_id: str) -> Iterator[None]:
-    """Report how to get the token after all, where a key may have been issued whose token was not shown."""
+def _retry_explained(request_id: str) -> Iterator[None]:
+    """If a key may have been issued and its token was not shown, report how to get the token."""
     again = f"again, with --request-id {request_id}"
     try:
         yield
     except stdio.OutputError:
-        say(
-            f"The key was issued, but its token could not be written. To get a new token of it, run the command {again}"
-        )
+        say(f"The key was issued, but its token could not be written. To get a new token, run the command {again}")
         raise
     except KeyboardInterrupt:
         say(f"The key may have been issued. To be sure, run the command {again}")
@@ -149,9 +139,9 @@ def list_(
     """List the keys of a workspace, newest first."""
     request = pb.ListKeysRequest(
         workspace_id=workspace,
-        type=output.number(key_pb2.KeyType, type_.value) if type_ else key_pb2.KEY_TYPE_UNSPECIFIED,
+        type=_number(key_pb2.KeyType.DESCRIPTOR, type_),
         user_id=user,
-        state=output.number(key_pb2.KeyState, state.value) if state else key_pb2.KEY_STATE_UNSPECIFIED,
+        state=_number(key_pb2.KeyState.DESCRIPTOR, state),
         actor=actor,
     )
     if unused_days is not None:
@@ -186,12 +176,12 @@ def revoke(
     token: Annotated[
         bool, typer.Option("--token", help="Instead of KEY: read the key's token from standard input or a prompt.")
     ] = False,
-    reason: Annotated[str, typer.Option(help="Why, in words.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, as a text for the record.")] = "",
     yes: Yes = False,
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
-    """Revoke a key, at once and for good. It is shown before you are asked."""
+    """Revoke a key, immediately and permanently. Show it and ask first."""
     if token == bool(key):
         raise fail("give either KEY or --token", Exit.USAGE)
     require_terminal(yes=yes)
@@ -208,22 +198,22 @@ def revoke(
 
 
 def _show_before(stub: Any, request: pb.RevokeKeyRequest) -> None:  # noqa: ANN401 - stubs have no types
-    """Show which key is to be revoked, and ask."""
+    """Show the key that will be revoked, and ask for confirmation."""
     try:
         key_id = request.key_id or str(Token.parse(request.token).key_id)
         key = stub.GetKey(pb.GetKeyRequest(key_id=key_id, actor=request.actor)).key
     except MalformedTokenError:
-        return  # the service refuses it, and says so
+        return  # the service will reject it with a message
     except grpc.RpcError as error:
-        # Whoever holds a token may have it revoked, also who may not look at the key.
+        # A caller that has the token may revoke the key, even if it may not see the key.
         if not request.token or error.code() is not grpc.StatusCode.PERMISSION_DENIED:
             raise
-        say("This is a key that you may not look at.")
+        say("You are not allowed to see this key, but you can revoke it by its token.")
     else:
         output.print_fields(output.key_fields(key), stderr=True)
         if key.state == key_pb2.KEY_STATE_REVOKED:
             return
-    confirm("Whoever uses this key stops working at once, and this cannot be undone. Go on?", yes=False)
+    confirm("Everything that uses this key stops working at once. This cannot be undone. Go on?", yes=False)
 
 
 def _print(key: key_pb2.Key, *, json: bool) -> None:

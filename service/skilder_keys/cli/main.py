@@ -1,4 +1,4 @@
-"""skilder-keys: the command's own entry, and the two commands that run the service."""
+"""skilder-keys: the entry point of the command, and the commands `serve` and `migrate`."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def serve(settings: Settings) -> None:
 @app.command()
 @takes_settings("database_url", "database_schema")
 def migrate(settings: Settings) -> None:
-    """Bring the database up to date.
+    """Bring the schema of the database up to date.
 
-    It is the one that SKILDER_KEYS_DATABASE_URL names; `serve` does it for an embedded one.
+    The database is that of SKILDER_KEYS_DATABASE_URL. For an embedded database, `serve` does this itself.
     """
     if settings.database_url is None:
         raise fail("set SKILDER_KEYS_DATABASE_URL; the embedded database is migrated by serve", Exit.USAGE)
@@ -71,7 +71,7 @@ app.command()(authorize)
 
 
 def entry() -> None:
-    """Run the command. Whatever goes wrong ends in a sentence and an exit code that is no verdict's."""
+    """Run the command and exit. An error ends in a message and in an exit code that does not mean granted or denied."""
     stdio.prepare()
     try:
         code = run_app()
@@ -85,7 +85,7 @@ def entry() -> None:
 
 
 def run_app() -> int:
-    """Run the command and return its exit code, with all errors but those of the output in words."""
+    """Run the command and return its exit code. Report all errors, except those of the output streams."""
     try:
         return app(standalone_mode=False) or Exit.OK
     except stdio.OutputError:

@@ -1,4 +1,4 @@
-"""Messages of the API in YAML or JSON files: fields by their names, enums by their short names, errors by the line."""
+"""Read the API's messages from YAML or JSON files, with short names for enums, and errors that name the line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
+from skilder_keys.cli.enums import short_names
 from skilder_keys.domain.fields import quoted, shortened
 from skilder_keys.yaml_files import reader
 from skilder_keys.yaml_files.reader import Mapping, Scalar, Sequence, YamlFileError
@@ -36,10 +37,10 @@ _WELL_KNOWN = "google.protobuf."
 
 
 def read(file: Path) -> tuple[str, Node]:
-    """Read a file, or standard input for `-`; return what errors call it, and what is in it.
+    """Read a file, or standard input for `-`. Return its name for error messages, and its content.
 
     Raises:
-        YamlFileError: It cannot be read, or is no YAML that is taken.
+        YamlFileError: It cannot be read, or is not accepted as YAML.
     """
     if str(file) != "-":
         return str(file), reader.read_file(file)
@@ -49,21 +50,21 @@ def read(file: Path) -> tuple[str, Node]:
 
 
 def as_message(name: str, node: Node, kind: type[MessageType]) -> MessageType:
-    """Make a message of what a file holds.
+    """Return the content of a file as a message.
 
     Raises:
-        YamlFileError: Something is not as the message has it. File, line, entry and field are named.
+        YamlFileError: The content does not fit the message. The text names the file, line, entry and field.
     """
-    descriptor: Any = kind.DESCRIPTOR  # one of two classes
+    descriptor: Any = kind.DESCRIPTOR  # the C and the Python implementation have different classes
     if not isinstance(node, Mapping):
         fields = ", ".join(descriptor.fields_by_name)
-        raise YamlFileError(f"{name}:{node.line}: is not a {descriptor.name.lower()}: a mapping with {fields}")
+        raise YamlFileError(f"{name}:{node.line}: is not a {descriptor.name.lower()}: write a mapping with {fields}")
     reading = _Reading()
     content = reading.message(descriptor, node, "")
     if reading.faults:
-        told = [f"{name}:{line}: {fault}" for line, fault in sorted(reading.faults[:_SHOWN])]
+        shown = [f"{name}:{line}: {fault}" for line, fault in sorted(reading.faults[:_SHOWN])]
         more = len(reading.faults) - _SHOWN
-        raise YamlFileError("\n".join(told + ([f"and {more} more"] if more > 0 else [])))
+        raise YamlFileError("\n".join(shown + ([f"and {more} more"] if more > 0 else [])))
     try:
         return ParseDict(content, kind())
     except (ParseError, ValueError) as error:
@@ -71,13 +72,13 @@ def as_message(name: str, node: Node, kind: type[MessageType]) -> MessageType:
 
 
 class _Reading:
-    """Goes through a file beside the description of a message, and collects what does not fit."""
+    """Compares a file with the descriptor of a message, and collects the faults."""
 
     def __init__(self) -> None:
         self.faults: list[tuple[int, str]] = []
 
     def message(self, descriptor: Descriptor, node: Mapping, at: str) -> dict[str, Any]:
-        """Return a mapping as `ParseDict` takes it; `at` says which entry of the file it is."""
+        """Return a mapping in the form that `ParseDict` accepts. `at` is the entry's name for error messages."""
         content: dict[str, Any] = {}
         names = dict(descriptor.fields_by_name) | {each.json_name: each for each in descriptor.fields}
         for key, value in node.items.items():
@@ -85,7 +86,7 @@ class _Reading:
             if field is None:
                 self._add(node.lines[key], at, _unknown(key, descriptor))
             elif field.name in content:
-                self._add(node.lines[key], at, f"{field.name} stands twice, once as {key}")
+                self._add(node.lines[key], at, f"{field.name} is set twice, once as {key}")
             elif field.is_repeated:
                 content[field.name] = self._list(field, value, at)
             else:
@@ -96,7 +97,7 @@ class _Reading:
         if isinstance(node, Sequence):
             return [self._value(field, item, at, f"{field.name}[{index}]") for index, item in enumerate(node.items)]
         nothing = isinstance(node, Scalar) and node.kind is Kind.NOTHING
-        todo = "write [] for none, or leave it out" if nothing else "write a list, as [one, two]"
+        todo = "write [] for an empty list, or leave it out" if nothing else "write a list, such as [one, two]"
         self._add(node.line, at, f"{field.name}: is {_shape(node)}: {todo}")
         return []
 
@@ -122,7 +123,7 @@ class _Reading:
 
 
 def _scalar(field: FieldDescriptor, node: Scalar) -> Any:  # noqa: ANN401 - of the field's type
-    """Return a value as `ParseDict` takes it, or raise ValueError with what is wrong with it."""
+    """Return a value in the form that `ParseDict` accepts. Raise ValueError, with the reason, if it is wrong."""
     if node.kind is Kind.NOTHING and field.name not in _REQUIRED and not field.is_repeated:
         return None
     if not node.text and node.kind is Kind.NOTHING:
@@ -142,23 +143,24 @@ def _scalar(field: FieldDescriptor, node: Scalar) -> Any:  # noqa: ANN401 - of t
 
 
 def _enum(enum: EnumDescriptor, node: Scalar) -> int:
-    """Return the number of an enum's value: `admin`, or MEMBER_ROLE_ADMIN as the API's JSON has it."""
-    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    known = {name.removeprefix(prefix).lower(): value for name, value in enum.values_by_name.items() if value.number}
-    found = enum.values_by_name.get(node.text) or known.get(node.text.lower())
-    if found is None:
+    """Return the number of an enum's value, given as `admin` or, as in the API's JSON, as MEMBER_ROLE_ADMIN."""
+    if node.text in enum.values_by_name:
+        return int(enum.values_by_name[node.text].number)
+    known = short_names(enum)
+    if node.text.lower() not in known:
         raise ValueError(f"{quoted(node.text)} is not {_either(list(known))}")
-    return int(found.number)
+    return known[node.text.lower()]
 
 
 def _unknown(key: str, descriptor: Descriptor) -> str:
     names = list(descriptor.fields_by_name)
     close = get_close_matches(key, names, 1)
-    return f"there is no field {quoted(key)}: " + (f"is it {close[0]}?" if close else f"there are {', '.join(names)}")
+    hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(names)}"
+    return f"there is no field {quoted(key)}: {hint}"
 
 
 def _own_id(node: Node) -> str:
-    """Return the id by which people know an entry, in quotes, where it has one."""
+    """Return the entry's id in quotes, or an empty text if it has none."""
     items = node.items if isinstance(node, Mapping) else {}
     found = next((items[name] for name in _OWN_IDS if name in items), None)
     return f" {quoted(found.text)}" if isinstance(found, Scalar) else ""

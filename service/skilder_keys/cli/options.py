@@ -1,4 +1,4 @@
-"""Command-line options made from `config.Settings`, so that an option is written down once."""
+"""Command-line options that are made from `config.Settings`, so that each option is defined only once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_PREFIX = "SKILDER_KEYS_"
 
-
-# The names of settings in a sentence: where one stands before a colon, or could not be another word.
+# The names of settings in a sentence: at its beginning before a colon, or anywhere if they have an underscore.
 _LONG = [name for name in Settings.model_fields if "_" in name]
 _NAMES = re.compile(rf"^(?:{'|'.join(Settings.model_fields)})(?=: )|\b(?:{'|'.join(_LONG)})\b")
 
@@ -29,19 +28,19 @@ def _flag(name: str) -> str:
 
 
 def variable(name: str) -> str:
-    """Answers the environment variable of a setting."""
+    """Return the environment variable of a setting."""
     return ENVIRONMENT_PREFIX + name.upper()
 
 
 def takes_settings(*names: str) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:
-    """Makes a command of a function of Settings: each setting (or each of `names`) becomes an option and a variable."""
+    """Make a command of a function of Settings: each setting, or each of `names`, is an option and a variable."""
 
     def decorate(function: Callable[[Settings], None]) -> Callable[..., None]:
         def command(**values: Any) -> None:  # noqa: ANN401 - of as many types as there are settings
             function(_settings(values))
 
         parameters = [_parameter(name) for name in names or Settings.model_fields]
-        # Typer reads the options off a function's signature; ours is made from the settings.
+        # Typer reads the options from a function's signature, so make one from the settings.
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in parameters}
         command.__doc__ = function.__doc__
@@ -66,7 +65,7 @@ def _parameter(name: str) -> inspect.Parameter:
 
 
 def _plain_type(annotation: Any) -> Any:  # noqa: ANN401 - a type, or a form of one
-    """Answers what Typer is to parse: the type without None; secrets and choices as plain text, checked later."""
+    """Return the type that Typer parses: without None, and str for secrets and choices, which are checked later."""
     if isinstance(annotation, types.UnionType):
         annotation = next(each for each in annotation.__args__ if each is not types.NoneType)
     if annotation is SecretStr or typing.get_origin(annotation) is typing.Literal:

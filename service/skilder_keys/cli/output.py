@@ -1,15 +1,16 @@
-"""What the commands show: tables for people, JSON for programs."""
+"""Print results: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, workspace_pb2
+from skilder.keys.v1 import key_pb2
+from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.table import Column, Table, write_fields
 from skilder_keys.cli.text import UNSAFE, visible
 from skilder_keys.yaml_files.scalars import dump
@@ -21,26 +22,16 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
 
-class EnumType(Protocol):
-    """An enum of the generated code."""
-
-    def Name(self, number: Any) -> str:  # noqa: ANN401, N802
-        """Answers a value's name."""
-
-    def Value(self, name: str) -> Any:  # noqa: ANN401, N802
-        """Answers the value with a name, or raises ValueError."""
-
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with the API's own field names.")]
 
 
 def as_dict(message: Message) -> dict[str, Any]:
-    """Answers a message with its field names as in the .proto files."""
+    """Return a message as a dict with the field names of the .proto files."""
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print a JSON document to standard output. In its texts, what could act on a terminal is escaped, as JSON may."""
+    """Print a JSON document to standard output. Escape the characters in its texts that could control a terminal."""
     print_line(_json(value))
 
 
@@ -50,7 +41,7 @@ def _json(value: object) -> str:
 
 
 def print_yaml(value: dict[str, Any]) -> None:
-    """Print a YAML document to standard output, escaped where printing it as it is could do harm or lose something."""
+    """Print a YAML document to standard output. Escape it if it could control the terminal or lose characters."""
     text = dump(value)
     if not _is_unicode() or UNSAFE.search(text.replace("\n", "")):
         text = dump(value, escaped=True)
@@ -63,13 +54,13 @@ def _is_unicode() -> bool:
 
 
 def print_line(text: str) -> None:
-    """Print lines of our own to standard output; a text of others goes through `shown` first."""
+    """Print lines to standard output. Texts from outside must go through `shown` first."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def shown(text: str) -> str:
-    """Return a text as standard output can show it."""
+    """Return a text in a form that is safe to print to standard output."""
     return visible(text, sys.stdout)
 
 
@@ -83,7 +74,7 @@ def print_list(
 ) -> None:
     """Print messages page by page: as a table, or as one JSON document with a list of that name.
 
-    A list that fails on the way stays without its end, so that nobody takes it for the whole.
+    If a page fails, the JSON document stays without its end, so that no program takes it for the whole list.
     """
     if not json:
         table = Table(columns)
@@ -102,29 +93,29 @@ def print_list(
 
 
 def print_table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table to standard output; see `Table`."""
+    """Print a table to standard output, as `Table` does."""
     table = Table(columns)
     table.page(rows)
     table.end()
 
 
 def print_fields(fields: Iterable[tuple[str, str]], *, stderr: bool = False) -> None:
-    """Print named values, the empty ones left out; see `write_fields`."""
+    """Print named values, without the empty ones, as `write_fields` does."""
     write_fields(fields, sys.stderr if stderr else sys.stdout)
 
 
 def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
-    """Answers a key as named values."""
+    """Return a key as named values."""
     return [
         ("key", key.id),
         ("hint", key.hint),
-        ("type", short(key_pb2.KeyType, key.type)),
+        ("type", short_name(key_pb2.KeyType.DESCRIPTOR, key.type)),
         ("workspace", key.workspace_id),
         ("user", key.user_id),
         ("runtime", key.runtime_id),
         ("description", key.description),
         ("hats", (", ".join(key.hat_ids) or "none any more") if key.limited_to_hats else ""),
-        ("state", short(key_pb2.KeyState, key.state)),
+        ("state", short_name(key_pb2.KeyState.DESCRIPTOR, key.state)),
         ("created", f"{moment(key.created_at)} by {key.created_by}"),
         ("last used", moment(key.last_used_at) if key.HasField("last_used_at") else "never"),
         ("revoked", f"{moment(key.revoked_at)} by {key.revoked_by}" if key.HasField("revoked_at") else ""),
@@ -133,13 +124,13 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
 
 
 def key_row(key: key_pb2.Key) -> tuple[str, ...]:
-    """Answers a key as a row below KEY_COLUMNS."""
+    """Return a key as a row for KEY_COLUMNS."""
     return (
         key.id,
         key.hint,
         key.user_id or key.runtime_id or "-",
         key.description,
-        short(key_pb2.KeyState, key.state),
+        short_name(key_pb2.KeyState.DESCRIPTOR, key.state),
         moment(key.created_at),
         moment(key.last_used_at) if key.HasField("last_used_at") else "never",
     )
@@ -157,25 +148,5 @@ KEY_COLUMNS = (
 
 
 def moment(timestamp: Timestamp) -> str:
-    """Answers a time in UTC, to the second."""
+    """Return a time in UTC, to the second."""
     return timestamp.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def short(enum: EnumType, number: int) -> str:
-    """Answers the name of an enum's value without the enum's, in lower case: KEY_TYPE_USER is `user`."""
-    return enum.Name(number).removeprefix(_prefix(enum)).lower()
-
-
-def number(enum: EnumType, name: str) -> Any:  # noqa: ANN401 - the enum's own number type
-    """Answers the enum's value with a short name, or raises ValueError."""
-    return enum.Value(_prefix(enum) + name.upper())
-
-
-def _prefix(enum: EnumType) -> str:
-    return enum.Name(0).removesuffix("UNSPECIFIED")
-
-
-DENIAL_REASON = authorization_service_pb2.DenialReason
-CHANGE_ACTION = catalog_service_pb2.ChangeAction
-WORKSPACE_PART = catalog_service_pb2.WorkspacePart
-MEMBER_ROLE = workspace_pb2.MemberRole

@@ -1,4 +1,4 @@
-"""Lists of the API, page by page."""
+"""Read the API's lists page by page."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _PAGE_SIZE = 1000
 
 
 def pages(call: Callable[[Any], Any], request: Any, field: str, limit: int | None = None) -> Iterator[list[Any]]:  # noqa: ANN401 - of any list method
-    """Yield the elements of a list page by page, as they arrive, at most `limit` in all.
+    """Yield the elements of a list page by page, as they arrive, and at most `limit` in total.
 
-    Where there are more, that is reported on standard error.
+    If there are more elements, report this on standard error.
 
     Args:
-        call: The method, e.g. `stub.ListKeys`.
-        request: Its request; the page's size and token are set here.
+        call: The method, such as `stub.ListKeys`.
+        request: Its request. The page size and the page token are set here.
         field: The name of the list in the response.
         limit: The most elements to yield; None for all.
     """

@@ -1,4 +1,4 @@
-"""Reading tokens: from files, standard input or a prompt, never from arguments, which others can see."""
+"""Read tokens from files, standard input or a prompt. Never read them from arguments, which other users can see."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ _read: set[str] = set()
 
 
 def redacted(text: str) -> str:
-    """Return a text without any token: neither one of a key, nor one that this process has read."""
+    """Return a text with every token replaced: those of keys, and those that this process has read from files."""
     for secret in _read:
         text = text.replace(secret, "…")
     return TOKEN_PATTERN.sub("…", text)
 
 
 def read_token() -> str:
-    """Ask for a token without showing it or, where standard input is no terminal, return its first line with text.
+    """Ask for a token without showing it or, if standard input is not a terminal, return its first line with text.
 
-    The bytes may be in UTF-8 or, with a mark, UTF-16; the token may be in quotes. Ends the command where there is none.
+    The input may be UTF-8 or, with a byte order mark, UTF-16. The token may be in quotes. End the command if there is
+    no token.
     """
     if sys.stdin.isatty():
-        # Typer's own prompt stands there before the terminal is silent, and what is pasted at once is shown or lost.
+        # Typer's own prompt appears before the echo is off, so a token that is pasted quickly would be shown or lost.
         token = _bare(getpass("Token: "))
     else:
         with io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8") as stream:
@@ -44,9 +45,9 @@ def read_token() -> str:
 
 
 def token_in(file: Path, hint: str) -> str:
-    """Return the token that a file holds, as `read_token` takes it.
+    """Return the token in a file, in the forms that `read_token` accepts.
 
-    Ends the command, with a hint what to do, where the file cannot be read or holds no token.
+    End the command with this hint if the file cannot be read, or does not contain exactly one token.
     """
     try:
         content = file.read_bytes()
@@ -57,21 +58,22 @@ def token_in(file: Path, hint: str) -> str:
     except UnicodeDecodeError:
         raise fail(f"{file} is not text in UTF-8 or UTF-16; {hint}", Exit.USAGE) from None
     if not lines:
-        raise fail(f"{file} is empty and should hold a token; {hint}", Exit.USAGE)
+        raise fail(f"{file} is empty and should contain a token; {hint}", Exit.USAGE)
     if len(lines) > 1:
-        raise fail(f"{file} has {len(lines)} lines of text and should hold one token; {hint}", Exit.USAGE)
+        raise fail(f"{file} has {len(lines)} lines of text and should contain one token; {hint}", Exit.USAGE)
     (token,) = lines
     if len(token) > _MAX_CHARACTERS:
         raise fail(f"{file} has {len(token)} characters, more than a token has; {hint}", Exit.USAGE)
-    for place, character in enumerate(token, 1):
+    for position, character in enumerate(token, 1):
         if not "!" <= character <= "~":
-            raise fail(f"{file}: character {place} is U+{ord(character):04X}, which no token has; {hint}", Exit.USAGE)
+            code = f"U+{ord(character):04X}"
+            raise fail(f"{file}: character {position} is {code}, which no token has; {hint}", Exit.USAGE)
     _read.add(token)
     return token
 
 
 def _first_text(stream: io.TextIOWrapper) -> str:
-    """Return the first line that is not blank, without waiting for what follows it."""
+    """Return the first line that is not blank, without waiting for the lines after it."""
     start = stream.buffer.peek(2)[:2]  # type: ignore[attr-defined]  # a BufferedReader has it
     if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         stream.reconfigure(encoding="utf-16")
@@ -90,7 +92,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _bare(text: str) -> str:
-    """Return a text without the blanks and quotes around it that copying leaves there."""
+    """Return a text without the blanks and quotes around it that copying may add."""
     text = text.strip(_BLANK)
     if len(text) > 1 and text[0] + text[-1] in _QUOTES:
         text = text[1:-1].strip(_BLANK)

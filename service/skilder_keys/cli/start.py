@@ -1,4 +1,4 @@
-"""The first code of the command: where the rest cannot be loaded, that is a failure, not Python's 1 for "denied"."""
+"""The entry point of the command. If the rest cannot be imported, exit with 70: Python's 1 would mean "denied"."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def start() -> None:
     except KeyboardInterrupt:
         sys.exit(_STOPPED)
     except Exception as error:  # noqa: BLE001 - the last resort
-        print(f"Error: skilder-keys cannot start, {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - nothing else is there yet
+        print(f"Error: skilder-keys cannot start, {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - nothing else is loaded yet
         sys.exit(_FAILED)
     entry()

@@ -1,7 +1,7 @@
-"""The standard streams of a command, whatever they are connected to.
+"""Safe standard streams for a command, for terminals, pipes, files and closed streams.
 
-A write that fails raises `OutputError`, which is no OSError: on that of a closed pipe, Typer would exit with 1, which
-here means "denied". A character that the stream's encoding lacks is escaped, never an error.
+A failed write raises `OutputError`, which is not an OSError: for the OSError of a closed pipe, Typer would exit with 1,
+which here means "denied". A character that the stream's encoding lacks is escaped and never an error.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class OutputError(Exception):
 
     @property
     def exit_code(self) -> Exit:
-        """The exit code of a command whose output got lost."""
+        """The exit code of a command whose output was lost."""
         return Exit.PIPE_CLOSED if self.pipe_closed else Exit.OUTPUT_LOST
 
 
 def prepare() -> None:
-    """Replace the standard streams by ones that are safe to write to, also where the command was started without them.
+    """Replace the standard streams by safe ones, even if some were closed when the command started.
 
-    A closed descriptor is opened on nothing, for the next file or connection would get its number otherwise. What is
-    written to a closed standard output is an error, as it is for cat or sort; a closed standard error takes everything.
+    Open /dev/null for a closed descriptor: otherwise the next file or connection would get its number. Writing to a
+    closed standard output is an error, as it is for cat or sort. A closed standard error accepts everything.
     """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -58,15 +58,15 @@ def prepare() -> None:
 
 
 def is_closed(number: int) -> bool:
-    """Return whether a standard stream was closed before the start, so that nothing can be written to it."""
+    """Return whether a standard stream was closed when the command started, so that writing to it fails."""
     return fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
 
 def flush() -> None:
-    """Write what waits to be written.
+    """Write all buffered output.
 
     Raises:
-        OutputError: It could not be written.
+        OutputError: A stream could not be written.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -79,7 +79,7 @@ def _writer(number: int, kind: type[_Writer], given: TextIO | None) -> _Writer:
 
 
 class _Descriptor(io.RawIOBase):
-    """A file descriptor whose failures are OutputErrors. After the first it takes everything, so that no exit fails."""
+    """A file descriptor that raises OutputError once. After that it accepts all data, so that the exit cannot fail."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -98,16 +98,16 @@ class _Descriptor(io.RawIOBase):
         return True
 
     def write(self, data: ReadableBuffer) -> int:
-        """Write some of the data and return how many bytes.
+        """Write some of the data and return the number of bytes written.
 
         Raises:
-            OutputError: It could not be done.
+            OutputError: The write failed.
         """
         while not self._failed:
             try:
                 return os.write(self._number, data)
             except BlockingIOError:
-                # Whoever shares the pipe may have made it non-blocking, which it then is for all.
+                # Another process that shares the pipe may have made it non-blocking, which affects all of them.
                 select.select([], [self._number], [])
             except OSError as error:
                 self._failed = True
@@ -116,17 +116,17 @@ class _Descriptor(io.RawIOBase):
 
 
 class _Writer(io.TextIOWrapper):
-    """A text stream on a descriptor, which stays open when the stream is dropped."""
+    """A text stream on a descriptor. The descriptor stays open when the stream is garbage-collected."""
 
     def close(self) -> None:
-        """Write what waits to be written; nobody is there any more to learn of a failure."""
+        """Write all buffered output. Ignore a failure, because it could not be reported any more."""
         with suppress(OutputError):
             self.flush()
 
 
 class _Redacted(_Writer):
-    """Standard error: it ends in logs, so no token gets there."""
+    """Standard error without tokens, because it often goes to logs."""
 
     def write(self, text: str) -> int:
-        """Write a text without the tokens in it."""
+        """Write a text, with every token in it replaced."""
         return super().write(redacted(text))

@@ -1,4 +1,4 @@
-"""Tables and named values: laid out for people on a terminal, tab-separated for programs anywhere else."""
+"""Write tables and named values: aligned for people on a terminal, otherwise separated by tabs for programs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: Its heading.
-        whole: Its values are never broken, for people copy them: ids and hints.
-        drop: Where the terminal is too narrow, columns are left out, those with the highest number first; 0: never.
+        name: The heading.
+        whole: Whether values are never broken into lines, because people copy them: ids and hints.
+        drop: The order in which columns are left out if the terminal is too narrow: highest first; 0: never.
     """
 
     name: str
@@ -37,18 +37,18 @@ class Column:
 class Table:
     """Writes rows to standard output, page by page.
 
-    Anywhere but on a terminal each row is one line, with tabs between its values: nothing is padded or left out.
+    If standard output is not a terminal, each row is one line with tabs between its values, and nothing is left out.
     """
 
     def __init__(self, columns: Sequence[Column | str]) -> None:
         self._columns = [each if isinstance(each, Column) else Column(each) for each in columns]
         self._width = terminal_width(sys.stdout)
-        # The columns that are shown with their widths; none at all where each row takes lines of its own.
+        # The shown columns and their widths. Empty if the terminal is so narrow that each value gets its own line.
         self._layout: list[tuple[int, int]] | None = None
         self._begun = False
 
     def page(self, rows: Iterable[Sequence[str]]) -> None:
-        """Write some rows, after the heading where they are the first."""
+        """Write some rows. Before the first ones, write the heading."""
         shown = [[visible(value, sys.stdout) for value in row] for row in rows]
         if not self._begun:
             self._begin(shown)
@@ -57,7 +57,7 @@ class Table:
         sys.stdout.flush()
 
     def end(self) -> None:
-        """Write the heading of a table without rows, and report which columns were left out."""
+        """Write the heading if there were no rows, and report which columns were left out."""
         if not self._begun:
             self._begin([])
         if self._layout:
@@ -94,7 +94,7 @@ class Table:
             sys.stdout.write("".join(f"{line}\n" for line in field_lines(named, self._width or 0, sys.stdout)) + "\n")
 
     def _fitted(self, names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[tuple[int, int]]:
-        """Return which columns fit, and their widths; none where not even the important ones do."""
+        """Return the columns that fit, and their widths, or an empty list if not even the important ones fit."""
         natural = [max(cell_len(row[index]) for row in (names, *rows)) for index in range(len(names))]
         shown = list(range(len(names)))
         while True:
@@ -111,7 +111,7 @@ class Table:
             if not self._columns[dropped].drop:
                 return []
             shown.remove(dropped)
-        # Who needs least more is served first, so that one long text does not break all the others.
+        # Widen the columns that need least first, so that one long text does not break all the others.
         waiting = sorted(shown, key=lambda index: natural[index] - least[index])
         for number, index in enumerate(waiting):
             more = min(natural[index] - least[index], spare // (len(waiting) - number))
@@ -121,7 +121,7 @@ class Table:
 
 
 def write_fields(fields: Iterable[tuple[str, str]], stream: TextIO) -> None:
-    """Write named values, the empty ones left out: below each other on a terminal, elsewhere a tab between the two."""
+    """Write named values, without the empty ones: aligned on a terminal, otherwise with a tab after each name."""
     shown = [(name, visible(value, stream)) for name, value in fields if value]
     width = terminal_width(stream)
     if width is None:
@@ -133,13 +133,13 @@ def write_fields(fields: Iterable[tuple[str, str]], stream: TextIO) -> None:
 
 
 def field_lines(fields: Sequence[tuple[str, str]], width: int, stream: TextIO) -> list[str]:
-    """Lay named values out in a width. Lines are broken at spaces only, so that every id stays whole."""
+    """Return named values as lines of a width. Break lines only at spaces, so that every id stays whole."""
     margin = max((cell_len(name) for name, _ in fields), default=0) + _GAP
     lines = []
     for name, value in fields:
         room = max(width - margin, 1)
         if max(map(cell_len, value.split(" "))) > room:
-            # Something in it does not fit beside the names: it gets the whole width.
+            # A word in it does not fit beside the names, so the value gets lines of the whole width.
             lines += [styled(name, Style.BOLD, stream), *broken(value, width, cut=False)]
             continue
         first, *more = broken(value, room, cut=False)

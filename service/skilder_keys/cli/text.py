@@ -1,6 +1,6 @@
-"""Texts on their way to a terminal or a pipe: made harmless, measured, broken into lines and coloured.
+"""Prepare texts for a terminal or a pipe: escape, measure, break into lines, and colour.
 
-Most texts come from others. A control character in one could hide a line, forge another or type on the terminal.
+Most texts come from outside. A control character in one could hide a line, forge another or type on the terminal.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Style(StrEnum):
 
 
 def visible(text: str, stream: TextIO, *, lines: bool = False) -> str:
-    """Return a text with all escaped that could act on a terminal or break a line, and what the stream cannot encode.
+    """Escape the characters that could control a terminal or break a line, or that the stream cannot encode.
 
-    With `lines`, line feeds stay.
+    With `lines`, keep line feeds.
     """
     text = UNSAFE.sub(lambda match: "\n" if lines and match[0] == "\n" else _escaped(match[0]), text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -47,7 +47,7 @@ def _escaped(character: str) -> str:
 
 
 def has_colour(stream: TextIO) -> bool:
-    """Return whether to colour what is written: never with NO_COLOR, always with FORCE_COLOR, else on a terminal."""
+    """Return whether to use colours: never with NO_COLOR, always with FORCE_COLOR, otherwise on a terminal."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR", "").lower() not in ("", "0", "false"):
@@ -56,31 +56,31 @@ def has_colour(stream: TextIO) -> bool:
 
 
 def styled(text: str, style: Style, stream: TextIO) -> str:
-    """Return a text in colour, where the stream takes colours."""
+    """Return a text with a style, or unchanged if the stream has no colours."""
     return f"\x1b[{style}m{text}\x1b[0m" if text and has_colour(stream) else text
 
 
 def terminal_width(stream: TextIO) -> int | None:
-    """Return the columns of the stream's terminal, or None where it is none."""
+    """Return the number of columns of the stream's terminal, or None if the stream is not a terminal."""
     if not stream.isatty():
         return None
     given = os.environ.get("COLUMNS", "")
     if given.isascii() and given.isdigit() and int(given) > 0:
         return int(given)
     try:
-        # A terminal that was told no size has zero columns.
+        # A terminal whose size was never set has zero columns.
         return os.get_terminal_size(stream.fileno()).columns or 80
     except OSError:
         return 80
 
 
 def padded(text: str, width: int) -> str:
-    """Return a text with spaces up to a width in cells: wide characters take two, combining marks none."""
+    """Return a text with spaces up to a width in cells. A wide character has two cells, a combining mark none."""
     return text + " " * (width - cell_len(text))
 
 
 def broken(text: str, width: int, *, cut: bool) -> list[str]:
-    """Break a text into lines of at most `width` cells, at spaces; a longer word is cut, or else stays whole."""
+    """Break a text at spaces into lines of at most `width` cells. With `cut`, also cut words that are longer."""
     lines = [""]
     for word in _pieces(text, width, cut=cut):
         longer = f"{lines[-1]} {word}" if lines[-1] else word

@@ -39,7 +39,7 @@ def show(
     workspace_id: WorkspaceId,
     json: output.Json = False,
 ) -> None:
-    """Show a workspace, as YAML that `apply` takes."""
+    """Show a workspace as YAML, in the form that `apply` accepts."""
     with service.stub(CatalogServiceStub) as stub:
         response = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=workspace_id))
     print_workspace(response, json=json)
@@ -72,11 +72,11 @@ def delete(
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
-    """Delete a workspace for good.
+    """Delete a workspace permanently.
 
-    Its keys stop working at once, and its id is never used again.
+    Its keys stop working at once, and its id can never be used again.
     """
-    confirm(f"Every key of {workspace_id} stops working, and this cannot be undone. Go on?", yes=yes)
+    confirm(f"Every key of {workspace_id} stops working at once. This cannot be undone. Go on?", yes=yes)
     request = pb.DeleteWorkspaceRequest(workspace_id=workspace_id, expected_version=expected_version, actor=actor)
     with service.stub(CatalogServiceStub) as stub:
         response = stub.DeleteWorkspace(request)

@@ -1,4 +1,4 @@
-"""Workspaces in files: as people write them, and as `show` and `show --json` print them."""
+"""Read workspaces from files that people write or `show` prints, and print them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import catalog_service_pb2, workspace_pb2
 from skilder_keys.cli import message_file, output
+from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.exits import Exit, fail
 from skilder_keys.yaml_files.reader import Mapping, YamlFileError
 
@@ -14,10 +15,9 @@ if TYPE_CHECKING:
 
 
 def read_workspace(file: Path) -> workspace_pb2.Workspace:
-    """Read a workspace from a file, or from standard input for `-`; a file at fault ends the command.
+    """Read a workspace from a file, or from standard input for `-`. End the command if the file has an error.
 
-    The version and the times that `show --json` prints beside it are of no account: what was kept as a backup is
-    applied after other changes, or there would be no need for it.
+    Ignore the version and the times that `show --json` prints: a backup is applied after other changes were made.
     """
     try:
         name, node = message_file.read(file)
@@ -29,12 +29,13 @@ def read_workspace(file: Path) -> workspace_pb2.Workspace:
 
 
 def print_workspace(response: catalog_service_pb2.GetWorkspaceResponse, *, json: bool) -> None:
-    """Print a workspace as `read_workspace` takes it."""
+    """Print a workspace in a form that `read_workspace` accepts."""
     if json:
         output.print_json(output.as_dict(response))
         return
+    role = workspace_pb2.MemberRole.DESCRIPTOR
     shown = output.as_dict(response.workspace)
     for member in shown.get("members", ()):
-        member["role"] = output.short(output.MEMBER_ROLE, output.MEMBER_ROLE.Value(member["role"]))
+        member["role"] = short_name(role, role.values_by_name[member["role"]].number)
     output.print_line(f"# version {response.version}, last changed {output.moment(response.updated_at)}")
     output.print_yaml(shown)
