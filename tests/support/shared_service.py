@@ -9,9 +9,10 @@ from tests.support.log import LogFile
 from tests.support.service import Service, TokenWatch, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from skilder_keys.ipc.metrics import Family
     from tests.support.databases import BorrowedDatabase, Databases
 
 
@@ -32,10 +33,11 @@ class SharedService:
         self._served = None
         assert isinstance(served.log, LogFile)
         log = served.log.from_now()
+        collect = await _counted_from_now(served.collect)
         is_clean = False
         try:
             async with AsyncExitStack() as clients:
-                lent = Service(served.address, served.database_url, log, TokenWatch(), clients, served.collect)
+                lent = Service(served.address, served.database_url, log, TokenWatch(), clients, collect)
                 yield await clients.enter_async_context(lent)
             await served.collect()  # fails where the worker has ended
             assert log.faults() == [], log.text()
@@ -56,3 +58,28 @@ class SharedService:
         self._stack.push_async_callback(self._databases.drop, database)
         service = await self._stack.enter_async_context(serving(database.url, self._new_folder(), transport="envoy"))
         return service, database
+
+
+async def _counted_from_now(collect: Callable[[], Awaitable[list[Family]]]) -> Callable[[], Awaitable[list[Family]]]:
+    """Return what collects the metrics with each counter as if it had been 0 now."""
+    counters = ("_total", "_count", "_sum", "_bucket")
+
+    def place(name: str, labels: dict[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
+        return name, frozenset(labels.items())
+
+    before = {
+        place(name, labels): value
+        for family in await collect()
+        for name, labels, value in family["samples"]
+        if name.endswith(counters)
+    }
+
+    async def counted() -> list[Family]:
+        families = await collect()
+        for family in families:
+            family["samples"] = [
+                (name, labels, value - before.get(place(name, labels), 0)) for name, labels, value in family["samples"]
+            ]
+        return families
+
+    return counted
