@@ -50,7 +50,7 @@ def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) 
         assert server.events("migrated") == []
 
 
-@pytest.mark.parametrize("step", ["postgres_keeper.py", "initdb", "postgres", "skilder_keys.worker.process"])
+@pytest.mark.parametrize("step", ["postgres_keeper.py", "initdb", "postgres", "skilder_keys.worker"])
 def test_a_killed_start_leaves_nothing_running(tmp_path: Path, step: str) -> None:
     """At every step; the next start repairs what the first one left unfinished."""
 

@@ -149,6 +149,13 @@ def serve_on_taken_address(option: str, *, folder: Path, **variables: str) -> tu
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment with other SKILDER_KEYS_* variables; the default transport is grpcio."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SKILDER_KEYS_")}
+    """Return this process's environment with other SKILDER_KEYS_* variables; the default transport is grpcio.
+
+    The size of the terminal that the tests run in is left out.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SKILDER_KEYS_") and name not in ("COLUMNS", "LINES")
+    }
     return kept | {"SKILDER_KEYS_TRANSPORT": "grpcio"} | dict(variables)
