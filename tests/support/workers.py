@@ -14,6 +14,7 @@ import psutil
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
+from tests.support.lengths import by_form
 from tests.support.service import Client
 from tests.support.workspaces import small_workspace
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # Without this option, all channels of a process to one address share one connection, and so one worker.
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 _TRIES = 100
+# The load of the short form leaves the processor to the server, which starts workers meanwhile.
+_PAUSE = by_form(0.01, 0.0)
 
 
 def operator_metadata(server: ServerProcess, folder: Path) -> tuple[tuple[str, str]]:
@@ -106,7 +109,7 @@ class Load:
 async def load(
     server: ServerProcess, metadata: Any, token: str, *, channels: int, newcomers: int
 ) -> AsyncIterator[Load]:
-    """Make calls without pause for the duration of the context. No call is retried or waits for a server.
+    """Make calls all the time for the duration of the context. No call is retried or waits for a server.
 
     Args:
         server: The server to call.
@@ -125,6 +128,7 @@ async def load(
             async def one_after_another() -> None:
                 while not over:
                     await result.ask(channel, metadata, token)
+                    await asyncio.sleep(_PAUSE)
 
             await asyncio.gather(*(one_after_another() for _ in range(4)))
 
@@ -133,6 +137,7 @@ async def load(
             async with grpc.aio.insecure_channel(server.address, options=[OWN_CONNECTION]) as channel:
                 result.connections += 1
                 await result.ask(channel, metadata, token)
+            await asyncio.sleep(_PAUSE)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(channels):
