@@ -19,7 +19,7 @@ serve: $(READY) ## run the service with an embedded Postgres, in the foreground
 	@exec $(BIN)/skilder-keys serve
 
 # Several tests run at once, and then, one by one, those that need the machine for themselves.
-test: $(READY) ## run every test, in about six minutes on two cores
+test: $(READY) ## run every test, several at once
 	@$(BIN)/pytest -m 'not alone' --numprocesses=auto --dist=worksteal; parallel=$$?; \
 		$(BIN)/pytest -m alone; alone=$$?; exit $$(( parallel ? parallel : alone ))
 
