@@ -90,7 +90,7 @@ def _through_pipeline(body: bytes, callers: Path) -> Any:
 
 def _transport(method: Callable[[Any], Awaitable[bytes]], fast_paths: Mapping[str, Any]) -> Any:
     from skilder_keys.transports.envoy.asgi import AsgiMethods  # noqa: PLC0415
-    from skilder_keys.transports.envoy.eager_task import task_factory  # noqa: PLC0415
+    from skilder_keys.transports.envoy.fast_call import task_factory  # noqa: PLC0415
 
     asyncio.get_running_loop().set_task_factory(task_factory)
     return AsgiMethods({_METHOD: method}, fast_paths, max_calls=1_000).start_call

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from skilder_keys.transports.envoy.context import Event, Receive, Send
-    from skilder_keys.transports.envoy.eager_task import Started
+    from skilder_keys.transports.envoy.fast_call import FastCall
     from skilder_keys.transports.frontend import Frontend
 
     Work = Callable[[socket.socket, Frontend], Awaitable[int]]
@@ -36,7 +36,7 @@ class Application:
         self._work = work
         self._frontend = EnvoyFrontend(Path.cwd())
 
-    def __call__(self, scope: Event, receive: Receive, send: Send) -> Started | Coroutine[Any, Any, None]:
+    def __call__(self, scope: Event, receive: Receive, send: Send) -> FastCall | Coroutine[Any, Any, None]:
         """Start to serve one call. For the lifespan, which comes first, return a coroutine that runs the worker."""
         if self._frontend.has_methods:
             return self._frontend.start_call(scope, receive, send)

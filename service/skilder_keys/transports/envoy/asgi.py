@@ -16,17 +16,15 @@ from skilder_keys.domain.errors import KeysError
 from skilder_keys.rpc.errors import StatusError
 from skilder_keys.rpc.status import trailing_status
 from skilder_keys.transports.envoy.context import AsgiContext, is_grpc
-from skilder_keys.transports.envoy.eager_task import EagerTask
 from skilder_keys.transports.envoy.fast_call import FastCall
 from skilder_keys.transports.envoy.response import NOT_GRPC, events_of, failure_events
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Coroutine, Mapping
 
     from skilder_keys.rpc.fast_path import FastPath
     from skilder_keys.rpc.pipeline import Serve
     from skilder_keys.transports.envoy.context import Event, Receive, Send
-    from skilder_keys.transports.envoy.eager_task import Started
 
 _WATCH_SECONDS = 0.05
 
@@ -54,10 +52,10 @@ class AsgiMethods:
         self._calls: dict[asyncio.Task[Any] | None, AsgiContext] = {}
         self.fast_calls: set[FastCall] = set()
 
-    def start_call(self, scope: Event, receive: Receive, send: Send) -> Started:
-        """Start to serve one call, on the fast path if that is possible.
+    def start_call(self, scope: Event, receive: Receive, send: Send) -> FastCall | Coroutine[Any, Any, None]:
+        """Start one call on the fast path if that is possible; otherwise return a coroutine that serves it.
 
-        No task may be running, and the loop must have `eager_task.task_factory`.
+        The loop that makes a task of the result must have `fast_call.task_factory`.
         """
         fast_path = self._fast_paths.get(scope["raw_path"])
         if fast_path is not None and self._has_room():
@@ -70,21 +68,18 @@ class AsgiMethods:
                 # If the headers end the request, this is not a future, and `receive` can be called again.
                 and isinstance(first := receive(), asyncio.Future)
             ):
-                slow = partial(self.start_task, scope, receive, send, first)
+                slow = partial(self._start_task, scope, receive, send, first)
                 return FastCall(fast_path, caller, first, send, slow, self.fast_calls)
-        return self.start_task(scope, receive, send)
+        return self.serve(scope, receive, send)
 
-    def start_task(
-        self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None
-    ) -> EagerTask:
-        """Start to serve one call in a task. No task may be running.
+    def _start_task(self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event]) -> asyncio.Task[None]:
+        return self._loop.create_task(self.serve(scope, receive, send, first))
+
+    async def serve(self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None) -> None:
+        """Serve one call, as an ASGI application does.
 
         `first` is the result of the first `receive()`, if that was called already.
         """
-        return EagerTask(self.serve(scope, receive, send, first), self._loop)
-
-    async def serve(self, scope: Event, receive: Receive, send: Send, first: Awaitable[Event] | None = None) -> None:
-        """Serve one call, as an ASGI application does. `first` is as in `start_task`."""
         context = AsgiContext(scope, receive, first)
         if not context.is_grpc():
             for event in NOT_GRPC:
@@ -116,7 +111,7 @@ class AsgiMethods:
                 if task is not None and context.waits():
                     context.on_disconnect(task.cancel)
             for call in self.fast_calls & waited:
-                self._loop.call_soon(call.fall_back)  # not here, because a task is running here
+                call.fall_back()
             waited = set(self.fast_calls)
 
     def _has_room(self) -> bool:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
-from skilder_keys.transports.envoy.eager_task import Started
 from skilder_keys.transports.envoy.response import events_of
 from skilder_keys.transports.framing import plain
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from skilder_keys.domain.access import Caller
     from skilder_keys.rpc.fast_path import FastPath
     from skilder_keys.transports.envoy.context import Event, Send
-    from skilder_keys.transports.envoy.eager_task import EagerTask
 
-    Slow = Callable[[], EagerTask]
+    Slow = Callable[[], asyncio.Task[None]]
 
 
-class FastCall(Started):
+class FastCall:
     """A call that can probably be answered from memory: it waits for its message and then responds at once, in no task.
 
     A call that memory cannot answer, or whose message takes too long, continues in the pipeline. So this path needs no
@@ -57,12 +55,12 @@ class FastCall(Started):
         waiting.add(self)
         first.add_done_callback(self._decide)
 
-    def add_done_callback(self, on_done: Callable[[EagerTask], object]) -> None:
+    def add_done_callback(self, on_done: Callable[[asyncio.Task[None]], object]) -> None:
         """Call `on_done` when the call has ended in the pipeline. It is not called for a call on the fast path."""
         self._on_done = on_done
 
     def fall_back(self) -> None:
-        """Continue in the pipeline, unless the message has arrived. No task may be running."""
+        """Continue in the pipeline, unless the message has arrived."""
         if not self._first.done():
             self._first.remove_done_callback(self._decide)
             self._waiting.remove(self)
@@ -81,3 +79,8 @@ class FastCall(Started):
 
     def _start_slow(self) -> None:
         self._slow().add_done_callback(self._on_done)
+
+
+def task_factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:  # noqa: ANN401 - as asyncio has it
+    """Create tasks as asyncio does, and return a FastCall as it is: pyvoy makes a task of what it is given."""
+    return work if isinstance(work, FastCall) else asyncio.Task(work, loop=loop, **options)

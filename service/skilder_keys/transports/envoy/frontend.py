@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from skilder_keys.transports.envoy.admin import Admin
 from skilder_keys.transports.envoy.asgi import AsgiMethods
 from skilder_keys.transports.envoy.configuration import FAST, admin_socket, grpcio_socket
-from skilder_keys.transports.envoy.eager_task import task_factory
+from skilder_keys.transports.envoy.fast_call import FastCall, task_factory
 from skilder_keys.transports.grpcio.frontend import new_server
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
 
     import grpc
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from skilder_keys.config import Settings
     from skilder_keys.transports.envoy.context import Event, Receive, Send
-    from skilder_keys.transports.envoy.eager_task import Started
     from skilder_keys.transports.frontend import Api
 
 _METADATA_BYTES_BEHIND = 2**16
@@ -58,7 +58,7 @@ class EnvoyFrontend:
         self._server.add_insecure_port(f"unix:{self._grpcio_socket}")
         await self._server.start()
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(task_factory)  # pyvoy makes a task of each call, and `Started` is one already
+        loop.set_task_factory(task_factory)  # pyvoy makes a task of each call, and a FastCall needs none
         loop.set_exception_handler(_report)
         fast = {path: serve for path, serve in api.methods.items() if path.startswith(FAST)}
         self._methods = AsgiMethods(fast, api.fast_paths, max_calls=settings.max_calls)
@@ -79,8 +79,8 @@ class EnvoyFrontend:
         """Return Envoy's metrics."""
         return await self._admin.metrics()
 
-    def start_call(self, scope: Event, receive: Receive, send: Send) -> Started:
-        """Start to serve one call of a fast method."""
+    def start_call(self, scope: Event, receive: Receive, send: Send) -> FastCall | Coroutine[Any, Any, None]:
+        """Return the work of one call of a fast method, as `AsgiMethods.start_call` does."""
         if self._methods is None:
             raise LookupError("a call came before the methods")
         return self._methods.start_call(scope, receive, send)
