@@ -46,6 +46,10 @@ class StatusError(Exception):
         self.code = code
 
 
+TOO_MANY_CALLS = "Concurrent RPC limit exceeded!"
+"""The message of a call over the limit of concurrent calls, as grpcio words it."""
+
+
 def too_long(length: int, max_bytes: int) -> MessageTooLongError:
     """Return the error for a message that is too long, with the same text as grpcio's own."""
     return MessageTooLongError(f"Received message larger than max ({length} vs. {max_bytes})", limit=str(max_bytes))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 
 from skilder_keys.domain.errors import KeysError
-from skilder_keys.rpc.errors import StatusError
+from skilder_keys.rpc.errors import TOO_MANY_CALLS, StatusError
 from skilder_keys.rpc.status import trailing_status
 from skilder_keys.transports.envoy.context import AsgiContext, is_grpc
 from skilder_keys.transports.envoy.fast_call import FastCall
@@ -130,4 +130,4 @@ async def _unknown(_context: object) -> bytes:
 
 
 async def _too_many_calls(_context: object) -> bytes:
-    raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+    raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY_CALLS)

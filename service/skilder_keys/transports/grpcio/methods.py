@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from skilder_keys.domain.errors import KeysError
-from skilder_keys.rpc.errors import too_long
+from skilder_keys.rpc.errors import TOO_MANY_CALLS, too_long
 from skilder_keys.rpc.status import trailing_status
 from skilder_keys.transports import forwarded
 
@@ -48,7 +48,7 @@ class Methods(grpc.GenericRpcHandler):
     def _handler(self, serve: Serve) -> Callable[[object, ServicerContext], Awaitable[bytes]]:
         async def handle(_messages: object, context: ServicerContext) -> bytes:
             if self._calls >= self._max_calls:
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY_CALLS)
             self._calls += 1
             try:
                 return await serve(self._context_type(context))

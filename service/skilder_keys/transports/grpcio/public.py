@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from skilder_keys.rpc.errors import StatusError
+from skilder_keys.rpc.errors import StatusError, too_long
 from skilder_keys.rpc.limits import MAX_BYTES
 from skilder_keys.transports import forwarded
 
@@ -67,8 +67,7 @@ class GrpcioPublicCall:
         if not isinstance(body, bytes):  # grpc.aio.EOF
             return None
         if len(body) > MAX_BYTES:
-            text = f"Received message larger than max ({len(body)} vs. {MAX_BYTES})"
-            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(too_long(len(body), MAX_BYTES)))
         try:
             return request_type.FromString(body)
         except DecodeError:
