@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from google.protobuf import descriptor_pb2
 
+from skilder.keys.v1 import common_pb2
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -78,10 +80,19 @@ class Enum(Element):
 
 @dataclass(frozen=True, slots=True)
 class Method(Element):
-    """A method, and the names of its messages."""
+    """A method.
+
+    Attributes:
+        request: The name of its request message.
+        response: The name of its response message.
+        ability: The name of the ability that it requires of its caller, without `ABILITY_`.
+        level: The name of its `idempotency_level`.
+    """
 
     request: str
     response: str
+    ability: str
+    level: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,8 @@ class _File:
                 self._comment(_FILE_SERVICES, at, _SERVICE_METHODS, place),
                 _short(method.input_type),
                 _short(method.output_type),
+                common_pb2.Ability.Name(method.options.Extensions[common_pb2.ability]).removeprefix("ABILITY_"),
+                descriptor_pb2.MethodOptions.IdempotencyLevel.Name(method.options.idempotency_level),
             )
             for place, method in enumerate(service.method)
         ]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.descriptor_pb2 import FileOptions
+from google.protobuf.descriptor_pb2 import FieldOptions, FileOptions, MethodOptions
 
 import skilder.keys.v1
+from skilder.keys.v1 import common_pb2
 from skilder_keys.app import enums
 from skilder_keys.rpc import authorization_service, catalog_service, key_service
 from skilder_keys.rpc.authorization_service import AuthorizationServicer
@@ -33,6 +34,7 @@ SERVICERS: dict[str, type] = {
     "CatalogService": CatalogServicer,
     "AuthorizationService": AuthorizationServicer,
 }
+_LONG = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 SERVICES = {service.name: service for file in FILES for service in file.services_by_name.values()}
 
 
@@ -91,6 +93,32 @@ def test_every_file_names_its_stubs(file: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("name", SERVICERS)
+def test_every_method_declares_itself(name: str) -> None:
+    """The ability that it requires, and whether it may be retried: always if its ability is only to read."""
+    for method in SERVICES[name].methods:
+        ability = common_pb2.Ability.Name(method.GetOptions().Extensions[common_pb2.ability])
+        level = method.GetOptions().idempotency_level
+        assert ability != "ABILITY_UNSPECIFIED", method.full_name
+        assert (level == MethodOptions.NO_SIDE_EFFECTS) == (not ability.endswith("_WRITE")), method.full_name
+
+
+def test_a_number_of_64_bits_is_a_string_in_browsers() -> None:
+    """Otherwise it would be a bigint, which JSON.stringify rejects, or lose digits."""
+    long = [field for message in messages() for field in message.fields if field.cpp_type in _LONG]
+    assert len(long) >= 5
+    for field in long:
+        assert field.GetOptions().jstype == FieldOptions.JS_STRING, field.full_name
+
+
+def test_a_token_is_not_printed() -> None:
+    """Tools that honor `debug_redact` leave it out."""
+    for message in messages():
+        for field in message.fields:
+            is_token = field.name == "token"
+            assert field.GetOptions().debug_redact == is_token, field.full_name
+
+
 def test_tokens_are_in_three_messages_only() -> None:
     """The response to IssueKey and the requests to revoke and authorize are the only messages with a token."""
     places = {
@@ -123,6 +151,9 @@ ENUMS = {
 }
 
 
+_OTHER_ENUMS = {"Ability", "ErrorReason", "PrincipalKind"}
+
+
 @pytest.mark.parametrize(("name", "known"), ENUMS.items())
 def test_every_value_of_an_enum_is_known(name: str, known: Mapping[Enum, int]) -> None:
     """Every value except UNSPECIFIED (0) maps to the domain's own name for it."""
@@ -138,7 +169,7 @@ def test_every_value_of_an_enum_is_known(name: str, known: Mapping[Enum, int]) -
 
 def test_every_enum_of_the_contract_is_tested() -> None:
     """An enum that is in no table is never sent, or never checked."""
-    assert {name for file in FILES for name in file.enum_types_by_name} == set(ENUMS)
+    assert {name for file in FILES for name in file.enum_types_by_name} == {*ENUMS, *_OTHER_ENUMS}
     assert not any(message.enum_types for message in messages())
 
 

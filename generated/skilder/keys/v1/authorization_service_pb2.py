@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from skilder.keys.v1 import common_pb2 as skilder_dot_keys_dot_v1_dot_common__pb2
 from skilder.keys.v1 import key_pb2 as skilder_dot_keys_dot_v1_dot_key__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+skilder/keys/v1/authorization_service.proto\x12\x0fskilder.keys.v1\x1a\x19skilder/keys/v1/key.proto\"L\n\x10\x41uthorizeRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07tool_id\x18\x02 \x01(\t\x12\x18\n\x10tool_set_version\x18\x03 \x01(\t\"v\n\x11\x41uthorizeResponse\x12+\n\x07granted\x18\x01 \x01(\x0b\x32\x18.skilder.keys.v1.GrantedH\x00\x12)\n\x06\x64\x65nied\x18\x02 \x01(\x0b\x32\x17.skilder.keys.v1.DeniedH\x00\x42\t\n\x07verdict\"L\n\x15\x42\x61tchAuthorizeRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.skilder.keys.v1.AuthorizeRequest\"|\n\x16\x42\x61tchAuthorizeResponse\x12\x35\n\tresponses\x18\x01 \x03(\x0b\x32\".skilder.keys.v1.AuthorizeResponse\x12+\n\ttool_sets\x18\x02 \x03(\x0b\x32\x18.skilder.keys.v1.ToolSet\"\xc6\x01\n\x07Granted\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.skilder.keys.v1.GrantedKey\x12,\n\x08tool_set\x18\x02 \x01(\x0b\x32\x18.skilder.keys.v1.ToolSetH\x00\x12*\n\x04tool\x18\x03 \x01(\x0b\x32\x1a.skilder.keys.v1.ToolGrantH\x00\x12\x13\n\tunchanged\x18\x04 \x01(\x08H\x00\x12\x19\n\x0fshared_tool_set\x18\x05 \x01(\tH\x00\x42\x07\n\x05reach\"\x90\x01\n\nGrantedKey\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x12\n\nruntime_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\"r\n\x07ToolSet\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x04hats\x18\x02 \x03(\x0b\x32\x1b.skilder.keys.v1.ReachedHat\x12+\n\x05tools\x18\x03 \x03(\x0b\x32\x1c.skilder.keys.v1.ReachedTool\"U\n\nReachedHat\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12-\n\x06skills\x18\x03 \x03(\x0b\x32\x1d.skilder.keys.v1.ReachedSkill\":\n\x0cReachedSkill\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08tool_ids\x18\x03 \x03(\t\";\n\x0bReachedTool\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nmcp_server\x18\x03 \x01(\t\"a\n\tToolGrant\x12*\n\x04tool\x18\x01 \x01(\x0b\x32\x1c.skilder.keys.v1.ReachedTool\x12(\n\x05paths\x18\x02 \x03(\x0b\x32\x19.skilder.keys.v1.ToolPath\",\n\x08ToolPath\x12\x0e\n\x06hat_id\x18\x01 \x01(\t\x12\x10\n\x08skill_id\x18\x02 \x01(\t\"X\n\x06\x44\x65nied\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.skilder.keys.v1.DenialReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t*\xe8\x01\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45NIAL_REASON_MALFORMED\x10\x01\x12\x19\n\x15\x44\x45NIAL_REASON_UNKNOWN\x10\x02\x12\x19\n\x15\x44\x45NIAL_REASON_REVOKED\x10\x03\x12 \n\x1c\x44\x45NIAL_REASON_MEMBER_REMOVED\x10\x04\x12 \n\x1c\x44\x45NIAL_REASON_WORKSPACE_GONE\x10\x05\x12\"\n\x1e\x44\x45NIAL_REASON_TOOL_NOT_ALLOWED\x10\x06\x32\xcd\x01\n\x14\x41uthorizationService\x12R\n\tAuthorize\x12!.skilder.keys.v1.AuthorizeRequest\x1a\".skilder.keys.v1.AuthorizeResponse\x12\x61\n\x0e\x42\x61tchAuthorize\x12&.skilder.keys.v1.BatchAuthorizeRequest\x1a\'.skilder.keys.v1.BatchAuthorizeResponseB\x8c\x01\n\x13\x64\x65v.skilder.keys.v1B\x19\x41uthorizationServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+skilder/keys/v1/authorization_service.proto\x12\x0fskilder.keys.v1\x1a\x1cskilder/keys/v1/common.proto\x1a\x19skilder/keys/v1/key.proto\"Q\n\x10\x41uthorizeRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07tool_id\x18\x02 \x01(\t\x12\x18\n\x10tool_set_version\x18\x03 \x01(\t\"v\n\x11\x41uthorizeResponse\x12+\n\x07granted\x18\x01 \x01(\x0b\x32\x18.skilder.keys.v1.GrantedH\x00\x12)\n\x06\x64\x65nied\x18\x02 \x01(\x0b\x32\x17.skilder.keys.v1.DeniedH\x00\x42\t\n\x07verdict\"L\n\x15\x42\x61tchAuthorizeRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.skilder.keys.v1.AuthorizeRequest\"|\n\x16\x42\x61tchAuthorizeResponse\x12\x35\n\tresponses\x18\x01 \x03(\x0b\x32\".skilder.keys.v1.AuthorizeResponse\x12+\n\ttool_sets\x18\x02 \x03(\x0b\x32\x18.skilder.keys.v1.ToolSet\"\xc6\x01\n\x07Granted\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.skilder.keys.v1.GrantedKey\x12,\n\x08tool_set\x18\x02 \x01(\x0b\x32\x18.skilder.keys.v1.ToolSetH\x00\x12*\n\x04tool\x18\x03 \x01(\x0b\x32\x1a.skilder.keys.v1.ToolGrantH\x00\x12\x13\n\tunchanged\x18\x04 \x01(\x08H\x00\x12\x19\n\x0fshared_tool_set\x18\x05 \x01(\tH\x00\x42\x07\n\x05reach\"\x90\x01\n\nGrantedKey\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x12\n\nruntime_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\"r\n\x07ToolSet\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x04hats\x18\x02 \x03(\x0b\x32\x1b.skilder.keys.v1.ReachedHat\x12+\n\x05tools\x18\x03 \x03(\x0b\x32\x1c.skilder.keys.v1.ReachedTool\"U\n\nReachedHat\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12-\n\x06skills\x18\x03 \x03(\x0b\x32\x1d.skilder.keys.v1.ReachedSkill\":\n\x0cReachedSkill\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08tool_ids\x18\x03 \x03(\t\";\n\x0bReachedTool\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nmcp_server\x18\x03 \x01(\t\"a\n\tToolGrant\x12*\n\x04tool\x18\x01 \x01(\x0b\x32\x1c.skilder.keys.v1.ReachedTool\x12(\n\x05paths\x18\x02 \x03(\x0b\x32\x19.skilder.keys.v1.ToolPath\",\n\x08ToolPath\x12\x0e\n\x06hat_id\x18\x01 \x01(\t\x12\x10\n\x08skill_id\x18\x02 \x01(\t\"X\n\x06\x44\x65nied\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.skilder.keys.v1.DenialReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t*\xe8\x01\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45NIAL_REASON_MALFORMED\x10\x01\x12\x19\n\x15\x44\x45NIAL_REASON_UNKNOWN\x10\x02\x12\x19\n\x15\x44\x45NIAL_REASON_REVOKED\x10\x03\x12 \n\x1c\x44\x45NIAL_REASON_MEMBER_REMOVED\x10\x04\x12 \n\x1c\x44\x45NIAL_REASON_WORKSPACE_GONE\x10\x05\x12\"\n\x1e\x44\x45NIAL_REASON_TOOL_NOT_ALLOWED\x10\x06\x32\xdf\x01\n\x14\x41uthorizationService\x12[\n\tAuthorize\x12!.skilder.keys.v1.AuthorizeRequest\x1a\".skilder.keys.v1.AuthorizeResponse\"\x07\x90\x02\x01\x90\x82\x19\x05\x12j\n\x0e\x42\x61tchAuthorize\x12&.skilder.keys.v1.BatchAuthorizeRequest\x1a\'.skilder.keys.v1.BatchAuthorizeResponse\"\x07\x90\x02\x01\x90\x82\x19\x05\x42\x8c\x01\n\x13\x64\x65v.skilder.keys.v1B\x19\x41uthorizationServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,34 +34,40 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skilder.keys.v1.authorizati
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023dev.skilder.keys.v1B\031AuthorizationServiceProtoP\001Z\032skilder.dev/keys/v1;keysv1\242\002\003SKX\252\002\017Skilder.Keys.V1\312\002\017Skilder\\Keys\\V1\352\002\021Skilder::Keys::V1'
-  _globals['_DENIALREASON']._serialized_start=1401
-  _globals['_DENIALREASON']._serialized_end=1633
-  _globals['_AUTHORIZEREQUEST']._serialized_start=91
-  _globals['_AUTHORIZEREQUEST']._serialized_end=167
-  _globals['_AUTHORIZERESPONSE']._serialized_start=169
-  _globals['_AUTHORIZERESPONSE']._serialized_end=287
-  _globals['_BATCHAUTHORIZEREQUEST']._serialized_start=289
-  _globals['_BATCHAUTHORIZEREQUEST']._serialized_end=365
-  _globals['_BATCHAUTHORIZERESPONSE']._serialized_start=367
-  _globals['_BATCHAUTHORIZERESPONSE']._serialized_end=491
-  _globals['_GRANTED']._serialized_start=494
-  _globals['_GRANTED']._serialized_end=692
-  _globals['_GRANTEDKEY']._serialized_start=695
-  _globals['_GRANTEDKEY']._serialized_end=839
-  _globals['_TOOLSET']._serialized_start=841
-  _globals['_TOOLSET']._serialized_end=955
-  _globals['_REACHEDHAT']._serialized_start=957
-  _globals['_REACHEDHAT']._serialized_end=1042
-  _globals['_REACHEDSKILL']._serialized_start=1044
-  _globals['_REACHEDSKILL']._serialized_end=1102
-  _globals['_REACHEDTOOL']._serialized_start=1104
-  _globals['_REACHEDTOOL']._serialized_end=1163
-  _globals['_TOOLGRANT']._serialized_start=1165
-  _globals['_TOOLGRANT']._serialized_end=1262
-  _globals['_TOOLPATH']._serialized_start=1264
-  _globals['_TOOLPATH']._serialized_end=1308
-  _globals['_DENIED']._serialized_start=1310
-  _globals['_DENIED']._serialized_end=1398
-  _globals['_AUTHORIZATIONSERVICE']._serialized_start=1636
-  _globals['_AUTHORIZATIONSERVICE']._serialized_end=1841
+  _globals['_AUTHORIZEREQUEST'].fields_by_name['token']._loaded_options = None
+  _globals['_AUTHORIZEREQUEST'].fields_by_name['token']._serialized_options = b'\200\001\001'
+  _globals['_AUTHORIZATIONSERVICE'].methods_by_name['Authorize']._loaded_options = None
+  _globals['_AUTHORIZATIONSERVICE'].methods_by_name['Authorize']._serialized_options = b'\220\002\001\220\202\031\005'
+  _globals['_AUTHORIZATIONSERVICE'].methods_by_name['BatchAuthorize']._loaded_options = None
+  _globals['_AUTHORIZATIONSERVICE'].methods_by_name['BatchAuthorize']._serialized_options = b'\220\002\001\220\202\031\005'
+  _globals['_DENIALREASON']._serialized_start=1436
+  _globals['_DENIALREASON']._serialized_end=1668
+  _globals['_AUTHORIZEREQUEST']._serialized_start=121
+  _globals['_AUTHORIZEREQUEST']._serialized_end=202
+  _globals['_AUTHORIZERESPONSE']._serialized_start=204
+  _globals['_AUTHORIZERESPONSE']._serialized_end=322
+  _globals['_BATCHAUTHORIZEREQUEST']._serialized_start=324
+  _globals['_BATCHAUTHORIZEREQUEST']._serialized_end=400
+  _globals['_BATCHAUTHORIZERESPONSE']._serialized_start=402
+  _globals['_BATCHAUTHORIZERESPONSE']._serialized_end=526
+  _globals['_GRANTED']._serialized_start=529
+  _globals['_GRANTED']._serialized_end=727
+  _globals['_GRANTEDKEY']._serialized_start=730
+  _globals['_GRANTEDKEY']._serialized_end=874
+  _globals['_TOOLSET']._serialized_start=876
+  _globals['_TOOLSET']._serialized_end=990
+  _globals['_REACHEDHAT']._serialized_start=992
+  _globals['_REACHEDHAT']._serialized_end=1077
+  _globals['_REACHEDSKILL']._serialized_start=1079
+  _globals['_REACHEDSKILL']._serialized_end=1137
+  _globals['_REACHEDTOOL']._serialized_start=1139
+  _globals['_REACHEDTOOL']._serialized_end=1198
+  _globals['_TOOLGRANT']._serialized_start=1200
+  _globals['_TOOLGRANT']._serialized_end=1297
+  _globals['_TOOLPATH']._serialized_start=1299
+  _globals['_TOOLPATH']._serialized_end=1343
+  _globals['_DENIED']._serialized_start=1345
+  _globals['_DENIED']._serialized_end=1433
+  _globals['_AUTHORIZATIONSERVICE']._serialized_start=1671
+  _globals['_AUTHORIZATIONSERVICE']._serialized_end=1894
 # @@protoc_insertion_point(module_scope)
