@@ -179,20 +179,22 @@ def test_the_number_of_elements_is_bounded() -> None:
     assert message_of(lambda violations: violations.count("field", [""] * 4, maximum=3)) == message
 
 
-@pytest.mark.parametrize(("asked", "size"), [(0, 100), (1, 1), (100, 100), (1000, 1000)])
+@pytest.mark.parametrize(
+    ("asked", "size"), [(0, 100), (1, 1), (100, 100), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)]
+)
 def test_a_page_has_1_to_1000_elements_and_100_by_default(asked: int, size: int) -> None:
-    """A size of zero asks for the default."""
+    """A size of zero asks for the default, and one over the maximum for the maximum (AIP-158)."""
     violations = Violations()
     assert violations.page_size(asked) == size
     violations.raise_if_any()
 
 
-@pytest.mark.parametrize("asked", [-1, 1001, 2**31 - 1, -(2**31)])
-def test_other_sizes_of_pages_are_refused(asked: int) -> None:
-    """They are refused, not cut to fit."""
+@pytest.mark.parametrize("asked", [-1, -(2**31)])
+def test_a_negative_size_of_a_page_is_refused(asked: int) -> None:
+    """It is a mistake of the caller."""
     violations = Violations()
     violations.page_size(asked)
-    with pytest.raises(InvalidRequestError, match=rf"^page_size is {asked}; 1 to 1000 are allowed"):
+    with pytest.raises(InvalidRequestError, match=rf"^page_size is {asked}; a size is 0 for 100, or 1 or more"):
         violations.raise_if_any()
 
 

@@ -10,7 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from skilder_keys.domain.errors import InvalidRequestError
-from skilder_keys.domain.paging import PageTokens
+from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.domain.keys import KeyFilter
+from skilder_keys.domain.paging import PageTokens, listing
+from skilder_keys.domain.token import KeyType
 
 PAGES = PageTokens(b"0123456789abcdef0123456789abcdef")
 LISTINGS = st.text(max_size=50)
@@ -79,6 +82,22 @@ def test_a_token_is_valid_for_its_listing_only(listing: str, other: str, positio
     """With other filters it is refused."""
     assume(listing != other)
     assert is_refused(other, PAGES.seal(listing, position))
+
+
+def test_a_listing_has_a_text_of_its_own() -> None:
+    """It is different for each method, actor and filter, and no value can look like another one."""
+    acme = KeyFilter(WorkspaceId("acme"))
+    listings = [
+        listing("ListKeys", None),
+        listing("ListWorkspaces", None),
+        listing("ListKeys", None, acme),
+        listing("ListKeys", None, KeyFilter(WorkspaceId("acme"), type=KeyType.USER)),
+        listing("ListKeys", "ada", acme),
+        listing("ListKeys", "null", acme),
+        listing("ListKeys", 'ada" ["acme"]', acme),
+        listing("ListKeys", 'ada" ["acme"]'),
+    ]
+    assert len(set(listings)) == len(listings)
 
 
 def test_the_seal_separates_the_listing_from_the_position() -> None:

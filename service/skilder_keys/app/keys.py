@@ -19,7 +19,7 @@ from skilder_keys.domain.errors import (
 )
 from skilder_keys.domain.fields import MAX_DESCRIPTION, Violations, quoted
 from skilder_keys.domain.ids import KeyId
-from skilder_keys.domain.records import canonical_json
+from skilder_keys.domain.paging import listing
 from skilder_keys.domain.token import MalformedTokenError, Token, new_secret
 from skilder_keys.storage import audit, catalog, keys, workspaces
 
@@ -176,8 +176,8 @@ class Keys:
         limit = violations.page_size(page_size)
         violations.actor(actor)
         violations.raise_if_any()
-        listing = f"keys {canonical_json(key_filter)}"
-        position = self._page_tokens.open(listing, page_token)
+        listed_keys = listing("ListKeys", actor, key_filter)
+        position = self._page_tokens.open(listed_keys, page_token)
         async with self._database.snapshot() as connection:
             if await workspaces.find(connection, key_filter.workspace_id) is None:
                 raise WorkspaceNotFoundError
@@ -186,7 +186,7 @@ class Keys:
             before = None if position is None else KeyId(UUID(position))
             listed = await keys.list_page(connection, key_filter, before=before, limit=limit + 1)
         page = listed[:limit]
-        return page, self._page_tokens.seal(listing, str(page[-1].id)) if len(listed) > limit else ""
+        return page, self._page_tokens.seal(listed_keys, str(page[-1].id)) if len(listed) > limit else ""
 
 
 async def _renew(

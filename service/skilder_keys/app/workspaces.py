@@ -10,6 +10,7 @@ from skilder_keys.domain.access import Actor
 from skilder_keys.domain.difference import Change, check_removals, difference
 from skilder_keys.domain.errors import VersionMismatchError, WorkspaceDeletedError, WorkspaceNotFoundError
 from skilder_keys.domain.fields import Violations
+from skilder_keys.domain.paging import listing
 from skilder_keys.domain.workspace import Workspace, WorkspaceStatus
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.offload import Offload
@@ -136,11 +137,12 @@ class Workspaces:
         violations = Violations()
         limit = violations.page_size(page_size)
         violations.raise_if_any()
-        after = self._page_tokens.open("workspaces", page_token)
+        listed_workspaces = listing("ListWorkspaces", None)
+        after = self._page_tokens.open(listed_workspaces, page_token)
         async with self._database.connection() as connection:
             listed = await workspaces.list_page(connection, after=after, limit=limit + 1)
         page = listed[:limit]
-        return page, self._page_tokens.seal("workspaces", page[-1].id) if len(listed) > limit else ""
+        return page, self._page_tokens.seal(listed_workspaces, page[-1].id) if len(listed) > limit else ""
 
     async def delete(self, workspace_id: WorkspaceId, expected_version: int | None, origin: Origin) -> datetime:
         """Delete a workspace permanently and return the time. If it was deleted before, change nothing.

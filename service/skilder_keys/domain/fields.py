@@ -101,10 +101,13 @@ class Violations:
             self.add(field, f"is {quoted(value)}: ids that begin with {CALLER_PREFIX!r} stand for programs")
 
     def page_size(self, value: int) -> int:
-        """Check the size of a page, 1 to MAX_PAGE_SIZE, and return it; 0 means DEFAULT_PAGE_SIZE."""
-        if not 0 <= value <= MAX_PAGE_SIZE:
-            self.add("page_size", f"is {value}; 1 to {MAX_PAGE_SIZE} are allowed, and 0 for {DEFAULT_PAGE_SIZE}")
-        return value or DEFAULT_PAGE_SIZE
+        """Check the size of a page, and return how many elements the page has at most.
+
+        As in AIP-158, 0 means DEFAULT_PAGE_SIZE, and a number over MAX_PAGE_SIZE means MAX_PAGE_SIZE.
+        """
+        if value < 0:
+            self.add("page_size", f"is {value}; a size is 0 for {DEFAULT_PAGE_SIZE}, or 1 or more")
+        return min(value or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
     def _is_short(self, field: str, value: str, maximum: int, *, required: bool) -> bool:
         """Make the checks that come first for every text; return whether there is a text to check further."""

@@ -3,18 +3,36 @@
 import base64
 import hashlib
 import hmac
+import json
+from typing import TYPE_CHECKING
 
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
+from skilder_keys.domain.records import canonical_json
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _SEAL_BYTES = 16
 _MAX_TOKEN = 512
+
+
+def listing(method: str, actor: str | None, selection: "DataclassInstance | None" = None) -> str:
+    """Return what is listed, as one text. It is different for each method, actor, filter and order.
+
+    Args:
+        method: The name of the method.
+        actor: The actor of the call; None without one.
+        selection: The record of the filter and the order; None if the method has neither.
+    """
+    chosen = "" if selection is None else canonical_json(selection)
+    return f"{method} {json.dumps(actor)} {chosen}"
 
 
 class PageTokens:
     """Seals positions into page tokens and opens them again.
 
     A token is base64url (RFC 4648) of an HMAC-SHA-256 (RFC 2104, cut to 128 bits) followed by the position. The seal
-    covers the listing too, so a token is valid only with the filters it was made for.
+    covers the listing too, so a token is valid only with the method, filter, order and actor that it was made for.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -29,7 +47,7 @@ class PageTokens:
         """Return the token for a position in a listing, e.g. the last id of a page.
 
         Args:
-            listing: The method and its filters, as one text.
+            listing: What is listed, as `listing` returns it.
             position: Where the page ends.
         """
         body = position.encode()
@@ -47,7 +65,7 @@ class PageTokens:
         # To seal the position again, instead of only checking the seal, also rejects other spellings of the token.
         if position is None or not hmac.compare_digest(token.encode(), self.seal(listing, position).encode()):
             raise InvalidRequestError(
-                FieldViolation("page_token", "is not the next_page_token of a call with the same filters")
+                FieldViolation("page_token", "is not the next_page_token of a call with the same filter and actor")
             )
         return position
 

@@ -25,6 +25,6 @@ def _plain(value: object) -> object:
         case datetime():
             return value.isoformat()
         case tuple():
-            return sorted(value)
+            return sorted(map(_plain, value), key=json.dumps)
         case _:
             return value

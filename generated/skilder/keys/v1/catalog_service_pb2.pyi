@@ -268,7 +268,7 @@ class ListWorkspacesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most workspaces on a page, 1 to 1,000; 0 means 100."""
+    """The most workspaces on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer."""
     page_token: _builtins.str
     """The `next_page_token` of the previous page; empty for the first page."""
     def __init__(
@@ -294,7 +294,7 @@ class ListWorkspacesResponse(_message.Message):
     WORKSPACES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """The `page_token` of the next page; empty on the last page."""
+    """The `page_token` of the next page. Only an empty one means that this is the last page."""
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.WorkspaceSummary]:
         """The workspaces, in order of id."""

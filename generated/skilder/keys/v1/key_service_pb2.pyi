@@ -186,9 +186,11 @@ class ListKeysRequest(_message.Message):
     state: _key_pb2.KeyState.ValueType
     """Only keys in this state."""
     page_size: _builtins.int
-    """The most keys on a page, 1 to 1,000; 0 means 100."""
+    """The most keys on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer keys."""
     page_token: _builtins.str
-    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same filters."""
+    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same workspace, filter and
+    actor.
+    """
     actor: _builtins.str
     """The user for whom the caller makes the call; empty if the caller acts for itself."""
     @_builtins.property
@@ -224,7 +226,7 @@ class ListKeysResponse(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """The `page_token` of the next page; empty on the last page."""
+    """The `page_token` of the next page. Only an empty one means that this is the last page."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[_key_pb2.Key]:
         """The keys, newest first."""
