@@ -34,24 +34,24 @@ async def test_a_dry_run_returns_what_the_apply_returns(service: Service, sql: a
     for name, change, _ in CHANGES:
         workspace = small_workspace()
         change(workspace)
-        before = await get_workspace(service.console)
+        before = await get_workspace(service.operator)
         rows = await sql.fetch(EVERYTHING)
         before_epoch = await epoch(sql)
-        seen = await service.console.apply(workspace, dry_run=True)
-        assert await get_workspace(service.console) == before, name
+        seen = await service.operator.apply(workspace, dry_run=True)
+        assert await get_workspace(service.operator) == before, name
         assert await sql.fetch(EVERYTHING) == rows, name
         assert await epoch(sql) == before_epoch, name
-        assert await service.console.apply(workspace) == seen, name
-        again = await service.console.apply(workspace, dry_run=True)
+        assert await service.operator.apply(workspace) == seen, name
+        again = await service.operator.apply(workspace, dry_run=True)
         assert (again.version, list(again.changes)) == (seen.version, []), name
-        await service.console.apply(small_workspace())
+        await service.operator.apply(small_workspace())
 
 
 async def test_a_dry_run_creates_no_workspace(service: Service) -> None:
     """It reports what the first apply would do, and the id stays free."""
     seen = await service.console.apply(small_workspace("globex"), dry_run=True, expected_version=0, actor="ada")
     assert seen.version == 1
-    assert [each.id for each in (await list_workspaces(service.console)).workspaces] == ["acme"]
+    assert [each.id for each in (await list_workspaces(service.operator)).workspaces] == ["acme"]
     assert await service.console.apply(small_workspace("globex"), expected_version=0, actor="ada") == seen
 
 
@@ -74,10 +74,10 @@ async def test_a_dry_run_refuses_what_the_apply_refuses(service: Service) -> Non
         (Workspace(id="acme", name="Acme"), {"max_removals": 18}),
     ]
     for workspace, fields in asked:
-        dry = await outcome(service.console, workspace, dry_run=True, **fields)
+        dry = await outcome(service.operator, workspace, dry_run=True, **fields)
         assert isinstance(dry, Refusal)
-        assert await outcome(service.console, workspace, **fields) == dry
-    assert (await get_workspace(service.console)).version == 1
+        assert await outcome(service.operator, workspace, **fields) == dry
+    assert (await get_workspace(service.operator)).version == 1
 
 
 async def test_a_dry_run_waits_for_no_lock(service: Service, sql: asyncpg.Connection[Any]) -> None:
@@ -88,7 +88,7 @@ async def test_a_dry_run_waits_for_no_lock(service: Service, sql: asyncpg.Connec
         async with asyncio.timeout(10):
             changed = small_workspace()
             remove(changed.hats, "engineer")
-            seen = await service.console.apply(changed, dry_run=True)
+            seen = await service.operator.apply(changed, dry_run=True)
     assert (seen.version, len(seen.changes)) == (2, 1)
 
 
@@ -97,15 +97,15 @@ async def test_removing_more_than_half_of_the_parts_needs_max_removals(service: 
     """The refusal gives the number of removals; with that number the apply succeeds."""
     emptied = Workspace(id="acme", name="Acme")
     for fields, allowed in (({}, "9"), ({"max_removals": 18}, "18"), ({"max_removals": 0}, "0")):
-        refused = await refusal(service.console.apply(emptied, dry_run=dry_run, **fields))
+        refused = await refusal(service.operator.apply(emptied, dry_run=dry_run, **fields))
         assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TOO_MANY_CHANGED")
         assert refused.metadata == {"count": "19", "allowed": allowed}
         assert "max_removals to 19" in refused.message
-    assert (await get_workspace(service.console)).version == 1
+    assert (await get_workspace(service.operator)).version == 1
     count = int(refused.metadata["count"])
-    response = await service.console.apply(emptied, max_removals=count, dry_run=dry_run)
+    response = await service.operator.apply(emptied, max_removals=count, dry_run=dry_run)
     assert (response.version, len(response.changes)) == (2, 19)
-    assert len((await get_workspace(service.console)).workspace.hats) == (4 if dry_run else 0)
+    assert len((await get_workspace(service.operator)).workspace.hats) == (4 if dry_run else 0)
 
 
 async def test_max_removals_0_allows_no_removal(service: Service) -> None:
@@ -113,16 +113,16 @@ async def test_max_removals_0_allows_no_removal(service: Service) -> None:
     workspace = small_workspace()
     workspace.hats.add(id="new", name="New")
     part(workspace.hats, "engineer").ClearField("skill_ids")
-    assert (await service.console.apply(workspace, max_removals=0)).version == 2
+    assert (await service.operator.apply(workspace, max_removals=0)).version == 2
     part(workspace.hats, "new").id = "newer"
-    refused = await refusal(service.console.apply(workspace, max_removals=0))
+    refused = await refusal(service.operator.apply(workspace, max_removals=0))
     assert refused.metadata == {"count": "1", "allowed": "0"}
-    assert (await service.console.apply(workspace, max_removals=1)).version == 3
+    assert (await service.operator.apply(workspace, max_removals=1)).version == 3
 
 
 async def test_a_negative_max_removals_is_refused_by_its_field(service: Service) -> None:
     """Together with the other fields at fault."""
-    refused = await refusal(service.console.apply(small_workspace(), max_removals=-1, expected_version=-1))
+    refused = await refusal(service.operator.apply(small_workspace(), max_removals=-1, expected_version=-1))
     assert refused.code == grpc.StatusCode.INVALID_ARGUMENT
     assert list(refused.fields) == ["expected_version", "max_removals"]
 
@@ -134,8 +134,8 @@ async def test_an_apply_that_changes_nothing_waits_for_the_fence_and_leaves_no_t
     rows = await sql.fetch(EVERYTHING)
     laggard = await insert_laggard(sql, 3600)
     async with asyncio.timeout(10):
-        await service.console.apply(small_workspace(), dry_run=True)
-    applying = asyncio.ensure_future(service.console.apply(small_workspace()))
+        await service.operator.apply(small_workspace(), dry_run=True)
+    applying = asyncio.ensure_future(service.operator.apply(small_workspace()))
     done, _ = await asyncio.wait([applying], timeout=0.5)
     assert not done, "it waits for a reader that has not applied the last change"
     await sql.execute("DELETE FROM reader WHERE id = $1", laggard)

@@ -37,7 +37,7 @@ async def events(sql: asyncpg.Connection[Any]) -> list[Event]:
     return found
 
 
-def key_event(action: str, key_id: str, details: Event, *, caller: str = "console", actor: str | None = None) -> Event:
+def key_event(action: str, key_id: str, details: Event, *, caller: str = "operator", actor: str | None = None) -> Event:
     """Return the expected event of a change of a key of `acme`."""
     return {
         "action": action,
@@ -49,7 +49,7 @@ def key_event(action: str, key_id: str, details: Event, *, caller: str = "consol
     }
 
 
-def workspace_event(action: str, details: Event, *, caller: str = "console", actor: str | None = None) -> Event:
+def workspace_event(action: str, details: Event, *, caller: str = "operator", actor: str | None = None) -> Event:
     """Return the expected event of a change of `acme` itself."""
     return {
         "action": action,
@@ -63,11 +63,11 @@ def workspace_event(action: str, details: Event, *, caller: str = "console", act
 
 async def test_each_change_of_a_key_is_recorded_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """Issued, renewed and revoked: which key, for whom, by whom and why."""
-    shared = await service.console.issue(hat_ids=["everyone", "engineer"], actor="ada", request_id="r-1")
-    await service.console.issue(hat_ids=["everyone", "engineer"], actor="ada", request_id="r-1")
+    shared = await service.operator.issue(hat_ids=["everyone", "engineer"], actor="ada", request_id="r-1")
+    await service.operator.issue(hat_ids=["everyone", "engineer"], actor="ada", request_id="r-1")
     user = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob", description="Laptop")
     runtime = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7", description="Runtime")
-    await service.console.revoke(key_id=shared.key.id, reason="Leaked", actor="ada")
+    await service.operator.revoke(key_id=shared.key.id, reason="Leaked", actor="ada")
     await service.operator.revoke(token=user.token, actor="mallory")
     await service.operator.revoke(key_id=runtime.key.id)
     hat_ids = ["engineer", "everyone"]
@@ -94,8 +94,8 @@ async def test_each_change_of_a_workspace_is_recorded_once(service: Service, sql
     workspace.hats.add(id="new", name="New")
     workspace.hats.add(id="added", name="Added")
     part(workspace.tools, "git.push").active = True
-    await service.console.apply(workspace, actor="ada")
-    await delete_workspace(service.console, actor="ada")
+    await service.operator.apply(workspace, actor="ada")
+    await delete_workspace(service.operator, actor="ada")
     added = {
         "workspace": {"added": ["acme"]},
         "member": {"added": ["ada", "bob", "cyd"]},
@@ -128,7 +128,7 @@ async def test_calls_that_change_nothing_are_not_recorded(service: Service, sql:
     await service.operator.revoke(token=issued.token, reason="again")
     await delete_workspace(service.operator, "globex")
     for actor in ("", "ada"):
-        assert (await service.console.apply(small_workspace(), actor=actor)).version == 1
+        assert (await service.operator.apply(small_workspace(), actor=actor)).version == 1
     await service.operator.authorize(issued.token)
     await get_key(service.operator, issued.key.id)
     await list_keys(service.operator)
@@ -149,21 +149,21 @@ async def test_a_refused_call_is_not_recorded(service: Service, sql: asyncpg.Con
     refused = [
         await refusal(asked)
         for asked in (
-            service.console.issue(description=""),
-            service.console.issue(hat_ids=["nope"]),
-            service.console.issue(workspace_id="nowhere"),
-            service.console.issue(actor="bob"),
+            service.operator.issue(description=""),
+            service.operator.issue(hat_ids=["nope"]),
+            service.operator.issue(workspace_id="nowhere"),
+            service.operator.issue(actor="bob"),
             service.operator.issue(request_id="used"),
             service.operator.issue(request_id="used", description="Other"),
             service.service.issue(),
-            service.console.revoke(key_id=used.key.id, actor="bob"),
-            service.console.revoke(token="hello"),
-            service.console.apply(dangling),
-            service.console.apply(other, actor="bob"),
-            service.console.apply(other, expected_version=7),
-            service.console.apply(small_workspace("globex"), expected_version=7),
-            delete_workspace(service.console, actor="bob"),
-            delete_workspace(service.console, expected_version=7),
+            service.operator.revoke(key_id=used.key.id, actor="bob"),
+            service.operator.revoke(token="hello"),
+            service.operator.apply(dangling),
+            service.operator.apply(other, actor="bob"),
+            service.operator.apply(other, expected_version=7),
+            service.operator.apply(small_workspace("globex"), expected_version=7),
+            delete_workspace(service.operator, actor="bob"),
+            delete_workspace(service.operator, expected_version=7),
         )
     ]
     assert len({each.reason for each in refused}) == 6

@@ -46,7 +46,7 @@ def workspace_without(list_name: str, *ids: str) -> workspace_pb2.Workspace:
 
 async def test_a_workspace_key_reaches_every_hat_and_every_active_tool_once(service: Service) -> None:
     """The whole way from key to tools; skills and tools that are shared appear once."""
-    issued = await service.console.issue()
+    issued = await service.operator.issue()
     response = await service.service.authorize(issued.token)
     assert response.granted.key.id == issued.key.id
     assert response.granted.key.type == key_pb2.KEY_TYPE_WORKSPACE
@@ -76,7 +76,7 @@ async def test_a_workspace_key_reaches_every_hat_and_every_active_tool_once(serv
 )
 async def test_a_user_key_reaches_the_hats_of_its_user(service: Service, user: str, reached: list[str]) -> None:
     """Hats without a team, of the user's teams, and of the teams above those."""
-    issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id=user, actor=user)
+    issued = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id=user, actor=user)
     response = await service.service.authorize(issued.token)
     assert hats(response) == reached
     assert response.granted.key.user_id == user
@@ -99,8 +99,8 @@ async def test_a_runtime_key_is_granted_and_reaches_nothing(service: Service) ->
 
 async def test_a_limited_key_reaches_the_named_hats_only(service: Service) -> None:
     """And of those only the ones that its user would reach anyway."""
-    workspace_key = await service.console.issue(hat_ids=["everyone", "engineer"])
-    user_key = await service.console.issue(
+    workspace_key = await service.operator.issue(hat_ids=["everyone", "engineer"])
+    user_key = await service.operator.issue(
         type=key_pb2.KEY_TYPE_USER, user_id="bob", hat_ids=["engineer", "support-desk"]
     )
     assert hats(await service.service.authorize(workspace_key.token)) == ["engineer", "everyone"]
@@ -109,40 +109,40 @@ async def test_a_limited_key_reaches_the_named_hats_only(service: Service) -> No
 
 async def test_a_removed_hat_narrows_a_limited_key_until_it_comes_back(service: Service) -> None:
     """The limit keeps the hat's id, and the next call after each apply sees the new state."""
-    issued = await service.console.issue(hat_ids=["everyone", "engineer"])
+    issued = await service.operator.issue(hat_ids=["everyone", "engineer"])
     for _ in range(3):
-        await service.console.apply(workspace_without("hats", "engineer"))
+        await service.operator.apply(workspace_without("hats", "engineer"))
         assert hats(await service.service.authorize(issued.token)) == ["everyone"]
         assert await service.service.denial(issued.token, tool_id="git.commit") == "TOOL_NOT_ALLOWED"
-        await service.console.apply(small_workspace())
+        await service.operator.apply(small_workspace())
         assert hats(await service.service.authorize(issued.token)) == ["engineer", "everyone"]
         assert (
             await service.service.authorize(issued.token, tool_id="git.commit")
         ).granted.tool.tool.id == "git.commit"
-    key = await get_key(service.console, issued.key.id)
+    key = await get_key(service.operator, issued.key.id)
     assert (key.limited_to_hats, list(key.hat_ids)) == (True, ["engineer", "everyone"])
 
 
 async def test_a_limited_key_that_lost_all_its_hats_reaches_nothing(service: Service) -> None:
     """It is still limited: to nothing, not to everything. It still shows the ids of its limit."""
-    issued = await service.console.issue(hat_ids=["engineer"])
-    await service.console.apply(workspace_without("hats", "engineer"))
+    issued = await service.operator.issue(hat_ids=["engineer"])
+    await service.operator.apply(workspace_without("hats", "engineer"))
     response = await service.service.authorize(issued.token)
     assert (hats(response), tools(response)) == ([], [])
-    key = await get_key(service.console, issued.key.id)
+    key = await get_key(service.operator, issued.key.id)
     assert (key.limited_to_hats, list(key.hat_ids)) == (True, ["engineer"])
-    await service.console.apply(small_workspace())
+    await service.operator.apply(small_workspace())
     assert hats(await service.service.authorize(issued.token)) == ["engineer"]
 
 
 async def test_a_changed_hat_stays_with_a_limited_key(service: Service) -> None:
     """The limit is by hat id, whatever else about the hat changes."""
-    issued = await service.console.issue(hat_ids=["engineer"])
+    issued = await service.operator.issue(hat_ids=["engineer"])
     workspace = small_workspace()
     engineer = part(workspace.hats, "engineer")
     engineer.name = "Engineer, renamed"
     engineer.skill_ids[:] = ["search"]
-    await service.console.apply(workspace)
+    await service.operator.apply(workspace)
     response = await service.service.authorize(issued.token)
     assert [hat.name for hat in response.granted.tool_set.hats] == ["Engineer, renamed"]
     assert tools(response) == ["web.search"]
@@ -150,7 +150,7 @@ async def test_a_changed_hat_stays_with_a_limited_key(service: Service) -> None:
 
 async def test_a_granted_tool_comes_with_every_way_in_order(service: Service) -> None:
     """A query about one tool returns that tool and all ways to it, and no tool set, whatever version the caller has."""
-    issued = await service.console.issue()
+    issued = await service.operator.issue()
     response = await service.service.authorize(issued.token, tool_id="slack.history", tool_set_version="any")
     assert response.granted.key.id == issued.key.id
     assert response.granted.WhichOneof("reach") == "tool"
@@ -174,7 +174,7 @@ async def test_a_granted_tool_comes_with_every_way_in_order(service: Service) ->
 )
 async def test_a_tool_out_of_reach_is_denied(service: Service, tool_id: str) -> None:
     """The response names the key, since its token verified, but not the tools that it does reach."""
-    issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="cyd")
+    issued = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="cyd")
     response = await service.service.authorize(issued.token, tool_id=tool_id)
     assert response == pb.AuthorizeResponse(
         denied=pb.Denied(
@@ -187,7 +187,7 @@ async def test_a_tool_out_of_reach_is_denied(service: Service, tool_id: str) -> 
 
 async def test_a_caller_with_the_current_version_gets_no_tools_again(service: Service) -> None:
     """The response says `unchanged`; all else is as before."""
-    issued = await service.console.issue()
+    issued = await service.operator.issue()
     first = await service.service.authorize(issued.token)
     again = await service.service.authorize(issued.token, tool_set_version=first.granted.tool_set.version)
     assert again == pb.AuthorizeResponse(granted=pb.Granted(key=first.granted.key, unchanged=True))
@@ -195,19 +195,19 @@ async def test_a_caller_with_the_current_version_gets_no_tools_again(service: Se
 
 async def test_a_caller_with_a_stale_version_gets_the_tools(service: Service) -> None:
     """A change that affects the key gives a new version; any other change does not."""
-    issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
+    issued = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
     first = await service.service.authorize(issued.token)
     version = first.granted.tool_set.version
 
     workspace = small_workspace()
     part(workspace.members, "bob").role = workspace_pb2.MEMBER_ROLE_ADMIN
     part(workspace.hats, "engineer").skill_ids.append("slack-replies")
-    await service.console.apply(workspace)
+    await service.operator.apply(workspace)
     same = await service.service.authorize(issued.token, tool_set_version=version)
     assert same.granted.WhichOneof("reach") == "unchanged"
 
     part(workspace.tools, "slack.post").active = False
-    await service.console.apply(workspace)
+    await service.operator.apply(workspace)
     other = await service.service.authorize(issued.token, tool_set_version=version)
     assert tools(other) == ["slack.history", "web.search"]
     assert other.granted.tool_set.version != version
@@ -216,11 +216,11 @@ async def test_a_caller_with_a_stale_version_gets_the_tools(service: Service) ->
 async def test_keys_of_equal_reach_share_a_version(transport: str, service: Service, tmp_path: Path) -> None:
     """On every server of the fleet. Keys of another reach have another version, and so get their own tools."""
     shared = [
-        await service.console.issue(),
-        await service.console.issue(description="Another agent"),
-        await service.console.issue(hat_ids=ALL_HATS),
+        await service.operator.issue(),
+        await service.operator.issue(description="Another agent"),
+        await service.operator.issue(hat_ids=ALL_HATS),
     ]
-    other = await service.console.issue(hat_ids=["everyone"])
+    other = await service.operator.issue(hat_ids=["everyone"])
     versions = {(await service.service.authorize(each.token)).granted.tool_set.version for each in shared}
     (version,) = versions
     response = await service.service.authorize(other.token, tool_set_version=version)
@@ -233,7 +233,7 @@ async def test_keys_of_equal_reach_share_a_version(transport: str, service: Serv
 
 async def test_a_text_that_is_no_token_is_malformed(service: Service) -> None:
     """Whatever differs from the one valid spelling; no key is named."""
-    token = (await service.console.issue()).token
+    token = (await service.operator.issue()).token
     other = "1" if token[40] == "0" else "0"
     spellings = [
         "",
@@ -265,9 +265,9 @@ async def test_a_text_that_is_no_token_is_malformed(service: Service) -> None:
 
 async def test_every_unknown_token_gets_the_same_bytes(service: Service) -> None:
     """An unknown id, a wrong secret and a wrong prefix look the same to the caller, even if the key was revoked."""
-    issued = await service.console.issue()
-    revoked = await service.console.issue()
-    await service.console.revoke(key_id=revoked.key.id)
+    issued = await service.operator.issue()
+    revoked = await service.operator.issue()
+    await service.operator.revoke(key_id=revoked.key.id)
     right = Token.parse(issued.token)
     unknown = [
         Token.mint(KeyType.WORKSPACE, new_key_id()),
@@ -286,8 +286,8 @@ async def test_every_unknown_token_gets_the_same_bytes(service: Service) -> None
 
 async def test_a_revoked_key_is_denied_and_named(service: Service) -> None:
     """The response names the key, since its token verified."""
-    issued = await service.console.issue()
-    await service.console.revoke(key_id=issued.key.id)
+    issued = await service.operator.issue()
+    await service.operator.revoke(key_id=issued.key.id)
     response = await service.service.authorize(issued.token)
     assert response.denied == pb.Denied(
         reason=pb.DENIAL_REASON_REVOKED, message="The key was revoked.", key_id=issued.key.id
@@ -296,9 +296,9 @@ async def test_a_revoked_key_is_denied_and_named(service: Service) -> None:
 
 async def test_a_user_key_works_only_while_its_user_is_a_member(service: Service) -> None:
     """After a return it has the teams of the returned user. Other keys are not affected."""
-    users = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
-    workspaces = await service.console.issue()
-    await service.console.apply(workspace_without("members", "bob"))
+    users = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
+    workspaces = await service.operator.issue()
+    await service.operator.apply(workspace_without("members", "bob"))
     response = await service.service.authorize(users.token, tool_id="web.search")
     assert response.denied == pb.Denied(
         reason=pb.DENIAL_REASON_MEMBER_REMOVED,
@@ -308,7 +308,7 @@ async def test_a_user_key_works_only_while_its_user_is_a_member(service: Service
     assert hats(await service.service.authorize(workspaces.token)) == ALL_HATS
     returned = small_workspace()
     part(returned.members, "bob").team_ids[:] = ["engineering"]
-    await service.console.apply(returned)
+    await service.operator.apply(returned)
     assert hats(await service.service.authorize(users.token)) == ["engineer", "everyone"]
 
 
@@ -330,30 +330,30 @@ async def test_a_key_of_a_deleted_workspace_is_denied(service: Service) -> None:
 
 async def test_a_revocation_outranks_every_other_reason(service: Service) -> None:
     """A key that was revoked before or after its user or workspace went is denied as revoked."""
-    before, after = [await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob") for _ in range(2)]
-    await service.console.revoke(key_id=before.key.id)
-    await service.console.apply(workspace_without("members", "bob"))
+    before, after = [await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob") for _ in range(2)]
+    await service.operator.revoke(key_id=before.key.id)
+    await service.operator.apply(workspace_without("members", "bob"))
     assert await service.service.denial(before.token) == "REVOKED"
     await delete_workspace(service.operator)
     assert await service.service.denial(after.token) == "WORKSPACE_GONE"
-    await service.console.revoke(key_id=after.key.id)
+    await service.operator.revoke(key_id=after.key.id)
     assert [await service.service.denial(each.token) for each in (before, after)] == ["REVOKED", "REVOKED"]
 
 
 async def test_a_change_is_seen_by_the_very_next_call(service: Service) -> None:
     """Changed teams, tools and skills decide the next Authorize."""
-    issued = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
+    issued = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
     workspace = small_workspace()
     for _ in range(5):
         part(workspace.members, "bob").team_ids[:] = ["engineering"]
         part(workspace.tools, "git.push").active = True
-        await service.console.apply(workspace)
+        await service.operator.apply(workspace)
         assert tools(await service.service.authorize(issued.token)) == ["git.commit", "git.push", "web.search"]
         part(workspace.tools, "git.push").active = False
-        await service.console.apply(workspace)
+        await service.operator.apply(workspace)
         assert await service.service.denial(issued.token, tool_id="git.push") == "TOOL_NOT_ALLOWED"
         part(workspace.members, "bob").team_ids[:] = []
-        await service.console.apply(workspace)
+        await service.operator.apply(workspace)
         assert hats(await service.service.authorize(issued.token)) == ["everyone"]
 
 
@@ -361,7 +361,7 @@ async def test_a_hash_is_renewed_when_the_parameters_changed(
     transport: str, service: Service, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:
     """On the next success, on any server. The token stays valid everywhere, and a current hash is not renewed."""
-    issued = await service.console.issue()
+    issued = await service.operator.issue()
 
     async def secret_hash() -> str:
         return str(await sql.fetchval("SELECT secret_hash FROM key WHERE id = $1", UUID(issued.key.id)))

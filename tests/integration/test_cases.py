@@ -53,18 +53,18 @@ async def test_texts_are_accepted_unchanged(service: Service) -> None:
         workspace.hats.add(id=f"h{index}", name=text[:128], description=text, instructions=f"{text}\n\t{text}\u2028")
         workspace.skills.add(id=f"s{index}", name=text[:128], description=text)
         workspace.teams.add(id=f"t{index}", name=text[:128])
-        key = (await service.console.issue(description=text)).key
+        key = (await service.operator.issue(description=text)).key
         assert key.description == text
-        revoked = await service.console.revoke(key_id=key.id, reason=text)
+        revoked = await service.operator.revoke(key_id=key.id, reason=text)
         assert (revoked.description, revoked.revoke_reason) == (text, text)
-    await service.console.apply(workspace)
-    shown = (await get_workspace(service.console)).workspace
+    await service.operator.apply(workspace)
+    shown = (await get_workspace(service.operator)).workspace
     for parts in ("hats", "skills", "teams"):
         assert {each.id: each for each in getattr(shown, parts)} == {
             each.id: each for each in getattr(workspace, parts)
         }
-    assert not (await service.console.apply(shown)).changes
-    assert not (await service.console.apply(workspace)).changes
+    assert not (await service.operator.apply(shown)).changes
+    assert not (await service.operator.apply(workspace)).changes
 
 
 async def test_a_refused_text_names_its_character(service: Service) -> None:
@@ -89,7 +89,7 @@ async def test_a_refused_text_names_its_character(service: Service) -> None:
         order = key_service_pb2.IssueKeyRequest(type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme")
         order.description = "?" * len(encoded)
         body = order.SerializeToString().replace(order.description.encode(), encoded)
-        refused = await refusal(call(service.console, "KeyService/IssueKey", body))
+        refused = await refusal(call(service.operator, "KeyService/IssueKey", body))
         assert (refused.code, list(refused.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["description"]), what
         assert refused.fields["description"].startswith(reasons[what]), what
 
@@ -100,13 +100,13 @@ async def test_line_breaks_of_windows_become_line_feeds(service: Service) -> Non
     hat = workspace.hats[0]
     hat.description, hat.instructions = "one\r\ntwo\rthree", "a\r\n\r\nb\n" + "x\r\n" * 4997
     workspace.skills[0].description = "one\r\ntwo"
-    await service.console.apply(workspace)
-    shown = {each.id: each for each in (await get_workspace(service.console)).workspace.hats}[hat.id]
+    await service.operator.apply(workspace)
+    shown = {each.id: each for each in (await get_workspace(service.operator)).workspace.hats}[hat.id]
     assert (shown.description, shown.instructions) == ("one\ntwo\nthree", "a\n\nb\n" + "x\n" * 4997)
-    assert not (await service.console.apply(workspace)).changes
+    assert not (await service.operator.apply(workspace)).changes
     hat.description, hat.instructions = shown.description, shown.instructions
     workspace.skills[0].description = "one\ntwo"
-    assert not (await service.console.apply(workspace)).changes
+    assert not (await service.operator.apply(workspace)).changes
 
 
 async def test_foreign_ids_are_accepted_unchanged(service: Service) -> None:
@@ -131,13 +131,15 @@ async def test_users_with_any_id_have_keys_and_act(service: Service, sql: asyncp
     await service.operator.apply(workspace_of(IDS))
     for id_ in IDS:
         order: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER, "user_id": id_, "actor": id_}
-        issued = [await service.console.issue(**order) for _ in range(2)]
+        issued = [await service.operator.issue(**order) for _ in range(2)]
         assert {(each.key.user_id, each.key.created_by) for each in issued} == {(id_, id_)}
         assert (await service.service.authorize(issued[0].token)).granted.key.user_id == id_
-        first = await list_keys(service.console, user_id=id_, actor=id_, page_size=1)
-        second = await list_keys(service.console, user_id=id_, actor=id_, page_size=1, page_token=first.next_page_token)
+        first = await list_keys(service.operator, user_id=id_, actor=id_, page_size=1)
+        second = await list_keys(
+            service.operator, user_id=id_, actor=id_, page_size=1, page_token=first.next_page_token
+        )
         assert [first.keys[0].id, second.keys[0].id] == [issued[1].key.id, issued[0].key.id]
-        assert (await service.console.revoke(key_id=issued[0].key.id, actor=id_)).revoked_by == id_
+        assert (await service.operator.revoke(key_id=issued[0].key.id, actor=id_)).revoked_by == id_
     actors = await sql.fetch("SELECT DISTINCT actor FROM audit_event WHERE action = 'key.revoked'")
     assert {row["actor"] for row in actors} == set(IDS)
 
@@ -184,8 +186,8 @@ async def test_a_refused_user_id_names_its_character(service: Service) -> None:
         reported = caught.value.violations[0].description
         refused: list[Refusal] = [await refusal(service.operator.apply(workspace_of([id_])))]
         assert refused[0].fields["workspace.members[0].user_id"] == reported
-        refused.append(await refusal(service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id=id_)))
+        refused.append(await refusal(service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id=id_)))
         assert refused[1].fields == {"user_id": reported}
         if id_:
-            assert (await refusal(service.console.issue(actor=id_))).fields == {"actor": reported}
-            assert (await refusal(list_keys(service.console, user_id=id_))).fields == {"user_id": reported}
+            assert (await refusal(service.operator.issue(actor=id_))).fields == {"actor": reported}
+            assert (await refusal(list_keys(service.operator, user_id=id_))).fields == {"user_id": reported}

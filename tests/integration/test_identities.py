@@ -204,8 +204,9 @@ async def test_a_certificate_identifies_its_caller(tls_service: Service, authori
     console = await tls_service.client(None, authority.credentials(dns))
     assert await gateway.denial("hello") == "MALFORMED"
     assert forbidden(await refusal(list_workspaces(gateway)), "CALLER_NOT_ALLOWED")
-    await console.apply(small_workspace())
-    assert (await console.issue()).key.created_by == "caller:console-2"
+    await console.apply(small_workspace(), actor="ada")
+    await console.issue(actor="ada")
+    assert [line["caller"] for line in tls_service.log.calls("KeyService/IssueKey")] == ["console-2"]
     assert forbidden(await refusal(console.authorize("hello")), "CALLER_NOT_ALLOWED")
 
 
@@ -218,8 +219,8 @@ async def test_a_bearer_token_counts_before_the_certificate(tls_service: Service
     for names in (["DNS:other.example"], ["URI:spiffe://acme.example/gateway/2"], []):
         stranger = authority.issue("stranger", *names)
         await assert_unknown(await tls_service.client(None, authority.credentials(stranger)))
-        console = await tls_service.client(TOKENS["console"], authority.credentials(stranger))
-        assert list((await list_workspaces(console)).workspaces) == []
+        operator = await tls_service.client(TOKENS["operator"], authority.credentials(stranger))
+        assert list((await list_workspaces(operator)).workspaces) == []
 
 
 async def test_a_certificate_of_another_authority_does_not_connect(

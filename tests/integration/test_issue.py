@@ -45,7 +45,7 @@ async def actions(sql: asyncpg.Connection[Any]) -> list[str]:
 async def test_the_response_holds_the_whole_key(service: Service, order: dict[str, Any]) -> None:
     """Every field of the key, a token of its type and id, and GetKey returns the same key."""
     before = time.time()
-    issued = await service.console.issue(**order)
+    issued = await service.operator.issue(**order)
     assert re.fullmatch(rf"{PREFIXES[order['type']]}_[0-9A-Za-z]{{71}}", issued.token)
     token = Token.parse(issued.token)
     hat_ids = sorted(order.get("hat_ids", []))
@@ -61,20 +61,20 @@ async def test_the_response_holds_the_whole_key(service: Service, order: dict[st
         limited_to_hats=bool(hat_ids),
         hat_ids=hat_ids,
         created_at=issued.key.created_at,
-        created_by=order.get("actor", "caller:console"),
+        created_by=order.get("actor", "caller:operator"),
     )
     assert issued.key == expected
     assert before - 1 < issued.key.created_at.ToNanoseconds() / 1e9 < time.time() + 1
     assert (UUID(issued.key.id).version, UUID(issued.key.id).variant) == (7, "specified in RFC 4122")
-    assert await get_key(service.console, issued.key.id) == expected
+    assert await get_key(service.operator, issued.key.id) == expected
     assert (await service.service.authorize(issued.token)).granted.key.id == issued.key.id
 
 
 @pytest.mark.parametrize("description", ["x", "x" * 200, "\N{ROBOT FACE}" * 200, " inner and outer blanks ", "'; --"])
 async def test_a_description_is_kept_as_it_is(service: Service, description: str) -> None:
     """1 to 200 characters, counted as people count them, not as bytes."""
-    issued = await service.console.issue(description=description)
-    assert (await get_key(service.console, issued.key.id)).description == description
+    issued = await service.operator.issue(description=description)
+    assert (await get_key(service.operator, issued.key.id)).description == description
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ async def test_all_fields_at_fault_are_reported(
     service: Service, order: dict[str, Any], faults: dict[str, str]
 ) -> None:
     """In one response."""
-    refused = await refusal(service.console.issue(**order))
+    refused = await refusal(service.operator.issue(**order))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert refused.fields == faults
 
@@ -125,7 +125,7 @@ async def test_hats_that_the_workspace_does_not_have_are_reported(service: Servi
     other = small_workspace("globex")
     other.hats.add(id="globex-only", name="Globex only")
     await service.operator.apply(other)
-    refused = await refusal(service.console.issue(hat_ids=["everyone", "globex-only", "engineer", "no-such-hat"]))
+    refused = await refusal(service.operator.issue(hat_ids=["everyone", "globex-only", "engineer", "no-such-hat"]))
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused.fields == {
         "hat_ids[1]": "names 'globex-only', which the workspace does not have",
@@ -135,7 +135,7 @@ async def test_hats_that_the_workspace_does_not_have_are_reported(service: Servi
 
 async def test_a_user_key_needs_a_member(service: Service) -> None:
     """The user is reported, together with other dangling references."""
-    refused = await refusal(service.console.issue(**USER, user_id="dan", hat_ids=["nope"]))
+    refused = await refusal(service.operator.issue(**USER, user_id="dan", hat_ids=["nope"]))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert refused.fields == {
         "user_id": "names 'dan', who is not a member of the workspace",
@@ -146,10 +146,10 @@ async def test_a_user_key_needs_a_member(service: Service) -> None:
 @pytest.mark.parametrize("actor", ["", "ada"])
 async def test_an_unknown_and_a_deleted_workspace_have_different_errors(service: Service, actor: str) -> None:
     """One was never there, the other will never come back."""
-    unknown = await refusal(service.console.issue(workspace_id="nowhere", actor=actor))
+    unknown = await refusal(service.operator.issue(workspace_id="nowhere", actor=actor))
     assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "WORKSPACE_NOT_FOUND")
     await delete_workspace(service.operator)
-    deleted = await refusal(service.console.issue(actor=actor))
+    deleted = await refusal(service.operator.issue(actor=actor))
     assert (deleted.code, deleted.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_DELETED")
 
 
@@ -185,9 +185,9 @@ async def test_who_may_issue_which_keys(
     other.members.add(user_id="dan", role=workspace_pb2.MEMBER_ROLE_ADMIN)
     await service.operator.apply(other)
     if reason is None:
-        assert (await service.console.issue(**order, actor=actor)).key.created_by == (actor or "caller:console")
+        assert (await service.operator.issue(**order, actor=actor)).key.created_by == (actor or "caller:operator")
     else:
-        refused = await refusal(service.console.issue(**order, actor=actor))
+        refused = await refusal(service.operator.issue(**order, actor=actor))
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
 
 
@@ -196,8 +196,8 @@ async def test_a_retry_before_the_first_use_returns_the_same_key_with_a_new_toke
 ) -> None:
     """The first token, which may never have arrived, stops working; the trail records the renewal."""
     order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"], "actor": "ada"}
-    first = await service.console.issue(**order)
-    again = await service.console.issue(**order | {"hat_ids": ["engineer", "everyone"]})
+    first = await service.operator.issue(**order)
+    again = await service.operator.issue(**order | {"hat_ids": ["engineer", "everyone"]})
     assert again.key == first.key
     assert again.token != first.token
     assert Token.parse(again.token).key_id == Token.parse(first.token).key_id
@@ -208,9 +208,9 @@ async def test_a_retry_before_the_first_use_returns_the_same_key_with_a_new_toke
 
 async def test_a_retry_after_the_first_use_is_refused(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """The first response did arrive, so another secret would only break the agent. The error names the key."""
-    first = await service.console.issue(request_id="r-1")
+    first = await service.operator.issue(request_id="r-1")
     assert await service.service.denial(first.token, tool_id="no.such.tool") == "TOOL_NOT_ALLOWED"
-    refused = await refusal(service.console.issue(request_id="r-1"))
+    refused = await refusal(service.operator.issue(request_id="r-1"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_USED")
     assert refused.metadata == {"key_id": first.key.id}
     assert (await service.service.authorize(first.token)).HasField("granted")
@@ -220,11 +220,11 @@ async def test_a_retry_after_the_first_use_is_refused(service: Service, sql: asy
 async def test_a_retry_after_the_revocation_is_refused(service: Service) -> None:
     """A revoked key never comes back, used or not."""
     for request_id in ("unused", "used"):
-        first = await service.console.issue(request_id=request_id)
+        first = await service.operator.issue(request_id=request_id)
         if request_id == "used":
             await service.service.authorize(first.token)
-        await service.console.revoke(key_id=first.key.id)
-        refused = await refusal(service.console.issue(request_id=request_id))
+        await service.operator.revoke(key_id=first.key.id)
+        refused = await refusal(service.operator.issue(request_id=request_id))
         assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "REQUEST_REVOKED")
         assert refused.metadata == {"key_id": first.key.id}
         assert await service.service.denial(first.token) == "REVOKED"
@@ -245,9 +245,9 @@ async def test_a_request_id_is_valid_for_one_request(service: Service, change: d
     """With any other argument it is refused, even after the first key was used, and that key stays as it is."""
     await service.operator.apply(small_workspace("globex"))
     order = {"request_id": "r-1", "hat_ids": ["everyone"], "actor": "ada"}
-    first = await service.console.issue(**order)
+    first = await service.operator.issue(**order)
     for _ in range(2):
-        refused = await refusal(service.console.issue(**order | change))
+        refused = await refusal(service.operator.issue(**order | change))
         assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         assert list(refused.fields) == ["request_id"]
         assert (await service.service.authorize(first.token)).HasField("granted")
@@ -256,24 +256,24 @@ async def test_a_request_id_is_valid_for_one_request(service: Service, change: d
 async def test_a_retry_is_recognized_after_its_hat_was_removed(service: Service) -> None:
     """It is refused because of the missing hat, and the first token stays valid."""
     order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"]}
-    first = await service.console.issue(**order)
+    first = await service.operator.issue(**order)
     workspace = small_workspace()
     remove(workspace.hats, "engineer")
     await service.operator.apply(workspace)
-    assert list((await refusal(service.console.issue(**order))).fields) == ["hat_ids[1]"]
-    assert list((await refusal(service.console.issue(**order | {"hat_ids": ["everyone"]}))).fields) == ["request_id"]
+    assert list((await refusal(service.operator.issue(**order))).fields) == ["hat_ids[1]"]
+    assert list((await refusal(service.operator.issue(**order | {"hat_ids": ["everyone"]}))).fields) == ["request_id"]
     assert (await service.service.authorize(first.token)).HasField("granted")
 
 
 async def test_a_request_whose_hat_came_back_can_be_retried(service: Service) -> None:
     """It returns the same key with its whole limit."""
     order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"]}
-    first = await service.console.issue(**order)
+    first = await service.operator.issue(**order)
     workspace = small_workspace()
     remove(workspace.hats, "engineer")
     await service.operator.apply(workspace)
     await service.operator.apply(small_workspace())
-    again = await service.console.issue(**order)
+    again = await service.operator.issue(**order)
     assert (again.key.id, list(again.key.hat_ids)) == (first.key.id, ["engineer", "everyone"])
     assert await service.service.denial(first.token) == "UNKNOWN"
     granted = (await service.service.authorize(again.token)).granted
@@ -283,21 +283,21 @@ async def test_a_request_whose_hat_came_back_can_be_retried(service: Service) ->
 async def test_two_callers_have_separate_request_ids(service: Service) -> None:
     """The same id from the operator and the console issues two keys, and each can retry."""
     clients: list[Client] = [service.operator, service.console]
-    first = [await client.issue(request_id="r-1") for client in clients]
-    again = [await client.issue(request_id="r-1") for client in clients]
+    first = [await client.issue(request_id="r-1", actor="ada") for client in clients]
+    again = [await client.issue(request_id="r-1", actor="ada") for client in clients]
     assert [each.key.id for each in again] == [each.key.id for each in first]
     assert len({each.key.id for each in first}) == 2
 
 
 async def test_calls_without_a_request_id_issue_a_key_each(service: Service) -> None:
     """Nothing distinguishes a call from a retry."""
-    issued = await asyncio.gather(*(service.console.issue() for _ in range(10)))
+    issued = await asyncio.gather(*(service.operator.issue() for _ in range(10)))
     assert len({each.key.id for each in issued}) == 10
 
 
 async def test_identical_requests_at_once_issue_one_key(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """All get the same key, and exactly one of their tokens is valid."""
-    issued = await asyncio.gather(*(service.console.issue(request_id="r-1") for _ in range(10)))
+    issued = await asyncio.gather(*(service.operator.issue(request_id="r-1") for _ in range(10)))
     assert len({each.key.id for each in issued}) == 1
     assert len({each.token for each in issued}) == 10
     decisions = [await service.service.authorize(each.token) for each in issued]

@@ -39,19 +39,19 @@ async def pages(client: Client, **fields: Any) -> list[list[str]]:
 
 async def issue(service: Service, count: int, **fields: Any) -> list[str]:
     """Issue keys one after another and return their ids, newest first."""
-    return [(await service.console.issue(**fields)).key.id for _ in range(count)][::-1]
+    return [(await service.operator.issue(**fields)).key.id for _ in range(count)][::-1]
 
 
 async def test_keys_are_listed_newest_first_and_in_full(service: Service) -> None:
     """Each as GetKey returns it, including used, limited and revoked keys. An empty workspace has an empty page."""
-    assert await list_keys(service.console) == await list_keys(service.console, page_size=1)
-    first = await service.console.issue(hat_ids=["everyone", "engineer"])
+    assert await list_keys(service.operator) == await list_keys(service.operator, page_size=1)
+    first = await service.operator.issue(hat_ids=["everyone", "engineer"])
     second = await service.console.issue(**USER, user_id="bob", actor="bob")
-    third = await service.console.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
+    third = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
     await service.service.authorize(first.token)
-    await service.console.revoke(key_id=second.key.id, reason="Not needed")
-    page = await list_keys(service.console)
-    assert list(page.keys) == [await get_key(service.console, each.key.id) for each in (third, second, first)]
+    await service.operator.revoke(key_id=second.key.id, reason="Not needed")
+    page = await list_keys(service.operator)
+    assert list(page.keys) == [await get_key(service.operator, each.key.id) for each in (third, second, first)]
     assert page.next_page_token == ""
 
 
@@ -63,7 +63,7 @@ async def test_pages_hold_each_key_once(service: Service, count: int, sizes: lis
     await service.operator.apply(small_workspace("globex"))
     await issue(service, 3, workspace_id="globex")
     issued = await issue(service, count)
-    found = await pages(service.console, page_size=10)
+    found = await pages(service.operator, page_size=10)
     assert [len(page) for page in found] == sizes
     assert [key_id for page in found for key_id in page] == issued
 
@@ -71,12 +71,12 @@ async def test_pages_hold_each_key_once(service: Service, count: int, sizes: lis
 async def test_keys_issued_while_paging_shift_no_page(service: Service) -> None:
     """A page starts below the last key of the page before, whatever was issued or revoked meanwhile."""
     issued = await issue(service, 6)
-    first = await list_keys(service.console, page_size=2)
+    first = await list_keys(service.operator, page_size=2)
     await issue(service, 3)
-    await service.console.revoke(key_id=issued[1])
-    second = await list_keys(service.console, page_size=2, page_token=first.next_page_token)
+    await service.operator.revoke(key_id=issued[1])
+    second = await list_keys(service.operator, page_size=2, page_token=first.next_page_token)
     await issue(service, 3)
-    third = await list_keys(service.console, page_size=3, page_token=second.next_page_token)
+    third = await list_keys(service.operator, page_size=3, page_token=second.next_page_token)
     assert ids(first) + ids(second) + ids(third) == issued
 
 
@@ -84,13 +84,13 @@ async def test_a_page_has_100_keys_by_default(service: Service, sql: asyncpg.Con
     """And 1,000 at most, however many are asked for; a negative size is refused by its field."""
     for _ in range(101):
         await insert_key(sql)
-    assert len((await list_keys(service.console)).keys) == 100
-    assert len((await list_keys(service.console, page_size=0)).keys) == 100
-    assert len((await list_keys(service.console, page_size=1000)).keys) == 101
+    assert len((await list_keys(service.operator)).keys) == 100
+    assert len((await list_keys(service.operator, page_size=0)).keys) == 100
+    assert len((await list_keys(service.operator, page_size=1000)).keys) == 101
     for size in (1001, 2**31 - 1):
-        assert len((await list_keys(service.console, page_size=size)).keys) == 101
+        assert len((await list_keys(service.operator, page_size=size)).keys) == 101
     for size in (-1, -(2**31)):
-        for asked in (list_keys(service.console, page_size=size), list_workspaces(service.console, page_size=size)):
+        for asked in (list_keys(service.operator, page_size=size), list_workspaces(service.operator, page_size=size)):
             refused = await refusal(asked)
             assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
             assert refused.fields == {"page_size": f"is {size}; a size is 0 for 100, or 1 or more"}
@@ -103,7 +103,7 @@ async def test_filters_choose_keys(service: Service) -> None:
     cyds = await issue(service, 2, **USER, user_id="cyd")
     runtime = await issue(service, 1, type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
     for revoked in (shared[0], bobs[1], cyds[0]):
-        await service.console.revoke(key_id=revoked)
+        await service.operator.revoke(key_id=revoked)
     active, gone = {"state": key_pb2.KEY_STATE_ACTIVE}, {"state": key_pb2.KEY_STATE_REVOKED}
     expected: list[tuple[dict[str, Any], list[str]]] = [
         ({"type": key_pb2.KEY_TYPE_WORKSPACE}, shared),
@@ -118,8 +118,8 @@ async def test_filters_choose_keys(service: Service) -> None:
         ({"type": key_pb2.KEY_TYPE_RUNTIME, "user_id": "bob"}, []),
     ]
     for wanted, found in expected:
-        assert ids(await list_keys(service.console, **wanted)) == found, wanted
-        assert [id_ for page in await pages(service.console, page_size=1, **wanted) for id_ in page] == found, wanted
+        assert ids(await list_keys(service.operator, **wanted)) == found, wanted
+        assert [id_ for page in await pages(service.operator, page_size=1, **wanted) for id_ in page] == found, wanted
 
 
 async def test_keys_unused_since_a_time_are_found(service: Service, sql: asyncpg.Connection[Any]) -> None:
@@ -139,7 +139,7 @@ async def test_keys_unused_since_a_time_are_found(service: Service, sql: asyncpg
         await insert_key(sql, description=description, **row)
     since = Timestamp()
     since.FromDatetime(moment)
-    page = await list_keys(service.console, unused_since=since)
+    page = await list_keys(service.operator, unused_since=since)
     assert [key.description for key in page.keys] == [
         "used before",
         "never used, issued just before",
@@ -156,11 +156,11 @@ async def test_a_time_out_of_range_is_refused(service: Service) -> None:
         Timestamp(nanos=-1),
         Timestamp(nanos=1_000_000_000),
     ):
-        refused = await refusal(list_keys(service.console, unused_since=since))
+        refused = await refusal(list_keys(service.operator, unused_since=since))
         assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         assert list(refused.fields) == ["unused_since"], since
     for since in (Timestamp(seconds=253_402_300_799, nanos=999_999_999), Timestamp(seconds=-62_135_596_800)):
-        assert ids(await list_keys(service.console, unused_since=since)) == []
+        assert ids(await list_keys(service.operator, unused_since=since)) == []
 
 
 async def test_a_page_token_is_valid_with_the_same_filter_and_actor_only(service: Service) -> None:
@@ -168,8 +168,8 @@ async def test_a_page_token_is_valid_with_the_same_filter_and_actor_only(service
     await service.operator.apply(small_workspace("globex"))
     await issue(service, 3, **USER, user_id="bob")
     filters = USER | {"user_id": "bob", "state": key_pb2.KEY_STATE_ACTIVE}
-    token = (await list_keys(service.console, page_size=1, **filters)).next_page_token
-    workspaces_token = (await list_workspaces(service.console, page_size=1)).next_page_token
+    token = (await list_keys(service.operator, page_size=1, **filters)).next_page_token
+    workspaces_token = (await list_workspaces(service.operator, page_size=1)).next_page_token
     assert token
     assert workspaces_token
     changed = ("A" if token[0] != "A" else "B") + token[1:]
@@ -185,10 +185,10 @@ async def test_a_page_token_is_valid_with_the_same_filter_and_actor_only(service
         filters | {"page_token": token, "actor": "bob"},
     ]
     for attempt in attempts:
-        refused = await refusal(list_keys(service.console, **attempt))
+        refused = await refusal(list_keys(service.operator, **attempt))
         assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         assert refused.fields == NOT_OURS, attempt
-    assert (await refusal(list_workspaces(service.console, page_token=token))).fields == NOT_OURS
+    assert (await refusal(list_workspaces(service.operator, page_token=token))).fields == NOT_OURS
     # The caller and the page size are no filters.
     again = await list_keys(service.operator, page_token=token, page_size=7, **filters)
     assert len(again.keys) == 2
@@ -213,10 +213,10 @@ async def test_who_may_list_which_keys(
     """Admins list any keys, members their own user keys; `dan` is not in the workspace."""
     await issue(service, 1, **USER, user_id="bob")
     if reason is None:
-        found = await list_keys(service.console, **wanted, actor=actor)
+        found = await list_keys(service.operator, **wanted, actor=actor)
         assert len(found.keys) == (0 if actor == "cyd" else 1)
     else:
-        refused = await refusal(list_keys(service.console, **wanted, actor=actor))
+        refused = await refusal(list_keys(service.operator, **wanted, actor=actor))
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
 
 
@@ -224,17 +224,17 @@ async def test_the_keys_of_a_deleted_workspace_are_still_listed(service: Service
     """Without an actor, since it has no members. A workspace that never existed is not found."""
     issued = await issue(service, 2)
     await delete_workspace(service.operator)
-    assert ids(await list_keys(service.console)) == issued
+    assert ids(await list_keys(service.operator)) == issued
     gone = await refusal(list_keys(service.console, actor="ada"))
     assert (gone.code, gone.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACTOR_NOT_MEMBER")
     for actor in ("", "ada"):
-        unknown = await refusal(list_keys(service.console, workspace_id="nowhere", actor=actor))
+        unknown = await refusal(list_keys(service.operator, workspace_id="nowhere", actor=actor))
         assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "WORKSPACE_NOT_FOUND")
 
 
 async def test_workspaces_are_listed_page_by_page_in_order_of_id(empty_service: Service) -> None:
     """Each once, in byte order of the ids; deleted ones are left out."""
-    assert list((await list_workspaces(empty_service.console)).workspaces) == []
+    assert list((await list_workspaces(empty_service.operator)).workspaces) == []
     names = ["a", "B", "a-b", "a.b", "A", "b", "10", "9", "a:b"]
     for name in [*names, "gone"]:
         await empty_service.operator.apply(small_workspace(name))
@@ -242,7 +242,7 @@ async def test_workspaces_are_listed_page_by_page_in_order_of_id(empty_service: 
     found = []
     token = ""
     for size in (3, 3, 3):
-        page = await list_workspaces(empty_service.console, page_size=3, page_token=token)
+        page = await list_workspaces(empty_service.operator, page_size=3, page_token=token)
         assert len(page.workspaces) == size
         found += [(each.id, each.name, each.version) for each in page.workspaces]
         token = page.next_page_token

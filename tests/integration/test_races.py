@@ -48,10 +48,10 @@ async def test_a_key_is_used_or_renewed_and_never_both(
     seen = set()
     async with serving(service.database_url, tmp_path, transport=transport) as second:
         for round_ in range(_ROUNDS):
-            issued = await service.console.issue(request_id=f"r-{round_}")
+            issued = await service.operator.issue(request_id=f"r-{round_}")
             decision, retried = await asyncio.gather(
                 after(round_ % 7 * 8, second.service.authorize(issued.token)),
-                after(round_ % 5 * 8, service.console.issue(request_id=f"r-{round_}")),
+                after(round_ % 5 * 8, service.operator.issue(request_id=f"r-{round_}")),
             )
             if decision.HasField("granted"):
                 assert isinstance(retried, Refusal), round_
@@ -73,7 +73,7 @@ async def test_after_a_revocation_nothing_is_granted(transport: str, service: Se
     """20 callers on two servers call all the time; no call that begins after RevokeKey has returned is granted."""
     async with serving(service.database_url, tmp_path, transport=transport) as second:
         for used_before in (True, False):
-            issued = await service.console.issue()
+            issued = await service.operator.issue()
             if used_before:
                 await second.service.authorize(issued.token)
             revoked, late, decided = False, [], 0
@@ -91,7 +91,7 @@ async def test_after_a_revocation_nothing_is_granted(transport: str, service: Se
             callers = [asyncio.create_task(ask(each, issued.token)) for each in (service, second) for _ in range(10)]
             while decided < 20:
                 await asyncio.sleep(0)
-            await service.console.revoke(key_id=issued.key.id)
+            await service.operator.revoke(key_id=issued.key.id)
             revoked = True
             await asyncio.gather(*callers)
             expected = pb.Denied(reason=pb.DENIAL_REASON_REVOKED, message="The key was revoked.", key_id=issued.key.id)
@@ -102,7 +102,7 @@ async def test_a_revocation_waits_for_no_change_of_the_workspace(
     service: Service, sql: asyncpg.Connection[Any]
 ) -> None:
     """While a change holds its locks, keys are revoked and authorized and everything is read."""
-    issued, other = await service.console.issue(), await service.console.issue()
+    issued, other = await service.operator.issue(), await service.operator.issue()
     changed = small_workspace()
     changed.hats.add(id="new", name="New")
     async with sql.transaction():
@@ -111,11 +111,11 @@ async def test_a_revocation_waits_for_no_change_of_the_workspace(
         applying = asyncio.create_task(service.operator.apply(changed))
         await until_running(sql, 1)
         assert (await service.service.authorize(other.token)).HasField("granted")
-        assert (await service.console.revoke(key_id=issued.key.id)).HasField("revoked_at")
-        assert (await service.console.revoke(token=other.token)).HasField("revoked_at")
+        assert (await service.operator.revoke(key_id=issued.key.id)).HasField("revoked_at")
+        assert (await service.operator.revoke(token=other.token)).HasField("revoked_at")
         assert await service.service.denial(issued.token) == "REVOKED"
-        assert (await get_workspace(service.console)).version == 1
-        assert len((await list_keys(service.console)).keys) == 2
+        assert (await get_workspace(service.operator)).version == 1
+        assert len((await list_keys(service.operator)).keys) == 2
         assert not applying.done()
     assert (await applying).version == 2
 
@@ -127,11 +127,11 @@ async def test_a_change_of_the_workspace_is_seen_by_every_later_call(
     small = small_workspace()
     without = small_workspace()
     remove(without.hats, "engineer")
-    issued = await service.console.issue()
+    issued = await service.operator.issue()
     async with serving(service.database_url, tmp_path, transport=transport) as second:
         for round_ in range(_ROUNDS // 2):
             calls = [asyncio.create_task(second.service.authorize(issued.token)) for _ in range(5)]
-            await service.console.apply(without if round_ % 2 == 0 else small)
+            await service.operator.apply(without if round_ % 2 == 0 else small)
             response = await second.service.authorize(issued.token)
             hats = [hat.id for hat in response.granted.tool_set.hats]
             assert ("engineer" in hats) == (round_ % 2 == 1)
@@ -150,7 +150,7 @@ async def test_a_key_is_issued_before_the_deletion_or_not_at_all(service: Servic
         await service.operator.apply(small_workspace(workspace_id))
         *issued, deleted = await asyncio.gather(
             *(
-                after(index * round_, service.console.issue(workspace_id=workspace_id, hat_ids=["everyone"]))
+                after(index * round_, service.operator.issue(workspace_id=workspace_id, hat_ids=["everyone"]))
                 for index in range(4)
             ),
             after(round_ % 5, delete_workspace(service.operator, workspace_id)),
@@ -177,7 +177,7 @@ async def test_a_key_is_never_limited_to_a_hat_removed_meanwhile(service: Servic
     for round_ in range(_ROUNDS // 2):
         await service.operator.apply(small_workspace())
         issued, _ = await asyncio.gather(
-            after(round_ % 4 * 8, service.console.issue(hat_ids=["engineer"])),
+            after(round_ % 4 * 8, service.operator.issue(hat_ids=["engineer"])),
             after(round_ % 5 * 8, service.operator.apply(without)),
         )
         if isinstance(issued, Refusal):
@@ -190,12 +190,12 @@ async def test_a_key_is_never_limited_to_a_hat_removed_meanwhile(service: Servic
 async def test_concurrent_revocations_are_one(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """All get the same response, with the reason of the first; the trail records it once."""
     for _ in range(5):
-        issued = await service.console.issue()
+        issued = await service.operator.issue()
         revoked = await asyncio.gather(
-            *(service.console.revoke(key_id=issued.key.id, reason=f"by id {index}") for index in range(5)),
+            *(service.operator.revoke(key_id=issued.key.id, reason=f"by id {index}") for index in range(5)),
             *(service.operator.revoke(token=issued.token, reason=f"by token {index}") for index in range(5)),
         )
-        assert revoked == [await get_key(service.console, issued.key.id)] * 10
+        assert revoked == [await get_key(service.operator, issued.key.id)] * 10
         details = await sql.fetch("SELECT details ->> 'reason' FROM audit_event WHERE action = 'key.revoked'")
         assert [row[0] for row in details] == [revoked[0].revoke_reason]
         await sql.execute("ALTER TABLE audit_event DISABLE TRIGGER USER; DELETE FROM audit_event")
@@ -204,10 +204,10 @@ async def test_concurrent_revocations_are_one(service: Service, sql: asyncpg.Con
 async def test_a_key_that_is_revoked_and_renewed_at_once_ends_revoked(service: Service) -> None:
     """After both calls the key is revoked, and its last token is denied as such."""
     for round_ in range(_ROUNDS // 2):
-        issued = await service.console.issue(request_id=f"r-{round_}")
+        issued = await service.operator.issue(request_id=f"r-{round_}")
         retried, revoked = await asyncio.gather(
-            after(round_ % 5 * 8, service.console.issue(request_id=f"r-{round_}")),
-            after(round_ % 7 * 8, service.console.revoke(key_id=issued.key.id)),
+            after(round_ % 5 * 8, service.operator.issue(request_id=f"r-{round_}")),
+            after(round_ % 7 * 8, service.operator.revoke(key_id=issued.key.id)),
         )
         assert revoked.id == issued.key.id
         if isinstance(retried, Refusal):
@@ -216,17 +216,17 @@ async def test_a_key_that_is_revoked_and_renewed_at_once_ends_revoked(service: S
         else:
             assert await service.service.denial(issued.token) == "UNKNOWN"
             assert await service.service.denial(retried.token) == "REVOKED"
-        again = await refusal(service.console.issue(request_id=f"r-{round_}"))
+        again = await refusal(service.operator.issue(request_id=f"r-{round_}"))
         assert again.reason == "REQUEST_REVOKED"
 
 
 async def test_a_revoked_token_may_lose_a_race_against_its_renewal(service: Service) -> None:
     """When a retry has just replaced the token, either the key is revoked or the token is unknown."""
     for round_ in range(_ROUNDS // 2):
-        issued = await service.console.issue(request_id=f"r-{round_}")
+        issued = await service.operator.issue(request_id=f"r-{round_}")
         retried, revoked = await asyncio.gather(
-            after(round_ % 5 * 8, service.console.issue(request_id=f"r-{round_}")),
-            after(round_ % 7 * 8, service.console.revoke(token=issued.token)),
+            after(round_ % 5 * 8, service.operator.issue(request_id=f"r-{round_}")),
+            after(round_ % 7 * 8, service.operator.revoke(token=issued.token)),
         )
         last = issued if isinstance(retried, Refusal) else retried
         if isinstance(revoked, Refusal):

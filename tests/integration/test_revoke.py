@@ -29,17 +29,17 @@ async def revocations(sql: asyncpg.Connection[Any]) -> int:
 
 
 @pytest.mark.parametrize("target", ["key_id", "token"])
-@pytest.mark.parametrize(("actor", "by"), [("", "caller:console"), ("ada", "ada")])
+@pytest.mark.parametrize(("actor", "by"), [("", "caller:operator"), ("ada", "ada")])
 async def test_a_revoked_key_is_denied_at_once(
     service: Service, sql: asyncpg.Connection[Any], target: str, actor: str, by: str
 ) -> None:
     """The response, GetKey and the next Authorize all show it; the rest of the key stays."""
-    issued = await service.console.issue(hat_ids=["everyone"])
+    issued = await service.operator.issue(hat_ids=["everyone"])
     await service.service.authorize(issued.token)
-    used = await get_key(service.console, issued.key.id)
+    used = await get_key(service.operator, issued.key.id)
     before = time.time()
     chosen = {target: issued.key.id if target == "key_id" else issued.token}
-    revoked = await service.console.revoke(**chosen, reason="Leaked in a ticket", actor=actor)
+    revoked = await service.operator.revoke(**chosen, reason="Leaked in a ticket", actor=actor)
     assert await service.service.denial(issued.token) == "REVOKED"
     assert before - 1 < revoked.revoked_at.ToNanoseconds() / 1e9 < time.time() + 1
     used.state = key_pb2.KEY_STATE_REVOKED
@@ -47,37 +47,37 @@ async def test_a_revoked_key_is_denied_at_once(
     used.revoked_by = by
     used.revoke_reason = "Leaked in a ticket"
     assert revoked == used
-    assert await get_key(service.console, issued.key.id) == used
+    assert await get_key(service.operator, issued.key.id) == used
     assert await revocations(sql) == 1
 
 
 async def test_revoking_again_changes_nothing(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """The first time, person and reason stay, whoever revokes again and how; the trail records it once."""
-    issued = await service.console.issue()
-    first = await service.console.revoke(key_id=issued.key.id, reason="first")
+    issued = await service.operator.issue()
+    first = await service.operator.revoke(key_id=issued.key.id, reason="first")
     later = [
-        await service.console.revoke(key_id=issued.key.id, reason="first"),
+        await service.operator.revoke(key_id=issued.key.id, reason="first"),
         await service.console.revoke(key_id=issued.key.id, reason="second", actor="ada"),
         await service.operator.revoke(token=issued.token, reason="third"),
     ]
     assert later == [first] * 3
-    assert (first.revoked_by, first.revoke_reason) == ("caller:console", "first")
+    assert (first.revoked_by, first.revoke_reason) == ("caller:operator", "first")
     assert await revocations(sql) == 1
 
 
 async def test_a_key_of_a_deleted_workspace_can_still_be_revoked(service: Service) -> None:
     """By the service's own callers, since nobody is a member there any more."""
-    issued = await service.console.issue()
+    issued = await service.operator.issue()
     await delete_workspace(service.operator)
     refused = await refusal(service.console.revoke(key_id=issued.key.id, actor="ada"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACTOR_NOT_MEMBER")
-    assert (await service.console.revoke(key_id=issued.key.id)).state == key_pb2.KEY_STATE_REVOKED
+    assert (await service.operator.revoke(key_id=issued.key.id)).state == key_pb2.KEY_STATE_REVOKED
     assert await service.service.denial(issued.token) == "REVOKED"
 
 
 async def test_a_malformed_token_is_reported(service: Service) -> None:
     """Together with every other field at fault."""
-    token = (await service.console.issue()).token
+    token = (await service.operator.issue()).token
     for spelling in ("", "hello", token[:-1], token + "0", token.lower(), f" {token}"):
         refused = await refusal(service.console.revoke(token=spelling, reason="x" * 501, actor="no one "))
         assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
@@ -91,7 +91,7 @@ async def test_a_malformed_token_is_reported(service: Service) -> None:
 
 async def test_a_token_of_no_key_is_not_found(service: Service) -> None:
     """An unknown id, a wrong secret and a wrong prefix look the same, and the key they name stays valid."""
-    issued = await service.console.issue()
+    issued = await service.operator.issue()
     right = Token.parse(issued.token)
     unknown = [
         Token.mint(KeyType.WORKSPACE, new_key_id()),
@@ -99,7 +99,7 @@ async def test_a_token_of_no_key_is_not_found(service: Service) -> None:
         replace(right, type=KeyType.USER),
     ]
     for token in unknown:
-        refused = await refusal(service.console.revoke(token=token.reveal()))
+        refused = await refusal(service.operator.revoke(token=token.reveal()))
         assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "KEY_NOT_FOUND")
         assert (refused.message, refused.metadata) == ("No key has this token.", {})
     assert (await service.service.authorize(issued.token)).HasField("granted")
@@ -107,7 +107,7 @@ async def test_a_token_of_no_key_is_not_found(service: Service) -> None:
 
 async def test_a_target_is_required(service: Service) -> None:
     """Without an id or a token the request names no key."""
-    refused = await refusal(service.console.revoke(reason="x"))
+    refused = await refusal(service.operator.revoke(reason="x"))
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused.fields == {"target": "is required: set key_id or token"}
 
@@ -122,18 +122,18 @@ async def test_a_reason_has_at_most_500_printable_characters(service: Service) -
             "is 'a<U+000A>b': character 2 is U+000A LINE FEED, which is not allowed in a single line: leave it out",
         ),
     ):
-        issued = await service.console.issue()
-        refused = await refusal(service.console.revoke(key_id=issued.key.id, reason=reason))
+        issued = await service.operator.issue()
+        refused = await refusal(service.operator.revoke(key_id=issued.key.id, reason=reason))
         assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, {"reason": fault})
         assert (await service.service.authorize(issued.token)).HasField("granted")
     for reason in ("", "x" * 500, "\N{ROBOT FACE}" * 500):
-        issued = await service.console.issue()
-        assert (await service.console.revoke(key_id=issued.key.id, reason=reason)).revoke_reason == reason
+        issued = await service.operator.issue()
+        assert (await service.operator.revoke(key_id=issued.key.id, reason=reason)).revoke_reason == reason
 
 
 async def test_a_key_id_has_one_spelling(service: Service) -> None:
     """Other spellings of a UUID are refused as `key_id`, by RevokeKey and GetKey; a valid unknown id is not found."""
-    id_ = (await service.console.issue()).key.id
+    id_ = (await service.operator.issue()).key.id
 
     def other(spelling: str) -> str:
         quote = f"is '{spelling}', which " if len(spelling) <= 36 else ""  # anything longer may be a secret
@@ -141,15 +141,15 @@ async def test_a_key_id_has_one_spelling(service: Service) -> None:
 
     spellings = [id_.upper(), f"{{{id_}}}", f"urn:uuid:{id_}", id_.replace("-", ""), f"{id_} ", "hello", "x" * 50_000]
     for spelling, fault in [("", "is required"), *((each, other(each)) for each in spellings)]:
-        for asked in (service.console.revoke(key_id=spelling), get_key(service.console, spelling)):
+        for asked in (service.operator.revoke(key_id=spelling), get_key(service.operator, spelling)):
             refused = await refusal(asked)
             assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
             assert refused.fields == {"key_id": fault}
     for stranger in (str(new_key_id()), "00000000-0000-0000-0000-000000000000"):
-        for asked in (service.console.revoke(key_id=stranger), get_key(service.console, stranger)):
+        for asked in (service.operator.revoke(key_id=stranger), get_key(service.operator, stranger)):
             refused = await refusal(asked)
             assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "KEY_NOT_FOUND")
-    assert (await get_key(service.console, id_)).state == key_pb2.KEY_STATE_ACTIVE
+    assert (await get_key(service.operator, id_)).state == key_pb2.KEY_STATE_ACTIVE
 
 
 @pytest.mark.parametrize(
@@ -171,14 +171,14 @@ async def test_who_may_see_and_revoke_which_keys(
     service: Service, sql: asyncpg.Connection[Any], actor: str, order: dict[str, Any], reason: str | None
 ) -> None:
     """Admins see and revoke any key, members their own user keys; `dan` is not in the workspace."""
-    issued = await service.console.issue(**order)
+    issued = await service.operator.issue(**order)
     if reason is None:
-        assert await get_key(service.console, issued.key.id, actor=actor) == issued.key
-        assert (await service.console.revoke(key_id=issued.key.id, actor=actor)).revoked_by == actor
+        assert await get_key(service.operator, issued.key.id, actor=actor) == issued.key
+        assert (await service.operator.revoke(key_id=issued.key.id, actor=actor)).revoked_by == actor
         return
     for asked in (
-        get_key(service.console, issued.key.id, actor=actor),
-        service.console.revoke(key_id=issued.key.id, actor=actor),
+        get_key(service.operator, issued.key.id, actor=actor),
+        service.operator.revoke(key_id=issued.key.id, actor=actor),
     ):
         refused = await refusal(asked)
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
@@ -201,7 +201,7 @@ async def test_a_user_who_left_the_workspace_has_no_rights_there(service: Servic
 
 async def test_whoever_holds_the_token_may_revoke_it(service: Service) -> None:
     """The token is enough, even from somebody who is not in the workspace."""
-    issued = await service.console.issue()
+    issued = await service.operator.issue()
     revoked = await service.console.revoke(token=issued.token, actor="mallory@elsewhere.example", reason="found it")
     assert (revoked.revoked_by, revoked.revoke_reason) == ("mallory@elsewhere.example", "found it")
     assert await service.service.denial(issued.token) == "REVOKED"

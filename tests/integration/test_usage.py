@@ -95,11 +95,11 @@ async def assert_ages(sql: asyncpg.Connection[Any], usage: Usage, ages: dict[Key
 
 async def test_the_first_use_is_written_at_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """Before the caller gets the response, by the database's clock."""
-    issued = await service.console.issue()
+    issued = await service.operator.issue()
     assert not issued.key.HasField("last_used_at")
     before = await sql.fetchval("SELECT now()")
     await service.service.authorize(issued.token)
-    first = await get_key(service.console, issued.key.id)
+    first = await get_key(service.operator, issued.key.id)
     assert before <= first.last_used_at.ToDatetime(UTC) <= await sql.fetchval("SELECT now()")
 
 
@@ -333,33 +333,33 @@ async def test_run_writes_periodically_and_survives_an_outage(
 
 async def test_a_denied_token_is_no_use(service: Service) -> None:
     """Of an unknown, revoked, foreign or gone key. A good key that does not reach a tool was used all the same."""
-    keys = [await service.console.issue() for _ in range(3)]
-    leaver = await service.console.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
+    keys = [await service.operator.issue() for _ in range(3)]
+    leaver = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
     wrong, revoked, gone = keys
     await service.service.denial(Token.mint(KeyType.WORKSPACE, Token.parse(wrong.token).key_id).reveal())
-    await service.console.revoke(key_id=revoked.key.id)
+    await service.operator.revoke(key_id=revoked.key.id)
     assert await service.service.denial(revoked.token) == "REVOKED"
     workspace = small_workspace()
     remove(workspace.members, "bob")
-    await service.console.apply(workspace)
+    await service.operator.apply(workspace)
     assert await service.service.denial(leaver.token) == "MEMBER_REMOVED"
-    used = await service.console.issue()
+    used = await service.operator.issue()
     assert await service.service.denial(used.token, tool_id="no.such.tool") == "TOOL_NOT_ALLOWED"
     await delete_workspace(service.operator)
     assert await service.service.denial(gone.token) == "WORKSPACE_GONE"
     for issued in (*keys, leaver):
-        assert not (await get_key(service.console, issued.key.id)).HasField("last_used_at")
-    assert (await get_key(service.console, used.key.id)).HasField("last_used_at")
+        assert not (await get_key(service.operator, issued.key.id)).HasField("last_used_at")
+    assert (await get_key(service.operator, used.key.id)).HasField("last_used_at")
 
 
 async def test_a_refused_query_is_no_use(service: Service) -> None:
     """A call that fails decides nothing about the key; a runtime instance that calls uses its own key."""
-    issued = await service.console.issue()
+    issued = await service.operator.issue()
     runtime = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
     await service.operator.apply(small_workspace("globex"))
-    foreign = await service.console.issue(workspace_id="globex")
+    foreign = await service.operator.issue(workspace_id="globex")
     await refusal(service.service.authorize(issued.token, tool_id=" no tool"))
     await refusal((await service.client(runtime.token)).authorize(foreign.token))
     for unused in (issued, foreign):
-        assert not (await get_key(service.console, unused.key.id)).HasField("last_used_at")
-    assert (await get_key(service.console, runtime.key.id)).HasField("last_used_at")
+        assert not (await get_key(service.operator, unused.key.id)).HasField("last_used_at")
+    assert (await get_key(service.operator, runtime.key.id)).HasField("last_used_at")
