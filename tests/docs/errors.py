@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from skilder_keys.rpc.status import STATUS_CODES
+from tests.docs import contract
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _FILE = Path(__file__).with_name("errors.yaml")
 
@@ -30,7 +34,17 @@ class Advice:
 
 def advice() -> dict[str, Advice]:
     """Return the advice by reason."""
-    return {reason: Advice(**each) for reason, each in yaml.safe_load(_FILE.read_text("utf-8")).items()}
+    found = {reason: Advice(**each) for reason, each in yaml.safe_load(_FILE.read_text("utf-8")).items()}
+    found["ACTOR_REQUIRED"].requests.update((method, {}) for method in _methods_with_actor())
+    return found
+
+
+def _methods_with_actor() -> Iterator[str]:
+    """Yield each method that takes an actor, e.g. `KeyService/GetKey`."""
+    for service in contract.services():
+        for method in service.methods:
+            if any(each.name == "actor" for each in contract.messages()[method.request].fields):
+                yield f"{service.name}/{method.name}"
 
 
 def table() -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.docs import errors, options, reference, sizes
+from tests.docs import errors, options, reference, roles, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +43,7 @@ class Page:
 
 PAGES = (
     Page(ROOT / "docs" / "options.md", {"options": options.table}),
+    Page(ROOT / "docs" / "callers.md", {"roles": roles.table}),
     Page(
         ROOT / "docs" / "api.md",
         {"sizes": sizes.table, "errors": errors.table, "reference": reference.text},

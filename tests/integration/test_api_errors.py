@@ -36,7 +36,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     revoked = await operator.issue(description="Bot", request_id="revoked")
     await operator.revoke(key_id=revoked.key.id)
     values = {"foreign token": foreign.token, "key id": key.key.id}
-    callers = {"FOREIGN_WORKSPACE": await service.client(runtime.token)}
+    callers = {"ACTOR_REQUIRED": service.console, "FOREIGN_WORKSPACE": await service.client(runtime.token)}
 
     for reason, advice in ADVICE.items():
         for method, request in advice.requests.items():

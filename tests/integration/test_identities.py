@@ -75,26 +75,6 @@ async def test_a_caller_with_two_tokens_is_refused(empty_service: Service) -> No
         await assert_unknown(anybody, metadata=both)
 
 
-@pytest.mark.parametrize(
-    ("role", "services"),
-    [
-        ("operator", {"AuthorizationService", "CatalogService", "KeyService"}),
-        ("console", {"CatalogService", "KeyService"}),
-        ("service", {"AuthorizationService"}),
-    ],
-)
-async def test_a_role_opens_its_services_only(service: Service, role: str, services: set[str]) -> None:
-    """What a caller may not do is refused before its request is checked."""
-    client: Client = getattr(service, role)
-    assert len(METHODS) == 10
-    for method in METHODS:
-        refused = await refusal(call(client, method, GARBAGE))
-        if method.partition("/")[0] in services:
-            assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE"), method
-        else:
-            assert forbidden(refused, "CALLER_NOT_ALLOWED"), method
-
-
 async def test_a_runtime_instance_may_authorize_keys_of_its_own_workspace(service: Service) -> None:
     """Its runtime key is its bearer token. About a foreign key it learns nothing that is secret."""
     await service.operator.apply(small_workspace("globex"))
@@ -109,14 +89,6 @@ async def test_a_runtime_instance_may_authorize_keys_of_its_own_workspace(servic
         await service.operator.revoke(key_id=revoked.key.id)
     assert await instance.denial(own.token) == "REVOKED"
     assert forbidden(await refusal(instance.authorize(foreign.token)), "FOREIGN_WORKSPACE")
-
-
-async def test_a_runtime_instance_may_do_nothing_else(service: Service) -> None:
-    """It gets no keys and no workspaces, not even an error about a malformed request."""
-    instance = await service.client((await service.operator.issue(**RUNTIME)).token)
-    for method in METHODS:
-        if not method.startswith("AuthorizationService/"):
-            assert forbidden(await refusal(call(instance, method, GARBAGE)), "CALLER_NOT_ALLOWED"), method
 
 
 async def test_a_bad_runtime_key_is_refused(service: Service) -> None:

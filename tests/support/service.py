@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 TRANSPORTS = ("grpcio", "envoy")
 """The transports; see `Settings.transport`."""
 
-TOKENS = {role: f"{role}-token-of-the-tests-0123456789abcdef" for role in ("operator", "console", "service")}
+ROLES = ("operator", "auditor", "console", "service")
+TOKENS = {role: f"{role}-token-of-the-tests-0123456789abcdef" for role in ROLES}
 _CLOSE_SECONDS = 15.0
 
 
@@ -153,7 +154,7 @@ class Service:
     """A served service.
 
     Attributes:
-        operator, console, service: Three callers, by their roles.
+        operator, auditor, console, service: Four callers, by their roles.
         collect: Returns the metrics.
     """
 
@@ -167,6 +168,7 @@ class Service:
     async def __aenter__(self) -> Self:
         """Connect the callers."""
         self.operator = await self.client(TOKENS["operator"])
+        self.auditor = await self.client(TOKENS["auditor"])
         self.console = await self.client(TOKENS["console"])
         self.service = await self.client(TOKENS["service"])
         return self

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from skilder_keys.domain.access import Ability, Actor, Caller, CallerRole, Origin
-from skilder_keys.domain.errors import ActorNotAllowedError, ActorNotMemberError, CallerNotAllowedError, KeysError
+from skilder_keys.domain.errors import (
+    ActorNotAllowedError,
+    ActorNotMemberError,
+    ActorRequiredError,
+    CallerNotAllowedError,
+    KeysError,
+)
 from skilder_keys.domain.ids import RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeyFilter, KeySpec, Revocation
 from skilder_keys.domain.token import KeyType
@@ -95,10 +101,12 @@ def test_only_admins_change_a_workspace(role: MemberRole | None) -> None:
 
 @pytest.mark.parametrize(("role", "ability"), list(product(CallerRole, Ability)))
 def test_what_each_caller_may_do(role: CallerRole, ability: Ability) -> None:
-    """A console manages keys and workspaces, services and runtimes authorize, an operator does everything."""
+    """A console manages keys and workspaces, an auditor sees them, services and runtimes authorize."""
+    reads = {Ability.KEYS_READ, Ability.CATALOG_READ}
     allowed = {
-        CallerRole.OPERATOR: {Ability.KEYS, Ability.CATALOG, Ability.AUTHORIZE},
-        CallerRole.CONSOLE: {Ability.KEYS, Ability.CATALOG},
+        CallerRole.OPERATOR: set(Ability),
+        CallerRole.AUDITOR: reads,
+        CallerRole.CONSOLE: reads | {Ability.KEYS_WRITE, Ability.CATALOG_WRITE},
         CallerRole.SERVICE: {Ability.AUTHORIZE},
         CallerRole.RUNTIME: {Ability.AUTHORIZE},
     }
@@ -112,6 +120,18 @@ def test_what_each_caller_may_do(role: CallerRole, ability: Ability) -> None:
         assert str(caught.value) == (
             f"A caller with the role {role.value!r} may not {ability.value}; these roles may: {roles}."
         )
+
+
+@pytest.mark.parametrize("role", CallerRole)
+def test_a_console_must_name_an_actor(role: CallerRole) -> None:
+    """Every other role may act for itself."""
+    caller = Caller("it", role)
+    caller.require_actor("ada")
+    if role is CallerRole.CONSOLE:
+        with pytest.raises(ActorRequiredError):
+            caller.require_actor("")
+    else:
+        caller.require_actor("")
 
 
 def test_an_origin_is_named_after_the_actor_or_the_caller() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, workspace_pb2
+from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, common_pb2, key_pb2, workspace_pb2
+from skilder_keys.domain.access import Ability
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.difference import Action, Part
 from skilder_keys.domain.keys import KeyState
@@ -39,6 +40,7 @@ def _enum(file: FileDescriptor, name: str) -> EnumDescriptor:
     return file.enum_types_by_name[name]
 
 
+ABILITIES = numbers(Ability, _enum(common_pb2.DESCRIPTOR, "Ability"))
 KEY_TYPES = numbers(KeyType, _enum(key_pb2.DESCRIPTOR, "KeyType"))
 KEY_STATES = numbers(KeyState, _enum(key_pb2.DESCRIPTOR, "KeyState"))
 MEMBER_ROLES = numbers(MemberRole, _enum(workspace_pb2.DESCRIPTOR, "MemberRole"))

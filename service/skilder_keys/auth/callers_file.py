@@ -54,7 +54,7 @@ class _Caller(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    role: Literal["operator", "console", "service"]
+    role: Literal["operator", "auditor", "console", "service"]
     token_sha256: str | None = None
     san: str | None = Field(None, min_length=1, max_length=500)
 

@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from skilder_keys.domain.errors import ActorNotAllowedError, ActorNotMemberError, CallerNotAllowedError
+from skilder_keys.domain.errors import (
+    ActorNotAllowedError,
+    ActorNotMemberError,
+    ActorRequiredError,
+    CallerNotAllowedError,
+)
 from skilder_keys.domain.fields import CALLER_PREFIX
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeyFilter, KeySpec
@@ -17,8 +22,10 @@ class Ability(Enum):
     # The hash of Enum is slow, and every call looks abilities up. Members are compared by identity, so this is as good.
     __hash__ = object.__hash__
 
-    KEYS = "manage keys"
-    CATALOG = "manage workspaces"
+    KEYS_READ = "see keys"
+    KEYS_WRITE = "issue and change keys"
+    CATALOG_READ = "see workspaces"
+    CATALOG_WRITE = "change workspaces"
     AUTHORIZE = "authorize tokens"
 
 
@@ -28,6 +35,7 @@ class CallerRole(Enum):
     __hash__ = object.__hash__
 
     OPERATOR = "operator"
+    AUDITOR = "auditor"
     CONSOLE = "console"
     SERVICE = "service"
     RUNTIME = "runtime"
@@ -35,7 +43,10 @@ class CallerRole(Enum):
 
 _ABILITIES = {
     CallerRole.OPERATOR: frozenset(Ability),
-    CallerRole.CONSOLE: frozenset({Ability.KEYS, Ability.CATALOG}),
+    CallerRole.AUDITOR: frozenset({Ability.KEYS_READ, Ability.CATALOG_READ}),
+    CallerRole.CONSOLE: frozenset(
+        {Ability.KEYS_READ, Ability.KEYS_WRITE, Ability.CATALOG_READ, Ability.CATALOG_WRITE},
+    ),
     CallerRole.SERVICE: frozenset({Ability.AUTHORIZE}),
     CallerRole.RUNTIME: frozenset({Ability.AUTHORIZE}),
 }
@@ -66,6 +77,14 @@ class Caller:
             raise CallerNotAllowedError(
                 f"A caller with the role {self.role.value!r} may not {ability.value}; these roles may: {roles}."
             )
+
+    def require_actor(self, actor: str) -> None:
+        """Raise ActorRequiredError if the caller names no actor, but acts only for people.
+
+        So a console that loses the session of its user does not act with its own power.
+        """
+        if not actor and self.role is CallerRole.CONSOLE:
+            raise ActorRequiredError
 
 
 @dataclass(frozen=True, slots=True)

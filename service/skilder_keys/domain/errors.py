@@ -53,6 +53,16 @@ class InvalidRequestError(KeysError):
         self.violations = violations
 
 
+class ActorRequiredError(InvalidRequestError):
+    """The caller must name the person for whom it makes the call."""
+
+    reason = "ACTOR_REQUIRED"
+
+    def __init__(self) -> None:
+        """Make the error, which names the field."""
+        super().__init__(FieldViolation("actor", "is required: name the user for whom you make the call"))
+
+
 class CallerNotAllowedError(KeysError):
     """The caller's role does not allow this method."""
 

@@ -9,9 +9,10 @@ It is one function around each method, instead of a chain of interceptors. Its s
 3. The single message is read. The method's bound on its length is checked before anything parses it.
 4. The pipeline parses the message, not gRPC, so that bad bytes cause a clear error instead of a bare INTERNAL. The
    lengths of lists are checked before any element is touched. Both bounds are in `rpc.limits`, for all methods.
-5. The method runs.
-6. Every error becomes a KeysError. The transport sends it as a status, by the table in `rpc.status`.
-7. The call is counted, and one line is logged. The line has the notes of the method, never the request. A method that
+5. A caller that acts only for people must name an actor, if the request has that field.
+6. The method runs.
+7. Every error becomes a KeysError. The transport sends it as a status, by the table in `rpc.status`.
+8. The call is counted, and one line is logged. The line has the notes of the method, never the request. A method that
    is called very often may leave the line out if all went well, because the line would cost more than the call.
    `log_limiter` limits the lines that anybody can cause, of failed calls and denied tokens. Counts are not limited.
 
@@ -27,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import message_factory
 
-from skilder_keys.auth.abilities import ABILITIES
 from skilder_keys.domain.access import Origin
 from skilder_keys.domain.errors import KeysError, UnavailableError
 from skilder_keys.domain.ids import UserId
@@ -37,6 +37,7 @@ from skilder_keys.rpc.decoding import Decoder
 from skilder_keys.rpc.errors import DeadlineExceededError
 from skilder_keys.rpc.fast_path import FastPath
 from skilder_keys.rpc.log_limiter import LogLimiter
+from skilder_keys.rpc.options import ability_of, takes_actor
 from skilder_keys.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
@@ -118,8 +119,14 @@ class Pipeline:
         return {_path(method): self._wrap(method, getattr(servicer, method.name)) for method in descriptor.methods}
 
     def fast_paths(self, descriptor: ServiceDescriptor, responds: Mapping[str, Respond]) -> dict[str, FastPath]:
-        """Return the fast paths of a service's methods, by the methods' paths."""
-        methods = (descriptor.methods_by_name[name] for name in responds)
+        """Return the fast paths of a service's methods, by the methods' paths.
+
+        Raises:
+            ValueError: A method takes an actor, which the fast path does not check.
+        """
+        methods = [descriptor.methods_by_name[name] for name in responds]
+        if any(map(takes_actor, methods)):
+            raise ValueError("a method that takes an actor has no fast path")
         return {
             _path(each): FastPath(self._admission(each), _decoder(each), responds[each.name], self._max_bytes(each))
             for each in methods
@@ -130,12 +137,13 @@ class Pipeline:
 
     def _admission(self, descriptor: MethodDescriptor) -> Admission:
         service = descriptor.containing_service.name
-        return Admission(f"{service}/{descriptor.name}", ABILITIES[service], self._callers, self.calls)
+        return Admission(f"{service}/{descriptor.name}", ability_of(descriptor), self._callers, self.calls)
 
     def _wrap(self, descriptor: MethodDescriptor, method: Method) -> Serve:
         admission = self._admission(descriptor)
         decoder = _decoder(descriptor)
         max_bytes = self._max_bytes(descriptor)
+        with_actor = takes_actor(descriptor)
 
         async def serve(context: Context) -> bytes:
             started = perf_counter()
@@ -150,6 +158,8 @@ class Pipeline:
                         request = await self._offload.run(decoder.decode, body)
                     else:
                         request = decoder.decode(body)
+                    if with_actor:
+                        caller.require_actor(request.actor)
                     call = Call(caller, context, notes)
                     reply = await method(request, call)
                 code, routine, denial = "OK", call.routine, call.denial

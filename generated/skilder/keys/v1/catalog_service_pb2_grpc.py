@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
-    admin in the new state.
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
+    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
+    name one. For a new workspace, the actor must be an admin in the new state.
 
     A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """
@@ -62,9 +62,9 @@ class CatalogServiceStub:
 
 
 class CatalogServiceServicer:
-    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
-    admin in the new state.
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
+    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
+    name one. For a new workspace, the actor must be an admin in the new state.
 
     A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """
@@ -142,9 +142,9 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
-    admin in the new state.
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
+    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
+    name one. For a new workspace, the actor must be an admin in the new state.
 
     A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """

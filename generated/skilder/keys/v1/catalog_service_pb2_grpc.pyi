@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
-    admin in the new state.
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
+    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
+    name one. For a new workspace, the actor must be an admin in the new state.
 
     A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """
@@ -66,9 +66,9 @@ class CatalogServiceStub:
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
-    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
-    admin in the new state.
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
+    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
+    name one. For a new workspace, the actor must be an admin in the new state.
 
     A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """
@@ -101,9 +101,9 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`.
-    If a request names an actor, that user must be an admin of the workspace. For a new workspace, the actor must be an
-    admin in the new state.
+    """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
+    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
+    name one. For a new workspace, the actor must be an admin in the new state.
 
     A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
     """

@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class KeyServiceStub:
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
+    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
-    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
-    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
-    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
-    caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
+    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
+    the caller's role decides.
 
     A request has at most 64 KiB.
     """
@@ -65,12 +65,12 @@ class KeyServiceStub:
 
 
 class KeyServiceServicer:
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
+    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
-    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
-    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
-    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
-    caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
+    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
+    the caller's role decides.
 
     A request has at most 64 KiB.
     """
@@ -147,12 +147,12 @@ def add_KeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyService:
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
+    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
-    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
-    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
-    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
-    caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
+    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
+    the caller's role decides.
 
     A request has at most 64 KiB.
     """

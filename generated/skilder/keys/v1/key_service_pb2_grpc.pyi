@@ -27,12 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KeyServiceStub:
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
+    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
-    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
-    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
-    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
-    caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
+    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
+    the caller's role decides.
 
     A request has at most 64 KiB.
     """
@@ -68,12 +68,12 @@ class KeyServiceStub:
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
+    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
-    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
-    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
-    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
-    caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
+    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
+    the caller's role decides.
 
     A request has at most 64 KiB.
     """
@@ -105,12 +105,12 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`.
+    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
-    A request may name an `actor`, the user for whom the caller makes the call. Then the service checks that the actor
-    may do it: an admin of a workspace may issue, list and revoke its workspace keys, and list and revoke all its other
-    keys; a member may issue, list and revoke their own user keys; no user may issue runtime keys. Without an actor, the
-    caller's role decides.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
+    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
+    the caller's role decides.
 
     A request has at most 64 KiB.
     """

@@ -1,0 +1,32 @@
+"""What each method declares in the contract by its options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder.keys.v1 import common_pb2
+from skilder_keys.app.enums import ABILITIES
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import MethodDescriptor
+
+    from skilder_keys.domain.access import Ability
+
+_BY_NUMBER = {number: ability for ability, number in ABILITIES.items()}
+
+
+def ability_of(method: MethodDescriptor) -> Ability:
+    """Return the ability that a method requires of its caller.
+
+    Raises:
+        ValueError: The method does not declare one, so it cannot be served.
+    """
+    ability = _BY_NUMBER.get(method.GetOptions().Extensions[common_pb2.ability])
+    if ability is None:
+        raise ValueError(f"{method.full_name} has no `option (ability)`")
+    return ability
+
+
+def takes_actor(method: MethodDescriptor) -> bool:
+    """Return whether the requests of a method may name an actor."""
+    return "actor" in method.input_type.fields_by_name
