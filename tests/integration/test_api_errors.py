@@ -56,6 +56,7 @@ async def test_every_method_has_the_errors_that_the_table_gives_to_all(service: 
             (stranger, b"", "UNAUTHENTICATED"),
             (wrong, b"", "CALLER_NOT_ALLOWED"),
             (service.operator, b"\xff", "MALFORMED_MESSAGE"),
+            (service.operator, b"\x9a\x06\x00", "UNKNOWN_FIELD"),
             (service.operator, b"x" * (max_bytes(method) + 1), "MESSAGE_TOO_LONG"),
         ):
             if len(request) > largest:

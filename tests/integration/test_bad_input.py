@@ -10,8 +10,8 @@ from urllib.parse import quote
 import grpc
 import pytest
 
-from skilder.keys.v1 import authorization_service_pb2, key_pb2, key_service_pb2, workspace_pb2
-from tests.support.calls import METHODS, call, get_workspace, list_keys, request_type
+from skilder.keys.v1 import authorization_service_pb2, key_pb2, workspace_pb2
+from tests.support.calls import METHODS, call, get_workspace, request_type
 from tests.support.service import Client, Refusal, Service, refusal, serving
 from tests.support.valid import valid_requests, with_each_text
 from tests.support.workspaces import small_workspace
@@ -94,31 +94,6 @@ async def test_an_empty_request_is_a_request(service: Service) -> None:
     response = await call(service.operator, "AuthorizationService/Authorize", b"")
     denied = authorization_service_pb2.AuthorizeResponse.FromString(response).denied
     assert denied.reason == authorization_service_pb2.DENIAL_REASON_MALFORMED
-
-
-async def test_unknown_fields_are_ignored(service: Service) -> None:
-    """So that a newer client can call an older service."""
-    request = key_service_pb2.ListKeysRequest(workspace_id="acme").SerializeToString()
-    newer = b"\xf8\x07\x01" + tagged(14, BAD_UTF8) + request + b"\xfd\x07\x01\x02\x03\x04"
-    assert await call(service.operator, "KeyService/ListKeys", newer) == b""
-
-
-async def test_an_unknown_enum_value_is_reported(service: Service) -> None:
-    """It is neither read as the default nor as another value."""
-    fault = "is 99, which is not a value of the enum"
-    unknown: Any = 99
-    workspace = small_workspace()
-    workspace.members[2].role = unknown
-    calls: dict[str, list[Any]] = {
-        "type": [service.operator.issue(type=unknown), list_keys(service.operator, type=unknown)],
-        "state": [list_keys(service.operator, state=unknown)],
-        "workspace.members[2].role": [service.operator.apply(workspace)],
-    }
-    for field, asked in calls.items():
-        for each in asked:
-            refused = await refusal(each)
-            entry = "of 'cyd' " if "members" in field else ""
-            assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, {field: entry + fault})
 
 
 TEXTS = {

@@ -17,7 +17,7 @@ from skilder.keys.v1.workspace_pb2 import Hat, Member, Tool, Workspace
 from skilder_keys.domain.errors import InvalidRequestError, KeysError
 from skilder_keys.rpc import authorization_service, catalog_service, key_service
 from skilder_keys.rpc.decoding import SLICE_BYTES, Decoder
-from skilder_keys.rpc.errors import MalformedMessageError
+from skilder_keys.rpc.errors import MalformedMessageError, UnknownFieldError
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -95,11 +95,9 @@ def test_a_string_that_is_not_utf8_is_refused_by_its_field(message: Message, fie
 
 
 def test_valid_bytes_are_parsed() -> None:
-    """Also an empty message, and one with unknown fields of a later version, whatever they hold."""
+    """Also an empty message."""
     assert decode(ApplyWorkspaceRequest, APPLY).workspace == small_workspace()
     assert decode(GetKeyRequest, b"") == GetKeyRequest()
-    later = GetKeyRequest(key_id="a key").SerializeToString() + b"\xfa\x01\x02\xff\xfe"
-    assert decode(GetKeyRequest, later).key_id == "a key"
 
 
 @pytest.mark.parametrize(
@@ -123,12 +121,18 @@ def test_a_truncated_message_is_refused(cut: int) -> None:
 
 
 def is_message_or_error(request_type: Any, body: bytes) -> bool:
-    """Return whether bytes decode to the message that protobuf reads, or are refused with an error of ours."""
+    """Return whether bytes decode to the message that protobuf reads, or are refused with an error of ours.
+
+    A message with unknown fields must be refused.
+    """
     try:
         message = decode(request_type, body)
     except KeysError as error:
-        return isinstance(error, (InvalidRequestError, MalformedMessageError))
-    return bool(message == request_type.FromString(body))
+        return isinstance(error, (InvalidRequestError, MalformedMessageError, UnknownFieldError))
+    read = request_type.FromString(body)
+    size = read.ByteSize()
+    read.DiscardUnknownFields()
+    return bool(message == read) and size == read.ByteSize()
 
 
 @settings(deadline=None)
@@ -209,9 +213,6 @@ def test_a_long_message_is_parsed_as_a_short_one_is() -> None:
         message = ApplyWorkspaceRequest(workspace=workspace, expected_version=source.randrange(2**63), actor="ada")
         body = message.SerializeToString()
         assert decode(ApplyWorkspaceRequest, body) == message
-        # Unknown fields of a later version may be anywhere.
-        later = field(100, b"\xff" * source.randrange(2 * SLICE_BYTES))
-        assert decode(ApplyWorkspaceRequest, later + body).workspace == workspace
 
 
 @pytest.mark.parametrize("bad", list(FAULTS)[:2])
@@ -232,12 +233,10 @@ def test_a_bad_string_in_a_long_message_is_refused_by_its_field(bad: bytes) -> N
     "body",
     [
         field(1, field(7, b"") * 19_000) * 2,
-        b"\x70\0" * 100_000,
-        field(1, b"\x70\0" * 100_000),
-        b"\x73" * 100_000,
+        b"\x20\0" * 100_000,
         field(1, field(7, b"") * 19_000)[:-1] + b"\x80",
     ],
-    ids=["one part twice", "unknown fields", "unknown fields inside", "groups", "cut short"],
+    ids=["one part twice", "one number", "cut short"],
 )
 def test_a_long_message_of_many_tiny_fields_is_refused(body: bytes) -> None:
     """Before it is parsed."""

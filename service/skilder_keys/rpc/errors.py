@@ -16,6 +16,12 @@ class MalformedMessageError(KeysError):
     reason = "MALFORMED_MESSAGE"
 
 
+class UnknownFieldError(KeysError):
+    """The request has a field or an enum value that this version of the service does not know."""
+
+    reason = "UNKNOWN_FIELD"
+
+
 class MessageTooLongError(KeysError):
     """The request is longer than this service accepts."""
 

@@ -54,11 +54,11 @@ def max_bytes(method: MethodDescriptor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """A field that is a list, or a message with a list somewhere in it.
+    """A field that is a list or a message.
 
     Attributes:
         maximum: The most elements of the list; None if the field is not a list.
-        inside: The bounded fields of the message, or of each message of the list; None if they have no list.
+        inside: The bounded fields of the message, or of each message of the list; None for other types.
     """
 
     name: str
@@ -73,10 +73,12 @@ class Bounded:
 
 
 class Lists:
-    """The bounded fields of a message.
+    """The bounded fields of a message: its lists and messages.
 
     Attributes:
-        by_number: The fields by their numbers.
+        numbers: The numbers of all its fields.
+        by_number: The bounded fields by their numbers.
+        has_lists: Whether it has a list at any depth.
         total: The most elements of these lists together, without the lists of inner messages.
         is_large: Whether it can take more than a few milliseconds to check a request.
     """
@@ -90,7 +92,10 @@ class Lists:
         bounded = filter(None, (_bounded(descriptor, each) for each in descriptor.fields))
         self.by_number: dict[int, Bounded] = {field.number: field for field in bounded}
         self.total = sum(field.maximum or 1 for field in self.by_number.values())
+        self.numbers = frozenset(field.number for field in descriptor.fields)
         inside = [field.inside for field in self.by_number.values() if field.inside is not None]
+        is_list = [field.maximum is not None for field in self.by_number.values()]
+        self.has_lists: bool = any(is_list) or any(each.has_lists for each in inside)
         self.is_large: bool = self.total > _MANY_ELEMENTS or any(each.is_large for each in inside)
 
     def check(self, message: Message, path: str = "", since: Mapping[int, int] | None = None) -> int:
@@ -117,7 +122,7 @@ class Lists:
                     raise field.too_many(path, count)
                 total += count - since.get(field.number, 0)
         for field in self.by_number.values():
-            if field.inside is None:
+            if field.inside is None or not field.inside.has_lists:
                 continue
             if field.maximum is None:
                 if message.HasField(field.name) and not since.get(field.number):
@@ -132,12 +137,12 @@ class Lists:
 def lists_of(descriptor: Any) -> Lists | None:  # noqa: ANN401 - one of two classes
     """Return the bounded fields of a message; None if it has no list at any depth."""
     lists = Lists(descriptor)
-    return lists if lists.by_number else None
+    return lists if lists.has_lists else None
 
 
 def _bounded(message: Any, field: Any) -> Bounded | None:  # noqa: ANN401 - the same
     maximum = LISTS[f"{message.name}.{field.name}"] if field.is_repeated else None
-    inside = None if field.message_type is None else lists_of(field.message_type)
+    inside = None if field.message_type is None else Lists(field.message_type)
     if maximum is None and inside is None:
         return None
     return Bounded(field.name, field.number, maximum, inside)

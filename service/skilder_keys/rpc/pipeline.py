@@ -8,7 +8,8 @@ It is one function around each method, instead of a chain of interceptors. Its s
    could occupy a place, and megabytes, for as long as it likes.
 3. The single message is read. The method's bound on its length is checked before anything parses it.
 4. The pipeline parses the message, not gRPC, so that bad bytes cause a clear error instead of a bare INTERNAL. The
-   lengths of lists are checked before any element is touched. Both bounds are in `rpc.limits`, for all methods.
+   lengths of lists are checked before any element is touched. Both bounds are in `rpc.limits`, for all methods. A
+   field or an enum value that this version does not know is refused: see `rpc.unknown`.
 5. A caller that acts only for people must name an actor, if the request has that field.
 6. The method runs.
 7. Every error becomes a KeysError. The transport sends it as a status, by the table in `rpc.status`.

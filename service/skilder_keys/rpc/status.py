@@ -23,6 +23,7 @@ STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ActorRequiredError: grpc.StatusCode.INVALID_ARGUMENT,
     rpc_errors.MalformedMessageError: grpc.StatusCode.INVALID_ARGUMENT,
+    rpc_errors.UnknownFieldError: grpc.StatusCode.INVALID_ARGUMENT,
     rpc_errors.MessageTooLongError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     rpc_errors.UnknownEncodingError: grpc.StatusCode.UNIMPLEMENTED,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,

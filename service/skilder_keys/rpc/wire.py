@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LENGTH_DELIMITED = 2
+START_GROUP = 3
 _FIXED = {1: 8, 5: 4}
 _MAX_VARINT_BYTES = 10
 
@@ -19,10 +20,10 @@ Field = tuple[int, int, int, int, int]
 
 
 def fields(body: bytes, begin: int, end: int) -> Iterator[Field]:
-    """Yield the fields between the indexes `begin` and `end`.
+    """Yield the fields between the indexes `begin` and `end`. A group, which no message of ours has, must be the last.
 
     Raises:
-        MalformedMessageError: The bytes are not a field, or a group, which no message of ours has.
+        MalformedMessageError: The bytes are not a field, or a group was not the last field that was asked for.
     """
     at = begin
     while at < end:
@@ -41,6 +42,9 @@ def fields(body: bytes, begin: int, end: int) -> Iterator[Field]:
         elif wire_type in _FIXED:
             content = at
             at += _FIXED[wire_type]
+        elif wire_type == START_GROUP and tag >= 8:  # noqa: PLR2004 - there is no field 0
+            yield tag >> 3, wire_type, start, at, at
+            raise MalformedMessageError
         else:
             raise MalformedMessageError
         if at > end or tag < 8:  # noqa: PLR2004 - there is no field 0
