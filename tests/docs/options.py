@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from skilder_keys.cli.options import variable
 from skilder_keys.config import Settings
 
@@ -9,11 +11,12 @@ from skilder_keys.config import Settings
 def table() -> str:
     """Return the table: each setting with its variable, flag, default and description."""
     rows = ["| variable | flag | default | |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
+    for field in fields(Settings):
+        name = field.name
         flag = name.replace("_", "-")
         negated = f", `--no-{flag}`" if isinstance(field.default, bool) else ""
         default = "" if field.default is None else f"`{field.default}`"
         if isinstance(field.default, bool):
             default = "on" if field.default else "off"
-        rows.append(f"| `{variable(name)}` | `--{flag}`{negated} | {default} | {field.description} |")
+        rows.append(f"| `{variable(name)}` | `--{flag}`{negated} | {default} | {field.metadata['description']} |")
     return "\n".join(rows)

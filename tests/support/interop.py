@@ -6,6 +6,7 @@ settings are JSON.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,7 @@ def _payload(response_type: Any, size: int) -> bytes:
 def main(folder: str, settings: str) -> None:
     """Become an Envoy that serves."""
     become(
-        Settings.model_validate_json(settings),
+        Settings.parse(json.loads(settings)),
         0,
         Path(folder),
         "tests.support.interop:application",

@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -219,7 +219,12 @@ async def serving(database_url: str, folder: Path, *, transport: str, **settings
     callers_file = folder / "callers.yaml"
     if not callers_file.exists():
         write_callers(callers_file, [])
-    options = {"transport": transport, "data_dir": folder / "data", "callers": callers_file, "drain_timeout": 1}
+    options: dict[str, Any] = {
+        "transport": transport,
+        "data_dir": folder / "data",
+        "callers": callers_file,
+        "drain_timeout": 1,
+    }
     async with AsyncExitStack() as stack:
         listen = stack.enter_context(reserve_port("127.0.0.1:0")) if transport == "envoy" else "127.0.0.1:0"
         serve = _served_by_a_worker if transport == "envoy" else _served_here
@@ -241,7 +246,7 @@ async def _served_by_a_worker(settings: Settings, database_url: str, folder: Pat
     number, path = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=folder)
     os.close(number)
     command = ("/bin/sh", "-c", 'exec "$@" 2>>"$0"', path, *WORKER_COMMAND)
-    settings = settings.model_copy(update={"log_format": "json"})
+    settings = replace(settings, log_format="json")
     worker = await WorkerProcess.start(command, settings, database_url, 0)
     log = LogFile(Path(path))
 

@@ -253,8 +253,7 @@ def _sent_settings(settings: Settings) -> dict[str, Any]:
 
     Defaults are left out: after an upgrade, SIGHUP starts workers of the new version, which have their own defaults.
     """
-    sent = settings.model_dump(mode="json", exclude={"database_url"}, exclude_defaults=True)
-    return {**sent, "listen": settings.listen}
+    return {**settings.changed(), "listen": settings.listen}
 
 
 def _environment() -> dict[str, str]:

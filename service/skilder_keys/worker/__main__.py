@@ -31,7 +31,7 @@ def main(descriptor: int) -> None:
         first = messages.peek(connection)
         if first is None:
             return  # the parent has ended already
-        settings = Settings.model_validate(first["settings"])
+        settings = Settings.parse(first["settings"])
         if settings.transport == "envoy":
             _become_envoy(settings, connection, first)
         # Import these late: Envoy starts its own interpreter, and this process would import them for nothing.
