@@ -24,12 +24,10 @@ class Advice:
     Attributes:
         do: What to do, in one or two sentences.
         requests: Requests that cause the error, by method; empty if every method has it.
-        metadata: The names in the metadata of its ErrorInfo.
     """
 
     do: str
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
-    metadata: tuple[str, ...] = ()
 
 
 def advice() -> dict[str, Advice]:
@@ -60,8 +58,11 @@ def table() -> str:
         found = known.pop(kind.reason)
         meaning = (kind.__doc__ or "").splitlines()[0]
         methods = ", ".join(f"`{method.partition('/')[2]}`" for method in found.requests) or "all"
-        metadata = f" Metadata: {', '.join(f'`{name}`' for name in found.metadata)}." if found.metadata else ""
-        rows.append(f"| `{kind.reason}` | `{code.name}` | {meaning}{metadata} | {found.do} | {methods} |")
+        names = ", ".join(f"`{name}`" for name in kind.metadata)
+        more = f" Metadata: {names}." if names else ""
+        if kind.retry_after is not None:
+            more += f" `RetryInfo`: {kind.retry_after.total_seconds():.0f} s."
+        rows.append(f"| `{kind.reason}` | `{code.name}` | {meaning}{more} | {found.do} | {methods} |")
     if known:
         raise ValueError(f"no error of the service has these reasons: {', '.join(known)}")
     return "\n".join(rows)

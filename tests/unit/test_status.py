@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 import skilder_keys
 from skilder_keys.domain.errors import (
+    BusyError,
     FieldViolation,
     InvalidRequestError,
     KeyNotFoundError,
@@ -47,25 +48,27 @@ KINDS = list(kinds())
 
 def made(kind: type[KeysError]) -> KeysError:
     """Make an error with its kind's default message."""
-    if kind is InvalidRequestError:
-        return InvalidRequestError(FieldViolation("type", "is required"))
-    return kind()
+    if issubclass(kind, InvalidRequestError):
+        return kind(FieldViolation("type", "is required"))
+    return kind(**dict.fromkeys(kind.metadata, "x"))
 
 
 def details(status: grpc.Status) -> tuple[Status, list[ErrorInfo], list[BadRequest]]:
-    """Unpack the details that are sent in the trailer."""
+    """Unpack the details that are sent in the trailer, but for a RetryInfo."""
     ((name, value),) = status.trailing_metadata
     assert name == "grpc-status-details-bin"
     assert isinstance(value, bytes)
     packed = Status.FromString(value)
-    infos, bad_requests = [], []
+    infos, bad_requests, retries = [], [], 0
     for each in packed.details:
         info, bad_request = ErrorInfo(), BadRequest()
         if each.Unpack(info):
             infos.append(info)
         elif each.Unpack(bad_request):
             bad_requests.append(bad_request)
-    assert len(packed.details) == len(infos) + len(bad_requests)
+        else:
+            retries += each.Is(RetryInfo.DESCRIPTOR)
+    assert len(packed.details) == len(infos) + len(bad_requests) + retries
     return packed, infos, bad_requests
 
 
@@ -98,8 +101,8 @@ def test_every_kind_of_error_has_a_reason_of_its_own() -> None:
 def test_every_kind_of_error_says_what_is_wrong(kind: type[KeysError]) -> None:
     """Each kind has a default message, one sentence; a given message replaces it."""
     assert re.fullmatch(r"[A-Z`][^\n]+\.|type is required|.+ listed\.", str(made(kind)))
-    if kind is not InvalidRequestError:
-        assert str(kind("Something else.")) == "Something else."
+    if not issubclass(kind, InvalidRequestError):
+        assert str(kind("Something else.", **dict.fromkeys(kind.metadata, "x"))) == "Something else."
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,7 +111,8 @@ def test_every_status_has_one_error_info(kind: type[KeysError]) -> None:
     error = made(kind)
     status = trailing_status(error)
     packed, (info,), _ = details(status)
-    assert (info.reason, info.domain, dict(info.metadata)) == (kind.reason, "keys.skilder", {})
+    assert (info.reason, info.domain, dict(info.metadata)) == (kind.reason, "keys.skilder", error.details)
+    assert list(error.details) == list(kind.metadata)
     assert status.code is STATUS_CODES[kind]
     assert (packed.code, packed.message) == (status.code.value[0], status.details) == (packed.code, str(error))
 
@@ -118,6 +122,25 @@ def test_details_for_programs_are_in_the_error_info() -> None:
     _, (info,), bad_requests = details(trailing_status(VersionMismatchError(current_version="7")))
     assert dict(info.metadata) == {"current_version": "7"}
     assert bad_requests == []
+
+
+def test_an_error_has_the_details_of_its_kind() -> None:
+    """None is forgotten, and there are no others."""
+    with pytest.raises(TypeError, match="VersionMismatchError has the details"):
+        VersionMismatchError()
+    with pytest.raises(TypeError, match="KeyNotFoundError has the details"):
+        KeyNotFoundError(key_id="7")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_caller_learns_when_to_try_again(kind: type[KeysError]) -> None:
+    """If the service cannot serve the call now; a service that is too busy is left alone for longer."""
+    packed, _, _ = details(trailing_status(made(kind)))
+    found = [RetryInfo.FromString(each.value) for each in packed.details if each.Is(RetryInfo.DESCRIPTOR)]
+    delays: dict[type[KeysError], int] = {UnavailableError: 1, BusyError: 2}
+    seconds = delays.get(kind)
+    assert [each.retry_delay.ToSeconds() for each in found] == ([] if seconds is None else [seconds])
+    assert (seconds is not None) == (STATUS_CODES[kind] is grpc.StatusCode.UNAVAILABLE)
 
 
 def test_an_unexpected_error_reveals_nothing() -> None:

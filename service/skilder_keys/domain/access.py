@@ -8,6 +8,7 @@ from skilder_keys.domain.errors import (
     ActorNotMemberError,
     ActorRequiredError,
     CallerNotAllowedError,
+    FieldViolation,
 )
 from skilder_keys.domain.fields import CALLER_PREFIX
 from skilder_keys.domain.ids import UserId, WorkspaceId
@@ -84,7 +85,7 @@ class Caller:
         So a console that loses the session of its user does not act with its own power.
         """
         if not actor and self.role is CallerRole.CONSOLE:
-            raise ActorRequiredError
+            raise ActorRequiredError(FieldViolation("actor", "is required: name the user for whom you make the call"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
-"""The errors of the use cases. Each has a stable reason; `rpc.status` maps it to a status code.
+"""The errors of the use cases. Each has a reason of the contract's ErrorReason; `rpc.status` has its status code.
 
 The first line of an error's docstring is its default message for people. A denied token is not an error: see
 `domain.denial`.
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -28,14 +29,23 @@ class KeysError(Exception):
     """The service failed: see its log."""
 
     reason: ClassVar[str] = "INTERNAL"
+    metadata: ClassVar[tuple[str, ...]] = ()
+    """The names of what programs need to know, in the order of the contract."""
+    retry_after: ClassVar[timedelta | None] = None
+    """How long the caller should wait before it tries again, if it should."""
 
     def __init__(self, message: str = "", **details: str) -> None:
         """Make an error.
 
         Args:
             message: A sentence for people; by default the first line of the class's docstring.
-            details: What programs need to know, by name.
+            details: What programs need to know, by the names in `metadata`.
+
+        Raises:
+            TypeError: The details are not those of `metadata`.
         """
+        if details.keys() != set(self.metadata):
+            raise TypeError(f"{type(self).__name__} has the details {self.metadata}, not {tuple(details)}")
         super().__init__(message or (type(self).__doc__ or "").splitlines()[0])
         self.details: Mapping[str, str] = details
 
@@ -54,13 +64,9 @@ class InvalidRequestError(KeysError):
 
 
 class ActorRequiredError(InvalidRequestError):
-    """The caller must name the person for whom it makes the call."""
+    """The caller must name the user for whom it makes the call."""
 
     reason = "ACTOR_REQUIRED"
-
-    def __init__(self) -> None:
-        """Make the error, which names the field."""
-        super().__init__(FieldViolation("actor", "is required: name the user for whom you make the call"))
 
 
 class CallerNotAllowedError(KeysError):
@@ -109,33 +115,39 @@ class VersionMismatchError(KeysError):
     """The workspace is not at the expected version: read it again, then repeat the change."""
 
     reason = "VERSION_MISMATCH"
+    metadata = ("current_version",)
 
 
 class TooManyChangedError(KeysError):
     """More parts would be removed than max_removals allows."""
 
     reason = "TOO_MANY_CHANGED"
+    metadata = ("count", "allowed")
 
 
 class RequestUsedError(KeysError):
     """This request_id issued a key that has been used since: use a new request_id."""
 
     reason = "REQUEST_USED"
+    metadata = ("key_id",)
 
 
 class RequestRevokedError(KeysError):
     """This request_id issued a key that has been revoked since: use a new request_id."""
 
     reason = "REQUEST_REVOKED"
+    metadata = ("key_id",)
 
 
 class UnavailableError(KeysError):
     """The service cannot decide now: try again."""
 
     reason = "UNAVAILABLE"
+    retry_after = timedelta(seconds=1)
 
 
 class BusyError(UnavailableError):
     """The service is overloaded: try again a little later."""
 
     reason = "BUSY"
+    retry_after = timedelta(seconds=2)

@@ -20,12 +20,14 @@ class UnknownFieldError(KeysError):
     """The request has a field or an enum value that this version of the service does not know."""
 
     reason = "UNKNOWN_FIELD"
+    metadata = ("path", "numbers")
 
 
 class MessageTooLongError(KeysError):
     """The request is longer than this service accepts."""
 
     reason = "MESSAGE_TOO_LONG"
+    metadata = ("limit",)
 
 
 class UnknownEncodingError(KeysError):

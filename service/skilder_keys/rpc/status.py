@@ -1,11 +1,15 @@
-"""Errors as gRPC statuses: the table of status codes, and an ErrorInfo (AIP-193) for every error."""
+"""Errors as gRPC statuses: the table of status codes, and an ErrorInfo (AIP-193) for every error.
+
+The reasons are the values of the contract's ErrorReason; a test compares codes and metadata with its comments.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import grpc
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
@@ -15,6 +19,8 @@ from skilder_keys.domain.fields import shortened
 from skilder_keys.rpc import errors as rpc_errors
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from google.protobuf.message import Message
 
 ERROR_DOMAIN = "keys.skilder"
@@ -55,11 +61,19 @@ def trailing_status(error: errors.KeysError) -> grpc.Status:
     details: list[Message] = [ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.details)]
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error))
+    if error.retry_after is not None:
+        details.append(RetryInfo(retry_delay=_duration(error.retry_after)))
     status = Status(code=STATUS_CODES[type(error)].value[0], message=shortened(str(error), _MAX_MESSAGE_BYTES))
     for detail in details:
         status.details.add().Pack(detail)
     grpc_status: grpc.Status = rpc_status.to_status(status)
     return grpc_status
+
+
+def _duration(length: timedelta) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(length)
+    return duration
 
 
 def _bad_request(error: errors.InvalidRequestError) -> BadRequest:

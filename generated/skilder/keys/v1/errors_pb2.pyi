@@ -33,7 +33,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `path` of the message or field, and `numbers`, the unknown ones, separated by commas.
     """
     ERROR_REASON_ACTOR_REQUIRED: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT. A caller with the role `console` must name the `actor`."""
+    """INVALID_ARGUMENT. A caller with the role `console` must name the `actor`. `google.rpc.BadRequest` names the field."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 5
     """UNAUTHENTICATED. The caller is unknown."""
     ERROR_REASON_CALLER_NOT_ALLOWED: _ErrorReason.ValueType  # 6
@@ -49,9 +49,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WORKSPACE_NOT_FOUND: _ErrorReason.ValueType  # 11
     """NOT_FOUND. There is no such workspace."""
     ERROR_REASON_REQUEST_USED: _ErrorReason.ValueType  # 12
-    """ALREADY_EXISTS. The `request_id` issued a key that was used since then, or was sent with other arguments."""
+    """ALREADY_EXISTS. The `request_id` issued a key that was used since then. Metadata: `key_id`."""
     ERROR_REASON_REQUEST_REVOKED: _ErrorReason.ValueType  # 13
-    """FAILED_PRECONDITION. The `request_id` issued a key that was revoked since then."""
+    """FAILED_PRECONDITION. The `request_id` issued a key that was revoked since then. Metadata: `key_id`."""
     ERROR_REASON_WORKSPACE_DELETED: _ErrorReason.ValueType  # 14
     """FAILED_PRECONDITION. The workspace was deleted; its id is never used again."""
     ERROR_REASON_TOO_MANY_CHANGED: _ErrorReason.ValueType  # 15
@@ -90,7 +90,7 @@ ERROR_REASON_UNKNOWN_FIELD: ErrorReason.ValueType  # 3
 Metadata: `path` of the message or field, and `numbers`, the unknown ones, separated by commas.
 """
 ERROR_REASON_ACTOR_REQUIRED: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT. A caller with the role `console` must name the `actor`."""
+"""INVALID_ARGUMENT. A caller with the role `console` must name the `actor`. `google.rpc.BadRequest` names the field."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 5
 """UNAUTHENTICATED. The caller is unknown."""
 ERROR_REASON_CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 6
@@ -106,9 +106,9 @@ ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 10
 ERROR_REASON_WORKSPACE_NOT_FOUND: ErrorReason.ValueType  # 11
 """NOT_FOUND. There is no such workspace."""
 ERROR_REASON_REQUEST_USED: ErrorReason.ValueType  # 12
-"""ALREADY_EXISTS. The `request_id` issued a key that was used since then, or was sent with other arguments."""
+"""ALREADY_EXISTS. The `request_id` issued a key that was used since then. Metadata: `key_id`."""
 ERROR_REASON_REQUEST_REVOKED: ErrorReason.ValueType  # 13
-"""FAILED_PRECONDITION. The `request_id` issued a key that was revoked since then."""
+"""FAILED_PRECONDITION. The `request_id` issued a key that was revoked since then. Metadata: `key_id`."""
 ERROR_REASON_WORKSPACE_DELETED: ErrorReason.ValueType  # 14
 """FAILED_PRECONDITION. The workspace was deleted; its id is never used again."""
 ERROR_REASON_TOO_MANY_CHANGED: ErrorReason.ValueType  # 15
