@@ -18,6 +18,8 @@ del sys.modules["rich"]
 if _rich is not None:
     sys.modules["rich"] = _rich
 
+from skilder_keys.log_format import is_for_people  # noqa: E402 - as above
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -64,11 +66,6 @@ def make_log(form: Literal["auto", "json", "console"]) -> FilteringBoundLogger:
         cache_logger_on_first_use=True,
     )
     return log
-
-
-def is_for_people(form: Literal["auto", "json", "console"]) -> bool:
-    """Return whether log lines are for people, with `auto` decided by the terminal."""
-    return form == "console" or (form == "auto" and sys.stderr.isatty())
 
 
 class _SafeStandardError:

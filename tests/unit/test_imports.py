@@ -1,0 +1,36 @@
+"""What a process loads before it works: each start of it costs that much CPU time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.transport import why_unavailable
+
+
+def loaded(code: str) -> set[str]:
+    """Return the modules that a new process has loaded after running some code."""
+    code = f"{code}\nimport sys\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_a_process_that_becomes_envoy_loads_little() -> None:
+    """What it loads is lost when Envoy takes over, and Envoy's own Python loads it again."""
+    if reason := why_unavailable("envoy"):
+        pytest.skip(reason)
+    found = loaded(
+        "import skilder_keys.worker.__main__\nfrom skilder_keys.transports.envoy.process import installed\ninstalled()"
+    )
+    assert "skilder_keys.config" in found
+    assert found.isdisjoint({"asyncio", "asyncpg", "google", "grpc", "pydantic", "pyvoy", "structlog", "typer", "yaml"})
+
+
+@pytest.mark.parametrize("module", ["skilder_keys.worker.in_envoy", "skilder_keys.worker.process"])
+def test_a_worker_does_not_load_what_only_the_command_needs(module: str) -> None:
+    """Typer loads pydantic, for options that the parent has checked already."""
+    found = loaded(f"import {module}")
+    assert {"asyncpg", "structlog"} <= found
+    assert found.isdisjoint({"pydantic", "rich", "typer"})
