@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.docs import errors, options, reference, roles, sizes
+from tests.docs import errors, methods, options, reference, roles, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,12 +41,34 @@ class Page:
         return text
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of which every line is generated.
+
+    Attributes:
+        make: The function that makes its text.
+    """
+
+    path: Path
+    make: Callable[[], str]
+
+    def generated(self) -> str:
+        """Return the text of the file, made again."""
+        return self.make()
+
+
 PAGES = (
+    File(ROOT / "docs" / "service-config.json", methods.service_config),
     Page(ROOT / "docs" / "options.md", {"options": options.table}),
     Page(ROOT / "docs" / "callers.md", {"roles": roles.table}),
     Page(
         ROOT / "docs" / "api.md",
-        {"sizes": sizes.table, "errors": errors.table, "reference": reference.text},
+        {
+            "methods": methods.table,
+            "sizes": sizes.table,
+            "errors": errors.table,
+            "reference": reference.text,
+        },
     ),
 )
 

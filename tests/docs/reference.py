@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.docs import contract, examples
+from tests.docs import contract, examples, methods
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from tests.docs.examples import Example, Examples
 
 _TIMESTAMP = "google.protobuf.Timestamp"
-_RETRIES = {
-    "NO_SIDE_EFFECTS": "always safe. The method changes nothing.",
-    "IDEMPOTENT": "always safe. A second call changes nothing more and returns the same.",
-    "IDEMPOTENCY_UNKNOWN": "not without thought: see [retries](#retries).",
-}
 _TIMESTAMP_URL = "https://protobuf.dev/reference/protobuf/google.protobuf/#timestamp"
 
 
@@ -54,7 +49,7 @@ def _index() -> str:
 
 def _method(method: Method, calls: list[Example]) -> Iterator[str]:
     yield from (f"#### {method.name}", method.comment)
-    yield f"Ability: [`ABILITY_{method.ability}`](#ability). Retries: {_RETRIES[method.level]}"
+    yield f"Ability: [`ABILITY_{method.ability}`](#ability). Send it again? {methods.RETRIES[method.level]}"
     for name in (method.request, method.response):
         yield from _message(contract.messages()[name], "#####")
     for call in calls:

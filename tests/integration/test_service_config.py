@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import MethodOptions
 
 from tests.docs.links import ROOT
 from tests.support.calls import METHODS, list_keys
@@ -63,13 +64,29 @@ def test_every_method_is_configured_once() -> None:
 
 
 def test_the_page_says_what_the_file_does() -> None:
-    """Its table of deadlines has each deadline, and its table of retries says what the policy does for each method."""
+    """Its table has the deadline of each method, and says which ones the policy retries."""
     page = (ROOT / "docs" / "api.md").read_text("utf-8")
-    deadlines = re.findall(r"^\|[^|]+\| (\d+) s \|", page, re.MULTILINE)
-    assert {config["timeout"] for config in CONFIGS} == {f"{seconds}s" for seconds in deadlines}
-    rows = re.findall(r"^\|([^|]+)\| Always\.", page, re.MULTILINE)
-    always = {method for row in rows for method in re.findall(r"`(\w+)`", row)}
-    assert always == {name["method"] for config in CONFIGS if "retryPolicy" in config for name in config["name"]}
+    rows = re.findall(r"^\| \[`(\w+)`\]\(\S+\) \| (\d+) s \| (Always|Not)", page, re.MULTILINE)
+    assert sorted(rows) == sorted(
+        (name["method"], config["timeout"].removesuffix("s"), "Always" if "retryPolicy" in config else "Not")
+        for config in CONFIGS
+        for name in config["name"]
+    )
+
+
+def test_a_method_is_retried_if_the_contract_says_that_it_may_be() -> None:
+    """By its option `idempotency_level`."""
+    retried = {
+        f"{name['service']}/{name['method']}"
+        for config in CONFIGS
+        if "retryPolicy" in config
+        for name in config["name"]
+    }
+    assert retried == {
+        f"skilder.keys.v1.{name}"
+        for name, method in METHODS.items()
+        if method.GetOptions().idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN
+    }
 
 
 async def test_a_retry_gets_the_response(service: Service, client: Client, sql: asyncpg.Connection[Any]) -> None:
