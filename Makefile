@@ -10,7 +10,7 @@ TOOLS := build/bin
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
 
-.PHONY: help serve test check lint proto docs faults bench lock tools clean
+.PHONY: help serve test check lint proto baseline docs faults bench lock tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: $(READY) ## run ruff, mypy, the import contracts and buf, and check that g
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against $(BASELINE)
+	@mkdir -p build && $(BUILD_BASELINE) build/baseline.binpb
+	@cmp $(BASELINE) build/baseline.binpb || { echo "protos/ has what $(BASELINE) lacks: run \`make baseline\`"; exit 1; }
 	@rm -rf build/generated && $(MAKE) --no-print-directory proto OUT=build/generated
 	diff -r --exclude=__pycache__ generated build/generated
 
@@ -42,6 +45,13 @@ proto: $(READY) ## generate generated/ from protos/
 		--python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=$(OUT) --mypy_grpc_out=$(OUT) \
 		protos/skilder/keys/v1/*.proto
 	@touch $(OUT)/skilder/keys/v1/py.typed
+
+BASELINE := protos/baseline.binpb
+BUILD_BASELINE := $(BIN)/buf build --exclude-source-info --output
+
+baseline: $(READY) ## take what was added to protos/ into protos/baseline.binpb; fails if a change breaks callers
+	@[ ! -e $(BASELINE) ] || $(BIN)/buf breaking --against $(BASELINE)
+	$(BUILD_BASELINE) $(BASELINE)
 
 docs: $(READY) ## write the generated parts of the documents
 	$(BIN)/python -m tests.docs
