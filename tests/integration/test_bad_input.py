@@ -11,7 +11,9 @@ import grpc
 import pytest
 
 from skilder.keys.v1 import authorization_service_pb2, key_pb2, workspace_pb2
+from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import METHODS, call, get_workspace, request_type
+from tests.support.ids import new_key_id
 from tests.support.service import Client, Refusal, Service, refusal, serving
 from tests.support.valid import valid_requests, with_each_text
 from tests.support.workspaces import small_workspace
@@ -274,6 +276,20 @@ async def test_random_bytes_break_nothing(service: Service, sql: asyncpg.Connect
     assert [each for each in service.log.events if each["level"] == "error"] == []
     assert await sql.fetchrow(count) == before
     assert (await service.operator.authorize(issued.token)).granted.key.type == key_pb2.KEY_TYPE_WORKSPACE
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_token_in_any_text_is_refused_and_not_repeated(service: Service, method: str) -> None:
+    """For every text of every request but the fields that are for tokens; neither the error nor the log has it."""
+    token = Token.mint(KeyType.WORKSPACE, new_key_id()).reveal()
+    for request in valid_requests()[method]:
+        for value in (token, f"found {token} in a gist"):
+            for path, changed in with_each_text(request, value):
+                if path.rpartition(".")[2] != "token":
+                    refused = await refused_call(service.operator, method, changed)
+                    assert path in refused.fields, path
+                    assert token not in refused.message + "".join(refused.fields.values()), path
+    assert token[27:70] not in str(service.log.events)
 
 
 async def test_a_token_in_a_text_is_refused_and_not_repeated(service: Service) -> None:

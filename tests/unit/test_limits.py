@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.rpc import authorization_service, catalog_service, key_service, limits
-from skilder_keys.rpc.limits import LISTS, lists_of
+from skilder_keys.rpc.limits import LISTS, Lists, lists_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +24,9 @@ _KIB = {"KiB": 2**10, "MiB": 2**20}
 
 
 def lists_in(descriptor: Any) -> Iterator[str]:
-    """Yield every list of a message, at every depth, as MESSAGE.FIELD."""
+    """Yield every list of a message but those of enum values, at every depth, as MESSAGE.FIELD."""
     for field in descriptor.fields:
-        if field.is_repeated:
+        if field.is_repeated and field.enum_type is None:
             yield f"{descriptor.name}.{field.name}"
         if field.message_type is not None:
             yield from lists_in(field.message_type)
@@ -66,6 +69,19 @@ def test_the_bytes_of_a_request_are_those_of_the_contract(method: Any) -> None:
     found = own or every
     assert found is not None
     assert limits.max_bytes(method) == int(found[1]) * _KIB[found[2]]
+
+
+def test_a_list_of_enum_values_has_a_bound() -> None:
+    """The same for each of them."""
+    file = FileDescriptorProto(name="test_limits.proto", package="test_limits", syntax="proto3")
+    file.enum_type.add(name="Kind").value.add(name="KIND_UNSPECIFIED", number=0)
+    kinds = file.message_type.add(name="Filter").field.add(name="kinds", number=1, type_name=".test_limits.Kind")
+    kinds.type, kinds.label = kinds.TYPE_ENUM, kinds.LABEL_REPEATED
+    (kind,) = message_factory.GetMessages([file]).values()
+    lists = Lists(kind.DESCRIPTOR)
+    assert lists.check(kind(kinds=[0] * limits.MAX_ENUM_VALUES)) == limits.MAX_ENUM_VALUES
+    with pytest.raises(InvalidRequestError, match="kinds has 101 elements; at most 100 are allowed"):
+        lists.check(kind(kinds=[0] * 101))
 
 
 def test_a_list_without_a_bound_cannot_be_served() -> None:

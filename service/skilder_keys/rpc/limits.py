@@ -1,7 +1,8 @@
 """The bounds on requests: bytes by method, elements by list.
 
 `LISTS` has an entry for every repeated field of a request, at any depth: a method with a field that lacks an entry
-cannot be served. A test compares the numbers with the comments in the protos.
+cannot be served. Lists of enum values need none: they all have the same bound. A test compares the numbers with the
+comments in the protos.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ LISTS: Mapping[str, int] = {
     "Skill.tool_ids": MAX_TOOLS,
 }
 """The most elements of each list, by message and field."""
+
+MAX_ENUM_VALUES = 100
+"""The most elements of each list of enum values."""
 
 MAX_ELEMENTS = 250_000
 """The most elements of all lists of a request together."""
@@ -141,7 +145,9 @@ def lists_of(descriptor: Any) -> Lists | None:  # noqa: ANN401 - one of two clas
 
 
 def _bounded(message: Any, field: Any) -> Bounded | None:  # noqa: ANN401 - the same
-    maximum = LISTS[f"{message.name}.{field.name}"] if field.is_repeated else None
+    maximum = None
+    if field.is_repeated:
+        maximum = MAX_ENUM_VALUES if field.enum_type is not None else LISTS[f"{message.name}.{field.name}"]
     inside = None if field.message_type is None else Lists(field.message_type)
     if maximum is None and inside is None:
         return None
