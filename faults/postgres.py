@@ -26,7 +26,7 @@ class Postgres:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Start a Postgres in a folder that does not exist yet."""
+        """Start a Postgres in a folder with its files, or in one that does not exist yet."""
         self._folder = folder
         self._running = EmbeddedPostgres.start(folder)
         # Threads kill and start Postgres, and a run that has ended does not wait for them.

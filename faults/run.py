@@ -20,6 +20,7 @@ from faults.fleet import running_fleet
 from faults.history import OK, Apply, Denied, Failed, Issue, Recorder, now
 from faults.load import Load
 from faults.meter import Meter
+from tests.support.postgres_files import copy_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,7 @@ class RunOptions:
         transport: The transport of the servers.
         mutation: The mistake in the workers, which then use the grpcio transport.
         to_the_end: Whether to go on after a violation was found.
+        postgres_files: A data folder whose Postgres is copied, as making one takes long.
     """
 
     seed: int
@@ -60,6 +62,7 @@ class RunOptions:
     transport: str = "grpcio"
     mutation: str | None = None
     to_the_end: bool = True
+    postgres_files: Path | None = None
 
 
 @dataclass
@@ -154,6 +157,8 @@ async def _run(options: RunOptions, progress: _Progress) -> Report:
     marks = progress.marks
     # Not in a folder of pytest's: see `tests.support.postgres`.
     with tempfile.TemporaryDirectory(prefix="skilder-keys-faults-") as name:
+        if options.postgres_files is not None:
+            copy_postgres(options.postgres_files, Path(name))
         async with running_fleet(Path(name), options.transport, options.mutation) as fleet:
             progress.fleet = fleet
             clients = Clients(fleet.addresses, recorder, _dice(options.seed, "clients"), _LINES)

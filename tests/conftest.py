@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import logging
 import os
 import uuid
@@ -17,6 +18,7 @@ from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.supervisor.companion import Companion
 from tests.support import reaper
 from tests.support.postgres import test_postgres
+from tests.support.postgres_files import copy_postgres, made_once
 from tests.support.progress import Progress
 from tests.support.servers import Borrowed, Servers
 from tests.support.service import TRANSPORTS, Service, serving
@@ -54,6 +56,18 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(2 * (os.cpu_count() or 1), _MAX_PROCESSES)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests marked `long` first."""
+    items.sort(key=lambda each: each.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was collected out of garbage collection, which would go through all of it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests marked `stock_too` on both: the Postgres of the session, and a stock one."""
     if "postgres_url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("stock_too"):
@@ -72,6 +86,19 @@ async def own_postgres(shared_servers: Servers) -> AsyncIterator[str]:
     with test_postgres() as url:
         yield url
         await shared_servers.leave(url)
+
+
+@pytest.fixture(scope="session")
+def postgres_files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the files of a new embedded Postgres, to copy."""
+    folder = tmp_path_factory.getbasetemp()
+    return made_once(folder.parent if hasattr(request.config, "workerinput") else folder)
+
+
+@pytest.fixture
+def with_postgres_files(postgres_files: Path, tmp_path: Path) -> None:
+    """Spare a server that starts in the test's folder making the files of its embedded Postgres."""
+    copy_postgres(postgres_files, tmp_path / "data")
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +128,7 @@ async def borrowed(
     """A migrated database for one test and, where a shared service is enough, that service with its database."""
     server = await shared_servers.on(postgres_url)
     if _may_share_a_service(request.node):
-        async with server.service.lent() as service:
+        async with server.services[request.getfixturevalue("transport")].lent() as service:
             yield Borrowed(service.database_url, service)
     else:
         async with server.databases.lent() as url:
@@ -109,14 +136,7 @@ async def borrowed(
 
 
 def _may_share_a_service(test: pytest.Function) -> bool:
-    callspec = getattr(test, "callspec", None)
-    return (
-        callspec is not None
-        and callspec.params.get("transport") == "envoy"
-        and not why_unavailable("envoy")
-        and "empty_service" in test.fixturenames
-        and test.get_closest_marker("own_service") is None
-    )
+    return "empty_service" in test.fixturenames and test.get_closest_marker("own_service") is None
 
 
 @pytest.fixture
@@ -175,20 +195,18 @@ async def service(empty_service: Service) -> Service:
 
 async def assert_no_token_is_kept(tokens: set[str], log: str, database_url: str) -> None:
     """Fail if a token, its secret or another spelling of the secret is in the log or the database."""
+    spellings = {spelling for token in tokens for spelling in _spellings(token)}
+    if not spellings:
+        return
     connection = await asyncpg.connect(database_url)
     try:
         tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        rows = [
-            row["text"]
-            for table in tables
-            for row in await connection.fetch(f'SELECT t::text AS text FROM "{table["tablename"]}" AS t')  # noqa: S608
-        ]
+        rows = " UNION ALL ".join(f'SELECT t::text AS text FROM "{each["tablename"]}" AS t' for each in tables)  # noqa: S608
+        kept = "\n".join([log, *(row["text"] for row in await connection.fetch(rows))])
     finally:
         await connection.close()
-    kept = "\n".join([log, *rows])
-    for token in tokens:
-        for spelling in _spellings(token):
-            assert spelling not in kept, "a token was kept"
+    for spelling in spellings:
+        assert spelling not in kept, "a token was kept"
 
 
 def _spellings(text: str) -> Iterator[str]:

@@ -148,6 +148,7 @@ def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
     assert f"The embedded Postgres in {photos} did not start: " in refused(tmp_path)
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_stale_locks_with_reused_process_ids_do_no_harm(tmp_path: Path) -> None:
     """Neither that of the data files nor that of the socket; the process that now has the id is left alone."""
     with serving_process(tmp_path) as server:
@@ -163,6 +164,7 @@ def test_stale_locks_with_reused_process_ids_do_no_harm(tmp_path: Path) -> None:
         bystander.kill()
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_files_that_were_opened_to_others_are_closed_again(tmp_path: Path) -> None:
     """Some platforms open every folder of a volume to others, and Postgres would refuse it."""
     with serving_process(tmp_path) as server:
@@ -172,6 +174,7 @@ def test_files_that_were_opened_to_others_are_closed_again(tmp_path: Path) -> No
         assert server.address
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_in_a_container_it_comes_back_after_a_crash(tmp_path: Path) -> None:
     """Where the service is process 1, it must itself reap a process that was killed."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
@@ -193,6 +196,7 @@ def test_in_a_container_it_comes_back_after_a_crash(tmp_path: Path) -> None:
     assert_gone(left)
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_a_killed_keeper_takes_postgres_along(tmp_path: Path) -> None:
     """Both are started again."""
     with serving_process(tmp_path) as server:

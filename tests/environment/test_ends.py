@@ -26,14 +26,15 @@ RUN = """
 import os, pathlib
 from tests.support.process import serving_process
 
-def test_that_takes_long(postgres_url, tmp_path):
-    with serving_process(tmp_path) as server:
+def test_that_takes_long(postgres_url):
+    with serving_process(pathlib.Path(os.environ["FOLDER"])) as server:
         pathlib.Path(os.environ["STARTED"]).write_text(server.address)
         server.wait_for("what never comes")
 """
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "envoy"], indirect=True)
+@pytest.mark.usefixtures("with_postgres_files")
 def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) -> None:
     """Neither its workers, one of them frozen, nor its Postgres; the next start finds the data."""
     with serving_process(tmp_path, transport=transport, SKILDER_KEYS_WORKERS="2") as server:
@@ -51,8 +52,10 @@ def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("step", ["postgres_keeper.py", "initdb", "postgres", "skilder_keys.worker"])
-def test_a_killed_start_leaves_nothing_running(tmp_path: Path, step: str) -> None:
+def test_a_killed_start_leaves_nothing_running(request: pytest.FixtureRequest, tmp_path: Path, step: str) -> None:
     """At every step; the next start repairs what the first one left unfinished."""
+    if step != "initdb":
+        request.getfixturevalue("with_postgres_files")
 
     def has_begun(each: psutil.Process) -> bool:
         return any(step in {part, Path(part).name} for part in each.cmdline())
@@ -81,6 +84,7 @@ def seen_once(pid: int, condition: Callable[[psutil.Process], bool]) -> list[psu
     raise AssertionError("it has not started")
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_a_second_signal_stops_everything_at_once(tmp_path: Path) -> None:
     """Signals within a second count as one; a later one ends everything, Postgres included."""
     with serving_process(tmp_path, SKILDER_KEYS_DRAIN_DELAY="600") as server:
@@ -96,6 +100,7 @@ def test_a_second_signal_stops_everything_at_once(tmp_path: Path) -> None:
         assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "Postgres has ended by itself"
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_a_server_ends_though_its_watchdog_is_frozen(tmp_path: Path) -> None:
     """It waits for the watchdog, which may have workers to kill, but not for ever."""
     with serving_process(tmp_path) as server:
@@ -108,6 +113,7 @@ def test_a_server_ends_though_its_watchdog_is_frozen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("with_postgres_files")
 def test_a_signal_to_make_serve_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
     """A signal to the process group reaches the service twice, since make passes it on."""
     variables = {
@@ -139,6 +145,7 @@ def test_a_signal_to_make_serve_stops_everything(tmp_path: Path, number: signal.
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.usefixtures("with_postgres_files")
 def test_a_killed_test_run_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
     """Neither its Postgres nor its services, though pytest itself had no chance to stop anything."""
     (tmp_path / "run.py").write_text(RUN)
@@ -155,7 +162,13 @@ def test_a_killed_test_run_leaves_nothing_running(tmp_path: Path, number: signal
     command = [sys.executable, "-m", "pytest", *options, tmp_path / "run.py"]
     with (
         (tmp_path / "log").open("w") as log,
-        subprocess.Popen(command, cwd=ROOT, env={**os.environ, "STARTED": str(started)}, stdout=log, stderr=log) as run,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "STARTED": str(started), "FOLDER": str(tmp_path)},
+            stdout=log,
+            stderr=log,
+        ) as run,
     ):
         while not started.exists():
             assert run.poll() is None, (tmp_path / "log").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,20 +13,23 @@ from faults.run import RunOptions, run
 from tests.support.lengths import by_form
 from tests.support.service import TRANSPORTS
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CHOSEN = (transport,) if (transport := os.environ.get("SKILDER_KEYS_FAULTS_TRANSPORT")) else TRANSPORTS
 SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", by_form("28", "60"))) / len(CHOSEN)
 SEED = int(os.environ.get("SKILDER_KEYS_FAULTS_SEED", secrets.randbelow(10**6)))
 
 
-@pytest.mark.alone
+@pytest.mark.fleet
 @pytest.mark.parametrize("transport", CHOSEN, indirect=True)
-async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str) -> None:
+async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str, postgres_files: Path) -> None:
     """Every decision fits the state at some moment of its call, and no key is lost.
 
     SKILDER_KEYS_FAULTS_SECONDS has it run for longer, each transport for its part of the time;
     SKILDER_KEYS_FAULTS_TRANSPORT chooses one, and SKILDER_KEYS_FAULTS_SEED has the same faults come again.
     """
-    report = await run(RunOptions(SEED, SECONDS, transport=transport))
+    report = await run(RunOptions(SEED, SECONDS, transport=transport, postgres_files=postgres_files))
     print(report)  # noqa: T201 - for people who run it for long, with -s
     assert not report.violations, str(report)
     assert not report.tracebacks, str(report)

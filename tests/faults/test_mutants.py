@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING
 
 import pytest
 
 from faults.run import RunOptions, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SECONDS = 60.0
 # `test_histories` finds the mistakes about diverged histories.
@@ -20,8 +24,15 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("mutation", FAULTS)
-async def test_a_mistake_is_found(mutation: str) -> None:
+async def test_a_mistake_is_found(mutation: str, postgres_files: Path) -> None:
     """Soon, under the faults that reveal it."""
-    options = RunOptions(secrets.randbelow(10**6), SECONDS, FAULTS[mutation], mutation=mutation, to_the_end=False)
+    options = RunOptions(
+        secrets.randbelow(10**6),
+        SECONDS,
+        FAULTS[mutation],
+        mutation=mutation,
+        to_the_end=False,
+        postgres_files=postgres_files,
+    )
     report = await run(options)
     assert any(violation.kind.startswith("granted") for violation in report.violations), str(report)

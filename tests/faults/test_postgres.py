@@ -8,11 +8,13 @@ from pathlib import Path
 import asyncpg
 
 from faults.postgres import Postgres
+from tests.support.postgres_files import copy_postgres
 
 
-async def test_a_postgres_killed_and_started_at_once_runs() -> None:
+async def test_a_postgres_killed_and_started_at_once_runs(postgres_files: Path) -> None:
     """Also during recovery, and again and again. A start without effect would leave it down for good."""
     with tempfile.TemporaryDirectory(prefix="skilder-keys-faults-") as name:
+        copy_postgres(postgres_files, Path(name))
         postgres = Postgres(Path(name) / "postgres")
         try:
             for _ in range(3):

@@ -228,6 +228,7 @@ async def test_uses_are_recorded(service: Service) -> None:
 
 
 @ONLY_GRPCIO
+@pytest.mark.own_service
 async def test_a_response_over_the_bound_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the field's name. Only what is sent counts: each tool set once, and none that the caller has already."""
     whole, limited = await service.operator.issue(), await service.operator.issue(hat_ids=["everyone"])
@@ -251,6 +252,7 @@ async def test_a_response_over_the_bound_is_refused(service: Service, monkeypatc
 
 
 @ONLY_GRPCIO
+@pytest.mark.own_service
 async def test_responses_about_single_tools_count_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool may be reached in very many ways, and each token may ask about it."""
     issued = await service.operator.issue()

@@ -299,6 +299,7 @@ async def test_what_show_prints_undoes_a_mistake(person: Person, service: Servic
     assert await state(service) == (3, canonical(small_workspace()))
 
 
+@pytest.mark.long
 async def test_the_largest_workspace_goes_through_the_command_line(database_url: str, tmp_path: Path) -> None:
     """As JSON and as YAML, shown and applied. Reading, checking and comparing all of it takes a while."""
     async with serving(database_url, tmp_path, transport="grpcio", call_timeout=120, statement_timeout=60) as service:

@@ -43,6 +43,7 @@ def test_every_page_with_commands_is_tested() -> None:
 
 
 @pytest.mark.parametrize("page", PREPARED)
+@pytest.mark.usefixtures("with_postgres_files")
 def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
     """One after another, with the output that the page shows."""
     walk = steps((DOCS / page).read_text("utf-8"))

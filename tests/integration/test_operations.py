@@ -96,6 +96,7 @@ def here() -> Iterator[Here]:
             machine.stop_all(folder)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 async def test_the_page_can_be_followed_word_for_word() -> None:
     """Each command that is not marked as done by hand prints what the page shows; no token is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -17,11 +18,12 @@ from skilder_keys.domain.token import KeyType, Token
 from skilder_keys.storage.migrations import migrate
 from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 from tests.support.ids import new_key_id
+from tests.support.postgres_files import copy_postgres
 from tests.support.service import Service, refusal, serving
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     import asyncpg
@@ -55,13 +57,14 @@ async def is_kept(service: Service, token: str) -> bool:
 
 
 async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_it_is_back(
-    transport: str, tmp_path: Path
+    transport: str, tmp_path: Path, postgres_files: Path
 ) -> None:
     """A good key is never denied in an outage, health follows, and the server recovers by itself.
 
     Keys in memory are decided from there exactly as long as the lease runs.
     """
-    folder = tmp_path / "pg"
+    copy_postgres(postgres_files, tmp_path / "pg")
+    folder = tmp_path / "pg" / "postgres"
     postgres = await asyncio.to_thread(EmbeddedPostgres.start, folder)
     try:
         await migrate(postgres.url())
@@ -106,9 +109,12 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
         await asyncio.to_thread(postgres.stop)
 
 
-async def test_memory_decides_in_an_outage_while_the_lease_runs(transport: str, tmp_path: Path) -> None:
+async def test_memory_decides_in_an_outage_while_the_lease_runs(
+    transport: str, tmp_path: Path, postgres_files: Path
+) -> None:
     """Known keys as always, and wrong secrets of them. Other tokens are UNAVAILABLE, and never denied."""
-    postgres = await asyncio.to_thread(EmbeddedPostgres.start, tmp_path / "pg")
+    copy_postgres(postgres_files, tmp_path / "pg")
+    postgres = await asyncio.to_thread(EmbeddedPostgres.start, tmp_path / "pg" / "postgres")
     try:
         await migrate(postgres.url())
         async with serving(postgres.url(), tmp_path, transport=transport, lease=60, call_timeout=90) as service:
@@ -140,11 +146,12 @@ async def test_a_runtime_caller_is_not_unauthenticated_in_an_outage(
     """Whether its key is good cannot be decided, which is UNAVAILABLE."""
     issued = await service.operator.issue(type="KEY_TYPE_RUNTIME", runtime_id="runtime-1")
     runtime = await service.client(issued.token)
-    await fail_updates(sql, "57P01")
-    assert (await refusal(runtime.authorize(issued.token))).code is grpc.StatusCode.UNAVAILABLE
+    async with failing_updates(sql, "57P01"):
+        assert (await refusal(runtime.authorize(issued.token))).code is grpc.StatusCode.UNAVAILABLE
 
 
-async def fail_updates(sql: asyncpg.Connection[Any], sqlstate: str) -> None:
+@asynccontextmanager
+async def failing_updates(sql: asyncpg.Connection[Any], sqlstate: str) -> AsyncIterator[None]:
     """Make every update of a key fail with this SQLSTATE, a first use included."""
     await sql.execute(
         f"""
@@ -153,6 +160,8 @@ async def fail_updates(sql: asyncpg.Connection[Any], sqlstate: str) -> None:
         CREATE TRIGGER fail BEFORE UPDATE ON key EXECUTE FUNCTION fail();
         """
     )
+    yield
+    await sql.execute("DROP FUNCTION fail CASCADE")
 
 
 async def test_broken_connections_are_replaced(service: Service, sql: asyncpg.Connection[Any]) -> None:
@@ -179,9 +188,9 @@ async def test_errors_of_an_overloaded_or_stopping_postgres_are_unavailable(
 ) -> None:
     """Full, cancelled, shut down, starting, read-only, locked, deadlocked: none of these is the caller's fault."""
     issued = await service.operator.issue()
-    await fail_updates(sql, sqlstate)
-    for call in (service.service.authorize(issued.token), service.operator.revoke(key_id=issued.key.id)):
-        assert (await refusal(call)).code is grpc.StatusCode.UNAVAILABLE
+    async with failing_updates(sql, sqlstate):
+        for call in (service.service.authorize(issued.token), service.operator.revoke(key_id=issued.key.id)):
+            assert (await refusal(call)).code is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_an_unexpected_error_is_internal_and_reveals_nothing(

@@ -46,6 +46,7 @@ def health_address(server: ServerProcess) -> str:
     return str(server.events("serving")[0]["health"])
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_readiness_follows_the_workers_the_database_and_the_drain(transport: str, tmp_path: Path) -> None:
     """Liveness follows none of them."""
     with serving_process(

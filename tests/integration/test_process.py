@@ -49,6 +49,7 @@ def on_database(transport: str, database_url: str, tmp_path: Path) -> Iterator[S
         yield server
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_the_embedded_database_survives_restarts_and_crashes(transport: str, tmp_path: Path) -> None:
     """A workspace is there after SIGTERM, and after kill -9, which leaves Postgres running."""
     for number, signal_ in enumerate((signal.SIGTERM, signal.SIGKILL, signal.SIGINT)):
@@ -106,6 +107,7 @@ def test_the_operators_token_is_kept_from_others(transport: str, on_database: Se
     assert "others than its owner may read it" in refused.stderr
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_a_second_server_on_the_same_data_folder_is_refused(tmp_path: Path) -> None:
     """Two servers with one embedded Postgres would stop it for each other."""
     with serving_process(tmp_path) as server:
@@ -153,6 +155,7 @@ async def test_serve_asks_for_the_migrations_and_migrate_runs_them(
         assert (second.returncode, second.stdout) == (0, "up to date\n")
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_a_stale_pid_file_harms_nobody(tmp_path: Path) -> None:
     """After a crash its number may be that of any process, which is left alone; Postgres starts."""
     with serving_process(tmp_path) as server:
@@ -166,7 +169,7 @@ def test_a_stale_pid_file_harms_nobody(tmp_path: Path) -> None:
         bystander.kill()
 
 
-def test_an_interrupted_first_start_is_repaired(tmp_path: Path) -> None:
+def test_an_interrupted_postgres_files_is_repaired(tmp_path: Path) -> None:
     """What a killed initdb left behind is removed."""
     unfinished = tmp_path / "data" / "postgres.unfinished"
     unfinished.mkdir(parents=True)
@@ -176,6 +179,7 @@ def test_an_interrupted_first_start_is_repaired(tmp_path: Path) -> None:
     assert not unfinished.exists()
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_an_embedded_database_that_crashes_is_started_again(tmp_path: Path) -> None:
     """After kill -9 of Postgres, calls work again without help."""
     with serving_process(tmp_path) as server:
@@ -185,6 +189,7 @@ def test_an_embedded_database_that_crashes_is_started_again(tmp_path: Path) -> N
         until_database_works(server, tmp_path)
 
 
+@pytest.mark.usefixtures("with_postgres_files")
 def test_a_frozen_database_does_not_block_the_stop(transport: str, tmp_path: Path) -> None:
     """SIGTERM ends the server in bounded time, though uses are pending and Postgres does not respond."""
     with serving_process(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("with_grpcurl", [False, True], ids=["command line alone", "with grpcurl"])
+@pytest.mark.usefixtures("with_postgres_files")
 async def test_the_walk_goes_as_the_readme_says(transport: str, tmp_path: Path, *, with_grpcurl: bool) -> None:
     """Every command is run as it stands, only on another port, and prints what the README shows."""
     walk = steps((ROOT / "README.md").read_text("utf-8").split("## A walk", 1)[1].split("\n## ", 1)[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -15,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _SECONDS = 10
+# A new database takes less time than emptying one with so much in it, and a new service with its database more.
+_MANY_BYTES = 2**18
+_MANY_BYTES_SERVED = 2**22
+# What removed rows leave behind is cleared away where it is more than this, so that it does not grow.
+_FEW_BYTES = 2**16
 # Tables that are not emptied: those that the migrations fill, and those that a running service relies on.
 _WRITTEN_ONCE = ("fence", "schema_migration", "signing_key")
 _OF_A_SERVICE = (*_WRITTEN_ONCE, "reader", "change", "pending_change")
@@ -47,7 +51,7 @@ SELECT md5(string_agg(line, ',' ORDER BY line)) FROM (
         FROM pg_database WHERE datname = current_database()
 ) AS lines
 """
-# Tables with rows; those that refer to others come first. Cloning again is faster than emptying a large table.
+# Tables with rows, and their sizes; those that refer to others come first.
 _FULL = """
 WITH RECURSIVE kept AS (
     SELECT oid FROM pg_class
@@ -57,7 +61,7 @@ WITH RECURSIVE kept AS (
     UNION SELECT confrelid, steps + 1 FROM depth JOIN pg_constraint ON conrelid = depth.oid AND contype = 'f'
     WHERE confrelid <> conrelid AND steps < 20
 )
-SELECT oid::regclass::text AS name, pg_relation_size(oid) > 2^17 AS large,
+SELECT oid::regclass::text AS name, pg_relation_size(oid) AS bytes,
        (SELECT pg_get_serial_sequence(oid::regclass::text, attname) FROM pg_attribute
         WHERE attrelid = oid AND attidentity <> '' AND NOT attisdropped) AS sequence
 FROM (SELECT oid, max(steps) AS steps FROM depth JOIN kept USING (oid) GROUP BY oid) AS ordered
@@ -76,13 +80,27 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 
 
-@dataclass(frozen=True, slots=True)
 class BorrowedDatabase:
-    """A database, and its state when it was made."""
+    """A database, its state when it was made, and a session that looks after it."""
 
-    url: str
-    shape: str
-    fence: dict[str, Any]
+    def __init__(self, url: str) -> None:
+        """Take the URL of a database; call `remember` before anything else."""
+        self.url = url
+        self._sql: asyncpg.Connection[Any] | None = None
+        self._shape = ""
+        self._fence: dict[str, Any] = {}
+
+    async def remember(self) -> None:
+        """Take the present state for the one to restore."""
+        sql = await self._session()
+        (fence,) = await sql.fetch("SELECT * FROM fence")
+        self._fence = dict(fence)
+        self._shape = await sql.fetchval(_SHAPE)
+
+    def leave(self) -> None:
+        """End the session."""
+        if self._sql is not None:
+            self._sql.terminate()
 
     async def empty(self, *, serves: bool = False) -> bool:
         """Remove what a test has written; return whether the database is as before and can be used again.
@@ -91,31 +109,36 @@ class BorrowedDatabase:
             serves: Whether a service keeps using it: then its sessions and the rows that it relies on stay, and its
                 memory of other rows is dropped.
         """
-        sql = await asyncpg.connect(self.url)
         try:
+            sql = await self._session()
             if not serves:
                 await sql.execute(_END_OTHERS)
-            # A lock that stays taken is held by something that outlived its test.
-            await sql.execute("SET lock_timeout = '10s'")
-            if await sql.fetchval(_SHAPE) != self.shape:
+            if await sql.fetchval(_SHAPE) != self._shape:
                 return False
             full = await sql.fetch(_FULL, _OF_A_SERVICE if serves else _WRITTEN_ONCE)
-            if any(each["large"] for each in full):
+            if sum(each["bytes"] for each in full) > (_MANY_BYTES_SERVED if serves else _MANY_BYTES):
                 return False
             await _remove_rows(sql, full)
+            for each in full:
+                if each["bytes"] > _FEW_BYTES:
+                    await sql.execute(f"VACUUM {each['name']}")
             if serves:
                 await _let_forget(sql)
             else:
                 # Removing rows is a change too, so the fence is reset last.
                 await _remove_rows(sql, await sql.fetch(_FULL, _WRITTEN_ONCE))
-                names = ", ".join(f"{name} = ${number}" for number, name in enumerate(self.fence, 1))
-                await sql.execute(f"UPDATE fence SET {names}", *self.fence.values())  # noqa: S608 - its own columns
-        except (asyncpg.PostgresError, TimeoutError):
+                names = ", ".join(f"{name} = ${number}" for number, name in enumerate(self._fence, 1))
+                await sql.execute(f"UPDATE fence SET {names}", *self._fence.values())  # noqa: S608 - its own columns
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # a TimeoutError is an OSError
             return False
         else:
             return True
-        finally:
-            await sql.close()
+
+    async def _session(self) -> asyncpg.Connection[Any]:
+        if self._sql is None or self._sql.is_closed():  # a test may end all sessions
+            # A lock that stays taken is held by something that outlived its test.
+            self._sql = await asyncpg.connect(self.url, server_settings={"lock_timeout": "10s"})
+        return self._sql
 
 
 async def _remove_rows(sql: asyncpg.Connection[Any], tables: list[asyncpg.Record]) -> None:
@@ -153,13 +176,9 @@ class Databases:
         """Return a database that nobody else uses, migrated and empty."""
         if self._idle:
             return self._idle.pop()
-        url = await create_database(self._server_url, self._template)
-        sql = await asyncpg.connect(url)
-        try:
-            (fence,) = await sql.fetch("SELECT * FROM fence")
-            return BorrowedDatabase(url, await sql.fetchval(_SHAPE), dict(fence))
-        finally:
-            await sql.close()
+        database = BorrowedDatabase(await create_database(self._server_url, self._template))
+        await database.remember()
+        return database
 
     async def give_back(self, database: BorrowedDatabase) -> None:
         """Take a database back, to lend it again if it can be restored to its first state."""
@@ -170,6 +189,7 @@ class Databases:
 
     async def drop(self, database: BorrowedDatabase) -> None:
         """Remove a database, even if somebody uses it."""
+        database.leave()
         await drop_database(self._server_url, database.url)
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.support.databases import Databases
 from tests.support.postgres import template_database
+from tests.support.service import TRANSPORTS
 from tests.support.shared_service import SharedService
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ class Borrowed:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One Postgres: a migrated database to clone, its clones, and a service."""
+    """One Postgres: a migrated database to clone, its clones, and a service for each transport."""
 
     template: str
     databases: Databases
-    service: SharedService
+    services: dict[str, SharedService]
 
 
 class Servers:
@@ -50,9 +51,10 @@ class Servers:
             template = await stack.enter_async_context(template_database(url))
             databases = Databases(url, template)
             stack.push_async_callback(databases.close)
-            service = SharedService(databases, self._new_folder)
-            stack.push_async_callback(service.close)
-            self._known[url] = Server(template, databases, service)
+            services = {each: SharedService(each, databases, self._new_folder) for each in TRANSPORTS}
+            for service in services.values():
+                stack.push_async_callback(service.close)
+            self._known[url] = Server(template, databases, services)
         return self._known[url]
 
     async def leave(self, url: str) -> None:

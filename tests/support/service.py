@@ -216,23 +216,34 @@ async def serving(database_url: str, folder: Path, *, transport: str, **settings
 
     With grpcio the service runs in this process. With Envoy it runs in a worker process, whose log is in the folder.
     """
+    async with AsyncExitStack() as stack:
+        if transport == "envoy":
+            by_a_worker = serving_by_a_worker(database_url, folder, transport=transport, **settings)
+            yield await stack.enter_async_context(by_a_worker)
+        else:
+            options = Settings(listen="127.0.0.1:0", **_options(folder, transport) | settings)
+            yield await stack.enter_async_context(await _served_here(options, database_url, stack))
+
+
+@asynccontextmanager
+async def serving_by_a_worker(
+    database_url: str, folder: Path, *, transport: str, **settings: Any
+) -> AsyncIterator[Service]:
+    """Serve as `serving` does, with each transport in a worker process."""
+    async with AsyncExitStack() as stack:
+        listen = stack.enter_context(reserve_port("127.0.0.1:0"))
+        options = Settings(listen=listen, **_options(folder, transport) | settings)
+        yield await stack.enter_async_context(await _served_by_a_worker(options, database_url, folder, stack))
+
+
+def _options(folder: Path, transport: str) -> dict[str, Any]:
     callers_file = folder / "callers.yaml"
     if not callers_file.exists():
         write_callers(callers_file, [])
-    options: dict[str, Any] = {
-        "transport": transport,
-        "data_dir": folder / "data",
-        "callers": callers_file,
-        "drain_timeout": 1,
-    }
-    async with AsyncExitStack() as stack:
-        listen = stack.enter_context(reserve_port("127.0.0.1:0")) if transport == "envoy" else "127.0.0.1:0"
-        serve = _served_by_a_worker if transport == "envoy" else _served_here
-        async with await serve(Settings(listen=listen, **options | settings), database_url, folder, stack) as service:
-            yield service
+    return {"transport": transport, "data_dir": folder / "data", "callers": callers_file, "drain_timeout": 1}
 
 
-async def _served_here(settings: Settings, database_url: str, _folder: Path, stack: AsyncExitStack) -> Service:
+async def _served_here(settings: Settings, database_url: str, stack: AsyncExitStack) -> Service:
     log, registry = CapturedLog(), CollectorRegistry()
     address = await start(settings, database_url, log.logger, stack, GrpcioFrontend(reuse_port=False), registry)
 

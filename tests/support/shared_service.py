@@ -1,4 +1,4 @@
-"""A worker with Envoy that serves one test after another, since its start takes more CPU time than most tests."""
+"""A worker that serves one test after another, since its start takes more CPU time than most tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from tests.support.log import LogFile
-from tests.support.service import Service, TokenWatch, serving
+from tests.support.service import Service, TokenWatch, serving_by_a_worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class SharedService:
     """Lends a service with an empty database. It starts another one after a test that failed or left something."""
 
-    def __init__(self, databases: Databases, new_folder: Callable[[], Path]) -> None:
-        """Lend services on databases of `databases`, with folders from `new_folder`."""
+    def __init__(self, transport: str, databases: Databases, new_folder: Callable[[], Path]) -> None:
+        """Lend services with this transport on databases of `databases`, with folders from `new_folder`."""
+        self._transport = transport
         self._databases = databases
         self._new_folder = new_folder
         self._stack = AsyncExitStack()
@@ -56,8 +57,8 @@ class SharedService:
     async def _start(self) -> tuple[Service, BorrowedDatabase]:
         database = await self._databases.take()
         self._stack.push_async_callback(self._databases.drop, database)
-        service = await self._stack.enter_async_context(serving(database.url, self._new_folder(), transport="envoy"))
-        return service, database
+        serving = serving_by_a_worker(database.url, self._new_folder(), transport=self._transport)
+        return await self._stack.enter_async_context(serving), database
 
 
 async def _counted_from_now(collect: Callable[[], Awaitable[list[Family]]]) -> Callable[[], Awaitable[list[Family]]]:

@@ -6,6 +6,7 @@ to install.
 
 from __future__ import annotations
 
+import atexit
 import getpass
 import os
 import pwd
@@ -15,7 +16,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
@@ -123,26 +125,11 @@ class StockServer:
     def create(cls, folder: Path, **settings: str) -> Self:
         """Make a new cluster in an empty folder. Skip the test where no stock Postgres is installed.
 
-        `settings` may differ from those that tests need.
+        `settings` may differ from those that tests need. All clusters of this process have the same password.
         """
-        found, password = _binaries_or_skip(), secrets.token_urlsafe()
-        server = cls(folder, found, password, **settings)
-        password_file = folder / "password"
-        password_file.write_text(password)
-        password_file.chmod(0o600)
-        _give(password_file)
-        server.tool(
-            "initdb",
-            "-D",
-            str(server.data),
-            "-U",
-            "postgres",
-            "-E",
-            "UTF8",
-            "--locale=C.UTF-8",
-            f"--pwfile={password_file}",
-        )
-        (server.data / "pg_hba.conf").write_text(_HBA)
+        new = _new_cluster()
+        server = cls(folder, _binaries_or_skip(), new.password, **settings)
+        subprocess.run(["cp", "-a", new.data, server.data], check=True)  # noqa: S607 - wherever cp is
         return server
 
     @classmethod
@@ -167,6 +154,22 @@ class StockServer:
     def promote(self) -> None:
         """Make a standby the primary, and return once it is."""
         self.tool("pg_ctl", "promote", "-D", str(self.data), "-w")
+
+
+@cache
+def _new_cluster() -> StockServer:
+    """Make a cluster to copy, as making one takes long. It is deleted when this process ends."""
+    folder = ExitStack()
+    atexit.register(folder.close)
+    server = StockServer(folder.enter_context(cluster_folder()), _binaries_or_skip(), secrets.token_urlsafe())
+    password_file = server.folder / "password"
+    password_file.write_text(server.password)
+    password_file.chmod(0o600)
+    _give(password_file)
+    options = ("-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", f"--pwfile={password_file}")
+    server.tool("initdb", "-D", str(server.data), *options)
+    (server.data / "pg_hba.conf").write_text(_HBA)
+    return server
 
 
 @contextmanager

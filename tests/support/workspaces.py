@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -49,9 +50,15 @@ def small_workspace(workspace_id: str = "acme") -> workspace_pb2.Workspace:
     `ada` is an admin in no team, `bob` an editor in `support`, which is below `customer`, `cyd` a viewer in
     `engineering`. `git.push` is inactive. `slack.history` is in two skills, `search` in two hats.
     """
-    workspace = workspace_from(_SMALL)
+    workspace = workspace_pb2.Workspace()
+    workspace.CopyFrom(_small())
     workspace.id = workspace_id
     return workspace
+
+
+@cache
+def _small() -> workspace_pb2.Workspace:
+    return workspace_from(_SMALL)
 
 
 def example_workspace() -> workspace_pb2.Workspace:
