@@ -8,7 +8,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import grpc
@@ -20,23 +20,27 @@ from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
 from skilder_keys.ipc.metrics import families_of
 from skilder_keys.supervisor import metrics
 from skilder_keys.transports.listening import ListenError
+from tests.support.postgres import new_database
 from tests.support.process import ServerProcess, serve_on_taken_address, serving_process
-from tests.support.service import Client
-from tests.support.transport import ONLY_GRPCIO
+from tests.support.service import TRANSPORTS, Client
+from tests.support.transport import why_unavailable
 from tests.support.workers import channel_to, operator_metadata, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
 
+SHARED_BY_GRPCIO = pytest.mark.parametrize("shared", ["grpcio"], indirect=True)
+"""Marks a test that does not depend on the transport."""
 
-@pytest.fixture
-def server(transport: str, database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
-    """Two workers and the endpoint."""
+
+@contextmanager
+def serving(folder: Path, transport: str, database_url: str) -> Iterator[ServerProcess]:
+    """Run a server with two workers and the endpoint."""
     with serving_process(
-        tmp_path,
+        folder,
         transport=transport,
         SKILDER_KEYS_DATABASE_URL=database_url,
         SKILDER_KEYS_WORKERS="2",
@@ -44,6 +48,31 @@ def server(transport: str, database_url: str, tmp_path: Path) -> Iterator[Server
         SKILDER_KEYS_MAX_CONNECTION_AGE="1",
     ) as server:
         yield server
+
+
+@pytest.fixture
+def server(transport: str, database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server whose workers a test may replace."""
+    with serving(tmp_path, transport, database_url) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the shared server."""
+    return tmp_path_factory.mktemp("metrics")
+
+
+@pytest.fixture(scope="module", params=TRANSPORTS)
+async def shared(
+    request: pytest.FixtureRequest, postgres_url: str, template: str, folder: Path
+) -> AsyncIterator[ServerProcess]:
+    """A server that tests share, since they leave it as it was."""
+    if reason := why_unavailable(request.param):
+        pytest.skip(reason)
+    async with new_database(postgres_url, template) as url:
+        with serving(folder, request.param, url) as server:
+            yield server
 
 
 def place(server: ServerProcess) -> str:
@@ -73,11 +102,11 @@ def until(server: ServerProcess, **wanted: float) -> dict[tuple[str, str], float
     raise AssertionError(f"not {wanted}: {found}")
 
 
-def test_the_metrics_of_all_workers_are_in_one_response(server: ServerProcess) -> None:
+def test_the_metrics_of_all_workers_are_in_one_response(shared: ServerProcess) -> None:
     """Each with its worker's label, together with the parent's own."""
-    assert place(server)
-    found = samples(server)
-    pids = {str(index): worker.pid for index, worker in server.workers().items()}
+    assert place(shared)
+    found = samples(shared)
+    pids = {str(index): worker.pid for index, worker in shared.workers().items()}
     assert {worker for name, worker in found if name == "process_resident_memory_bytes"} == set(pids) == {"0", "1"}
     started = {found["process_start_time_seconds", worker] for worker in pids}
     assert len(started) == 2
@@ -105,10 +134,10 @@ def test_a_frozen_or_killed_worker_is_down_and_delays_nobody(server: ServerProce
     assert until(server, w0=1, w1=1)["skilder_keys_worker_restarts_total", ""] == 1
 
 
-@ONLY_GRPCIO
-def test_the_endpoint_serves_nothing_else(server: ServerProcess) -> None:
+@SHARED_BY_GRPCIO
+def test_the_endpoint_serves_nothing_else(shared: ServerProcess) -> None:
     """No other path, no other method and no malformed request; it serves on afterwards."""
-    address = place(server)
+    address = place(shared)
     for path, method, status in (("/x", "GET", 404), ("/metrics", "POST", 405), ("/x", "HEAD", 404)):
         request = urllib.request.Request(f"http://{address}{path}", method=method)
         with pytest.raises(urllib.error.HTTPError) as caught:
@@ -123,26 +152,26 @@ def test_the_endpoint_serves_nothing_else(server: ServerProcess) -> None:
                 connection.shutdown(socket.SHUT_WR)
             with suppress(ConnectionResetError):  # where the server does not read the whole request
                 assert connection.recv(100) == b""
-    assert samples(server)
+    assert samples(shared)
 
 
-@ONLY_GRPCIO
-def test_idle_connections_are_closed_when_there_are_too_many(server: ServerProcess) -> None:
+@SHARED_BY_GRPCIO
+def test_idle_connections_are_closed_when_there_are_too_many(shared: ServerProcess) -> None:
     """The oldest ones make room, so that a real request is served."""
-    host, _, port = place(server).rpartition(":")
+    host, _, port = place(shared).rpartition(":")
     waiting = [socket.create_connection((host, int(port)), timeout=60) for _ in range(40)]
-    assert samples(server)
+    assert samples(shared)
     for connection in waiting:
         assert connection.recv(100) == b""
         connection.close()
-    assert samples(server)
+    assert samples(shared)
 
 
 async def test_envoys_counters_are_among_its_workers_metrics(
-    transport: str, server: ServerProcess, tmp_path: Path
+    request: pytest.FixtureRequest, shared: ServerProcess, folder: Path
 ) -> None:
     """Connections, calls and memory, once there are any. Without Envoy there are none."""
-    assert await asyncio.to_thread(place, server)
+    assert await asyncio.to_thread(place, shared)
     wanted = {
         "envoy_http_downstream_cx_active": 1,
         "envoy_http_downstream_cx_total": 1,
@@ -150,13 +179,13 @@ async def test_envoys_counters_are_among_its_workers_metrics(
         "envoy_cluster_upstream_rq_total": 1,
     }
     async with AsyncExitStack() as stack:
-        for worker in server.workers().values():
-            channel = await channel_to(worker, server, stack)
-            metadata = operator_metadata(server, tmp_path)
+        for worker in shared.workers().values():
+            channel = await channel_to(worker, shared, stack)
+            metadata = operator_metadata(shared, folder)
             assert await status_of(channel, metadata) is grpc.StatusCode.OK
             await Client(channel).catalog.ListWorkspaces(ListWorkspacesRequest(), metadata=metadata)
-        found = await asyncio.to_thread(samples, server)
-    if transport != "envoy":
+        found = await asyncio.to_thread(samples, shared)
+    if request.node.callspec.params["shared"] != "envoy":
         assert [name for name, _ in found if name.startswith("envoy_")] == []
         return
     for index in ("0", "1"):

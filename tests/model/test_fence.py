@@ -21,6 +21,9 @@ AFTER_ANOTHER_CHANGE: dict[str, Any] = {"ttl": 2, "readers": 1, "changes": 2}
 AFTER_A_RESTORE: dict[str, Any] = {"ttl": 2, "readers": 1, "changes": 2, "restores": True}
 BEFORE_ANOTHER_CHANGE: dict[str, Any] = AFTER_A_RESTORE | {"later": 1}
 
+# A single reader that makes a mistake breaks the promise too, and the way there is shorter.
+MISTAKEN: dict[str, Any] = TWO_READERS | {"readers": by_form(1, 2)}
+
 # The short form visits the nearest states, in which every kind of step is taken, and the long one all of them.
 STATES = by_form(30_000, None)
 RESTORE_TTL = by_form(1, 2)
@@ -123,7 +126,7 @@ def test_no_call_is_granted_that_began_after_the_revoke_returned(bounds: dict[st
 @pytest.mark.parametrize(
     ("bounds", "mistake"),
     [
-        *((TWO_READERS, each) for each in Mistake if each not in NEED_ANOTHER_CHANGE | NEED_A_RESTORE),
+        *((MISTAKEN, each) for each in Mistake if each not in NEED_ANOTHER_CHANGE | NEED_A_RESTORE),
         *((AFTER_ANOTHER_CHANGE, each) for each in Mistake if each not in NEED_A_RESTORE),
         *((BEFORE_ANOTHER_CHANGE | {"ttl": RESTORE_TTL}, each) for each in Mistake if each in NEED_A_RESTORE),
     ],

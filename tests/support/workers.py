@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 _TRIES = 100
 # The load of the short form leaves the processor to the server, which starts workers meanwhile.
-_PAUSE = by_form(0.01, 0.0)
+_PAUSE = by_form(0.03, 0.0)
 
 
 def operator_metadata(server: ServerProcess, folder: Path) -> tuple[tuple[str, str]]:
