@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from skilder_keys.cli.options import variable
+from skilder_keys.cli.variables import variable
 from skilder_keys.config import Settings
 
 

@@ -34,3 +34,24 @@ def test_a_worker_does_not_load_what_only_the_command_needs(module: str) -> None
     found = loaded(f"import {module}")
     assert {"asyncpg", "structlog"} <= found
     assert found.isdisjoint({"pydantic", "rich", "typer"})
+
+
+@pytest.mark.parametrize("command", ["--version", "serve", "migrate"])
+def test_a_command_that_calls_no_service_loads_no_grpc(command: str) -> None:
+    """Each command is loaded when it is used; `serve` and `migrate` fail here at an option, after they were loaded."""
+    arguments = [command] if command == "--version" else [command, "--database-schema", "!"]
+    found = loaded(
+        "from contextlib import suppress\n"
+        "from skilder_keys.cli.main import app\n"
+        f"with suppress(SystemExit):\n    app({arguments})"
+    )
+    assert "skilder_keys.cli.main" in found
+    assert ("skilder_keys.cli.serve" in found) == (command != "--version")
+    assert found.isdisjoint({"asyncpg", "google.protobuf", "grpc", "structlog", "yaml"})
+
+
+def test_the_parent_loads_no_grpc() -> None:
+    """Only workers serve calls."""
+    found = loaded("import skilder_keys.cli.serve, skilder_keys.cli.service")
+    assert "skilder_keys.supervisor.supervisor" in found
+    assert found.isdisjoint({"grpc", "skilder_keys.rpc", "skilder_keys.worker"})

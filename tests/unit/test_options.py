@@ -12,7 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from skilder_keys.cli.main import app
-from skilder_keys.cli.options import takes_settings, variable
+from skilder_keys.cli.options import takes_settings
+from skilder_keys.cli.variables import variable
 from skilder_keys.config import Settings
 
 PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200", "TERMINAL_WIDTH": "200"}

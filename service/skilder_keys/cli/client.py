@@ -18,9 +18,9 @@ import typer
 
 from skilder_keys.cli.errors import flags_of, message_of
 from skilder_keys.cli.exits import Exit, fail
-from skilder_keys.cli.options import variable
 from skilder_keys.cli.secrets import token_in
 from skilder_keys.cli.text import UNREADABLE
+from skilder_keys.cli.variables import variable
 from skilder_keys.config import DEFAULT_DATA_DIR, DEFAULT_LISTEN, OPERATOR_TOKEN_FILE, is_host_port, is_loopback
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""skilder-keys: the entry point of the command, and the commands `serve` and `migrate`."""
+"""skilder-keys: the entry point of the command."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ import typer
 from typer.exceptions import TyperException
 
 from skilder_keys import __version__
-from skilder_keys.cli import keys, stdio, workspace
-from skilder_keys.cli.authorize import authorize
+from skilder_keys.cli import stdio
+from skilder_keys.cli.commands import Commands
 from skilder_keys.cli.exits import Exit, fail, reason, say
-from skilder_keys.cli.options import takes_settings, variable
-from skilder_keys.config import Settings
+from skilder_keys.cli.variables import variable
 
 app = typer.Typer(
+    cls=Commands,
     epilog="Exit codes: 0 done or granted, 1 denied, 2 malformed or too large, 3 not allowed, 4 not found, 5 conflict, "
     "6 unavailable, 70 failed, 74 output not written, 130 stopped, 141 output pipe closed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its frames show local variables, and one may be a token
     rich_markup_mode=None,
 )
-app.add_typer(keys.app, name="keys")
-app.add_typer(workspace.app, name="workspace")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as Typer calls it
@@ -42,32 +40,6 @@ def main(
     ] = False,
 ) -> None:
     """Skilder Keys: the service that owns Skilder's API keys."""
-
-
-@app.command()
-@takes_settings()
-def serve(settings: Settings) -> None:
-    """Run the service in the foreground, until SIGTERM or Ctrl-C."""
-    from skilder_keys.cli import service  # noqa: PLC0415 - slow to load, and of no use to the other commands
-
-    service.serve(settings)
-
-
-@app.command()
-@takes_settings("database_url", "database_schema")
-def migrate(settings: Settings) -> None:
-    """Bring the schema of the database up to date.
-
-    The database is that of SKILDER_KEYS_DATABASE_URL. For an embedded database, `serve` does this itself.
-    """
-    if settings.database_url is None:
-        raise fail("set SKILDER_KEYS_DATABASE_URL; the embedded database is migrated by serve", Exit.USAGE)
-    from skilder_keys.cli import service  # noqa: PLC0415 - as in `serve`
-
-    service.migrate(settings.database_url.value, settings.database_schema)
-
-
-app.command()(authorize)
 
 
 def entry() -> None:

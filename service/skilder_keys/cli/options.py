@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 import typer
 
+from skilder_keys.cli.variables import variable
 from skilder_keys.config import Secret, Settings, SettingsError, setting_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-ENVIRONMENT_PREFIX = "SKILDER_KEYS_"
 
 # The names of settings in a sentence: at its beginning before a colon, or anywhere if they have an underscore.
 _FIELDS = {each.name: each for each in fields(Settings)}
@@ -24,11 +23,6 @@ _NAMES = re.compile(rf"^(?:{'|'.join(_FIELDS)})(?=: )|\b(?:{'|'.join(_LONG)})\b"
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def variable(name: str) -> str:
-    """Return the environment variable of a setting."""
-    return ENVIRONMENT_PREFIX + name.upper()
 
 
 def takes_settings(*names: str) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:

@@ -1,4 +1,4 @@
-"""What `serve` and `migrate` do. It loads the whole service, so `main` imports it only for these two commands."""
+"""What `serve` and `migrate` do. It loads the whole service, so `serve` imports it only to run these two commands."""
 
 from __future__ import annotations
 
