@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from skilder_keys.auth.callers_file import CallersFileError
+from skilder_keys.auth.errors import CallersFileError
 from skilder_keys.config import Settings
 from skilder_keys.supervisor import worker_process
 from skilder_keys.supervisor.worker_process import StartError, WorkerProcess

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from skilder_keys.auth.callers import KnownCaller
-from skilder_keys.auth.callers_file import CallersFileError, load_callers, local_operator
+from skilder_keys.auth.callers_file import load_callers, local_operator
+from skilder_keys.auth.errors import CallersFileError
 from skilder_keys.domain.access import Caller, CallerRole
 
 if TYPE_CHECKING:

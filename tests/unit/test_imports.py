@@ -50,8 +50,8 @@ def test_a_command_that_calls_no_service_loads_no_grpc(command: str) -> None:
     assert found.isdisjoint({"asyncpg", "google.protobuf", "grpc", "structlog", "yaml"})
 
 
-def test_the_parent_loads_no_grpc() -> None:
-    """Only workers serve calls."""
+def test_the_parent_loads_neither_grpc_nor_yaml() -> None:
+    """Only workers serve calls, and read the callers file."""
     found = loaded("import skilder_keys.cli.serve, skilder_keys.cli.service")
     assert "skilder_keys.supervisor.supervisor" in found
-    assert found.isdisjoint({"grpc", "skilder_keys.rpc", "skilder_keys.worker"})
+    assert found.isdisjoint({"google.protobuf", "grpc", "skilder_keys.rpc", "skilder_keys.worker", "yaml"})

@@ -19,6 +19,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from skilder_keys.auth.callers import KnownCaller
+from skilder_keys.auth.errors import CallersFileError
 from skilder_keys.domain.access import Caller, CallerRole
 from skilder_keys.yaml_files import reader
 from skilder_keys.yaml_files.reader import Mapping, Scalar, Sequence, YamlFileError
@@ -42,10 +43,6 @@ _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 # Where a fault is, as the keys and indices that lead there, and what is wrong.
 Place: TypeAlias = tuple[int | str, ...]
 Fault: TypeAlias = tuple[Place, str]
-
-
-class CallersFileError(Exception):
-    """The callers file, or the file with the operator's token, cannot be used."""
 
 
 def load_callers(path: Path) -> list[KnownCaller]:

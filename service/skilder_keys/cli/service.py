@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from skilder_keys.auth.callers_file import CallersFileError
-from skilder_keys.cli import output
+import typer
+
+from skilder_keys.auth.errors import CallersFileError
 from skilder_keys.cli.exits import Exit, fail, reason
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.logs import make_log
@@ -49,6 +50,6 @@ def migrate(database_url: str, schema: str) -> None:
     except UnavailableError as error:
         raise fail(f"cannot migrate: {reason(error.__cause__ or error)}", Exit.UNAVAILABLE) from None
     for migration in done:
-        output.print_line(f"ran {migration.number:04} {migration.name}")
+        typer.echo(f"ran {migration.number:04} {migration.name}")
     if not done:
-        output.print_line("up to date")
+        typer.echo("up to date")

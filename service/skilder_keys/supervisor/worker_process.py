@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from skilder_keys.auth.callers_file import CallersFileError
+from skilder_keys.auth.errors import CallersFileError
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.ipc import messages
 from skilder_keys.storage.migrations import SchemaOutdatedError

@@ -14,7 +14,7 @@ import traceback
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from skilder_keys.auth.callers_file import CallersFileError
+from skilder_keys.auth.errors import CallersFileError
 from skilder_keys.config import Settings
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.ipc import messages
