@@ -31,7 +31,7 @@ from skilder_keys.config import OPERATOR_TOKEN_FILE
 from skilder_keys.storage.migrations import migrate
 from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 from tests.support.postgres import database_url
-from tests.support.process import serving_process
+from tests.support.process import FRESH, serving_process
 from tests.support.running import worker_processes
 from tests.support.stock import StockServer, cluster_folder, running
 
@@ -119,7 +119,7 @@ class Environment:
             "SKILDER_KEYS_METRICS_LISTEN": "127.0.0.1:0",
             "SKILDER_KEYS_WORKERS": str(workers),
         }
-        with serving_process(self._folder, **settings, **variables) as process:
+        with serving_process(self._folder, command=FRESH, **settings, **variables) as process:
             serving = process.wait_for("serving")
             target = Target(serving["address"], psutil.Process(process.process.pid), postgres.process)
             with Sql(url) as sql:

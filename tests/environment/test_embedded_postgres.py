@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.support.process import COMMAND, run_command, serving_process
+from tests.support.process import COMMAND, FRESH, run_command, serving_process
 from tests.support.running import assert_gone, family, postmaster, until_database_works
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def killed(server: ServerProcess) -> Iterator[None]:
 )
 def test_no_environment_variable_keeps_it_from_starting(tmp_path: Path, variables: dict[str, str]) -> None:
     """Missing locales and time zones, another database, or folders that do not exist."""
-    with serving_process(tmp_path, **variables) as server:
+    with serving_process(tmp_path, command=FRESH, **variables) as server:
         assert server.address
         assert server.end() == 0
 
@@ -90,7 +90,7 @@ def test_it_starts_without_a_home_and_with_any_umask(tmp_path: Path, monkeypatch
     """The service can use the files it makes, though the umask closes them to others."""
     monkeypatch.delenv("HOME", raising=False)
     data = tmp_path / "new" / "data"
-    with umask(0o777), serving_process(tmp_path, SKILDER_KEYS_DATA_DIR=str(data)) as server:
+    with umask(0o777), serving_process(tmp_path, command=FRESH, SKILDER_KEYS_DATA_DIR=str(data)) as server:
         assert server.address
     assert (data / "operator-token").stat().st_mode & 0o777 == 0o600
     assert (data / "postgres").stat().st_mode & 0o777 == 0o700

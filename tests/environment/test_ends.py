@@ -15,7 +15,7 @@ import pytest
 
 from skilder_keys.supervisor import watchdog
 from tests.support import reaper
-from tests.support.process import environment, serving_process
+from tests.support.process import FRESH, environment, serving_process
 from tests.support.running import assert_gone, family, postmaster
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def test_that_takes_long(postgres_url):
 @pytest.mark.usefixtures("with_postgres_files")
 def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) -> None:
     """Neither its workers, one of them frozen, nor its Postgres; the next start finds the data."""
-    with serving_process(tmp_path, transport=transport, SKILDER_KEYS_WORKERS="2") as server:
+    with serving_process(tmp_path, command=FRESH, transport=transport, SKILDER_KEYS_WORKERS="2") as server:
         assert server.address
         left = family(server.process.pid)
         assert {each.pid for each in server.workers().values()} | {postmaster(tmp_path / "data").pid} < {
@@ -46,7 +46,7 @@ def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) 
         server.workers()[1].suspend()
         server.process.kill()
         assert_gone(left)
-    with serving_process(tmp_path, transport=transport) as server:
+    with serving_process(tmp_path, command=FRESH, transport=transport) as server:
         assert server.address
         assert server.events("migrated") == []
 
@@ -60,12 +60,12 @@ def test_a_killed_start_leaves_nothing_running(request: pytest.FixtureRequest, t
     def has_begun(each: psutil.Process) -> bool:
         return any(step in {part, Path(part).name} for part in each.cmdline())
 
-    with serving_process(tmp_path) as server:
+    with serving_process(tmp_path, command=FRESH) as server:
         left = seen_once(server.process.pid, has_begun)
         server.process.kill()
         assert_gone(left)
     if step == "initdb":
-        with serving_process(tmp_path) as server:
+        with serving_process(tmp_path, command=FRESH) as server:
             assert server.address
 
 
@@ -87,7 +87,7 @@ def seen_once(pid: int, condition: Callable[[psutil.Process], bool]) -> list[psu
 @pytest.mark.usefixtures("with_postgres_files")
 def test_a_second_signal_stops_everything_at_once(tmp_path: Path) -> None:
     """Signals within a second count as one; a later one ends everything, Postgres included."""
-    with serving_process(tmp_path, SKILDER_KEYS_DRAIN_DELAY="600") as server:
+    with serving_process(tmp_path, command=FRESH, SKILDER_KEYS_DRAIN_DELAY="600") as server:
         assert server.address
         left = family(server.process.pid)
         for _ in range(5):
@@ -103,7 +103,7 @@ def test_a_second_signal_stops_everything_at_once(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("with_postgres_files")
 def test_a_server_ends_though_its_watchdog_is_frozen(tmp_path: Path) -> None:
     """It waits for the watchdog, which may have workers to kill, but not for ever."""
-    with serving_process(tmp_path) as server:
+    with serving_process(tmp_path, command=FRESH) as server:
         assert server.address
         left = family(server.process.pid)
         (dog,) = (each for each in left if watchdog.__file__ in each.cmdline())

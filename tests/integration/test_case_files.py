@@ -27,7 +27,7 @@ REFUSED = {"07-hr-export.yaml"}
 async def run(service: Service, folder: Path, *arguments: str, stdin: str = "") -> Any:
     """Run a command as the operator and return the finished process."""
     (folder / "token").write_text(TOKENS["operator"])
-    variables = {"SKILDER_KEYS_SERVER": service.address, "SKILDER_KEYS_TOKEN_FILE": "token", "PYTHONUTF8": "1"}
+    variables = {"SKILDER_KEYS_SERVER": service.address, "SKILDER_KEYS_TOKEN_FILE": "token"}
     return await asyncio.to_thread(run_command, *arguments, folder=folder, stdin=stdin, **variables)
 
 

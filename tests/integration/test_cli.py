@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.support.process import run_command
+from tests.support.process import FRESH, run_command
 from tests.support.rows import insert_key
 from tests.support.service import TOKENS
 from tests.support.transport import ONLY_GRPCIO
@@ -146,9 +146,9 @@ async def test_a_missing_service_or_token_is_reported(tmp_path: Path) -> None:
     """Exit code 6 with the address for a service; exit code 2 with the way to give one for a token."""
     (tmp_path / "token").write_text("some-token")
     variables = {"SKILDER_KEYS_SERVER": "127.0.0.1:1", "SKILDER_KEYS_TOKEN_FILE": "token"}
-    done = await asyncio.to_thread(run_command, "workspace", "list", folder=tmp_path, **variables)
+    done = await asyncio.to_thread(run_command, "workspace", "list", folder=tmp_path, command=FRESH, **variables)
     assert (done.returncode, "cannot reach the service at 127.0.0.1:1" in done.stderr) == (6, True)
-    done = await asyncio.to_thread(run_command, "workspace", "list", folder=tmp_path)
+    done = await asyncio.to_thread(run_command, "workspace", "list", folder=tmp_path, command=FRESH)
     assert (done.returncode, "--token-file" in done.stderr) == (2, True)
 
 

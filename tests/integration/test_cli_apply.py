@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +11,14 @@ import pytest
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
 from tests.support.calls import get_workspace, part, remove
 from tests.support.largest import largest_workspace
-from tests.support.process import COMMAND, environment
+from tests.support.process import run_command
 from tests.support.service import TOKENS, serving
 from tests.support.shapes import canonical
 from tests.support.typist import TerminalRun, run_on_terminal
 from tests.support.workspaces import small_workspace, yaml_of
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
@@ -43,22 +43,16 @@ class Person:
         (self._folder / "workspace.yaml").write_text(yaml_of(workspace), "utf-8")
         return "workspace.yaml"
 
-    async def script(self, *arguments: str, stdin: str = "", patience: float = 60) -> subprocess.CompletedProcess[str]:
+    async def script(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `workspace` commands without a terminal."""
-
-        def run() -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [COMMAND, "workspace", *arguments],
-                cwd=self._folder,
-                env=environment(self._variables),
-                input=stdin,
-                capture_output=True,
-                encoding="utf-8",
-                timeout=patience,
-                check=False,
-            )
-
-        done = await asyncio.to_thread(run)
+        done = await asyncio.to_thread(
+            run_command,
+            "workspace",
+            *arguments,
+            folder=self._folder,
+            stdin=stdin,
+            **self._variables,
+        )
         assert "Traceback" not in done.stderr
         return done
 
@@ -307,7 +301,7 @@ async def test_the_largest_workspace_goes_through_the_command_line(database_url:
         await service.operator.apply(largest)
         person = Person(service, tmp_path)
         for form in ((), ("--json",)):
-            shown = await person.script("show", "largest", *form, patience=300)
+            shown = await person.script("show", "largest", *form)
             assert shown.returncode == 0, shown.stderr
-            back = await person.script("apply", "-", stdin=shown.stdout, patience=300)
+            back = await person.script("apply", "-", stdin=shown.stdout)
             assert (back.returncode, back.stdout) == (0, "Workspace largest is at version 1: nothing differed.\n")

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from skilder_keys.transports import connections
 from tests.support.certificates import Authority
 from tests.support.http2 import PATIENCE, connected
-from tests.support.process import serving_process
+from tests.support.process import FRESH, serving_process
 from tests.support.service import serving
 from tests.support.transport import ONLY_GRPCIO
 
@@ -73,7 +73,7 @@ async def test_a_low_soft_limit_of_files_shuts_nobody_out(transport: str, databa
     async with AsyncExitStack() as stack:
         async with few_files():
             server = stack.enter_context(
-                serving_process(tmp_path, transport=transport, SKILDER_KEYS_DATABASE_URL=database_url)
+                serving_process(tmp_path, transport=transport, command=FRESH, SKILDER_KEYS_DATABASE_URL=database_url)
             )
         address = await asyncio.to_thread(lambda: server.address)
         async with silent(address, FILES + 50):

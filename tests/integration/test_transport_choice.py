@@ -9,7 +9,7 @@ import pytest
 
 from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from tests.support.process import serving_process
+from tests.support.process import FRESH, serving_process
 from tests.support.transport import why_unavailable
 from tests.support.workers import operator_metadata
 
@@ -47,7 +47,7 @@ def test_auto_uses_grpcio_where_envoy_is_not_installed(database_url: str, tmp_pa
     hidden.mkdir()
     (hidden / "pyvoy.py").write_text("raise ImportError\n")
     variables = {"SKILDER_KEYS_DATABASE_URL": database_url, "PYTHONPATH": str(hidden)}
-    with serving_process(tmp_path, transport="auto", **variables) as server:
+    with serving_process(tmp_path, transport="auto", command=FRESH, **variables) as server:
         assert chosen(server, tmp_path) == ("grpcio", MISSING)
         assert server.end() == 0
 
@@ -70,7 +70,7 @@ def test_auto_uses_grpcio_where_python_has_no_shared_library(
     found = [str(tmp_path / library)] if library else []
     (tmp_path / "find_libpython.py").write_text(f"def candidate_paths():\n    return iter({found})\n")
     variables = {"SKILDER_KEYS_DATABASE_URL": database_url, "PYTHONPATH": str(tmp_path)}
-    with serving_process(tmp_path, transport="auto", **variables) as server:
+    with serving_process(tmp_path, transport="auto", command=FRESH, **variables) as server:
         transport, given = chosen(server, tmp_path)
         assert transport == "grpcio"
         assert given.startswith(reason)

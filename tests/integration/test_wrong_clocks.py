@@ -19,7 +19,7 @@ from skilder_keys.domain.token import KeyType, hint
 from skilder_keys.storage import keys
 from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.calls import get_key, list_keys
-from tests.support.process import ServerProcess, serving_process
+from tests.support.process import FRESH, ServerProcess, serving_process
 from tests.support.rows import NO_HASH, insert
 from tests.support.service import Client
 from tests.support.workers import operator_metadata
@@ -94,6 +94,7 @@ async def servers(database_url: str, tmp_path: Path) -> AsyncIterator[list[Clien
             server = stack.enter_context(
                 serving_process(
                     folder,
+                    command=FRESH,
                     SKILDER_KEYS_DATABASE_URL=database_url,
                     SKILDER_KEYS_USAGE_INTERVAL="0.1",
                     **wrong_clock(offset),

@@ -17,22 +17,26 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from tests.support.forked import Forked
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 COMMAND = Path(sys.executable).with_name("skilder-keys")
+FRESH = (COMMAND,)
+"""As a `command`: start a new interpreter. By default a command is forked from a process that has loaded it."""
+
 _FAILED = 70
 _PATIENCE = 60
+_LONGEST_COMMAND = 300
 
 
 class ServerProcess:
     """A running `skilder-keys serve`, and what it has logged so far."""
 
-    def __init__(self, folder: Path, variables: Mapping[str, str], command: Sequence[str | Path] = (COMMAND,)) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str], command: Sequence[str | Path] = ()) -> None:
         """Start the command in `folder`, without the SKILDER_KEYS_* variables of this environment."""
-        self.process = subprocess.Popen(
-            [*command, "serve"], cwd=folder, env=environment(variables), stderr=subprocess.PIPE, text=True
-        )
+        self.process = _start(command, "serve", folder=folder, variables=variables, stderr=subprocess.PIPE)
         self.lines: list[str] = []
         self._seen = 0
         self._changed = threading.Condition()
@@ -107,9 +111,9 @@ def _event(line: str) -> dict[str, Any]:
 
 @contextmanager
 def serving_process(
-    folder: Path, *, transport: str = "grpcio", command: Sequence[str | Path] = (COMMAND,), **variables: str
+    folder: Path, *, transport: str = "grpcio", command: Sequence[str | Path] = (), **variables: str
 ) -> Iterator[ServerProcess]:
-    """Run `skilder-keys serve` on a free port, and stop it on exit if it still runs."""
+    """Run `skilder-keys serve` on a free port, and stop it on exit if it still runs; see also FRESH."""
     defaults = {
         "SKILDER_KEYS_LISTEN": "127.0.0.1:0",
         "SKILDER_KEYS_LOG_FORMAT": "json",
@@ -123,18 +127,28 @@ def serving_process(
             server.end()
 
 
-def run_command(*arguments: str, folder: Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a `skilder-keys` command to its end."""
-    return subprocess.run(
-        [COMMAND, *arguments],
-        cwd=folder,
-        env=environment(variables),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=_PATIENCE,
-        check=False,
-    )
+def run_command(
+    *arguments: str, folder: Path, stdin: str = "", command: Sequence[str | Path] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a `skilder-keys` command to its end; see also FRESH."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with _start(command, *arguments, folder=folder, variables=variables, **pipes) as process:
+        try:
+            stdout, stderr = process.communicate(stdin, _LONGEST_COMMAND)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def _start(
+    command: Sequence[str | Path], *arguments: str, folder: Path, variables: Mapping[str, str], **streams: Any
+) -> subprocess.Popen[str]:
+    """Start a command, or fork one if none is given. A fork uses UTF-8, also where the locale does not."""
+    if command:
+        return subprocess.Popen([*command, *arguments], cwd=folder, env=environment(variables), text=True, **streams)
+    env = environment({"PYTHONUTF8": "1", **variables})
+    return Forked[str]([COMMAND, *arguments], cwd=folder, env=env, encoding="utf-8", **streams)
 
 
 def serve_on_taken_address(option: str, *, folder: Path, **variables: str) -> tuple[str, str]:

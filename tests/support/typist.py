@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.support.forked import Forked
 from tests.support.process import COMMAND, environment
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run_on_terminal(*arguments: str, folder: Path, answer: Callable[[], str], **
     """
     ours, theirs = pty.openpty()
     try:
-        with subprocess.Popen(
+        with Forked[bytes](
             [COMMAND, *arguments],
             cwd=folder,
             env=environment(variables) | {"TERM": "dumb"},

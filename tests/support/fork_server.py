@@ -1,0 +1,131 @@
+"""A process that has loaded the command and forks for each run of it: `python fork_server.py DESCRIPTOR`.
+
+The descriptor is that of a socket to the tests; `tests.support.forked` is at its other end. This process starts no
+thread and no event loop and opens no channel. So a fork is like a new interpreter that has just imported the command.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import io
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The command, its parts, and what libraries load late.
+_MODULES = (
+    *(f"skilder_keys.cli.{name}" for name in ("start", "main", "serve", "service", "authorize", "keys", "workspace")),
+    *("encodings.idna", "encodings.utf_8_sig", "grpc._channel", "grpc._interceptor", "pydantic.type_adapter"),
+)
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STANDARD_ERROR = 2
+
+
+def main() -> None:
+    """Fork a process for each request, and report how it ends, until the tests have ended. Each fork returns early."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _IGNORED}
+    _load()
+    running: dict[int, tuple[int, socket.socket]] = {}
+    while True:
+        ready, _, _ = select.select([control.fileno(), *running], [], [])
+        for ended in running.keys() & set(ready):
+            _report(ended, *running.pop(ended))
+        if control.fileno() not in ready:
+            continue
+        _, descriptors, _, _ = socket.recv_fds(control, 1, 4, socket.MSG_CMSG_CLOEXEC)
+        if not descriptors:
+            return
+        connection = socket.socket(fileno=descriptors.pop(0))
+        with connection.makefile("rb") as received:
+            request = pickle.load(received)  # noqa: S301 - the tests sent it
+        pid = os.fork()
+        if pid == 0:
+            break
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.sendall(struct.pack("i", pid))
+        running[os.pidfd_open(pid)] = (pid, connection)
+    for each in (control, connection, *(of for _, of in running.values())):
+        each.close()
+    for process in running:
+        os.close(process)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    _run(descriptors, **request)
+
+
+def _load() -> None:
+    sys.path.pop(0)  # this folder, which has modules with the names of others
+    for module in _MODULES:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # so that no collection in a fork copies the memory that it shares with this process
+
+
+def _report(process: int, pid: int, connection: socket.socket) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with connection, suppress(BrokenPipeError):  # a test that failed may not wait for it
+        connection.sendall(struct.pack("i", code))
+    os.close(process)
+
+
+def _run(
+    descriptors: Sequence[int],
+    *,
+    arguments: list[bytes],
+    folder: bytes,
+    variables: dict[bytes, bytes],
+    new_session: bool,
+) -> None:
+    """Run a Python script as if this process were a new interpreter that was started for it."""
+    if new_session:
+        os.setsid()
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(folder)
+    os.environb.clear()
+    os.environb.update(variables)
+    sys.stdin, sys.stdout, sys.stderr = map(_stream, range(3), "rww", (sys.stdin, sys.stdout, sys.stderr))
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]  # as at a start
+    sys.argv = [os.fsdecode(each) for each in arguments]
+    script = Path(sys.argv[0])
+    sys.path.insert(0, str(script.parent))
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    main.__file__ = str(script)
+    exec(compile(script.read_bytes(), script, "exec"), main.__dict__)  # noqa: S102 - the interpreter does that
+
+
+def _stream(number: int, mode: Any, before: Any) -> Any:
+    """Return a standard stream as the interpreter makes it. `before` is the one of the same variables."""
+    unbuffered = before.write_through  # PYTHONUNBUFFERED
+    size = 0 if unbuffered and mode == "w" else -1
+    buffer: Any = open(number, f"{mode}b", size, closefd=False)  # noqa: SIM115 - it stays open
+    getattr(buffer, "raw", buffer).name = before.name
+    stream: Any = io.TextIOWrapper(
+        buffer,
+        encoding=before.encoding,
+        errors=before.errors,
+        newline="\n",
+        line_buffering=not unbuffered and (number == _STANDARD_ERROR or os.isatty(number)),
+        write_through=unbuffered,
+    )
+    stream.mode = mode
+    return stream
+
+
+if __name__ == "__main__":
+    main()
