@@ -64,9 +64,9 @@ class Caller:
         return response
 
     def granted(self, token: str) -> pb.Granted:
-        """Authorize a token, which must be good."""
+        """Authorize a token, which must be good, and return what it reaches."""
         response = self.authorize(pb.AuthorizeRequest(token=token))
-        if not response.HasField("granted"):
+        if response.granted.WhichOneof("reach") != "tool_set":
             raise RuntimeError(f"a good token was denied: {response.denied.message}")
         return response.granted
 

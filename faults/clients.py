@@ -43,6 +43,7 @@ _BY_TOKEN = 0.3
 """The share of keys that are revoked by token instead of id, where both are possible."""
 _WITH_VERSIONS = 0.3
 _IN_BATCHES = 0.2
+_IN_PARTS = 0.1
 
 _OPERATOR = (("authorization", f"Bearer {TOKENS['operator']}"),)
 _SERVICE = (("authorization", f"Bearer {TOKENS['service']}"),)
@@ -128,13 +129,27 @@ class Clients:
         chosen = line or self._dice.choice(self.lines)
         begin = now()
         try:
-            response = await chosen.client.authorization.Authorize(request, timeout=ASK_SECONDS, metadata=_SERVICE)
+            if not query.tool and self._dice.random() < _IN_PARTS:
+                outcome: Outcome = await self._read(query, request, chosen)
+            else:
+                response = await chosen.client.authorization.Authorize(request, timeout=ASK_SECONDS, metadata=_SERVICE)
+                outcome = self._outcome(query, request, response)
         except grpc.aio.AioRpcError as error:
-            outcome: Outcome = Failed(error.code().name)
-        else:
-            outcome = self._outcome(query, request, response)
+            outcome = Failed(error.code().name)
         self._note([query], [outcome], begin, chosen, last=last)
         return outcome
+
+    async def _read(self, query: Query, request: pb.AuthorizeRequest, line: Line) -> Outcome:
+        """Read what a token reaches."""
+        tool_set = pb.ToolSet()
+        read = pb.ReadToolSetRequest(request=request)
+        async for part in line.client.authorization.ReadToolSet(read, timeout=ASK_SECONDS, metadata=_SERVICE):
+            if part.HasField("denied"):
+                return self._outcome(query, request, pb.AuthorizeResponse(denied=part.denied))
+            assert tool_set.version in ("", part.tool_set.version), "all parts are of one tool set"
+            tool_set.version = part.tool_set.version
+            tool_set.tools.extend(part.tool_set.tools)
+        return self._reached(query, tool_set)
 
     async def ask_batch(self, queries: Sequence[Query], line: Line | None = None) -> None:
         """Authorize many tokens in one call."""
@@ -259,8 +274,10 @@ class Clients:
     def _request(self, query: Query) -> pb.AuthorizeRequest:
         """Return the request of a query, sometimes with an earlier tool set version of such a key."""
         key, number, tool = query
-        request = pb.AuthorizeRequest(token=key.tokens[number], tool_id=tool)
-        if not tool and self._dice.random() < _WITH_VERSIONS:
+        request = pb.AuthorizeRequest(token=key.tokens[number])
+        if tool:
+            request.tool_id = tool
+        elif self._dice.random() < _WITH_VERSIONS:
             request.tool_set_version = self._held.get((key.workspace, key.subject), "")
         return request
 
@@ -277,10 +294,13 @@ class Clients:
         reach = granted.WhichOneof("reach")
         if reach == "tool":
             return Granted(frozenset({granted.tool.tool.id}))
-        if reach == "unchanged":
+        if reach == "tool_set_version" and granted.tool_set_version == request.tool_set_version:
             # A tool set version that never existed acts as none.
             return Granted(self._versions.get(request.tool_set_version, frozenset()))
-        reported = next((each for each in shared if each.version == granted.shared_tool_set), granted.tool_set)
+        reported = next((each for each in shared if each.version == granted.tool_set_version), granted.tool_set)
+        return self._reached(query, reported)
+
+    def _reached(self, query: Query, reported: pb.ToolSet) -> Granted:
         tools = frozenset(tool.id for tool in reported.tools)
         self._versions[reported.version] = tools
         self._held[query.key.workspace, query.key.subject] = reported.version

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import grpc
 import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
@@ -14,7 +15,7 @@ from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import call, delete_workspace, get_key, part, remove
 from tests.support.ids import new_key_id
-from tests.support.service import Service, serving
+from tests.support.service import Service, refusal, serving
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -59,10 +60,17 @@ async def test_a_workspace_key_reaches_every_hat_and_every_active_tool_once(serv
         ("slack.post", "slack_post_message", "slack"),
         ("web.search", "web_search", "web"),
     ]
-    engineer = part(response.granted.tool_set.hats, "engineer")
-    assert [(skill.id, list(skill.tool_ids)) for skill in engineer.skills] == [
+    assert [(hat.id, list(hat.skill_ids)) for hat in response.granted.tool_set.hats] == [
+        ("customer-care", ["slack-reading"]),
+        ("engineer", ["code", "search"]),
+        ("everyone", ["search"]),
+        ("support-desk", ["slack-reading", "slack-replies"]),
+    ]
+    assert [(skill.id, list(skill.tool_ids)) for skill in response.granted.tool_set.skills] == [
         ("code", ["git.commit"]),
         ("search", ["web.search"]),
+        ("slack-reading", ["slack.history"]),
+        ("slack-replies", ["slack.history", "slack.post"]),
     ]
 
 
@@ -86,7 +94,7 @@ async def test_a_runtime_key_is_granted_and_reaches_nothing(service: Service) ->
     """It authenticates an instance, not an agent: it has no hats and no tools, and is denied every single tool."""
     issued = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
     response = await service.service.authorize(issued.token)
-    assert response.granted.key == pb.GrantedKey(
+    assert response.granted.key == pb.KeyIdentity(
         id=issued.key.id,
         type=key_pb2.KEY_TYPE_RUNTIME,
         workspace_id="acme",
@@ -161,7 +169,34 @@ async def test_a_granted_tool_comes_with_every_way_in_order(service: Service) ->
             pb.ToolPath(hat_id="support-desk", skill_id="slack-reading"),
             pb.ToolPath(hat_id="support-desk", skill_id="slack-replies"),
         ],
+        path_count=3,
+        tool_set_version=(await service.service.authorize(issued.token)).granted.tool_set.version,
     )
+
+
+async def test_a_granted_tool_comes_with_ten_paths_at_most(service: Service) -> None:
+    """The first ones, and the number of all."""
+    workspace = small_workspace()
+    for number in range(12):
+        workspace.hats.add(id=f"hat-{number:02}", name="Searcher", skill_ids=["search"], team_ids=["customer"])
+    await service.operator.apply(workspace)
+    issued = await service.operator.issue()
+    tool = (await service.service.authorize(issued.token, tool_id="web.search")).granted.tool
+    assert [path.hat_id for path in tool.paths] == ["engineer", "everyone", *(f"hat-{each:02}" for each in range(8))]
+    assert {path.skill_id for path in tool.paths} == {"search"}
+    assert tool.path_count == 14
+
+
+async def test_a_tool_id_that_is_set_but_empty_is_refused(service: Service) -> None:
+    """Whether the key is in memory, is not yet, or does not exist: it never means the whole tool set."""
+    issued = await service.operator.issue()
+    revoked = await service.operator.issue()
+    await service.operator.revoke(key_id=revoked.key.id)
+    for token in (issued.token, issued.token, revoked.token, "no token"):
+        refused = await refusal(service.service.authorize(token, tool_id=""))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert list(refused.fields) == ["tool_id"]
+        await service.service.authorize(token)
 
 
 @pytest.mark.parametrize(
@@ -186,11 +221,12 @@ async def test_a_tool_out_of_reach_is_denied(service: Service, tool_id: str) -> 
 
 
 async def test_a_caller_with_the_current_version_gets_no_tools_again(service: Service) -> None:
-    """The response says `unchanged`; all else is as before."""
+    """The response has the version only; all else is as before."""
     issued = await service.operator.issue()
     first = await service.service.authorize(issued.token)
-    again = await service.service.authorize(issued.token, tool_set_version=first.granted.tool_set.version)
-    assert again == pb.AuthorizeResponse(granted=pb.Granted(key=first.granted.key, unchanged=True))
+    version = first.granted.tool_set.version
+    again = await service.service.authorize(issued.token, tool_set_version=version)
+    assert again == pb.AuthorizeResponse(granted=pb.Granted(key=first.granted.key, tool_set_version=version))
 
 
 async def test_a_caller_with_a_stale_version_gets_the_tools(service: Service) -> None:
@@ -204,7 +240,8 @@ async def test_a_caller_with_a_stale_version_gets_the_tools(service: Service) ->
     part(workspace.hats, "engineer").skill_ids.append("slack-replies")
     await service.operator.apply(workspace)
     same = await service.service.authorize(issued.token, tool_set_version=version)
-    assert same.granted.WhichOneof("reach") == "unchanged"
+    assert same.granted.WhichOneof("reach") == "tool_set_version"
+    assert same.granted.tool_set_version == version
 
     part(workspace.tools, "slack.post").active = False
     await service.operator.apply(workspace)

@@ -10,8 +10,9 @@ import grpc
 import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
-from skilder_keys.app.authorization import authorizer
+from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.query import AuthorizeQuery
+from skilder_keys.domain.ids import ToolId
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import get_key, part
 from tests.support.fence import LONG
@@ -22,6 +23,7 @@ from tests.support.transport import ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import asyncpg
@@ -30,38 +32,43 @@ if TYPE_CHECKING:
     from tests.support.fleet import Process
 
 
-async def batch(client: Client, *requests: pb.AuthorizeRequest | str) -> pb.BatchAuthorizeResponse:
+Asked = pb.AuthorizeRequest | str
+
+
+async def batch(client: Client, *requests: Asked) -> pb.BatchAuthorizeResponse:
     """Authorize a batch of requests, or of tokens alone."""
-    asked = [pb.AuthorizeRequest(token=each) if isinstance(each, str) else each for each in requests]
     response: pb.BatchAuthorizeResponse = await client.authorization.BatchAuthorize(
-        pb.BatchAuthorizeRequest(requests=asked)
+        pb.BatchAuthorizeRequest(requests=map(request_of, requests))
     )
     return response
 
 
-def alone(response: pb.BatchAuthorizeResponse) -> list[pb.AuthorizeResponse]:
+def request_of(asked: Asked) -> pb.AuthorizeRequest:
+    """Return a request, or the request about a token."""
+    return pb.AuthorizeRequest(token=asked) if isinstance(asked, str) else asked
+
+
+def alone(response: pb.BatchAuthorizeResponse, requests: Iterable[Asked]) -> list[pb.AuthorizeResponse]:
     """Return the responses in the form that Authorize gives: each with its tool set."""
     shared = {tool_set.version: tool_set for tool_set in response.tool_sets}
     assert len(shared) == len(response.tool_sets), "each tool set is in the batch once"
     named, copies = set(), []
-    for each in response.responses:
+    for request, each in zip(requests, response.responses, strict=True):
         copy = pb.AuthorizeResponse()
         copy.CopyFrom(each)
         assert copy.granted.WhichOneof("reach") != "tool_set"
-        if copy.granted.WhichOneof("reach") == "shared_tool_set":
-            named.add(copy.granted.shared_tool_set)
-            copy.granted.tool_set.CopyFrom(shared[copy.granted.shared_tool_set])
+        version = copy.granted.tool_set_version
+        if version and version != request_of(request).tool_set_version:
+            named.add(version)
+            copy.granted.tool_set.CopyFrom(shared[version])
         copies.append(copy)
     assert named == set(shared), "no tool set is in the batch without a grant that names it"
     return copies
 
 
-async def one_by_one(client: Client, *requests: pb.AuthorizeRequest | str) -> list[pb.AuthorizeResponse]:
+async def one_by_one(client: Client, *requests: Asked) -> list[pb.AuthorizeResponse]:
     """Send the same queries with Authorize."""
-    return [
-        await client.authorization.Authorize(pb.AuthorizeRequest(token=each) if isinstance(each, str) else each)
-        for each in requests
-    ]
+    return [await client.authorization.Authorize(request_of(each)) for each in requests]
 
 
 async def issued(service: Service, count: int, **fields: Any) -> list[key_service_pb2.IssueKeyResponse]:
@@ -76,7 +83,7 @@ async def test_each_decision_is_in_its_requests_place(service: Service) -> None:
     revoked = await service.operator.issue()
     await service.operator.revoke(key_id=revoked.key.id)
     version = (await service.service.authorize(good.token)).granted.tool_set.version
-    requests: list[pb.AuthorizeRequest | str] = [
+    requests: list[Asked] = [
         good.token,
         "no token",
         pb.AuthorizeRequest(token=good.token, tool_id="slack.history"),
@@ -92,22 +99,22 @@ async def test_each_decision_is_in_its_requests_place(service: Service) -> None:
         pb.AuthorizeRequest(token=limited.token, tool_set_version=version),
     ]
     response = await batch(service.service, *requests)
-    assert alone(response) == await one_by_one(service.service, *requests)
+    assert alone(response, requests) == await one_by_one(service.service, *requests)
     kinds = [each.granted.WhichOneof("reach") or each.denied.reason for each in response.responses]
     assert kinds == [
-        "shared_tool_set",
+        "tool_set_version",
         pb.DENIAL_REASON_MALFORMED,
         "tool",
         pb.DENIAL_REASON_REVOKED,
-        "unchanged",
-        "shared_tool_set",
+        "tool_set_version",
+        "tool_set_version",
         pb.DENIAL_REASON_UNKNOWN,
         pb.DENIAL_REASON_TOOL_NOT_ALLOWED,
-        "shared_tool_set",
+        "tool_set_version",
         pb.DENIAL_REASON_MALFORMED,
         pb.DENIAL_REASON_UNKNOWN,
-        "shared_tool_set",
-        "shared_tool_set",
+        "tool_set_version",
+        "tool_set_version",
     ]
     assert len(response.tool_sets) == 3
 
@@ -119,7 +126,7 @@ async def test_keys_of_equal_reach_share_one_tool_set_in_a_batch(service: Servic
     (tool_set,) = response.tool_sets
     assert tool_set == (await service.service.authorize(all_of_them[0].token)).granted.tool_set
     assert [each.granted.key.id for each in response.responses] == [each.key.id for each in all_of_them]
-    assert {each.granted.shared_tool_set for each in response.responses} == {tool_set.version}
+    assert {each.granted.tool_set_version for each in response.responses} == {tool_set.version}
 
 
 async def test_known_versions_and_single_tools_bring_no_tool_set(service: Service) -> None:
@@ -133,7 +140,7 @@ async def test_known_versions_and_single_tools_bring_no_tool_set(service: Servic
         "no token",
     )
     assert len(response.tool_sets) == 0
-    assert response.responses[0].granted.unchanged
+    assert response.responses[0].granted.tool_set_version == version
 
 
 async def test_an_empty_batch_has_an_empty_response(service: Service) -> None:
@@ -167,6 +174,7 @@ async def test_a_bad_field_is_reported_with_its_index(service: Service) -> None:
                 pb.AuthorizeRequest(token="no token " * 1000),
                 pb.AuthorizeRequest(token=good.token, tool_id=" a b"),
                 pb.AuthorizeRequest(token="no token", tool_id="\x1b", tool_set_version="\x1b"),
+                pb.AuthorizeRequest(token=good.token, tool_id=""),
             )
         )
         assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -175,6 +183,7 @@ async def test_a_bad_field_is_reported_with_its_index(service: Service) -> None:
             "requests[3].tool_id",
             "requests[4].tool_id",
             "requests[4].tool_set_version",
+            "requests[5].tool_id",
         ]
         await service.service.authorize(good.token)
 
@@ -187,9 +196,8 @@ async def test_a_runtime_instance_may_authorize_keys_of_its_own_workspace_only(s
     instance = await service.client(runtime.token)
     wrong = Token.mint(KeyType.WORKSPACE, Token.parse(foreign.token).key_id).reveal()
     for _ in range(3):
-        assert alone(await batch(instance, own.token, runtime.token, wrong)) == await one_by_one(
-            service.service, own.token, runtime.token, wrong
-        )
+        tokens = (own.token, runtime.token, wrong)
+        assert alone(await batch(instance, *tokens), tokens) == await one_by_one(service.service, *tokens)
         refused = await refusal(batch(instance, own.token, foreign.token, own.token))
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "FOREIGN_WORKSPACE")
         assert (await service.service.authorize(foreign.token)).HasField("granted")
@@ -229,38 +237,45 @@ async def test_uses_are_recorded(service: Service) -> None:
 
 @ONLY_GRPCIO
 @pytest.mark.own_service
-async def test_a_response_over_the_bound_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the field's name. Only what is sent counts: each tool set once, and none that the caller has already."""
-    whole, limited = await service.operator.issue(), await service.operator.issue(hat_ids=["everyone"])
-    both = await batch(service.service, whole.token, limited.token)
-    assert len(both.tool_sets) == 2
-    # Without the few bytes before each response.
-    size = sum(len(each.SerializeToString()) for each in both.responses) + sum(
-        len(pb.Granted(tool_set=each).SerializeToString()) for each in both.tool_sets
-    )
-    monkeypatch.setattr(authorizer, "MAX_BATCH_BYTES", size)
-    assert await batch(service.service, whole.token, limited.token) == both
-    monkeypatch.setattr(authorizer, "MAX_BATCH_BYTES", size - 1)
-    refused = await refusal(batch(service.service, whole.token, limited.token))
-    assert (refused.code, list(refused.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["requests"])
-    version = next(each.version for each in both.tool_sets if len(each.tools) == 4)
-    fewer = await batch(
-        service.service, pb.AuthorizeRequest(token=whole.token, tool_set_version=version), limited.token
-    )
-    assert len(fewer.tool_sets) == 1
-    assert len((await service.service.authorize(whole.token)).granted.tool_set.tools) == 4
+async def test_tool_sets_without_room_are_only_named(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decisions come first, then each tool set that still has room, in the order of the requests."""
+    tokens = [(await service.operator.issue(hat_ids=hats)).token for hats in ([], ["everyone"], ["engineer"])]
+    whole = await batch(service.service, *tokens)
+    assert len(whole.tool_sets) == 3
+    sizes = [len(pb.Granted(tool_set=each).SerializeToString()) for each in whole.tool_sets]
+    # Four bytes are counted before each decision.
+    decisions = sum(4 + each.ByteSize() for each in whole.responses)
+    for room, kept in (
+        (decisions + sum(sizes), [0, 1, 2]),
+        (decisions + sum(sizes) - 1, [0, 1]),
+        (decisions + sizes[0] - 1, [1, 2]),
+        (decisions + sizes[1], [1]),
+        (decisions, []),
+    ):
+        monkeypatch.setattr(encoding, "MAX_TOOL_SET_BYTES", room)
+        found = await batch(service.service, *tokens)
+        assert found.responses == whole.responses
+        assert list(found.tool_sets) == [whole.tool_sets[index] for index in kept], room
 
 
-@ONLY_GRPCIO
-@pytest.mark.own_service
-async def test_responses_about_single_tools_count_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tool may be reached in very many ways, and each token may ask about it."""
-    issued = await service.operator.issue()
-    query = pb.AuthorizeRequest(token=issued.token, tool_id="web.search")
-    size = len((await service.service.authorize(issued.token, tool_id="web.search")).SerializeToString())
-    monkeypatch.setattr(authorizer, "MAX_BATCH_BYTES", 10 * size)
-    assert len((await batch(service.service, *[query] * 10)).responses) == 10
-    refused = await refusal(batch(service.service, *[query] * 11))
+async def test_decisions_of_more_than_four_mebibytes_are_refused(service: Service) -> None:
+    """By the field's name; ids must be absurdly long for that. A default client takes all other responses."""
+    text = "\N{ROBOT FACE}" * 255
+    workspace = small_workspace()
+    workspace.tools.add(id=text, name=text, mcp_server=text)
+    workspace.skills.add(id="absurd", name="Absurd", tool_ids=[text])
+    for number in range(10):
+        workspace.hats.add(id=f"{number}{'h' * 63}", name="Absurd", skill_ids=["absurd"], team_ids=["customer"])
+    await service.operator.apply(workspace)
+    issued = await service.operator.issue(description=text[:200])
+    query = pb.AuthorizeRequest(token=issued.token, tool_id=text)
+    size = 4 + (await service.service.authorize(issued.token, tool_id=text)).ByteSize()
+    most = 2**22 // size
+    response = await batch(service.service, *[query] * most)
+    assert response.ByteSize() > 2**22 - 2 * size
+    assert {each.granted.WhichOneof("reach") for each in response.responses} == {"tool"}
+    refused = await refusal(batch(service.service, *[query] * (most + 1)))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert list(refused.fields) == ["requests"]
 
 
@@ -333,7 +348,8 @@ async def test_a_batch_decides_as_single_calls_do(one: Process) -> None:
     await one.apply(workspace)
     held = [(await one.ask(token)).granted.tool_set.version for token in tokens]
     versions = ["", "x" * 32, *filter(None, held)]
-    tools = ["", "", "", "web.search", "git.commit", "git.push", "slack.history", "nothing"]
+    names = ("web.search", "git.commit", "git.push", "slack.history", "nothing")
+    tools = [None, None, None, *map(ToolId, names)]
     seed = random.SystemRandom().randrange(2**32)
     print(f"random.Random({seed})")  # noqa: T201 - pytest shows it where the test fails
     source = random.Random(seed)  # noqa: S311 - noise, not a secret
@@ -344,11 +360,12 @@ async def test_a_batch_decides_as_single_calls_do(one: Process) -> None:
             AuthorizeQuery(source.choice(tokens), source.choice(tools), source.choice(versions))
             for _ in range(source.randrange(40))
         ]
+        requests = [pb.AuthorizeRequest(token=each.token, tool_set_version=each.tool_set_version) for each in queries]
         answers_of_all, body = await one.authorizer.authorize_all(queries)
         response = pb.BatchAuthorizeResponse.FromString(body)
         assert response.SerializeToString() == body
         singles = [await one.decide(query) for query in queries]
-        assert alone(response) == [pb.AuthorizeResponse.FromString(each.body) for each in singles]
+        assert alone(response, requests) == [pb.AuthorizeResponse.FromString(each.body) for each in singles]
         assert [(each.key_id, each.denied) for each in answers_of_all] == [
             (each.key_id, each.denied) for each in singles
         ]

@@ -137,6 +137,10 @@ async def test_no_call_of_the_largest_size_blocks_the_loop(database_url: str, tm
                 "AuthorizationService/Authorize", lambda attempt: pb.AuthorizeRequest(token=tokens[attempt])
             )
             await calls.hold_nobody_up(
+                "AuthorizationService/ReadToolSet",
+                lambda attempt: pb.ReadToolSetRequest(request=pb.AuthorizeRequest(token=tokens[attempt])),
+            )
+            await calls.hold_nobody_up(
                 "AuthorizationService/BatchAuthorize",
                 lambda attempt: pb.BatchAuthorizeRequest(
                     requests=[

@@ -67,7 +67,7 @@ async def test_a_restored_database_is_noticed(others: int) -> None:
             await warm(reader, fresh)
             assert await reader.outcome(fresh, "git.commit") == await writer.outcome(fresh, "git.commit")
             reached = (await reader.ask(fresh)).granted.tool_set
-            assert [hat.id for hat in reached.hats if "code" in [skill.id for skill in hat.skills]] == ["engineer"]
+            assert [hat.id for hat in reached.hats if "code" in hat.skill_ids] == ["engineer"]
 
 
 async def test_a_standby_that_lacks_the_last_changes_is_noticed() -> None:

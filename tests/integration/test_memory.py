@@ -10,7 +10,7 @@ import pytest
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.authorization.query import AuthorizeQuery
 from skilder_keys.domain.errors import InvalidRequestError
-from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.domain.ids import ToolId, WorkspaceId
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import part
 from tests.support.decisions import kinds_of_decisions
@@ -72,8 +72,9 @@ async def test_the_fast_grant_leaves_everything_else_alone(one: Process, databas
     await warm(one, token)
     assert one.authorizer.grant(AuthorizeQuery(token), key.workspace_id) is not None
     assert one.authorizer.grant(AuthorizeQuery(token), WorkspaceId("other")) is None
-    assert one.authorizer.grant(AuthorizeQuery(token, "", "\x00")) is None
-    assert one.authorizer.grant(AuthorizeQuery(token, "slack.post", "\x00")) is None
+    assert one.authorizer.grant(AuthorizeQuery(token, None, "\x00")) is None
+    assert one.authorizer.grant(AuthorizeQuery(token, ToolId("slack.post"), "\x00")) is None
+    assert one.authorizer.grant(AuthorizeQuery(token, ToolId(""))) is None
     assert one.authorizer.grant(AuthorizeQuery(token[:-1])) is None
     await one.revoke(key)
     assert one.authorizer.grant(AuthorizeQuery(token)) is None
@@ -128,9 +129,10 @@ async def test_the_fields_of_a_query_are_always_checked(one: Process) -> None:
     for _ in range(2):
         for each in (token, revoked, "no token"):
             for query in (
-                AuthorizeQuery(each, "x" * 256),
-                AuthorizeQuery(each, "", "\x00"),
-                AuthorizeQuery(each, " a", "b"),
+                AuthorizeQuery(each, ToolId("x" * 256)),
+                AuthorizeQuery(each, ToolId("")),
+                AuthorizeQuery(each, None, "\x00"),
+                AuthorizeQuery(each, ToolId(" a"), "b"),
             ):
                 with pytest.raises(InvalidRequestError):
                     await one.decide(query)
@@ -209,7 +211,7 @@ async def test_a_user_who_moves_is_moved_in_memory(one: Process) -> None:
     await warm(one, token)
     await one.apply()
     assert (await one.ask(token)).granted.tool_set == first
-    assert (await one.ask(token, version=first.version)).granted.unchanged
+    assert (await one.ask(token, version=first.version)).granted.tool_set_version == first.version
 
 
 async def test_a_database_that_lost_a_version_shows_nothing_of_it(one: Process, sql: Sql) -> None:

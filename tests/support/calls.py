@@ -26,9 +26,13 @@ METHODS: dict[str, MethodDescriptor] = {
 
 
 async def call(client: Client, method: str, request: Message | bytes, **options: Any) -> bytes:
-    """Call a method by its name and return the bytes of its response."""
+    """Call a method by its name and return the bytes of its response, or of all its responses."""
     body = request if isinstance(request, bytes) else request.SerializeToString()
-    multi_callable: Any = client.channel.unary_unary(f"/skilder.keys.v1.{method}")
+    path = f"/skilder.keys.v1.{method}"
+    if METHODS[method].server_streaming:
+        stream: Any = client.channel.unary_stream(path)
+        return b"".join([part async for part in stream(body, **options)])
+    multi_callable: Any = client.channel.unary_unary(path)
     response: bytes = await multi_callable(body, **options)
     return response
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skilder_keys.app.authorization.query import AuthorizeQuery
+from skilder_keys.domain.ids import ToolId
 from skilder_keys.domain.token import KeyType
 from tests.support.calls import part
 from tests.support.fleet import ORIGIN
@@ -34,14 +35,14 @@ async def kinds_of_decisions(of: Process) -> dict[str, AuthorizeQuery]:
         "of a user": AuthorizeQuery((await of.issue(KeyType.USER, user_id="ada"))[1]),
         "of a runtime": AuthorizeQuery((await of.issue(KeyType.RUNTIME))[1]),
         "limited": AuthorizeQuery((await of.issue(hat_ids=("everyone",)))[1]),
-        "stale version": AuthorizeQuery(whole, "", "x" * 32),
-        "unchanged": AuthorizeQuery(whole, "", version),
-        "tool": AuthorizeQuery(whole, "slack.history"),
-        "tool, with a version": AuthorizeQuery(whole, "slack.history", version),
-        "tool out of reach": AuthorizeQuery(whole, "git.push"),
-        "tool that is none": AuthorizeQuery(whole, "nothing.like.it"),
+        "stale version": AuthorizeQuery(whole, None, "x" * 32),
+        "current version": AuthorizeQuery(whole, None, version),
+        "tool": AuthorizeQuery(whole, ToolId("slack.history")),
+        "tool, with a version": AuthorizeQuery(whole, ToolId("slack.history"), version),
+        "tool out of reach": AuthorizeQuery(whole, ToolId("git.push")),
+        "tool that is none": AuthorizeQuery(whole, ToolId("nothing.like.it")),
         "revoked": AuthorizeQuery(revoked_token),
-        "revoked, tool": AuthorizeQuery(revoked_token, "web.search"),
-        "member removed": AuthorizeQuery(gone, "", version),
+        "revoked, tool": AuthorizeQuery(revoked_token, ToolId("web.search")),
+        "member removed": AuthorizeQuery(gone, None, version),
         "workspace gone": AuthorizeQuery(deleted),
     }

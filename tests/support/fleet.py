@@ -24,6 +24,7 @@ from skilder_keys.app.keys import Keys
 from skilder_keys.app.workspaces import Workspaces
 from skilder_keys.domain.access import Caller, CallerRole, Origin
 from skilder_keys.domain.hashing import HashParameters, SecretHasher, TokenFingerprint
+from skilder_keys.domain.ids import ToolId
 from skilder_keys.domain.keys import KeySpec
 from skilder_keys.domain.paging import PageTokens
 from skilder_keys.domain.token import KeyType
@@ -111,13 +112,13 @@ class Process:
         """Decide as the service does: from memory where the cache knows the token."""
         return await self.authorizer.authorize(query)
 
-    async def ask(self, token: str, tool_id: str = "", version: str = "") -> pb.AuthorizeResponse:
+    async def ask(self, token: str, tool_id: str | None = None, version: str = "") -> pb.AuthorizeResponse:
         """Authorize a token."""
-        return pb.AuthorizeResponse.FromString((await self.decide(AuthorizeQuery(token, tool_id, version))).body)
+        return pb.AuthorizeResponse.FromString((await self.decide(_query(token, tool_id, version))).body)
 
-    async def outcome(self, token: str, tool_id: str = "") -> str:
+    async def outcome(self, token: str, tool_id: str | None = None) -> str:
         """Authorize a token and return `granted`, or the reason why it is denied."""
-        decision = await self.decide(AuthorizeQuery(token, tool_id))
+        decision = await self.decide(_query(token, tool_id))
         return "granted" if decision.denied is None else decision.denied.name
 
     async def issue(self, type_: KeyType = KeyType.WORKSPACE, **fields: Any) -> tuple[Key, str]:
@@ -193,6 +194,10 @@ async def process(
         await made.reader.close()
         verifier.close()
         await database.close()
+
+
+def _query(token: str, tool_id: str | None, version: str = "") -> AuthorizeQuery:
+    return AuthorizeQuery(token, None if tool_id is None else ToolId(tool_id), version)
 
 
 async def until(condition: Callable[[], bool]) -> None:

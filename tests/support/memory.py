@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 ACME, GLOBEX = WorkspaceId("acme"), WorkspaceId("globex")
-NO_TOOLS = SharedToolSet(ToolSet((), ()))
+NO_TOOLS = SharedToolSet(ToolSet())
 
 
 class Memory:

@@ -1,7 +1,7 @@
 """A client in a separate process, so that its work on large messages does not count for the process under test.
 
 `python -m tests.support.raw_client ADDRESS TOKEN` reads lines `METHOD FILE` from its standard input. For each
-it calls the method with the file's bytes, and prints the status code and the number of bytes in the response.
+it calls the method with the file's bytes, and prints the status code and the number of bytes in the responses.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ def main(address: str, token: str) -> None:
     with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel:
         for line in sys.stdin:
             method, path = line.split()
-            call: Any = channel.unary_unary(f"/skilder.keys.v1.{method}")
+            call: Any = channel.unary_stream(f"/skilder.keys.v1.{method}")
             try:
-                reported = f"OK {len(call(Path(path).read_bytes(), metadata=metadata, timeout=120))}"
+                responses = call(Path(path).read_bytes(), metadata=metadata, timeout=120)
+                reported = f"OK {sum(map(len, responses))}"
             except grpc.RpcError as error:
                 reported = f"{error.code().name} 0"
             sys.stdout.write(f"{reported}\n")

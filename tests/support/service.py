@@ -85,6 +85,18 @@ class Client:
         )
         return response
 
+    async def read_tool_set(self, token: str, **options: Any) -> authorization_service_pb2.ToolSet:
+        """Read what a token reaches, which must be granted, and check that all parts are of one tool set."""
+        request = authorization_service_pb2.ReadToolSetRequest(
+            request=authorization_service_pb2.AuthorizeRequest(token=token)
+        )
+        found = authorization_service_pb2.ToolSet()
+        async for part in self.authorization.ReadToolSet(request, **options):
+            assert part.WhichOneof("part") == "tool_set", part
+            assert found.version in ("", part.tool_set.version)
+            found.MergeFrom(part.tool_set)
+        return found
+
     async def denial(self, token: str, **fields: Any) -> str:
         """Authorize a token, which must be denied, and return the reason without its prefix."""
         response = await self.authorize(token, **fields)
@@ -137,13 +149,14 @@ class TokenWatch(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         """Search the request and the response for tokens."""
         call = await continuation(details, request)
-        self._note(request)
+        self.note(request)
         if details.method.endswith(b"IssueKey") and await call.code() is grpc.StatusCode.OK:
-            self._note(await call)
+            self.note(await call)
         return call
 
-    def _note(self, message: Any) -> None:
-        for each in (message, *getattr(message, "requests", ())):
+    def note(self, message: Any) -> None:
+        """Search a message for tokens."""
+        for each in (message, *getattr(message, "requests", ()), getattr(message, "request", None)):
             token = getattr(each, "token", "")
             if token:
                 self.seen.add(token)
@@ -190,7 +203,9 @@ class Service:
         options: Sequence[tuple[str, Any]] = (),
     ) -> Client:
         """Return a new client that calls with a bearer token, or with none."""
-        interceptors = [self.watch] if token is None else [self.watch, _Bearer(token)]
+        interceptors: list[Any] = [self.watch, _WatchOfStreams(self.watch)]
+        if token is not None:
+            interceptors += [_Bearer(token), _BearerOfStreams(token)]
         if credentials is None:
             channel = grpc.aio.insecure_channel(self.address, options, interceptors=interceptors)
         else:
@@ -208,6 +223,26 @@ class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
         metadata = grpc.aio.Metadata(*(details.metadata or ()))
         metadata.add("authorization", f"Bearer {self._token}")
         return await continuation(details._replace(metadata=metadata), request)
+
+
+# grpc.aio uses an interceptor for one kind of call only.
+class _BearerOfStreams(grpc.aio.UnaryStreamClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self._bearer = _Bearer(token)
+
+    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        """Add the bearer token."""
+        return await self._bearer.intercept_unary_unary(continuation, details, request)
+
+
+class _WatchOfStreams(grpc.aio.UnaryStreamClientInterceptor):
+    def __init__(self, watch: TokenWatch) -> None:
+        self._watch = watch
+
+    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        """Search the request for tokens."""
+        self._watch.note(request)
+        return await continuation(details, request)
 
 
 @asynccontextmanager

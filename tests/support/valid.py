@@ -80,6 +80,11 @@ def valid_requests() -> dict[str, list[Message]]:
                 ]
             )
         ],
+        "AuthorizationService/ReadToolSet": [
+            authorization_service_pb2.ReadToolSetRequest(
+                request=authorization_service_pb2.AuthorizeRequest(token=f"WSK_{'0' * 71}", tool_set_version="abc")
+            )
+        ],
     }
 
 

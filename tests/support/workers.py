@@ -99,7 +99,7 @@ class Load:
         except grpc.aio.AioRpcError as error:
             self.lost[f"{error.code().name}: {error.details()}"] += 1
             return
-        if response.HasField("granted"):
+        if response.granted.WhichOneof("reach") == "tool_set":
             self.granted += 1
         else:
             self.lost[f"denied: {response.denied.message}"] += 1

@@ -30,8 +30,10 @@ KEY = Key(
 )
 TOOL = Tool(ToolId("slack.post"), "slack_post_message", "slack", active=True)
 SKILL = ReachedSkill(SkillId("replies"), "Replies", (TOOL.id,))
-HAT = ReachedHat(HatId("support"), "Support", (SKILL,))
-TOOLS = ToolSet((HAT,), (TOOL,))
+HAT = ReachedHat(HatId("support"), "Support", (SKILL.id,))
+TOOLS = ToolSet((HAT,), (SKILL,), (TOOL,))
+ENCODED = encoding.tool_set(TOOLS)
+GRANTED_KEY = encoding.granted_key(KEY)
 
 
 def granted(body: bytes) -> pb.Granted:
@@ -43,9 +45,9 @@ def granted(body: bytes) -> pb.Granted:
 
 WORDS = st.sampled_from(["", "a", "b", "ab"])
 SKILLS = st.builds(ReachedSkill, WORDS.map(SkillId), WORDS, st.lists(WORDS.map(ToolId), max_size=2).map(tuple))
-HATS = st.builds(ReachedHat, WORDS.map(HatId), WORDS, st.lists(SKILLS, max_size=2).map(tuple))
+HATS = st.builds(ReachedHat, WORDS.map(HatId), WORDS, st.lists(WORDS.map(SkillId), max_size=2).map(tuple))
 REACHED = st.builds(Tool, WORDS.map(ToolId), WORDS, WORDS, st.just(value=True))
-TOOL_SETS = st.builds(ToolSet, st.lists(HATS, max_size=2).map(tuple), st.lists(REACHED, max_size=2).map(tuple))
+TOOL_SETS = st.builds(ToolSet, *(st.lists(each, max_size=2).map(tuple) for each in (HATS, SKILLS, REACHED)))
 
 
 @settings(deadline=None)
@@ -53,7 +55,7 @@ TOOL_SETS = st.builds(ToolSet, st.lists(HATS, max_size=2).map(tuple), st.lists(R
 def test_equal_versions_mean_equal_tool_sets(one: ToolSet, other: ToolSet) -> None:
     """A version depends on the whole content of a tool set and on nothing else."""
     assert (encoding.tool_set(one).version == encoding.tool_set(other).version) == (one == other)
-    assert encoding.tool_set(one) == encoding.tool_set(ToolSet(one.hats, one.tools))
+    assert encoding.tool_set(one) == encoding.tool_set(ToolSet(one.hats, one.skills, one.tools))
 
 
 @pytest.mark.parametrize(
@@ -64,10 +66,12 @@ def test_equal_versions_mean_equal_tool_sets(one: ToolSet, other: ToolSet) -> No
         lambda tools: replace(tools, hats=(HAT, HAT)),
         lambda tools: replace(tools, hats=(replace(HAT, id=HatId("desk")),)),
         lambda tools: replace(tools, hats=(replace(HAT, name="Support!"),)),
-        lambda tools: replace(tools, hats=(replace(HAT, skills=()),)),
-        lambda tools: replace(tools, hats=(replace(HAT, skills=(replace(SKILL, id=SkillId("x")),)),)),
-        lambda tools: replace(tools, hats=(replace(HAT, skills=(replace(SKILL, name="x"),)),)),
-        lambda tools: replace(tools, hats=(replace(HAT, skills=(replace(SKILL, tool_ids=()),)),)),
+        lambda tools: replace(tools, hats=(replace(HAT, skill_ids=()),)),
+        lambda tools: replace(tools, hats=(replace(HAT, skill_ids=(SkillId("x"),)),)),
+        lambda tools: replace(tools, skills=()),
+        lambda tools: replace(tools, skills=(replace(SKILL, id=SkillId("x")),)),
+        lambda tools: replace(tools, skills=(replace(SKILL, name="x"),)),
+        lambda tools: replace(tools, skills=(replace(SKILL, tool_ids=()),)),
         lambda tools: replace(tools, tools=(replace(TOOL, id=ToolId("x")),)),
         lambda tools: replace(tools, tools=(replace(TOOL, name="x"),)),
         lambda tools: replace(tools, tools=(replace(TOOL, mcp_server="x"),)),
@@ -80,23 +84,23 @@ def test_any_change_gives_another_version(change: Callable[[ToolSet], ToolSet]) 
 
 def test_a_version_can_be_sent_back() -> None:
     """It is 32 hexadecimal digits, also in the message, and also for an empty tool set."""
-    for tools in (TOOLS, ToolSet((), ())):
+    for tools in (TOOLS, ToolSet()):
         encoded = encoding.tool_set(tools)
         assert len(bytes.fromhex(encoded.version)) == 16
-        assert pb.ToolSet.FromString(encoded.message).version == encoded.version
+        assert pb.Granted.FromString(encoded.field).tool_set.version == encoded.version
 
 
 def test_a_grant_of_a_tool_set_holds_all_of_it() -> None:
     """The key, its hats, their skills and the tools."""
-    found = granted(encoding.granted(encoding.granted_key(KEY), encoding.tool_set_field(encoding.tool_set(TOOLS))))
-    assert found.key == pb.GrantedKey(
+    found = granted(encoding.granted(GRANTED_KEY, ENCODED.field))
+    assert found.key == pb.KeyIdentity(
         id=str(KEY.id), type=key_pb2.KEY_TYPE_USER, workspace_id="acme", user_id="ada", description="Slack Bot"
     )
-    skill = pb.ReachedSkill(id="replies", name="Replies", tool_ids=["slack.post"])
     assert found.tool_set == pb.ToolSet(
-        version=encoding.tool_set(TOOLS).version,
-        hats=[pb.ReachedHat(id="support", name="Support", skills=[skill])],
+        version=ENCODED.version,
+        hats=[pb.ReachedHat(id="support", name="Support", skill_ids=["replies"])],
         tools=[pb.ReachedTool(id="slack.post", name="slack_post_message", mcp_server="slack")],
+        skills=[pb.ReachedSkill(id="replies", name="Replies", tool_ids=["slack.post"])],
     )
 
 
@@ -112,45 +116,85 @@ def test_a_grant_of_a_tool_set_holds_all_of_it() -> None:
 )
 def test_a_grant_names_the_owner_of_the_key(change: dict[str, Any], expected: dict[str, Any]) -> None:
     """Each key type with its own fields."""
-    key = granted(encoding.granted(encoding.granted_key(replace(KEY, **change)), encoding.UNCHANGED)).key
+    key = granted(encoding.granted(encoding.granted_key(replace(KEY, **change)), ENCODED.field)).key
     assert {name: getattr(key, name) for name in expected} == expected
 
 
-def test_an_unchanged_grant_carries_no_tools() -> None:
-    """The caller has them already; the key is there as always."""
-    body = encoding.granted(encoding.granted_key(KEY), encoding.UNCHANGED)
+def test_a_grant_that_names_a_tool_set_carries_no_tools() -> None:
+    """The caller has them already, or reads them; the key is there as always."""
+    body = encoding.granted(GRANTED_KEY, encoding.tool_set_reference(ENCODED))
     found = granted(body)
-    assert found.WhichOneof("reach") == "unchanged"
-    assert found.unchanged
-    assert (
-        found.key
-        == granted(encoding.granted(encoding.granted_key(KEY), encoding.tool_set_field(encoding.tool_set(TOOLS)))).key
-    )
+    assert found.WhichOneof("reach") == "tool_set_version"
+    assert found.tool_set_version == ENCODED.version
+    assert found.key == granted(encoding.granted(GRANTED_KEY, ENCODED.field)).key
     assert b"slack" not in body
 
 
 def test_a_grant_of_one_tool_holds_its_ways() -> None:
     """In the given order, and nothing else of the tool set."""
     paths = (ToolPath(HatId("a"), SkillId("s")), ToolPath(HatId("b"), SkillId("r")))
-    found = granted(encoding.granted(encoding.granted_key(KEY), encoding.tool_grant_field(ToolGrant(TOOL, paths))))
+    found = granted(encoding.granted(GRANTED_KEY, encoding.tool_grant_field(ToolGrant(TOOL, paths, 7), ENCODED)))
     assert found.WhichOneof("reach") == "tool"
     assert found.key.id == str(KEY.id)
     assert found.tool == pb.ToolGrant(
         tool=pb.ReachedTool(id="slack.post", name="slack_post_message", mcp_server="slack"),
         paths=[pb.ToolPath(hat_id="a", skill_id="s"), pb.ToolPath(hat_id="b", skill_id="r")],
+        path_count=7,
+        tool_set_version=ENCODED.version,
     )
 
 
 def test_a_grant_in_a_batch_names_its_tool_set() -> None:
     """The tool set itself is in the batch once, however many grants name it."""
-    encoded = encoding.tool_set(TOOLS)
-    one = encoding.granted(encoding.granted_key(KEY), encoding.shared_tool_set_field(encoded))
+    one = encoding.granted(GRANTED_KEY, encoding.tool_set_reference(ENCODED))
     other = encoding.denied(Denied(DenialReason.UNKNOWN))
-    found = pb.BatchAuthorizeResponse.FromString(encoding.batch([one, other, one], [encoding.tool_set_field(encoded)]))
+    found = pb.BatchAuthorizeResponse.FromString(encoding.batch([one, other, one], [ENCODED.field]))
     assert [response.SerializeToString() for response in found.responses] == [one, other, one]
-    assert granted(one).shared_tool_set == encoded.version
-    assert [each.SerializeToString() for each in found.tool_sets] == [encoded.message]
+    assert granted(one).tool_set_version == ENCODED.version
+    assert list(found.tool_sets) == [pb.Granted.FromString(ENCODED.field).tool_set]
     assert pb.BatchAuthorizeResponse.FromString(encoding.batch([], [])) == pb.BatchAuthorizeResponse()
+
+
+@pytest.mark.parametrize("size", [1, 20, 60, 2**20])
+@settings(deadline=None)
+@given(TOOL_SETS)
+def test_the_parts_of_a_tool_set_together_are_the_tool_set(size: int, tools: ToolSet) -> None:
+    """However small they are. Each has the version, and none is empty but the only one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(encoding, "PART_BYTES", size)
+        encoded = encoding.tool_set(tools)
+    parts = list(encoded.parts())
+    whole = pb.ToolSet()
+    for part in parts:
+        found = pb.ReadToolSetResponse.FromString(part)
+        assert found.SerializeToString() == part
+        assert found.tool_set.version == encoded.version
+        assert len(parts) == 1 or found.tool_set.hats or found.tool_set.skills or found.tool_set.tools
+        whole.MergeFrom(found.tool_set)
+    assert whole == pb.Granted.FromString(encoded.field).tool_set
+    if size == 1:
+        assert len(parts) == max(1, len(tools.hats) + bool(tools.tools) + len(tools.skills))
+
+
+def test_a_part_has_a_mebibyte_or_one_element() -> None:
+    """Parts are as large as allowed, and cut between elements."""
+    tool_ids = tuple(ToolId(f"{number:0>1000}") for number in range(600))
+    skills = tuple(ReachedSkill(SkillId(f"skill-{number}"), "", tool_ids) for number in range(5))
+    sizes = [len(each) for each in encoding.tool_set(ToolSet((HAT,), skills)).parts()]
+    assert all(size <= encoding.PART_BYTES + 100 for size in sizes), "the version comes on top"
+    assert len(sizes) == 5
+    large = ReachedSkill(SkillId("large"), "", tool_ids * 3)
+    sizes = [len(each) for each in encoding.tool_set(ToolSet((HAT,), (*skills, large, SKILL))).parts()]
+    assert [size > encoding.PART_BYTES for size in sizes] == [False] * 5 + [True, False]
+
+
+@pytest.mark.parametrize("reason", DenialReason)
+def test_a_denial_is_the_same_in_both_methods(reason: DenialReason) -> None:
+    """The fields have one number, so that one serialised denial serves both."""
+    body = encoding.denied(Denied(reason, KEY.id))
+    part = pb.ReadToolSetResponse.FromString(body)
+    assert part.SerializeToString() == body
+    assert part.denied == pb.AuthorizeResponse.FromString(body).denied
 
 
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 129, 2**14 - 1, 2**14, 2**21, 2**21 + 1])
@@ -166,8 +210,8 @@ def test_a_field_of_any_length_is_encoded_as_protobuf_does(length: int) -> None:
 def test_concatenated_responses_equal_those_that_protobuf_makes(tools: ToolSet) -> None:
     """Byte for byte, so a response from memory looks like any other."""
     encoded = encoding.tool_set(tools)
-    for reach in (encoding.tool_set_field(encoded), encoding.UNCHANGED, encoding.shared_tool_set_field(encoded)):
-        body = encoding.granted(encoding.granted_key(KEY), reach)
+    for reach in (encoded.field, encoding.tool_set_reference(encoded)):
+        body = encoding.granted(GRANTED_KEY, reach)
         assert pb.AuthorizeResponse.FromString(body).SerializeToString() == body
 
 

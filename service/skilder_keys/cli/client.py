@@ -159,13 +159,20 @@ def _connection(
     )
 
 
-class _Authorization(grpc.UnaryUnaryClientInterceptor):
+class _Authorization(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     def __init__(self, token: str | None) -> None:
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:  # noqa: ANN401 - gRPC's own
         """Add the caller's token and the deadline."""
-        return continuation(details._replace(metadata=self._metadata, timeout=_TIMEOUT), request)
+        return continuation(self._signed(details), request)
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:  # noqa: ANN401 - gRPC's own
+        """Add the caller's token and the deadline."""
+        return continuation(self._signed(details), request)
+
+    def _signed(self, details: Any) -> Any:  # noqa: ANN401 - gRPC's own
+        return details._replace(metadata=self._metadata, timeout=_TIMEOUT)
 
 
 @contextmanager

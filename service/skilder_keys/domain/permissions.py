@@ -1,5 +1,6 @@
 """The permission rule: key -> workspace -> hats -> skills -> tools."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
@@ -24,6 +25,10 @@ NOTHING = Reach(team_ids=frozenset(), hat_ids=frozenset())
 """The reach of a runtime key: it does not belong to an agent and has no tools."""
 
 
+MAX_PATHS = 10
+"""The most paths that a grant of one tool lists."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReachedSkill:
     """A skill of a reached hat, with its active tools in order of id."""
@@ -39,7 +44,7 @@ class ReachedHat:
 
     id: HatId
     name: str
-    skills: tuple[ReachedSkill, ...]
+    skill_ids: tuple[SkillId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +57,41 @@ class ToolPath:
 
 @dataclass(frozen=True, slots=True)
 class ToolSet:
-    """Everything that a key reaches: its hats, and each tool once, in order of id."""
+    """Everything that a key reaches: its hats, and their skills and tools, each one once. All are in order of id."""
 
-    hats: tuple[ReachedHat, ...]
-    tools: tuple[Tool, ...]
+    hats: tuple[ReachedHat, ...] = ()
+    skills: tuple[ReachedSkill, ...] = ()
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ToolGrant:
-    """The one tool that was asked for, and every path by which the key reaches it."""
+    """The one tool that was asked for, and by which paths the key reaches it.
+
+    Attributes:
+        paths: The first paths in order of hat and skill, at most MAX_PATHS.
+        path_count: How many paths there are.
+    """
 
     tool: Tool
     paths: tuple[ToolPath, ...]
+    path_count: int
 
 
-def paths_by_tool(tools: ToolSet) -> dict[ToolId, tuple[ToolPath, ...]]:
-    """Return all paths to each tool, in order of hat and skill."""
+def tool_grants(tools: ToolSet) -> dict[ToolId, ToolGrant]:
+    """Return the grant of each tool of a tool set."""
+    skills = {skill.id: skill for skill in tools.skills}
     paths: dict[ToolId, list[ToolPath]] = {tool.id: [] for tool in tools.tools}
+    counts: Counter[ToolId] = Counter()
     for hat in tools.hats:
-        for skill in hat.skills:
-            path = ToolPath(hat.id, skill.id)
-            for tool_id in skill.tool_ids:
-                paths[tool_id].append(path)
-    return {tool_id: tuple(each) for tool_id, each in paths.items()}
+        for skill_id in hat.skill_ids:
+            path = ToolPath(hat.id, skill_id)
+            tool_ids = skills[skill_id].tool_ids
+            counts.update(tool_ids)
+            for tool_id in tool_ids:
+                if len(paths[tool_id]) < MAX_PATHS:
+                    paths[tool_id].append(path)
+    return {tool.id: ToolGrant(tool, tuple(paths[tool.id]), counts[tool.id]) for tool in tools.tools}
 
 
 def tool_set(catalog: Catalog, reach: Reach) -> ToolSet:
@@ -86,14 +103,19 @@ def tool_set(catalog: Catalog, reach: Reach) -> ToolSet:
     """
     served = None if reach.team_ids is None else _with_teams_above(reach.team_ids, catalog.teams)
     active = {tool.id: tool for tool in catalog.tools if tool.active}
-    skills = {skill.id: _reached_skill(skill, active) for skill in catalog.skills}
     hats = tuple(
-        ReachedHat(hat.id, hat.name, tuple(skills[skill_id] for skill_id in sorted(hat.skill_ids)))
+        ReachedHat(hat.id, hat.name, tuple(sorted(hat.skill_ids)))
         for hat in sorted(catalog.hats, key=lambda hat: hat.id)
         if _reaches(hat, served, reach.hat_ids)
     )
-    reached = {tool_id for hat in hats for skill in hat.skills for tool_id in skill.tool_ids}
-    return ToolSet(hats, tuple(active[tool_id] for tool_id in sorted(reached)))
+    skill_ids = {skill_id for hat in hats for skill_id in hat.skill_ids}
+    skills = tuple(
+        _reached_skill(skill, active)
+        for skill in sorted(catalog.skills, key=lambda skill: skill.id)
+        if skill.id in skill_ids
+    )
+    tool_ids = {tool_id for skill in skills for tool_id in skill.tool_ids}
+    return ToolSet(hats, skills, tuple(active[tool_id] for tool_id in sorted(tool_ids)))
 
 
 def _reaches(hat: Hat, served: frozenset[TeamId] | None, named: frozenset[HatId] | None) -> bool:

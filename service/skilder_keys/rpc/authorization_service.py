@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.authorization.query import AuthorizeQuery
+from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
+from skilder_keys.domain.ids import ToolId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from skilder_keys.app.authorization.authorizer import Authorizer
+    from skilder_keys.app.authorization.query import Decision
     from skilder_keys.domain.access import Caller
     from skilder_keys.rpc.pipeline import Call
 
@@ -38,12 +41,9 @@ class AuthorizationServicer:
     async def Authorize(self, request: pb.AuthorizeRequest, call: Call) -> bytes:  # noqa: N802
         """Decide about one token."""
         decision = await self._authorizer.authorize(_query(request), call.caller.workspace_id)
-        if decision.denied is None:
-            call.routine = not self._log_grants
-        else:
-            call.notes["denied"] = call.denial = decision.denied.name
-        if decision.key_id is not None and not call.routine:
-            call.notes["key"] = str(decision.key_id)
+        call.routine = decision.denied is None and not self._log_grants
+        if not call.routine:
+            _note(decision, call)
         return decision.body
 
     async def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, call: Call) -> bytes:  # noqa: N802
@@ -57,9 +57,25 @@ class AuthorizationServicer:
             call.denial = "some"
         return body
 
+    async def ReadToolSet(self, request: pb.ReadToolSetRequest, call: Call) -> Iterable[bytes]:  # noqa: N802
+        """Decide about one token, and return everything that it reaches."""
+        if not request.HasField("request"):
+            raise InvalidRequestError(FieldViolation("request", "is required"))
+        decision, parts = await self._authorizer.read(_query(request.request), call.caller.workspace_id)
+        _note(decision, call)
+        return parts
+
     def _grant(self, request: pb.AuthorizeRequest, caller: Caller) -> bytes | None:
         return self._authorizer.grant(_query(request), caller.workspace_id)
 
 
 def _query(request: pb.AuthorizeRequest) -> AuthorizeQuery:
-    return AuthorizeQuery(request.token, request.tool_id, request.tool_set_version)
+    tool_id = ToolId(request.tool_id) if request.HasField("tool_id") else None
+    return AuthorizeQuery(request.token, tool_id, request.tool_set_version)
+
+
+def _note(decision: Decision, call: Call) -> None:
+    if decision.denied is not None:
+        call.notes["denied"] = call.denial = decision.denied.name
+    if decision.key_id is not None:
+        call.notes["key"] = str(decision.key_id)

@@ -19,3 +19,10 @@ class Context(Credentials, Protocol):
         Raises:
             MessageTooLongError: The message has more bytes than `max_bytes`, compressed or decompressed.
         """
+
+
+class StreamContext(Context, Protocol):
+    """A call whose response is a stream of messages."""
+
+    async def write(self, message: bytes) -> None:
+        """Send a message. Return when there is room for the next one, so that a slow client needs little memory."""

@@ -11,7 +11,7 @@ It is one function around each method, instead of a chain of interceptors. Its s
    lengths of lists are checked before any element is touched. Both bounds are in `rpc.limits`, for all methods. A
    field or an enum value that this version does not know is refused: see `rpc.unknown`.
 5. A caller that acts only for people must name an actor, if the request has that field.
-6. The method runs.
+6. The method runs. A method with a stream returns its messages, and they are sent one by one.
 7. Every error becomes a KeysError. The transport sends it as a status, by the table in `rpc.status`.
 8. The call is counted, and one line is logged. The line has the notes of the method, never the request. A method that
    is called very often may leave the line out if all went well, because the line would cost more than the call.
@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf import message_factory
 
@@ -42,7 +42,7 @@ from skilder_keys.rpc.options import ability_of, takes_actor
 from skilder_keys.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
@@ -51,12 +51,14 @@ if TYPE_CHECKING:
     from skilder_keys.auth.callers import Callers
     from skilder_keys.domain.access import Caller
     from skilder_keys.offload import Offload
-    from skilder_keys.rpc.context import Context
+    from skilder_keys.rpc.context import Context, StreamContext
     from skilder_keys.rpc.fast_path import Respond
     from skilder_keys.rpc.time_limit import TimeLimit
 
     Method = Callable[[Any, "Call"], Awaitable[Message | bytes]]
+    StreamMethod = Callable[[Any, "Call"], Awaitable[Iterable[bytes]]]
     Serve = Callable[["Context"], Awaitable[bytes]]
+    ServeStream = Callable[["StreamContext"], Awaitable[object]]
 
 
 @dataclass(slots=True)
@@ -117,7 +119,19 @@ class Pipeline:
 
     def methods(self, descriptor: ServiceDescriptor, servicer: object) -> dict[str, Serve]:
         """Return the methods of a service by their paths. Each returns the response's bytes, or raises KeysError."""
-        return {_path(method): self._wrap(method, getattr(servicer, method.name)) for method in descriptor.methods}
+        return {
+            _path(method): self._wrap(method, getattr(servicer, method.name))
+            for method in descriptor.methods
+            if not method.server_streaming
+        }
+
+    def streams(self, descriptor: ServiceDescriptor, servicer: object) -> dict[str, ServeStream]:
+        """Return the methods of a service that respond with a stream. Each sends its messages, or raises KeysError."""
+        return {
+            _path(method): self._wrap(method, _streamed(getattr(servicer, method.name)))
+            for method in descriptor.methods
+            if method.server_streaming
+        }
 
     def fast_paths(self, descriptor: ServiceDescriptor, responds: Mapping[str, Respond]) -> dict[str, FastPath]:
         """Return the fast paths of a service's methods, by the methods' paths.
@@ -204,6 +218,18 @@ class Pipeline:
         if self.log_limiter.admits("", method=method, kind=f"unexpected {type(error).__name__}"):
             self._log.error("unexpected error", method=method, exc_info=error)
         return KeysError()
+
+
+def _streamed(method: StreamMethod) -> Method:
+    async def respond(request: object, call: Call) -> bytes:
+        context = cast(
+            "StreamContext", call.context
+        )  # the transport serves methods with a stream by such contexts only
+        for message in await method(request, call):
+            await context.write(message)
+        return b""
+
+    return respond
 
 
 def _path(descriptor: MethodDescriptor) -> str:

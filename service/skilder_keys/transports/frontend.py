@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.config import Settings
     from skilder_keys.rpc.fast_path import FastPath
-    from skilder_keys.rpc.pipeline import Serve
+    from skilder_keys.rpc.pipeline import Serve, ServeStream
     from skilder_keys.rpc.public import PublicMethod
 
 
@@ -22,12 +22,14 @@ class Api:
 
     Attributes:
         methods: The methods whose calls pass the pipeline, by path.
+        streams: The methods that pass the pipeline and respond with a stream, by path.
         fast_paths: The fast paths that some of these methods have, by path.
         public: The methods that anybody may call.
         calls: The counts of the calls of public methods, by method and status code. The transport adds to them.
     """
 
     methods: Mapping[str, Serve]
+    streams: Mapping[str, ServeStream]
     fast_paths: Mapping[str, FastPath]
     public: Sequence[PublicMethod]
     calls: MutableMapping[tuple[str, str], int]

@@ -140,6 +140,7 @@ async def start(
     reflection = reflection_methods((*names, HEALTH_SERVICE)) if settings.reflection else ()
     api = Api(
         methods={path: serve for service in services.items() for path, serve in pipeline.methods(*service).items()},
+        streams={path: serve for service in services.items() for path, serve in pipeline.streams(*service).items()},
         fast_paths=pipeline.fast_paths(authorization_service.DESCRIPTOR, authorization.fast_paths),
         public=(*health.methods, *reflection),
         calls=pipeline.calls,

@@ -72,7 +72,7 @@ class AuthorizeRequest(_message.Message):
     token: _builtins.str
     """The token, as its holder presented it."""
     tool_id: _builtins.str
-    """Set this to ask about one tool only. Then the response has no tool set."""
+    """One tool. Then the response has no tool set."""
     tool_set_version: _builtins.str
     """The version of the tool set that the caller already has. If it is still current, the tools are not sent again.
     Ignored if `tool_id` is set.
@@ -84,11 +84,13 @@ class AuthorizeRequest(_message.Message):
         tool_id: _builtins.str = ...,
         tool_set_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "tool_id", b"tool_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token", "tool_id", b"tool_id", "tool_set_version", b"tool_set_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "token", b"token", "tool_id", b"tool_id", "tool_set_version", b"tool_set_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_scope: _TypeAlias = _typing.Literal["tool_id"]  # noqa: Y015
+    _WhichOneofArgType_scope: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_scope) -> _WhichOneofReturnType_scope | None: ...
 
 Global___AuthorizeRequest: _TypeAlias = AuthorizeRequest  # noqa: Y015
 
@@ -162,7 +164,9 @@ class BatchAuthorizeResponse(_message.Message):
 
     @_builtins.property
     def tool_sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolSet]:
-        """The tool sets that `Granted.shared_tool_set` refers to, each one once."""
+        """The tool sets whose versions the grants name, each one once. Those that would make the response larger than 3 MiB
+        are left out: read them with `ReadToolSet`.
+        """
 
     def __init__(
         self,
@@ -187,19 +191,18 @@ class Granted(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     TOOL_SET_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
-    UNCHANGED_FIELD_NUMBER: _builtins.int
-    SHARED_TOOL_SET_FIELD_NUMBER: _builtins.int
-    unchanged: _builtins.bool
-    """True: the tool set version that the caller sent is still current."""
-    shared_tool_set: _builtins.str
-    """Everything that the key reaches, as the version of one of `BatchAuthorizeResponse.tool_sets`."""
+    TOOL_SET_VERSION_FIELD_NUMBER: _builtins.int
+    tool_set_version: _builtins.str
+    """Everything that the key reaches, by its version: the tool set that the caller has already, or one of
+    `BatchAuthorizeResponse.tool_sets`. If it is neither of them, it has more than 3 MiB: read it with `ReadToolSet`.
+    """
     @_builtins.property
-    def key(self) -> Global___GrantedKey:
+    def key(self) -> Global___KeyIdentity:
         """The key that the token belongs to."""
 
     @_builtins.property
     def tool_set(self) -> Global___ToolSet:
-        """Everything that the key reaches. A response of `BatchAuthorize` sets `shared_tool_set` instead."""
+        """Everything that the key reaches."""
 
     @_builtins.property
     def tool(self) -> Global___ToolGrant:
@@ -208,24 +211,23 @@ class Granted(_message.Message):
     def __init__(
         self,
         *,
-        key: Global___GrantedKey | None = ...,
+        key: Global___KeyIdentity | None = ...,
         tool_set: Global___ToolSet | None = ...,
         tool: Global___ToolGrant | None = ...,
-        unchanged: _builtins.bool = ...,
-        shared_tool_set: _builtins.str = ...,
+        tool_set_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reach", b"reach", "shared_tool_set", b"shared_tool_set", "tool", b"tool", "tool_set", b"tool_set", "unchanged", b"unchanged"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reach", b"reach", "tool", b"tool", "tool_set", b"tool_set", "tool_set_version", b"tool_set_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reach", b"reach", "shared_tool_set", b"shared_tool_set", "tool", b"tool", "tool_set", b"tool_set", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reach", b"reach", "tool", b"tool", "tool_set", b"tool_set", "tool_set_version", b"tool_set_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_reach: _TypeAlias = _typing.Literal["tool_set", "tool", "unchanged", "shared_tool_set"]  # noqa: Y015
+    _WhichOneofReturnType_reach: _TypeAlias = _typing.Literal["tool_set", "tool", "tool_set_version"]  # noqa: Y015
     _WhichOneofArgType_reach: _TypeAlias = _typing.Literal["reach", b"reach"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_reach) -> _WhichOneofReturnType_reach | None: ...
 
 Global___Granted: _TypeAlias = Granted  # noqa: Y015
 
 @_typing.final
-class GrantedKey(_message.Message):
+class KeyIdentity(_message.Message):
     """The key that a valid token belongs to."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -264,7 +266,7 @@ class GrantedKey(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GrantedKey: _TypeAlias = GrantedKey  # noqa: Y015
+Global___KeyIdentity: _TypeAlias = KeyIdentity  # noqa: Y015
 
 @_typing.final
 class ToolSet(_message.Message):
@@ -275,6 +277,7 @@ class ToolSet(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     HATS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    SKILLS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Identifies the content: tool sets with equal versions are equal."""
     @_builtins.property
@@ -285,16 +288,21 @@ class ToolSet(_message.Message):
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReachedTool]:
         """The tools that may be called, each one once, in order of id."""
 
+    @_builtins.property
+    def skills(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReachedSkill]:
+        """The skills of these hats, each one once, in order of id."""
+
     def __init__(
         self,
         *,
         version: _builtins.str = ...,
         hats: _abc.Iterable[Global___ReachedHat] | None = ...,
         tools: _abc.Iterable[Global___ReachedTool] | None = ...,
+        skills: _abc.Iterable[Global___ReachedSkill] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hats", b"hats", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hats", b"hats", "skills", b"skills", "tools", b"tools", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -308,25 +316,25 @@ class ReachedHat(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    SKILLS_FIELD_NUMBER: _builtins.int
+    SKILL_IDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The hat's id."""
     name: _builtins.str
     """The hat's name."""
     @_builtins.property
-    def skills(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReachedSkill]:
-        """Its skills, in order of id."""
+    def skill_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of its skills, in order of id. Each skill is in `ToolSet.skills`."""
 
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
-        skills: _abc.Iterable[Global___ReachedSkill] | None = ...,
+        skill_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "skills", b"skills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "skill_ids", b"skill_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -347,7 +355,7 @@ class ReachedSkill(_message.Message):
     """The skill's name."""
     @_builtins.property
     def tool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The ids of its active tools, in order of id. Each tool is in `ToolSet.tools`."""
+        """The ids of its tools that are not disabled, in order of id. Each tool is in `ToolSet.tools`."""
 
     def __init__(
         self,
@@ -402,23 +410,31 @@ class ToolGrant(_message.Message):
 
     TOOL_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
+    TOOL_SET_VERSION_FIELD_NUMBER: _builtins.int
+    PATH_COUNT_FIELD_NUMBER: _builtins.int
+    tool_set_version: _builtins.str
+    """The version of the tool set that the key reaches."""
+    path_count: _builtins.int
+    """How many hats and skills there are through which the key reaches the tool."""
     @_builtins.property
     def tool(self) -> Global___ReachedTool:
         """The tool."""
 
     @_builtins.property
     def paths(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolPath]:
-        """Every hat and skill through which the key reaches the tool, in order; at least one."""
+        """The first 10 hats and skills through which the key reaches the tool, in order; at least one."""
 
     def __init__(
         self,
         *,
         tool: Global___ReachedTool | None = ...,
         paths: _abc.Iterable[Global___ToolPath] | None = ...,
+        tool_set_version: _builtins.str = ...,
+        path_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["paths", b"paths", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path_count", b"path_count", "paths", b"paths", "tool", b"tool", "tool_set_version", b"tool_set_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -449,6 +465,62 @@ class ToolPath(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ToolPath: _TypeAlias = ToolPath  # noqa: Y015
+
+@_typing.final
+class ReadToolSetRequest(_message.Message):
+    """The token whose tool set to read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___AuthorizeRequest:
+        """The token, as for `Authorize`. `tool_set_version` is ignored."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___AuthorizeRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadToolSetRequest: _TypeAlias = ReadToolSetRequest  # noqa: Y015
+
+@_typing.final
+class ReadToolSetResponse(_message.Message):
+    """A part of a tool set, or the denial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_SET_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tool_set(self) -> Global___ToolSet:
+        """Some of the hats, tools and skills, and the version, which is the same in every part."""
+
+    @_builtins.property
+    def denied(self) -> Global___Denied:
+        """The token is not valid."""
+
+    def __init__(
+        self,
+        *,
+        tool_set: Global___ToolSet | None = ...,
+        denied: Global___Denied | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["denied", b"denied", "part", b"part", "tool_set", b"tool_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denied", b"denied", "part", b"part", "tool_set", b"tool_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["tool_set", "denied"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ReadToolSetResponse: _TypeAlias = ReadToolSetResponse  # noqa: Y015
 
 @_typing.final
 class Denied(_message.Message):

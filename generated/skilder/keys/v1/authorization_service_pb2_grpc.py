@@ -29,7 +29,7 @@ class AuthorizationServiceStub:
     """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
     for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB. A response has at most 4 MiB.
     """
 
     def __init__(self, channel):
@@ -48,13 +48,18 @@ class AuthorizationServiceStub:
                 request_serializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeRequest.SerializeToString,
                 response_deserializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeResponse.FromString,
                 _registered_method=True)
+        self.ReadToolSet = channel.unary_stream(
+                '/skilder.keys.v1.AuthorizationService/ReadToolSet',
+                request_serializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.ReadToolSetRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.ReadToolSetResponse.FromString,
+                _registered_method=True)
 
 
 class AuthorizationServiceServicer:
     """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
     for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB. A response has at most 4 MiB.
     """
 
     def Authorize(self, request, context):
@@ -73,8 +78,20 @@ class AuthorizationServiceServicer:
         """Decides about up to 1,000 tokens, each one as `Authorize` does.
 
         The response has a decision for every token, or the call fails: INVALID_ARGUMENT (a field exceeds its limit, or the
-        response would exceed 32 MiB), UNAVAILABLE (one of the tokens cannot be checked now; try again), PERMISSION_DENIED
-        (the caller may not call this, or a runtime instance asked about another workspace's key).
+        decisions would exceed 4 MiB; ask about fewer tokens), UNAVAILABLE (one of the tokens cannot be checked now; try
+        again), PERMISSION_DENIED (the caller may not call this, or a runtime instance asked about another workspace's key).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadToolSet(self, request, context):
+        """Decides about one token as `Authorize` does, and sends everything that it reaches, however large it is.
+
+        The responses are parts of one tool set, of about 1 MiB each. Their lists together are the lists of the tool set.
+        If the token is denied, the only response is the denial. If the call fails, its parts are incomplete: call again.
+
+        Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,6 +110,11 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
                     request_deserializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeRequest.FromString,
                     response_serializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeResponse.SerializeToString,
             ),
+            'ReadToolSet': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadToolSet,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.ReadToolSetRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_authorization__service__pb2.ReadToolSetResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'skilder.keys.v1.AuthorizationService', rpc_method_handlers)
@@ -105,7 +127,7 @@ class AuthorizationService:
     """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
     for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB. A response has at most 4 MiB.
     """
 
     @staticmethod
@@ -152,6 +174,33 @@ class AuthorizationService:
             '/skilder.keys.v1.AuthorizationService/BatchAuthorize',
             skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeRequest.SerializeToString,
             skilder_dot_keys_dot_v1_dot_authorization__service__pb2.BatchAuthorizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadToolSet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/skilder.keys.v1.AuthorizationService/ReadToolSet',
+            skilder_dot_keys_dot_v1_dot_authorization__service__pb2.ReadToolSetRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_authorization__service__pb2.ReadToolSetResponse.FromString,
             options,
             channel_credentials,
             insecure,

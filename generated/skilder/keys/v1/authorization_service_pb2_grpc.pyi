@@ -30,7 +30,7 @@ class AuthorizationServiceStub:
     """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
     for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB. A response has at most 4 MiB.
     """
 
     @_typing.overload
@@ -49,8 +49,16 @@ class AuthorizationServiceStub:
     """Decides about up to 1,000 tokens, each one as `Authorize` does.
 
     The response has a decision for every token, or the call fails: INVALID_ARGUMENT (a field exceeds its limit, or the
-    response would exceed 32 MiB), UNAVAILABLE (one of the tokens cannot be checked now; try again), PERMISSION_DENIED
-    (the caller may not call this, or a runtime instance asked about another workspace's key).
+    decisions would exceed 4 MiB; ask about fewer tokens), UNAVAILABLE (one of the tokens cannot be checked now; try
+    again), PERMISSION_DENIED (the caller may not call this, or a runtime instance asked about another workspace's key).
+    """
+    ReadToolSet: _grpc.UnaryStreamMultiCallable[_authorization_service_pb2.ReadToolSetRequest, _authorization_service_pb2.ReadToolSetResponse]
+    """Decides about one token as `Authorize` does, and sends everything that it reaches, however large it is.
+
+    The responses are parts of one tool set, of about 1 MiB each. Their lists together are the lists of the tool set.
+    If the token is denied, the only response is the denial. If the call fails, its parts are incomplete: call again.
+
+    Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool.
     """
 
 @_typing.type_check_only
@@ -58,7 +66,7 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
     for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB. A response has at most 4 MiB.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -74,15 +82,23 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     """Decides about up to 1,000 tokens, each one as `Authorize` does.
 
     The response has a decision for every token, or the call fails: INVALID_ARGUMENT (a field exceeds its limit, or the
-    response would exceed 32 MiB), UNAVAILABLE (one of the tokens cannot be checked now; try again), PERMISSION_DENIED
-    (the caller may not call this, or a runtime instance asked about another workspace's key).
+    decisions would exceed 4 MiB; ask about fewer tokens), UNAVAILABLE (one of the tokens cannot be checked now; try
+    again), PERMISSION_DENIED (the caller may not call this, or a runtime instance asked about another workspace's key).
+    """
+    ReadToolSet: _aio.UnaryStreamMultiCallable[_authorization_service_pb2.ReadToolSetRequest, _authorization_service_pb2.ReadToolSetResponse]  # type: ignore[assignment]
+    """Decides about one token as `Authorize` does, and sends everything that it reaches, however large it is.
+
+    The responses are parts of one tool set, of about 1 MiB each. Their lists together are the lists of the tool set.
+    If the token is denied, the only response is the denial. If the call fails, its parts are incomplete: call again.
+
+    Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool.
     """
 
 class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Decides whether a token is valid and which tools it may use. For callers with the role `operator` or `service`, and
     for runtime instances, which call with their own `RTK_` token and can ask only about keys of their own workspace.
 
-    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB.
+    A request has at most 64 KiB, a request of BatchAuthorize at most 1 MiB. A response has at most 4 MiB.
     """
 
     @_abc_1.abstractmethod
@@ -108,8 +124,22 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Decides about up to 1,000 tokens, each one as `Authorize` does.
 
         The response has a decision for every token, or the call fails: INVALID_ARGUMENT (a field exceeds its limit, or the
-        response would exceed 32 MiB), UNAVAILABLE (one of the tokens cannot be checked now; try again), PERMISSION_DENIED
-        (the caller may not call this, or a runtime instance asked about another workspace's key).
+        decisions would exceed 4 MiB; ask about fewer tokens), UNAVAILABLE (one of the tokens cannot be checked now; try
+        again), PERMISSION_DENIED (the caller may not call this, or a runtime instance asked about another workspace's key).
+        """
+
+    @_abc_1.abstractmethod
+    def ReadToolSet(
+        self,
+        request: _authorization_service_pb2.ReadToolSetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_authorization_service_pb2.ReadToolSetResponse], _abc.AsyncIterator[_authorization_service_pb2.ReadToolSetResponse]]:
+        """Decides about one token as `Authorize` does, and sends everything that it reaches, however large it is.
+
+        The responses are parts of one tool set, of about 1 MiB each. Their lists together are the lists of the tool set.
+        If the token is denied, the only response is the denial. If the call fails, its parts are incomplete: call again.
+
+        Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool.
         """
 
 def add_AuthorizationServiceServicer_to_server(servicer: AuthorizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

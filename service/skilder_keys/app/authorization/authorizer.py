@@ -13,7 +13,7 @@ from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.fields import Violations
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from skilder_keys.app.authorization.cache import KeyCache, KnownKey
     from skilder_keys.app.authorization.key_loader import KeyLoader
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 MAX_BATCH = 1000
 """The most queries in a batch. `rpc.limits` enforces it."""
-MAX_BATCH_BYTES = 32 * 2**20
-"""The most bytes in the response to a batch."""
 
 _SLICE = 50
 """How many tokens of a batch are decided before other calls get their turn."""
+_FRAME_BYTES = 4
+"""The most bytes before each decision in the response to a batch: its tag and its length."""
 
 
 class Authorizer:
@@ -78,12 +78,31 @@ class Authorizer:
             violations.raise_if_any()
         return self._decide(known or await self._loader.load(query.token, workspace_id), query, workspace_id, None)
 
+    async def read(
+        self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None
+    ) -> tuple[Decision, Iterable[bytes]]:
+        """Decide about a token; return the decision, and the denial or all that the key reaches in parts.
+
+        A part is a serialised ReadToolSetResponse. The arguments and errors are those of `authorize`.
+        """
+        violations = Violations()
+        query.check(violations, "request.")
+        if query.tool_id:
+            violations.add("request.tool_id", "must not be set: a tool set is read as a whole")
+        violations.raise_if_any()
+        known = self._cache.find(query.token) or await self._loader.load(query.token, workspace_id)
+        decision = self._decide(known, query, workspace_id, None)
+        if isinstance(known, Denied) or decision.denied is not None:
+            return decision, (decision.body,)
+        return decision, known.tool_set.parts()
+
     async def authorize_all(
         self, queries: Sequence[AuthorizeQuery], workspace_id: WorkspaceId | None = None
     ) -> tuple[list[Decision], bytes]:
         """Decide about many tokens; return the decisions, in order, and a serialised BatchAuthorizeResponse of all.
 
-        Either all are decided, or the call fails. The arguments and errors are those of `authorize`.
+        Either all are decided, or the call fails. The response has the tool sets for which there is room. The arguments
+        and errors are those of `authorize`.
         """
         remembered = [self._cache.find(query.token) for query in queries]
         violations = Violations()
@@ -95,19 +114,21 @@ class Authorizer:
         loaded = await self._loader.load_all({index: queries[index].token for index in missing}, workspace_id)
         shared: dict[str, SharedToolSet] = {}
         decisions = []
-        size = shared_sets = 0
+        size = 0
         for index, (known, query) in enumerate(zip(remembered, queries, strict=True)):
             if index and not index % _SLICE:
                 await asyncio.sleep(0)
             decisions.append(self._decide(known or loaded[index], query, workspace_id, shared))
-            size += len(decisions[-1].body)
-            if len(shared) > shared_sets:  # this decision added a tool set
-                shared_sets = len(shared)
-                size += len(next(reversed(shared.values())).field)
-            if size > MAX_BATCH_BYTES:
-                violations.add("requests", "would have a response of more than 32 MiB: send fewer tokens at once")
+            size += _FRAME_BYTES + len(decisions[-1].body)
+            if size > encoding.MAX_BYTES:
+                violations.add("requests", "would have a response of more than 4 MiB: send fewer tokens at once")
                 violations.raise_if_any()
-        return decisions, encoding.batch((each.body for each in decisions), (each.field for each in shared.values()))
+        fields = []
+        for each in shared.values():
+            if size + len(each.field) <= encoding.MAX_TOOL_SET_BYTES:
+                size += len(each.field)
+                fields.append(each.field)
+        return decisions, encoding.batch((each.body for each in decisions), fields)
 
     async def identify_runtime(self, token: str) -> Caller | None:
         """Return the runtime instance that has this token; None if it is not the token of an active runtime key.
@@ -128,7 +149,7 @@ class Authorizer:
         workspace_id: WorkspaceId | None,
         shared: dict[str, SharedToolSet] | None,
     ) -> Decision:
-        """Decide about a query. In a batch, add the tool set to `shared`, so that decisions only name it."""
+        """Decide about a query. In a batch, add a tool set that the caller lacks to `shared`, and only name it."""
         if isinstance(known, Denied):
             return self._denial(known)
         require_workspace(known.scope.workspace_id, workspace_id)
@@ -151,11 +172,11 @@ class Authorizer:
 
 def _reach(tool_set: SharedToolSet, query: AuthorizeQuery) -> bytes | None:
     """Return the second part of a grant; None if the key does not reach the tool that is asked for."""
-    if query.tool_id:
+    if query.tool_id is not None:
         return tool_set.grant(query.tool_id)
-    return encoding.UNCHANGED if query.tool_set_version == tool_set.version else tool_set.field
+    return tool_set.reference if query.tool_set_version == tool_set.version else tool_set.reach
 
 
 def _is_expected(known: KnownKey, query: AuthorizeQuery) -> bool:
     """Return whether the fields of a query are valid without a check."""
-    return not query.tool_id and query.tool_set_version in ("", known.tool_set.version)
+    return query.tool_id is None and query.tool_set_version in ("", known.tool_set.version)

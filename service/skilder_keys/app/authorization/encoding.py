@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.enums import DENIAL_REASONS, KEY_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from skilder_keys.domain.denial import Denied
     from skilder_keys.domain.keys import Key
-    from skilder_keys.domain.permissions import ReachedHat, ToolGrant, ToolSet
+    from skilder_keys.domain.permissions import ReachedHat, ReachedSkill, ToolGrant, ToolSet
     from skilder_keys.domain.workspace import Tool
 
 
@@ -33,7 +34,16 @@ _RESPONSES = delimited_tag(pb.BatchAuthorizeResponse.RESPONSES_FIELD_NUMBER)
 # `BatchAuthorizeResponse.tool_sets` has the same tag, so that a serialised tool set fits into both.
 _TOOL_SET = delimited_tag(pb.Granted.TOOL_SET_FIELD_NUMBER)
 
-_PIECE = 500
+_PART = delimited_tag(pb.ReadToolSetResponse.TOOL_SET_FIELD_NUMBER)
+
+MAX_BYTES = 4 * 2**20
+"""The most bytes of a response: what clients of gRPC accept by default."""
+MAX_TOOL_SET_BYTES = 3 * 2**20
+"""The most bytes of a response with tool sets, and of a tool set that is sent at once."""
+PART_BYTES = 2**20
+"""About how many bytes a part of a tool set has. Only a single element may have more."""
+
+_PIECE = 50
 """How many tools are serialised at once."""
 
 
@@ -43,11 +53,19 @@ class EncodedToolSet:
 
     Attributes:
         version: 32 hexadecimal digits, a digest of the whole tool set.
-        message: The serialised `ToolSet`.
+        field: The second part of a grant with the whole tool set. BatchAuthorizeResponse has the same field.
+        cuts: Where the lists in `field` begin, where they are cut into parts, and where they end.
     """
 
     version: str
-    message: bytes
+    field: bytes
+    cuts: tuple[int, ...]
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the tool set as ReadToolSetResponses."""
+        version, content = _version(self.version), memoryview(self.field)
+        for begin, end in pairwise(self.cuts):
+            yield delimited(_PART, version, content[begin:end])
 
 
 def tool_set(tools: ToolSet) -> EncodedToolSet:
@@ -55,51 +73,70 @@ def tool_set(tools: ToolSet) -> EncodedToolSet:
 
     It is serialised in pieces, which together are one message, because protobuf blocks all threads while it serialises.
     """
-    pieces = [pb.ToolSet(hats=[_hat(each)]).SerializeToString(deterministic=True) for each in tools.hats] + [
-        pb.ToolSet(tools=map(_tool, tools.tools[at : at + _PIECE])).SerializeToString(deterministic=True)
-        for at in range(0, len(tools.tools), _PIECE)
-    ]
+    messages = (
+        *(pb.ToolSet(hats=[_hat(each)]) for each in tools.hats),
+        *(pb.ToolSet(tools=map(_tool, tools.tools[at : at + _PIECE])) for at in range(0, len(tools.tools), _PIECE)),
+        *(pb.ToolSet(skills=[_skill(each)]) for each in tools.skills),
+    )
+    pieces = [each.SerializeToString(deterministic=True) for each in messages]
     digest = hashlib.blake2b(digest_size=16)
     for piece in pieces:
         digest.update(piece)
     version = digest.hexdigest()
-    return EncodedToolSet(version, b"".join((pb.ToolSet(version=version).SerializeToString(), *pieces)))
+    field = delimited(_TOOL_SET, _version(version), *pieces)
+    return EncodedToolSet(version, field, _cuts(pieces, len(field)))
+
+
+def _cuts(pieces: list[bytes], end: int) -> tuple[int, ...]:
+    """Return where to cut a field of this length, which ends with these pieces, into parts."""
+    at = end - sum(map(len, pieces))
+    cuts = [at]
+    for piece in pieces:
+        if at > cuts[-1] and at + len(piece) > cuts[-1] + PART_BYTES:
+            cuts.append(at)
+        at += len(piece)
+    return (*cuts, end)
+
+
+def _version(version: str) -> bytes:
+    return pb.ToolSet(version=version).SerializeToString()
 
 
 # A grant is a `Granted` message made of two serialised parts, because protobuf messages can be concatenated. The first
 # part is the key; the second part is what it reaches, which many keys share.
 
-UNCHANGED = pb.Granted(unchanged=True).SerializeToString()
-"""The second part for a caller that has the current tool set already."""
+
+def key_fields(key: Key) -> dict[str, Any]:
+    """Return the fields that the messages Key and KeyIdentity have in common."""
+    return {
+        "id": str(key.id),
+        "type": KEY_TYPES[key.type],
+        "workspace_id": key.workspace_id,
+        "user_id": key.user_id or "",
+        "runtime_id": key.runtime_id or "",
+        "description": key.description,
+    }
 
 
 def granted_key(key: Key) -> bytes:
     """Return the first part of a grant: the key."""
-    message = pb.GrantedKey(
-        id=str(key.id),
-        type=KEY_TYPES[key.type],
-        workspace_id=key.workspace_id,
-        user_id=key.user_id or "",
-        runtime_id=key.runtime_id or "",
-        description=key.description,
+    return pb.Granted(key=pb.KeyIdentity(**key_fields(key))).SerializeToString()
+
+
+def tool_set_reference(tools: EncodedToolSet) -> bytes:
+    """Return the second part of a grant that only names a tool set, by its version."""
+    return pb.Granted(tool_set_version=tools.version).SerializeToString()
+
+
+def tool_grant_field(grant: ToolGrant, tools: EncodedToolSet) -> bytes:
+    """Return the second part of a grant with the one tool that was asked for, of a tool set."""
+    message = pb.ToolGrant(
+        tool=_tool(grant.tool),
+        paths=[pb.ToolPath(hat_id=path.hat_id, skill_id=path.skill_id) for path in grant.paths],
+        tool_set_version=tools.version,
+        path_count=grant.path_count,
     )
-    return pb.Granted(key=message).SerializeToString()
-
-
-def tool_set_field(tools: EncodedToolSet) -> bytes:
-    """Return the second part of a grant with a whole tool set."""
-    return delimited(_TOOL_SET, tools.message)
-
-
-def shared_tool_set_field(tools: EncodedToolSet) -> bytes:
-    """Return the second part of a grant in a batch: the version of a tool set, which the batch has once."""
-    return pb.Granted(shared_tool_set=tools.version).SerializeToString()
-
-
-def tool_grant_field(grant: ToolGrant) -> bytes:
-    """Return the second part of a grant with the one tool that was asked for."""
-    paths = [pb.ToolPath(hat_id=path.hat_id, skill_id=path.skill_id) for path in grant.paths]
-    return pb.Granted(tool=pb.ToolGrant(tool=_tool(grant.tool), paths=paths)).SerializeToString()
+    return pb.Granted(tool=message).SerializeToString()
 
 
 def granted(key: bytes, reach: bytes) -> bytes:
@@ -108,7 +145,7 @@ def granted(key: bytes, reach: bytes) -> bytes:
 
 
 def denied(denial: Denied) -> bytes:
-    """Return an AuthorizeResponse with a denial."""
+    """Return an AuthorizeResponse with a denial. As a ReadToolSetResponse, its bytes are the same."""
     message = pb.Denied(
         reason=DENIAL_REASONS[denial.reason],
         message=denial.reason.value,
@@ -118,11 +155,11 @@ def denied(denial: Denied) -> bytes:
 
 
 def batch(responses: Iterable[bytes], tool_set_fields: Iterable[bytes]) -> bytes:
-    """Return a BatchAuthorizeResponse, made of serialised responses and of the `tool_set_field`s of their tool sets."""
+    """Return a BatchAuthorizeResponse, made of serialised responses and of the fields of tool sets."""
     return b"".join((*(delimited(_RESPONSES, each) for each in responses), *tool_set_fields))
 
 
-def delimited(tag: bytes, *parts: bytes) -> bytes:
+def delimited(tag: bytes, *parts: bytes | memoryview) -> bytes:
     """Return a length-delimited field: its tag, the length as a varint, and the content."""
     return b"".join((tag, _varint(sum(map(len, parts))), *parts))
 
@@ -140,5 +177,8 @@ def _tool(tool: Tool) -> pb.ReachedTool:
 
 
 def _hat(hat: ReachedHat) -> pb.ReachedHat:
-    skills = [pb.ReachedSkill(id=each.id, name=each.name, tool_ids=each.tool_ids) for each in hat.skills]
-    return pb.ReachedHat(id=hat.id, name=hat.name, skills=skills)
+    return pb.ReachedHat(id=hat.id, name=hat.name, skill_ids=hat.skill_ids)
+
+
+def _skill(skill: ReachedSkill) -> pb.ReachedSkill:
+    return pb.ReachedSkill(id=skill.id, name=skill.name, tool_ids=skill.tool_ids)

@@ -13,11 +13,13 @@ from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.release import release
 from skilder_keys.app.batching import SingleFlight
 from skilder_keys.domain.ids import ToolId
-from skilder_keys.domain.permissions import NOTHING, Reach, ToolGrant, ToolSet, paths_by_tool, tool_set
+from skilder_keys.domain.permissions import NOTHING, Reach, ToolSet, tool_grants, tool_set
 from skilder_keys.offload import Offload
 from skilder_keys.storage import catalog
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from skilder_keys.domain.ids import WorkspaceId
     from skilder_keys.domain.workspace import Catalog
     from skilder_keys.storage.database import Database
@@ -32,32 +34,38 @@ class SharedToolSet:
 
     Attributes:
         version: The digest of its content.
+        reference: The second part of a grant that only names the tool set.
         field: The second part of a grant with the whole tool set.
-        reference: The second part of a grant in a batch, which only names the tool set.
+        reach: The second part of a grant to a caller that does not have the tool set: `field`, or `reference` if the
+            tool set is too large to be sent at once.
         evicted: Whether it is not kept any more. A key with an evicted tool set is loaded again, so that the memory of
             the tool set is freed.
     """
 
-    __slots__ = ("_by_id", "_grants", "_paths", "evicted", "field", "reference", "version")
+    __slots__ = ("_encoded", "_fields", "_grants", "evicted", "field", "reach", "reference", "version")
 
     def __init__(self, tools: ToolSet) -> None:
-        encoded = encoding.tool_set(tools)
-        self.version = encoded.version
-        self.field = encoding.tool_set_field(encoded)
-        self.reference = encoding.shared_tool_set_field(encoded)
+        self._encoded = encoding.tool_set(tools)
+        self.version = self._encoded.version
+        self.reference = encoding.tool_set_reference(self._encoded)
+        self.field = self._encoded.field
+        self.reach = self.field if len(self.field) <= encoding.MAX_TOOL_SET_BYTES else self.reference
         self.evicted = False
-        self._paths = paths_by_tool(tools)
-        self._by_id = {tool.id: tool for tool in tools.tools}
-        self._grants: dict[str, bytes] = {}
+        self._grants = tool_grants(tools)
+        self._fields: dict[str, bytes] = {}
 
     def grant(self, tool_id: str) -> bytes | None:
         """Return the second part of a grant of one tool, serialised; None if the tool is not reached."""
-        field = self._grants.get(tool_id)
+        field = self._fields.get(tool_id)
         if field is None:
-            tool = self._by_id.get(ToolId(tool_id))
-            if tool is not None:
-                field = self._grants[tool_id] = encoding.tool_grant_field(ToolGrant(tool, self._paths[tool.id]))
+            grant = self._grants.get(ToolId(tool_id))
+            if grant is not None:
+                field = self._fields[tool_id] = encoding.tool_grant_field(grant, self._encoded)
         return field
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the tool set as ReadToolSetResponses, each one when it is asked for."""
+        return self._encoded.parts()
 
     @property
     def weight(self) -> int:
@@ -84,7 +92,7 @@ class ToolSets:
         self._database = database
         self._capacity = capacity
         self._weight = 0
-        self.nothing = SharedToolSet(ToolSet((), ()))
+        self.nothing = SharedToolSet(ToolSet())
         self._sets: dict[_Id, SharedToolSet] = {}
         self._order: OrderedDict[SharedToolSet, _Id] = OrderedDict()
         self._made: SingleFlight[_Id, SharedToolSet | None] = SingleFlight()

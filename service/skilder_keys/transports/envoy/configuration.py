@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FAST = "/skilder.keys.v1.AuthorizationService/"
 """The prefix of the paths of the fast methods, which Python serves in Envoy's process."""
+_STREAMS = (f"{FAST}ReadToolSet",)
+"""The paths with this prefix that are not fast: their responses are streams, which grpcio serves."""
 NOTICE_SECONDS = 1.0
 """How long a client may still send calls over a connection after Envoy has asked it to disconnect."""
 
@@ -32,6 +34,8 @@ _HEADER_OVERHEAD_BYTES = 32  # per header, as RFC 9113 counts
 _MAX_STREAMS = 100
 # How many bytes of a request Envoy accepts before they are read.
 _STREAM_WINDOW_BYTES = 2**18
+# How many bytes of a response Envoy accepts from the grpcio server before the client has read those before.
+_RESPONSE_WINDOW_BYTES = 2**20
 _UNLIMITED = 2**30
 # While the database is unavailable, a gateway with short deadlines may cancel many calls of one connection at once.
 _RESETS = {"premature_reset_total_stream_count": 10_000}
@@ -169,6 +173,7 @@ def _connections(settings: Settings, application: str, fast: str) -> dict[str, A
 
 def _routes(fast: str) -> list[dict[str, Any]]:
     return [
+        *(_forwarded({"path": path}) for path in _STREAMS),
         {
             "match": {"prefix": fast},
             "typed_per_filter_config": {_PYTHON: {"@type": f"{_TYPES}.config.route.v3.FilterConfig", "config": {}}},
@@ -179,17 +184,22 @@ def _routes(fast: str) -> list[dict[str, Any]]:
                 "max_stream_duration": {"grpc_timeout_header_max": _seconds(0)},
             },
         },
-        {
-            "match": {"prefix": "/"},
-            "route": {"cluster": "grpcio", "timeout": _seconds(0)},
-            "request_headers_to_add": [
-                {
-                    "header": {"key": PEER_HEADER, "value": "%DOWNSTREAM_REMOTE_ADDRESS%"},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }
-            ],
-        },
+        _forwarded({"prefix": "/"}),
     ]
+
+
+def _forwarded(match: dict[str, str]) -> dict[str, Any]:
+    """Return the route of calls that the grpcio server serves."""
+    return {
+        "match": match,
+        "route": {"cluster": "grpcio", "timeout": _seconds(0)},
+        "request_headers_to_add": [
+            {
+                "header": {"key": PEER_HEADER, "value": "%DOWNSTREAM_REMOTE_ADDRESS%"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+    }
 
 
 def _python(application: str) -> dict[str, Any]:
@@ -224,6 +234,8 @@ def _tls(settings: Settings) -> dict[str, Any]:
 
 def _cluster(path: Path) -> dict[str, Any]:
     options = f"{_TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions"
+    # All calls share a connection, so a call whose client does not read must not use up the connection's window.
+    windows = {"initial_stream_window_size": _RESPONSE_WINDOW_BYTES, "initial_connection_window_size": _UNLIMITED}
     return {
         "name": "grpcio",
         "connect_timeout": _seconds(5),
@@ -236,7 +248,7 @@ def _cluster(path: Path) -> dict[str, Any]:
             "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _UNLIMITED)]
         },
         "typed_extension_protocol_options": {
-            options.rpartition("/")[2]: {"@type": options, "explicit_http_config": {"http2_protocol_options": {}}}
+            options.rpartition("/")[2]: {"@type": options, "explicit_http_config": {"http2_protocol_options": windows}}
         },
     }
 

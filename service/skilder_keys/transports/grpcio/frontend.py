@@ -54,7 +54,7 @@ def new_server(
 ) -> grpc.aio.Server:
     """Return a server with all methods. It has no port yet and is not started."""
     server = grpc.aio.server(options=[*options, ("grpc.max_receive_message_length", settings.max_message_bytes)])
-    methods = Methods(api.methods, max_calls=settings.max_calls, behind_envoy=behind_envoy)
+    methods = Methods(api.methods, api.streams, max_calls=settings.max_calls, behind_envoy=behind_envoy)
     server.add_generic_rpc_handlers((methods, PublicMethods(api.public, api.calls, behind_envoy=behind_envoy)))
     return server
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
@@ -14,23 +15,33 @@ from skilder_keys.transports import forwarded
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from skilder_keys.rpc.pipeline import Serve
+    from skilder_keys.rpc.pipeline import Serve, ServeStream
 
     ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
+
+Result = TypeVar("Result")
 
 
 class Methods(grpc.GenericRpcHandler):
     """The methods by path.
 
-    They are registered as client-streaming methods, which look the same on the wire as unary methods. For a unary
-    method grpcio reads the request first, but the pipeline has to check the caller before that.
+    They are registered as methods that the client streams to, which look the same on the wire. For all others grpcio
+    reads the request first, but the pipeline has to check the caller before that.
     """
 
-    def __init__(self, methods: Mapping[str, Serve], *, max_calls: int, behind_envoy: bool = False) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Serve],
+        streams: Mapping[str, ServeStream],
+        *,
+        max_calls: int,
+        behind_envoy: bool = False,
+    ) -> None:
         """Create the handlers.
 
         Args:
             methods: The methods by path.
+            streams: The methods that respond with a stream, by path.
             max_calls: The most calls at the same time.
             behind_envoy: Whether all calls come from Envoy, which reports the client in headers.
         """
@@ -38,15 +49,18 @@ class Methods(grpc.GenericRpcHandler):
         self._max_calls = max_calls
         self._calls = 0
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            path: grpc.stream_unary_rpc_method_handler(self._handler(serve)) for path, serve in methods.items()
+            **{path: grpc.stream_unary_rpc_method_handler(self._handler(serve)) for path, serve in methods.items()},
+            **{path: grpc.stream_stream_rpc_method_handler(self._handler(serve)) for path, serve in streams.items()},
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         """Return the handler of a call, or None for an unknown method."""
         return self._handlers.get(handler_call_details.method)
 
-    def _handler(self, serve: Serve) -> Callable[[object, ServicerContext], Awaitable[bytes]]:
-        async def handle(_messages: object, context: ServicerContext) -> bytes:
+    def _handler(
+        self, serve: Callable[[Context], Awaitable[Result]]
+    ) -> Callable[[object, ServicerContext], Awaitable[Result]]:
+        async def handle(_messages: object, context: ServicerContext) -> Result:
             if self._calls >= self._max_calls:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY_CALLS)
             self._calls += 1
@@ -62,7 +76,7 @@ class Methods(grpc.GenericRpcHandler):
 
 
 class Context:
-    """A call, as `rpc.context.Context` describes it."""
+    """A call, as `rpc.context.StreamContext` describes it."""
 
     __slots__ = ("_context",)
 
@@ -91,6 +105,14 @@ class Context:
         if isinstance(message, bytes) and len(message) > max_bytes:
             raise too_long(len(message), max_bytes)
         return message
+
+    async def write(self, message: bytes) -> None:
+        """Send a message. Return when gRPC's flow control has let it out."""
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError:
+            # The client is gone, and gRPC has not cancelled this task yet.
+            raise asyncio.CancelledError from None
 
     def _metadata(self, wanted: str) -> str | None:
         # Join repeated headers into one value, as RFC 9110 allows and Envoy does.
