@@ -33,6 +33,11 @@ class Found(NamedTuple):
     path: str
     numbers: list[int]
 
+    @classmethod
+    def of(cls, unknown: Any) -> Found:  # noqa: ANN401 - typed without its iterator
+        """Return the unknown fields of a message."""
+        return cls("", [field.field_number for field in islice(unknown, _MAX_SEARCHED)])
+
     def inside(self, name: str) -> Found:
         """Return the same as seen from the message that has this one in a field, or in an element of a list."""
         return Found(f"{name}.{self.path}" if self.path else name, self.numbers)
@@ -84,7 +89,7 @@ class Known:
         """Return the first unknown thing in a message; None if all is known."""
         unknown: Any = UnknownFieldSet(message)
         if len(unknown):
-            return Found("", [field.field_number for field in islice(unknown, _MAX_SEARCHED)])
+            return Found.of(unknown)
         if self.has_enums and (found := self._find_value(message)):
             return found
         for name, known in self._messages:
