@@ -11,7 +11,7 @@ from bench.load import Calls
 from bench.report import ratio_row
 from bench.rounds import in_turn, medians, ratios
 from skilder.keys.v1 import authorization_service_pb2 as pb
-from skilder.keys.v1.workspace_pb2 import Hat, Skill, Tool, Workspace
+from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE, Hat, Skill, Tool, Workspace
 from tests.support.shapes import big_workspace
 
 if TYPE_CHECKING:
@@ -63,4 +63,5 @@ def _ten_tools() -> Workspace:
     """Return a workspace with one hat that reaches ten tools."""
     tools = [Tool(id=f"t{number}", name=f"tool_{number}", mcp_server="server") for number in range(10)]
     skill = Skill(id="s", name="S", tool_ids=[tool.id for tool in tools])
-    return Workspace(id="ten", name="Ten", tools=tools, skills=[skill], hats=[Hat(id="h", name="H", skill_ids=["s"])])
+    hat = Hat(id="h", name="H", audience=HAT_AUDIENCE_WORKSPACE, skill_ids=["s"])
+    return Workspace(id="ten", name="Ten", tools=tools, skills=[skill], hats=[hat])

@@ -9,7 +9,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from faults.history import EVERYBODY
-from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_EDITOR, Hat, Member, Skill, Team, Tool, Workspace
+from skilder.keys.v1.workspace_pb2 import (
+    HAT_AUDIENCE_TEAMS,
+    HAT_AUDIENCE_WORKSPACE,
+    MEMBER_ROLE_EDITOR,
+    Hat,
+    Member,
+    Skill,
+    Team,
+    Tool,
+    Workspace,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,13 +41,13 @@ class Plan:
     """A workspace at one version.
 
     Attributes:
-        hats: The team of each hat; empty for a hat that serves everybody.
+        hats: The team of each hat; empty for a hat that serves everybody, None for one that serves nobody.
         users: The team of each member.
-        idle: The inactive tools.
+        idle: The disabled tools.
     """
 
     id: str
-    hats: Mapping[str, str]
+    hats: Mapping[str, str | None]
     users: Mapping[str, str]
     idle: frozenset[str] = frozenset()
 
@@ -47,7 +57,7 @@ class Plan:
         teams = list(ABOVE)
         return cls(
             id_,
-            hats={hat: dice.choice(["", *teams]) for hat in HATS},
+            hats={hat: dice.choice([None, "", *teams]) for hat in HATS},
             users={user: dice.choice(teams) for user in (*STAYERS, LEAVER)},
         )
 
@@ -57,7 +67,7 @@ class Plan:
         move = dice.random()
         if move < 0.5:
             hat = dice.choice(HATS)
-            place = dice.choice([place for place in ("", *teams) if place != self.hats[hat]])
+            place = dice.choice([place for place in (None, "", *teams) if place != self.hats[hat]])
             return replace(self, hats={**self.hats, hat: place})
         if move < 0.65:
             user = dice.choice(STAYERS)
@@ -71,7 +81,7 @@ class Plan:
 
     def reach(self) -> Reach:
         """Return who reaches which tools."""
-        found = {EVERYBODY: self._tools(HATS)}
+        found = {EVERYBODY: self._tools([hat for hat, place in self.hats.items() if place is not None])}
         for user, team in self.users.items():
             places = {"", team, ABOVE[team]}
             found[user] = self._tools([hat for hat, place in self.hats.items() if place in places])
@@ -90,12 +100,18 @@ class Plan:
             ],
             teams=[Team(id=team, name=team, parent_id=above) for team, above in ABOVE.items()],
             hats=[
-                Hat(id=hat, name=hat, team_ids=[place] if place else [], skill_ids=[hat])
+                Hat(
+                    id=hat,
+                    name=hat,
+                    audience=HAT_AUDIENCE_WORKSPACE if place == "" else HAT_AUDIENCE_TEAMS,
+                    team_ids=[place] if place else [],
+                    skill_ids=[hat],
+                )
                 for hat, place in self.hats.items()
             ],
             skills=[
                 Skill(id=hat, name=hat, tool_ids=[tool for tool in TOOLS if tool.partition(".")[0] == hat])
                 for hat in HATS
             ],
-            tools=[Tool(id=tool, name=tool, mcp_server="server", active=tool not in self.idle) for tool in TOOLS],
+            tools=[Tool(id=tool, name=tool, mcp_server="server", disabled=tool in self.idle) for tool in TOOLS],
         )

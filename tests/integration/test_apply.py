@@ -187,7 +187,7 @@ async def test_every_missing_role_is_reported(service: Service) -> None:
 
 
 async def test_a_team_that_a_hat_names_cannot_be_left_out(service: Service) -> None:
-    """Otherwise the hat would silently serve the whole workspace."""
+    """Otherwise the hat would silently serve nobody any more."""
     workspace = small_workspace()
     remove(workspace.teams, "engineering")
     remove(workspace.members, "cyd")
@@ -240,7 +240,7 @@ async def test_a_big_workspace_is_applied_and_read_back(empty_service: Service) 
     granted = (await empty_service.service.authorize(issued.token)).granted
     assert [tool.id for tool in granted.tool_set.tools] == [tool.id for tool in workspace.tools]
     for tool in workspace.tools:
-        tool.active = False
+        tool.disabled = True
     assert len((await empty_service.operator.apply(workspace)).changes) == 10_000
     granted = (await empty_service.service.authorize(issued.token)).granted
     assert (len(granted.tool_set.hats), len(granted.tool_set.tools)) == (50, 0)

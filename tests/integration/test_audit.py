@@ -93,7 +93,7 @@ async def test_each_change_of_a_workspace_is_recorded_once(service: Service, sql
     remove(workspace.members, "cyd")
     workspace.hats.add(id="new", name="New")
     workspace.hats.add(id="added", name="Added")
-    part(workspace.tools, "git.push").active = True
+    part(workspace.tools, "git.push").disabled = False
     await service.operator.apply(workspace, actor="ada")
     await delete_workspace(service.operator, actor="ada")
     added = {

@@ -83,7 +83,7 @@ async def test_a_workspace_key_reaches_every_hat_and_every_active_tool_once(serv
     ],
 )
 async def test_a_user_key_reaches_the_hats_of_its_user(service: Service, user: str, reached: list[str]) -> None:
-    """Hats without a team, of the user's teams, and of the teams above those."""
+    """Hats for the whole workspace, of the user's teams, and of the teams above those."""
     issued = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id=user, actor=user)
     response = await service.service.authorize(issued.token)
     assert hats(response) == reached
@@ -203,7 +203,7 @@ async def test_a_tool_id_that_is_set_but_empty_is_refused(service: Service) -> N
     "tool_id",
     [
         pytest.param("slack.post", id="of a hat the key does not reach"),
-        pytest.param("git.push", id="inactive"),
+        pytest.param("git.push", id="disabled"),
         pytest.param("no.such.tool", id="unknown"),
     ],
 )
@@ -243,7 +243,7 @@ async def test_a_caller_with_a_stale_version_gets_the_tools(service: Service) ->
     assert same.granted.WhichOneof("reach") == "tool_set_version"
     assert same.granted.tool_set_version == version
 
-    part(workspace.tools, "slack.post").active = False
+    part(workspace.tools, "slack.post").disabled = True
     await service.operator.apply(workspace)
     other = await service.service.authorize(issued.token, tool_set_version=version)
     assert tools(other) == ["slack.history", "web.search"]
@@ -383,10 +383,10 @@ async def test_a_change_is_seen_by_the_very_next_call(service: Service) -> None:
     workspace = small_workspace()
     for _ in range(5):
         part(workspace.members, "bob").team_ids[:] = ["engineering"]
-        part(workspace.tools, "git.push").active = True
+        part(workspace.tools, "git.push").disabled = False
         await service.operator.apply(workspace)
         assert tools(await service.service.authorize(issued.token)) == ["git.commit", "git.push", "web.search"]
-        part(workspace.tools, "git.push").active = False
+        part(workspace.tools, "git.push").disabled = True
         await service.operator.apply(workspace)
         assert await service.service.denial(issued.token, tool_id="git.push") == "TOOL_NOT_ALLOWED"
         part(workspace.members, "bob").team_ids[:] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
+from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE, MEMBER_ROLE_ADMIN
 from tests.support.calls import get_workspace
 from tests.support.cases import FOLDER, MORE_IDS, MORE_TEXTS, TAKEN_TEXTS, TAKEN_TOOL_IDS, TAKEN_USER_IDS
 from tests.support.process import run_command
@@ -41,7 +41,7 @@ def test_the_case_files_are_found() -> None:
 async def test_files_of_customers_are_applied_and_shown(empty_service: Service, path: Path, tmp_path: Path) -> None:
     """Whatever program wrote them. Applied again, as they are or as shown, nothing differs."""
     applied = await run(empty_service, tmp_path, "workspace", "apply", str(path), "--json")
-    assert applied.returncode == 0, applied.stderr
+    assert (applied.returncode, applied.stderr) == (0, "")
     workspace_id = json.loads(applied.stdout)["changes"][0]["id"]
     again = await run(empty_service, tmp_path, "workspace", "apply", str(path))
     assert "nothing differed" in again.stdout, again.stderr
@@ -79,6 +79,7 @@ async def test_every_text_and_id_goes_through_show_and_apply(empty_service: Serv
         workspace.tools.add(id=id_, name=id_, mcp_server=id_)
     for index, text in enumerate((TAKEN_TEXTS | MORE_TEXTS).values()):
         workspace.hats.add(id=f"h{index}", name=text[:128], description=text, instructions=f"{text}\n\t{text}\u2028\n")
+        workspace.hats[-1].audience = HAT_AUDIENCE_WORKSPACE
     await empty_service.operator.apply(workspace)
     for form in ([], ["--json"]):
         shown = await run(empty_service, tmp_path, "workspace", "show", "acme", *form)

@@ -22,6 +22,7 @@ from tests.support.cases import (
     TAKEN_USER_IDS,
 )
 from tests.support.service import Refusal, Service, refusal
+from tests.support.shapes import canonical
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -59,10 +60,7 @@ async def test_texts_are_accepted_unchanged(service: Service) -> None:
         assert (revoked.description, revoked.revoke_reason) == (text, text)
     await service.operator.apply(workspace)
     shown = (await get_workspace(service.operator)).workspace
-    for parts in ("hats", "skills", "teams"):
-        assert {each.id: each for each in getattr(shown, parts)} == {
-            each.id: each for each in getattr(workspace, parts)
-        }
+    assert shown == canonical(workspace)
     assert not (await service.operator.apply(shown)).changes
     assert not (await service.operator.apply(workspace)).changes
 

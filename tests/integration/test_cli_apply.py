@@ -10,6 +10,7 @@ import pytest
 
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
 from tests.support.calls import get_workspace, part, remove
+from tests.support.changes import serve_workspace
 from tests.support.largest import largest_workspace
 from tests.support.process import run_command
 from tests.support.service import TOKENS, serving
@@ -113,7 +114,7 @@ def without_engineering(workspace: Workspace) -> None:
 
 def with_news(workspace: Workspace) -> None:
     """Add a hat and a member, make another an admin, and rename a tool."""
-    workspace.hats.add(id="new", name="New")
+    workspace.hats.add(id="new", name="New", team_ids=["support"])
     workspace.members.add(user_id="dan", role=MEMBER_ROLE_ADMIN)
     part(workspace.members, "bob").role = MEMBER_ROLE_ADMIN
     part(workspace.tools, "web.search").name = "search_the_web"
@@ -126,8 +127,8 @@ def emptied(workspace: Workspace) -> None:
 
 
 def widened(workspace: Workspace) -> None:
-    """Remove a hat's last team."""
-    part(workspace.hats, "engineer").ClearField("team_ids")
+    """Let a hat of a team serve the whole workspace."""
+    serve_workspace(part(workspace.hats, "engineer"))
 
 
 async def state(service: Service) -> tuple[int, Workspace]:
@@ -215,7 +216,7 @@ async def test_a_person_is_not_asked_about_additions(person: Person, service: Se
 async def test_only_the_shown_change_is_applied(person: Person, service: Service) -> None:
     """If somebody else changes the workspace before the answer, the apply fails, since its removals were not shown."""
     file = person.write(changed(without_engineering))
-    other = changed(lambda workspace: workspace.hats.add(id="meanwhile", name="Meanwhile"))
+    other = changed(lambda workspace: workspace.hats.add(id="meanwhile", name="Meanwhile", team_ids=["support"]))
 
     async def meanwhile() -> str:
         await service.operator.apply(other)
@@ -227,16 +228,36 @@ async def test_only_the_shown_change_is_applied(person: Person, service: Service
     assert await state(service) == (2, canonical(other))
 
 
-async def test_a_hat_that_loses_its_last_team_is_asked_about(person: Person, service: Service) -> None:
-    """It would then serve the whole workspace, which is more, not less."""
+async def test_a_hat_that_serves_more_is_asked_about(person: Person, service: Service) -> None:
+    """One that served its teams and is to serve the whole workspace."""
     desired = changed(widened)
     refused = await person.script("apply", person.write(desired))
     assert refused.returncode == 2
-    assert "engineer  (team_ids -engineering; SERVES THE WHOLE WORKSPACE" in refused.stderr
-    assert "removes the last team from engineer, which will then serve the whole workspace" in refused.stderr
+    assert "engineer  (team_ids -engineering; audience teams -> workspace; SERVES THE WHOLE WORKSPACE" in refused.stderr
+    assert "This lets 'engineer' serve the whole workspace. There is no terminal to ask on" in refused.stderr
     assert (await state(service))[0] == 1
     assert (await person.script("apply", person.write(desired), "--yes")).returncode == 0
     assert await state(service) == (2, canonical(desired))
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--dry-run", "--json"), ("--yes",)])
+async def test_a_hat_that_serves_nobody_is_warned_about(
+    person: Person, service: Service, options: tuple[str, ...]
+) -> None:
+    """On standard error, with both choices, in one line however many there are; the file is applied."""
+    desired = changed(lambda workspace: part(workspace.hats, "engineer").ClearField("team_ids"))
+    done = await person.script("apply", person.write(desired), *options)
+    choices = "Write `team_ids: […]` to serve teams, or `audience: workspace` to serve the whole workspace.\n"
+    assert (done.returncode, done.stderr) == (0, f"Warning: the hat 'engineer' serves nobody. {choices}")
+    assert await state(service) == (
+        (1, canonical(small_workspace())) if "--dry-run" in options else (2, canonical(desired))
+    )
+    for index in range(300):
+        desired.hats.add(id=f"{index:02}{'x' * 60}", name="H")
+    done = await person.script("apply", person.write(desired), *options)
+    assert done.stderr.startswith("Warning: the hats 'engineer', '00xxx")
+    assert done.stderr.endswith(f"and 296 more serve nobody. {choices}")
+    assert len(done.stderr) < 600
 
 
 @pytest.mark.parametrize("desired", [changed(without_engineering, with_news), changed(emptied), small_workspace()])

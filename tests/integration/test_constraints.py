@@ -32,12 +32,12 @@ async def workspaces(sql: Sql) -> None:
         await insert(sql, "workspace", id=workspace_id, name="Name", version=1)
         await insert(sql, "member", workspace_id=workspace_id, user_id=f"{workspace_id}-member", role="viewer")
         await insert(sql, "team", workspace_id=workspace_id, id=f"{workspace_id}-team", name="Team")
-        await insert(
-            sql, "hat", workspace_id=workspace_id, id=f"{workspace_id}-hat", name="Hat", description="", instructions=""
-        )
+        hat: dict[str, Any] = {"name": "Hat", "description": "", "instructions": "", "audience": "teams"}
+        await insert(sql, "hat", workspace_id=workspace_id, id=f"{workspace_id}-hat", **hat)
+    await insert(sql, "hat", workspace_id="acme", id="everyone", **hat | {"audience": "workspace"})
     await insert(sql, "hat_team", workspace_id="acme", hat_id="acme-hat", team_id="acme-team")
     await insert(sql, "skill", workspace_id="acme", id="skill", name="Skill", description="")
-    await insert(sql, "tool", workspace_id="acme", id="tool", name="tool", mcp_server="server", active=True)
+    await insert(sql, "tool", workspace_id="acme", id="tool", name="tool", mcp_server="server", disabled=False)
 
 
 async def refused(sql: Sql, statement: str, *values: object) -> asyncpg.PostgresError:
@@ -230,6 +230,42 @@ async def test_removing_a_hat_leaves_its_keys_limited(sql: Sql) -> None:
             id="a hat for a team of another workspace",
         ),
         pytest.param(
+            "INSERT INTO hat_team VALUES ('acme', 'everyone', 'acme-team')",
+            asyncpg.ForeignKeyViolationError,
+            "hat_team_hat_fkey",
+            id="a team for a hat that serves the whole workspace",
+        ),
+        pytest.param(
+            "UPDATE hat SET audience = 'workspace' WHERE id = 'acme-hat'",
+            asyncpg.ForeignKeyViolationError,
+            "hat_team_hat_fkey",
+            id="a hat with a team that is to serve the whole workspace",
+        ),
+        pytest.param(
+            "INSERT INTO hat_team VALUES ('acme', 'everyone', 'acme-team', 'workspace')",
+            asyncpg.CheckViolationError,
+            "hat_team_audience_check",
+            id="a link that says that it is for the whole workspace",
+        ),
+        pytest.param(
+            "UPDATE hat SET audience = 'everybody' WHERE id = 'everyone'",
+            asyncpg.CheckViolationError,
+            "hat_audience_check",
+            id="an unknown audience",
+        ),
+        pytest.param(
+            "INSERT INTO hat (workspace_id, id, name, description, instructions) VALUES ('acme', 'h', 'H', '', '')",
+            asyncpg.NotNullViolationError,
+            None,
+            id="a hat that does not say whom it serves",
+        ),
+        pytest.param(
+            "INSERT INTO tool (workspace_id, id, name, mcp_server) VALUES ('acme', 't', 't', 's')",
+            asyncpg.NotNullViolationError,
+            None,
+            id="a tool that does not say whether it is disabled",
+        ),
+        pytest.param(
             "INSERT INTO team_member VALUES ('acme', 'acme-team', 'globex-member')",
             asyncpg.ForeignKeyViolationError,
             "team_member_workspace_id_user_id_fkey",
@@ -293,7 +329,7 @@ async def test_the_services_own_changes_are_allowed(sql: Sql) -> None:
     await sql.execute("UPDATE key SET secret_hash = $2 WHERE id = $1", id_, NO_HASH + "2")
     await sql.execute("UPDATE key SET last_used_at = $1", datetime.now(UTC) - timedelta(days=1))
     await sql.execute("UPDATE key SET revoked_at = now(), revoked_by = 'ada', revoke_reason = ''")
-    await insert(sql, "tool", workspace_id="acme", id="other", name="other", mcp_server="server", active=True)
+    await insert(sql, "tool", workspace_id="acme", id="other", name="other", mcp_server="server", disabled=False)
     await sql.execute("UPDATE tool SET name = CASE id WHEN 'tool' THEN 'other' ELSE 'tool' END")
     names = await sql.fetch("SELECT id, name FROM tool ORDER BY id")
     assert [tuple(row) for row in names] == [("other", "tool"), ("tool", "other")]

@@ -25,10 +25,16 @@ STATEMENTS = {
     **{f"{table} updated": f"UPDATE {table} SET workspace_id = workspace_id" for table in TABLES},  # noqa: S608 - the names above
     "member added": "INSERT INTO member (workspace_id, user_id, role) VALUES ('acme', 'dee', 'viewer')",
     "member removed": "DELETE FROM member WHERE user_id = 'bob'",
+    "hat for nobody": "DELETE FROM hat_team WHERE hat_id = 'engineer'",
+    "hat for its teams": "UPDATE hat SET audience = 'teams' WHERE id = 'everyone'",
+    "hat for everybody": """
+        DELETE FROM hat_team WHERE hat_id = 'engineer';
+        UPDATE hat SET audience = 'workspace' WHERE id = 'engineer'
+    """,
     "hat removed": "DELETE FROM hat WHERE id = 'everyone'",
     "link removed": "DELETE FROM skill_tool WHERE tool_id = 'web.search'",
     "links emptied": "TRUNCATE skill_tool",
-    "tool switched off": "UPDATE tool SET active = false WHERE id = 'web.search'",
+    "tool switched off": "UPDATE tool SET disabled = true WHERE id = 'web.search'",
     "many at once": """
         WITH a AS (DELETE FROM team_member), b AS (DELETE FROM hat_skill) DELETE FROM skill_tool
     """,
@@ -102,9 +108,9 @@ async def test_changes_in_sql_reach_memory(one: Process, sql: Sql) -> None:
             while await one.outcome(token, tool_id) != expected:
                 await asyncio.sleep(0.002)
 
-    await sql.execute("UPDATE tool SET active = false WHERE id = 'web.search'")
+    await sql.execute("UPDATE tool SET disabled = true WHERE id = 'web.search'")
     await becomes(limited, "web.search", "TOOL_NOT_ALLOWED")
-    await sql.execute("UPDATE tool SET active = true WHERE id = 'web.search'")
+    await sql.execute("UPDATE tool SET disabled = false WHERE id = 'web.search'")
     await becomes(limited, "web.search", "granted")
     await sql.execute("DELETE FROM key_hat")
     await becomes(limited, "web.search", "TOOL_NOT_ALLOWED")

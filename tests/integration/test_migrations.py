@@ -74,6 +74,76 @@ async def test_tables_with_many_rows_are_analysed(empty_url: str, monkeypatch: p
         assert [row["name"] for row in analysed] == ["workspace"]
 
 
+async def migrate_to(url: str, number: int, patch: pytest.MonkeyPatch) -> None:
+    """Run the migrations up to a number."""
+    earlier = tuple(each for each in migrations.migrations() if each.number <= number)
+    with patch.context() as patched:
+        patched.setattr(migrations, "migrations", lambda: earlier)
+        await migrate(url)
+
+
+async def test_hats_and_tools_keep_their_meaning(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hat without a team goes on to serve the whole workspace, another one its teams; a tool stays on or off.
+
+    A workspace in which something had to be written gets a new version, through the fence; others keep theirs.
+    """
+    await migrate_to(empty_url, 8, monkeypatch)
+    async with connected(empty_url) as sql:
+        await sql.execute(
+            """
+            INSERT INTO workspace (id, name, version) SELECT id, id, 7 FROM unnest('{acme,globex,off}'::text[]) AS id;
+            INSERT INTO team (workspace_id, id, name) SELECT id, 'team', 'Team' FROM workspace;
+            INSERT INTO hat (workspace_id, id, name, description, instructions)
+            SELECT workspace.id, hat, hat, 'd', 'i' FROM workspace, unnest('{all,of-team}'::text[]) AS hat
+            WHERE workspace.id = 'acme' OR hat = 'of-team';
+            INSERT INTO hat_team (workspace_id, hat_id, team_id) SELECT workspace_id, 'of-team', id FROM team;
+            INSERT INTO tool (workspace_id, id, name, mcp_server, active)
+            SELECT workspace.id, tool, tool, 'server', tool = 'on' FROM workspace, unnest('{on,off}'::text[]) AS tool
+            WHERE workspace.id = 'off' OR tool = 'on';
+            UPDATE workspace SET version = 7
+            """
+        )
+        epoch = await sql.fetchval("SELECT epoch FROM fence")
+        await migrate(empty_url)
+        hats = await sql.fetch("SELECT workspace_id, id, audience FROM hat ORDER BY workspace_id, id")
+        assert [tuple(row) for row in hats] == [
+            ("acme", "all", "workspace"),
+            ("acme", "of-team", "teams"),
+            ("globex", "of-team", "teams"),
+            ("off", "of-team", "teams"),
+        ]
+        links = await sql.fetch("SELECT workspace_id, hat_id, team_id, audience FROM hat_team ORDER BY workspace_id")
+        assert [tuple(row) for row in links] == [
+            (each, "of-team", "team", "teams") for each in ("acme", "globex", "off")
+        ]
+        tools = await sql.fetch("SELECT workspace_id, id, disabled FROM tool ORDER BY workspace_id, id")
+        assert [tuple(row) for row in tools] == [
+            ("acme", "on", False),
+            ("globex", "on", False),
+            ("off", "off", True),
+            ("off", "on", False),
+        ]
+        assert dict(await sql.fetch("SELECT id, version FROM workspace")) == {"acme": 8, "globex": 7, "off": 8}
+        changed = await sql.fetch("SELECT workspace_id FROM change WHERE epoch > $1", epoch)
+        assert {row["workspace_id"] for row in changed} >= {"acme", "off"}
+
+
+async def test_an_older_version_reads_no_catalog(sql: asyncpg.Connection[Any]) -> None:
+    """It would take a hat without a team for one of everybody. Its query for tools fails, and so do its changes."""
+    older = {
+        "SELECT tool.id, tool.active FROM tool": asyncpg.UndefinedColumnError,
+        "INSERT INTO tool (workspace_id, id, name, mcp_server, active) VALUES ('a', 't', 't', 's', true)": (
+            asyncpg.UndefinedColumnError
+        ),
+        "INSERT INTO hat (workspace_id, id, name, description, instructions) VALUES ('a', 'h', 'H', '', '')": (
+            asyncpg.NotNullViolationError
+        ),
+    }
+    for statement, error in older.items():
+        with pytest.raises(error):
+            await sql.execute(statement)
+
+
 async def test_processes_that_start_at_once_run_each_migration_once(empty_url: str) -> None:
     """Of eight, whichever gets the lock runs the next one while the others wait."""
     done = await asyncio.gather(*(migrate(empty_url) for _ in range(8)))

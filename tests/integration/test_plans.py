@@ -40,8 +40,8 @@ INSERT INTO member (workspace_id, user_id, role) SELECT 'acme', 'u' || n, 'viewe
 INSERT INTO team (workspace_id, id, name) SELECT 'acme', 't' || n, 'T' FROM generate_series(0, 99) AS n;
 INSERT INTO team_member (workspace_id, user_id, team_id)
 SELECT 'acme', 'u' || n, 't' || n % 100 FROM generate_series(0, 9999) AS n;
-INSERT INTO hat (workspace_id, id, name, description, instructions)
-SELECT 'acme', 'h' || n, 'H', '', '' FROM generate_series(0, 99) AS n;
+INSERT INTO hat (workspace_id, id, name, description, instructions, audience)
+SELECT 'acme', 'h' || n, 'H', '', '', 'teams' FROM generate_series(0, 99) AS n;
 INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, secret_hash, limited_to_hats, created_by,
                  request_caller, request_id, request_digest, last_used_at, revoked_at, revoked_by, revoke_reason)
 SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN, MEMBER_ROLE_EDITOR, Hat, Member, Skill, Team
+from skilder.keys.v1.workspace_pb2 import (
+    HAT_AUDIENCE_WORKSPACE,
+    MEMBER_ROLE_ADMIN,
+    MEMBER_ROLE_EDITOR,
+    Hat,
+    Member,
+    Skill,
+    Team,
+)
 from tests.support.calls import part, remove
 
 if TYPE_CHECKING:
@@ -39,6 +47,17 @@ def _replace_tool(workspace: Workspace) -> None:
     part(workspace.skills, "search").tool_ids[:] = ["web.search-2"]
 
 
+def serve_workspace(hat: Hat) -> None:
+    """Make a hat serve the whole workspace."""
+    hat.ClearField("team_ids")
+    hat.audience = HAT_AUDIENCE_WORKSPACE
+
+
+def _serve_team(hat: Hat) -> None:
+    hat.team_ids[:] = ["engineering"]
+    hat.ClearField("audience")
+
+
 CHANGES: list[tuple[str, Callable[[Workspace], object], list[str]]] = [
     ("a new name", lambda w: setattr(w, "name", "Acme Ltd"), ["workspace acme updated"]),
     ("a new member", lambda w: w.members.append(Member(user_id="dan", role=MEMBER_ROLE_EDITOR)), ["member dan added"]),
@@ -63,13 +82,15 @@ CHANGES: list[tuple[str, Callable[[Workspace], object], list[str]]] = [
     ("a hat's words", lambda w: setattr(part(w.hats, "engineer"), "instructions", "Test."), ["hat engineer updated"]),
     ("a hat's purpose", lambda w: setattr(part(w.hats, "engineer"), "description", "Codes"), ["hat engineer updated"]),
     ("a hat's teams", lambda w: part(w.hats, "engineer").ClearField("team_ids"), ["hat engineer updated"]),
+    ("a hat for everybody", lambda w: serve_workspace(part(w.hats, "engineer")), ["hat engineer updated"]),
+    ("a hat for a team", lambda w: _serve_team(part(w.hats, "everyone")), ["hat everyone updated"]),
     ("a hat's skills", lambda w: part(w.hats, "everyone").skill_ids.append("code"), ["hat everyone updated"]),
     ("a hat less", lambda w: remove(w.hats, "support-desk"), ["hat support-desk removed"]),
     ("a new skill", lambda w: w.skills.append(Skill(id="a", name="A", tool_ids=["git.push"])), ["skill a added"]),
     ("a skill's purpose", lambda w: setattr(part(w.skills, "code"), "description", "Code"), ["skill code updated"]),
     ("a skill's tools", lambda w: part(w.skills, "code").tool_ids.pop(), ["skill code updated"]),
     ("a skill less", _remove_skill, ["hat support-desk updated", "skill slack-replies removed"]),
-    ("a tool switched on", lambda w: part(w.tools, "git.push").ClearField("active"), ["tool git.push updated"]),
+    ("a tool switched on", lambda w: part(w.tools, "git.push").ClearField("disabled"), ["tool git.push updated"]),
     ("a tool moved", lambda w: setattr(part(w.tools, "git.push"), "mcp_server", "gh"), ["tool git.push updated"]),
     ("two tools' names swapped", _swap_names, ["tool git.commit updated", "tool git.push updated"]),
     (

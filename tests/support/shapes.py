@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from skilder.keys.v1.workspace_pb2 import Hat, Skill, Tool, Workspace
+from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_TEAMS, HAT_AUDIENCE_WORKSPACE, Hat, Skill, Tool, Workspace
 
 
 def canonical(workspace: Workspace) -> Workspace:
-    """Return the workspace as GetWorkspace shows it: sorted by id, with `active` set on every tool."""
+    """Return the workspace as GetWorkspace shows it: sorted by id, with the audience of every hat."""
     ordered = Workspace(id=workspace.id, name=workspace.name)
     ordered.members.extend(sorted(workspace.members, key=lambda member: member.user_id))
     for name in ("teams", "hats", "skills", "tools"):
@@ -18,8 +18,8 @@ def canonical(workspace: Workspace) -> Workspace:
         *(skill.tool_ids for skill in ordered.skills),
     ):
         links[:] = sorted(links)
-    for tool in ordered.tools:
-        tool.active = tool.active if tool.HasField("active") else True
+    for hat in ordered.hats:
+        hat.audience = hat.audience or HAT_AUDIENCE_TEAMS
     return ordered
 
 
@@ -32,5 +32,13 @@ def big_workspace() -> Workspace:
         skills=[
             Skill(id=f"s{i:03}", name="S", tool_ids=[f"t{j:05}" for j in range(i, 10_000, 200)]) for i in range(200)
         ],
-        hats=[Hat(id=f"h{i:02}", name="H", skill_ids=[f"s{j:03}" for j in range(i, 200, 50)]) for i in range(50)],
+        hats=[
+            Hat(
+                id=f"h{i:02}",
+                name="H",
+                audience=HAT_AUDIENCE_WORKSPACE,
+                skill_ids=[f"s{j:03}" for j in range(i, 200, 50)],
+            )
+            for i in range(50)
+        ],
     )

@@ -26,7 +26,7 @@ teams:
   - {id: support, name: Support, parent_id: customer}
   - {id: engineering, name: Engineering}
 hats:
-  - {id: everyone, name: Everyone, skill_ids: [search]}
+  - {id: everyone, name: Everyone, audience: workspace, skill_ids: [search]}
   - {id: customer-care, name: Customer Care, team_ids: [customer], skill_ids: [slack-reading]}
   - {id: support-desk, name: Support Desk, team_ids: [support], skill_ids: [slack-reading, slack-replies]}
   - {id: engineer, name: Engineer, team_ids: [engineering], skill_ids: [code, search]}
@@ -40,7 +40,7 @@ tools:
   - {id: slack.history, name: slack_get_channel_history, mcp_server: slack}
   - {id: slack.post, name: slack_post_message, mcp_server: slack}
   - {id: git.commit, name: git_commit, mcp_server: git}
-  - {id: git.push, name: git_push, mcp_server: git, active: false}
+  - {id: git.push, name: git_push, mcp_server: git, disabled: true}
 """
 
 
@@ -48,7 +48,7 @@ def small_workspace(workspace_id: str = "acme") -> workspace_pb2.Workspace:
     """Return a workspace with one of each thing that the permission rules distinguish.
 
     `ada` is an admin in no team, `bob` an editor in `support`, which is below `customer`, `cyd` a viewer in
-    `engineering`. `git.push` is inactive. `slack.history` is in two skills, `search` in two hats.
+    `engineering`. `git.push` is disabled. `slack.history` is in two skills, `search` in two hats.
     """
     workspace = workspace_pb2.Workspace()
     workspace.CopyFrom(_small())

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_VIEWER, Workspace
+from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_TEAMS, MEMBER_ROLE_VIEWER, Workspace
 from skilder_keys.cli import changes
 from skilder_keys.domain.difference import difference
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.rpc import convert
 from tests.support.calls import part, remove
-from tests.support.changes import CHANGES
+from tests.support.changes import CHANGES, serve_workspace
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ def test_an_update_describes_each_changed_field() -> None:
     engineer = part(after.hats, "engineer")
     engineer.skill_ids[:] = ["search", "code"]
     engineer.instructions = "Test\nfirst."
-    part(after.tools, "git.push").ClearField("active")
+    part(after.tools, "git.push").ClearField("disabled")
     assert details_of(after) == {
         "acme": "name Acme -> Acme Ltd",
         "bob": "role editor -> viewer; team_ids -support +customer",
         "support": "parent_id customer -> none",
         "engineer": "new instructions",
-        "git.push": "active no -> yes",
+        "git.push": "disabled yes -> no",
     }
 
 
@@ -95,13 +95,30 @@ def test_many_links_are_counted() -> None:
     assert details_of(after) == {"code": detail}
 
 
-def test_a_hat_that_loses_its_last_team_is_named() -> None:
-    """A hat that changes teams, never had one or is removed is not."""
+def test_a_hat_that_serves_more_or_nobody_is_named() -> None:
+    """A hat that changes teams, served the whole workspace before or is removed is not."""
     after = small_workspace()
-    part(after.hats, "engineer").ClearField("team_ids")
+    serve_workspace(part(after.hats, "engineer"))
     part(after.hats, "support-desk").team_ids[:] = ["engineering"]
     part(after.hats, "everyone").name = "All"
-    remove(after.hats, "customer-care")
+    part(after.hats, "customer-care").ClearField("team_ids")
     assert changes.widened_hats(small_workspace(), after) == ["engineer"]
-    assert "SERVES THE WHOLE WORKSPACE" in details_of(after)["engineer"]
-    assert "SERVES" not in details_of(after)["support-desk"] + details_of(after)["everyone"]
+    assert changes.unserving_hats(after) == ["customer-care"]
+    assert details_of(after) == {
+        "engineer": "team_ids -engineering; audience teams -> workspace; SERVES THE WHOLE WORKSPACE",
+        "support-desk": "team_ids -support +engineering",
+        "everyone": "name Everyone -> All",
+        "customer-care": "team_ids -customer; SERVES NOBODY",
+    }
+    remove(after.hats, "engineer")
+    assert changes.widened_hats(small_workspace(), after) == []
+
+
+def test_an_audience_that_is_left_out_is_no_change() -> None:
+    """It means the same as `teams`, which the service shows."""
+    before, after = small_workspace(), small_workspace()
+    engineer = part(before.hats, "engineer")
+    engineer.audience = HAT_AUDIENCE_TEAMS
+    part(after.hats, "engineer").name = "Engineers"
+    found = changes.details(before, after, changes_to(after))
+    assert list(found.values()) == ["name Engineer -> Engineers"]

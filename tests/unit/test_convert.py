@@ -15,7 +15,7 @@ from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeyFilter, KeySpec, KeyState, Revocation
 from skilder_keys.domain.token import KeyType
-from skilder_keys.domain.workspace import WorkspaceStatus
+from skilder_keys.domain.workspace import HatAudience, WorkspaceStatus
 from skilder_keys.rpc import convert
 from tests.support.ids import new_key_id
 from tests.support.workspaces import example_workspace, small_workspace
@@ -35,25 +35,29 @@ def refused_field(convert_it: Any, message: Any) -> str:
 
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
 def test_a_workspace_survives_the_round_trip(message: workspace_pb2.Workspace) -> None:
-    """In both directions; only an `active` that was left out comes back set."""
+    """In both directions; only an audience that was left out comes back set."""
     workspace = convert.workspace(message)
     status = WorkspaceStatus(workspace.id, workspace.name, 1, NOW, NOW, None)
     shown = catalog_service_pb2.GetWorkspaceResponse.FromString(convert.get_response(status, workspace)).workspace
     assert convert.workspace(shown) == workspace
-    for tool in message.tools:
-        tool.active = tool.active if tool.HasField("active") else True
+    for hat in message.hats:
+        hat.audience = hat.audience or workspace_pb2.HAT_AUDIENCE_TEAMS
     assert shown == message
 
 
-def test_a_tool_is_active_by_default() -> None:
-    """A missing `active` does not mean false."""
-    tools = [
-        workspace_pb2.Tool(id="a"),
-        workspace_pb2.Tool(id="b", active=False),
-        workspace_pb2.Tool(id="c", active=True),
-    ]
-    found = convert.workspace(workspace_pb2.Workspace(id="acme", tools=tools)).catalog.tools
-    assert [tool.active for tool in found] == [True, False, True]
+def test_a_hat_serves_its_teams_by_default() -> None:
+    """An audience that is left out never means the whole workspace."""
+    hats = [workspace_pb2.Hat(id=str(each), audience=each) for each in workspace_pb2.HatAudience.values()]
+    found = convert.workspace(workspace_pb2.Workspace(id="acme", hats=hats)).catalog.hats
+    assert [hat.audience for hat in found] == [HatAudience.TEAMS, HatAudience.TEAMS, HatAudience.WORKSPACE]
+
+
+@pytest.mark.parametrize("audience", [3, -1, 2**31 - 1])
+def test_an_unknown_audience_is_refused_by_its_field(audience: Any) -> None:
+    """One of a later version never becomes some other audience."""
+    message = small_workspace()
+    message.hats[1].audience = audience
+    assert refused_field(convert.workspace, message) == "workspace.hats[1].audience"
 
 
 @pytest.mark.parametrize("role", [0, 4, -1, 2**31 - 1])
@@ -70,14 +74,14 @@ def test_all_unknown_roles_are_reported_with_the_other_faults() -> None:
     message.name = ""
     for at in (0, 2):
         message.members[at].ClearField("role")
-    message.hats[0].team_ids.append("gone")
+    message.hats[1].team_ids.append("gone")
     with pytest.raises(InvalidRequestError) as caught:
         convert.workspace(message)
     fields = [
         "workspace.members[0].role",
         "workspace.members[2].role",
         "workspace.name",
-        "workspace.hats[0].team_ids[0]",
+        "workspace.hats[1].team_ids[1]",
     ]
     assert [each.field for each in caught.value.violations] == fields
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skilder_keys.domain.difference import Action, Change, Part, check_removals, difference
 from skilder_keys.domain.errors import TooManyChangedError
 from skilder_keys.domain.ids import UserId
-from skilder_keys.domain.workspace import MemberRole
+from skilder_keys.domain.workspace import HatAudience, MemberRole
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.rpc import convert
 from tests.support.workspaces import small_workspace
@@ -79,13 +79,14 @@ def test_a_part_that_is_left_out_is_removed(part: Part, at: int) -> None:
         (Part.HAT, {"description": "Another"}),
         (Part.HAT, {"instructions": "Another"}),
         (Part.HAT, {"team_ids": ()}),
+        (Part.HAT, {"audience": HatAudience.WORKSPACE}),
         (Part.HAT, {"skill_ids": ()}),
         (Part.SKILL, {"name": "Another"}),
         (Part.SKILL, {"description": "Another"}),
         (Part.SKILL, {"tool_ids": ()}),
         (Part.TOOL, {"name": "another"}),
         (Part.TOOL, {"mcp_server": "another"}),
-        (Part.TOOL, {"active": False}),
+        (Part.TOOL, {"disabled": True}),
     ],
 )
 def test_a_part_with_another_field_is_updated(part: Part, change: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = Key(
     new_key_id(), KeyType.USER, WorkspaceId("acme"), UserId("ada"), None, "Slack Bot", None, NOW, "bob", NOW, None
 )
-TOOL = Tool(ToolId("slack.post"), "slack_post_message", "slack", active=True)
+TOOL = Tool(ToolId("slack.post"), "slack_post_message", "slack", disabled=False)
 SKILL = ReachedSkill(SkillId("replies"), "Replies", (TOOL.id,))
 HAT = ReachedHat(HatId("support"), "Support", (SKILL.id,))
 TOOLS = ToolSet((HAT,), (SKILL,), (TOOL,))

@@ -31,11 +31,12 @@ def test_the_apis_own_json_is_read(message: Any, names: bool) -> None:  # noqa: 
 
 
 def test_a_field_that_is_left_out_stays_unset() -> None:
-    """An optional field without a value counts as left out."""
-    found = workspace_from("id: a\nteams: [{id: t, name: T, parent_id: null}]\ntools: [{id: x, active: }]\n")
+    """A field without a value counts as left out."""
+    found = workspace_from("id: a\nteams: [{id: t, name: T, parent_id: null}]\ntools: [{id: x, disabled: }]\n")
     assert found.teams[0].parent_id == ""
-    assert not found.tools[0].HasField("active")
-    assert [each.active for each in workspace_from("tools: [{active: yes}, {active: Off}]").tools] == [True, False]
+    assert not found.tools[0].disabled
+    found = workspace_from("tools: [{disabled: yes}, {disabled: Off}]")
+    assert [each.disabled for each in found.tools] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,16 @@ def test_a_field_that_is_left_out_stays_unset() -> None:
         ("name: {a: b}", "1: name: is a mapping: write one value"),
         ("name:", "1: name: has no value"),
         ("skills: [{id: s, tool_ids: [a, 7]}]", "1: skills[0] 's': tool_ids[1]: 7 without quotes is a number in YAML"),
-        ("tools: [{id: t, active: 'yes'}]", "1: tools[0] 't': active: is 'yes': write true or false, without quotes"),
+        (
+            "tools: [{id: t, disabled: 'yes'}]",
+            "1: tools[0] 't': disabled: is 'yes': write true or false, without quotes",
+        ),
+        (
+            "tools: [{id: t, active: false}]",
+            "1: tools[0] 't': there is no field active any more: write `disabled: true` for a",
+        ),
+        ("hats:\n- id: h\n  audience: all", "3: hats[0] 'h': audience: 'all' is not teams or workspace"),
+        ("hats:\n- {id: h, audience: [a]}", "2: hats[0] 'h': audience: is a list: write one value"),
         ("teams:\n- {id: null, name: x}", "2: teams[0] 'null': id: null without quotes is nothing in YAML"),
         ("hats:\n- {id: h, name: No}", "2: hats[0] 'h': name: No without quotes is true or false in YAML"),
         ("id: a\nname: 2026-11-25", "2: name: 2026-11-25 without quotes is a date in YAML"),

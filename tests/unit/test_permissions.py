@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
 from skilder_keys.domain.permissions import NOTHING, Reach, ToolGrant, ToolPath, ToolSet, tool_grants, tool_set
-from skilder_keys.domain.workspace import Catalog, Hat, Skill, Team, Tool
+from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Skill, Team, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,10 +40,12 @@ def catalogs(draw: st.DrawFn) -> Catalog:
     tool_ids = [tool.id for tool in tools]
     skills = tuple(Skill(each, f"name of {each}", "", draw(some(tool_ids))) for each in draw(some(SKILLS)))
     team_ids, skill_ids = [team.id for team in teams], [skill.id for skill in skills]
-    hats = tuple(
-        Hat(each, f"name of {each}", "", "", draw(some(team_ids)), draw(some(skill_ids))) for each in draw(some(HATS))
-    )
-    return Catalog(tuple(draw(st.permutations(teams))), hats, skills, tools)
+    hats: list[Hat] = []
+    for each in draw(some(HATS)):
+        audience = draw(st.sampled_from(HatAudience))
+        served = draw(some(team_ids)) if audience is HatAudience.TEAMS else ()
+        hats.append(Hat(each, f"name of {each}", "", "", audience, served, draw(some(skill_ids))))
+    return Catalog(tuple(draw(st.permutations(teams))), tuple(hats), skills, tools)
 
 
 # Also teams and hats that are not in the catalog, or no longer.
@@ -69,29 +71,34 @@ def hat_is_reached(catalog: Catalog, reach: Reach, hat: Hat) -> bool:
     """Return whether a hat is among the named ones and serves the user: the rule, word by word."""
     if reach.hat_ids is not None and hat.id not in reach.hat_ids:
         return False
-    if reach.team_ids is None or hat.team_ids == ():
+    if hat.audience is HatAudience.WORKSPACE:
         return True
+    if reach.team_ids is None:
+        return hat.team_ids != ()
     return any(is_at_or_below(catalog, mine, served) for mine in reach.team_ids for served in hat.team_ids)
 
 
 def reached(catalog: Catalog, reach: Reach, hat: Hat, skill: Skill, tool: Tool) -> bool:
     """Return whether this way leads from the key to the tool."""
     return (
-        hat_is_reached(catalog, reach, hat) and skill.id in hat.skill_ids and tool.id in skill.tool_ids and tool.active
+        hat_is_reached(catalog, reach, hat)
+        and skill.id in hat.skill_ids
+        and tool.id in skill.tool_ids
+        and not tool.disabled
     )
 
 
 @settings(deadline=None)
 @given(catalogs(), REACHES)
 def test_the_reached_hats_skills_and_tools_are_those_of_the_rule(catalog: Catalog, reach: Reach) -> None:
-    """Hats, their skills, those skills' active tools and all tools together, each once and sorted by id."""
+    """Hats, their skills, those skills' enabled tools and all tools together, each once and sorted by id."""
     found = tool_set(catalog, reach)
     hats = [hat for hat in sorted(catalog.hats, key=lambda hat: hat.id) if hat_is_reached(catalog, reach, hat)]
     assert [(hat.id, hat.name, hat.skill_ids) for hat in found.hats] == [
         (hat.id, hat.name, tuple(sorted(hat.skill_ids))) for hat in hats
     ]
     assert [(skill.id, skill.name, list(skill.tool_ids)) for skill in found.skills] == [
-        (skill.id, skill.name, sorted(tool.id for tool in catalog.tools if tool.active and tool.id in skill.tool_ids))
+        (skill.id, skill.name, sorted(tool.id for tool in catalog.tools if not tool.disabled and tool.id in skill.tool_ids))
         for skill in sorted(catalog.skills, key=lambda skill: skill.id)
         if any(skill.id in hat.skill_ids for hat in hats)
     ]
@@ -144,9 +151,10 @@ def hats_reached(reach: Reach) -> list[str]:
     """Return which hats of a small company are reached. `top` is above `left` and `right`, `low` is below `left`."""
     top, left, right, low = (TeamId(each) for each in ("top", "left", "right", "low"))
     teams = (Team(low, "", left), Team(top, "", None), Team(right, "", top), Team(left, "", top))
-    of_teams = {"all": (), "of-top": (top,), "of-left": (left,), "of-low": (low,), "of-both": (right, low)}
-    hats = tuple(Hat(HatId(each), each, "", "", team_ids, ()) for each, team_ids in of_teams.items())
-    return [hat.id for hat in tool_set(Catalog(teams, hats, (), ()), reach).hats]
+    of_teams = {"none": (), "of-top": (top,), "of-left": (left,), "of-low": (low,), "of-both": (right, low)}
+    hats = [Hat(HatId(each), each, "", "", HatAudience.TEAMS, served, ()) for each, served in of_teams.items()]
+    hats.append(Hat(HatId("all"), "all", "", "", HatAudience.WORKSPACE, (), ()))
+    return [hat.id for hat in tool_set(Catalog(teams, tuple(hats), (), ()), reach).hats]
 
 
 @pytest.mark.parametrize(
@@ -162,13 +170,20 @@ def hats_reached(reach: Reach) -> list[str]:
     ],
 )
 def test_hats_come_from_the_own_team_and_those_above(teams: set[TeamId] | None, expected: list[str]) -> None:
-    """A hat without a team serves everybody; a team's hat serves the team and those below, not above or beside."""
+    """A team's hat serves the team and those below, not above or beside; a hat without a team serves nobody."""
     assert hats_reached(Reach(None if teams is None else frozenset(teams), None)) == expected
 
 
 @pytest.mark.parametrize(
     ("named", "expected"),
-    [({"of-top"}, ["of-top"]), ({"of-low", "all"}, ["all"]), ({"gone"}, []), (set(), []), ({"gone", "all"}, ["all"])],
+    [
+        ({"of-top"}, ["of-top"]),
+        ({"of-low", "all"}, ["all"]),
+        ({"none"}, []),
+        ({"gone"}, []),
+        (set(), []),
+        ({"gone", "all"}, ["all"]),
+    ],
 )
 def test_a_limited_key_reaches_named_hats_only(named: set[HatId], expected: list[str]) -> None:
     """Naming a hat gives nothing that the user does not have. If all named hats are gone, nothing is left."""
@@ -181,11 +196,34 @@ def test_a_workspace_key_limited_to_hats_that_are_gone_reaches_nothing() -> None
     assert hats_reached(Reach(None, frozenset())) == []
 
 
-def test_an_inactive_tool_is_not_granted() -> None:
+@settings(deadline=None)
+@given(catalogs(), REACHES)
+def test_taking_something_away_never_widens(catalog: Catalog, reach: Reach) -> None:
+    """Neither a team of a hat, up to its last, nor its audience, nor a team of the user gives a key more."""
+    before = {hat.id for hat in tool_set(catalog, reach).hats}
+    for at, hat in enumerate(catalog.hats):
+        less = [replace(hat, team_ids=hat.team_ids[:end]) for end in range(len(hat.team_ids))]
+        for smaller in (*less, replace(hat, audience=HatAudience.TEAMS)):
+            changed = replace(catalog, hats=(*catalog.hats[:at], smaller, *catalog.hats[at + 1 :]))
+            assert {each.id for each in tool_set(changed, reach).hats} <= before
+    for team_id in reach.team_ids or ():
+        smaller_reach = replace(reach, team_ids=(reach.team_ids or frozenset()) - {team_id})
+        assert {each.id for each in tool_set(catalog, smaller_reach).hats} <= before
+
+
+@settings(deadline=None)
+@given(catalogs(), REACHES)
+def test_nobody_reaches_a_hat_without_a_team(catalog: Catalog, reach: Reach) -> None:
+    """Whichever teams or named hats the key has, or none."""
+    hats = tuple(replace(hat, audience=HatAudience.TEAMS, team_ids=()) for hat in catalog.hats)
+    assert tool_set(replace(catalog, hats=hats), reach) == ToolSet(hats=(), skills=(), tools=())
+
+
+def test_a_disabled_tool_is_not_granted() -> None:
     """It is in no list and has no ways; its skill stays."""
-    tools = (Tool(TOOLS[0], "on", "s", active=True), Tool(TOOLS[1], "off", "s", active=False))
+    tools = (Tool(TOOLS[0], "on", "s", disabled=False), Tool(TOOLS[1], "off", "s", disabled=True))
     skills = (Skill(SKILLS[0], "both", "", (TOOLS[1], TOOLS[0])), Skill(SKILLS[1], "off", "", (TOOLS[1],)))
-    hats = (Hat(HATS[0], "hat", "", "", (), (SKILLS[1], SKILLS[0])),)
+    hats = (Hat(HATS[0], "hat", "", "", HatAudience.WORKSPACE, (), (SKILLS[1], SKILLS[0])),)
     found = tool_set(Catalog((), hats, skills, tools), Reach(None, None))
     assert [(skill.id, skill.tool_ids) for skill in found.skills] == [(SKILLS[0], (TOOLS[0],)), (SKILLS[1], ())]
     assert found.tools == (tools[0],)
@@ -195,6 +233,8 @@ def test_an_inactive_tool_is_not_granted() -> None:
 def test_a_cycle_of_teams_ends() -> None:
     """If a cycle ever passed the checks, its teams would count as above each other, and nothing would hang."""
     teams = (Team(TEAMS[0], "", TEAMS[1]), Team(TEAMS[1], "", TEAMS[0]), Team(TEAMS[2], "", TEAMS[2]))
-    hats = tuple(Hat(hat_id, "", "", "", (team.id,), ()) for hat_id, team in zip(HATS, teams, strict=False))
+    hats = tuple(
+        Hat(hat_id, "", "", "", HatAudience.TEAMS, (team.id,), ()) for hat_id, team in zip(HATS, teams, strict=False)
+    )
     found = [tool_set(Catalog(teams, hats, (), ()), Reach(frozenset({team.id}), None)).hats for team in teams]
     assert [[hat.id for hat in each] for each in found] == [HATS[:2], HATS[:2], HATS[2:3]]

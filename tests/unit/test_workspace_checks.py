@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.fields import quoted
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
-from skilder_keys.domain.workspace import Catalog, Hat, Member, MemberRole, Skill, Team, Tool, Workspace
+from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Member, MemberRole, Skill, Team, Tool, Workspace
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.rpc import convert
 from tests.support.workspaces import example_workspace, small_workspace
@@ -45,9 +45,15 @@ def team(team_id: str, parent_id: str | None = None) -> Team:
     return Team(TeamId(team_id), "a team", None if parent_id is None else TeamId(parent_id))
 
 
-def hat(hat_id: str, team_ids: Sequence[str] = (), skill_ids: Sequence[str] = ()) -> Hat:
+def hat(
+    hat_id: str,
+    team_ids: Sequence[str] = (),
+    skill_ids: Sequence[str] = (),
+    audience: HatAudience = HatAudience.TEAMS,
+) -> Hat:
     """Make a hat."""
-    return Hat(HatId(hat_id), "a hat", "", "", tuple(map(TeamId, team_ids)), tuple(map(SkillId, skill_ids)))
+    teams, skills = tuple(map(TeamId, team_ids)), tuple(map(SkillId, skill_ids))
+    return Hat(HatId(hat_id), "a hat", "", "", audience, teams, skills)
 
 
 def skill(skill_id: str, *tool_ids: str) -> Skill:
@@ -57,7 +63,7 @@ def skill(skill_id: str, *tool_ids: str) -> Skill:
 
 def tool(tool_id: str, name: str = "run", server: str | None = None) -> Tool:
     """Make a tool of a server of its own."""
-    return Tool(ToolId(tool_id), name, server or f"server of {tool_id}", active=True)
+    return Tool(ToolId(tool_id), name, server or f"server of {tool_id}", disabled=False)
 
 
 def faults(workspace: Workspace) -> dict[str, str]:
@@ -221,7 +227,7 @@ def test_a_bad_id_is_reported_in_every_place(bad: str) -> None:
 @pytest.mark.parametrize("id_", ["u" * 255, "🤖" * 255, "Alice Smith", "-é%~", "=", "a\u0301", "á"])
 def test_foreign_ids_may_hold_any_text(id_: str) -> None:
     """Users, tools and MCP servers are named by other systems; our own ids have up to 64 plain characters."""
-    foreign = made([member(id_)], tools=[Tool(ToolId(id_), id_, id_, active=True)])
+    foreign = made([member(id_)], tools=[Tool(ToolId(id_), id_, id_, disabled=False)])
     assert checked(foreign) == foreign
     own = made(teams=[team(id_)], hats=[hat(id_)], skills=[skill(id_)])
     assert list(faults(own)) == [f"workspace.{part}[0].id" for part in ("teams", "hats", "skills")]
@@ -279,6 +285,15 @@ def test_the_ways_to_tools_are_bounded() -> None:
     assert len(checked(made(hats=hats, skills=skills, tools=tools)).catalog.hats) == 100
     found = faults(made(hats=[*hats, hat("more", (), ["one"])], skills=skills, tools=tools))
     assert found == {"workspace.hats": "reach tools by 50001 paths; at most 50000 are allowed"}
+
+
+def test_a_hat_for_the_whole_workspace_has_no_teams() -> None:
+    """One that has them says two things; one without either is accepted, and serves nobody."""
+    everybody = HatAudience.WORKSPACE
+    hats = [hat("nobody"), hat("all", audience=everybody), hat("both", ["a"], audience=everybody), hat("team", ["a"])]
+    assert faults(made(teams=[team("a")], hats=hats)) == {
+        "workspace.hats[2].audience": "of 'both' is the whole workspace, but the hat has team_ids too: leave one out"
+    }
 
 
 def test_several_faults_are_reported_at_once() -> None:

@@ -11,7 +11,7 @@ from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.difference import Action, Part
 from skilder_keys.domain.keys import KeyState
 from skilder_keys.domain.token import KeyType
-from skilder_keys.domain.workspace import MemberRole
+from skilder_keys.domain.workspace import HatAudience, MemberRole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +44,7 @@ ABILITIES = numbers(Ability, _enum(common_pb2.DESCRIPTOR, "Ability"))
 KEY_TYPES = numbers(KeyType, _enum(key_pb2.DESCRIPTOR, "KeyType"))
 KEY_STATES = numbers(KeyState, _enum(key_pb2.DESCRIPTOR, "KeyState"))
 MEMBER_ROLES = numbers(MemberRole, _enum(workspace_pb2.DESCRIPTOR, "MemberRole"))
+HAT_AUDIENCES = numbers(HatAudience, _enum(workspace_pb2.DESCRIPTOR, "HatAudience"))
 WORKSPACE_PARTS = numbers(Part, _enum(catalog_service_pb2.DESCRIPTOR, "WorkspacePart"))
 CHANGE_ACTIONS = numbers(Action, _enum(catalog_service_pb2.DESCRIPTOR, "ChangeAction"))
 DENIAL_REASONS = numbers(DenialReason, _enum(authorization_service_pb2.DESCRIPTOR, "DenialReason"))

@@ -20,11 +20,13 @@ from skilder_keys.cli.exits import Exit, fail, say
 from skilder_keys.cli.prompts import Yes, confirm
 from skilder_keys.cli.text import visible
 from skilder_keys.cli.workspace_file import read_workspace
+from skilder_keys.domain.fields import quoted
 
 if TYPE_CHECKING:
     from skilder.keys.v1 import workspace_pb2
 
 _SHOWN = 20
+_NAMED = 5
 
 Actor = Annotated[str, typer.Option(help="Act for this user, by their id, who must be an admin of the workspace.")]
 ExpectedVersion = Annotated[
@@ -54,10 +56,13 @@ def apply(
 ) -> None:
     """Change a workspace to exactly what a file says. Ask before anything is removed.
 
-    The file may be the output of `show` or `show --json`. If the file has an error, nothing changes.
+    The file may be the output of `show` or `show --json`. If the file has an error, nothing changes. Warn about hats
+    that serve nobody.
     """
+    workspace = read_workspace(file)
+    _warn(changes.unserving_hats(workspace))
     request = pb.ApplyWorkspaceRequest(
-        workspace=read_workspace(file),
+        workspace=workspace,
         expected_version=expected_version,
         actor=actor,
         dry_run=dry_run,
@@ -111,10 +116,28 @@ class _Plan:
         widened = [] if self.before is None else changes.widened_hats(self.before, self.desired)
         found = [f"removes {removed} part{'s' if removed > 1 else ''}"] if removed else []
         if widened:
-            found.append(
-                f"removes the last team from {', '.join(widened[:_SHOWN])}, which will then serve the whole workspace"
-            )
+            found.append(f"lets {_named(widened)} serve the whole workspace")
         return found
+
+
+def _warn(unserving: list[str]) -> None:
+    """Report hats that serve nobody on standard error."""
+    if unserving:
+        hats, serve = ("hats", "serve") if len(unserving) > 1 else ("hat", "serves")
+        say(
+            visible(
+                f"Warning: the {hats} {_named(unserving)} {serve} nobody. Write `team_ids: […]` to serve teams, or "
+                "`audience: workspace` to serve the whole workspace.",
+                sys.stderr,
+            )
+        )
+
+
+def _named(ids: list[str]) -> str:
+    """Return the first few ids, and how many more there are."""
+    more = [f"{len(ids) - _NAMED} more"] if len(ids) > _NAMED else []
+    *first, last = [*map(quoted, ids[:_NAMED]), *more]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _plan(stub: Any, request: pb.ApplyWorkspaceRequest) -> _Plan:  # noqa: ANN401 - a generated stub

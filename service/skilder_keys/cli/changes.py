@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
-from skilder.keys.v1.workspace_pb2 import MemberRole, Workspace
+from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_TEAMS, HAT_AUDIENCE_WORKSPACE, Hat, Workspace
 from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.table import Column
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from skilder.keys.v1.workspace_pb2 import Hat
-
 _ACTIONS = (pb.CHANGE_ACTION_REMOVED, pb.CHANGE_ACTION_UPDATED, pb.CHANGE_ACTION_ADDED)
 # The field of a workspace that has the parts of each kind.
 _LISTS = {
@@ -26,6 +24,8 @@ _LISTS = {
     for field in Workspace.DESCRIPTOR.fields
     if field.message_type is not None
 }
+# What the zero of an enum means, where it may be left out.
+_MEANINGS = {"HatAudience": {0: HAT_AUDIENCE_TEAMS}}
 _SHOWN_IDS = 3
 _SHOWN_CHARACTERS = 40
 
@@ -63,9 +63,14 @@ def counted(changes: Iterable[pb.WorkspaceChange]) -> str:
 
 
 def widened_hats(before: Workspace, after: Workspace) -> list[str]:
-    """Return the ids of the hats that lose their last team, and so will serve the whole workspace."""
+    """Return the ids of the hats that will serve the whole workspace, and do not yet."""
     now = {hat.id: hat for hat in after.hats}
     return [hat.id for hat in before.hats if hat.id in now and _widens(hat, now[hat.id])]
+
+
+def unserving_hats(workspace: Workspace) -> list[str]:
+    """Return the ids of the hats that serve nobody."""
+    return [hat.id for hat in workspace.hats if _serves_nobody(hat)]
 
 
 def details(before: Workspace, after: Workspace, changes: Iterable[pb.WorkspaceChange]) -> dict[tuple[int, str], str]:
@@ -93,7 +98,11 @@ def _by_id(parts: Iterable[Any]) -> dict[str, Any]:
 
 
 def _widens(old: Hat, new: Hat) -> bool:
-    return bool(old.team_ids) and not new.team_ids
+    return new.audience == HAT_AUDIENCE_WORKSPACE != old.audience
+
+
+def _serves_nobody(hat: Hat) -> bool:
+    return hat.audience != HAT_AUDIENCE_WORKSPACE and not hat.team_ids
 
 
 def _differences(old: Message, new: Message) -> Iterator[str]:
@@ -110,8 +119,11 @@ def _differences(old: Message, new: Message) -> Iterator[str]:
             yield f"new {field.name}"
         else:
             yield f"{field.name} {one or 'none'} -> {other or 'none'}"
-    if descriptor.name == "Hat" and _widens(old, new):  # type: ignore[arg-type]  # the name says that it is a Hat
-        yield "SERVES THE WHOLE WORKSPACE, as it has no team any more"
+    if isinstance(old, Hat) and isinstance(new, Hat):
+        if _widens(old, new):
+            yield "SERVES THE WHOLE WORKSPACE"
+        elif _serves_nobody(new) and not _serves_nobody(old):
+            yield "SERVES NOBODY"
 
 
 def _value(message: Message, field: FieldDescriptor) -> Any:  # noqa: ANN401 - of the field's type
@@ -119,10 +131,9 @@ def _value(message: Message, field: FieldDescriptor) -> Any:  # noqa: ANN401 - o
     if field.is_repeated:
         return frozenset(value)
     if field.enum_type is not None:
-        return short_name(MemberRole.DESCRIPTOR, value)
+        return short_name(field.enum_type, _MEANINGS.get(field.enum_type.name, {}).get(value, value))
     if field.type == FieldDescriptor.TYPE_BOOL:
-        # `active` is the only such field, and it is true if it is not set.
-        return "yes" if value or not message.HasField(field.name) else "no"
+        return "yes" if value else "no"
     return value
 
 

@@ -34,6 +34,10 @@ _REQUIRED = {"id", "user_id", "name", "mcp_server"}
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _TRUE = {"true", "yes", "on"}
 _WELL_KNOWN = "google.protobuf."
+# What to write instead of a field that there was before, by message and field.
+_REPLACED = {
+    ("Tool", "active"): "write `disabled: true` for a tool that is switched off, and nothing for any other",
+}
 
 
 def read(file: Path) -> tuple[str, Node]:
@@ -153,6 +157,8 @@ def _enum(enum: EnumDescriptor, node: Scalar) -> int:
 
 
 def _unknown(key: str, descriptor: Descriptor) -> str:
+    if replaced := _REPLACED.get((descriptor.name, key)):
+        return f"there is no field {key} any more: {replaced}"
     names = list(descriptor.fields_by_name)
     close = get_close_matches(key, names, 1)
     hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(names)}"

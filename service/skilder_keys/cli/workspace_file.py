@@ -33,9 +33,12 @@ def print_workspace(response: catalog_service_pb2.GetWorkspaceResponse, *, json:
     if json:
         output.print_json(output.as_dict(response))
         return
-    role = workspace_pb2.MemberRole.DESCRIPTOR
     shown = output.as_dict(response.workspace)
-    for member in shown.get("members", ()):
-        member["role"] = short_name(role, role.values_by_name[member["role"]].number)
+    for parts, field, enum in (
+        ("members", "role", workspace_pb2.MemberRole.DESCRIPTOR),
+        ("hats", "audience", workspace_pb2.HatAudience.DESCRIPTOR),
+    ):
+        for each in shown.get(parts, ()):
+            each[field] = short_name(enum, enum.values_by_name[each[field]].number)
     output.print_line(f"# version {response.version}, last changed {output.moment(response.updated_at)}")
     output.print_yaml(shown)

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
-from skilder_keys.domain.workspace import Catalog, Hat, Skill, Team, Tool
+from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Skill, Team, Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +12,7 @@ class Reach:
     """How much of a workspace a key may see. Keys with equal reach share one tool set.
 
     Attributes:
-        team_ids: The teams of the key's user; None for a key without a user, which sees the hats of every team.
+        team_ids: The teams of the key's user; None for a key without a user, which reaches the hats of every team.
         hat_ids: The hats that the key was limited to when it was issued, including removed ones; None for a key
             without a limit.
     """
@@ -31,7 +31,7 @@ MAX_PATHS = 10
 
 @dataclass(frozen=True, slots=True)
 class ReachedSkill:
-    """A skill of a reached hat, with its active tools in order of id."""
+    """A skill of a reached hat, with its enabled tools in order of id."""
 
     id: SkillId
     name: str
@@ -97,12 +97,12 @@ def tool_grants(tools: ToolSet) -> dict[ToolId, ToolGrant]:
 def tool_set(catalog: Catalog, reach: Reach) -> ToolSet:
     """Return what a key with this reach may use.
 
-    A hat without a team serves the whole workspace. A hat with teams serves these teams and the teams below them. A key
-    reaches the hats that serve its user, or all hats if it has no user. A key with a limit reaches only those of them
-    that the limit names.
+    A hat with the audience WORKSPACE serves everybody. Another hat serves its teams and the teams below them; without a
+    team it serves nobody. A key reaches the hats that serve its user; a key without a user reaches all hats that serve
+    anybody. A key with a limit reaches only those of them that the limit names.
     """
     served = None if reach.team_ids is None else _with_teams_above(reach.team_ids, catalog.teams)
-    active = {tool.id: tool for tool in catalog.tools if tool.active}
+    enabled = {tool.id: tool for tool in catalog.tools if not tool.disabled}
     hats = tuple(
         ReachedHat(hat.id, hat.name, tuple(sorted(hat.skill_ids)))
         for hat in sorted(catalog.hats, key=lambda hat: hat.id)
@@ -110,18 +110,20 @@ def tool_set(catalog: Catalog, reach: Reach) -> ToolSet:
     )
     skill_ids = {skill_id for hat in hats for skill_id in hat.skill_ids}
     skills = tuple(
-        _reached_skill(skill, active)
+        _reached_skill(skill, enabled)
         for skill in sorted(catalog.skills, key=lambda skill: skill.id)
         if skill.id in skill_ids
     )
     tool_ids = {tool_id for skill in skills for tool_id in skill.tool_ids}
-    return ToolSet(hats, skills, tuple(active[tool_id] for tool_id in sorted(tool_ids)))
+    return ToolSet(hats, skills, tuple(enabled[tool_id] for tool_id in sorted(tool_ids)))
 
 
 def _reaches(hat: Hat, served: frozenset[TeamId] | None, named: frozenset[HatId] | None) -> bool:
     if named is not None and hat.id not in named:
         return False
-    return served is None or not hat.team_ids or not served.isdisjoint(hat.team_ids)
+    if hat.audience is HatAudience.WORKSPACE:
+        return True
+    return bool(hat.team_ids) if served is None else not served.isdisjoint(hat.team_ids)
 
 
 def _with_teams_above(team_ids: frozenset[TeamId], teams: tuple[Team, ...]) -> frozenset[TeamId]:
@@ -136,5 +138,5 @@ def _with_teams_above(team_ids: frozenset[TeamId], teams: tuple[Team, ...]) -> f
     return frozenset(above)
 
 
-def _reached_skill(skill: Skill, active: dict[ToolId, Tool]) -> ReachedSkill:
-    return ReachedSkill(skill.id, skill.name, tuple(sorted(id_ for id_ in skill.tool_ids if id_ in active)))
+def _reached_skill(skill: Skill, enabled: dict[ToolId, Tool]) -> ReachedSkill:
+    return ReachedSkill(skill.id, skill.name, tuple(sorted(id_ for id_ in skill.tool_ids if id_ in enabled)))

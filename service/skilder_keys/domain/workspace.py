@@ -7,6 +7,13 @@ from enum import Enum
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 
 
+class HatAudience(Enum):
+    """Which keys reach a hat: those of its teams, or all of the workspace."""
+
+    TEAMS = "teams"
+    WORKSPACE = "workspace"
+
+
 class MemberRole(Enum):
     """The role of a member, which decides what they may do with keys and the catalog."""
 
@@ -35,12 +42,19 @@ class Team:
 
 @dataclass(frozen=True, slots=True)
 class Hat:
-    """A group of skills that an agent uses together. A hat without a team serves the whole workspace."""
+    """A group of skills that an agent uses together.
+
+    Attributes:
+        audience: WORKSPACE if the hat serves the whole workspace; TEAMS if it serves `team_ids` and the teams below.
+            With TEAMS and no team it serves nobody.
+        team_ids: Empty for WORKSPACE.
+    """
 
     id: HatId
     name: str
     description: str
     instructions: str
+    audience: HatAudience
     team_ids: tuple[TeamId, ...]
     skill_ids: tuple[SkillId, ...]
 
@@ -57,12 +71,12 @@ class Skill:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool of an MCP server. Inactive tools are not granted."""
+    """A tool of an MCP server. A disabled tool is not granted."""
 
     id: ToolId
     name: str
     mcp_server: str
-    active: bool
+    disabled: bool
 
 
 @dataclass(frozen=True, slots=True)

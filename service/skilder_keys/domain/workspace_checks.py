@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from skilder_keys.domain.fields import MAX_DESCRIPTION, MAX_INSTRUCTIONS, MAX_NAME, Violations, quoted
-from skilder_keys.domain.workspace import Catalog, Hat, Member, Skill, Team, Tool, Workspace
+from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Member, Skill, Team, Tool, Workspace
 
 if TYPE_CHECKING:
     from skilder_keys.domain.ids import TeamId
@@ -35,7 +35,8 @@ def checked(workspace: Workspace, violations: Violations | None = None) -> Works
 
     Raises:
         InvalidRequestError: Names every field out of bounds, every id or reference that occurs twice, every reference
-            to an entry that does not exist, and every team that is its own ancestor or deeper than ten levels.
+            to an entry that does not exist, every hat that serves the whole workspace and has teams too, and every
+            team that is its own ancestor or deeper than ten levels.
     """
     violations = Violations() if violations is None else violations
     _check_sizes(workspace)
@@ -91,6 +92,8 @@ def _check_bounds(violations: Violations, workspace: Workspace) -> None:
         violations.text(f"{at}.name", hat.name, maximum=MAX_NAME)
         violations.text(f"{at}.description", hat.description, maximum=MAX_DESCRIPTION, required=False, lines=True)
         violations.text(f"{at}.instructions", hat.instructions, maximum=MAX_INSTRUCTIONS, required=False, lines=True)
+        if hat.audience is HatAudience.WORKSPACE and hat.team_ids:
+            violations.add(f"{at}.audience", "is the whole workspace, but the hat has team_ids too: leave one out")
     for at, skill in _paths("skills", catalog.skills):
         violations.identifier(f"{at}.id", skill.id)
         violations.text(f"{at}.name", skill.name, maximum=MAX_NAME)

@@ -9,7 +9,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2, workspace_pb2
 from skilder_keys.app.authorization.encoding import delimited, delimited_tag
-from skilder_keys.app.enums import CHANGE_ACTIONS, KEY_STATES, KEY_TYPES, MEMBER_ROLES, WORKSPACE_PARTS
+from skilder_keys.app.enums import (
+    CHANGE_ACTIONS,
+    HAT_AUDIENCES,
+    KEY_STATES,
+    KEY_TYPES,
+    MEMBER_ROLES,
+    WORKSPACE_PARTS,
+)
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
@@ -18,6 +25,7 @@ from skilder_keys.domain.texts import with_line_feeds
 from skilder_keys.domain.workspace import (
     Catalog,
     Hat,
+    HatAudience,
     Member,
     MemberRole,
     Skill,
@@ -108,7 +116,7 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
     """Return the desired state of a workspace.
 
     Raises:
-        InvalidRequestError: A role is invalid. The error names all invalid fields, including those that
+        InvalidRequestError: A role or an audience is invalid. The error names all invalid fields, including those that
             `workspace_checks.checked` finds.
     """
     violations = Violations()
@@ -134,10 +142,11 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
                     each.name,
                     with_line_feeds(each.description),
                     with_line_feeds(each.instructions),
+                    _audience(violations, f"workspace.hats[{index}].audience", each.audience),
                     tuple(map(TeamId, each.team_ids)),
                     tuple(map(SkillId, each.skill_ids)),
                 )
-                for each in message.hats
+                for index, each in enumerate(message.hats)
             ),
             skills=tuple(
                 Skill(
@@ -148,13 +157,11 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
                 )
                 for each in message.skills
             ),
-            tools=tuple(
-                Tool(ToolId(each.id), each.name, each.mcp_server, each.active if each.HasField("active") else True)
-                for each in message.tools
-            ),
+            tools=tuple(Tool(ToolId(each.id), each.name, each.mcp_server, each.disabled) for each in message.tools),
         ),
     )
-    # An unknown role cannot be expressed in the domain. It is reported here, together with what the domain rejects.
+    # An unknown role or audience cannot be expressed in the domain. It is reported here, together with what the domain
+    # rejects.
     return checked(converted, violations) if violations else converted
 
 
@@ -208,6 +215,7 @@ def _workspace_pieces(source: Workspace) -> Iterator[bytes]:
                     instructions=each.instructions,
                     team_ids=each.team_ids,
                     skill_ids=each.skill_ids,
+                    audience=HAT_AUDIENCES[each.audience],
                 )
                 for each in hats
             ]
@@ -222,7 +230,7 @@ def _workspace_pieces(source: Workspace) -> Iterator[bytes]:
     for tools in _pieces(catalog.tools):
         yield workspace_pb2.Workspace(
             tools=[
-                workspace_pb2.Tool(id=each.id, name=each.name, mcp_server=each.mcp_server, active=each.active)
+                workspace_pb2.Tool(id=each.id, name=each.name, mcp_server=each.mcp_server, disabled=each.disabled)
                 for each in tools
             ]
         ).SerializeToString()
@@ -273,6 +281,14 @@ def _role(violations: Violations, field: str, number: int) -> MemberRole:
     except InvalidRequestError as error:
         violations.extend(error.violations)
         return MemberRole.VIEWER
+
+
+def _audience(violations: Violations, field: str, number: int) -> HatAudience:
+    try:
+        return _optional(field, number, HAT_AUDIENCES) or HatAudience.TEAMS
+    except InvalidRequestError as error:
+        violations.extend(error.violations)
+        return HatAudience.TEAMS
 
 
 def _optional(field: str, number: int, known: Mapping[Value, int]) -> Value | None:

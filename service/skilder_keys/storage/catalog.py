@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from skilder_keys.domain.workspace import Catalog, Hat, Member, MemberRole, Skill, Team, Tool
+from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Member, MemberRole, Skill, Team, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,7 +49,8 @@ async def load_catalog(
         SELECT 'hat', json_build_object(
             'id', hat.id, 'name', hat.name,
             'description', CASE WHEN $2 THEN hat.description ELSE '' END,
-            'instructions', CASE WHEN $2 THEN hat.instructions ELSE '' END)::text
+            'instructions', CASE WHEN $2 THEN hat.instructions ELSE '' END,
+            'audience', hat.audience)::text
         FROM hat WHERE hat.workspace_id = $1
         UNION ALL
         SELECT 'hat_team', json_build_array(hat_id, json_agg(team_id))::text
@@ -67,7 +68,7 @@ async def load_catalog(
         FROM skill_tool WHERE workspace_id = $1 GROUP BY skill_id
         UNION ALL
         SELECT 'tool', json_build_object(
-            'id', tool.id, 'name', tool.name, 'mcp_server', tool.mcp_server, 'active', tool.active)::text
+            'id', tool.id, 'name', tool.name, 'mcp_server', tool.mcp_server, 'disabled', tool.disabled)::text
         FROM tool WHERE tool.workspace_id = $1
         """,
         workspace_id,
@@ -132,7 +133,12 @@ def _catalog(rows: Iterable[asyncpg.Record]) -> tuple[int, Catalog]:
         {id_: _sorted(ids) for id_, ids in parts[links]} for links in ("hat_team", "hat_skill", "skill_tool")
     )
     hats = [
-        Hat(**each, team_ids=teams.get(each["id"], ()), skill_ids=skills.get(each["id"], ())) for each in parts["hat"]
+        Hat(
+            **each | {"audience": HatAudience(each["audience"])},
+            team_ids=teams.get(each["id"], ()),
+            skill_ids=skills.get(each["id"], ()),
+        )
+        for each in parts["hat"]
     ]
     return version, Catalog(
         teams=_in_order([Team(**each) for each in parts["team"]]),

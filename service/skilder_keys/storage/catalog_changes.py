@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,14 +54,15 @@ _UPSERTS = {
     ),
     Part.HAT: (
         """
-        INSERT INTO hat (workspace_id, id, name, description, instructions)
-        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])
+        INSERT INTO hat (workspace_id, id, name, description, instructions, audience)
+        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
         ON CONFLICT (workspace_id, id) DO UPDATE
-        SET name = excluded.name, description = excluded.description, instructions = excluded.instructions
-        WHERE (hat.name, hat.description, hat.instructions)
-              IS DISTINCT FROM (excluded.name, excluded.description, excluded.instructions)
+        SET name = excluded.name, description = excluded.description, instructions = excluded.instructions,
+            audience = excluded.audience
+        WHERE (hat.name, hat.description, hat.instructions, hat.audience)
+              IS DISTINCT FROM (excluded.name, excluded.description, excluded.instructions, excluded.audience)
         """,
-        ("id", "name", "description", "instructions"),
+        ("id", "name", "description", "instructions", "audience"),
     ),
     Part.SKILL: (
         """
@@ -73,14 +75,14 @@ _UPSERTS = {
     ),
     Part.TOOL: (
         """
-        INSERT INTO tool (workspace_id, id, name, mcp_server, active)
+        INSERT INTO tool (workspace_id, id, name, mcp_server, disabled)
         SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::boolean[])
         ON CONFLICT (workspace_id, id) DO UPDATE
-        SET name = excluded.name, mcp_server = excluded.mcp_server, active = excluded.active
-        WHERE (tool.name, tool.mcp_server, tool.active)
-              IS DISTINCT FROM (excluded.name, excluded.mcp_server, excluded.active)
+        SET name = excluded.name, mcp_server = excluded.mcp_server, disabled = excluded.disabled
+        WHERE (tool.name, tool.mcp_server, tool.disabled)
+              IS DISTINCT FROM (excluded.name, excluded.mcp_server, excluded.disabled)
         """,
-        ("id", "name", "mcp_server", "active"),
+        ("id", "name", "mcp_server", "disabled"),
     ),
 }
 
@@ -123,12 +125,17 @@ def _statements(desired: Workspace, changes: Iterable[Change]) -> Iterator[State
     for part, all_of_kind in parts_of(desired).items():
         changed = ids[part, Action.ADDED] | ids[part, Action.UPDATED]
         written[part] = [each for each in all_of_kind if each.id in changed]
+    links = {
+        (table, part): {each.id: getattr(each, name) for each in written[part]} for table, _, _, part, name in _LINKS
+    }
+    # Old links go first: a hat with links to teams cannot serve the whole workspace.
+    for table, from_id, to_id, part, _ in _LINKS:
+        yield from _removed_links(table, from_id, to_id, links[table, part], ids[part, Action.UPDATED])
     for part, (sql, names) in _UPSERTS.items():
         for piece in _pieces(written[part], _HATS if part is Part.HAT else _ROWS):
             yield sql, [[_value(each, name) for each in piece] for name in names]
-    for table, from_id, to_id, part, name in _LINKS:
-        links = {each.id: getattr(each, name) for each in written[part]}
-        yield from _link_statements(table, from_id, to_id, links, ids[part, Action.UPDATED])
+    for table, from_id, to_id, part, _ in _LINKS:
+        yield from _added_links(table, from_id, to_id, links[table, part])
     for part, table in _TABLES.items():
         id_ = "user_id" if part is Part.MEMBER else "id"
         # This deletes the links of the parts too (ON DELETE CASCADE).
@@ -136,29 +143,35 @@ def _statements(desired: Workspace, changes: Iterable[Change]) -> Iterator[State
             yield f"DELETE FROM {table} WHERE workspace_id = $1 AND {id_} = ANY($2::text[])", [piece]  # noqa: S608 - constants
 
 
-def _link_statements(
+def _removed_links(
     table: str, from_id: str, to_id: str, links: dict[str, Sequence[str]], updated: set[str]
 ) -> Iterator[Statement]:
-    """Yield the statements that give each part exactly its links. Links that stay the same are not written."""
-    for from_ids in _pieces_of_links(links):
-        pairs = [(each, to) for each in from_ids for to in links[each]]
-        columns = [[pair[0] for pair in pairs], [pair[1] for pair in pairs]]
-        if old := [each for each in from_ids if each in updated]:
-            yield (
-                f"""
-                DELETE FROM {table} WHERE workspace_id = $1 AND {from_id} = ANY($2::text[])
-                AND ({from_id}, {to_id}) NOT IN (SELECT * FROM unnest($3::text[], $4::text[]))
-                """,  # noqa: S608 - the names are the constants above
-                [old, *columns],
-            )
-        if pairs:
-            yield (
-                f"""
-                INSERT INTO {table} (workspace_id, {from_id}, {to_id}) SELECT $1, * FROM unnest($2::text[], $3::text[])
-                ON CONFLICT DO NOTHING
-                """,  # noqa: S608 - the same
-                columns,
-            )
+    """Yield the statements that delete the links of updated parts that are not in `links`."""
+    for from_ids in _pieces_of_links({id_: to_ids for id_, to_ids in links.items() if id_ in updated}):
+        yield (
+            f"""
+            DELETE FROM {table} WHERE workspace_id = $1 AND {from_id} = ANY($2::text[])
+            AND ({from_id}, {to_id}) NOT IN (SELECT * FROM unnest($3::text[], $4::text[]))
+            """,  # noqa: S608 - the names are the constants above
+            [from_ids, *_columns(links, from_ids)],
+        )
+
+
+def _added_links(table: str, from_id: str, to_id: str, links: dict[str, Sequence[str]]) -> Iterator[Statement]:
+    """Yield the statements that insert links. Those that are there are not written."""
+    for from_ids in _pieces_of_links({id_: to_ids for id_, to_ids in links.items() if to_ids}):
+        yield (
+            f"""
+            INSERT INTO {table} (workspace_id, {from_id}, {to_id}) SELECT $1, * FROM unnest($2::text[], $3::text[])
+            ON CONFLICT DO NOTHING
+            """,  # noqa: S608 - the same
+            _columns(links, from_ids),
+        )
+
+
+def _columns(links: dict[str, Sequence[str]], from_ids: Iterable[str]) -> list[list[str]]:
+    pairs = [(each, to) for each in from_ids for to in links[each]]
+    return [[pair[0] for pair in pairs], [pair[1] for pair in pairs]]
 
 
 def _pieces_of_links(links: dict[str, Sequence[str]]) -> Iterator[list[str]]:
@@ -177,7 +190,7 @@ def _pieces_of_links(links: dict[str, Sequence[str]]) -> Iterator[list[str]]:
 
 def _value(part: object, name: str) -> object:
     value = getattr(part, name)
-    return value.value if name == "role" else value
+    return value.value if isinstance(value, Enum) else value
 
 
 def _pieces(values: Iterable[Value], size: int) -> Iterator[list[Value]]:

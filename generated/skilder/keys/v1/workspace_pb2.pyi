@@ -48,6 +48,34 @@ MEMBER_ROLE_VIEWER: MemberRole.ValueType  # 3
 """Sees the workspace, and manages their own user keys."""
 Global___MemberRole: _TypeAlias = MemberRole  # noqa: Y015
 
+class _HatAudience:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HatAudienceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HatAudience.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HAT_AUDIENCE_UNSPECIFIED: _HatAudience.ValueType  # 0
+    """The same as HAT_AUDIENCE_TEAMS."""
+    HAT_AUDIENCE_TEAMS: _HatAudience.ValueType  # 1
+    """User keys reach the hat if their user is in one of `team_ids` or in a team below; workspace keys reach it if
+    `team_ids` is not empty. Without a team, the hat serves nobody.
+    """
+    HAT_AUDIENCE_WORKSPACE: _HatAudience.ValueType  # 2
+    """Every workspace and user key of the workspace reaches the hat."""
+
+class HatAudience(_HatAudience, metaclass=_HatAudienceEnumTypeWrapper):
+    """Which keys reach a hat."""
+
+HAT_AUDIENCE_UNSPECIFIED: HatAudience.ValueType  # 0
+"""The same as HAT_AUDIENCE_TEAMS."""
+HAT_AUDIENCE_TEAMS: HatAudience.ValueType  # 1
+"""User keys reach the hat if their user is in one of `team_ids` or in a team below; workspace keys reach it if
+`team_ids` is not empty. Without a team, the hat serves nobody.
+"""
+HAT_AUDIENCE_WORKSPACE: HatAudience.ValueType  # 2
+"""Every workspace and user key of the workspace reaches the hat."""
+Global___HatAudience: _TypeAlias = HatAudience  # noqa: Y015
+
 @_typing.final
 class Workspace(_message.Message):
     """A workspace: who is in it and what its agents may use. An id is unique within its list and its workspace. The ids of
@@ -189,6 +217,7 @@ class Hat(_message.Message):
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     TEAM_IDS_FIELD_NUMBER: _builtins.int
     SKILL_IDS_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The hat's id."""
     name: _builtins.str
@@ -197,9 +226,13 @@ class Hat(_message.Message):
     """What it is for, at most 500 characters."""
     instructions: _builtins.str
     """The instructions for an agent that wears it, at most 10,000 characters."""
+    audience: Global___HatAudience.ValueType
+    """Which keys reach it."""
     @_builtins.property
     def team_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The teams that it serves, together with all teams below them; at most 1,000. Empty: it serves the whole workspace."""
+        """The teams that it serves, together with all teams below them; at most 1,000. Must be empty if `audience` is
+        HAT_AUDIENCE_WORKSPACE.
+        """
 
     @_builtins.property
     def skill_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -214,10 +247,11 @@ class Hat(_message.Message):
         instructions: _builtins.str = ...,
         team_ids: _abc.Iterable[_builtins.str] | None = ...,
         skill_ids: _abc.Iterable[_builtins.str] | None = ...,
+        audience: Global___HatAudience.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "id", b"id", "instructions", b"instructions", "name", b"name", "skill_ids", b"skill_ids", "team_ids", b"team_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "description", b"description", "id", b"id", "instructions", b"instructions", "name", b"name", "skill_ids", b"skill_ids", "team_ids", b"team_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -268,30 +302,28 @@ class Tool(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     MCP_SERVER_FIELD_NUMBER: _builtins.int
-    ACTIVE_FIELD_NUMBER: _builtins.int
+    DISABLED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The tool's id."""
     name: _builtins.str
     """The name of the tool on its MCP server; unique for that server."""
     mcp_server: _builtins.str
     """The MCP server that offers it, 1 to 255 characters."""
-    active: _builtins.bool
-    """Whether the tool may be called; unset means true."""
+    disabled: _builtins.bool
+    """Whether the tool is switched off. A disabled tool is not granted."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         mcp_server: _builtins.str = ...,
-        active: _builtins.bool | None = ...,
+        disabled: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "active", b"active"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "active", b"active", "id", b"id", "mcp_server", b"mcp_server", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "id", b"id", "mcp_server", b"mcp_server", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__active: _TypeAlias = _typing.Literal["active"]  # noqa: Y015
-    _WhichOneofArgType__active: _TypeAlias = _typing.Literal["_active", b"_active"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__active) -> _WhichOneofReturnType__active | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tool: _TypeAlias = Tool  # noqa: Y015
 

@@ -82,7 +82,8 @@ class SchemaOutdatedError(Exception):
 async def require_schema(connection: Connection, schema: str) -> None:
     """Require all migrations, and the triggers that they made.
 
-    A newer schema is accepted, because migrations only add. Its triggers may have other names, so they are not checked.
+    A newer schema is accepted: migrations only add, or make the queries of older versions fail. Its triggers may have
+    other names, so they are not checked.
 
     Raises:
         SchemaOutdatedError: A migration is missing.
