@@ -36,7 +36,9 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     await operator.authorize(used.token)
     revoked = await operator.issue(description="Bot", request_id="revoked")
     await operator.revoke(key_id=revoked.key.id)
-    values = {"foreign token": foreign.token, "key id": key.key.id}
+    long_texts = [{"id": f"h{index}", "name": "H", "instructions": "\U0001f916" * 10_000} for index in range(420)]
+    too_large = {"id": "large", "name": "Large", "hats": long_texts}
+    values = {"foreign token": foreign.token, "key id": key.key.id, "too large": too_large}
     callers = {"ACTOR_REQUIRED": service.console, "FOREIGN_WORKSPACE": await service.client(runtime.token)}
 
     for reason, advice in ADVICE.items():
@@ -68,7 +70,7 @@ async def test_every_method_has_the_errors_that_the_table_gives_to_all(service: 
             assert not ADVICE[reason].requests
 
 
-def filled(value: Any, values: dict[str, str]) -> Any:
+def filled(value: Any, values: dict[str, Any]) -> Any:
     """Return a request with values in place of their names, `${NAME}`."""
     match value:
         case dict():
@@ -76,6 +78,7 @@ def filled(value: Any, values: dict[str, str]) -> Any:
         case list():
             return [filled(each, values) for each in value]
         case str():
-            return re.sub(r"\$\{(.+)\}", lambda found: values[found[1]], value)
+            name = re.fullmatch(r"\$\{(.+)\}", value)
+            return values[name[1]] if name else value
         case _:
             return value

@@ -2,75 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
+from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN, MEMBER_ROLE_EDITOR, Workspace
 from tests.support.calls import get_workspace, part, remove
 from tests.support.changes import serve_workspace
-from tests.support.largest import largest_workspace
-from tests.support.process import run_command
-from tests.support.service import TOKENS, serving
+from tests.support.person import Person
 from tests.support.shapes import canonical
-from tests.support.typist import TerminalRun, run_on_terminal
 from tests.support.workspaces import small_workspace, yaml_of
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from skilder.keys.v1.workspace_pb2 import Workspace
     from tests.support.service import Service
-
-
-class Person:
-    """Somebody who applies workspaces, from a script or on a terminal."""
-
-    def __init__(self, service: Service, folder: Path) -> None:
-        self._folder = folder
-        self._variables = {
-            "SKILDER_KEYS_SERVER": service.address,
-            "SKILDER_KEYS_TOKEN_FILE": str(folder / "operator.token"),
-            "PYTHONUTF8": "1",
-        }
-        (folder / "operator.token").write_text(TOKENS["operator"])
-
-    def write(self, workspace: Workspace) -> str:
-        """Write a workspace file and return its name."""
-        (self._folder / "workspace.yaml").write_text(yaml_of(workspace), "utf-8")
-        return "workspace.yaml"
-
-    async def script(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run `workspace` commands without a terminal."""
-        done = await asyncio.to_thread(
-            run_command,
-            "workspace",
-            *arguments,
-            folder=self._folder,
-            stdin=stdin,
-            **self._variables,
-        )
-        assert "Traceback" not in done.stderr
-        return done
-
-    async def terminal(self, *arguments: str, answer: Callable[[], Awaitable[str]] | None = None) -> TerminalRun:
-        """Run `workspace` commands on a terminal with standard output in a pipe, and answer a prompt."""
-        loop = asyncio.get_running_loop()
-
-        async def asked() -> str:
-            assert answer is not None, "nobody expected a question"
-            return await answer()
-
-        def type_() -> str:
-            return asyncio.run_coroutine_threadsafe(asked(), loop).result()
-
-        return await asyncio.to_thread(
-            run_on_terminal, "workspace", *arguments, folder=self._folder, answer=type_, **self._variables
-        )
 
 
 @pytest.fixture
@@ -291,6 +239,32 @@ async def test_removing_most_of_a_workspace_needs_max_removals(person: Person, s
     assert await state(service) == (2, canonical(changed(emptied)))
 
 
+async def test_removals_behind_very_many_changes_are_asked_about(person: Person, service: Service) -> None:
+    """The service names 10,000 changes, in order of kind; the command finds the other removals by itself."""
+    workspace = Workspace(id="crowd", name="Crowd")
+    for index in range(10_000):
+        workspace.members.add(user_id=f"user-{index}", role=MEMBER_ROLE_EDITOR)
+    workspace.tools.add(id="tool", name="tool", mcp_server="server")
+    await service.operator.apply(workspace)
+    for member in workspace.members:
+        member.role = MEMBER_ROLE_ADMIN
+    workspace.ClearField("tools")
+    file = person.write(workspace)
+    refused = await person.script("apply", file)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.splitlines()[1].split() == ["removed", "tool", "tool"]
+    assert "In all: 1 removed (1 tool), 10000 updated (10000 members)." in refused.stderr
+    assert "This removes 1 part. There is no terminal to ask on: use --yes" in refused.stderr
+    workspace.tools.add(id="new", name="new", mcp_server="server")
+    done = await person.script("apply", person.write(workspace), "--yes")
+    assert done.stdout.endswith(
+        "… and 9982 more. In all: 10002 changes, among them 10000 updated (10000 members).\n"
+        "Workspace crowd is at version 2: 10002 changes.\n"
+    )
+    found = json.loads((await person.script("apply", person.write(Workspace(id="more", name="More")), "--json")).stdout)
+    assert found["change_count"] == 1
+
+
 async def test_removals_from_standard_input_need_yes(person: Person, service: Service) -> None:
     """Standard input is the file, so nobody can be asked, not even on a terminal."""
     text = yaml_of(changed(without_engineering))
@@ -312,17 +286,3 @@ async def test_what_show_prints_undoes_a_mistake(person: Person, service: Servic
     back = await person.script("apply", "-", stdin=before.stdout)
     assert (back.returncode, back.stderr) == (0, "")
     assert await state(service) == (3, canonical(small_workspace()))
-
-
-@pytest.mark.long
-async def test_the_largest_workspace_goes_through_the_command_line(database_url: str, tmp_path: Path) -> None:
-    """As JSON and as YAML, shown and applied. Reading, checking and comparing all of it takes a while."""
-    async with serving(database_url, tmp_path, transport="grpcio", call_timeout=120, statement_timeout=60) as service:
-        largest = largest_workspace("largest")
-        await service.operator.apply(largest)
-        person = Person(service, tmp_path)
-        for form in ((), ("--json",)):
-            shown = await person.script("show", "largest", *form)
-            assert shown.returncode == 0, shown.stderr
-            back = await person.script("apply", "-", stdin=shown.stdout)
-            assert (back.returncode, back.stdout) == (0, "Workspace largest is at version 1: nothing differed.\n")

@@ -14,8 +14,8 @@ from skilder_keys.domain.keys import KeyFilter, KeyState
 from skilder_keys.domain.revision import Revision
 from skilder_keys.domain.token import KeyType
 from skilder_keys.offload import Offload
-from skilder_keys.storage import catalog, credentials, fence, key_uses, keys
-from tests.support.plans import Mode, Plan, plans
+from skilder_keys.storage import catalog, credentials, fence, key_uses, keys, workspaces
+from tests.support.plans import Mode, Plan, plans, undone
 from tests.support.postgres import new_database
 from tests.support.rows import NO_HASH
 
@@ -100,6 +100,7 @@ _BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "renew_hash": lambda sql: credentials.renew_hash(sql, key_id(1301), old_hash=NO_HASH, new_hash=NO_HASH + "2"),
     "replace_secret": lambda sql: keys.replace_secret(sql, key_id(1301), NO_HASH + "2"),
     "revoke": lambda sql: keys.revoke(sql, key_id(1301), by="ada", reason=""),
+    "workspaces of a member": lambda sql: workspaces.list_page(sql, member=UserId("u77"), after="", limit=LIMIT),
     "member_role": lambda sql: catalog.member_role(sql, WorkspaceId("acme"), UserId("u77")),
 }
 
@@ -185,6 +186,34 @@ async def test_a_workspace_is_read_in_one_pass_of_each_table(
     scans = [node for node in plan.nodes() if "Relation Name" in node]
     assert scans
     assert {node["Actual Loops"] for node in scans} == {1}, plan
+
+
+# The user u77 becomes a member of all workspaces.
+_MEMBERSHIPS = """
+INSERT INTO member (workspace_id, user_id, role)
+SELECT id, 'u77', 'viewer' FROM workspace WHERE id <> 'acme'
+"""
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize(
+    ("user", "after"), [("u77", None), ("u77", "w1500"), ("u78", None)], ids=["many", "later page", "one"]
+)
+async def test_a_page_of_a_members_workspaces_reads_no_other(
+    full: asyncpg.Connection[Any], mode: Mode, user: str, after: str | None
+) -> None:
+    """In order, by an index; nothing is sorted, whether the user is in one workspace or in thousands."""
+
+    async def page(sql: Connection) -> None:
+        await workspaces.list_page(sql, member=UserId(user), after=after, limit=LIMIT)
+
+    async with undone(full):
+        await full.execute(_MEMBERSHIPS)
+        (plan,) = await plans(full, page, mode, analyze=True)
+    assert_by_index([plan])
+    assert {"Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
+    assert plan.scans("member") == ["Index Only Scan member_user"]
+    assert max(plan.rows_read("member"), plan.rows_read("workspace")) <= LIMIT
 
 
 @pytest.fixture(scope="module")

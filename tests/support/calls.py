@@ -65,10 +65,12 @@ async def list_workspaces(client: Client, **fields: Any) -> catalog_service_pb2.
     return response
 
 
-async def get_workspace(client: Client, workspace_id: str = "acme") -> catalog_service_pb2.GetWorkspaceResponse:
+async def get_workspace(
+    client: Client, workspace_id: str = "acme", **fields: Any
+) -> catalog_service_pb2.GetWorkspaceResponse:
     """Return a workspace and its version."""
     response: catalog_service_pb2.GetWorkspaceResponse = await client.catalog.GetWorkspace(
-        catalog_service_pb2.GetWorkspaceRequest(workspace_id=workspace_id)
+        catalog_service_pb2.GetWorkspaceRequest(workspace_id=workspace_id, **fields)
     )
     return response
 

@@ -180,7 +180,7 @@ async def process(
         verifier=verifier,
         authorizer=Authorizer(cache, loader, usage),
         keys=Keys(database, writer, verifier, pages),
-        workspaces=Workspaces(database, writer, pages),
+        workspaces=Workspaces(database, writer, pages, convert.workspace_bytes),
         writer=writer,
         log=log,
         usage=usage,

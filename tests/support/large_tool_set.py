@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skilder.keys.v1.workspace_pb2 import Hat, Skill, Tool, Workspace
+from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE, Hat, Skill, Tool, Workspace
 
 _TOOLS = 3_000
 _SKILLS = 30
@@ -20,5 +20,5 @@ def workspace_with_large_tool_set() -> Workspace:
         Skill(id=f"skill-{number:02}", name="Skill", tool_ids=[each.id for each in tools[number::_SKILLS]])
         for number in range(_SKILLS)
     ]
-    hats = [Hat(id="hat", name="Hat", skill_ids=[each.id for each in skills])]
+    hats = [Hat(id="hat", name="Hat", audience=HAT_AUDIENCE_WORKSPACE, skill_ids=[each.id for each in skills])]
     return Workspace(id="large", name="Large", tools=tools, skills=skills, hats=hats)

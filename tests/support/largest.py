@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from skilder.keys.v1.workspace_pb2 import Hat, Member, MemberRole, Skill, Team, Tool, Workspace
+from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_TEAMS, Hat, Member, MemberRole, Skill, Team, Tool, Workspace
 from skilder_keys.domain.workspace_checks import (
+    MAX_BYTES,
     MAX_HATS,
     MAX_MEMBERS,
     MAX_SKILLS,
@@ -14,9 +15,9 @@ from skilder_keys.domain.workspace_checks import (
 
 
 def largest_workspace(id_: str, version: int = 0) -> Workspace:
-    """Return a workspace with every list at its limit. Each part differs by version."""
+    """Return a workspace with every list at its limit, and as many bytes as allowed. Each part differs by version."""
     tools_of_skill = MAX_TOOL_PATHS // (10 * MAX_HATS)
-    return Workspace(
+    workspace = Workspace(
         id=id_,
         name="Largest",
         members=[
@@ -34,6 +35,7 @@ def largest_workspace(id_: str, version: int = 0) -> Workspace:
                 name=f"Hat {number} {version}",
                 description="d" * 500,
                 instructions="i" * 9000,
+                audience=HAT_AUDIENCE_TEAMS,
                 team_ids=[f"team-{number % MAX_TEAMS:04}"],
                 skill_ids=[f"skill-{(10 * number + each) % MAX_SKILLS:05}" for each in range(10)],
             )
@@ -43,13 +45,17 @@ def largest_workspace(id_: str, version: int = 0) -> Workspace:
             Skill(
                 id=f"skill-{number:05}",
                 name=f"Skill {number} {version}",
-                description="s" * 200,
+                description="s" * 490,
                 tool_ids=[f"tool-{(4 * number + each) % MAX_TOOLS:05}" for each in range(tools_of_skill)],
             )
             for number in range(MAX_SKILLS)
         ],
         tools=[
-            Tool(id=f"tool-{number:05}", name=f"tool_{number}_{version}", mcp_server="server")
+            Tool(id=f"tool-{number:05}", name=f"tool_{number}_{version}_{'t' * 100}", mcp_server="server")
             for number in range(MAX_TOOLS)
         ],
     )
+    left, rest = divmod(MAX_BYTES - workspace.ByteSize(), MAX_HATS)
+    for number, hat in enumerate(workspace.hats):
+        hat.instructions += "i" * (left + (number < rest))
+    return workspace

@@ -72,10 +72,10 @@ async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *
         analyze: Whether to run them as well, which fills in the rows that were read.
     """
     logged: list[LoggedQuery] = []
-    async with _undone(sql):
+    async with undone(sql):
         # The driver looks up types that it does not know yet; that is no statement of the code.
         await run(sql)
-    async with _undone(sql):
+    async with undone(sql):
         with sql.query_logger(logged.append):
             await run(sql)
             # The driver reports a statement on the event loop's next turn.
@@ -94,7 +94,8 @@ async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *
 
 
 @asynccontextmanager
-async def _undone(sql: Sql) -> AsyncIterator[None]:
+async def undone(sql: Sql) -> AsyncIterator[None]:
+    """Undo all changes of the block."""
     transaction = sql.transaction()
     await transaction.start()
     try:

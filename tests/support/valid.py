@@ -60,8 +60,12 @@ def valid_requests() -> dict[str, list[Message]]:
             )
             for dry_run in (False, True)
         ],
-        "CatalogService/GetWorkspace": [catalog_service_pb2.GetWorkspaceRequest(workspace_id="nowhere")],
-        "CatalogService/ListWorkspaces": [catalog_service_pb2.ListWorkspacesRequest(page_size=10, page_token="abc")],
+        "CatalogService/GetWorkspace": [
+            catalog_service_pb2.GetWorkspaceRequest(workspace_id="nowhere", actor="nobody")
+        ],
+        "CatalogService/ListWorkspaces": [
+            catalog_service_pb2.ListWorkspacesRequest(page_size=10, page_token="abc", actor="nobody")
+        ],
         "CatalogService/DeleteWorkspace": [
             catalog_service_pb2.DeleteWorkspaceRequest(workspace_id="nowhere", expected_version=7, actor="nobody")
         ],

@@ -146,6 +146,7 @@ ENUMS = {
     "Ability": enums.ABILITIES,
     "KeyType": enums.KEY_TYPES,
     "KeyState": enums.KEY_STATES,
+    "HatAudience": enums.HAT_AUDIENCES,
     "MemberRole": enums.MEMBER_ROLES,
     "WorkspacePart": enums.WORKSPACE_PARTS,
     "ChangeAction": enums.CHANGE_ACTIONS,

@@ -177,6 +177,29 @@ def test_a_used_limited_revoked_key_has_every_field() -> None:
     assert not convert.key_message(gone).hat_ids
 
 
+@pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
+def test_a_workspace_is_measured_as_it_is_shown(message: workspace_pb2.Workspace) -> None:
+    """To the byte."""
+    workspace = convert.workspace(message)
+    status = WorkspaceStatus(workspace.id, workspace.name, 1, NOW, NOW, None)
+    shown = catalog_service_pb2.GetWorkspaceResponse.FromString(convert.get_response(status, workspace)).workspace
+    assert convert.workspace_bytes(workspace) == shown.ByteSize()
+
+
+@pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10_001, 36_000])
+@pytest.mark.parametrize("id_", ["x", "\U0001f916" * 255], ids=["short", "longest"])
+def test_a_response_has_as_many_changes_as_fit(id_: str, count: int) -> None:
+    """The first 10,000, or 3 MiB of them, and the number of all."""
+    change = Change(Part.TOOL, id_, Action.REMOVED)
+    body = convert.apply_response(7, [change] * count)
+    response = catalog_service_pb2.ApplyWorkspaceResponse.FromString(body)
+    assert (response.version, response.change_count) == (7, count)
+    assert set(map(str, response.changes)) == {str(convert.change_message(change))} if count else not response.changes
+    one = catalog_service_pb2.ApplyWorkspaceResponse(changes=[convert.change_message(change)]).ByteSize()
+    assert len(response.changes) == min(count, 10_000, 3 * 2**20 // one)
+    assert len(body) <= 3 * 2**20 + 32
+
+
 def test_a_summary_and_a_change_have_every_field() -> None:
     """Each domain field has its place in the message."""
     later = NOW + timedelta(days=1)

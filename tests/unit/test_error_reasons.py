@@ -14,13 +14,12 @@ from tests.docs import contract
 PREFIX = "ERROR_REASON_"
 COMMENTS = {value.name.removeprefix(PREFIX): value.comment for value in contract.enums()["ErrorReason"].values}
 KINDS = {kind.reason: kind for kind in STATUS_CODES}
-NOT_YET = {"WORKSPACE_TOO_LARGE"}
 
 
 def test_every_reason_is_a_value_of_the_enum() -> None:
     """And every value but the first is a reason of the service."""
     assert ErrorReason.Value(f"{PREFIX}UNSPECIFIED") == 0
-    assert set(COMMENTS) == {"UNSPECIFIED", *KINDS, *NOT_YET}
+    assert set(COMMENTS) == {"UNSPECIFIED", *KINDS}
     assert f"`{ERROR_DOMAIN}`" in contract.enums()["ErrorReason"].comment
 
 

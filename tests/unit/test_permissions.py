@@ -98,7 +98,11 @@ def test_the_reached_hats_skills_and_tools_are_those_of_the_rule(catalog: Catalo
         (hat.id, hat.name, tuple(sorted(hat.skill_ids))) for hat in hats
     ]
     assert [(skill.id, skill.name, list(skill.tool_ids)) for skill in found.skills] == [
-        (skill.id, skill.name, sorted(tool.id for tool in catalog.tools if not tool.disabled and tool.id in skill.tool_ids))
+        (
+            skill.id,
+            skill.name,
+            sorted(tool.id for tool in catalog.tools if not tool.disabled and tool.id in skill.tool_ids),
+        )
         for skill in sorted(catalog.skills, key=lambda skill: skill.id)
         if any(skill.id in hat.skill_ids for hat in hats)
     ]

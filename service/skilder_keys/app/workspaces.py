@@ -12,17 +12,17 @@ from skilder_keys.domain.errors import VersionMismatchError, WorkspaceDeletedErr
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.paging import listing
 from skilder_keys.domain.workspace import Workspace, WorkspaceStatus
-from skilder_keys.domain.workspace_checks import checked
+from skilder_keys.domain.workspace_checks import check_bytes, checked
 from skilder_keys.offload import Offload
 from skilder_keys.storage import audit, catalog, catalog_changes, workspaces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.access import Origin
-    from skilder_keys.domain.ids import WorkspaceId
+    from skilder_keys.domain.ids import UserId, WorkspaceId
     from skilder_keys.domain.paging import PageTokens
     from skilder_keys.domain.workspace import Member
     from skilder_keys.storage.database import Connection, Database
@@ -32,11 +32,16 @@ class Workspaces:
     """Applies, shows and deletes workspaces.
 
     Every method raises UnavailableError if the database does not respond. A change on behalf of a person raises
-    ActorNotMemberError or ActorNotAllowedError if that person is not an admin of the workspace.
+    ActorNotMemberError or ActorNotAllowedError if that person is not an admin of the workspace. A member may see it.
     """
 
     def __init__(
-        self, database: Database, writer: Writer, page_tokens: PageTokens, offload: Offload | None = None
+        self,
+        database: Database,
+        writer: Writer,
+        page_tokens: PageTokens,
+        measure: Callable[[Workspace], int],
+        offload: Offload | None = None,
     ) -> None:
         """Make the use cases.
 
@@ -44,12 +49,14 @@ class Workspaces:
             database: The database.
             writer: The writer of the fence.
             page_tokens: Seals page tokens.
+            measure: Returns the bytes of a workspace as a message. It runs where long work runs.
             offload: Where long work runs; by default in a new thread.
         """
         self._offload = offload or Offload()
         self._database = database
         self._writer = writer
         self._page_tokens = page_tokens
+        self._measure = measure
 
     async def apply(
         self,
@@ -73,6 +80,7 @@ class Workspaces:
             InvalidRequestError: Names every invalid field.
             VersionMismatchError: The workspace is at another version.
             WorkspaceDeletedError: The id belongs to a deleted workspace.
+            WorkspaceTooLargeError: The desired workspace has too many bytes.
             TooManyChangedError: More parts would be removed than `max_removals` allows.
         """
         violations = Violations()
@@ -81,6 +89,7 @@ class Workspaces:
             violations.add("max_removals", f"is {max_removals}; 0 or more is allowed")
         violations.raise_if_any()
         desired = await self._offload.run(checked, desired)
+        check_bytes(await self._offload.run(self._measure, desired))
         if dry_run:
             async with self._database.snapshot() as snapshot:
                 status = await workspaces.find(snapshot, desired.id)
@@ -112,35 +121,45 @@ class Workspaces:
         await self._writer.settle()
         return version, changes
 
-    async def get(self, workspace_id: WorkspaceId) -> tuple[WorkspaceStatus, Workspace]:
+    async def get(self, workspace_id: WorkspaceId, actor: UserId | None) -> tuple[WorkspaceStatus, Workspace]:
         """Return a workspace, with its parts in order of id.
 
         Raises:
-            InvalidRequestError: `workspace_id` is invalid.
+            InvalidRequestError: `workspace_id` or `actor` is invalid.
             WorkspaceNotFoundError: There is no such workspace, or it was deleted.
+            ActorNotMemberError: The actor is not a member of the workspace.
         """
         violations = Violations()
         violations.identifier("workspace_id", workspace_id)
+        violations.actor(actor)
         violations.raise_if_any()
         async with self._database.snapshot() as snapshot:
             status = await workspaces.find(snapshot, workspace_id)
             if status is None or status.deleted_at is not None:
                 raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
+            if actor is not None:
+                Actor(actor, await catalog.member_role(snapshot, workspace_id, actor)).require_member()
             return status, await _load(snapshot, status, self._offload)
 
-    async def list(self, *, page_size: int, page_token: str) -> tuple[list[WorkspaceStatus], str]:
+    async def list(self, *, page_size: int, page_token: str, actor: UserId | None) -> tuple[list[WorkspaceStatus], str]:
         """Return a page of workspaces, in order of id, and the token of the next page; that of the last page is empty.
 
+        Args:
+            page_size: The most workspaces on the page; 0 for the default.
+            page_token: The token of the page; empty for the first one.
+            actor: Whose workspaces to list, those with this member; None for all.
+
         Raises:
-            InvalidRequestError: `page_size` or `page_token` is invalid.
+            InvalidRequestError: `page_size`, `page_token` or `actor` is invalid.
         """
         violations = Violations()
         limit = violations.page_size(page_size)
+        violations.actor(actor)
         violations.raise_if_any()
-        listed_workspaces = listing("ListWorkspaces", None)
+        listed_workspaces = listing("ListWorkspaces", actor)
         after = self._page_tokens.open(listed_workspaces, page_token)
         async with self._database.connection() as connection:
-            listed = await workspaces.list_page(connection, after=after, limit=limit + 1)
+            listed = await workspaces.list_page(connection, member=actor, after=after, limit=limit + 1)
         page = listed[:limit]
         return page, self._page_tokens.seal(listed_workspaces, page[-1].id) if len(listed) > limit else ""
 
@@ -193,7 +212,9 @@ async def _plan(
 
     The workspace must be locked, or the connection a snapshot. `status` is None for a new workspace.
     """
-    if status is not None and status.deleted_at is not None:
+    if status is None:
+        _check_new_id(desired.id)
+    elif status.deleted_at is not None:
         raise WorkspaceDeletedError
     current = None if status is None else await _load(connection, status, offload)
     version = 0 if status is None else status.version
@@ -215,6 +236,13 @@ def _check_change(violations: Violations, expected_version: int | None, origin: 
     if expected_version is not None and expected_version < 0:
         violations.add("expected_version", f"is {expected_version}; 0 or more is allowed")
     violations.actor(origin.actor)
+
+
+def _check_new_id(workspace_id: WorkspaceId) -> None:
+    """Require an id that fits into a URL. Workspaces of older versions may have another one, and keep it."""
+    violations = Violations()
+    violations.url_identifier("workspace.id", workspace_id)
+    violations.raise_if_any()
 
 
 def _check_version(current: int, expected: int | None) -> None:

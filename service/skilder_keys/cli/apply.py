@@ -78,7 +78,7 @@ def apply(
     if json:
         output.print_json(output.as_dict(response))
         return
-    if response.changes and not asked:
+    if response.change_count and not asked:
         _print(response, plan)
     output.print_line(output.shown(_summary(request, response)))
 
@@ -91,28 +91,34 @@ class _Plan:
         version: The current version of the workspace; 0 for a new one.
         desired: The workspace in the file.
         before: The current workspace, or None if the dry run updates nothing.
+        changes: The changes of the dry run. If there are very many, all removals and some of the others.
     """
 
     def __init__(self, stub: Any, request: pb.ApplyWorkspaceRequest, response: pb.ApplyWorkspaceResponse) -> None:  # noqa: ANN401 - a generated stub
         self.response = response
-        self.version = response.version - bool(response.changes)
+        self.version = response.version - bool(response.change_count)
         self.desired = request.workspace
         self.before: workspace_pb2.Workspace | None = None
-        if any(each.action == pb.CHANGE_ACTION_UPDATED for each in response.changes):
-            found = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=request.workspace.id))
+        self.changes = list(response.changes)
+        is_cut = response.change_count > len(response.changes)
+        if self.version and (is_cut or any(each.action == pb.CHANGE_ACTION_UPDATED for each in response.changes)):
+            wanted = pb.GetWorkspaceRequest(workspace_id=request.workspace.id, actor=request.actor)
+            found = stub.GetWorkspace(wanted)
             if found.version != self.version:
                 raise fail("the workspace was changed by somebody else just now: try again", Exit.CONFLICT)
             self.before = found.workspace
+            if is_cut:
+                self.changes = changes.with_all_removals(self.changes, found.workspace, self.desired)
 
     @property
     def details(self) -> dict[tuple[int, str], str]:
         """The changes of fields, for each updated part."""
-        return {} if self.before is None else changes.details(self.before, self.desired, self.response.changes)
+        return {} if self.before is None else changes.details(self.before, self.desired, self.changes)
 
     @property
     def dangers(self) -> list[str]:
         """The changes that need a confirmation, each as a part of a sentence."""
-        removed = changes.removals(self.response.changes)
+        removed = changes.removals(self.changes)
         widened = [] if self.before is None else changes.widened_hats(self.before, self.desired)
         found = [f"removes {removed} part{'s' if removed > 1 else ''}"] if removed else []
         if widened:
@@ -184,28 +190,32 @@ def _ask(plan: _Plan, file: Path) -> bool:
 
 def _show(plan: _Plan) -> None:
     """Show a plan on standard error, because standard output may be a file."""
-    found = plan.response.changes
+    found = plan.changes
     say(visible(f"Workspace {plan.desired.id}, now at version {plan.version}, would change:", sys.stderr))
     for part, id_, change, detail in islice(changes.rows(found, plan.details), _SHOWN):
         say(visible(f"  {change:7}  {part:9}  {id_}{f'  ({detail})' if detail else ''}", sys.stderr))
-    say(visible(f"{_more(found)}In all: {changes.counted(found)}.", sys.stderr))
+    say(visible(_in_all(found, plan.response.change_count), sys.stderr))
 
 
 def _print(response: pb.ApplyWorkspaceResponse, plan: _Plan | None) -> None:
     details = {} if plan is None else plan.details
-    shown = list(islice(changes.rows(response.changes, details), _SHOWN))
+    found = list(response.changes) if plan is None else plan.changes
+    shown = list(islice(changes.rows(found, details), _SHOWN))
     width = len(changes.COLUMNS) if any(row[-1] for row in shown) else -1
     output.print_table(changes.COLUMNS[:width], [row[:width] for row in shown])
-    if len(response.changes) > _SHOWN:
-        output.print_line(output.shown(f"{_more(response.changes)}In all: {changes.counted(response.changes)}."))
+    if response.change_count > _SHOWN:
+        output.print_line(output.shown(_in_all(found, response.change_count)))
 
 
-def _more(found: Any) -> str:  # noqa: ANN401 - a generated list
-    return f"… and {len(found) - _SHOWN} more. " if len(found) > _SHOWN else ""
+def _in_all(found: list[pb.WorkspaceChange], count: int) -> str:
+    """Return how many changes there are. `found` may be a part of them, as the service names at most 10,000."""
+    more = f"… and {count - _SHOWN} more. " if count > _SHOWN else ""
+    known = changes.counted(found)
+    return f"{more}In all: {known}." if count == len(found) else f"{more}In all: {count} changes, among them {known}."
 
 
 def _summary(request: pb.ApplyWorkspaceRequest, response: pb.ApplyWorkspaceResponse) -> str:
-    number = len(response.changes)
+    number = response.change_count
     changed = f"{number} change{'s' if number > 1 else ''}" if number else "nothing differed"
     if request.dry_run:
         return (

@@ -38,6 +38,21 @@ def removals(changes: Iterable[pb.WorkspaceChange]) -> int:
     return sum(change.action == pb.CHANGE_ACTION_REMOVED for change in changes)
 
 
+def with_all_removals(
+    changes: Iterable[pb.WorkspaceChange], before: Workspace, after: Workspace
+) -> list[pb.WorkspaceChange]:
+    """Return all removals, and those of `changes` that are none. The service names only the first of many changes."""
+    found = []
+    for part, name in _LISTS.items():
+        kept = _by_id(getattr(after, name))
+        found += [
+            pb.WorkspaceChange(part=part, id=id_, action=pb.CHANGE_ACTION_REMOVED)
+            for id_ in _by_id(getattr(before, name))
+            if id_ not in kept
+        ]
+    return found + [each for each in changes if each.action != pb.CHANGE_ACTION_REMOVED]
+
+
 def rows(changes: Sequence[pb.WorkspaceChange], details: dict[tuple[int, str], str]) -> Iterator[Row]:
     """Yield each change as a row for COLUMNS: first the removed parts, then the updated ones, then the added ones."""
     for action in _ACTIONS:

@@ -27,6 +27,7 @@ _COLUMNS = (
     Column("changed", whole=True, drop=2),
 )
 
+Reader = Annotated[str, typer.Option(help="Act for this user, by their id, who must be a member of the workspace.")]
 WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
 
 app.command()(apply)
@@ -37,11 +38,12 @@ app.command()(apply)
 def show(
     service: Connection,
     workspace_id: WorkspaceId,
+    actor: Reader = "",
     json: output.Json = False,
 ) -> None:
     """Show a workspace as YAML, in the form that `apply` accepts."""
     with service.stub(CatalogServiceStub) as stub:
-        response = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=workspace_id))
+        response = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=workspace_id, actor=actor))
     print_workspace(response, json=json)
 
 
@@ -50,11 +52,14 @@ def show(
 def list_(
     service: Connection,
     limit: Annotated[int | None, typer.Option(min=1, help="Show this many workspaces at most [default: all].")] = None,
+    actor: Annotated[
+        str, typer.Option(help="Act for this user, by their id: list only the workspaces they are in.")
+    ] = "",
     json: output.Json = False,
 ) -> None:
     """List the workspaces."""
     with service.stub(CatalogServiceStub) as stub:
-        found = pages(stub.ListWorkspaces, pb.ListWorkspacesRequest(), "workspaces", limit)
+        found = pages(stub.ListWorkspaces, pb.ListWorkspacesRequest(actor=actor), "workspaces", limit)
         output.print_list("workspaces", _COLUMNS, _row, found, json=json)
 
 

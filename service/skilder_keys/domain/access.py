@@ -155,6 +155,10 @@ class Actor:
         if self.role is not MemberRole.ADMIN:
             raise ActorNotAllowedError("Only an admin of the workspace may change it.")
 
+    def require_member(self) -> None:
+        """Require a member, who may see the workspace."""
+        self._require_member()
+
     def _require_member(self) -> None:
         if self.role is None:
             raise ActorNotMemberError

@@ -125,6 +125,13 @@ class TooManyChangedError(KeysError):
     metadata = ("count", "allowed")
 
 
+class WorkspaceTooLargeError(KeysError):
+    """The workspace would have more bytes than a message may have."""
+
+    reason = "WORKSPACE_TOO_LARGE"
+    metadata = ("bytes", "limit")
+
+
 class RequestUsedError(KeysError):
     """This request_id issued a key that has been used since: use a new request_id."""
 

@@ -23,6 +23,8 @@ MAX_VIOLATIONS = 100
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+|-]*")
 _ID_RULE = "letters, digits and ._:@/+|- are allowed, a letter or digit first"
+_URL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_URL_ID_RULE = "letters, digits and ._- are allowed, a letter or digit first"
 _QUOTED = 80
 # A token that was cut short still has part of its secret: 22 characters are the id, and the secret follows.
 _SECRET = re.compile(r"(?:WSK|USK|RTK)_[0-9A-Za-z]{23}")
@@ -69,9 +71,11 @@ class Violations:
 
     def identifier(self, field: str, value: str, *, required: bool = True) -> None:
         """Check one of our ids: 1 to 64 ASCII letters, digits or `._:@/+|-`, a letter or digit first."""
-        if self._is_short(field, value, MAX_ID, required=required) and not _ID.fullmatch(value):
-            good = _ID.match(value)
-            self._reject_character(field, value, good.end() if good else 0, f"; {_ID_RULE}")
+        self._identifier(field, value, _ID, _ID_RULE, required=required)
+
+    def url_identifier(self, field: str, value: str) -> None:
+        """Check one of our ids that stands in URLs: 1 to 64 ASCII letters, digits or `._-`, a letter or digit first."""
+        self._identifier(field, value, _URL_ID, _URL_ID_RULE, required=True)
 
     def foreign_id(self, field: str, value: str, *, required: bool = True) -> None:
         """Check an id of another system: one line of up to 255 characters, without a space at its beginning or end."""
@@ -108,6 +112,11 @@ class Violations:
         if value < 0:
             self.add("page_size", f"is {value}; a size is 0 for {DEFAULT_PAGE_SIZE}, or 1 or more")
         return min(value or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+    def _identifier(self, field: str, value: str, form: re.Pattern[str], rule: str, *, required: bool) -> None:
+        if self._is_short(field, value, MAX_ID, required=required) and not form.fullmatch(value):
+            good = form.match(value)
+            self._reject_character(field, value, good.end() if good else 0, f"; {rule}")
 
     def _is_short(self, field: str, value: str, maximum: int, *, required: bool) -> bool:
         """Make the checks that come first for every text; return whether there is a text to check further."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
+from skilder_keys.domain.errors import WorkspaceTooLargeError
 from skilder_keys.domain.fields import MAX_DESCRIPTION, MAX_INSTRUCTIONS, MAX_NAME, Violations, quoted
 from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Member, Skill, Team, Tool, Workspace
 
@@ -21,6 +22,8 @@ MAX_HATS = 1_000
 MAX_SKILLS = 5_000
 MAX_TOOLS = 20_000
 MAX_TOOL_PATHS = 50_000
+MAX_BYTES = 16 * 2**20 - 2**10
+"""The most bytes of a workspace as a message, so that GetWorkspace never answers with more than 16 MiB."""
 
 # A field of an entry. The id is left out: a description of an invalid id quotes the id already.
 _ENTRY = re.compile(r"workspace\.(members|teams|hats|skills|tools)\[(\d+)\]\.(?!(?:user_)?id$)")
@@ -45,6 +48,21 @@ def checked(workspace: Workspace, violations: Violations | None = None) -> Works
     _name_entries(violations, workspace)
     violations.raise_if_any()
     return _canonical(workspace)
+
+
+def check_bytes(size: int) -> None:
+    """Reject a workspace that has too many bytes as a message.
+
+    Raises:
+        WorkspaceTooLargeError: Its details are `bytes` and `limit`.
+    """
+    if size > MAX_BYTES:
+        raise WorkspaceTooLargeError(
+            f"The workspace would have {size} bytes, and at most {MAX_BYTES} are allowed: shorten descriptions and"
+            " instructions.",
+            bytes=str(size),
+            limit=str(MAX_BYTES),
+        )
 
 
 def _check_sizes(workspace: Workspace) -> None:

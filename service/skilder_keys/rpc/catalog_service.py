@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
-from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.rpc import convert
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class CatalogServicer:
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, call: Call) -> bytes:  # noqa: N802
         """Return a whole workspace."""
-        status, workspace = await self._workspaces.get(WorkspaceId(request.workspace_id))
+        status, workspace = await self._workspaces.get(
+            WorkspaceId(request.workspace_id), UserId(request.actor) if request.actor else None
+        )
         call.notes["workspace"] = workspace.id
         return await self._offload.run(convert.get_response, status, workspace)
 
@@ -58,7 +60,11 @@ class CatalogServicer:
         call: Call,  # noqa: ARG002
     ) -> pb.ListWorkspacesResponse:
         """List the workspaces, in order of id."""
-        page, next_page_token = await self._workspaces.list(page_size=request.page_size, page_token=request.page_token)
+        page, next_page_token = await self._workspaces.list(
+            page_size=request.page_size,
+            page_token=request.page_token,
+            actor=UserId(request.actor) if request.actor else None,
+        )
         return pb.ListWorkspacesResponse(workspaces=map(convert.summary_message, page), next_page_token=next_page_token)
 
     async def DeleteWorkspace(  # noqa: N802

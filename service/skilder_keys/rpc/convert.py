@@ -43,6 +43,12 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+MAX_CHANGES = 10_000
+"""The most changes in a response of ApplyWorkspace."""
+
+MAX_CHANGES_BYTES = 3 * 2**20
+"""The most bytes of these changes."""
+
 _PIECE = 200
 """How many parts are serialised at once."""
 
@@ -116,7 +122,7 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
     """Return the desired state of a workspace.
 
     Raises:
-        InvalidRequestError: A role or an audience is invalid. The error names all invalid fields, including those that
+        InvalidRequestError: A role is missing. The error names all invalid fields, including those that
             `workspace_checks.checked` finds.
     """
     violations = Violations()
@@ -142,7 +148,7 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
                     each.name,
                     with_line_feeds(each.description),
                     with_line_feeds(each.instructions),
-                    _audience(violations, f"workspace.hats[{index}].audience", each.audience),
+                    _optional(f"workspace.hats[{index}].audience", each.audience, HAT_AUDIENCES) or HatAudience.TEAMS,
                     tuple(map(TeamId, each.team_ids)),
                     tuple(map(SkillId, each.skill_ids)),
                 )
@@ -160,22 +166,27 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
             tools=tuple(Tool(ToolId(each.id), each.name, each.mcp_server, each.disabled) for each in message.tools),
         ),
     )
-    # An unknown role or audience cannot be expressed in the domain. It is reported here, together with what the domain
-    # rejects.
+    # A missing role cannot be expressed in the domain. It is reported here, together with what the domain rejects.
     return checked(converted, violations) if violations else converted
 
 
 def apply_response(version: int, changes: Sequence[Change]) -> bytes:
-    """Return an ApplyWorkspaceResponse, serialised."""
-    pieces = (
-        catalog_service_pb2.ApplyWorkspaceResponse(changes=map(change_message, piece)) for piece in _pieces(changes)
-    )
-    return b"".join(
-        (
-            catalog_service_pb2.ApplyWorkspaceResponse(version=version).SerializeToString(),
-            *(piece.SerializeToString() for piece in pieces),
-        )
-    )
+    """Return an ApplyWorkspaceResponse, serialised: with the number of changes, and with as many as fit."""
+    tag = delimited_tag(catalog_service_pb2.ApplyWorkspaceResponse.CHANGES_FIELD_NUMBER)
+    head = catalog_service_pb2.ApplyWorkspaceResponse(version=version, change_count=len(changes))
+    pieces, size = [head.SerializeToString()], 0
+    for change in changes[:MAX_CHANGES]:
+        piece = delimited(tag, change_message(change).SerializeToString())
+        size += len(piece)
+        if size > MAX_CHANGES_BYTES:
+            break
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def workspace_bytes(source: Workspace) -> int:
+    """Return the number of bytes of a workspace as a message."""
+    return sum(map(len, _workspace_pieces(source)))
 
 
 def get_response(status: WorkspaceStatus, source: Workspace) -> bytes:
@@ -281,14 +292,6 @@ def _role(violations: Violations, field: str, number: int) -> MemberRole:
     except InvalidRequestError as error:
         violations.extend(error.violations)
         return MemberRole.VIEWER
-
-
-def _audience(violations: Violations, field: str, number: int) -> HatAudience:
-    try:
-        return _optional(field, number, HAT_AUDIENCES) or HatAudience.TEAMS
-    except InvalidRequestError as error:
-        violations.extend(error.violations)
-        return HatAudience.TEAMS
 
 
 def _optional(field: str, number: int, known: Mapping[Value, int]) -> Value | None:

@@ -41,6 +41,7 @@ STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     errors.WorkspaceNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.WorkspaceDeletedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TooManyChangedError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.WorkspaceTooLargeError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.VersionMismatchError: grpc.StatusCode.ABORTED,
     errors.RequestUsedError: grpc.StatusCode.ALREADY_EXISTS,
     errors.RequestRevokedError: grpc.StatusCode.FAILED_PRECONDITION,

@@ -27,7 +27,7 @@ from skilder.keys.v1 import common_pb2 as skilder_dot_keys_dot_v1_dot_common__pb
 from skilder.keys.v1 import workspace_pb2 as skilder_dot_keys_dot_v1_dot_workspace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%skilder/keys/v1/catalog_service.proto\x12\x0fskilder.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\x1a\x1fskilder/keys/v1/workspace.proto\"\xca\x01\n\x15\x41pplyWorkspaceRequest\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12!\n\x10\x65xpected_version\x18\x02 \x01(\x03\x42\x02\x30\x01H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x19\n\x0cmax_removals\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x13\n\x11_expected_versionB\x0f\n\r_max_removals\"`\n\x16\x41pplyWorkspaceResponse\x12\x13\n\x07version\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x31\n\x07\x63hanges\x18\x02 \x03(\x0b\x32 .skilder.keys.v1.WorkspaceChange\"z\n\x0fWorkspaceChange\x12,\n\x04part\x18\x01 \x01(\x0e\x32\x1e.skilder.keys.v1.WorkspacePart\x12\n\n\x02id\x18\x02 \x01(\t\x12-\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.skilder.keys.v1.ChangeAction\"+\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\xba\x01\n\x14GetWorkspaceResponse\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12\x13\n\x07version\x18\x02 \x01(\x03\x42\x02\x30\x01\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x15ListWorkspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"h\n\x16ListWorkspacesResponse\x12\x35\n\nworkspaces\x18\x01 \x03(\x0b\x32!.skilder.keys.v1.WorkspaceSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12!\n\x10\x65xpected_version\x18\x02 \x01(\x03\x42\x02\x30\x01H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\tB\x13\n\x11_expected_version\"I\n\x17\x44\x65leteWorkspaceResponse\x12.\n\ndeleted_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xcc\x01\n\rWorkspacePart\x12\x1e\n\x1aWORKSPACE_PART_UNSPECIFIED\x10\x00\x12\x1c\n\x18WORKSPACE_PART_WORKSPACE\x10\x01\x12\x19\n\x15WORKSPACE_PART_MEMBER\x10\x02\x12\x17\n\x13WORKSPACE_PART_TEAM\x10\x03\x12\x16\n\x12WORKSPACE_PART_HAT\x10\x04\x12\x18\n\x14WORKSPACE_PART_SKILL\x10\x05\x12\x17\n\x13WORKSPACE_PART_TOOL\x10\x06*|\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_ACTION_ADDED\x10\x01\x12\x19\n\x15\x43HANGE_ACTION_UPDATED\x10\x02\x12\x19\n\x15\x43HANGE_ACTION_REMOVED\x10\x03\x32\xba\x03\n\x0e\x43\x61talogService\x12g\n\x0e\x41pplyWorkspace\x12&.skilder.keys.v1.ApplyWorkspaceRequest\x1a\'.skilder.keys.v1.ApplyWorkspaceResponse\"\x04\x90\x82\x19\x04\x12\x64\n\x0cGetWorkspace\x12$.skilder.keys.v1.GetWorkspaceRequest\x1a%.skilder.keys.v1.GetWorkspaceResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12j\n\x0eListWorkspaces\x12&.skilder.keys.v1.ListWorkspacesRequest\x1a\'.skilder.keys.v1.ListWorkspacesResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12m\n\x0f\x44\x65leteWorkspace\x12\'.skilder.keys.v1.DeleteWorkspaceRequest\x1a(.skilder.keys.v1.DeleteWorkspaceResponse\"\x07\x90\x02\x02\x90\x82\x19\x04\x42\x86\x01\n\x13\x64\x65v.skilder.keys.v1B\x13\x43\x61talogServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%skilder/keys/v1/catalog_service.proto\x12\x0fskilder.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\x1a\x1fskilder/keys/v1/workspace.proto\"\xca\x01\n\x15\x41pplyWorkspaceRequest\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12!\n\x10\x65xpected_version\x18\x02 \x01(\x03\x42\x02\x30\x01H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x19\n\x0cmax_removals\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x13\n\x11_expected_versionB\x0f\n\r_max_removals\"v\n\x16\x41pplyWorkspaceResponse\x12\x13\n\x07version\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x31\n\x07\x63hanges\x18\x02 \x03(\x0b\x32 .skilder.keys.v1.WorkspaceChange\x12\x14\n\x0c\x63hange_count\x18\x03 \x01(\x05\"z\n\x0fWorkspaceChange\x12,\n\x04part\x18\x01 \x01(\x0e\x32\x1e.skilder.keys.v1.WorkspacePart\x12\n\n\x02id\x18\x02 \x01(\t\x12-\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.skilder.keys.v1.ChangeAction\":\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"\xba\x01\n\x14GetWorkspaceResponse\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12\x13\n\x07version\x18\x02 \x01(\x03\x42\x02\x30\x01\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x15ListWorkspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"h\n\x16ListWorkspacesResponse\x12\x35\n\nworkspaces\x18\x01 \x03(\x0b\x32!.skilder.keys.v1.WorkspaceSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12!\n\x10\x65xpected_version\x18\x02 \x01(\x03\x42\x02\x30\x01H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\tB\x13\n\x11_expected_version\"I\n\x17\x44\x65leteWorkspaceResponse\x12.\n\ndeleted_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xcc\x01\n\rWorkspacePart\x12\x1e\n\x1aWORKSPACE_PART_UNSPECIFIED\x10\x00\x12\x1c\n\x18WORKSPACE_PART_WORKSPACE\x10\x01\x12\x19\n\x15WORKSPACE_PART_MEMBER\x10\x02\x12\x17\n\x13WORKSPACE_PART_TEAM\x10\x03\x12\x16\n\x12WORKSPACE_PART_HAT\x10\x04\x12\x18\n\x14WORKSPACE_PART_SKILL\x10\x05\x12\x17\n\x13WORKSPACE_PART_TOOL\x10\x06*|\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_ACTION_ADDED\x10\x01\x12\x19\n\x15\x43HANGE_ACTION_UPDATED\x10\x02\x12\x19\n\x15\x43HANGE_ACTION_REMOVED\x10\x03\x32\xba\x03\n\x0e\x43\x61talogService\x12g\n\x0e\x41pplyWorkspace\x12&.skilder.keys.v1.ApplyWorkspaceRequest\x1a\'.skilder.keys.v1.ApplyWorkspaceResponse\"\x04\x90\x82\x19\x04\x12\x64\n\x0cGetWorkspace\x12$.skilder.keys.v1.GetWorkspaceRequest\x1a%.skilder.keys.v1.GetWorkspaceResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12j\n\x0eListWorkspaces\x12&.skilder.keys.v1.ListWorkspacesRequest\x1a\'.skilder.keys.v1.ListWorkspacesResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12m\n\x0f\x44\x65leteWorkspace\x12\'.skilder.keys.v1.DeleteWorkspaceRequest\x1a(.skilder.keys.v1.DeleteWorkspaceResponse\"\x07\x90\x02\x02\x90\x82\x19\x04\x42\x86\x01\n\x13\x64\x65v.skilder.keys.v1B\x13\x43\x61talogServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,28 +51,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATALOGSERVICE'].methods_by_name['ListWorkspaces']._serialized_options = b'\220\002\001\220\202\031\003'
   _globals['_CATALOGSERVICE'].methods_by_name['DeleteWorkspace']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['DeleteWorkspace']._serialized_options = b'\220\002\002\220\202\031\004'
-  _globals['_WORKSPACEPART']._serialized_start=1180
-  _globals['_WORKSPACEPART']._serialized_end=1384
-  _globals['_CHANGEACTION']._serialized_start=1386
-  _globals['_CHANGEACTION']._serialized_end=1510
+  _globals['_WORKSPACEPART']._serialized_start=1232
+  _globals['_WORKSPACEPART']._serialized_end=1436
+  _globals['_CHANGEACTION']._serialized_start=1438
+  _globals['_CHANGEACTION']._serialized_end=1562
   _globals['_APPLYWORKSPACEREQUEST']._serialized_start=155
   _globals['_APPLYWORKSPACEREQUEST']._serialized_end=357
   _globals['_APPLYWORKSPACERESPONSE']._serialized_start=359
-  _globals['_APPLYWORKSPACERESPONSE']._serialized_end=455
-  _globals['_WORKSPACECHANGE']._serialized_start=457
-  _globals['_WORKSPACECHANGE']._serialized_end=579
-  _globals['_GETWORKSPACEREQUEST']._serialized_start=581
-  _globals['_GETWORKSPACEREQUEST']._serialized_end=624
-  _globals['_GETWORKSPACERESPONSE']._serialized_start=627
-  _globals['_GETWORKSPACERESPONSE']._serialized_end=813
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=815
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=877
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=879
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=983
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=985
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=1102
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=1104
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1177
-  _globals['_CATALOGSERVICE']._serialized_start=1513
-  _globals['_CATALOGSERVICE']._serialized_end=1955
+  _globals['_APPLYWORKSPACERESPONSE']._serialized_end=477
+  _globals['_WORKSPACECHANGE']._serialized_start=479
+  _globals['_WORKSPACECHANGE']._serialized_end=601
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=603
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=661
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=664
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=850
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=852
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=929
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=931
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1035
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=1037
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=1154
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=1156
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1229
+  _globals['_CATALOGSERVICE']._serialized_start=1565
+  _globals['_CATALOGSERVICE']._serialized_end=2007
 # @@protoc_insertion_point(module_scope)

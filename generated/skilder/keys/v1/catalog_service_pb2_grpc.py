@@ -27,10 +27,14 @@ if _version_not_supported:
 
 class CatalogServiceStub:
     """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
-    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
-    name one. For a new workspace, the actor must be an admin in the new state.
+    `auditor` may only read.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. To change a
+    workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
+    the new state.
+
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
+    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     def __init__(self, channel):
@@ -63,10 +67,14 @@ class CatalogServiceStub:
 
 class CatalogServiceServicer:
     """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
-    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
-    name one. For a new workspace, the actor must be an admin in the new state.
+    `auditor` may only read.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. To change a
+    workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
+    the new state.
+
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
+    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     def ApplyWorkspace(self, request, context):
@@ -74,8 +82,9 @@ class CatalogServiceServicer:
         or none. Removes everything that is left out. If nothing differs, writes nothing, not even an audit event.
 
         Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), ABORTED
-        (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or more parts
-        would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do this).
+        (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, it is too large,
+        or more parts would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do
+        this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,14 +93,14 @@ class CatalogServiceServicer:
     def GetWorkspace(self, request, context):
         """Returns a whole workspace, in the form that ApplyWorkspace accepts.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the caller may not do this).
+        Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkspaces(self, request, context):
-        """Lists the workspaces, in order of id.
+        """Lists the workspaces, in order of id. For an actor, lists only those that the actor is a member of.
 
         Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
         """
@@ -143,10 +152,14 @@ def add_CatalogServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
     """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
-    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
-    name one. For a new workspace, the actor must be an admin in the new state.
+    `auditor` may only read.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. To change a
+    workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
+    the new state.
+
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
+    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     @staticmethod

@@ -28,10 +28,14 @@ GRPC_VERSION: str
 
 class CatalogServiceStub:
     """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
-    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
-    name one. For a new workspace, the actor must be an admin in the new state.
+    `auditor` may only read.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. To change a
+    workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
+    the new state.
+
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
+    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     @_typing.overload
@@ -43,16 +47,17 @@ class CatalogServiceStub:
     or none. Removes everything that is left out. If nothing differs, writes nothing, not even an audit event.
 
     Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), ABORTED
-    (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or more parts
-    would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do this).
+    (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, it is too large,
+    or more parts would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do
+    this).
     """
     GetWorkspace: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetWorkspaceRequest, _catalog_service_pb2.GetWorkspaceResponse]
     """Returns a whole workspace, in the form that ApplyWorkspace accepts.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the caller may not do this).
+    Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
     """
     ListWorkspaces: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListWorkspacesRequest, _catalog_service_pb2.ListWorkspacesResponse]
-    """Lists the workspaces, in order of id.
+    """Lists the workspaces, in order of id. For an actor, lists only those that the actor is a member of.
 
     Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
     """
@@ -67,10 +72,14 @@ class CatalogServiceStub:
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
     """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
-    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
-    name one. For a new workspace, the actor must be an admin in the new state.
+    `auditor` may only read.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. To change a
+    workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
+    the new state.
+
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
+    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -79,16 +88,17 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     or none. Removes everything that is left out. If nothing differs, writes nothing, not even an audit event.
 
     Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), ABORTED
-    (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or more parts
-    would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do this).
+    (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, it is too large,
+    or more parts would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do
+    this).
     """
     GetWorkspace: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetWorkspaceRequest, _catalog_service_pb2.GetWorkspaceResponse]  # type: ignore[assignment]
     """Returns a whole workspace, in the form that ApplyWorkspace accepts.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the caller may not do this).
+    Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
     """
     ListWorkspaces: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListWorkspacesRequest, _catalog_service_pb2.ListWorkspacesResponse]  # type: ignore[assignment]
-    """Lists the workspaces, in order of id.
+    """Lists the workspaces, in order of id. For an actor, lists only those that the actor is a member of.
 
     Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
     """
@@ -102,10 +112,14 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages the workspaces: members, teams, hats, skills and tools. For callers with the role `operator` or `console`;
-    `auditor` may only read. If a request names an actor, that user must be an admin of the workspace; a `console` must
-    name one. For a new workspace, the actor must be an admin in the new state.
+    `auditor` may only read.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB.
+    A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. To change a
+    workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
+    the new state.
+
+    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
+    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     @_abc_1.abstractmethod
@@ -118,8 +132,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         or none. Removes everything that is left out. If nothing differs, writes nothing, not even an audit event.
 
         Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), ABORTED
-        (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or more parts
-        would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do this).
+        (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, it is too large,
+        or more parts would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do
+        this).
         """
 
     @_abc_1.abstractmethod
@@ -130,7 +145,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.GetWorkspaceResponse, _abc.Awaitable[_catalog_service_pb2.GetWorkspaceResponse]]:
         """Returns a whole workspace, in the form that ApplyWorkspace accepts.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the caller may not do this).
+        Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
         """
 
     @_abc_1.abstractmethod
@@ -139,7 +154,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.ListWorkspacesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListWorkspacesResponse, _abc.Awaitable[_catalog_service_pb2.ListWorkspacesResponse]]:
-        """Lists the workspaces, in order of id.
+        """Lists the workspaces, in order of id. For an actor, lists only those that the actor is a member of.
 
         Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
         """

@@ -78,12 +78,14 @@ Global___HatAudience: _TypeAlias = HatAudience  # noqa: Y015
 
 @_typing.final
 class Workspace(_message.Message):
-    """A workspace: who is in it and what its agents may use. An id is unique within its list and its workspace. The ids of
-    workspaces, teams, hats and skills have 1 to 64 letters, digits or `._:@/+|-`, and start with a letter or digit.
+    """A workspace: who is in it and what its agents may use. An id is unique within its list and its workspace. The id of
+    a workspace has 1 to 64 letters, digits or `._-`, and starts with a letter or digit, so that it fits into a URL. The
+    ids of teams, hats and skills may have `:@/+|` too.
 
     The ids of users, tools and MCP servers, and the names of tools, come from other systems. They are one-line texts of
     1 to 255 characters, without a space at the beginning or the end. Other names have 1 to 128 characters, descriptions
-    at most 500, instructions at most 10,000. A workspace has at most 250,000 parts and ids in parts together.
+    at most 500, instructions at most 10,000. A workspace has at most 250,000 parts and ids in parts together, and as a
+    message at most 16 MiB less 1 KiB.
 
     A text may contain all Unicode characters, is kept unchanged, and must have a visible character. Rejected are control
     characters, the characters that change the writing direction (U+202A to U+202E, U+2066 to U+2069) and, in one-line

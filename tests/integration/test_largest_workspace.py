@@ -1,0 +1,104 @@
+"""The largest workspace through every method and the command line; one byte more is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from skilder.keys.v1 import catalog_service_pb2 as pb
+from skilder_keys.domain.workspace_checks import MAX_BYTES
+from tests.support.calls import call, get_workspace, list_workspaces
+from tests.support.largest import largest_workspace
+from tests.support.person import Person
+from tests.support.service import refusal, serving
+from tests.support.shapes import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from google.protobuf.message import Message
+
+    from tests.support.service import Service
+
+ANSWER = 4 * 2**20
+WHOLE_ANSWER = 16 * 2**20
+
+
+@pytest.fixture
+async def patient(transport: str, database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    """A service that takes as long as it needs."""
+    async with serving(database_url, tmp_path, transport=transport, call_timeout=120, statement_timeout=60) as service:
+        yield service
+
+
+async def answer(service: Service, method: str, request: Message) -> bytes:
+    """Call a method of CatalogService; fail if a client with the default limits could not take its response."""
+    body = await call(service.operator, f"CatalogService/{method}", request)
+    assert len(body) <= (WHOLE_ANSWER if method == "GetWorkspace" else ANSWER), method
+    return body
+
+
+@pytest.mark.long
+async def test_the_largest_workspace_goes_through_every_method(patient: Service, tmp_path: Path) -> None:
+    """Checked, applied, shown, changed in every part, listed, shown and applied by the command line, and deleted."""
+    first, second = largest_workspace("largest"), largest_workspace("largest", version=1)
+    parts = 10_000 + 1_000 + 1_000 + 5_000 + 20_000
+    for workspace, dry_run, version, count in (
+        (first, True, 1, parts + 1),
+        (first, False, 1, parts + 1),
+        (first, False, 1, 0),
+        (second, True, 2, parts),
+        (second, False, 2, parts),
+    ):
+        request = pb.ApplyWorkspaceRequest(workspace=workspace, dry_run=dry_run, actor="user-000000")
+        response = pb.ApplyWorkspaceResponse.FromString(await answer(patient, "ApplyWorkspace", request))
+        assert (response.version, response.change_count) == (version, count)
+        assert len(response.changes) == min(count, 10_000)
+    shown = pb.GetWorkspaceResponse.FromString(
+        await answer(patient, "GetWorkspace", pb.GetWorkspaceRequest(workspace_id="largest", actor="user-000000"))
+    )
+    assert (shown.workspace.ByteSize(), shown.workspace) == (MAX_BYTES, canonical(second))
+    listed = await answer(patient, "ListWorkspaces", pb.ListWorkspacesRequest(actor="user-000000"))
+    assert [each.id for each in pb.ListWorkspacesResponse.FromString(listed).workspaces] == ["largest"]
+
+    person = Person(patient, tmp_path)
+    for form, options in (((), ()), (("--json",), ("--dry-run",))):
+        printed = await person.script("show", "largest", *form)
+        assert printed.returncode == 0, printed.stderr
+        back = await person.script("apply", "-", *options, stdin=printed.stdout)
+        assert (back.returncode, back.stderr) == (0, "")
+        assert back.stdout.endswith("at version 2: nothing differed.\n")
+    await answer(patient, "DeleteWorkspace", pb.DeleteWorkspaceRequest(workspace_id="largest", actor="user-000000"))
+
+
+@pytest.mark.long
+async def test_one_byte_more_is_refused(patient: Service) -> None:
+    """Also in a dry run, with both numbers; what there is stays as it is."""
+    workspace = largest_workspace("largest")
+    workspace.name += "!"
+    for dry_run in (True, False):
+        refused = await refusal(patient.operator.apply(workspace, dry_run=dry_run))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_TOO_LARGE")
+        assert refused.metadata == {"bytes": str(MAX_BYTES + 1), "limit": str(MAX_BYTES)}
+    assert not (await list_workspaces(patient.operator)).workspaces
+    workspace.name = "Larges"
+    await patient.operator.apply(workspace)
+    workspace.name = "Largest!"
+    assert (await refusal(patient.operator.apply(workspace))).reason == "WORKSPACE_TOO_LARGE"
+    shown = await get_workspace(patient.operator, "largest")
+    assert (shown.version, shown.workspace.name) == (1, "Larges")
+
+
+@pytest.mark.long
+async def test_what_is_left_out_counts_too(patient: Service) -> None:
+    """The bytes are those that GetWorkspace would return, with the audience of each hat."""
+    workspace = largest_workspace("largest")
+    for hat in workspace.hats:
+        hat.ClearField("audience")
+    workspace.hats[0].instructions += "i" * 20
+    assert workspace.ByteSize() < MAX_BYTES
+    refused = await refusal(patient.operator.apply(workspace))
+    assert (refused.reason, refused.metadata["bytes"]) == ("WORKSPACE_TOO_LARGE", str(MAX_BYTES + 20))
