@@ -38,8 +38,8 @@ async def test_unknown_fields_and_values_are_refused(service: Service, method: s
             await assert_refused(service.operator, method, changed, joined(place.path, field))
     refused = await assert_refused(service.operator, method, UNKNOWN, "")
     assert refused.message == (
-        "this version of the service does not know the fields or values with these numbers: 99. "
-        "It may be older than the client. Upgrade the service before its clients."
+        "This version of the service does not know the fields or values 99 in the request. "
+        "It may be older than the client: upgrade the service before its clients."
     )
 
 

@@ -68,7 +68,7 @@ def refused(request_type: type[Message], body: bytes) -> tuple[str, str]:
     """Return the path and the numbers in the error for a request."""
     with pytest.raises(UnknownFieldError) as caught:
         Decoder(request_type).decode(body)
-    assert "Upgrade the service before its clients." in str(caught.value)
+    assert "upgrade the service before its clients." in str(caught.value)
     return caught.value.details["path"], caught.value.details["numbers"]
 
 

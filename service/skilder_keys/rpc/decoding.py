@@ -53,6 +53,7 @@ class Decoder(Generic[Request]):
         self._parse = request_type.FromString
         self._lists = lists_of(request_type.DESCRIPTOR)
         self._known = Known(request_type.DESCRIPTOR)
+        self._is_flat = self._known.is_flat
 
     def is_long(self, body: object) -> bool:
         """Return whether `decode` may take so long that it has to run in a thread."""
@@ -87,7 +88,7 @@ class Decoder(Generic[Request]):
         unknown = UnknownFieldSet(request)
         if len(unknown):
             raise Found.of(unknown).error()
-        if not self._known.is_flat and (found := self._find(request, body)):
+        if not self._is_flat and (found := self._find(request, body)):
             raise found.error()
         return request
 

@@ -45,10 +45,10 @@ class Found(NamedTuple):
     def error(self) -> UnknownFieldError:
         """Return the error that reports it."""
         numbers = ",".join(map(str, islice(dict.fromkeys(self.numbers), _MAX_NUMBERS)))
-        where = f"{self.path}: " if self.path else ""
+        where = self.path or "the request"
         return UnknownFieldError(
-            f"{where}this version of the service does not know the fields or values with these numbers: {numbers}. "
-            "It may be older than the client. Upgrade the service before its clients.",
+            f"This version of the service does not know the fields or values {numbers} in {where}. "
+            "It may be older than the client: upgrade the service before its clients.",
             path=self.path,
             numbers=numbers,
         )
