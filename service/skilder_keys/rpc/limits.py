@@ -80,7 +80,6 @@ class Lists:
     """The bounded fields of a message: its lists and messages.
 
     Attributes:
-        numbers: The numbers of all its fields.
         by_number: The bounded fields by their numbers.
         has_lists: Whether it has a list at any depth.
         total: The most elements of these lists together, without the lists of inner messages.
@@ -96,7 +95,6 @@ class Lists:
         bounded = filter(None, (_bounded(descriptor, each) for each in descriptor.fields))
         self.by_number: dict[int, Bounded] = {field.number: field for field in bounded}
         self.total = sum(field.maximum or 1 for field in self.by_number.values())
-        self.numbers = frozenset(field.number for field in descriptor.fields)
         inside = [field.inside for field in self.by_number.values() if field.inside is not None]
         is_list = [field.maximum is not None for field in self.by_number.values()]
         self.has_lists: bool = any(is_list) or any(each.has_lists for each in inside)

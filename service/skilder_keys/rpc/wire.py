@@ -9,9 +9,12 @@ from skilder_keys.rpc.errors import MalformedMessageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+VARINT = 0
+FIXED_64 = 1
 LENGTH_DELIMITED = 2
 START_GROUP = 3
-_FIXED = {1: 8, 5: 4}
+FIXED_32 = 5
+_FIXED = {FIXED_64: 8, FIXED_32: 4}
 _MAX_VARINT_BYTES = 10
 
 
@@ -36,7 +39,7 @@ def fields(body: bytes, begin: int, end: int) -> Iterator[Field]:
         if wire_type == LENGTH_DELIMITED:
             length, content = _varint(body, at, end)
             at = content + length
-        elif wire_type == 0:
+        elif wire_type == VARINT:
             content = at
             _, at = _varint(body, at, end)
         elif wire_type in _FIXED:
