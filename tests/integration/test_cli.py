@@ -9,44 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.support.command_line import CommandLine
 from tests.support.process import FRESH, run_command
 from tests.support.rows import insert_key
-from tests.support.service import TOKENS
 from tests.support.transport import ONLY_GRPCIO
 from tests.support.workspaces import EXAMPLE_FILE, small_workspace
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
     import asyncpg
 
     from tests.support.service import Service
-
-
-class CommandLine:
-    """Runs commands against a served service, as one of its callers."""
-
-    def __init__(self, service: Service, folder: Path) -> None:
-        self._service = service
-        self._folder = folder
-
-    async def __call__(self, *arguments: str, stdin: str = "", caller: str = "operator") -> Any:
-        """Run a command and return the finished process."""
-        token_file = self._folder / f"{caller}.token"
-        token_file.write_text(TOKENS[caller])
-        variables = {"SKILDER_KEYS_SERVER": self._service.address, "SKILDER_KEYS_TOKEN_FILE": str(token_file)}
-        done: subprocess.CompletedProcess[str] = await asyncio.to_thread(
-            run_command, *arguments, folder=self._folder, stdin=stdin, **variables
-        )
-        assert "Traceback" not in done.stderr
-        return done
-
-    async def json(self, *arguments: str, stdin: str = "", code: int = 0) -> Any:
-        """Run a command with --json and return the document that it prints."""
-        done = await self(*arguments, "--json", stdin=stdin)
-        assert done.returncode == code, done.stderr
-        return json.loads(done.stdout)
 
 
 @pytest.fixture

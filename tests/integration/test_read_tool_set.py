@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from google.protobuf.json_format import ParseDict
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
@@ -15,6 +16,7 @@ from skilder_keys.app.authorization.encoding import EncodedToolSet
 from skilder_keys.app.authorization.query import AuthorizeQuery
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import get_key, part
+from tests.support.command_line import CommandLine
 from tests.support.fleet import process
 from tests.support.ids import new_key_id
 from tests.support.large_tool_set import PARTS, workspace_with_large_tool_set
@@ -126,6 +128,19 @@ async def test_a_large_tool_set_is_named_and_read_in_parts(service: Service) -> 
     one = workspace.tools[7].id
     tool = (await service.service.authorize(token, tool_id=one)).granted.tool
     assert (tool.tool.id, tool.tool_set_version) == (one, granted.tool_set_version)
+
+
+async def test_the_command_prints_a_large_tool_set(service: Service, tmp_path: Path) -> None:
+    """All of it, as text and as JSON."""
+    token = await large(service)
+    command = CommandLine(service, tmp_path)
+    whole = await service.service.read_tool_set(token)
+    document = await command.json("authorize", stdin=token)
+    assert ParseDict(document["granted"]["tool_set"], pb.ToolSet()) == whole
+    printed = (await command("authorize", stdin=token)).stdout
+    assert printed.startswith("granted\n")
+    assert f"{len(whole.tools)}, version {whole.version}" in printed
+    assert all(each.id in printed for each in whole.tools)
 
 
 async def test_a_denial_is_the_only_response(service: Service) -> None:

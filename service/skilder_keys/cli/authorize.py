@@ -36,7 +36,7 @@ def authorize(
         request.tool_id = tool
     with service.stub(AuthorizationServiceStub) as stub:
         response = stub.Authorize(request)
-        if response.granted.WhichOneof("reach") == "tool_set_version":
+        if tool is None and response.granted.WhichOneof("reach") == "tool_set_version":
             response = _with_tool_set(response.granted.key, stub.ReadToolSet(pb.ReadToolSetRequest(request=request)))
     denied = response.HasField("denied")
     if not denied and response.granted.WhichOneof("reach") != ("tool_set" if tool is None else "tool"):
