@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skilder_keys.config import Settings
+from skilder_keys.envoy_settings import EnvoySettings
 from skilder_keys.transports.envoy.process import become
 from skilder_keys.transports.framing import framed
 
@@ -138,7 +138,7 @@ def main(part: str, body: str, callers: str, folder: str) -> None:
     os.environ[_VARIABLE] = os.pathsep.join((part, body, callers))
     sys.stdout.write(f"{address}\n")
     sys.stdout.flush()
-    settings = Settings(listen=address, max_connection_age=3600)
+    settings = EnvoySettings(listen=address, max_connection_age=3600)
     become(settings, 0, Path(folder), "bench.empty_asgi:application")
 
 

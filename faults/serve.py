@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING
 
-import typer
-
-from skilder_keys.cli.options import takes_settings
+from skilder_keys.config import Settings
 from skilder_keys.logs import make_log
 from skilder_keys.supervisor.supervisor import run
-
-if TYPE_CHECKING:
-    from skilder_keys.config import Settings
 
 
 def main(mutation: str) -> None:
     """Serve until stopped."""
-
-    @takes_settings()
-    def serve(settings: Settings) -> None:
-        run(settings, make_log(settings.log_format), (sys.executable, "-m", "faults.mutant", mutation))
-
-    command = typer.Typer()
-    command.command()(serve)
-    command(args=[])
+    given = {name: os.environ.get(f"SKILDER_KEYS_{name.upper()}") for name in Settings.model_fields}
+    settings = Settings.model_validate({name: value for name, value in given.items() if value is not None})
+    run(settings, make_log(settings.log_format), (sys.executable, "-m", "faults.mutant", mutation))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from skilder_keys.config import Settings
+from skilder_keys.envoy_settings import EnvoySettings
 from skilder_keys.rpc.errors import StatusError
 from skilder_keys.transports.envoy.asgi import AsgiMethods
 from skilder_keys.transports.envoy.process import become
@@ -129,7 +129,7 @@ def _payload(response_type: Any, size: int) -> bytes:
 def main(folder: str, settings: str) -> None:
     """Become an Envoy that serves."""
     become(
-        Settings.parse(json.loads(settings)),
+        EnvoySettings.of(json.loads(settings)),
         0,
         Path(folder),
         "tests.support.interop:application",

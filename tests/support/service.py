@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -292,7 +292,7 @@ async def _served_by_a_worker(settings: Settings, database_url: str, folder: Pat
     number, path = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=folder)
     os.close(number)
     command = ("/bin/sh", "-c", 'exec "$@" 2>>"$0"', path, *WORKER_COMMAND)
-    settings = replace(settings, log_format="json")
+    settings = settings.model_copy(update={"log_format": "json"})
     worker = await WorkerProcess.start(command, settings, database_url, 0)
     log = LogFile(Path(path))
 

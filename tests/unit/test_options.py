@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from skilder_keys.cli.main import app
 from skilder_keys.cli.options import takes_settings
 from skilder_keys.cli.variables import variable
 from skilder_keys.config import Settings
+from skilder_keys.envoy_settings import EnvoySettings
 
 PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
 URL = "postgresql://keys:hunter2@db.internal/keys"
@@ -57,7 +58,7 @@ VALUES: dict[str, Any] = {
     "log_grants": True,
     "log_format": "json",
 }
-FLAGS = {each.name: f"--{each.name.replace('_', '-')}" for each in fields(Settings)}
+FLAGS = {name: f"--{name.replace('_', '-')}" for name in Settings.model_fields}
 
 
 def settings_from(*arguments: str, **variables: str) -> Settings:
@@ -82,7 +83,7 @@ def refusal(*arguments: str, **variables: str) -> str:
 
 def test_this_test_has_a_value_for_every_setting() -> None:
     """A new setting must be added above, and no value may be the default."""
-    assert set(VALUES) == set(FLAGS)
+    assert set(VALUES) == set(Settings.model_fields)
     defaults = Settings()
     assert [name for name, value in VALUES.items() if getattr(defaults, name) == value] == []
 
@@ -111,7 +112,16 @@ def test_without_options_the_settings_are_the_defaults() -> None:
 def test_every_variable_arrives() -> None:
     """With the type of the setting."""
     variables = {variable(name): str(value) for name, value in VALUES.items()}
-    assert settings_from(**variables) == Settings.parse(VALUES)
+    assert settings_from(**variables) == Settings.model_validate(VALUES)
+
+
+@pytest.mark.parametrize("values", [{}, VALUES], ids=["defaults", "others"])
+def test_envoys_configuration_gets_the_same_values(values: dict[str, Any]) -> None:
+    """A process that becomes Envoy reads them from what its parent has sent, which has no defaults."""
+    settings = Settings.model_validate(values)
+    sent = settings.model_dump(mode="json", exclude_defaults=True) | {"listen": settings.listen}
+    read = asdict(EnvoySettings.of(sent))
+    assert read == settings.model_dump(mode="json", include=set(read))
 
 
 def test_every_flag_arrives() -> None:
@@ -124,7 +134,7 @@ def test_every_flag_arrives() -> None:
         else:
             arguments += [flag, str(value)]
     settings = settings_from(*arguments, SKILDER_KEYS_POOL_SIZE="9", SKILDER_KEYS_REFLECTION="1")
-    assert settings == Settings.parse(VALUES)
+    assert settings == Settings.model_validate(VALUES)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ import os
 import re
 import secrets
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skilder_keys.auth.callers import KnownCaller
 from skilder_keys.auth.errors import CallersFileError
@@ -26,7 +28,6 @@ from skilder_keys.yaml_files.reader import Mapping, Scalar, Sequence, YamlFileEr
 from skilder_keys.yaml_files.scalars import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from skilder_keys.yaml_files.reader import Node
@@ -34,15 +35,64 @@ if TYPE_CHECKING:
 
 LOCAL_OPERATOR = "local-operator"
 _MAX_FAULTS = 10
-_MAX_CALLERS = 1000
-_MAX_SAN = 500
-_ROLES = ("operator", "auditor", "console", "service")
+# What pydantic's errors are called here, by their type.
+_FAULTS = {
+    "extra_forbidden": "there is no such field",
+    "list_type": "is not a list",
+    "missing": "is required",
+    "model_type": "is not a mapping",
+    "string_type": "is not a text",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 
-# Where a fault is, as the keys and indices that lead there, and what is wrong.
-Place: TypeAlias = tuple[int | str, ...]
-Fault: TypeAlias = tuple[Place, str]
+
+class _Caller(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    role: Literal["operator", "auditor", "console", "service"]
+    token_sha256: str | None = None
+    san: str | None = Field(None, min_length=1, max_length=500)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("must be 1 to 64 letters, digits or ._-, a letter or digit first")
+        return value
+
+    @field_validator("token_sha256")
+    @classmethod
+    def _check_digest(cls, value: str | None) -> str | None:
+        if value is not None and not _SHA256.fullmatch(value):
+            raise ValueError("is not a SHA-256: write the 64 hexadecimal digits that `sha256sum` prints")
+        # Tools of Windows print the digits in upper case.
+        return value and value.lower()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.token_sha256 is None and self.san is None:
+            raise ValueError("needs token_sha256, san or both")
+        return self
+
+
+class _CallersFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    callers: list[_Caller] = Field(max_length=1000)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for field in ("name", "token_sha256", "san"):
+            seen: dict[str, int] = {}
+            for index, each in enumerate(self.callers):
+                value = getattr(each, field)
+                if value is not None and (first := seen.setdefault(value, index)) != index:
+                    raise ValueError(f"two callers have the same {field}: callers[{first}] and callers[{index}]")
+        if any(each.name == LOCAL_OPERATOR for each in self.callers):
+            raise ValueError(f"the name {LOCAL_OPERATOR} is reserved for the operator token in the data folder")
+        return self
 
 
 def load_callers(path: Path) -> list[KnownCaller]:
@@ -56,16 +106,20 @@ def load_callers(path: Path) -> list[KnownCaller]:
         document = reader.read_file(path)
     except YamlFileError as error:
         raise CallersFileError(str(error)) from None
-    file: Any = _texts(path, document, document, ())
-    if faults := list(islice(_file_faults(file), _MAX_FAULTS)):
-        raise CallersFileError("; ".join(_message(path, document, *each) for each in faults))
+    try:
+        parsed = _CallersFile.model_validate(_texts(path, document, document, ()))
+    except ValidationError as error:
+        messages = (
+            _message(path, document, each["loc"], _FAULTS.get(each["type"]) or each["msg"]) for each in error.errors()
+        )
+        raise CallersFileError("; ".join(islice(messages, _MAX_FAULTS))) from None
     return [
         KnownCaller(
-            Caller(each["name"], CallerRole(each["role"])),
-            None if each.get("token_sha256") is None else bytes.fromhex(each["token_sha256"]),
-            each.get("san"),
+            Caller(each.name, CallerRole(each.role)),
+            None if each.token_sha256 is None else bytes.fromhex(each.token_sha256),
+            each.san,
         )
-        for each in file["callers"]
+        for each in parsed.callers
     ]
 
 
@@ -97,7 +151,7 @@ def local_operator(path: Path) -> KnownCaller:
     return KnownCaller(Caller(LOCAL_OPERATOR, CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
 
 
-def _texts(path: Path, root: Node, node: Node, at: Place) -> object:
+def _texts(path: Path, root: Node, node: Node, at: tuple[int | str, ...]) -> object:
     """Return the contents of a node. All scalars must be texts, because YAML changes `on` or 0123 without quotes."""
     if isinstance(node, Mapping):
         return {key: _texts(path, root, value, (*at, key)) for key, value in node.items.items()}
@@ -108,101 +162,7 @@ def _texts(path: Path, root: Node, node: Node, at: Place) -> object:
     return node.text if node.kind is Kind.TEXT else None
 
 
-def _file_faults(file: Any) -> Iterator[Fault]:  # noqa: ANN401 - of any shape
-    """Yield what is wrong with the contents of a callers file."""
-    if not isinstance(file, dict):
-        yield (), "is not a mapping"
-        return
-    wrong = [*_callers_faults(file), *_unknown_fields(file, "callers")]
-    yield from wrong or _clashes(file["callers"])
-
-
-def _callers_faults(file: dict[str, Any]) -> Iterator[Fault]:
-    callers = file.get("callers")
-    if "callers" not in file:
-        yield ("callers",), "is required"
-    elif not isinstance(callers, list):
-        yield ("callers",), "is not a list"
-    elif len(callers) > _MAX_CALLERS:
-        yield ("callers",), f"List should have at most {_MAX_CALLERS} items after validation, not {len(callers)}"
-    else:
-        for index, caller in enumerate(callers):
-            yield from ((("callers", index, *at), fault) for at, fault in _caller_faults(caller))
-
-
-def _caller_faults(caller: Any) -> Iterator[Fault]:  # noqa: ANN401 - of any shape
-    if not isinstance(caller, dict):
-        yield (), "is not a mapping"
-        return
-    wrong: list[Fault] = [((name,), fault) for name in _CHECKS if (fault := _field_fault(caller, name))]
-    wrong += _unknown_fields(caller, *_CHECKS)
-    yield from wrong
-    if not wrong and caller.get("token_sha256") is None and caller.get("san") is None:
-        yield (), "needs token_sha256, san or both"
-
-
-def _field_fault(caller: dict[str, Any], name: str) -> str | None:
-    if name not in caller:
-        return "is required" if name in _REQUIRED else None
-    value = caller[name]
-    if value is None and name not in _REQUIRED:
-        return None
-    if not isinstance(value, str) and name != "role":
-        return "is not a text"
-    return _CHECKS[name](value)
-
-
-def _name_fault(name: str) -> str | None:
-    return None if _NAME.fullmatch(name) else "must be 1 to 64 letters, digits or ._-, a letter or digit first"
-
-
-def _role_fault(role: object) -> str | None:
-    *others, last = map(repr, _ROLES)
-    return None if role in _ROLES else f"Input should be {', '.join(others)} or {last}"
-
-
-def _digest_fault(digest: str) -> str | None:
-    # Tools of Windows print the digits in upper case.
-    fault = "is not a SHA-256: write the 64 hexadecimal digits that `sha256sum` prints"
-    return None if _SHA256.fullmatch(digest) else fault
-
-
-def _san_fault(san: str) -> str | None:
-    if not san:
-        return "String should have at least 1 character"
-    return f"String should have at most {_MAX_SAN} characters" if len(san) > _MAX_SAN else None
-
-
-_CHECKS: dict[str, Callable[[Any], str | None]] = {
-    "name": _name_fault,
-    "role": _role_fault,
-    "token_sha256": _digest_fault,
-    "san": _san_fault,
-}
-_REQUIRED = ("name", "role")
-
-
-def _unknown_fields(found: dict[str, Any], *known: str) -> Iterator[Fault]:
-    return (((name,), "there is no such field") for name in found if name not in known)
-
-
-def _clashes(callers: list[dict[str, str | None]]) -> Iterator[Fault]:
-    """Yield the first identity that two callers share, or that is reserved."""
-    for field in ("name", "token_sha256", "san"):
-        seen: dict[str, int] = {}
-        for index, each in enumerate(callers):
-            value = each.get(field)
-            if (
-                value is not None
-                and (first := seen.setdefault(value.lower() if field == "token_sha256" else value, index)) != index
-            ):
-                yield (), f"two callers have the same {field}: callers[{first}] and callers[{index}]"
-                return
-    if any(each["name"] == LOCAL_OPERATOR for each in callers):
-        yield (), f"the name {LOCAL_OPERATOR} is reserved for the operator token in the data folder"
-
-
-def _message(path: Path, node: Node, at: Place, fault: str) -> str:
+def _message(path: Path, node: Node, at: tuple[int | str, ...], fault: str) -> str:
     """Return a fault with its line, the name of the caller, and the field, as far as they are known."""
     line, names = node.line, []
     for step in at:
@@ -214,7 +174,7 @@ def _message(path: Path, node: Node, at: Place, fault: str) -> str:
             node = node.items[step]
             line = node.line
             names[-1] += f"[{step}]{_name(node)}"
-    return f"{path}:{line}: {': '.join([*names, fault])}"
+    return f"{path}:{line}: {': '.join([*names, fault.removeprefix('Value error, ')])}"
 
 
 def _name(node: Node) -> str:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal, get_origin
+import types
+import typing
+from typing import TYPE_CHECKING, Any
 
 import typer
+from pydantic import SecretStr, ValidationError
 
 from skilder_keys.cli.variables import variable
-from skilder_keys.config import Secret, Settings, SettingsError, setting_kinds
+from skilder_keys.config import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The names of settings in a sentence: at its beginning before a colon, or anywhere if they have an underscore.
-_FIELDS = {each.name: each for each in fields(Settings)}
-_LONG = [name for name in _FIELDS if "_" in name]
-_NAMES = re.compile(rf"^(?:{'|'.join(_FIELDS)})(?=: )|\b(?:{'|'.join(_LONG)})\b")
+_LONG = [name for name in Settings.model_fields if "_" in name]
+_NAMES = re.compile(rf"^(?:{'|'.join(Settings.model_fields)})(?=: )|\b(?:{'|'.join(_LONG)})\b")
 
 
 def _flag(name: str) -> str:
@@ -32,7 +33,7 @@ def takes_settings(*names: str) -> Callable[[Callable[[Settings], None]], Callab
         def command(**values: Any) -> None:  # noqa: ANN401 - of as many types as there are settings
             function(_settings(values))
 
-        parameters = [_parameter(name) for name in names or _FIELDS]
+        parameters = [_parameter(name) for name in names or Settings.model_fields]
         # Typer reads the options from a function's signature, so make one from the settings.
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -44,24 +45,34 @@ def takes_settings(*names: str) -> Callable[[Callable[[Settings], None]], Callab
 
 
 def _parameter(name: str) -> inspect.Parameter:
-    field = _FIELDS[name]
+    field = Settings.model_fields[name]
     flag = name.replace("_", "-")
-    kind = setting_kinds()[name]
-    if kind is Secret or get_origin(kind) is Literal:
-        kind = str  # Settings checks it
+    kind = _plain_type(field.annotation)
     option = typer.Option(
         field.default,
         f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
         envvar=variable(name),
-        help=field.metadata["description"],
+        help=field.description,
         show_default=field.default is not None,
     )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 
+def _plain_type(annotation: Any) -> Any:  # noqa: ANN401 - a type, or a form of one
+    """Return the type that Typer parses: without None, and str for secrets and choices, which are checked later."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(each for each in annotation.__args__ if each is not types.NoneType)
+    if annotation is SecretStr or typing.get_origin(annotation) is typing.Literal:
+        return str
+    return annotation
+
+
 def _settings(values: dict[str, Any]) -> Settings:
     try:
-        return Settings.parse({name: value for name, value in values.items() if value is not None})
-    except SettingsError as error:
-        faults = [_NAMES.sub(lambda match: _flag(match[0]), each) for each in error.faults]
+        return Settings(**{name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        faults = []
+        for each in error.errors(include_input=False, include_url=False):
+            at = f"{_flag(str(each['loc'][0]))}: " if each["loc"] else ""
+            faults.append(at + _NAMES.sub(lambda match: _flag(match[0]), each["msg"].removeprefix("Value error, ")))
         raise typer.BadParameter("; ".join(faults)) from None

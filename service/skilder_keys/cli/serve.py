@@ -25,4 +25,4 @@ def migrate(settings: Settings) -> None:
         raise fail("set SKILDER_KEYS_DATABASE_URL; the embedded database is migrated by serve", Exit.USAGE)
     from skilder_keys.cli import service  # noqa: PLC0415 - as in `serve`
 
-    service.migrate(settings.database_url.value, settings.database_schema)
+    service.migrate(settings.database_url.get_secret_value(), settings.database_schema)

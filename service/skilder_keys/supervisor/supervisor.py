@@ -11,7 +11,6 @@ import signal
 import stat
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NoReturn
@@ -66,11 +65,13 @@ def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[
         UnavailableError, SchemaOutdatedError, CallersFileError, ListenError, StartError: As `WorkerProcess.start`.
     """
     transport = choose(settings.transport)
-    settings = replace(settings, transport=transport.transport)
+    settings = settings.model_copy(update={"transport": transport.transport})
     # The service must be able to use the files that it creates, even if the umask of the shell denies this.
     os.umask(os.umask(0) & ~stat.S_IRWXU)
     if settings.database_url is not None:
-        asyncio.run(_Supervisor(settings, log, worker_command, transport.reason).serve(settings.database_url.value))
+        asyncio.run(
+            _Supervisor(settings, log, worker_command, transport.reason).serve(settings.database_url.get_secret_value())
+        )
         return
     drop_variables()
     # Until the event loop handles the signals, a signal must not leave a Postgres running.
@@ -106,7 +107,7 @@ class _Supervisor:
         """Serve until a signal stops the server. Raises as `run` does."""
         settings = self._settings
         with reserve_port(settings.listen) as address, _watchdog() as watch:
-            settings = replace(settings, listen=address)
+            settings = settings.model_copy(update={"listen": address})
             workers = WorkerPool(
                 partial(WorkerProcess.start, self._command, settings, database_url, spawned=watch),
                 self._log,

@@ -253,7 +253,8 @@ def _sent_settings(settings: Settings) -> dict[str, Any]:
 
     Defaults are left out: after an upgrade, SIGHUP starts workers of the new version, which have their own defaults.
     """
-    return {**settings.changed(), "listen": settings.listen}
+    sent = settings.model_dump(mode="json", exclude={"database_url"}, exclude_defaults=True)
+    return {**sent, "listen": settings.listen}
 
 
 def _environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skilder_keys.config import Settings
+from skilder_keys.envoy_settings import EnvoySettings
 from skilder_keys.ipc import messages
 from skilder_keys.ipc.signals import hold_signals
 from skilder_keys.transports.connections import raise_file_limit
@@ -31,9 +31,8 @@ def main(descriptor: int) -> None:
         first = messages.peek(connection)
         if first is None:
             return  # the parent has ended already
-        settings = Settings.parse(first["settings"])
-        if settings.transport == "envoy":
-            _become_envoy(settings, connection, first)
+        if first["settings"].get("transport") == "envoy":
+            _become_envoy(connection, first)
         # Import these late: Envoy starts its own interpreter, and this process would import them for nothing.
         import uvloop  # noqa: PLC0415
 
@@ -44,12 +43,12 @@ def main(descriptor: int) -> None:
         sys.exit(uvloop.run(serve(connection, GrpcioFrontend(reuse_port=True))))
 
 
-def _become_envoy(settings: Settings, connection: socket.socket, first: dict[str, Any]) -> None:
+def _become_envoy(connection: socket.socket, first: dict[str, Any]) -> None:
     """Replace this process by an Envoy that runs `in_envoy`, which reads the first message again."""
     from skilder_keys.transports.envoy.process import EnvoyMissingError, become  # noqa: PLC0415 - optional
 
     try:
-        become(settings, connection.fileno(), Path(first["folder"]), APPLICATION)
+        become(EnvoySettings.of(first["settings"]), connection.fileno(), Path(first["folder"]), APPLICATION)
     except (EnvoyMissingError, ListenError) as error:
         connection.sendall(messages.encode_failure(error, str(error)))
         sys.exit(1)

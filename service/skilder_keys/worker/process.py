@@ -58,7 +58,7 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
     if not line:
         return 0  # the parent has ended already
     first = messages.decode(line)
-    settings = Settings.parse(first["settings"])
+    settings = Settings.model_validate(first["settings"])
     log = make_log(settings.log_format).bind(worker=first["worker"])
     registry = new_registry()
     stopping = asyncio.Event()

@@ -6,6 +6,7 @@ import json
 import socket
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skilder_keys.transports import connections
@@ -13,9 +14,7 @@ from skilder_keys.transports.forwarded import PEER_HEADER
 from skilder_keys.transports.listening import ListenError, addresses_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from skilder_keys.config import Settings
+    from skilder_keys.envoy_settings import EnvoySettings
 
 FAST = "/skilder.keys.v1.AuthorizationService/"
 """The prefix of the paths of the fast methods, which Python serves in Envoy's process."""
@@ -52,7 +51,7 @@ def grpcio_socket(folder: Path) -> Path:
     return folder / "grpcio.sock"
 
 
-def configuration(settings: Settings, folder: Path, application: str, fast: str = FAST) -> dict[str, Any]:
+def configuration(settings: EnvoySettings, folder: Path, application: str, fast: str = FAST) -> dict[str, Any]:
     """Return Envoy's bootstrap configuration, in its JSON form.
 
     Args:
@@ -101,7 +100,7 @@ def python_module() -> str:
     return found.origin
 
 
-def _connection_limit(settings: Settings) -> dict[str, Any]:
+def _connection_limit(settings: EnvoySettings) -> dict[str, Any]:
     allowed = connections.allowed(settings.max_connections, settings.pool_size)
     kind = "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
     return {"@type": f"{_TYPES}.{kind}", "max_active_downstream_connections": allowed}
@@ -129,7 +128,7 @@ def _can_bind(family: socket.AddressFamily, ip: str) -> bool:
     return True
 
 
-def _connections(settings: Settings, application: str, fast: str) -> dict[str, Any]:
+def _connections(settings: EnvoySettings, application: str, fast: str) -> dict[str, Any]:
     """Return how Envoy treats connections: with the same limits as grpcio's server."""
     age = settings.max_connection_age
     return {
@@ -214,16 +213,16 @@ def _python(application: str) -> dict[str, Any]:
     return {**_typed(_PYTHON, module), "disabled": True}
 
 
-def _tls(settings: Settings) -> dict[str, Any]:
+def _tls(settings: EnvoySettings) -> dict[str, Any]:
     if settings.tls_cert is None or settings.tls_key is None:
         return {}
     certificate = {
-        "certificate_chain": {"filename": str(settings.tls_cert.absolute())},
-        "private_key": {"filename": str(settings.tls_key.absolute())},
+        "certificate_chain": _file(settings.tls_cert),
+        "private_key": _file(settings.tls_key),
     }
     common: dict[str, Any] = {"tls_certificates": [certificate], "alpn_protocols": ["h2"]}
     if settings.tls_client_ca is not None:
-        common["validation_context"] = {"trusted_ca": {"filename": str(settings.tls_client_ca.absolute())}}
+        common["validation_context"] = {"trusted_ca": _file(settings.tls_client_ca)}
     context = {
         "@type": f"{_TYPES}.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         "common_tls_context": common,
@@ -251,6 +250,10 @@ def _cluster(path: Path) -> dict[str, Any]:
             options.rpartition("/")[2]: {"@type": options, "explicit_http_config": {"http2_protocol_options": windows}}
         },
     }
+
+
+def _file(path: str) -> dict[str, Any]:
+    return {"filename": str(Path(path).absolute())}
 
 
 def _pipe(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from skilder_keys.log_format import is_for_people
 from skilder_keys.transports.envoy.configuration import FAST, configuration, python_module
 
 if TYPE_CHECKING:
-    from skilder_keys.config import Settings
+    from skilder_keys.envoy_settings import EnvoySettings
 
 DESCRIPTOR = "SKILDER_WORKER_DESCRIPTOR"
 """The environment variable with the descriptor of the socket to the parent."""
@@ -56,7 +56,7 @@ def installed() -> tuple[str, dict[str, str]]:
     }
 
 
-def become(settings: Settings, descriptor: int, folder: Path, application: str, fast: str = FAST) -> NoReturn:
+def become(settings: EnvoySettings, descriptor: int, folder: Path, application: str, fast: str = FAST) -> NoReturn:
     """Replace this process by Envoy, which keeps the process id, the parent and the socket.
 
     Args:
