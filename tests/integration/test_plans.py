@@ -188,32 +188,38 @@ async def test_a_workspace_is_read_in_one_pass_of_each_table(
     assert {node["Actual Loops"] for node in scans} == {1}, plan
 
 
-# The user u77 becomes a member of all workspaces.
+# The user u77 becomes a member of all 2,001 workspaces.
 _MEMBERSHIPS = """
 INSERT INTO member (workspace_id, user_id, role)
 SELECT id, 'u77', 'viewer' FROM workspace WHERE id <> 'acme'
 """
 
 
+@pytest.mark.parametrize("analyzed", [True, False])
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 @pytest.mark.parametrize(
-    ("user", "after"), [("u77", None), ("u77", "w1500"), ("u78", None)], ids=["many", "later page", "one"]
+    ("user", "after", "most"),
+    [("u77", None, 2001), ("u77", "w1500", 2001), ("u78", None, 1)],
+    ids=["many", "later page", "one"],
 )
-async def test_a_page_of_a_members_workspaces_reads_no_other(
-    full: asyncpg.Connection[Any], mode: Mode, user: str, after: str | None
+async def test_a_page_of_a_members_workspaces_reads_theirs_only(
+    full: asyncpg.Connection[Any], mode: Mode, user: str, after: str | None, most: int, *, analyzed: bool
 ) -> None:
-    """In order, by an index; nothing is sorted, whether the user is in one workspace or in thousands."""
+    """By an index; with statistics in its order, and no more of them than the page shows."""
 
     async def page(sql: Connection) -> None:
         await workspaces.list_page(sql, member=UserId(user), after=after, limit=LIMIT)
 
     async with undone(full):
         await full.execute(_MEMBERSHIPS)
+        if analyzed:
+            await full.execute("ANALYZE member")
         (plan,) = await plans(full, page, mode, analyze=True)
     assert_by_index([plan])
-    assert {"Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
-    assert plan.scans("member") == ["Index Only Scan member_user"]
-    assert max(plan.rows_read("member"), plan.rows_read("workspace")) <= LIMIT
+    read = max(plan.rows_read("member"), plan.rows_read("workspace"))
+    assert read <= (min(most, LIMIT) if analyzed else most), plan
+    if analyzed:
+        assert {"Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
 
 
 @pytest.fixture(scope="module")

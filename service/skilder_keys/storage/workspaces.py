@@ -96,7 +96,8 @@ async def list_page(
 async def _list_of_member(
     connection: Connection, member: UserId, *, after: str | None, limit: int
 ) -> list[WorkspaceStatus]:
-    # The LIMIT of the subquery prevents a join with the whole table of workspaces.
+    # The LIMIT of the subquery prevents a join with the whole table of workspaces. The comparison of rows fits the index
+    # that begins with the user only: by the other one, Postgres may read all members of the workspaces that follow.
     rows = await connection.fetch(
         """
         SELECT found.* FROM member
@@ -104,7 +105,7 @@ async def _list_of_member(
             SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace
             WHERE id = member.workspace_id LIMIT 1
         ) AS found ON true
-        WHERE member.user_id = $1 AND member.workspace_id > $2 AND deleted_at IS NULL
+        WHERE member.user_id = $1 AND (member.user_id, member.workspace_id) > ($1, $2) AND deleted_at IS NULL
         ORDER BY member.workspace_id LIMIT $3
         """,
         member,
