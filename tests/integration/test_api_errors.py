@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.json_format import ParseDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 
 from skilder.keys.v1 import key_pb2
 from skilder_keys.rpc.limits import max_bytes
 from skilder_keys.rpc.status import STATUS_CODES
 from tests.docs import errors
 from tests.support.calls import METHODS, call, delete_workspace, request_type
+from tests.support.largest import largest_workspace
 from tests.support.service import refusal
 from tests.support.workspaces import small_workspace
 
@@ -36,9 +37,9 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     await operator.authorize(used.token)
     revoked = await operator.issue(description="Bot", request_id="revoked")
     await operator.revoke(key_id=revoked.key.id)
-    long_texts = [{"id": f"h{index}", "name": "H", "instructions": "\U0001f916" * 10_000} for index in range(420)]
-    too_large = {"id": "large", "name": "Large", "hats": long_texts}
-    values = {"foreign token": foreign.token, "key id": key.key.id, "too large": too_large}
+    too_large = largest_workspace("large")
+    too_large.name += "!"
+    values = {"foreign token": foreign.token, "key id": key.key.id, "too large": MessageToDict(too_large)}
     callers = {"ACTOR_REQUIRED": service.console, "FOREIGN_WORKSPACE": await service.client(runtime.token)}
 
     for reason, advice in ADVICE.items():

@@ -115,4 +115,4 @@ async def test_changes_in_sql_reach_memory(one: Process, sql: Sql) -> None:
     await sql.execute("DELETE FROM key_hat")
     await becomes(limited, "web.search", "TOOL_NOT_ALLOWED")
     await sql.execute("DELETE FROM member WHERE user_id = 'bob'")
-    await becomes(of_bob, "", "MEMBER_REMOVED")
+    await becomes(of_bob, "web.search", "MEMBER_REMOVED")
