@@ -96,8 +96,8 @@ async def list_page(
 async def _list_of_member(
     connection: Connection, member: UserId, *, after: str | None, limit: int
 ) -> list[WorkspaceStatus]:
-    # The LIMIT of the subquery prevents a join with the whole table of workspaces. The comparison of rows fits the index
-    # that begins with the user only: by the other one, Postgres may read all members of the workspaces that follow.
+    # The LIMIT of the subquery prevents a join with the whole table of workspaces. The comparison of rows fits only the
+    # index that begins with the user: by the other one, Postgres may read all members of the workspaces that follow.
     rows = await connection.fetch(
         """
         SELECT found.* FROM member
