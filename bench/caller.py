@@ -45,7 +45,10 @@ class Caller:
     def issue(self, workspace_id: str) -> str:
         """Issue a workspace key and return its token."""
         request = key_service_pb2.IssueKeyRequest(
-            type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id=workspace_id, description="Benchmark"
+            type=key_pb2.KEY_TYPE_WORKSPACE,
+            workspace_id=workspace_id,
+            description="Benchmark",
+            unlimited=[key_pb2.KEY_LIMIT_HATS],
         )
         return str(self._call(self._keys.IssueKey, request).token)
 

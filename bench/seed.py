@@ -46,9 +46,18 @@ def make_keys(ids: Sequence[KeyId]) -> list[MadeKey]:
 def add_keys(sql: Sql, workspace_id: str, number: int, *, analyse: bool = True) -> list[MadeKey]:
     """Add workspace keys that were never used and, by default, let Postgres analyse the table."""
     made = make_keys([new_key_id() for _ in range(number)])
-    columns = ("id", "type", "workspace_id", "description", "secret_hash", "limited_to_hats", "created_by")
+    columns = (
+        "id",
+        "type",
+        "workspace_id",
+        "description",
+        "secret_hash",
+        "limited_to_hats",
+        "created_by_kind",
+        "created_by_id",
+    )
     rows = (
-        (key.id, "workspace", workspace_id, f"Benchmark {index}", key.secret_hash, False, "benchmark")
+        (key.id, "workspace", workspace_id, f"Benchmark {index}", key.secret_hash, False, "caller", "benchmark")
         for index, key in enumerate(made)
     )
     sql.copy("key", columns, rows)
@@ -79,8 +88,8 @@ def fill(sql: Sql, total: int, *, callable_: int) -> list[MadeKey]:
     sql.execute("SET session_replication_role = replica")
     sql.execute(
         """
-        INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_at, created_by,
-                         last_used_at)
+        INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_at,
+                         created_by_kind, created_by_id, last_used_at)
         SELECT coalesce(made.id, (lpad(to_hex($1::bigint + place), 12, '0') || '7' || left(md5(place::text), 3)
                                   || '8' || right(md5(place::text), 15))::uuid),
                'workspace',
@@ -88,7 +97,8 @@ def fill(sql: Sql, total: int, *, callable_: int) -> list[MadeKey]:
                     WHEN place % 10 < 8 THEN $5
                     ELSE ($6::text[])[1 + place % 4] END,
                'Benchmark ' || place, coalesce(made.secret_hash, $7), false,
-               to_timestamp(($1::bigint + place) / 1000.0), 'benchmark', to_timestamp(($1::bigint + place) / 1000.0)
+               to_timestamp(($1::bigint + place) / 1000.0), 'caller', 'benchmark',
+               to_timestamp(($1::bigint + place) / 1000.0)
         FROM generate_series(0, $2::integer - 1) AS place LEFT JOIN made USING (place)
         ORDER BY place
         """,

@@ -24,7 +24,7 @@ from faults.history import (
 from faults.plan import TOOLS
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import catalog_service_pb2, key_service_pb2
-from skilder.keys.v1.key_pb2 import KEY_STATE_ACTIVE, KEY_TYPE_USER, KEY_TYPE_WORKSPACE
+from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_STATE_REVOKED, KEY_TYPE_USER, KEY_TYPE_WORKSPACE
 from tests.support.service import TOKENS, Client
 
 if TYPE_CHECKING:
@@ -192,6 +192,7 @@ class Clients:
             workspace_id=key.workspace,
             user_id="" if key.subject == EVERYBODY else key.subject,
             description=key.name,
+            unlimited=[KEY_LIMIT_HATS],
         )
         change = Issue(key=key.name, attempt=attempt, workspace=key.workspace, subject=key.subject, begin=now())
         code, issued = await self._change(change, request)
@@ -224,7 +225,7 @@ class Clients:
         return code
 
     async def list_keys(self, workspace: str) -> dict[str, bool]:
-        """Return whether each key of a workspace is active, by name; retry until the list is complete."""
+        """Return whether each key of a workspace was not revoked, by name; retry until the list is complete."""
         found: dict[str, bool] = {}
         request = key_service_pb2.ListKeysRequest(workspace_id=workspace, page_size=1000)
         while True:
@@ -235,7 +236,7 @@ class Clients:
                 continue
             for key in page.keys:
                 assert key.description not in found, "a request_id issues one key"
-                found[key.description] = key.state == KEY_STATE_ACTIVE
+                found[key.description] = key.state != KEY_STATE_REVOKED
             if not page.next_page_token:
                 return found
             request.page_token = page.next_page_token

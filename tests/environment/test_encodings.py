@@ -119,7 +119,10 @@ async def test_a_latin_1_locale_works(surroundings: Surroundings, tmp_path: Path
     if not (tmp_path / "en_US.ISO-8859-1").exists():
         pytest.skip(f"localedef could not make a locale: {made.stderr.strip()} (Debian: apt-get install locales)")
     locale = {"LOCPATH": str(tmp_path), "LC_ALL": "en_US.ISO-8859-1"}
-    issue, show = "keys issue -w acme $'K\\xf6ln' > out 2> err", "keys list -w acme | iconv -f latin1 -t utf-8"
+    issue, show = (
+        "keys issue -w acme --all-hats $'K\\xf6ln' > out 2> err",
+        "keys list -w acme | iconv -f latin1 -t utf-8",
+    )
     done = await surroundings.shell(f"skilder-keys {issue} && skilder-keys {show}", **locale)
     assert "\tKöln\t" in done.stdout, done
     assert "\t\\u6771\\u4eac" in done.stdout

@@ -64,7 +64,7 @@ async def test_a_full_disk_has_an_exit_code(surroundings: Surroundings, argument
 @pytest.mark.parametrize("options", ["", "--json"])
 async def test_a_lost_token_can_be_replaced(surroundings: Surroundings, options: str) -> None:
     """The same request id issues no second key, but a new token of the first."""
-    issue = f"skilder-keys keys issue -w acme {options} 'Lost {options}'"
+    issue = f"skilder-keys keys issue -w acme --all-hats {options} 'Lost {options}'"
     lost = await surroundings.shell(f"{issue} > /dev/full")
     assert lost.returncode == 74
     found = re.search(r"--request-id \S+", lost.stderr)
@@ -87,7 +87,7 @@ async def test_closed_streams_are_reported(surroundings: Surroundings) -> None:
     assert (no_error.returncode, no_error.stdout.startswith("granted")) == (0, True)
     nothing = await surroundings.shell("skilder-keys keys list -w acme <&- >&- 2>&-")
     assert nothing.returncode == 74
-    refused = await surroundings.shell("skilder-keys keys issue -w acme Unheard >&-")
+    refused = await surroundings.shell("skilder-keys keys issue -w acme --all-hats Unheard >&-")
     assert (refused.returncode, "no key was issued" in refused.stderr) == (2, True)
     assert b"Unheard" not in (await surroundings.run("keys", "list", "-w", "acme")).stdout
 

@@ -56,7 +56,7 @@ async def test_a_key_is_shown_before_it_is_revoked(surroundings: Surroundings) -
         (("--token",), [("Token", issued.token), no]),
     ):
         code, shown = await surroundings.terminal("keys", "revoke", *arguments, width=80, answers=answers)
-        assert (code, "The one that leaked" in shown, "caller:operator" in shown) == (130, True, True), shown
+        assert (code, "The one that leaked" in shown, "caller operator" in shown) == (130, True, True), shown
         assert shown.index("The one that leaked") < shown.index("Go on?")
         assert issued.token not in shown
     assert (await surroundings.service.operator.authorize(issued.token)).HasField("granted")

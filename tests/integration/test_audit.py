@@ -63,8 +63,10 @@ def workspace_event(action: str, details: Event, *, caller: str = "operator", ac
 
 async def test_each_change_of_a_key_is_recorded_once(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """Issued, renewed and revoked: which key, for whom, by whom and why."""
-    shared = await service.operator.issue(hat_ids=["everyone", "engineer"], actor="ada", request_id="r-1")
-    await service.operator.issue(hat_ids=["everyone", "engineer"], actor="ada", request_id="r-1")
+    shared = await service.operator.issue(
+        hat_limit={"hat_ids": ["everyone", "engineer"]}, actor="ada", request_id="r-1"
+    )
+    await service.operator.issue(hat_limit={"hat_ids": ["everyone", "engineer"]}, actor="ada", request_id="r-1")
     user = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob", description="Laptop")
     runtime = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7", description="Runtime")
     await service.operator.revoke(key_id=shared.key.id, reason="Leaked", actor="ada")
@@ -150,7 +152,7 @@ async def test_a_refused_call_is_not_recorded(service: Service, sql: asyncpg.Con
         await refusal(asked)
         for asked in (
             service.operator.issue(description=""),
-            service.operator.issue(hat_ids=["nope"]),
+            service.operator.issue(hat_limit={"hat_ids": ["nope"]}),
             service.operator.issue(workspace_id="nowhere"),
             service.operator.issue(actor="bob"),
             service.operator.issue(request_id="used"),

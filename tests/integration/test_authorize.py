@@ -107,9 +107,9 @@ async def test_a_runtime_key_is_granted_and_reaches_nothing(service: Service) ->
 
 async def test_a_limited_key_reaches_the_named_hats_only(service: Service) -> None:
     """And of those only the ones that its user would reach anyway."""
-    workspace_key = await service.operator.issue(hat_ids=["everyone", "engineer"])
+    workspace_key = await service.operator.issue(hat_limit={"hat_ids": ["everyone", "engineer"]})
     user_key = await service.operator.issue(
-        type=key_pb2.KEY_TYPE_USER, user_id="bob", hat_ids=["engineer", "support-desk"]
+        type=key_pb2.KEY_TYPE_USER, user_id="bob", hat_limit={"hat_ids": ["engineer", "support-desk"]}
     )
     assert hats(await service.service.authorize(workspace_key.token)) == ["engineer", "everyone"]
     assert hats(await service.service.authorize(user_key.token)) == ["support-desk"]
@@ -117,7 +117,7 @@ async def test_a_limited_key_reaches_the_named_hats_only(service: Service) -> No
 
 async def test_a_removed_hat_narrows_a_limited_key_until_it_comes_back(service: Service) -> None:
     """The limit keeps the hat's id, and the next call after each apply sees the new state."""
-    issued = await service.operator.issue(hat_ids=["everyone", "engineer"])
+    issued = await service.operator.issue(hat_limit={"hat_ids": ["everyone", "engineer"]})
     for _ in range(3):
         await service.operator.apply(workspace_without("hats", "engineer"))
         assert hats(await service.service.authorize(issued.token)) == ["everyone"]
@@ -128,24 +128,24 @@ async def test_a_removed_hat_narrows_a_limited_key_until_it_comes_back(service: 
             await service.service.authorize(issued.token, tool_id="git.commit")
         ).granted.tool.tool.id == "git.commit"
     key = await get_key(service.operator, issued.key.id)
-    assert (key.limited_to_hats, list(key.hat_ids)) == (True, ["engineer", "everyone"])
+    assert list(key.hat_limit.hat_ids) == ["engineer", "everyone"]
 
 
 async def test_a_limited_key_that_lost_all_its_hats_reaches_nothing(service: Service) -> None:
     """It is still limited: to nothing, not to everything. It still shows the ids of its limit."""
-    issued = await service.operator.issue(hat_ids=["engineer"])
+    issued = await service.operator.issue(hat_limit={"hat_ids": ["engineer"]})
     await service.operator.apply(workspace_without("hats", "engineer"))
     response = await service.service.authorize(issued.token)
     assert (hats(response), tools(response)) == ([], [])
     key = await get_key(service.operator, issued.key.id)
-    assert (key.limited_to_hats, list(key.hat_ids)) == (True, ["engineer"])
+    assert list(key.hat_limit.hat_ids) == ["engineer"]
     await service.operator.apply(small_workspace())
     assert hats(await service.service.authorize(issued.token)) == ["engineer"]
 
 
 async def test_a_changed_hat_stays_with_a_limited_key(service: Service) -> None:
     """The limit is by hat id, whatever else about the hat changes."""
-    issued = await service.operator.issue(hat_ids=["engineer"])
+    issued = await service.operator.issue(hat_limit={"hat_ids": ["engineer"]})
     workspace = small_workspace()
     engineer = part(workspace.hats, "engineer")
     engineer.name = "Engineer, renamed"
@@ -255,9 +255,9 @@ async def test_keys_of_equal_reach_share_a_version(transport: str, service: Serv
     shared = [
         await service.operator.issue(),
         await service.operator.issue(description="Another agent"),
-        await service.operator.issue(hat_ids=ALL_HATS),
+        await service.operator.issue(hat_limit={"hat_ids": ALL_HATS}),
     ]
-    other = await service.operator.issue(hat_ids=["everyone"])
+    other = await service.operator.issue(hat_limit={"hat_ids": ["everyone"]})
     versions = {(await service.service.authorize(each.token)).granted.tool_set.version for each in shared}
     (version,) = versions
     response = await service.service.authorize(other.token, tool_set_version=version)

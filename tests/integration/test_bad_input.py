@@ -325,12 +325,3 @@ async def test_a_token_in_place_of_a_reference_is_not_repeated(service: Service)
     refused = await refusal(service.operator.apply(workspace))
     assert {"workspace.hats[0].team_ids[0]", "workspace.teams[0].parent_id"} <= refused.fields.keys()
     assert token not in refused.message + "".join(refused.fields.values())
-
-
-async def test_a_person_cannot_be_named_like_a_program(service: Service) -> None:
-    """In `created_by` and `revoked_by`, `caller:NAME` means a program."""
-    refused = await refusal(service.operator.issue(actor="caller:console"))
-    assert "actor" in refused.fields
-    workspace = small_workspace()
-    workspace.members[0].user_id = "caller:console"
-    assert "workspace.members[0].user_id" in (await refusal(service.operator.apply(workspace))).fields

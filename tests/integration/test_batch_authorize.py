@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import key_pb2
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.query import AuthorizeQuery
 from skilder_keys.domain.ids import ToolId
@@ -78,7 +79,7 @@ async def issued(service: Service, count: int, **fields: Any) -> list[key_servic
 
 async def test_each_decision_is_in_its_requests_place(service: Service) -> None:
     """Good and bad tokens mixed, and the same token several times with different queries."""
-    good, limited = await service.operator.issue(), await service.operator.issue(hat_ids=["everyone"])
+    good, limited = await service.operator.issue(), await service.operator.issue(hat_limit={"hat_ids": ["everyone"]})
     user = await service.operator.issue(type="KEY_TYPE_USER", user_id="bob")
     revoked = await service.operator.issue()
     await service.operator.revoke(key_id=revoked.key.id)
@@ -191,7 +192,7 @@ async def test_a_bad_field_is_reported_with_its_index(service: Service) -> None:
 async def test_a_runtime_instance_may_authorize_keys_of_its_own_workspace_only(service: Service) -> None:
     """One foreign key refuses the whole call, cold and warm; wrong secrets of foreign keys are unknown tokens."""
     await service.operator.apply(small_workspace("globex"))
-    runtime = await service.operator.issue(type="KEY_TYPE_RUNTIME", runtime_id="runtime-7")
+    runtime = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
     own, foreign = await service.operator.issue(), await service.operator.issue(workspace_id="globex")
     instance = await service.client(runtime.token)
     wrong = Token.mint(KeyType.WORKSPACE, Token.parse(foreign.token).key_id).reveal()
@@ -239,7 +240,8 @@ async def test_uses_are_recorded(service: Service) -> None:
 @pytest.mark.own_service
 async def test_tool_sets_without_room_are_only_named(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The decisions come first, then each tool set that still has room, in the order of the requests."""
-    tokens = [(await service.operator.issue(hat_ids=hats)).token for hats in ([], ["everyone"], ["engineer"])]
+    limits: list[dict[str, Any]] = [{}, *({"hat_limit": {"hat_ids": [each]}} for each in ("everyone", "engineer"))]
+    tokens = [(await service.operator.issue(**each)).token for each in limits]
     whole = await batch(service.service, *tokens)
     assert len(whole.tool_sets) == 3
     sizes = [len(pb.Granted(tool_set=each).SerializeToString()) for each in whole.tool_sets]

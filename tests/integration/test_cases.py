@@ -11,7 +11,7 @@ from skilder.keys.v1 import key_pb2, key_service_pb2, workspace_pb2
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.fields import Violations
-from tests.support.calls import call, get_workspace, list_keys
+from tests.support.calls import call, get_workspace, list_keys, user
 from tests.support.cases import (
     MORE_IDS,
     MORE_TEXTS,
@@ -84,7 +84,9 @@ async def test_a_refused_text_names_its_character(service: Service) -> None:
     for what, text in REFUSED_TEXTS.items():
         # protobuf for Python refuses to encode a lone surrogate; a faulty program may send one.
         encoded = text.encode("utf-8", "surrogatepass")
-        order = key_service_pb2.IssueKeyRequest(type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme")
+        order = key_service_pb2.IssueKeyRequest(
+            type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme", unlimited=[key_pb2.KEY_LIMIT_HATS]
+        )
         order.description = "?" * len(encoded)
         body = order.SerializeToString().replace(order.description.encode(), encoded)
         refused = await refusal(call(service.operator, "KeyService/IssueKey", body))
@@ -130,14 +132,14 @@ async def test_users_with_any_id_have_keys_and_act(service: Service, sql: asyncp
     for id_ in IDS:
         order: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER, "user_id": id_, "actor": id_}
         issued = [await service.operator.issue(**order) for _ in range(2)]
-        assert {(each.key.user_id, each.key.created_by) for each in issued} == {(id_, id_)}
+        assert [(each.key.user_id, each.key.created_by) for each in issued] == [(id_, user(id_))] * 2
         assert (await service.service.authorize(issued[0].token)).granted.key.user_id == id_
-        first = await list_keys(service.operator, user_id=id_, actor=id_, page_size=1)
+        first = await list_keys(service.operator, filter={"user_ids": [id_]}, actor=id_, page_size=1)
         second = await list_keys(
-            service.operator, user_id=id_, actor=id_, page_size=1, page_token=first.next_page_token
+            service.operator, filter={"user_ids": [id_]}, actor=id_, page_size=1, page_token=first.next_page_token
         )
         assert [first.keys[0].id, second.keys[0].id] == [issued[1].key.id, issued[0].key.id]
-        assert (await service.operator.revoke(key_id=issued[0].key.id, actor=id_)).revoked_by == id_
+        assert (await service.operator.revoke(key_id=issued[0].key.id, actor=id_)).revoked_by == user(id_)
     actors = await sql.fetch("SELECT DISTINCT actor FROM audit_event WHERE action = 'key.revoked'")
     assert {row["actor"] for row in actors} == set(IDS)
 
@@ -178,7 +180,7 @@ async def test_a_refused_user_id_names_its_character(service: Service) -> None:
     """In a workspace, for a key and as an actor; the database is not asked."""
     for id_ in [*REFUSED_USER_IDS, "\u200b", "a\u202eb", "\ufeffalice", "alice\xa0"]:
         violations = Violations()
-        violations.user("x", id_)
+        violations.foreign_id("x", id_)
         with pytest.raises(InvalidRequestError) as caught:
             violations.raise_if_any()
         reported = caught.value.violations[0].description
@@ -188,4 +190,5 @@ async def test_a_refused_user_id_names_its_character(service: Service) -> None:
         assert refused[1].fields == {"user_id": reported}
         if id_:
             assert (await refusal(service.operator.issue(actor=id_))).fields == {"actor": reported}
-            assert (await refusal(list_keys(service.operator, user_id=id_))).fields == {"user_id": reported}
+            listed = await refusal(list_keys(service.operator, filter={"user_ids": [id_]}))
+            assert listed.fields == {"filter.user_ids[0]": reported}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from skilder.keys.v1 import key_pb2
+from tests.support.calls import remove
 from tests.support.command_line import CommandLine
 from tests.support.process import FRESH, run_command
 from tests.support.rows import insert_key
@@ -33,7 +35,7 @@ async def test_a_keys_life_as_json(command: CommandLine) -> None:
     """Programs get the API's own documents, with its field names."""
     issued = await command.json("keys", "issue", "-w", "acme", "--hat", "support-desk", "Slack Support Bot")
     key_id, token = issued["key"]["id"], issued["token"]
-    assert issued["key"]["hat_ids"] == ["support-desk"]
+    assert issued["key"]["hat_limit"] == {"hat_ids": ["support-desk"]}
     granted = (await command.json("authorize", "--tool", "slack.post", stdin=token))["granted"]
     assert granted["tool"]["paths"] == [{"hat_id": "support-desk", "skill_id": "slack-replies"}]
     assert [key["id"] for key in (await command.json("keys", "list", "-w", "acme"))["keys"]] == [key_id]
@@ -46,7 +48,7 @@ async def test_a_keys_life_as_json(command: CommandLine) -> None:
 
 async def test_the_token_alone_goes_to_standard_output(command: CommandLine) -> None:
     """So a pipe gets the token and nothing else, and two commands can be combined."""
-    issued = await command("keys", "issue", "-w", "acme", "Slack Support Bot")
+    issued = await command("keys", "issue", "-w", "acme", "--all-hats", "Slack Support Bot")
     assert len(issued.stdout.strip()) == 75
     assert issued.stdout.strip() not in issued.stderr
     assert "Slack Support Bot" in issued.stderr
@@ -108,11 +110,11 @@ async def test_exit_codes_tell_what_went_wrong(command: CommandLine, service: Se
     assert (await command("keys", "revoke", unknown, "--token")).returncode == 2
     assert (await command("keys", "list", "-w", "acme", "--state", "lost")).returncode == 2
     assert (await command("keys", "list", "-w", "acme", caller="service")).returncode == 3
-    assert (await command("keys", "issue", "-w", "acme", "--actor", "cyd", "Bot")).returncode == 3
+    assert (await command("keys", "issue", "-w", "acme", "--all-hats", "--actor", "cyd", "Bot")).returncode == 3
     assert (await command("authorize", stdin="no token")).returncode == 1
     issued = await service.operator.issue(request_id="once")
     await service.operator.authorize(issued.token)
-    again = ("keys", "issue", "-w", "acme", "--request-id", "once", "Slack Support Bot")
+    again = ("keys", "issue", "-w", "acme", "--all-hats", "--request-id", "once", "Slack Support Bot")
     assert (await command(*again)).returncode == 5
 
 
@@ -129,8 +131,8 @@ async def test_a_missing_service_or_token_is_reported(tmp_path: Path) -> None:
 async def test_keys_can_be_listed_by_what_people_look_for(command: CommandLine) -> None:
     """Type, user, state, idleness and number. If there are more keys than shown, the command says so."""
     for number in range(3):
-        await command("keys", "issue", "-w", "acme", f"Bot {number}")
-    await command("keys", "issue", "-w", "acme", "--type", "user", "--user", "bob", "Bob's own")
+        await command("keys", "issue", "-w", "acme", "--all-hats", f"Bot {number}")
+    await command("keys", "issue", "-w", "acme", "--all-hats", "--type", "user", "--user", "bob", "Bob's own")
 
     async def listed(*options: str) -> list[str]:
         found = await command.json("keys", "list", "-w", "acme", *options)
@@ -138,12 +140,58 @@ async def test_keys_can_be_listed_by_what_people_look_for(command: CommandLine) 
 
     assert await listed() == ["Bob's own", "Bot 2", "Bot 1", "Bot 0"]
     assert await listed("--type", "user") == ["Bob's own"]
+    assert await listed("--type", "user", "--type", "runtime") == ["Bob's own"]
     assert await listed("--user", "bob", "--actor", "bob") == ["Bob's own"]
+    assert await listed("--user", "ada", "--user", "bob") == ["Bob's own"]
+    assert await listed("--actor", "bob") == ["Bob's own"]
+    assert await listed("--actor", "cyd") == []
+    assert await listed("--state", "active", "--state", "member_removed") == await listed()
     assert await listed("--state", "revoked") == []
     assert await listed("--unused-days", "1") == []
     assert await listed("--unused-days", "0") == ["Bob's own", "Bot 2", "Bot 1", "Bot 0"]
     few = await command("keys", "list", "-w", "acme", "--limit", "2")
     assert "There are more" in few.stderr
+
+
+@ONLY_GRPCIO
+async def test_keys_can_be_counted(command: CommandLine, service: Service) -> None:
+    """By type and state, with the filters of `list`: as a table, or as the API's own document."""
+    for _ in range(2):
+        await service.operator.issue()
+    await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
+    await service.operator.revoke(key_id=(await service.operator.issue()).key.id)
+    workspace = small_workspace()
+    remove(workspace.members, "bob")
+    await service.operator.apply(workspace)
+    shown = await command("keys", "count", "-w", "acme")
+    assert shown.stdout.splitlines() == [
+        "type\tstate\tkeys",
+        "workspace\tactive\t2",
+        "workspace\trevoked\t1",
+        "user\tmember_removed\t1",
+    ]
+    counted = await command.json("keys", "count", "-w", "acme", "--state", "member_removed", "--state", "revoked")
+    assert counted == {
+        "counts": [
+            {"type": "KEY_TYPE_WORKSPACE", "state": "KEY_STATE_REVOKED", "count": 1},
+            {"type": "KEY_TYPE_USER", "state": "KEY_STATE_MEMBER_REMOVED", "count": 1},
+        ]
+    }
+    assert await command.json("keys", "count", "-w", "acme", "--actor", "cyd") == {}
+
+
+@ONLY_GRPCIO
+async def test_who_issued_a_key_is_shown_with_their_kind(command: CommandLine) -> None:
+    """A user may have the name of a caller."""
+    await command("keys", "issue", "-w", "acme", "--all-hats", "--actor", "ada", "Slack Support Bot")
+    key = (await command.json("keys", "list", "-w", "acme"))["keys"][0]
+    assert key["created_by"] == {"kind": "PRINCIPAL_KIND_USER", "id": "ada"}
+    await command("keys", "revoke", key["id"], "--yes")
+    shown = (await command("keys", "show", key["id"])).stdout.splitlines()
+    assert "hats\tall" in shown
+    assert "state\trevoked" in shown
+    assert next(line for line in shown if line.startswith("created\t")).endswith(" by user ada")
+    assert next(line for line in shown if line.startswith("revoked\t")).endswith(" by caller operator")
 
 
 async def test_a_token_is_not_sent_in_the_clear_to_other_machines(tmp_path: Path) -> None:
@@ -170,7 +218,7 @@ async def test_names_are_shown_as_they_are(command: CommandLine, service: Servic
 @ONLY_GRPCIO
 async def test_a_destructive_command_needs_a_terminal_or_yes(command: CommandLine) -> None:
     """Nobody can be asked here, so nothing is deleted or revoked."""
-    issued = await command("keys", "issue", "-w", "acme", "Slack Support Bot")
+    issued = await command("keys", "issue", "-w", "acme", "--all-hats", "Slack Support Bot")
     key_id = (await command.json("keys", "list", "-w", "acme"))["keys"][0]["id"]
     for arguments in (("workspace", "delete", "acme"), ("keys", "revoke", key_id), ("keys", "revoke", "--token")):
         refused = await command(*arguments, stdin=issued.stdout)
@@ -182,11 +230,23 @@ async def test_a_destructive_command_needs_a_terminal_or_yes(command: CommandLin
 async def test_an_error_names_the_flag(command: CommandLine) -> None:
     """Users type flags and do not know the API's fields. Invalid text is refused before it is sent."""
     for arguments, message in (
-        (("issue", "-w", "acme", "--type", "user", "Bot"), "  --user is required"),
+        (("issue", "-w", "acme", "--all-hats", "--type", "user", "Bot"), "  --user is required"),
         (("issue", "-w", "a b", "--type", "runtime", "Bot"), "  --runtime is required"),
         (("issue", "-w", "acme", "--hat", "everyone", "--hat", "none", "Bot"), "  --hat (number 2) names"),
-        (("issue", "-w", "acme", ""), "  description is required"),
-        (("issue", "-w", "acme", "--request-id", "a b", "Bot"), "  --request-id "),
+        (("issue", "-w", "acme", "--all-hats", ""), "  description is required"),
+        (("issue", "-w", "acme", "--all-hats", "--request-id", "a b", "Bot"), "  --request-id "),
+        (("issue", "-w", "acme", "Bot"), "give either --hat, once for each hat that the key may reach, or --all-hats"),
+        (("issue", "-w", "acme", "--hat", "everyone", "--all-hats", "Bot"), "give either --hat, "),
+        (
+            ("issue", "-w", "acme", "--type", "runtime", "--runtime", "r", "--all-hats", "Bot"),
+            "  --all-hats must be empty: a runtime key has no tools",
+        ),
+        (
+            ("issue", "-w", "acme", "--type", "runtime", "--runtime", "r", "--hat", "everyone", "Bot"),
+            "  --hat must not be set: a runtime key has no tools",
+        ),
+        (("list", "-w", "acme", "--user", "bob", "--user", " "), "  --user (number 2) is"),
+        (("count", "-w", "acme", "--user", "bob", "--user", " "), "  --user (number 2) is"),
         (("list", "-w", "\udcff"), "--workspace is not text in this terminal's encoding: '\\udcff'"),
         (("show", "0198"), "--workspace"),
     ):
@@ -196,7 +256,7 @@ async def test_an_error_names_the_flag(command: CommandLine) -> None:
 
 async def test_a_message_that_is_too_large_is_no_outage(command: CommandLine) -> None:
     """The request has to change, so the exit code is 2, not 6."""
-    done = await command("keys", "issue", "-w", "acme", "x" * 100_000)
+    done = await command("keys", "issue", "-w", "acme", "--all-hats", "x" * 100_000)
     assert (done.returncode, "larger than the service accepts" in done.stderr) == (2, True), done.stderr[:500]
 
 

@@ -27,7 +27,9 @@ DOCS = ROOT / "docs"
 PREPARED = {
     "api.md": "",
     "callers.md": "",
-    "command-line.md": "skilder-keys workspace apply acme.yaml; skilder-keys keys issue -w acme Bot >bot.token",
+    "command-line.md": (
+        "skilder-keys workspace apply acme.yaml; skilder-keys keys issue -w acme --all-hats Bot >bot.token"
+    ),
 }
 """The pages whose commands run here, with commands that come before them."""
 

@@ -37,9 +37,9 @@ async def test_a_deleted_workspace_is_gone(service: Service) -> None:
 
 async def test_the_parts_are_deleted_and_the_keys_stay(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """No member and no part is kept; another workspace keeps everything."""
-    issued = await service.operator.issue(hat_ids=["everyone"])
+    issued = await service.operator.issue(hat_limit={"hat_ids": ["everyone"]})
     await service.operator.apply(small_workspace("globex"))
-    await service.operator.issue(workspace_id="globex", hat_ids=["everyone"])
+    await service.operator.issue(workspace_id="globex", hat_limit={"hat_ids": ["everyone"]})
     count = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {table} WHERE workspace_id = $1" for table in PARTS)  # noqa: S608
     before = dict(await sql.fetch(count, "globex"))
     assert dict(await sql.fetch(count, "acme")) == before
@@ -48,7 +48,7 @@ async def test_the_parts_are_deleted_and_the_keys_stay(service: Service, sql: as
     assert dict(await sql.fetch(count, "acme")) == dict.fromkeys(PARTS, 0)
     assert dict(await sql.fetch(count, "globex")) == before
     key = await get_key(service.operator, issued.key.id)
-    assert (key.state, key.limited_to_hats, list(key.hat_ids)) == (key_pb2.KEY_STATE_ACTIVE, True, ["everyone"])
+    assert (key.state, list(key.hat_limit.hat_ids)) == (key_pb2.KEY_STATE_WORKSPACE_GONE, ["everyone"])
 
 
 async def test_deleting_again_changes_nothing(service: Service, sql: asyncpg.Connection[Any]) -> None:

@@ -22,8 +22,11 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest
 from skilder_keys.app.authorization.cache import KeyCache, KnownKey, Scope
+from skilder_keys.app.keys import KeyPage
 from skilder_keys.domain.ids import HatId, WorkspaceId
 from skilder_keys.domain.keys import Key
+from skilder_keys.domain.paging import PageTokens
+from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType, Token, id_text
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.offload import Offload
@@ -207,20 +210,23 @@ async def test_a_page_of_keys_does_not_block_the_loop() -> None:
             description="d" * 200,
             hat_ids=tuple(HatId(f"hat-{number}") for number in range(100)),
             created_at=now,
-            created_by="caller:x",
+            created_by=Principal(PrincipalKind.CALLER, "x"),
             last_used_at=now,
             revocation=None,
+            workspace_deleted=False,
+            user_is_member=False,
         )
         for _ in range(1000)
     ]
+    page = KeyPage(keys, more=False, listing="keys", page_tokens=PageTokens(bytes(32)))
     begin = process_time()
-    expected = key_service_pb2.ListKeysResponse(keys=map(convert.key_message, keys), next_page_token="next")
+    expected = key_service_pb2.ListKeysResponse(keys=map(convert.key_message, keys))
     piece = process_time() - begin
     longest = []
     with closing(Offload()) as offload:
         for _ in range(_ATTEMPTS):
             async with watched() as stall:
-                body = await offload.run(convert.list_keys_response, keys, "next")
+                body = await offload.run(convert.list_keys_response, page)
             assert key_service_pb2.ListKeysResponse.FromString(body) == expected
             longest.append(stall[0])
     assert min(longest) < piece / 2, (longest, piece)

@@ -172,19 +172,21 @@ async def test_the_order_of_epochs_is_the_order_of_commits(database_url: str, wr
 
 IN_BULK: dict[str, str] = {
     "one statement": """
-        UPDATE key SET revoked_at = now(), revoked_by = 'me', revoke_reason = '' WHERE revoked_at IS NULL
+        UPDATE key SET revoked_at = now(), revoked_by_kind = 'user', revoked_by_id = 'me', revoke_reason = ''
+        WHERE revoked_at IS NULL
     """,
     "a statement a key": """
         DO $$ DECLARE each uuid; BEGIN
             FOR each IN SELECT id FROM key WHERE revoked_at IS NULL LOOP
-                UPDATE key SET revoked_at = now(), revoked_by = 'me', revoke_reason = '' WHERE id = each;
+                UPDATE key SET revoked_at = now(), revoked_by_kind = 'user', revoked_by_id = 'me', revoke_reason = ''
+                WHERE id = each;
             END LOOP;
         END $$
     """,
 }
 _KEYS = """
-    INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_by)
-    SELECT gen_random_uuid(), 'workspace', $1, 'Bot', '$argon2id$x', false, 'me' FROM generate_series(1, $2)
+    INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_by_kind, created_by_id)
+    SELECT gen_random_uuid(), 'workspace', $1, 'Bot', '$argon2id$x', false, 'user', 'me' FROM generate_series(1, $2)
 """
 
 
@@ -275,7 +277,9 @@ async def test_triggers_fire_in_every_session(
         await revoke_by_hand(by_hand, key)
         assert await by_hand.fetchval("SELECT epoch FROM public.fence") == before + 1
         with pytest.raises(asyncpg.RaiseError, match="cannot be undone"):
-            await by_hand.execute("UPDATE key SET revoked_at = NULL, revoked_by = NULL, revoke_reason = NULL")
+            await by_hand.execute(
+                "UPDATE key SET revoked_at = NULL, revoked_by_kind = NULL, revoked_by_id = NULL, revoke_reason = NULL"
+            )
         with pytest.raises(asyncpg.RaiseError, match="cannot change"):
             await by_hand.execute("UPDATE key SET type = 'runtime' WHERE id = $1", other.id)
         with pytest.raises(asyncpg.RaiseError, match="only ever added to"):

@@ -41,7 +41,7 @@ async def tokens(client: Client) -> list[str]:
     """Return tokens of a workspace key, a limited one, a key of a user in `engineering`, and of one in no team."""
     issued = [
         await client.issue(),
-        await client.issue(hat_ids=["engineer"]),
+        await client.issue(hat_limit={"hat_ids": ["engineer"]}),
         await client.issue(**CYDS),
         await client.issue(**ADAS),
     ]

@@ -13,7 +13,7 @@ import pytest
 
 from skilder.keys.v1 import key_pb2, workspace_pb2
 from skilder_keys.domain.token import Token
-from tests.support.calls import delete_workspace, get_key, remove
+from tests.support.calls import caller, delete_workspace, get_key, remove, user
 from tests.support.service import Client, Service, refusal
 from tests.support.workspaces import small_workspace
 
@@ -36,9 +36,10 @@ async def actions(sql: asyncpg.Connection[Any]) -> list[str]:
     "order",
     [
         pytest.param(WORKSPACE, id="workspace"),
-        pytest.param(WORKSPACE | {"hat_ids": ["everyone", "engineer"], "actor": "ada"}, id="limited"),
+        pytest.param(WORKSPACE | {"hat_limit": {"hat_ids": ["everyone", "engineer"]}, "actor": "ada"}, id="limited"),
+        pytest.param(WORKSPACE | {"hat_limit": {"hat_ids": []}}, id="limited to no hat"),
         pytest.param(USER | {"user_id": "bob", "actor": "bob"}, id="user"),
-        pytest.param(USER | {"user_id": "bob", "hat_ids": ["engineer"]}, id="limited user"),
+        pytest.param(USER | {"user_id": "bob", "hat_limit": {"hat_ids": ["engineer"]}}, id="limited user"),
         pytest.param(RUNTIME, id="runtime"),
     ],
 )
@@ -48,7 +49,6 @@ async def test_the_response_holds_the_whole_key(service: Service, order: dict[st
     issued = await service.operator.issue(**order)
     assert re.fullmatch(rf"{PREFIXES[order['type']]}_[0-9A-Za-z]{{71}}", issued.token)
     token = Token.parse(issued.token)
-    hat_ids = sorted(order.get("hat_ids", []))
     expected = key_pb2.Key(
         id=str(token.key_id),
         type=order["type"],
@@ -58,11 +58,12 @@ async def test_the_response_holds_the_whole_key(service: Service, order: dict[st
         description="Slack Support Bot",
         hint=issued.token[:4] + issued.token[16:26],
         state=key_pb2.KEY_STATE_ACTIVE,
-        limited_to_hats=bool(hat_ids),
-        hat_ids=hat_ids,
         created_at=issued.key.created_at,
-        created_by=order.get("actor", "caller:operator"),
+        created_by=user(order["actor"]) if "actor" in order else caller("operator"),
     )
+    if "hat_limit" in order:
+        expected.hat_limit.hat_ids.extend(sorted(order["hat_limit"]["hat_ids"]))
+        expected.hat_limit.SetInParent()
     assert issued.key == expected
     assert before - 1 < issued.key.created_at.ToNanoseconds() / 1e9 < time.time() + 1
     assert (UUID(issued.key.id).version, UUID(issued.key.id).variant) == (7, "specified in RFC 4122")
@@ -96,10 +97,16 @@ async def test_a_description_is_kept_as_it_is(service: Service, description: str
         ({"user_id": "bob"}, {"user_id": "is 'bob', but is for user keys only"}),
         ({"runtime_id": "r"}, {"runtime_id": "is 'r', but is for runtime keys only"}),
         ({"type": key_pb2.KEY_TYPE_RUNTIME}, {"runtime_id": "is required"}),
-        (RUNTIME | {"hat_ids": ["everyone"]}, {"hat_ids": "must be empty: a runtime key has no tools"}),
-        ({"hat_ids": ["everyone", "everyone"]}, {"hat_ids[1]": "names 'everyone' again"}),
-        ({"hat_ids": [f"h{i}" for i in range(101)]}, {"hat_ids": "has 101 elements; at most 100 are allowed"}),
-        ({"hat_ids": ["everyone", ""]}, {"hat_ids[1]": "is required"}),
+        (
+            RUNTIME | {"hat_limit": {"hat_ids": ["everyone"]}},
+            {"hat_limit": "must not be set: a runtime key has no tools"},
+        ),
+        ({"hat_limit": {"hat_ids": ["everyone", "everyone"]}}, {"hat_limit.hat_ids[1]": "names 'everyone' again"}),
+        (
+            {"hat_limit": {"hat_ids": [f"h{i}" for i in range(101)]}},
+            {"hat_limit.hat_ids": "has 101 elements; at most 100 are allowed"},
+        ),
+        ({"hat_limit": {"hat_ids": ["everyone", ""]}}, {"hat_limit.hat_ids[1]": "is required"}),
         ({"request_id": "x" * 65}, {"request_id": f"has 65 characters; at most 64 are allowed: '{'x' * 65}'"}),
         (
             {"description": "", "user_id": "bob", "runtime_id": "r"},
@@ -125,21 +132,23 @@ async def test_hats_that_the_workspace_does_not_have_are_reported(service: Servi
     other = small_workspace("globex")
     other.hats.add(id="globex-only", name="Globex only")
     await service.operator.apply(other)
-    refused = await refusal(service.operator.issue(hat_ids=["everyone", "globex-only", "engineer", "no-such-hat"]))
+    refused = await refusal(
+        service.operator.issue(hat_limit={"hat_ids": ["everyone", "globex-only", "engineer", "no-such-hat"]})
+    )
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused.fields == {
-        "hat_ids[1]": "names 'globex-only', which the workspace does not have",
-        "hat_ids[3]": "names 'no-such-hat', which the workspace does not have",
+        "hat_limit.hat_ids[1]": "names 'globex-only', which the workspace does not have",
+        "hat_limit.hat_ids[3]": "names 'no-such-hat', which the workspace does not have",
     }
 
 
 async def test_a_user_key_needs_a_member(service: Service) -> None:
     """The user is reported, together with other dangling references."""
-    refused = await refusal(service.operator.issue(**USER, user_id="dan", hat_ids=["nope"]))
+    refused = await refusal(service.operator.issue(**USER, user_id="dan", hat_limit={"hat_ids": ["nope"]}))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert refused.fields == {
         "user_id": "names 'dan', who is not a member of the workspace",
-        "hat_ids[0]": "names 'nope', which the workspace does not have",
+        "hat_limit.hat_ids[0]": "names 'nope', which the workspace does not have",
     }
 
 
@@ -185,7 +194,9 @@ async def test_who_may_issue_which_keys(
     other.members.add(user_id="dan", role=workspace_pb2.MEMBER_ROLE_ADMIN)
     await service.operator.apply(other)
     if reason is None:
-        assert (await service.operator.issue(**order, actor=actor)).key.created_by == (actor or "caller:operator")
+        assert (await service.operator.issue(**order, actor=actor)).key.created_by == (
+            user(actor) if actor else caller("operator")
+        )
     else:
         refused = await refusal(service.operator.issue(**order, actor=actor))
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
@@ -195,9 +206,9 @@ async def test_a_retry_before_the_first_use_returns_the_same_key_with_a_new_toke
     service: Service, sql: asyncpg.Connection[Any]
 ) -> None:
     """The first token, which may never have arrived, stops working; the trail records the renewal."""
-    order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"], "actor": "ada"}
+    order = {"request_id": "r-1", "hat_limit": {"hat_ids": ["everyone", "engineer"]}, "actor": "ada"}
     first = await service.operator.issue(**order)
-    again = await service.operator.issue(**order | {"hat_ids": ["engineer", "everyone"]})
+    again = await service.operator.issue(**order | {"hat_limit": {"hat_ids": ["engineer", "everyone"]}})
     assert again.key == first.key
     assert again.token != first.token
     assert Token.parse(again.token).key_id == Token.parse(first.token).key_id
@@ -234,8 +245,8 @@ async def test_a_retry_after_the_revocation_is_refused(service: Service) -> None
     "change",
     [
         {"description": "Another bot"},
-        {"hat_ids": ["engineer"]},
-        {"hat_ids": []},
+        {"hat_limit": {"hat_ids": ["engineer"]}},
+        {"hat_limit": {"hat_ids": []}},
         {"actor": ""},
         {"workspace_id": "globex"},
         USER | {"user_id": "ada"},
@@ -244,7 +255,7 @@ async def test_a_retry_after_the_revocation_is_refused(service: Service) -> None
 async def test_a_request_id_is_valid_for_one_request(service: Service, change: dict[str, Any]) -> None:
     """With any other argument it is refused, even after the first key was used, and that key stays as it is."""
     await service.operator.apply(small_workspace("globex"))
-    order = {"request_id": "r-1", "hat_ids": ["everyone"], "actor": "ada"}
+    order = {"request_id": "r-1", "hat_limit": {"hat_ids": ["everyone"]}, "actor": "ada"}
     first = await service.operator.issue(**order)
     for _ in range(2):
         refused = await refusal(service.operator.issue(**order | change))
@@ -255,26 +266,28 @@ async def test_a_request_id_is_valid_for_one_request(service: Service, change: d
 
 async def test_a_retry_is_recognized_after_its_hat_was_removed(service: Service) -> None:
     """It is refused because of the missing hat, and the first token stays valid."""
-    order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"]}
+    order = {"request_id": "r-1", "hat_limit": {"hat_ids": ["everyone", "engineer"]}}
     first = await service.operator.issue(**order)
     workspace = small_workspace()
     remove(workspace.hats, "engineer")
     await service.operator.apply(workspace)
-    assert list((await refusal(service.operator.issue(**order))).fields) == ["hat_ids[1]"]
-    assert list((await refusal(service.operator.issue(**order | {"hat_ids": ["everyone"]}))).fields) == ["request_id"]
+    assert list((await refusal(service.operator.issue(**order))).fields) == ["hat_limit.hat_ids[1]"]
+    assert list((await refusal(service.operator.issue(**order | {"hat_limit": {"hat_ids": ["everyone"]}}))).fields) == [
+        "request_id"
+    ]
     assert (await service.service.authorize(first.token)).HasField("granted")
 
 
 async def test_a_request_whose_hat_came_back_can_be_retried(service: Service) -> None:
     """It returns the same key with its whole limit."""
-    order = {"request_id": "r-1", "hat_ids": ["everyone", "engineer"]}
+    order = {"request_id": "r-1", "hat_limit": {"hat_ids": ["everyone", "engineer"]}}
     first = await service.operator.issue(**order)
     workspace = small_workspace()
     remove(workspace.hats, "engineer")
     await service.operator.apply(workspace)
     await service.operator.apply(small_workspace())
     again = await service.operator.issue(**order)
-    assert (again.key.id, list(again.key.hat_ids)) == (first.key.id, ["engineer", "everyone"])
+    assert (again.key.id, list(again.key.hat_limit.hat_ids)) == (first.key.id, ["engineer", "everyone"])
     assert await service.service.denial(first.token) == "UNKNOWN"
     granted = (await service.service.authorize(again.token)).granted
     assert [hat.id for hat in granted.tool_set.hats] == ["engineer", "everyone"]

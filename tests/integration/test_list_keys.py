@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import key_pb2
-from tests.support.calls import delete_workspace, get_key, list_keys, list_workspaces
+from tests.support.calls import count_keys, delete_workspace, get_key, list_keys, list_workspaces
 from tests.support.rows import insert_key
 from tests.support.service import Client, Service, refusal
 from tests.support.workspaces import small_workspace
@@ -45,7 +45,7 @@ async def issue(service: Service, count: int, **fields: Any) -> list[str]:
 async def test_keys_are_listed_newest_first_and_in_full(service: Service) -> None:
     """Each as GetKey returns it, including used, limited and revoked keys. An empty workspace has an empty page."""
     assert await list_keys(service.operator) == await list_keys(service.operator, page_size=1)
-    first = await service.operator.issue(hat_ids=["everyone", "engineer"])
+    first = await service.operator.issue(hat_limit={"hat_ids": ["everyone", "engineer"]})
     second = await service.console.issue(**USER, user_id="bob", actor="bob")
     third = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
     await service.service.authorize(first.token)
@@ -97,29 +97,38 @@ async def test_a_page_has_100_keys_by_default(service: Service, sql: asyncpg.Con
 
 
 async def test_filters_choose_keys(service: Service) -> None:
-    """By type, user and state, each alone and combined, also across pages."""
+    """By type, user and state, each alone and combined, with one value or several, also across pages."""
     shared = await issue(service, 2)
     bobs = await issue(service, 3, **USER, user_id="bob")
     cyds = await issue(service, 2, **USER, user_id="cyd")
     runtime = await issue(service, 1, type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
     for revoked in (shared[0], bobs[1], cyds[0]):
         await service.operator.revoke(key_id=revoked)
-    active, gone = {"state": key_pb2.KEY_STATE_ACTIVE}, {"state": key_pb2.KEY_STATE_REVOKED}
+    users = {"types": [key_pb2.KEY_TYPE_USER]}
+    active, gone = {"states": [key_pb2.KEY_STATE_ACTIVE]}, {"states": [key_pb2.KEY_STATE_REVOKED]}
     expected: list[tuple[dict[str, Any], list[str]]] = [
-        ({"type": key_pb2.KEY_TYPE_WORKSPACE}, shared),
-        (USER, cyds + bobs),
-        ({"type": key_pb2.KEY_TYPE_RUNTIME}, runtime),
-        ({"user_id": "bob"}, bobs),
-        ({"user_id": "nobody"}, []),
+        ({}, [*runtime, *cyds, *bobs, *shared]),
+        ({"types": [key_pb2.KEY_TYPE_WORKSPACE]}, shared),
+        (users, cyds + bobs),
+        ({"types": [key_pb2.KEY_TYPE_RUNTIME]}, runtime),
+        ({"types": [key_pb2.KEY_TYPE_WORKSPACE, key_pb2.KEY_TYPE_RUNTIME]}, runtime + shared),
+        ({"types": [key_pb2.KEY_TYPE_WORKSPACE] * 2}, shared),
+        ({"user_ids": ["bob"]}, bobs),
+        ({"user_ids": ["bob", "cyd", "nobody"]}, cyds + bobs),
+        ({"user_ids": ["nobody"]}, []),
         (active, [*runtime, cyds[1], bobs[0], bobs[2], shared[1]]),
         (gone, [cyds[0], bobs[1], shared[0]]),
-        (USER | active | {"user_id": "bob"}, [bobs[0], bobs[2]]),
-        (USER | gone, [cyds[0], bobs[1]]),
-        ({"type": key_pb2.KEY_TYPE_RUNTIME, "user_id": "bob"}, []),
+        ({"states": [*active["states"], *gone["states"]]}, [*runtime, *cyds, *bobs, *shared]),
+        (users | active | {"user_ids": ["bob"]}, [bobs[0], bobs[2]]),
+        (users | gone, [cyds[0], bobs[1]]),
+        (gone | {"user_ids": ["cyd", "bob"]}, [cyds[0], bobs[1]]),
+        ({"types": [key_pb2.KEY_TYPE_RUNTIME], "user_ids": ["bob"]}, []),
+        ({"types": [key_pb2.KEY_TYPE_RUNTIME, key_pb2.KEY_TYPE_USER], "user_ids": ["bob"]}, bobs),
     ]
     for wanted, found in expected:
-        assert ids(await list_keys(service.operator, **wanted)) == found, wanted
-        assert [id_ for page in await pages(service.operator, page_size=1, **wanted) for id_ in page] == found, wanted
+        assert ids(await list_keys(service.operator, filter=wanted)) == found, wanted
+        in_pages = await pages(service.operator, page_size=1, filter=wanted)
+        assert [id_ for page in in_pages for id_ in page] == found, wanted
 
 
 async def test_keys_unused_since_a_time_are_found(service: Service, sql: asyncpg.Connection[Any]) -> None:
@@ -139,7 +148,7 @@ async def test_keys_unused_since_a_time_are_found(service: Service, sql: asyncpg
         await insert_key(sql, description=description, **row)
     since = Timestamp()
     since.FromDatetime(moment)
-    page = await list_keys(service.operator, unused_since=since)
+    page = await list_keys(service.operator, filter={"unused_since": since})
     assert [key.description for key in page.keys] == [
         "used before",
         "never used, issued just before",
@@ -156,68 +165,103 @@ async def test_a_time_out_of_range_is_refused(service: Service) -> None:
         Timestamp(nanos=-1),
         Timestamp(nanos=1_000_000_000),
     ):
-        refused = await refusal(list_keys(service.operator, unused_since=since))
+        refused = await refusal(list_keys(service.operator, filter={"unused_since": since}))
         assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
-        assert list(refused.fields) == ["unused_since"], since
+        assert list(refused.fields) == ["filter.unused_since"], since
     for since in (Timestamp(seconds=253_402_300_799, nanos=999_999_999), Timestamp(seconds=-62_135_596_800)):
-        assert ids(await list_keys(service.operator, unused_since=since)) == []
+        assert ids(await list_keys(service.operator, filter={"unused_since": since})) == []
 
 
 async def test_a_page_token_is_valid_with_the_same_filter_and_actor_only(service: Service) -> None:
-    """With another filter, workspace or actor it is refused; so are a changed token and one of ListWorkspaces."""
+    """With another one, or another workspace, it is refused, and so are a changed token and one of ListWorkspaces."""
     await service.operator.apply(small_workspace("globex"))
     await issue(service, 3, **USER, user_id="bob")
-    filters = USER | {"user_id": "bob", "state": key_pb2.KEY_STATE_ACTIVE}
-    token = (await list_keys(service.operator, page_size=1, **filters)).next_page_token
+    some: dict[str, Any] = {"types": [key_pb2.KEY_TYPE_USER], "user_ids": ["bob", "cyd"]}
+    token = (await list_keys(service.operator, page_size=1, filter=some, actor="bob")).next_page_token
     workspaces_token = (await list_workspaces(service.operator, page_size=1)).next_page_token
     assert token
     assert workspaces_token
     changed = ("A" if token[0] != "A" else "B") + token[1:]
+    same = {"filter": some, "actor": "bob", "page_token": token}
     attempts: list[dict[str, Any]] = [
-        filters | {"page_token": token, "user_id": "cyd"},
-        filters | {"page_token": token, "workspace_id": "globex"},
-        filters | {"page_token": token, "state": key_pb2.KEY_STATE_REVOKED},
-        filters | {"page_token": token, "type": key_pb2.KEY_TYPE_UNSPECIFIED},
-        filters | {"page_token": token, "unused_since": Timestamp(seconds=1)},
-        *(filters | {"page_token": bad} for bad in (changed, token + "=", token[:-1], f"{token}\n", "x", "\x00", "é")),
-        filters | {"page_token": "x" * 60_000},
-        filters | {"page_token": workspaces_token},
-        filters | {"page_token": token, "actor": "bob"},
+        same | {"filter": some | {"user_ids": ["bob"]}},
+        same | {"filter": some | {"user_ids": []}},
+        same | {"filter": some | {"types": []}},
+        same | {"filter": some | {"states": [key_pb2.KEY_STATE_REVOKED]}},
+        same | {"filter": some | {"unused_since": Timestamp(seconds=1)}},
+        same | {"filter": {}},
+        same | {"workspace_id": "globex"},
+        same | {"actor": ""},
+        same | {"actor": "ada"},
+        *(same | {"page_token": bad} for bad in (changed, token + "=", token[:-1], f"{token}\n", "x", "\x00", "é")),
+        same | {"page_token": "x" * 60_000},
+        same | {"page_token": workspaces_token},
     ]
     for attempt in attempts:
         refused = await refusal(list_keys(service.operator, **attempt))
         assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         assert refused.fields == NOT_OURS, attempt
     assert (await refusal(list_workspaces(service.operator, page_token=token))).fields == NOT_OURS
-    # The caller and the page size are no filters.
-    again = await list_keys(service.operator, page_token=token, page_size=7, **filters)
-    assert len(again.keys) == 2
+    # The page size may change, the caller too, and the order of values does not matter.
+    again = same | {"filter": some | {"user_ids": ["cyd", "bob"]}}
+    assert len((await list_keys(service.console, **again, page_size=7)).keys) == 2
 
 
 @pytest.mark.parametrize(
-    ("actor", "wanted", "reason"),
+    ("actor", "wanted", "seen"),
     [
-        ("ada", {}, None),
-        ("ada", {"user_id": "bob"}, None),
-        ("bob", {}, "ACTOR_NOT_ALLOWED"),
-        ("bob", USER, "ACTOR_NOT_ALLOWED"),
-        ("bob", {"user_id": "bob"}, None),
-        ("bob", {"user_id": "cyd"}, "ACTOR_NOT_ALLOWED"),
-        ("cyd", {"user_id": "cyd"}, None),
-        ("dan", {"user_id": "dan"}, "ACTOR_NOT_MEMBER"),
+        ("ada", {}, {"shared", "bob", "cyd", "runtime"}),
+        ("ada", {"user_ids": ["bob"]}, {"bob"}),
+        ("bob", {}, {"bob"}),
+        ("bob", {"types": [key_pb2.KEY_TYPE_WORKSPACE, key_pb2.KEY_TYPE_USER]}, {"bob"}),
+        ("bob", {"types": [key_pb2.KEY_TYPE_WORKSPACE]}, set()),
+        ("bob", {"user_ids": ["bob"]}, {"bob"}),
+        ("bob", {"user_ids": ["bob", "cyd"]}, {"bob"}),
+        ("bob", {"user_ids": ["cyd"]}, set()),
+        ("bob", {"states": [key_pb2.KEY_STATE_REVOKED]}, set()),
+        ("cyd", {}, {"cyd"}),
     ],
 )
-async def test_who_may_list_which_keys(
-    service: Service, actor: str, wanted: dict[str, Any], reason: str | None
-) -> None:
-    """Admins list any keys, members their own user keys; `dan` is not in the workspace."""
-    await issue(service, 1, **USER, user_id="bob")
-    if reason is None:
-        found = await list_keys(service.operator, **wanted, actor=actor)
-        assert len(found.keys) == (0 if actor == "cyd" else 1)
-    else:
-        refused = await refusal(list_keys(service.operator, **wanted, actor=actor))
-        assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, reason)
+async def test_who_sees_which_keys(service: Service, actor: str, wanted: dict[str, Any], seen: set[str]) -> None:
+    """Admins any keys, members their own user keys: lists and counts are narrowed to them, without an error."""
+    await service.operator.issue(description="shared")
+    await service.operator.issue(description="runtime", type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
+    for user_id in ("bob", "cyd"):
+        await service.operator.issue(description=user_id, **USER, user_id=user_id)
+    found = await list_keys(service.console, filter=wanted, actor=actor)
+    assert {key.description for key in found.keys} == seen
+    assert len(found.keys) == len(seen)
+    counted = await count_keys(service.console, filter=wanted, actor=actor)
+    assert sum(each.count for each in counted.counts) == len(seen)
+
+
+async def test_who_is_no_member_sees_no_keys(service: Service) -> None:
+    """`dan` is not in the workspace, and gets an error also if he would see none."""
+    for wanted in ({}, {"user_ids": ["dan"]}):
+        for asked in (list_keys, count_keys):
+            refused = await refusal(asked(service.console, filter=wanted, actor="dan"))
+            assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACTOR_NOT_MEMBER")
+
+
+async def test_a_bad_value_of_a_filter_is_refused_by_its_place(service: Service) -> None:
+    """Values without a meaning are not left out: then more keys would be listed."""
+    bad: list[tuple[dict[str, Any], dict[str, str]]] = [
+        ({"types": [key_pb2.KEY_TYPE_USER, 0]}, {"filter.types[1]": "is required"}),
+        ({"states": [0]}, {"filter.states[0]": "is required"}),
+        ({"user_ids": ["bob", ""]}, {"filter.user_ids[1]": "is required"}),
+        (
+            {"user_ids": [f"u{number}" for number in range(101)]},
+            {"filter.user_ids": "has 101 elements; at most 100 are allowed"},
+        ),
+        (
+            {"states": [key_pb2.KEY_STATE_ACTIVE] * 101},
+            {"filter.states": "has 101 elements; at most 100 are allowed"},
+        ),
+    ]
+    for wanted, fields in bad:
+        for asked in (list_keys, count_keys):
+            refused = await refusal(asked(service.operator, filter=wanted))
+            assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, fields), wanted
 
 
 async def test_the_keys_of_a_deleted_workspace_are_still_listed(service: Service) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ import pytest
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage import migrations
 from skilder_keys.storage.migrations import Migration, SchemaOutdatedError, migrate, require_schema, schema_version
+from tests.support.ids import new_key_id
 from tests.support.postgres import database_url, new_database
+from tests.support.rows import NO_HASH, insert, insert_key
 from tests.support.schema import schema_text
 from tests.support.service import serving
 from tests.support.sql import connected
@@ -141,6 +144,66 @@ async def test_an_older_version_reads_no_catalog(sql: asyncpg.Connection[Any]) -
     }
     for statement, error in older.items():
         with pytest.raises(error):
+            await sql.execute(statement)
+
+
+async def test_who_issued_and_revoked_keys_is_carried_over(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`caller:NAME` was a caller, everything else a user; nothing else about the keys changes, and their rules hold."""
+    await migrate_to(empty_url, 9, monkeypatch)
+    people = {
+        "caller:console": ("caller", "console"),
+        "caller:a:b": ("caller", "a:b"),
+        "ada": ("user", "ada"),
+        "Caller:ada": ("user", "Caller:ada"),
+        "x caller:y": ("user", "x caller:y"),
+        "": ("user", ""),
+    }
+    async with connected(empty_url) as sql:
+        await insert(sql, "workspace", id="acme", name="Acme", version=1)
+        for created_by in people:
+            for revoked_by in (None, *people):
+                await insert(
+                    sql,
+                    "key",
+                    id=new_key_id(),
+                    type="workspace",
+                    workspace_id="acme",
+                    description=f"{created_by} / {revoked_by}",
+                    secret_hash=NO_HASH,
+                    limited_to_hats=False,
+                    created_by=created_by,
+                    revoked_at=None if revoked_by is None else datetime(2026, 1, 1, tzinfo=UTC),
+                    revoked_by=revoked_by,
+                    revoke_reason=None if revoked_by is None else "rotated",
+                )
+        same = "SELECT to_jsonb(key) - '{created_by,revoked_by}'::text[] - '{%s}'::text[] FROM key ORDER BY id"
+        new = "created_by_kind,created_by_id,revoked_by_kind,revoked_by_id"
+        before = await sql.fetch(same % new)
+        await migrate(empty_url)
+        assert await sql.fetch(same % new) == before
+        rows = await sql.fetch(f"SELECT description, {new} FROM key")  # noqa: S608 - constants
+        assert len(rows) == len(people) * (len(people) + 1)
+        for description, *found in rows:
+            created_by, _, revoked_by = description.partition(" / ")
+            revoker = (None, None) if revoked_by == "None" else people[revoked_by]
+            assert tuple(found) == (*people[created_by], *revoker), description
+        with pytest.raises(asyncpg.RaiseError, match="is revoked, which cannot be undone"):
+            await sql.execute("UPDATE key SET revoked_by_kind = 'user' WHERE revoked_by_kind = 'caller'")
+
+
+async def test_an_older_version_writes_no_key(sql: asyncpg.Connection[Any]) -> None:
+    """It would not say whether a user or a caller did it, so its statements about keys fail."""
+    await insert(sql, "workspace", id="acme", name="Acme", version=1)
+    await insert_key(sql)
+    for statement in (
+        "SELECT created_by FROM key",
+        """
+        INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_by)
+        VALUES (gen_random_uuid(), 'workspace', 'acme', 'Bot', '$argon2id$x', false, 'ada')
+        """,
+        "UPDATE key SET revoked_at = now(), revoked_by = 'ada', revoke_reason = ''",
+    ):
+        with pytest.raises(asyncpg.UndefinedColumnError):
             await sql.execute(statement)
 
 

@@ -75,7 +75,10 @@ async def test_sigterm_lets_a_running_call_end(
             catalog_service_pb2.ApplyWorkspaceRequest(workspace=small_workspace()), metadata=metadata
         )
         request = key_service_pb2.IssueKeyRequest(
-            type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme", description="Bot"
+            type=key_pb2.KEY_TYPE_WORKSPACE,
+            workspace_id="acme",
+            description="Bot",
+            unlimited=[key_pb2.KEY_LIMIT_HATS],
         )
         issued = await client.keys.IssueKey(request, metadata=metadata)
         async with sql.transaction():
@@ -200,7 +203,10 @@ def test_a_frozen_database_does_not_block_the_stop(transport: str, tmp_path: Pat
             apply = catalog_service_pb2.ApplyWorkspaceRequest(workspace=small_workspace())
             CatalogServiceStub(channel).ApplyWorkspace(apply, metadata=metadata)
             issue = key_service_pb2.IssueKeyRequest(
-                type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme", description="Bot"
+                type=key_pb2.KEY_TYPE_WORKSPACE,
+                workspace_id="acme",
+                description="Bot",
+                unlimited=[key_pb2.KEY_LIMIT_HATS],
             )
             token = KeyServiceStub(channel).IssueKey(issue, metadata=metadata).token
             for _ in range(2):

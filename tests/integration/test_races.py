@@ -150,7 +150,10 @@ async def test_a_key_is_issued_before_the_deletion_or_not_at_all(service: Servic
         await service.operator.apply(small_workspace(workspace_id))
         *issued, deleted = await asyncio.gather(
             *(
-                after(index * round_, service.operator.issue(workspace_id=workspace_id, hat_ids=["everyone"]))
+                after(
+                    index * round_,
+                    service.operator.issue(workspace_id=workspace_id, hat_limit={"hat_ids": ["everyone"]}),
+                )
                 for index in range(4)
             ),
             after(round_ % 5, delete_workspace(service.operator, workspace_id)),
@@ -177,11 +180,11 @@ async def test_a_key_is_never_limited_to_a_hat_removed_meanwhile(service: Servic
     for round_ in range(_ROUNDS // 2):
         await service.operator.apply(small_workspace())
         issued, _ = await asyncio.gather(
-            after(round_ % 4 * 8, service.operator.issue(hat_ids=["engineer"])),
+            after(round_ % 4 * 8, service.operator.issue(hat_limit={"hat_ids": ["engineer"]})),
             after(round_ % 5 * 8, service.operator.apply(without)),
         )
         if isinstance(issued, Refusal):
-            assert list(issued.fields) == ["hat_ids[0]"]
+            assert list(issued.fields) == ["hat_limit.hat_ids[0]"]
         else:
             response = await service.service.authorize(issued.token)
             assert list(response.granted.tool_set.hats) == []

@@ -11,13 +11,15 @@ import pytest
 
 from skilder.keys.v1 import key_pb2
 from skilder_keys.domain.token import KeyType, Token
-from tests.support.calls import delete_workspace, get_key, remove
+from tests.support.calls import caller, delete_workspace, get_key, remove, user
 from tests.support.ids import new_key_id
 from tests.support.service import Service, refusal
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     import asyncpg
+
+    from skilder.keys.v1.common_pb2 import Principal
 
 USER: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER}
 RUNTIME: dict[str, Any] = {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"}
@@ -29,12 +31,12 @@ async def revocations(sql: asyncpg.Connection[Any]) -> int:
 
 
 @pytest.mark.parametrize("target", ["key_id", "token"])
-@pytest.mark.parametrize(("actor", "by"), [("", "caller:operator"), ("ada", "ada")])
+@pytest.mark.parametrize(("actor", "by"), [("", caller("operator")), ("ada", user("ada"))])
 async def test_a_revoked_key_is_denied_at_once(
-    service: Service, sql: asyncpg.Connection[Any], target: str, actor: str, by: str
+    service: Service, sql: asyncpg.Connection[Any], target: str, actor: str, by: Principal
 ) -> None:
     """The response, GetKey and the next Authorize all show it; the rest of the key stays."""
-    issued = await service.operator.issue(hat_ids=["everyone"])
+    issued = await service.operator.issue(hat_limit={"hat_ids": ["everyone"]})
     await service.service.authorize(issued.token)
     used = await get_key(service.operator, issued.key.id)
     before = time.time()
@@ -44,7 +46,7 @@ async def test_a_revoked_key_is_denied_at_once(
     assert before - 1 < revoked.revoked_at.ToNanoseconds() / 1e9 < time.time() + 1
     used.state = key_pb2.KEY_STATE_REVOKED
     used.revoked_at.CopyFrom(revoked.revoked_at)
-    used.revoked_by = by
+    used.revoked_by.CopyFrom(by)
     used.revoke_reason = "Leaked in a ticket"
     assert revoked == used
     assert await get_key(service.operator, issued.key.id) == used
@@ -61,7 +63,7 @@ async def test_revoking_again_changes_nothing(service: Service, sql: asyncpg.Con
         await service.operator.revoke(token=issued.token, reason="third"),
     ]
     assert later == [first] * 3
-    assert (first.revoked_by, first.revoke_reason) == ("caller:operator", "first")
+    assert (first.revoked_by, first.revoke_reason) == (caller("operator"), "first")
     assert await revocations(sql) == 1
 
 
@@ -174,7 +176,7 @@ async def test_who_may_see_and_revoke_which_keys(
     issued = await service.operator.issue(**order)
     if reason is None:
         assert await get_key(service.operator, issued.key.id, actor=actor) == issued.key
-        assert (await service.operator.revoke(key_id=issued.key.id, actor=actor)).revoked_by == actor
+        assert (await service.operator.revoke(key_id=issued.key.id, actor=actor)).revoked_by == user(actor)
         return
     for asked in (
         get_key(service.operator, issued.key.id, actor=actor),
@@ -203,5 +205,5 @@ async def test_whoever_holds_the_token_may_revoke_it(service: Service) -> None:
     """The token is enough, even from somebody who is not in the workspace."""
     issued = await service.operator.issue()
     revoked = await service.console.revoke(token=issued.token, actor="mallory@elsewhere.example", reason="found it")
-    assert (revoked.revoked_by, revoked.revoke_reason) == ("mallory@elsewhere.example", "found it")
+    assert (revoked.revoked_by, revoked.revoke_reason) == (user("mallory@elsewhere.example"), "found it")
     assert await service.service.denial(issued.token) == "REVOKED"

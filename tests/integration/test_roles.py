@@ -85,7 +85,7 @@ async def test_every_method_works_with_the_documented_privileges(
         await operator.catalog.GetWorkspace(GetWorkspaceRequest(workspace_id="acme"))
         issued = await operator.issue(request_id="once")
         renewed = await operator.issue(request_id="once")
-        limited = await operator.issue(hat_ids=[small_workspace().hats[0].id])
+        limited = await operator.issue(hat_limit={"hat_ids": [small_workspace().hats[0].id]})
         for each in (renewed, limited):
             for by in (service, other):
                 assert (await by.service.authorize(each.token)).HasField("granted")
@@ -165,8 +165,9 @@ async def test_the_serving_role_can_do_what_the_threat_model_says(stock: StockSe
         try:
             await sql.execute(
                 """
-                INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_by)
-                VALUES ($1, 'workspace', 'acme', 'made by hand', $2, false, 'nobody')
+                INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats,
+                                 created_by_kind, created_by_id)
+                VALUES ($1, 'workspace', 'acme', 'made by hand', $2, false, 'user', 'nobody')
                 """,
                 token.key_id,
                 secret_hash,
@@ -177,7 +178,10 @@ async def test_the_serving_role_can_do_what_the_threat_model_says(stock: StockSe
             await sql.close()
         assert (await service.service.authorize(token.reveal())).HasField("granted")
     for statement, error in (
-        ("UPDATE key SET revoked_at = NULL, revoked_by = NULL, revoke_reason = NULL", asyncpg.RaiseError),
+        (
+            "UPDATE key SET revoked_at = NULL, revoked_by_kind = NULL, revoked_by_id = NULL, revoke_reason = NULL",
+            asyncpg.RaiseError,
+        ),
         ("DELETE FROM key", asyncpg.InsufficientPrivilegeError),
         ("DELETE FROM workspace", asyncpg.InsufficientPrivilegeError),
         ("UPDATE audit_event SET caller = 'other'", asyncpg.InsufficientPrivilegeError),

@@ -247,7 +247,7 @@ async def test_a_changed_type_breaks_no_prepared_statement(transport: str, stock
                 await asyncio.gather(
                     *(service.operator.keys.GetKey(GetKeyRequest(key_id=each.key.id)) for _ in range(6))
                 )
-                await sql.execute(f"ALTER TABLE key ALTER COLUMN created_by TYPE {type_}")
+                await sql.execute(f"ALTER TABLE key ALTER COLUMN created_by_id TYPE {type_}")
                 await sql.execute(f"ALTER TABLE workspace ALTER COLUMN name TYPE {type_}")
                 # A first use, and changes: of a key, and of its workspace.
                 granted = await service.service.authorization.Authorize(pb.AuthorizeRequest(token=each.token))

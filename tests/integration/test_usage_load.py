@@ -14,6 +14,7 @@ import pytest
 from skilder_keys.app.authorization import usage as usage_module
 from skilder_keys.app.authorization.usage import MAX_PENDING, Usage
 from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.storage import keys
 from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.clock import FakeClock
@@ -36,9 +37,10 @@ async def add_used_keys(sql: asyncpg.Connection[Any], number: int) -> list[KeyId
     await sql.execute("INSERT INTO workspace (id, name, version) VALUES ('acme', 'Acme', 1)")
     rows = await sql.fetch(
         """
-        INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_by, last_used_at)
+        INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats,
+                         created_by_kind, created_by_id, last_used_at)
         SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'workspace', 'acme', 'D', $2, false,
-               'caller:tests', now() - interval '2 hours'
+               'caller', 'tests', now() - interval '2 hours'
         FROM generate_series(1, $1::integer) AS n RETURNING id
         """,
         number,
@@ -74,7 +76,7 @@ async def test_many_workers_with_the_same_keys_do_not_block_revocations(
         flushing = [asyncio.create_task(usage.flush()) for usage in fleet]
         for key_id in key_ids[::60]:
             async with database.transaction() as transaction:
-                assert await keys.revoke(transaction, key_id, by="ada", reason="")
+                assert await keys.revoke(transaction, key_id, by=Principal(PrincipalKind.USER, "ada"), reason="")
         await asyncio.gather(*flushing)
         assert log.events == []
         # A key that another worker or a revocation had locked waits for the next flush.

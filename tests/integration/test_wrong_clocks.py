@@ -14,7 +14,8 @@ import grpc
 import pytest
 
 from skilder_keys.domain.ids import WorkspaceId
-from skilder_keys.domain.keys import KeySpec
+from skilder_keys.domain.keys import KeyLimit, KeySpec
+from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType, hint
 from skilder_keys.storage import keys
 from skilder_keys.storage.database import Database, DatabaseOptions
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.stock_too
 
-_ORDER = KeySpec(KeyType.WORKSPACE, WorkspaceId("acme"), None, None, "Slack Support Bot", ())
+_ADA = Principal(PrincipalKind.USER, "ada")
+_ORDER = KeySpec(KeyType.WORKSPACE, WorkspaceId("acme"), None, None, "Slack Support Bot", None, (KeyLimit.HATS,))
 
 
 async def issue(database: Database) -> UUID:
     """Insert a key as IssueKey does, and return its id."""
     async with database.transaction() as transaction:
-        key_id = await keys.insert(transaction, _ORDER, secret_hash=NO_HASH, created_by="ada", request=None)
+        key_id = await keys.insert(transaction, _ORDER, secret_hash=NO_HASH, created_by=_ADA, request=None)
         assert key_id is not None
         return key_id
 
@@ -68,7 +70,7 @@ async def test_hints_of_keys_made_at_the_same_moment_differ(database: Database, 
     await insert(sql, "workspace", id="acme", name="Acme", version=1)
     async with database.transaction() as transaction:
         made = [
-            await keys.insert(transaction, _ORDER, secret_hash=NO_HASH, created_by="ada", request=None)
+            await keys.insert(transaction, _ORDER, secret_hash=NO_HASH, created_by=_ADA, request=None)
             for _ in range(1000)
         ]
     assert len({key_id.int >> 64 for key_id in made if key_id}) == 1

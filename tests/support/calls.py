@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import message_factory
 
-from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2, workspace_pb2
+from skilder.keys.v1 import (
+    authorization_service_pb2,
+    catalog_service_pb2,
+    common_pb2,
+    key_pb2,
+    key_service_pb2,
+    workspace_pb2,
+)
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
@@ -42,6 +49,16 @@ def request_type(method: str) -> type[Message]:
     return message_factory.GetMessageClass(METHODS[method].input_type)
 
 
+def user(id_: str) -> common_pb2.Principal:
+    """Return a person, as keys name who issued or revoked them."""
+    return common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_USER, id=id_)
+
+
+def caller(name: str) -> common_pb2.Principal:
+    """Return a caller, as keys name who issued or revoked them."""
+    return common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_CALLER, id=name)
+
+
 async def get_key(client: Client, key_id: str, **fields: Any) -> key_pb2.Key:
     """Return a key."""
     response = await client.keys.GetKey(key_service_pb2.GetKeyRequest(key_id=key_id, **fields))
@@ -53,6 +70,14 @@ async def list_keys(client: Client, **fields: Any) -> key_service_pb2.ListKeysRe
     """Return one page of keys; of workspace `acme` by default."""
     response: key_service_pb2.ListKeysResponse = await client.keys.ListKeys(
         key_service_pb2.ListKeysRequest(**{"workspace_id": "acme"} | fields)
+    )
+    return response
+
+
+async def count_keys(client: Client, **fields: Any) -> key_service_pb2.CountKeysResponse:
+    """Return how many keys there are; of workspace `acme` by default."""
+    response: key_service_pb2.CountKeysResponse = await client.keys.CountKeys(
+        key_service_pb2.CountKeysRequest(**{"workspace_id": "acme"} | fields)
     )
     return response
 

@@ -65,4 +65,10 @@ async def warm(of: Process, token: str) -> None:
 
 async def revoke_by_hand(sql: Sql, key: Key) -> None:
     """Revoke a key in SQL, as an operator with psql does."""
-    await sql.execute("UPDATE key SET revoked_at = now(), revoked_by = 'me', revoke_reason = '' WHERE id = $1", key.id)
+    await sql.execute(
+        """
+        UPDATE key SET revoked_at = now(), revoked_by_kind = 'user', revoked_by_id = 'me', revoke_reason = ''
+        WHERE id = $1
+        """,
+        key.id,
+    )

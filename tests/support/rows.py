@@ -31,7 +31,8 @@ async def insert_key(sql: asyncpg.Connection[Any], **values: Any) -> UUID:
         "description": "Slack Support Bot",
         "secret_hash": NO_HASH,
         "limited_to_hats": False,
-        "created_by": "caller:tests",
+        "created_by_kind": "caller",
+        "created_by_id": "tests",
     }
     row = defaults | values
     await insert(sql, "key", **row)

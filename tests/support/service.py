@@ -61,15 +61,16 @@ class Client:
         return await self.catalog.ApplyWorkspace(ApplyWorkspaceRequest(workspace=workspace, **fields))
 
     async def issue(self, **fields: Any) -> key_service_pb2.IssueKeyResponse:
-        """Issue a key, by default a workspace key of `acme`."""
+        """Issue a key, by default a workspace key of `acme` that reaches every hat."""
         defaults: dict[str, Any] = {
             "type": key_pb2.KEY_TYPE_WORKSPACE,
             "workspace_id": "acme",
             "description": "Slack Support Bot",
         }
-        response: key_service_pb2.IssueKeyResponse = await self.keys.IssueKey(
-            key_service_pb2.IssueKeyRequest(**defaults | fields)
-        )
+        wanted = defaults | fields
+        if wanted["type"] != key_pb2.KEY_TYPE_RUNTIME and wanted.keys().isdisjoint({"hat_limit", "unlimited"}):
+            wanted["unlimited"] = [key_pb2.KEY_LIMIT_HATS]
+        response: key_service_pb2.IssueKeyResponse = await self.keys.IssueKey(key_service_pb2.IssueKeyRequest(**wanted))
         return response
 
     async def revoke(self, **fields: Any) -> key_pb2.Key:

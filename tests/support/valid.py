@@ -31,10 +31,18 @@ def valid_requests() -> dict[str, list[Message]]:
         "description": "Slack Support Bot",
         "actor": "nobody",
     }
+    some_keys = key_service_pb2.KeyFilter(
+        types=[key_pb2.KEY_TYPE_USER],
+        states=[key_pb2.KEY_STATE_ACTIVE],
+        user_ids=["bob", "ada"],
+        unused_since=Timestamp(seconds=1_700_000_000, nanos=5),
+    )
+    limit = key_pb2.HatLimit(hat_ids=["everyone", "engineer"])
     issue, revoke = key_service_pb2.IssueKeyRequest, key_service_pb2.RevokeKeyRequest
     return {
         "KeyService/IssueKey": [
-            issue(type=key_pb2.KEY_TYPE_USER, user_id="ada", hat_ids=["everyone", "engineer"], **order),
+            issue(type=key_pb2.KEY_TYPE_USER, user_id="ada", hat_limit=limit, **order),
+            issue(type=key_pb2.KEY_TYPE_WORKSPACE, unlimited=[key_pb2.KEY_LIMIT_HATS], **order),
             issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7", **order),
         ],
         "KeyService/RevokeKey": [
@@ -44,14 +52,14 @@ def valid_requests() -> dict[str, list[Message]]:
         "KeyService/ListKeys": [
             key_service_pb2.ListKeysRequest(
                 workspace_id="acme",
-                type=key_pb2.KEY_TYPE_USER,
-                user_id="ada",
-                state=key_pb2.KEY_STATE_ACTIVE,
-                unused_since=Timestamp(seconds=1_700_000_000, nanos=5),
+                filter=some_keys,
                 page_size=10,
                 page_token="abc",
                 actor="nobody",
             )
+        ],
+        "KeyService/CountKeys": [
+            key_service_pb2.CountKeysRequest(workspace_id="nowhere", filter=some_keys, actor="nobody")
         ],
         "KeyService/GetKey": [key_service_pb2.GetKeyRequest(key_id=_KEY_ID, actor="nobody")],
         "CatalogService/ApplyWorkspace": [

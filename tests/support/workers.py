@@ -43,7 +43,12 @@ async def issued(channel: grpc.aio.Channel, metadata: Any) -> key_service_pb2.Is
     client = Client(channel)
     apply = catalog_service_pb2.ApplyWorkspaceRequest(workspace=small_workspace())
     await client.catalog.ApplyWorkspace(apply, metadata=metadata)
-    request = key_service_pb2.IssueKeyRequest(type=key_pb2.KEY_TYPE_WORKSPACE, workspace_id="acme", description="Bot")
+    request = key_service_pb2.IssueKeyRequest(
+        type=key_pb2.KEY_TYPE_WORKSPACE,
+        workspace_id="acme",
+        description="Bot",
+        unlimited=[key_pb2.KEY_LIMIT_HATS],
+    )
     response: key_service_pb2.IssueKeyResponse = await client.keys.IssueKey(request, metadata=metadata)
     return response
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from skilder_keys.domain.errors import (
     KeysError,
 )
 from skilder_keys.domain.ids import RuntimeId, UserId, WorkspaceId
-from skilder_keys.domain.keys import Key, KeyFilter, KeySpec, Revocation
+from skilder_keys.domain.keys import Key, KeyFilter, KeySpec, KeyState, Revocation
+from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import MemberRole
 from tests.support.ids import new_key_id
@@ -56,7 +58,22 @@ def expected(role: MemberRole | None, *, allowed: bool) -> type[KeysError] | Non
 def made(kind: tuple[KeyType, UserId | None], revocation: Revocation | None = None) -> Key:
     """Make a key that ada issued. Having issued it does not make it hers."""
     runtime = RuntimeId("rt-1") if kind == RUNTIME else None
-    return Key(new_key_id(), kind[0], ACME, kind[1], runtime, "a key", None, NOW, ADA, None, revocation)
+    by = Principal(PrincipalKind.USER, ADA)
+    return Key(
+        new_key_id(),
+        kind[0],
+        ACME,
+        kind[1],
+        runtime,
+        "a key",
+        None,
+        NOW,
+        by,
+        None,
+        revocation,
+        workspace_deleted=False,
+        user_is_member=True,
+    )
 
 
 @pytest.mark.parametrize(("role", "kind"), CASES)
@@ -68,12 +85,12 @@ def test_who_may_issue_which_keys(role: MemberRole | None, kind: tuple[KeyType, 
         (MemberRole.EDITOR, OWN),
         (MemberRole.VIEWER, OWN),
     }
-    order = KeySpec(kind[0], ACME, kind[1], RuntimeId("rt-1") if kind == RUNTIME else None, "a key", ())
+    order = KeySpec(kind[0], ACME, kind[1], RuntimeId("rt-1") if kind == RUNTIME else None, "a key", (), ())
     assert outcome(role, lambda actor: actor.require_issue(order)) is expected(role, allowed=allowed)
 
 
 @pytest.mark.parametrize(("role", "kind"), CASES)
-@pytest.mark.parametrize("revocation", [None, Revocation(NOW, ADA, "")])
+@pytest.mark.parametrize("revocation", [None, Revocation(NOW, Principal(PrincipalKind.USER, ADA), "")])
 def test_who_may_see_and_revoke_which_keys(
     role: MemberRole | None, kind: tuple[KeyType, UserId | None], revocation: Revocation | None
 ) -> None:
@@ -84,13 +101,24 @@ def test_who_may_see_and_revoke_which_keys(
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("user_id", [None, ADA, BOB])
-@pytest.mark.parametrize("key_type", [None, *KeyType])
-def test_who_may_list_which_keys(role: MemberRole | None, user_id: UserId | None, key_type: KeyType | None) -> None:
-    """Admins list any keys, members only their own, whatever the other filters are."""
-    wanted = KeyFilter(ACME, type=key_type, user_id=user_id)
-    allowed = role is MemberRole.ADMIN or user_id == ADA
-    assert outcome(role, lambda actor: actor.require_list(wanted)) is expected(role, allowed=allowed)
+@pytest.mark.parametrize(
+    ("user_ids", "own"), [(None, (ADA,)), ((ADA,), (ADA,)), ((BOB, ADA), (ADA,)), ((BOB,), ()), ((), ())]
+)
+@pytest.mark.parametrize("types", [None, tuple(KeyType)])
+def test_who_sees_which_keys(
+    role: MemberRole | None,
+    user_ids: tuple[UserId, ...] | None,
+    own: tuple[UserId, ...],
+    types: tuple[KeyType, ...] | None,
+) -> None:
+    """Admins see any keys, members only their own, whatever the filter is. Those who are no members get an error."""
+    wanted = KeyFilter(ACME, types=types, states=(KeyState.ACTIVE,), user_ids=user_ids, unused_since=NOW)
+    if role is None:
+        with pytest.raises(ActorNotMemberError):
+            Actor(ADA, role).visible(wanted)
+        return
+    narrowed = wanted if role is MemberRole.ADMIN else replace(wanted, user_ids=own)
+    assert Actor(ADA, role).visible(wanted) == narrowed
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -134,8 +162,8 @@ def test_a_console_must_name_an_actor(role: CallerRole) -> None:
         caller.require_actor("")
 
 
-def test_an_origin_is_named_after_the_actor_or_the_caller() -> None:
-    """The origin of a change is the acting person, or the caller (marked as a caller) where there is no person."""
+def test_the_principal_of_a_change_is_the_actor_or_the_caller() -> None:
+    """The acting person, or the caller where there is no person."""
     console = Caller("console", CallerRole.CONSOLE)
-    assert Origin(console, ADA, "ipv4:127.0.0.1:1").name == "ada"
-    assert Origin(console, None, "ipv4:127.0.0.1:1").name == "caller:console"
+    assert Origin(console, ADA, "ipv4:127.0.0.1:1").principal == Principal(PrincipalKind.USER, "ada")
+    assert Origin(console, None, "ipv4:127.0.0.1:1").principal == Principal(PrincipalKind.CALLER, "console")

@@ -147,6 +147,8 @@ ENUMS = {
     "KeyType": enums.KEY_TYPES,
     "KeyState": enums.KEY_STATES,
     "HatAudience": enums.HAT_AUDIENCES,
+    "KeyLimit": enums.KEY_LIMITS,
+    "PrincipalKind": enums.PRINCIPAL_KINDS,
     "MemberRole": enums.MEMBER_ROLES,
     "WorkspacePart": enums.WORKSPACE_PARTS,
     "ChangeAction": enums.CHANGE_ACTIONS,
@@ -154,7 +156,7 @@ ENUMS = {
 }
 
 
-_OTHER_ENUMS = {"ErrorReason", "PrincipalKind"}
+_OTHER_ENUMS = {"ErrorReason"}
 
 
 @pytest.mark.parametrize(("name", "known"), ENUMS.items())

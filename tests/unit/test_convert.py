@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from skilder.keys.v1 import catalog_service_pb2, key_pb2, workspace_pb2
-from skilder.keys.v1.key_service_pb2 import IssueKeyRequest, ListKeysRequest
+from skilder.keys.v1 import catalog_service_pb2, common_pb2, key_pb2, workspace_pb2
+from skilder.keys.v1 import key_service_pb2 as pb
+from skilder.keys.v1.key_service_pb2 import IssueKeyRequest
 from skilder_keys.domain.difference import Action, Change, Part
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
-from skilder_keys.domain.keys import Key, KeyFilter, KeySpec, KeyState, Revocation
+from skilder_keys.domain.keys import Key, KeyFilter, KeyLimit, KeySpec, KeyState, Revocation
+from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import HatAudience, WorkspaceStatus
 from skilder_keys.rpc import convert
@@ -22,7 +25,21 @@ from tests.support.workspaces import example_workspace, small_workspace
 
 ACME = WorkspaceId("acme")
 NOW = datetime(2026, 7, 31, 12, 30, 15, 123456, tzinfo=UTC)
-KEY = Key(new_key_id(), KeyType.WORKSPACE, ACME, None, None, "a key", None, NOW, "ada", None, None)
+KEY = Key(
+    id=new_key_id(),
+    type=KeyType.WORKSPACE,
+    workspace_id=ACME,
+    user_id=None,
+    runtime_id=None,
+    description="a key",
+    hat_ids=None,
+    created_at=NOW,
+    created_by=Principal(PrincipalKind.USER, "ada"),
+    last_used_at=None,
+    revocation=None,
+    workspace_deleted=False,
+    user_is_member=False,
+)
 
 
 def refused_field(convert_it: Any, message: Any) -> str:
@@ -31,6 +48,11 @@ def refused_field(convert_it: Any, message: Any) -> str:
         convert_it(message)
     (violation,) = caught.value.violations
     return violation.field
+
+
+def refused_filter(**fields: Any) -> str:
+    """Return the only field for which a filter is refused."""
+    return refused_field(lambda message: convert.key_filter("acme", message), pb.KeyFilter(**fields))
 
 
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
@@ -94,35 +116,49 @@ def test_an_unknown_key_type_is_refused(number: Any) -> None:
 
 def test_a_key_spec_has_every_field_of_the_request() -> None:
     """An empty user or runtime becomes None."""
-    request = IssueKeyRequest(
-        type=key_pb2.KEY_TYPE_USER, workspace_id="acme", user_id="ada", description="x", hat_ids="ba"
-    )
-    hats = (HatId("b"), HatId("a"))
-    assert convert.key_spec(request) == KeySpec(KeyType.USER, ACME, UserId("ada"), None, "x", hats)
+    request = IssueKeyRequest(type=key_pb2.KEY_TYPE_USER, workspace_id="acme", user_id="ada", description="x")
+    spec = KeySpec(KeyType.USER, ACME, UserId("ada"), None, "x", None, ())
+    assert convert.key_spec(request) == spec
+    request.hat_limit.hat_ids.extend("ba")
+    request.unlimited.append(key_pb2.KEY_LIMIT_HATS)
+    both = replace(spec, hat_ids=(HatId("b"), HatId("a")), unlimited=(KeyLimit.HATS,))
+    assert convert.key_spec(request) == both
     request = IssueKeyRequest(type=key_pb2.KEY_TYPE_RUNTIME, workspace_id="acme", runtime_id="rt-1")
-    assert convert.key_spec(request) == KeySpec(KeyType.RUNTIME, ACME, None, RuntimeId("rt-1"), "", ())
+    assert convert.key_spec(request) == KeySpec(KeyType.RUNTIME, ACME, None, RuntimeId("rt-1"), "", None, ())
+
+
+def test_a_limit_without_hats_is_a_limit() -> None:
+    """It is not taken for no limit."""
+    request = IssueKeyRequest(type=key_pb2.KEY_TYPE_WORKSPACE, hat_limit=key_pb2.HatLimit())
+    assert convert.key_spec(request).hat_ids == ()
+
+
+@pytest.mark.parametrize("number", [0, 2, -1])
+def test_an_unknown_limit_is_refused_by_its_place(number: Any) -> None:
+    """It is neither left out nor taken for another one."""
+    request = IssueKeyRequest(type=key_pb2.KEY_TYPE_USER, unlimited=[key_pb2.KEY_LIMIT_HATS, number])
+    assert refused_field(convert.key_spec, request) == "unlimited[1]"
 
 
 def test_a_filter_has_every_field_of_the_request() -> None:
-    """A field that is unset filters nothing."""
-    assert convert.key_filter(ListKeysRequest(workspace_id="acme")) == KeyFilter(ACME)
-    request = ListKeysRequest(
-        workspace_id="acme",
-        type=key_pb2.KEY_TYPE_RUNTIME,
-        user_id="ada",
-        state=key_pb2.KEY_STATE_REVOKED,
+    """A field that is unset filters nothing. A value that is there twice is there once."""
+    assert convert.key_filter("acme", pb.KeyFilter()) == KeyFilter(ACME)
+    message = pb.KeyFilter(
+        types=[key_pb2.KEY_TYPE_RUNTIME, key_pb2.KEY_TYPE_USER, key_pb2.KEY_TYPE_RUNTIME],
+        user_ids=["ada", "ada"],
+        states=[key_pb2.KEY_STATE_REVOKED],
         unused_since=convert.timestamp(NOW),
     )
-    expected = KeyFilter(ACME, KeyType.RUNTIME, UserId("ada"), KeyState.REVOKED, NOW)
-    assert convert.key_filter(request) == expected
+    expected = KeyFilter(ACME, (KeyType.RUNTIME, KeyType.USER), (KeyState.REVOKED,), (UserId("ada"),), NOW)
+    assert convert.key_filter("acme", message) == expected
 
 
-@pytest.mark.parametrize("field", ["type", "state"])
-@pytest.mark.parametrize("number", [4, 99, -1])
-def test_an_unknown_filter_value_is_refused_by_its_field(field: str, number: int) -> None:
-    """It is not treated as no filter."""
-    fields: dict[str, Any] = {field: number}
-    assert refused_field(convert.key_filter, ListKeysRequest(workspace_id="acme", **fields)) == field
+@pytest.mark.parametrize("field", ["types", "states"])
+@pytest.mark.parametrize("number", [0, 4, 99, -1])
+def test_an_unknown_filter_value_is_refused_by_its_place(field: str, number: int) -> None:
+    """It is not treated as no filter, even if it is unspecified."""
+    fields: dict[str, Any] = {field: [1, number]}
+    assert refused_filter(**fields) == f"filter.{field}[1]"
 
 
 @pytest.mark.parametrize(
@@ -130,19 +166,18 @@ def test_an_unknown_filter_value_is_refused_by_its_field(field: str, number: int
 )
 def test_an_invalid_time_is_refused_by_its_field(seconds: int, nanos: int) -> None:
     """A time outside the years 1 to 9999, or with invalid nanoseconds."""
-    request = ListKeysRequest(workspace_id="acme", unused_since=Timestamp(seconds=seconds, nanos=nanos))
-    assert refused_field(convert.key_filter, request) == "unused_since"
+    assert refused_filter(unused_since=Timestamp(seconds=seconds, nanos=nanos)) == "filter.unused_since"
 
 
 @pytest.mark.parametrize("moment", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), NOW])
 def test_a_time_survives_the_round_trip(moment: datetime) -> None:
     """To the microsecond, from the first to the last possible time. A filter at the epoch is still a filter."""
-    request = ListKeysRequest(workspace_id="acme", unused_since=convert.timestamp(moment))
-    assert convert.key_filter(request).unused_since == moment
+    message = pb.KeyFilter(unused_since=convert.timestamp(moment))
+    assert convert.key_filter("acme", message).unused_since == moment
     elsewhere = convert.timestamp(NOW.astimezone(timezone(timedelta(hours=-7))))
     assert elsewhere == convert.timestamp(NOW)
-    epoch = ListKeysRequest(workspace_id="acme", unused_since=Timestamp())
-    assert convert.key_filter(epoch).unused_since == datetime(1970, 1, 1, tzinfo=UTC)
+    epoch = pb.KeyFilter(unused_since=Timestamp())
+    assert convert.key_filter("acme", epoch).unused_since == datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def test_an_unused_active_key_leaves_out_unset_fields() -> None:
@@ -156,25 +191,26 @@ def test_an_unused_active_key_leaves_out_unset_fields() -> None:
         hint=KEY.hint,
         state=key_pb2.KEY_STATE_ACTIVE,
         created_at=convert.timestamp(NOW),
-        created_by="ada",
+        created_by=common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_USER, id="ada"),
     )
 
 
 def test_a_used_limited_revoked_key_has_every_field() -> None:
     """A limit whose hats are all gone is still a limit."""
     later = NOW + timedelta(days=1)
-    revocation = Revocation(later, "caller:console", "it leaked")
+    revocation = Revocation(later, Principal(PrincipalKind.CALLER, "console"), "it leaked")
     user, runtime, hats = UserId("ada"), RuntimeId("rt-1"), (HatId("a"), HatId("b"))
-    key = Key(KEY.id, KeyType.USER, ACME, user, runtime, "a key", hats, NOW, "ada", later, revocation)
+    key = replace(KEY, user_id=user, runtime_id=runtime, hat_ids=hats, last_used_at=later, revocation=revocation)
     message = convert.key_message(key)
     assert (message.user_id, message.runtime_id) == ("ada", "rt-1")
-    assert (message.limited_to_hats, list(message.hat_ids)) == (True, ["a", "b"])
+    assert list(message.hat_limit.hat_ids) == ["a", "b"]
     assert message.last_used_at == message.revoked_at == convert.timestamp(later)
-    assert (message.state, message.revoked_by) == (key_pb2.KEY_STATE_REVOKED, "caller:console")
+    assert message.state == key_pb2.KEY_STATE_REVOKED
+    assert message.revoked_by == common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_CALLER, id="console")
     assert message.revoke_reason == "it leaked"
-    gone = Key(KEY.id, KeyType.USER, ACME, user, None, "a key", (), NOW, "ada", None, None)
-    assert convert.key_message(gone).limited_to_hats
-    assert not convert.key_message(gone).hat_ids
+    gone = convert.key_message(replace(KEY, hat_ids=()))
+    assert gone.HasField("hat_limit")
+    assert not gone.hat_limit.hat_ids
 
 
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])

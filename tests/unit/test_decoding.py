@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest
-from skilder.keys.v1.key_service_pb2 import GetKeyRequest, IssueKeyRequest, ListKeysRequest, RevokeKeyRequest
+from skilder.keys.v1.key_pb2 import HatLimit
+from skilder.keys.v1.key_service_pb2 import (
+    CountKeysRequest,
+    GetKeyRequest,
+    IssueKeyRequest,
+    ListKeysRequest,
+    RevokeKeyRequest,
+)
 from skilder.keys.v1.workspace_pb2 import Hat, Member, Tool, Workspace
 from skilder_keys.domain.errors import InvalidRequestError, KeysError
 from skilder_keys.rpc import authorization_service, catalog_service, key_service
@@ -68,8 +75,8 @@ def at_fault(message: Message, bad: bytes) -> str:
         (AuthorizeRequest(token="a token", tool_id="BAD!"), "tool_id"),
         (RevokeKeyRequest(token="BAD!", reason="good"), "token"),
         (IssueKeyRequest(request_id="é", description="日本語 BAD! 日本語"), "description"),
-        (IssueKeyRequest(hat_ids=["good", "é", "BAD!"]), "hat_ids[2]"),
-        (IssueKeyRequest(hat_ids=["good", "good"], actor="BAD!"), "actor"),
+        (IssueKeyRequest(hat_limit=HatLimit(hat_ids=["good", "é", "BAD!"])), "hat_limit.hat_ids[2]"),
+        (IssueKeyRequest(hat_limit=HatLimit(hat_ids=["good", "good"]), actor="BAD!"), "actor"),
         (ApplyWorkspaceRequest(workspace=Workspace(id="BAD!")), "workspace.id"),
         (
             ApplyWorkspaceRequest(workspace=Workspace(hats=[Hat(id="a", name="é"), Hat(id="b", name="BAD!")])),
@@ -170,7 +177,9 @@ def the_violation(request_type: type[Message], body: bytes) -> tuple[str, str]:
 
 LONG_LISTS: dict[str, tuple[type[Message], Callable[[int], bytes], int]] = {
     "requests": (BatchAuthorizeRequest, lambda count: field(1, b"") * count, 1000),
-    "hat_ids": (IssueKeyRequest, lambda count: field(7, b"") * count, 100),
+    "hat_limit.hat_ids": (IssueKeyRequest, lambda count: field(9, field(1, b"") * count), 100),
+    "filter.user_ids": (ListKeysRequest, lambda count: field(9, field(3, b"") * count), 100),
+    "filter.states": (CountKeysRequest, lambda count: field(2, field(2, b"\1" * count)), 100),
     "workspace.members": (ApplyWorkspaceRequest, lambda count: field(1, field(3, b"") * count), 10_000),
     "workspace.tools": (ApplyWorkspaceRequest, lambda count: field(1, field(7, b"") * count), 20_000),
     "workspace.hats[0].team_ids": (

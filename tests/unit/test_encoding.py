@@ -17,6 +17,7 @@ from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, ToolId, UserId, WorkspaceId
 from skilder_keys.domain.keys import Key
 from skilder_keys.domain.permissions import ReachedHat, ReachedSkill, ToolGrant, ToolPath, ToolSet
+from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import Tool
 from tests.support.ids import new_key_id
@@ -26,7 +27,19 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = Key(
-    new_key_id(), KeyType.USER, WorkspaceId("acme"), UserId("ada"), None, "Slack Bot", None, NOW, "bob", NOW, None
+    id=new_key_id(),
+    type=KeyType.USER,
+    workspace_id=WorkspaceId("acme"),
+    user_id=UserId("ada"),
+    runtime_id=None,
+    description="Slack Bot",
+    hat_ids=None,
+    created_at=NOW,
+    created_by=Principal(PrincipalKind.USER, "bob"),
+    last_used_at=NOW,
+    revocation=None,
+    workspace_deleted=False,
+    user_is_member=True,
 )
 TOOL = Tool(ToolId("slack.post"), "slack_post_message", "slack", disabled=False)
 SKILL = ReachedSkill(SkillId("replies"), "Replies", (TOOL.id,))

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
-from skilder_keys.domain.keys import KeySpec
+from skilder_keys.domain.keys import KeyLimit, KeySpec
 from skilder_keys.domain.token import KeyType
 
 ACME, ADA, RUNTIME_ID = WorkspaceId("acme"), UserId("ada"), RuntimeId("rt-1")
-SHARED = KeySpec(KeyType.WORKSPACE, ACME, None, None, "Slack Support Bot", ())
+SHARED = KeySpec(KeyType.WORKSPACE, ACME, None, None, "Slack Support Bot", None, (KeyLimit.HATS,))
 PERSONAL = replace(SHARED, type=KeyType.USER, user_id=ADA)
-PLATFORM = replace(SHARED, type=KeyType.RUNTIME, runtime_id=RUNTIME_ID)
+LIMITED = replace(SHARED, hat_ids=(HatId("a"),), unlimited=())
+PLATFORM = replace(SHARED, type=KeyType.RUNTIME, runtime_id=RUNTIME_ID, unlimited=())
 
 
 def faults(spec: KeySpec) -> dict[str, str]:
@@ -38,8 +39,10 @@ def faults(spec: KeySpec) -> dict[str, str]:
         SHARED,
         PERSONAL,
         PLATFORM,
-        replace(SHARED, hat_ids=(HatId("b"), HatId("a"))),
-        replace(PERSONAL, hat_ids=tuple(HatId(f"h{at}") for at in range(100)), user_id=UserId("u" * 128)),
+        replace(SHARED, hat_ids=(HatId("b"), HatId("a")), unlimited=()),
+        replace(PERSONAL, hat_ids=(), unlimited=()),
+        replace(PERSONAL, hat_ids=tuple(HatId(f"h{at}") for at in range(100)), unlimited=()),
+        replace(PERSONAL, user_id=UserId("caller:" + "u" * 248)),
         replace(PLATFORM, runtime_id=RuntimeId("r" * 128), description="日" * 200),
     ],
 )
@@ -67,16 +70,33 @@ def test_good_specs_pass(spec: KeySpec) -> None:
         (PLATFORM, {"runtime_id": None}, "runtime_id"),
         (PLATFORM, {"runtime_id": RuntimeId("r" * 256)}, "runtime_id"),
         (PLATFORM, {"user_id": ADA}, "user_id"),
-        (PLATFORM, {"hat_ids": (HatId("a"),)}, "hat_ids"),
-        (SHARED, {"hat_ids": (HatId("a"), HatId("b c"))}, "hat_ids[1]"),
-        (SHARED, {"hat_ids": (HatId(""),)}, "hat_ids[0]"),
-        (SHARED, {"hat_ids": (HatId("a"), HatId("b"), HatId("a"))}, "hat_ids[2]"),
-        (SHARED, {"hat_ids": tuple(HatId(f"h{at}") for at in range(101))}, "hat_ids"),
+        (PLATFORM, {"hat_ids": (HatId("a"),)}, "hat_limit"),
+        (PLATFORM, {"hat_ids": ()}, "hat_limit"),
+        (PLATFORM, {"unlimited": (KeyLimit.HATS,)}, "unlimited"),
+        (SHARED, {"unlimited": (KeyLimit.HATS, KeyLimit.HATS)}, "unlimited[1]"),
+        (LIMITED, {"hat_ids": (HatId("a"), HatId("b c"))}, "hat_limit.hat_ids[1]"),
+        (LIMITED, {"hat_ids": (HatId(""),)}, "hat_limit.hat_ids[0]"),
+        (LIMITED, {"hat_ids": (HatId("a"), HatId("b"), HatId("a"))}, "hat_limit.hat_ids[2]"),
+        (LIMITED, {"hat_ids": tuple(HatId(f"h{at}") for at in range(101))}, "hat_limit.hat_ids"),
     ],
 )
 def test_a_field_at_fault_is_named(spec: KeySpec, change: dict[str, Any], field: str) -> None:
     """That field, and no other."""
     assert list(faults(replace(spec, **change))) == [field]
+
+
+@pytest.mark.parametrize("spec", [SHARED, PERSONAL])
+def test_a_limit_to_hats_is_either_set_or_lifted(spec: KeySpec) -> None:
+    """What was forgotten, or said both ways, never issues a key. The errors name both fields and what to do."""
+    assert faults(replace(spec, unlimited=())) == {
+        "hat_limit": "is required: name the hats that the key may reach, or add KEY_LIMIT_HATS to unlimited",
+        "unlimited": "is required: add KEY_LIMIT_HATS if the key may reach every hat, or set hat_limit",
+    }
+    for hat_ids in ((), (HatId("a"),)):
+        assert faults(replace(spec, hat_ids=hat_ids)) == {
+            "hat_limit": "is set, but unlimited has KEY_LIMIT_HATS: leave one of the two out",
+            "unlimited": "has KEY_LIMIT_HATS, but hat_limit is set: leave one of the two out",
+        }
 
 
 def test_a_field_of_another_key_type_is_refused() -> None:
@@ -89,8 +109,8 @@ def test_a_field_of_another_key_type_is_refused() -> None:
 
 def test_all_fields_at_fault_are_reported_at_once() -> None:
     """So a caller can fix the whole request in one go."""
-    spec = KeySpec(KeyType.RUNTIME, WorkspaceId(""), ADA, None, "", (HatId("a b"),))
-    expected = ["workspace_id", "description", "user_id", "runtime_id", "hat_ids", "hat_ids[0]"]
+    spec = KeySpec(KeyType.RUNTIME, WorkspaceId(""), ADA, None, "", (HatId("a b"),), ())
+    expected = ["workspace_id", "description", "user_id", "runtime_id", "hat_limit", "hat_limit.hat_ids[0]"]
     assert list(faults(spec)) == expected
 
 
@@ -102,9 +122,15 @@ SPECS = st.builds(
     st.none() | IDS.map(UserId),
     st.none() | IDS.map(RuntimeId),
     st.text(max_size=5),
-    st.lists(IDS.map(HatId), unique=True, max_size=3).map(tuple),
+    st.none() | st.lists(IDS.map(HatId), unique=True, max_size=3).map(tuple),
+    st.sampled_from([(), (KeyLimit.HATS,)]),
 )
 ACTORS = st.none() | IDS.map(UserId)
+
+
+def unordered(spec: KeySpec) -> KeySpec:
+    """Return a spec with its hats in order."""
+    return replace(spec, hat_ids=None if spec.hat_ids is None else tuple(sorted(spec.hat_ids)))
 
 
 @settings(deadline=None)
@@ -113,13 +139,10 @@ def test_a_digest_stands_for_one_spec_of_one_actor(
     spec: KeySpec, actor: UserId | None, other: KeySpec, other_actor: UserId | None
 ) -> None:
     """Equal specs have equal digests, in whatever order their hats are; different specs have different ones."""
-    same = (replace(spec, hat_ids=()), set(spec.hat_ids), actor) == (
-        replace(other, hat_ids=()),
-        set(other.hat_ids),
-        other_actor,
-    )
+    same = (unordered(spec), actor) == (unordered(other), other_actor)
     assert (spec.digest(actor) == other.digest(other_actor)) == same
-    assert replace(spec, hat_ids=spec.hat_ids[::-1]).digest(actor) == spec.digest(actor)
+    if spec.hat_ids is not None:
+        assert replace(spec, hat_ids=spec.hat_ids[::-1]).digest(actor) == spec.digest(actor)
     assert len(spec.digest(actor)) == 32
 
 
@@ -134,6 +157,9 @@ def test_a_digest_stands_for_one_spec_of_one_actor(
         {"hat_ids": (HatId("a"),)},
         {"hat_ids": (HatId("a"), HatId("b"), HatId("c"))},
         {"hat_ids": (HatId("a,b"),)},
+        {"hat_ids": ()},
+        {"hat_ids": None},
+        {"unlimited": ()},
     ],
 )
 def test_any_other_field_gives_another_digest(change: dict[str, Any]) -> None:
@@ -156,6 +182,7 @@ def test_the_digest_covers_every_field() -> None:
         "runtime_id": RUNTIME_ID,
         "description": "Other",
         "hat_ids": (HatId("a"),),
+        "unlimited": (),
     }
     assert set(others) == {field.name for field in fields(KeySpec)}, "give the new field another value here"
     digests = {replace(SHARED, **{name: value}).digest(None) for name, value in others.items()}
@@ -164,6 +191,6 @@ def test_the_digest_covers_every_field() -> None:
 
 def test_the_digest_stays_the_same_from_version_to_version() -> None:
     """A retry may reach a worker of another version than the first try did."""
-    expected = "1ca70cd4d2e934890699266d4c26de8a2d9f7cac7a66a2580c92d5be276e2593"
+    expected = "46728edf1263eea764e5ef94f0f0ddee45d519e61a1cf00d06aff00ff9f0a6c0"
     spec = replace(PERSONAL, hat_ids=(HatId("b"), HatId("a")))
     assert spec.digest(UserId("bob")).hex() == expected

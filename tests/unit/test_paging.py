@@ -91,7 +91,7 @@ def test_a_listing_has_a_text_of_its_own() -> None:
         listing("ListKeys", None),
         listing("ListWorkspaces", None),
         listing("ListKeys", None, acme),
-        listing("ListKeys", None, KeyFilter(WorkspaceId("acme"), type=KeyType.USER)),
+        listing("ListKeys", None, KeyFilter(WorkspaceId("acme"), types=(KeyType.USER,))),
         listing("ListKeys", "ada", acme),
         listing("ListKeys", "null", acme),
         listing("ListKeys", 'ada" ["acme"]', acme),

@@ -9,7 +9,8 @@ from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, comm
 from skilder_keys.domain.access import Ability
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.difference import Action, Part
-from skilder_keys.domain.keys import KeyState
+from skilder_keys.domain.keys import KeyLimit, KeyState
+from skilder_keys.domain.principal import PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import HatAudience, MemberRole
 
@@ -43,6 +44,8 @@ def _enum(file: FileDescriptor, name: str) -> EnumDescriptor:
 ABILITIES = numbers(Ability, _enum(common_pb2.DESCRIPTOR, "Ability"))
 KEY_TYPES = numbers(KeyType, _enum(key_pb2.DESCRIPTOR, "KeyType"))
 KEY_STATES = numbers(KeyState, _enum(key_pb2.DESCRIPTOR, "KeyState"))
+KEY_LIMITS = numbers(KeyLimit, _enum(key_pb2.DESCRIPTOR, "KeyLimit"))
+PRINCIPAL_KINDS = numbers(PrincipalKind, _enum(common_pb2.DESCRIPTOR, "PrincipalKind"))
 MEMBER_ROLES = numbers(MemberRole, _enum(workspace_pb2.DESCRIPTOR, "MemberRole"))
 HAT_AUDIENCES = numbers(HatAudience, _enum(workspace_pb2.DESCRIPTOR, "HatAudience"))
 WORKSPACE_PARTS = numbers(Part, _enum(catalog_service_pb2.DESCRIPTOR, "WorkspacePart"))

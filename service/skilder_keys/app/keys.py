@@ -1,4 +1,4 @@
-"""Issue, revoke and find keys."""
+"""Issue, revoke, find and count keys."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from skilder_keys.domain.fields import MAX_DESCRIPTION, Violations, quoted
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.paging import listing
 from skilder_keys.domain.token import MalformedTokenError, Token, new_secret
-from skilder_keys.storage import audit, catalog, keys, workspaces
+from skilder_keys.storage import audit, catalog, key_lists, keys, workspaces
 
 if TYPE_CHECKING:
     from skilder_keys.app.authorization.verifier import Verifier
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.access import Origin
     from skilder_keys.domain.ids import UserId, WorkspaceId
-    from skilder_keys.domain.keys import Key, KeyFilter, KeySpec
+    from skilder_keys.domain.keys import Key, KeyCounts, KeyFilter, KeySpec
     from skilder_keys.domain.paging import PageTokens
+    from skilder_keys.domain.workspace import WorkspaceStatus
     from skilder_keys.storage.database import Connection, Database
 
 
@@ -44,8 +45,29 @@ class IssuedKey:
     token: Token
 
 
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """A page of keys, and the token of the next page wherever this one ends.
+
+    Attributes:
+        more: Whether there are keys after these.
+        listing: The method, its filter and its actor, for which the token is valid.
+    """
+
+    keys: list[Key]
+    more: bool
+    listing: str
+    page_tokens: PageTokens
+
+    def next_page_token(self, shown: int) -> str:
+        """Return the token of the next page, if this one ends after `shown` keys; empty if it is the last."""
+        if shown == len(self.keys) and not self.more:
+            return ""
+        return self.page_tokens.seal(self.listing, str(self.keys[shown - 1].id))
+
+
 class Keys:
-    """Issues, revokes and finds keys.
+    """Issues, revokes, finds and counts keys.
 
     Every method raises UnavailableError if the database does not respond. A call on behalf of a person raises
     ActorNotMemberError or ActorNotAllowedError if that person may not do this.
@@ -89,7 +111,7 @@ class Keys:
                 (await _actor(transaction, spec.workspace_id, origin.actor)).require_issue(spec)
             await _check_references(transaction, spec)
             key_id = await keys.insert(
-                transaction, spec, secret_hash=secret_hash, created_by=origin.name, request=request
+                transaction, spec, secret_hash=secret_hash, created_by=origin.principal, request=request
             )
             if key_id is not None:
                 key = await _find(transaction, key_id)
@@ -161,32 +183,55 @@ class Keys:
                 (await _actor(connection, key.workspace_id, actor)).require_key(key)
             return key
 
-    async def list(
-        self, key_filter: KeyFilter, *, page_size: int, page_token: str, actor: UserId | None
-    ) -> tuple[list[Key], str]:
-        """Return a page of keys, newest first, and the token of the next page; that of the last page is empty.
+    async def list(self, key_filter: KeyFilter, *, page_size: int, page_token: str, actor: UserId | None) -> KeyPage:
+        """Return a page of keys, newest first. Of the keys that match, an actor sees only those that they may see.
 
         Raises:
             InvalidRequestError: Names every invalid field.
             WorkspaceNotFoundError: There is no such workspace.
         """
         violations = Violations()
-        violations.identifier("workspace_id", key_filter.workspace_id)
-        violations.user("user_id", key_filter.user_id or "", required=False)
+        key_filter.check(violations)
         limit = violations.page_size(page_size)
         violations.actor(actor)
         violations.raise_if_any()
         listed_keys = listing("ListKeys", actor, key_filter)
         position = self._page_tokens.open(listed_keys, page_token)
-        async with self._database.snapshot() as connection:
-            if await workspaces.find(connection, key_filter.workspace_id) is None:
-                raise WorkspaceNotFoundError
-            if actor is not None:
-                (await _actor(connection, key_filter.workspace_id, actor)).require_list(key_filter)
+        async with self._database.snapshot() as snapshot:
+            workspace, visible = await _visible(snapshot, key_filter, actor)
             before = None if position is None else KeyId(UUID(position))
-            listed = await keys.list_page(connection, key_filter, before=before, limit=limit + 1)
-        page = listed[:limit]
-        return page, self._page_tokens.seal(listed_keys, str(page[-1].id)) if len(listed) > limit else ""
+            deleted = workspace.deleted_at is not None
+            found = await key_lists.list_page(
+                snapshot, visible, workspace_deleted=deleted, before=before, limit=limit + 1
+            )
+        return KeyPage(found[:limit], len(found) > limit, listed_keys, self._page_tokens)
+
+    async def count(self, key_filter: KeyFilter, actor: UserId | None) -> KeyCounts:
+        """Return how many keys there are of each type and state, of those that `list` would list.
+
+        Raises:
+            InvalidRequestError: Names every invalid field.
+            WorkspaceNotFoundError: There is no such workspace.
+        """
+        violations = Violations()
+        key_filter.check(violations)
+        violations.actor(actor)
+        violations.raise_if_any()
+        async with self._database.snapshot() as snapshot:
+            workspace, visible = await _visible(snapshot, key_filter, actor)
+            return await key_lists.count(snapshot, visible, workspace_deleted=workspace.deleted_at is not None)
+
+
+async def _visible(
+    connection: Connection, key_filter: KeyFilter, actor: UserId | None
+) -> tuple[WorkspaceStatus, KeyFilter]:
+    """Return the workspace of a filter, and the filter for those of its keys that an actor may see."""
+    workspace = await workspaces.find(connection, key_filter.workspace_id)
+    if workspace is None:
+        raise WorkspaceNotFoundError
+    if actor is not None:
+        key_filter = (await _actor(connection, key_filter.workspace_id, actor)).visible(key_filter)
+    return workspace, key_filter
 
 
 async def _renew(
@@ -211,7 +256,7 @@ async def _renew(
 
 
 async def _revoke(transaction: Connection, key_id: KeyId, reason: str, origin: Origin) -> Key:
-    key = await keys.revoke(transaction, key_id, by=origin.name, reason=reason)
+    key = await keys.revoke(transaction, key_id, by=origin.principal, reason=reason)
     if key is None:  # it was revoked before, or does not exist
         return await _find(transaction, key_id)
     details = _subject(key) | {"reason": reason}
@@ -242,10 +287,11 @@ async def _check_references(connection: Connection, spec: KeySpec) -> None:
     violations = Violations()
     if spec.user_id and await catalog.member_role(connection, spec.workspace_id, spec.user_id) is None:
         violations.add("user_id", f"names {quoted(spec.user_id)}, who is not a member of the workspace")
-    missing = await catalog.missing_hats(connection, spec.workspace_id, spec.hat_ids) if spec.hat_ids else ()
-    for index, hat_id in enumerate(spec.hat_ids):
+    hat_ids = spec.hat_ids or ()
+    missing = await catalog.missing_hats(connection, spec.workspace_id, hat_ids) if hat_ids else ()
+    for index, hat_id in enumerate(hat_ids):
         if hat_id in missing:
-            violations.add(f"hat_ids[{index}]", f"names {quoted(hat_id)}, which the workspace does not have")
+            violations.add(f"hat_limit.hat_ids[{index}]", f"names {quoted(hat_id)}, which the workspace does not have")
     violations.raise_if_any()
 
 

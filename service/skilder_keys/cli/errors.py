@@ -35,7 +35,16 @@ _BY_STATUS = {
     grpc.StatusCode.UNKNOWN: Exit.FAILED,
 }
 # Fields whose command-line parameter is not named after the field.
-_PARAMETERS = {"unused_since": "unused_days", "page_size": "limit", "hat_limit.hat_ids": "hat", "hat_limit": "hat"}
+_PARAMETERS = {
+    "filter.states": "state",
+    "filter.types": "type_",
+    "filter.unused_since": "unused_days",
+    "filter.user_ids": "user",
+    "hat_limit": "hat",
+    "hat_limit.hat_ids": "hat",
+    "page_size": "limit",
+    "unlimited": "all_hats",
+}
 _FIELD = re.compile(r"(?P<name>[a-z_.]+)(?:\[(?P<index>\d+)\])?")
 # A word in a sentence is a field name if it has an underscore and is not quoted.
 _NAME_IN_SENTENCE = re.compile(r"(?<![\w.'\"`-])[a-z]+(?:_[a-z]+)+(?![\w.'\"`-])")

@@ -1,4 +1,4 @@
-"""skilder-keys keys: issue, list, show, revoke."""
+"""skilder-keys keys: issue, list, count, show, revoke."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from skilder_keys.domain.keys import KeyState
 from skilder_keys.domain.token import KeyType, MalformedTokenError, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from google.protobuf.descriptor import EnumDescriptor
 
@@ -38,6 +38,16 @@ Actor = Annotated[
     str, typer.Option(help="Act for this user, by their id; the service then checks that they may do it.")
 ]
 WorkspaceId = Annotated[str, typer.Option("--workspace", "-w", help="The workspace's id.")]
+Types = Annotated[
+    list[KeyType] | None, typer.Option("--type", "-t", help="Only keys of this type; repeat it for several.")
+]
+Users = Annotated[
+    list[str] | None, typer.Option(metavar="<user>", help="Only keys of this user; repeat it for several.")
+]
+States = Annotated[list[KeyState] | None, typer.Option(help="Only keys in this state; repeat it for several.")]
+UnusedDays = Annotated[
+    int | None, typer.Option(min=0, max=36500, help="Only keys that were not used in this many days.")
+]
 
 
 @app.command()
@@ -54,6 +64,9 @@ def issue(
     hat: Annotated[
         list[str] | None, typer.Option(metavar="<hat>", help="Limit the key to this hat; repeat it for several.")
     ] = None,
+    all_hats: Annotated[
+        bool, typer.Option("--all-hats", help="Do not limit the key to some hats.", show_default=False)
+    ] = False,
     actor: Actor = "",
     request_id: Annotated[
         str,
@@ -67,18 +80,25 @@ def issue(
 ) -> None:
     """Issue a key and show its token, which cannot be shown again.
 
-    Only the token goes to standard output, everything else to standard error.
+    A workspace or user key needs --hat or --all-hats. Only the token goes to standard output, everything else to
+    standard error.
     """
+    if type_ is not KeyType.RUNTIME and all_hats == bool(hat):
+        raise fail(
+            "give either --hat, once for each hat that the key may reach, or --all-hats for a key without that limit",
+            Exit.USAGE,
+        )
     if stdio.is_closed(1):
         raise fail("standard output is closed, and the token goes there: no key was issued", Exit.USAGE)
     request = pb.IssueKeyRequest(
         request_id=request_id or str(uuid.uuid4()),
-        type=_number(key_pb2.KeyType.DESCRIPTOR, type_),
+        type=_numbers(key_pb2.KeyType.DESCRIPTOR, [type_])[0],
         workspace_id=workspace,
         user_id=user,
         runtime_id=runtime,
         description=description,
-        hat_ids=hat or (),
+        hat_limit=key_pb2.HatLimit(hat_ids=hat) if hat else None,
+        unlimited=[key_pb2.KEY_LIMIT_HATS] if all_hats else [],
         actor=actor,
     )
     with _retry_explained(request.request_id):
@@ -97,8 +117,8 @@ def issue(
         output.print_line(response.token)
 
 
-def _number(enum: EnumDescriptor, value: KeyType | KeyState | None) -> Any:  # noqa: ANN401 - the enum's own number type
-    return short_names(enum)[value.value] if value is not None else 0
+def _numbers(enum: EnumDescriptor, values: Iterable[KeyType | KeyState] | None) -> list[Any]:
+    return [short_names(enum)[value.value] for value in values or ()]
 
 
 @contextmanager
@@ -124,12 +144,10 @@ def _retry_explained(request_id: str) -> Iterator[None]:
 def list_(
     service: Connection,
     workspace: WorkspaceId,
-    type_: Annotated[KeyType | None, typer.Option("--type", "-t", help="Only keys of this type.")] = None,
-    user: Annotated[str, typer.Option(help="Only keys of this user.")] = "",
-    state: Annotated[KeyState | None, typer.Option(help="Only keys in this state.")] = None,
-    unused_days: Annotated[
-        int | None, typer.Option(min=0, max=36500, help="Only keys that were not used in this many days.")
-    ] = None,
+    type_: Types = None,
+    user: Users = None,
+    state: States = None,
+    unused_days: UnusedDays = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Show this many keys at most, the newest [default: all].")
     ] = None,
@@ -137,18 +155,47 @@ def list_(
     json: output.Json = False,
 ) -> None:
     """List the keys of a workspace, newest first."""
-    request = pb.ListKeysRequest(
-        workspace_id=workspace,
-        type=_number(key_pb2.KeyType.DESCRIPTOR, type_),
-        user_id=user,
-        state=_number(key_pb2.KeyState.DESCRIPTOR, state),
-        actor=actor,
-    )
-    if unused_days is not None:
-        request.unused_since.FromDatetime(datetime.now(UTC) - timedelta(days=unused_days))
+    request = pb.ListKeysRequest(workspace_id=workspace, filter=_filter(type_, user, state, unused_days), actor=actor)
     with service.stub(KeyServiceStub) as stub:
         found = pages(stub.ListKeys, request, "keys", limit)
         output.print_list("keys", output.KEY_COLUMNS, output.key_row, found, json=json)
+
+
+def _filter(
+    types: list[KeyType] | None, users: list[str] | None, states: list[KeyState] | None, unused_days: int | None
+) -> pb.KeyFilter:
+    key_filter = pb.KeyFilter(
+        types=_numbers(key_pb2.KeyType.DESCRIPTOR, types),
+        user_ids=users,
+        states=_numbers(key_pb2.KeyState.DESCRIPTOR, states),
+    )
+    if unused_days is not None:
+        key_filter.unused_since.FromDatetime(datetime.now(UTC) - timedelta(days=unused_days))
+    return key_filter
+
+
+@app.command()
+@connected
+def count(
+    service: Connection,
+    workspace: WorkspaceId,
+    type_: Types = None,
+    user: Users = None,
+    state: States = None,
+    unused_days: UnusedDays = None,
+    actor: Actor = "",
+    json: output.Json = False,
+) -> None:
+    """Count the keys of a workspace by type and state."""
+    request = pb.CountKeysRequest(workspace_id=workspace, filter=_filter(type_, user, state, unused_days), actor=actor)
+    with service.stub(KeyServiceStub) as stub:
+        response = stub.CountKeys(request)
+    if json:
+        output.print_json(output.as_dict(response))
+    else:
+        output.print_table(output.COUNT_COLUMNS, map(output.count_row, response.counts))
+    if response.partial:
+        say("There may be more keys: the service stopped counting.")
 
 
 @app.command()

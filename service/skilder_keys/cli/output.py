@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from skilder.keys.v1 import key_pb2
+from skilder.keys.v1 import common_pb2, key_pb2, key_service_pb2
 from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.table import Column, Table, write_fields
 from skilder_keys.cli.text import UNSAFE, visible
@@ -114,13 +114,24 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
         ("user", key.user_id),
         ("runtime", key.runtime_id),
         ("description", key.description),
-        ("hats", (", ".join(key.hat_ids) or "none any more") if key.limited_to_hats else ""),
+        ("hats", _hats(key)),
         ("state", short_name(key_pb2.KeyState.DESCRIPTOR, key.state)),
-        ("created", f"{moment(key.created_at)} by {key.created_by}"),
+        ("created", f"{moment(key.created_at)} by {_principal(key.created_by)}"),
         ("last used", moment(key.last_used_at) if key.HasField("last_used_at") else "never"),
-        ("revoked", f"{moment(key.revoked_at)} by {key.revoked_by}" if key.HasField("revoked_at") else ""),
+        ("revoked", f"{moment(key.revoked_at)} by {_principal(key.revoked_by)}" if key.HasField("revoked_at") else ""),
         ("reason", key.revoke_reason),
     ]
+
+
+def _hats(key: key_pb2.Key) -> str:
+    if key.type == key_pb2.KEY_TYPE_RUNTIME:
+        return ""
+    return (", ".join(key.hat_limit.hat_ids) or "none") if key.HasField("hat_limit") else "all"
+
+
+def _principal(principal: common_pb2.Principal) -> str:
+    """Return the kind and the id, as a user may have the name of a caller."""
+    return f"{short_name(common_pb2.PrincipalKind.DESCRIPTOR, principal.kind)} {principal.id}"
 
 
 def key_row(key: key_pb2.Key) -> tuple[str, ...]:
@@ -145,6 +156,18 @@ KEY_COLUMNS = (
     Column("created", whole=True, drop=4),
     Column("last used", whole=True, drop=2),
 )
+
+
+def count_row(count: key_service_pb2.KeyCount) -> tuple[str, ...]:
+    """Return a number of keys as a row for COUNT_COLUMNS."""
+    return (
+        short_name(key_pb2.KeyType.DESCRIPTOR, count.type),
+        short_name(key_pb2.KeyState.DESCRIPTOR, count.state),
+        str(count.count),
+    )
+
+
+COUNT_COLUMNS = ("type", "state", "keys")
 
 
 def moment(timestamp: Timestamp) -> str:

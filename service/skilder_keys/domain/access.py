@@ -10,9 +10,9 @@ from skilder_keys.domain.errors import (
     CallerNotAllowedError,
     FieldViolation,
 )
-from skilder_keys.domain.fields import CALLER_PREFIX
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeyFilter, KeySpec
+from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import MemberRole
 
@@ -103,9 +103,11 @@ class Origin:
     peer: str
 
     @property
-    def name(self) -> str:
-        """The id of the actor or, without one, `caller:NAME`."""
-        return self.actor or f"{CALLER_PREFIX}{self.caller.name}"
+    def principal(self) -> Principal:
+        """The actor or, without one, the caller."""
+        if self.actor is not None:
+            return Principal(PrincipalKind.USER, self.actor)
+        return Principal(PrincipalKind.CALLER, self.caller.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +143,14 @@ class Actor:
         if self.role is not MemberRole.ADMIN and key.user_id != self.user_id:
             raise ActorNotAllowedError("Only an admin of the workspace may see or revoke keys other than their own.")
 
-    def require_list(self, key_filter: KeyFilter) -> None:
-        """Require what listing keys takes: an admin for any keys, the user for their own user keys."""
+    def visible(self, key_filter: KeyFilter) -> KeyFilter:
+        """Return the filter for those of the keys that the person may see: an admin all, others their own user keys.
+
+        Raises:
+            ActorNotMemberError: The person is not a member of the workspace.
+        """
         self._require_member()
-        if self.role is not MemberRole.ADMIN and key_filter.user_id != self.user_id:
-            raise ActorNotAllowedError(
-                "Only an admin of the workspace may list keys other than their own: set user_id to the actor."
-            )
+        return key_filter if self.role is MemberRole.ADMIN else key_filter.of_user(self.user_id)
 
     def require_admin(self) -> None:
         """Require an admin, who alone may change a workspace."""

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from skilder_keys.domain.ids import KeyId
-from skilder_keys.domain.keys import Credential
-from skilder_keys.domain.token import KeyType
+from skilder_keys.domain.keys import Credential, KeyState
 
 
 class DenialReason(Enum):
@@ -33,11 +32,5 @@ class Denied:
 
 def check_status(credential: Credential) -> DenialReason | None:
     """Return why a key, whose token was verified, is denied; None if it may be used."""
-    key = credential.key
-    if key.revocation is not None:
-        return DenialReason.REVOKED
-    if credential.workspace_deleted:
-        return DenialReason.WORKSPACE_GONE
-    if key.type is KeyType.USER and not credential.user_is_member:
-        return DenialReason.MEMBER_REMOVED
-    return None
+    state = credential.key.state
+    return None if state is KeyState.ACTIVE else DenialReason[state.name]

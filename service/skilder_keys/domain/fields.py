@@ -7,8 +7,6 @@ from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.texts import find_outer_space, find_rejected, is_visible, named, shown
 from skilder_keys.domain.token import TOKEN_PATTERN
 
-CALLER_PREFIX = "caller:"
-
 MAX_ID = 64
 MAX_FOREIGN_ID = 255
 MAX_NAME = 128
@@ -91,18 +89,12 @@ class Violations:
 
     def actor(self, value: str | None) -> None:
         """Check the person on whose behalf a call is made, if there is one."""
-        self.user("actor", value or "", required=False)
+        self.foreign_id("actor", value or "", required=False)
 
     def count(self, field: str, values: Collection[object], *, maximum: int) -> None:
         """Check that a list has at most `maximum` elements."""
         if len(values) > maximum:
             self.add(field, f"has {len(values)} elements; at most {maximum} are allowed")
-
-    def user(self, field: str, value: str, *, required: bool = True) -> None:
-        """Check the id of a person. It may not look like a program, which is recorded as `caller:NAME`."""
-        self.foreign_id(field, value, required=required)
-        if value.startswith(CALLER_PREFIX):
-            self.add(field, f"is {quoted(value)}: ids that begin with {CALLER_PREFIX!r} stand for programs")
 
     def page_size(self, value: int) -> int:
         """Check the size of a page, and return how many elements the page has at most.

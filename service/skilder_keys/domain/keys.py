@@ -1,24 +1,35 @@
 """Keys, and the requests to issue and list them."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
 from skilder_keys.domain.fields import MAX_KEY_DESCRIPTION, Violations, quoted
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, TeamId, UserId, WorkspaceId
 from skilder_keys.domain.permissions import NOTHING, Reach
+from skilder_keys.domain.principal import Principal
 from skilder_keys.domain.records import canonical_json
 from skilder_keys.domain.token import KeyType, hint
 
 MAX_NAMED_HATS = 100
+MAX_FILTER_VALUES = 100
+MAX_COUNTED = 1_000_000
 
 
 class KeyState(Enum):
-    """Whether a key can still be used."""
+    """Whether a key can be used now. If several values apply, a key has the one that comes last here."""
 
     ACTIVE = "active"
+    MEMBER_REMOVED = "member_removed"
+    WORKSPACE_GONE = "workspace_gone"
     REVOKED = "revoked"
+
+
+class KeyLimit(Enum):
+    """The limits that a key may have."""
+
+    HATS = "hats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +38,11 @@ class Revocation:
 
     Attributes:
         at: The time.
-        by: A user id, or `caller:NAME`.
         reason: A text for people; may be empty.
     """
 
     at: datetime
-    by: str
+    by: Principal
     reason: str
 
 
@@ -44,9 +54,10 @@ class Key:
         user_id: The user of a user key; None for other types.
         runtime_id: The instance of a runtime key; None for other types.
         hat_ids: The hats that a limited key may reach, in order, including removed ones; None without a limit.
-        created_by: A user id, or `caller:NAME`.
         last_used_at: A time at most about a minute before the last use; None if it was never used.
-        revocation: None while the key is active.
+        revocation: None if the key was not revoked.
+        workspace_deleted: Whether the workspace was deleted.
+        user_is_member: Whether the key's user is a member of the workspace; False for a key without a user.
     """
 
     id: KeyId
@@ -57,9 +68,11 @@ class Key:
     description: str
     hat_ids: tuple[HatId, ...] | None
     created_at: datetime
-    created_by: str
+    created_by: Principal
     last_used_at: datetime | None
     revocation: Revocation | None
+    workspace_deleted: bool
+    user_is_member: bool
 
     @property
     def hint(self) -> str:
@@ -68,8 +81,21 @@ class Key:
 
     @property
     def state(self) -> KeyState:
-        """Whether the key can still be used."""
-        return KeyState.REVOKED if self.revocation else KeyState.ACTIVE
+        """Whether the key can be used now. Authorize decides by it."""
+        return state_of(
+            revoked=self.revocation is not None,
+            workspace_deleted=self.workspace_deleted,
+            member_removed=self.user_id is not None and not self.user_is_member,
+        )
+
+
+def state_of(*, revoked: bool, workspace_deleted: bool, member_removed: bool) -> KeyState:
+    """Return the state of a key, by what decides about it. `storage.key_lists` has the same rule in SQL."""
+    if revoked:
+        return KeyState.REVOKED
+    if workspace_deleted:
+        return KeyState.WORKSPACE_GONE
+    return KeyState.MEMBER_REMOVED if member_removed else KeyState.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +105,12 @@ class Credential:
     Attributes:
         secret_hash: The argon2id hash of the secret, a PHC string.
         workspace_version: The version of the workspace at the time of reading.
-        workspace_deleted: Whether the workspace was deleted.
-        user_is_member: Whether the key's user is a member of the workspace; False for a key without a user.
-        team_ids: The teams of that user.
+        team_ids: The teams of the key's user.
     """
 
     key: Key
     secret_hash: str
     workspace_version: int
-    workspace_deleted: bool
-    user_is_member: bool
     team_ids: frozenset[TeamId]
 
     @property
@@ -104,14 +126,21 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """The key to issue: the arguments of IssueKey that define it."""
+    """The key to issue: the arguments of IssueKey that define it.
+
+    Attributes:
+        hat_ids: The hats that the key is limited to; empty for a key that reaches no hat; None without a limit.
+        unlimited: The limits that the key does not have. A key that can reach hats needs `hat_ids` or KeyLimit.HATS
+            here, so that a limit that was forgotten does not issue a key without one.
+    """
 
     type: KeyType
     workspace_id: WorkspaceId
     user_id: UserId | None
     runtime_id: RuntimeId | None
     description: str
-    hat_ids: tuple[HatId, ...]
+    hat_ids: tuple[HatId, ...] | None
+    unlimited: tuple[KeyLimit, ...]
 
     def digest(self, actor: UserId | None) -> bytes:
         """Return 32 bytes (SHA-256) that are the same for a retry of this request and differ for any other."""
@@ -122,32 +151,86 @@ class KeySpec:
         violations.identifier("workspace_id", self.workspace_id)
         violations.text("description", self.description, maximum=MAX_KEY_DESCRIPTION)
         if self.type is KeyType.USER:
-            violations.user("user_id", self.user_id or "")
+            violations.foreign_id("user_id", self.user_id or "")
         elif self.user_id:
             violations.add("user_id", f"is {quoted(self.user_id)}, but is for user keys only")
         if self.type is KeyType.RUNTIME:
             violations.foreign_id("runtime_id", self.runtime_id or "")
         elif self.runtime_id:
             violations.add("runtime_id", f"is {quoted(self.runtime_id)}, but is for runtime keys only")
-        if self.type is KeyType.RUNTIME and self.hat_ids:
-            violations.add("hat_ids", "must be empty: a runtime key has no tools")
-        violations.count("hat_ids", self.hat_ids, maximum=MAX_NAMED_HATS)
-        for index, hat_id in enumerate(self.hat_ids[:MAX_NAMED_HATS]):
-            violations.identifier(f"hat_ids[{index}]", hat_id)
-            if hat_id in self.hat_ids[:index]:
-                violations.add(f"hat_ids[{index}]", f"names {quoted(hat_id)} again")
+        self._check_limits(violations)
+        hat_ids = self.hat_ids or ()
+        violations.count("hat_limit.hat_ids", hat_ids, maximum=MAX_NAMED_HATS)
+        for index, hat_id in enumerate(hat_ids[:MAX_NAMED_HATS]):
+            violations.identifier(f"hat_limit.hat_ids[{index}]", hat_id)
+            if hat_id in hat_ids[:index]:
+                violations.add(f"hat_limit.hat_ids[{index}]", f"names {quoted(hat_id)} again")
+
+    def _check_limits(self, violations: Violations) -> None:
+        limited, unlimited = self.hat_ids is not None, KeyLimit.HATS in self.unlimited
+        if self.type is KeyType.RUNTIME:
+            if limited:
+                violations.add("hat_limit", "must not be set: a runtime key has no tools")
+            if unlimited:
+                violations.add("unlimited", "must be empty: a runtime key has no tools")
+        elif limited and unlimited:
+            violations.add("hat_limit", "is set, but unlimited has KEY_LIMIT_HATS: leave one of the two out")
+            violations.add("unlimited", "has KEY_LIMIT_HATS, but hat_limit is set: leave one of the two out")
+        elif not limited and not unlimited:
+            violations.add(
+                "hat_limit", "is required: name the hats that the key may reach, or add KEY_LIMIT_HATS to unlimited"
+            )
+            violations.add(
+                "unlimited", "is required: add KEY_LIMIT_HATS if the key may reach every hat, or set hat_limit"
+            )
+        for index, limit in enumerate(self.unlimited):
+            if limit in self.unlimited[:index]:
+                violations.add(f"unlimited[{index}]", f"names KEY_LIMIT_{limit.name} again")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFilter:
-    """Which keys of a workspace to list; None means any.
+    """Some keys of a workspace. A key must match each field that is not None, and one value of each tuple.
 
     Attributes:
         unused_since: Only keys that were last used before this time or, if never used, issued before it.
     """
 
     workspace_id: WorkspaceId
-    type: KeyType | None = None
-    user_id: UserId | None = None
-    state: KeyState | None = None
+    types: tuple[KeyType, ...] | None = None
+    states: tuple[KeyState, ...] | None = None
+    user_ids: tuple[UserId, ...] | None = None
     unused_since: datetime | None = None
+
+    def check(self, violations: Violations) -> None:
+        """Add every invalid field to `violations`."""
+        violations.identifier("workspace_id", self.workspace_id)
+        violations.count("filter.user_ids", self.user_ids or (), maximum=MAX_FILTER_VALUES)
+        for index, user_id in enumerate((self.user_ids or ())[:MAX_FILTER_VALUES]):
+            violations.foreign_id(f"filter.user_ids[{index}]", user_id)
+
+    def of_user(self, user_id: UserId) -> "KeyFilter":
+        """Return the filter for those of the keys that are tied to a user."""
+        narrowed = self.user_ids is None or user_id in self.user_ids
+        return replace(self, user_ids=(user_id,) if narrowed else ())
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCount:
+    """How many keys have a type and a state."""
+
+    type: KeyType
+    state: KeyState
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCounts:
+    """How many keys there are of each type and state.
+
+    Attributes:
+        partial: Whether the count stopped at MAX_COUNTED keys, so that there may be more.
+    """
+
+    counts: tuple[KeyCount, ...]
+    partial: bool

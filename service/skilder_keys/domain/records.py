@@ -4,7 +4,7 @@ import json
 from dataclasses import fields
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -18,7 +18,7 @@ def canonical_json(record: "DataclassInstance", *more: object) -> str:
     return json.dumps([*(_plain(getattr(record, field.name)) for field in fields(record)), *map(_plain, more)])
 
 
-def _plain(value: object) -> object:
+def _plain(value: object) -> Any:  # noqa: ANN401 - of as many types as JSON has
     match value:
         case Enum():
             return value.value

@@ -101,7 +101,7 @@ def _check_bounds(violations: Violations, workspace: Workspace) -> None:
     violations.identifier("workspace.id", workspace.id)
     violations.text("workspace.name", workspace.name, maximum=MAX_NAME)
     for at, member in _paths("members", workspace.members):
-        violations.user(f"{at}.user_id", member.id)
+        violations.foreign_id(f"{at}.user_id", member.id)
     for at, team in _paths("teams", catalog.teams):
         violations.identifier(f"{at}.id", team.id)
         violations.text(f"{at}.name", team.name, maximum=MAX_NAME)

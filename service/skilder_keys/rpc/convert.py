@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2, workspace_pb2
+from skilder.keys.v1 import catalog_service_pb2, common_pb2, key_pb2, key_service_pb2, workspace_pb2
 from skilder_keys.app.authorization.encoding import delimited, delimited_tag
 from skilder_keys.app.enums import (
     CHANGE_ACTIONS,
     HAT_AUDIENCES,
+    KEY_LIMITS,
     KEY_STATES,
     KEY_TYPES,
     MEMBER_ROLES,
+    PRINCIPAL_KINDS,
     WORKSPACE_PARTS,
 )
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
-from skilder_keys.domain.keys import Key, KeyFilter, KeySpec
+from skilder_keys.domain.keys import Key, KeyCounts, KeyFilter, KeySpec
 from skilder_keys.domain.texts import with_line_feeds
 from skilder_keys.domain.workspace import (
     Catalog,
@@ -37,9 +39,11 @@ from skilder_keys.domain.workspace import (
 from skilder_keys.domain.workspace_checks import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from skilder_keys.app.keys import KeyPage
     from skilder_keys.domain.difference import Change
+    from skilder_keys.domain.principal import Principal
 
 Value = TypeVar("Value")
 
@@ -52,12 +56,15 @@ MAX_CHANGES_BYTES = 3 * 2**20
 _PIECE = 200
 """How many parts are serialised at once."""
 
+MAX_PAGE_BYTES = 3 * 2**20
+"""The most bytes of the elements of a page. Clients take responses of 4 MiB by default."""
+
 
 def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
     """Return the key to issue.
 
     Raises:
-        InvalidRequestError: `type` is missing or unknown.
+        InvalidRequestError: `type` is missing or unknown, or a value of `unlimited` is.
     """
     return KeySpec(
         type=_required("type", request.type, KEY_TYPES),
@@ -65,22 +72,24 @@ def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
         user_id=UserId(request.user_id) if request.user_id else None,
         runtime_id=RuntimeId(request.runtime_id) if request.runtime_id else None,
         description=request.description,
-        hat_ids=tuple(map(HatId, request.hat_ids)),
+        hat_ids=tuple(map(HatId, request.hat_limit.hat_ids)) if request.HasField("hat_limit") else None,
+        unlimited=_each("unlimited", request.unlimited, KEY_LIMITS),
     )
 
 
-def key_filter(request: key_service_pb2.ListKeysRequest) -> KeyFilter:
-    """Return which keys to list.
+def key_filter(workspace_id: str, message: key_service_pb2.KeyFilter) -> KeyFilter:
+    """Return some of the keys of a workspace. An empty list is no condition.
 
     Raises:
-        InvalidRequestError: `type`, `state` or `unused_since` is invalid.
+        InvalidRequestError: A value of `filter.types` or `filter.states`, or `filter.unused_since` is invalid.
     """
+    unused_since = message.unused_since if message.HasField("unused_since") else None
     return KeyFilter(
-        workspace_id=WorkspaceId(request.workspace_id),
-        type=_optional("type", request.type, KEY_TYPES),
-        user_id=UserId(request.user_id) if request.user_id else None,
-        state=_optional("state", request.state, KEY_STATES),
-        unused_since=_datetime("unused_since", request.unused_since) if request.HasField("unused_since") else None,
+        workspace_id=WorkspaceId(workspace_id),
+        types=_unique(_each("filter.types", message.types, KEY_TYPES)),
+        states=_unique(_each("filter.states", message.states, KEY_STATES)),
+        user_ids=_unique(map(UserId, message.user_ids)),
+        unused_since=None if unused_since is None else _datetime("filter.unused_since", unused_since),
     )
 
 
@@ -96,25 +105,43 @@ def key_message(key: Key) -> key_pb2.Key:
         description=key.description,
         hint=key.hint,
         state=KEY_STATES[key.state],
-        limited_to_hats=key.hat_ids is not None,
-        hat_ids=key.hat_ids or (),
         created_at=timestamp(key.created_at),
-        created_by=key.created_by,
         last_used_at=timestamp(key.last_used_at) if key.last_used_at else None,
         revoked_at=timestamp(revocation.at) if revocation else None,
-        revoked_by=revocation.by if revocation else "",
         revoke_reason=revocation.reason if revocation else "",
+        hat_limit=None if key.hat_ids is None else key_pb2.HatLimit(hat_ids=key.hat_ids),
+        created_by=_principal(key.created_by),
+        revoked_by=_principal(revocation.by) if revocation else None,
     )
 
 
-def list_keys_response(keys: Sequence[Key], next_page_token: str) -> bytes:
-    """Return a ListKeysResponse, serialised."""
-    pieces = (key_service_pb2.ListKeysResponse(keys=map(key_message, piece)) for piece in _pieces(keys))
-    return b"".join(
-        (
-            *(piece.SerializeToString() for piece in pieces),
-            key_service_pb2.ListKeysResponse(next_page_token=next_page_token).SerializeToString(),
-        )
+def _principal(principal: Principal) -> common_pb2.Principal:
+    return common_pb2.Principal(kind=PRINCIPAL_KINDS[principal.kind], id=principal.id)
+
+
+def list_keys_response(page: KeyPage) -> bytes:
+    """Return a ListKeysResponse, serialised. It ends early if the next key would make it longer than MAX_PAGE_BYTES."""
+    pieces: list[bytes] = []
+    size = 0
+    for key in page.keys:
+        piece = key_service_pb2.ListKeysResponse(keys=[key_message(key)]).SerializeToString()
+        size += len(piece)
+        if size > MAX_PAGE_BYTES:
+            break
+        pieces.append(piece)
+    token = page.next_page_token(len(pieces))
+    return b"".join((*pieces, key_service_pb2.ListKeysResponse(next_page_token=token).SerializeToString()))
+
+
+def count_keys_response(found: KeyCounts) -> key_service_pb2.CountKeysResponse:
+    """Return the numbers of keys in order of type and state."""
+    messages = [
+        key_service_pb2.KeyCount(type=KEY_TYPES[each.type], state=KEY_STATES[each.state], count=each.count)
+        for each in found.counts
+    ]
+    return key_service_pb2.CountKeysResponse(
+        counts=sorted(messages, key=lambda each: (each.type, each.state)),
+        partial=found.partial,
     )
 
 
@@ -284,6 +311,15 @@ def _required(field: str, number: int, known: Mapping[Value, int]) -> Value:
     if value is None:
         raise InvalidRequestError(FieldViolation(field, "is required"))
     return value
+
+
+def _each(field: str, numbers: Iterable[int], known: Mapping[Value, int]) -> tuple[Value, ...]:
+    return tuple(_required(f"{field}[{index}]", number, known) for index, number in enumerate(numbers))
+
+
+def _unique(values: Iterable[Value]) -> tuple[Value, ...] | None:
+    """Return each of some values once, or None if there are none."""
+    return tuple(dict.fromkeys(values)) or None
 
 
 def _role(violations: Violations, field: str, number: int) -> MemberRole:

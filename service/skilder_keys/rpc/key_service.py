@@ -51,14 +51,22 @@ class KeyServicer:
 
     async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> bytes:  # noqa: N802
         """List the keys of a workspace, newest first."""
-        page, next_page_token = await self._keys.list(
-            convert.key_filter(request),
+        page = await self._keys.list(
+            convert.key_filter(request.workspace_id, request.filter),
             page_size=request.page_size,
             page_token=request.page_token,
             actor=UserId(request.actor) if request.actor else None,
         )
         call.notes["workspace"] = request.workspace_id
-        return await self._offload.run(convert.list_keys_response, page, next_page_token)
+        return await self._offload.run(convert.list_keys_response, page)
+
+    async def CountKeys(self, request: pb.CountKeysRequest, call: Call) -> pb.CountKeysResponse:  # noqa: N802
+        """Count the keys of a workspace by type and state."""
+        found = await self._keys.count(
+            convert.key_filter(request.workspace_id, request.filter), UserId(request.actor) if request.actor else None
+        )
+        call.notes["workspace"] = request.workspace_id
+        return convert.count_keys_response(found)
 
     async def GetKey(self, request: pb.GetKeyRequest, call: Call) -> pb.GetKeyResponse:  # noqa: N802
         """Return a key."""

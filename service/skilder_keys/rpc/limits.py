@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from skilder_keys.app.authorization.authorizer import MAX_BATCH
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
-from skilder_keys.domain.keys import MAX_NAMED_HATS
+from skilder_keys.domain.keys import MAX_FILTER_VALUES, MAX_NAMED_HATS
 from skilder_keys.domain.workspace_checks import MAX_HATS, MAX_MEMBERS, MAX_SKILLS, MAX_TEAMS, MAX_TOOLS
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ METHODS: Mapping[str, int] = {"BatchAuthorize": 2**20, "ApplyWorkspace": 16 * 2*
 
 LISTS: Mapping[str, int] = {
     "BatchAuthorizeRequest.requests": MAX_BATCH,
-    "IssueKeyRequest.hat_ids": MAX_NAMED_HATS,
+    "HatLimit.hat_ids": MAX_NAMED_HATS,
+    "KeyFilter.user_ids": MAX_FILTER_VALUES,
     "Workspace.members": MAX_MEMBERS,
     "Workspace.teams": MAX_TEAMS,
     "Workspace.hats": MAX_HATS,

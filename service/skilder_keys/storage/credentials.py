@@ -9,7 +9,7 @@ from skilder_keys.domain.ids import KeyId, TeamId
 from skilder_keys.domain.keys import Credential
 from skilder_keys.domain.revision import Revision
 from skilder_keys.storage import fence
-from skilder_keys.storage.keys import KEY_COLUMNS, key_of
+from skilder_keys.storage.keys import OWN_COLUMNS, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,20 +37,17 @@ class Credentials:
 async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> Credentials:
     """Return everything that decides about the tokens of keys, except the catalog, from one snapshot."""
     # Each key must be looked up by its id, even if Postgres has no statistics. The LIMIT prevents a join of whole
-    # tables. A scalar subquery, unlike EXISTS, prevents a hash table of all members. The estimated cost must stay small
-    # too, because above `jit_above_cost` each run compiles for milliseconds. So the epoch is not a join, which would
-    # multiply the cost by the rows that Postgres expects in `fence`, and a subquery hides the length of the array.
+    # tables. The estimated cost must stay small too, because above `jit_above_cost` each run compiles for milliseconds.
+    # So the epoch is not a join, which would multiply the cost by the rows that Postgres expects in `fence`, and a
+    # subquery hides the length of the array.
     rows = await connection.fetch(
         f"""
         SELECT (SELECT epoch FROM fence) AS epoch, (SELECT tag FROM fence) AS tag,
                (SELECT {fence.SERVER} FROM fence) AS server, found.*
         FROM unnest((SELECT $1::uuid[])) AS wanted (id)
         LEFT JOIN LATERAL (
-            SELECT {KEY_COLUMNS}, key.secret_hash, workspace.version AS workspace_version,
+            SELECT {OWN_COLUMNS}, key.secret_hash, workspace.version AS workspace_version,
                    workspace.deleted_at IS NOT NULL AS workspace_deleted,
-                   (SELECT true FROM member
-                    WHERE member.workspace_id = key.workspace_id
-                      AND member.user_id = key.user_id) IS NOT NULL AS user_is_member,
                    array(SELECT team_id FROM team_member
                          WHERE team_member.workspace_id = key.workspace_id
                            AND team_member.user_id = key.user_id) AS team_ids
@@ -92,7 +89,5 @@ def _credential(row: asyncpg.Record) -> Credential:
         key=key_of(row),
         secret_hash=row["secret_hash"],
         workspace_version=row["workspace_version"],
-        workspace_deleted=row["workspace_deleted"],
-        user_is_member=row["user_is_member"],
         team_ids=frozenset(map(TeamId, row["team_ids"])),
     )

@@ -1,4 +1,4 @@
-"""Keys: tables `key` and `key_hat`. See also `storage.credentials` and `storage.key_uses`."""
+"""Keys: tables `key` and `key_hat`. See also `storage.credentials`, `storage.key_lists` and `storage.key_uses`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
-from skilder_keys.domain.keys import MAX_NAMED_HATS, Key, KeyFilter, KeySpec, KeyState, Revocation
+from skilder_keys.domain.keys import MAX_NAMED_HATS, Key, KeySpec, Revocation
+from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 
 if TYPE_CHECKING:
@@ -16,12 +17,25 @@ if TYPE_CHECKING:
 
     from skilder_keys.storage.database import Connection
 
-# The columns that `key_of` needs. Only constants are put into SQL in this way, never a value. A key never names more
-# hats than the LIMIT; without the LIMIT and without statistics, Postgres would expect thousands of them.
-KEY_COLUMNS = f"""
+# A scalar subquery, unlike EXISTS, prevents a hash table of all members.
+IS_MEMBER = """
+    ((SELECT true FROM member
+      WHERE member.workspace_id = key.workspace_id AND member.user_id = key.user_id) IS NOT NULL)
+"""
+
+# The columns that `key_of` needs, without `workspace_deleted`. Only constants are put into SQL in this way, never a
+# value. A key never names more hats than the LIMIT; without the LIMIT and without statistics, Postgres would expect
+# thousands of them.
+OWN_COLUMNS = f"""
     key.id, key.type, key.workspace_id, key.user_id, key.runtime_id, key.description, key.limited_to_hats,
-    key.created_at, key.created_by, key.last_used_at, key.revoked_at, key.revoked_by, key.revoke_reason,
-    array(SELECT hat_id FROM key_hat WHERE key_hat.key_id = key.id LIMIT {MAX_NAMED_HATS}) AS hat_ids
+    key.created_at, key.created_by_kind, key.created_by_id, key.last_used_at,
+    key.revoked_at, key.revoked_by_kind, key.revoked_by_id, key.revoke_reason,
+    array(SELECT hat_id FROM key_hat WHERE key_hat.key_id = key.id LIMIT {MAX_NAMED_HATS}) AS hat_ids,
+    {IS_MEMBER} AS user_is_member
+"""  # noqa: S608
+KEY_COLUMNS = f"""
+    {OWN_COLUMNS},
+    (SELECT deleted_at FROM workspace WHERE workspace.id = key.workspace_id) IS NOT NULL AS workspace_deleted
 """  # noqa: S608
 
 
@@ -52,7 +66,7 @@ _NEW_ID = """
 
 
 async def insert(
-    connection: Connection, spec: KeySpec, *, secret_hash: str, created_by: str, request: IssueRequest | None
+    connection: Connection, spec: KeySpec, *, secret_hash: str, created_by: Principal, request: IssueRequest | None
 ) -> KeyId | None:
     """Insert a key and return its id. If the request has issued a key already, insert nothing and return None.
 
@@ -61,8 +75,8 @@ async def insert(
     key_id: UUID | None = await connection.fetchval(
         f"""
         INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, limited_to_hats, secret_hash,
-                         created_by, request_caller, request_id, request_digest)
-        VALUES ({_NEW_ID}, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                         created_by_kind, created_by_id, request_caller, request_id, request_digest)
+        VALUES ({_NEW_ID}, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
         ON CONFLICT ON CONSTRAINT key_request DO NOTHING
         RETURNING id
         """,  # noqa: S608
@@ -71,9 +85,10 @@ async def insert(
         spec.user_id,
         spec.runtime_id,
         spec.description,
-        bool(spec.hat_ids),
+        spec.hat_ids is not None,
         secret_hash,
-        created_by,
+        created_by.kind.value,
+        created_by.id,
         request.caller if request else None,
         request.id if request else None,
         request.digest if request else None,
@@ -104,35 +119,6 @@ async def find(connection: Connection, key_id: KeyId) -> Key | None:
     return None if row is None else key_of(row)
 
 
-async def list_page(connection: Connection, key_filter: KeyFilter, *, before: KeyId | None, limit: int) -> list[Key]:
-    """Return the first `limit` keys that match a filter, newest first, older than `before`. Call it in a snapshot."""
-    # Without these settings, Postgres may plan to read the keys of all workspaces: for a workspace with most of the
-    # keys, or if there are few workspaces and random reads count as expensive.
-    await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL random_page_cost = 1")
-    conditions = ["key.workspace_id = $1"]
-    values: list[object] = [key_filter.workspace_id, limit]
-
-    def condition(sql: str, value: object) -> None:
-        values.append(value)
-        conditions.append(sql.format(f"${len(values)}"))
-
-    if key_filter.type is not None:
-        condition("key.type = {}", key_filter.type.value)
-    if key_filter.user_id is not None:
-        condition("key.user_id = {}", key_filter.user_id)
-    if key_filter.state is not None:
-        conditions.append(f"key.revoked_at IS {'' if key_filter.state is KeyState.ACTIVE else 'NOT '}NULL")
-    if key_filter.unused_since is not None:
-        condition("coalesce(key.last_used_at, key.created_at) < {}", key_filter.unused_since)
-    if before is not None:
-        condition("key.id < {}", before)
-    rows = await connection.fetch(
-        f"SELECT {KEY_COLUMNS} FROM key WHERE {' AND '.join(conditions)} ORDER BY key.id DESC LIMIT $2",  # noqa: S608
-        *values,
-    )
-    return [key_of(row) for row in rows]
-
-
 async def replace_secret(connection: Connection, key_id: KeyId, new_hash: str) -> bool:
     """Replace the hash of a key's secret by that of another secret, unless the key is revoked; return whether."""
     return bool(
@@ -142,16 +128,17 @@ async def replace_secret(connection: Connection, key_id: KeyId, new_hash: str) -
     )
 
 
-async def revoke(connection: Connection, key_id: KeyId, *, by: str, reason: str) -> Key | None:
+async def revoke(connection: Connection, key_id: KeyId, *, by: Principal, reason: str) -> Key | None:
     """Revoke a key and return it. If it was revoked before, or does not exist, return None."""
     row = await connection.fetchrow(
         f"""
-        UPDATE key SET revoked_at = now(), revoked_by = $2, revoke_reason = $3
+        UPDATE key SET revoked_at = now(), revoked_by_kind = $2, revoked_by_id = $3, revoke_reason = $4
         WHERE id = $1 AND revoked_at IS NULL
         RETURNING {KEY_COLUMNS}
         """,  # noqa: S608
         key_id,
-        by,
+        by.kind.value,
+        by.id,
         reason,
     )
     return None if row is None else key_of(row)
@@ -161,7 +148,7 @@ def key_of(row: asyncpg.Record) -> Key:
     """Return the key in a row with `KEY_COLUMNS`."""
     revocation = None
     if row["revoked_at"] is not None:
-        revocation = Revocation(row["revoked_at"], row["revoked_by"], row["revoke_reason"])
+        revocation = Revocation(row["revoked_at"], _principal(row, "revoked_by"), row["revoke_reason"])
     return Key(
         id=KeyId(row["id"]),
         type=KeyType(row["type"]),
@@ -171,10 +158,16 @@ def key_of(row: asyncpg.Record) -> Key:
         description=row["description"],
         hat_ids=tuple(map(HatId, sorted(row["hat_ids"]))) if row["limited_to_hats"] else None,
         created_at=row["created_at"],
-        created_by=row["created_by"],
+        created_by=_principal(row, "created_by"),
         last_used_at=row["last_used_at"],
         revocation=revocation,
+        workspace_deleted=row["workspace_deleted"],
+        user_is_member=row["user_is_member"],
     )
+
+
+def _principal(row: asyncpg.Record, name: str) -> Principal:
+    return Principal(PrincipalKind(row[f"{name}_kind"]), row[f"{name}_id"])
 
 
 def _present(row: asyncpg.Record | None) -> asyncpg.Record:

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from skilder.keys.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -27,7 +28,7 @@ class _KeyType:
 class _KeyTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     KEY_TYPE_UNSPECIFIED: _KeyType.ValueType  # 0
-    """No type. Rejected if a type is required; in a filter, it means every type."""
+    """No type. Rejected."""
     KEY_TYPE_WORKSPACE: _KeyType.ValueType  # 1
     """`WSK_`: reaches the skills and tools of one workspace; for shared agents."""
     KEY_TYPE_USER: _KeyType.ValueType  # 2
@@ -39,7 +40,7 @@ class KeyType(_KeyType, metaclass=_KeyTypeEnumTypeWrapper):
     """What a key is for. The type also sets the prefix of the token."""
 
 KEY_TYPE_UNSPECIFIED: KeyType.ValueType  # 0
-"""No type. Rejected if a type is required; in a filter, it means every type."""
+"""No type. Rejected."""
 KEY_TYPE_WORKSPACE: KeyType.ValueType  # 1
 """`WSK_`: reaches the skills and tools of one workspace; for shared agents."""
 KEY_TYPE_USER: KeyType.ValueType  # 2
@@ -55,22 +56,76 @@ class _KeyState:
 class _KeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     KEY_STATE_UNSPECIFIED: _KeyState.ValueType  # 0
-    """No state. In a filter, it means every state."""
+    """No state. Never sent, and rejected in a filter."""
     KEY_STATE_ACTIVE: _KeyState.ValueType  # 1
-    """The key was not revoked."""
+    """The token is granted."""
     KEY_STATE_REVOKED: _KeyState.ValueType  # 2
     """The key was revoked. This is permanent."""
+    KEY_STATE_MEMBER_REMOVED: _KeyState.ValueType  # 5
+    """The key's user is not a member of the workspace."""
+    KEY_STATE_WORKSPACE_GONE: _KeyState.ValueType  # 6
+    """The key's workspace was deleted. This is permanent."""
 
 class KeyState(_KeyState, metaclass=_KeyStateEnumTypeWrapper):
-    """Whether a key can still be used."""
+    """Whether a key can be used now: what Authorize would say of its token. If several apply, a key has the first of:
+    revoked, workspace gone, member removed, active. Later versions may add states: treat an unknown one as not usable.
+    """
 
 KEY_STATE_UNSPECIFIED: KeyState.ValueType  # 0
-"""No state. In a filter, it means every state."""
+"""No state. Never sent, and rejected in a filter."""
 KEY_STATE_ACTIVE: KeyState.ValueType  # 1
-"""The key was not revoked."""
+"""The token is granted."""
 KEY_STATE_REVOKED: KeyState.ValueType  # 2
 """The key was revoked. This is permanent."""
+KEY_STATE_MEMBER_REMOVED: KeyState.ValueType  # 5
+"""The key's user is not a member of the workspace."""
+KEY_STATE_WORKSPACE_GONE: KeyState.ValueType  # 6
+"""The key's workspace was deleted. This is permanent."""
 Global___KeyState: _TypeAlias = KeyState  # noqa: Y015
+
+class _KeyLimit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyLimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyLimit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_LIMIT_UNSPECIFIED: _KeyLimit.ValueType  # 0
+    """No limit. Rejected."""
+    KEY_LIMIT_HATS: _KeyLimit.ValueType  # 1
+    """`hat_limit`."""
+
+class KeyLimit(_KeyLimit, metaclass=_KeyLimitEnumTypeWrapper):
+    """The limits that a key may have."""
+
+KEY_LIMIT_UNSPECIFIED: KeyLimit.ValueType  # 0
+"""No limit. Rejected."""
+KEY_LIMIT_HATS: KeyLimit.ValueType  # 1
+"""`hat_limit`."""
+Global___KeyLimit: _TypeAlias = KeyLimit  # noqa: Y015
+
+@_typing.final
+class HatLimit(_message.Message):
+    """A limit to some hats. If it is set, the key reaches these hats and no others, even if the list is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HAT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hat_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the hats, at most 100, each one once."""
+
+    def __init__(
+        self,
+        *,
+        hat_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hat_ids", b"hat_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HatLimit: _TypeAlias = HatLimit  # noqa: Y015
 
 @_typing.final
 class Key(_message.Message):
@@ -86,14 +141,13 @@ class Key(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    LIMITED_TO_HATS_FIELD_NUMBER: _builtins.int
-    HAT_IDS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
-    CREATED_BY_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
     REVOKED_AT_FIELD_NUMBER: _builtins.int
-    REVOKED_BY_FIELD_NUMBER: _builtins.int
     REVOKE_REASON_FIELD_NUMBER: _builtins.int
+    HAT_LIMIT_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    REVOKED_BY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's id, a UUID version 7 (RFC 9562) in lower-case canonical form."""
     type: Global___KeyType.ValueType
@@ -111,21 +165,9 @@ class Key(_message.Message):
     `WSK_4mBq8Jd41x`. Show it and compare it, but do not parse it. It contains no part of the secret.
     """
     state: Global___KeyState.ValueType
-    """Whether the key can still be used."""
-    limited_to_hats: _builtins.bool
-    """True if the key was limited to some hats when it was issued. Then it reaches only `hat_ids`."""
-    created_by: _builtins.str
-    """Who issued the key: the user id of the actor or, without an actor, `caller:` and the caller's name."""
-    revoked_by: _builtins.str
-    """Who revoked the key, as in `created_by`; empty while it is active."""
+    """Whether the key can be used now."""
     revoke_reason: _builtins.str
     """Why the key was revoked, as text; may be empty."""
-    @_builtins.property
-    def hat_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The hats that a limited key may reach, in order of id. A removed hat stays in the list but grants nothing. If a hat
-        with that id is applied again, the key reaches it again.
-        """
-
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the key was issued."""
@@ -138,7 +180,21 @@ class Key(_message.Message):
 
     @_builtins.property
     def revoked_at(self) -> _timestamp_pb2.Timestamp:
-        """When the key was revoked; unset while it is active."""
+        """When the key was revoked; unset if it was not."""
+
+    @_builtins.property
+    def hat_limit(self) -> Global___HatLimit:
+        """The hats that the key may reach, in order of id; unset if it may reach every hat. A removed hat stays in the list
+        but grants nothing. If a hat with that id is applied again, the key reaches it again.
+        """
+
+    @_builtins.property
+    def created_by(self) -> _common_pb2.Principal:
+        """Who issued the key: the actor or, without one, the caller."""
+
+    @_builtins.property
+    def revoked_by(self) -> _common_pb2.Principal:
+        """Who revoked the key; unset if it was not revoked."""
 
     def __init__(
         self,
@@ -151,18 +207,17 @@ class Key(_message.Message):
         description: _builtins.str = ...,
         hint: _builtins.str = ...,
         state: Global___KeyState.ValueType = ...,
-        limited_to_hats: _builtins.bool = ...,
-        hat_ids: _abc.Iterable[_builtins.str] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
-        created_by: _builtins.str = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
         revoked_at: _timestamp_pb2.Timestamp | None = ...,
-        revoked_by: _builtins.str = ...,
         revoke_reason: _builtins.str = ...,
+        hat_limit: Global___HatLimit | None = ...,
+        created_by: _common_pb2.Principal | None = ...,
+        revoked_by: _common_pb2.Principal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "hat_limit", b"hat_limit", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "hat_ids", b"hat_ids", "hint", b"hint", "id", b"id", "last_used_at", b"last_used_at", "limited_to_hats", b"limited_to_hats", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "type", b"type", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "last_used_at", b"last_used_at", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "type", b"type", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

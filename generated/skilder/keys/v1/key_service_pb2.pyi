@@ -32,8 +32,9 @@ class IssueKeyRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     RUNTIME_ID_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
-    HAT_IDS_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    HAT_LIMIT_FIELD_NUMBER: _builtins.int
+    UNLIMITED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a retry safe (AIP-155): 1 to 64 letters, digits or `-_.:`, best a random UUID; empty for no id. A request
     with the same id returns the same key with a new secret, as long as the key was never used. Ids belong to a caller:
@@ -52,8 +53,14 @@ class IssueKeyRequest(_message.Message):
     actor: _builtins.str
     """The user for whom the caller makes the call; empty if the caller acts for itself."""
     @_builtins.property
-    def hat_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Limits the key to these hats, at most 100. Empty for every hat that it can reach. Rejected for runtime keys."""
+    def hat_limit(self) -> _key_pb2.HatLimit:
+        """Limits the key to these hats. Each hat must exist. Rejected for runtime keys, which have no tools."""
+
+    @_builtins.property
+    def unlimited(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.KeyLimit.ValueType]:
+        """The limits that the key does not have, each one once. A workspace or user key needs either `hat_limit` or
+        KEY_LIMIT_HATS here, so that a limit that was forgotten does not issue a key without one. Rejected for runtime keys.
+        """
 
     def __init__(
         self,
@@ -64,12 +71,13 @@ class IssueKeyRequest(_message.Message):
         user_id: _builtins.str = ...,
         runtime_id: _builtins.str = ...,
         description: _builtins.str = ...,
-        hat_ids: _abc.Iterable[_builtins.str] | None = ...,
         actor: _builtins.str = ...,
+        hat_limit: _key_pb2.HatLimit | None = ...,
+        unlimited: _abc.Iterable[_key_pb2.KeyLimit.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hat_limit", b"hat_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "description", b"description", "hat_ids", b"hat_ids", "request_id", b"request_id", "runtime_id", b"runtime_id", "type", b"type", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "description", b"description", "hat_limit", b"hat_limit", "request_id", b"request_id", "runtime_id", b"runtime_id", "type", b"type", "unlimited", b"unlimited", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,27 +172,62 @@ class RevokeKeyResponse(_message.Message):
 Global___RevokeKeyResponse: _TypeAlias = RevokeKeyResponse  # noqa: Y015
 
 @_typing.final
+class KeyFilter(_message.Message):
+    """Some of the keys of a workspace. A key must match every field that is set, and one value of each list that is not
+    empty. Without any field, every key matches.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPES_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    UNUSED_SINCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.KeyType.ValueType]:
+        """Only keys of these types."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.KeyState.ValueType]:
+        """Only keys in these states."""
+
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only keys that are tied to these users, at most 100."""
+
+    @_builtins.property
+    def unused_since(self) -> _timestamp_pb2.Timestamp:
+        """Only keys that were last used before this time, or were never used and issued before it."""
+
+    def __init__(
+        self,
+        *,
+        types: _abc.Iterable[_key_pb2.KeyType.ValueType] | None = ...,
+        states: _abc.Iterable[_key_pb2.KeyState.ValueType] | None = ...,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        unused_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unused_since", b"unused_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["states", b"states", "types", b"types", "unused_since", b"unused_since", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyFilter: _TypeAlias = KeyFilter  # noqa: Y015
+
+@_typing.final
 class ListKeysRequest(_message.Message):
     """Which keys to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
-    TYPE_FIELD_NUMBER: _builtins.int
-    USER_ID_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    UNUSED_SINCE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace whose keys to list."""
-    type: _key_pb2.KeyType.ValueType
-    """Only keys of this type."""
-    user_id: _builtins.str
-    """Only keys that are tied to this user."""
-    state: _key_pb2.KeyState.ValueType
-    """Only keys in this state."""
     page_size: _builtins.int
     """The most keys on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer keys."""
     page_token: _builtins.str
@@ -194,24 +237,21 @@ class ListKeysRequest(_message.Message):
     actor: _builtins.str
     """The user for whom the caller makes the call; empty if the caller acts for itself."""
     @_builtins.property
-    def unused_since(self) -> _timestamp_pb2.Timestamp:
-        """Only keys that were last used before this time, or were never used and issued before it."""
+    def filter(self) -> Global___KeyFilter:
+        """Only keys that match this."""
 
     def __init__(
         self,
         *,
         workspace_id: _builtins.str = ...,
-        type: _key_pb2.KeyType.ValueType = ...,
-        user_id: _builtins.str = ...,
-        state: _key_pb2.KeyState.ValueType = ...,
-        unused_since: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         actor: _builtins.str = ...,
+        filter: Global___KeyFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["unused_since", b"unused_since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "type", b"type", "unused_since", b"unused_since", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,6 +284,96 @@ class ListKeysResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015
+
+@_typing.final
+class CountKeysRequest(_message.Message):
+    """Which keys to count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace whose keys to count."""
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    @_builtins.property
+    def filter(self) -> Global___KeyFilter:
+        """Only keys that match this."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        filter: Global___KeyFilter | None = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "filter", b"filter", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountKeysRequest: _TypeAlias = CountKeysRequest  # noqa: Y015
+
+@_typing.final
+class CountKeysResponse(_message.Message):
+    """How many keys there are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    partial: _builtins.bool
+    """True if the count stopped after 1,000,000 keys. Then there may be more keys than `counts` says."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyCount]:
+        """The numbers, in order of type and state. A type and state without keys is left out."""
+
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[Global___KeyCount] | None = ...,
+        partial: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "partial", b"partial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountKeysResponse: _TypeAlias = CountKeysResponse  # noqa: Y015
+
+@_typing.final
+class KeyCount(_message.Message):
+    """How many keys have a type and a state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    type: _key_pb2.KeyType.ValueType
+    """The type."""
+    state: _key_pb2.KeyState.ValueType
+    """The state."""
+    count: _builtins.int
+    """How many keys have both."""
+    def __init__(
+        self,
+        *,
+        type: _key_pb2.KeyType.ValueType = ...,
+        state: _key_pb2.KeyState.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "state", b"state", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyCount: _TypeAlias = KeyCount  # noqa: Y015
 
 @_typing.final
 class GetKeyRequest(_message.Message):

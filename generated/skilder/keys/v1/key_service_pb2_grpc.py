@@ -33,7 +33,7 @@ class KeyServiceStub:
     its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
     the caller's role decides.
 
-    A request has at most 64 KiB.
+    A request has at most 64 KiB. A response has at most 4 MiB.
     """
 
     def __init__(self, channel):
@@ -57,6 +57,11 @@ class KeyServiceStub:
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.CountKeys = channel.unary_unary(
+                '/skilder.keys.v1.KeyService/CountKeys',
+                request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysResponse.FromString,
+                _registered_method=True)
         self.GetKey = channel.unary_unary(
                 '/skilder.keys.v1.KeyService/GetKey',
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.GetKeyRequest.SerializeToString,
@@ -72,7 +77,7 @@ class KeyServiceServicer:
     its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
     the caller's role decides.
 
-    A request has at most 64 KiB.
+    A request has at most 64 KiB. A response has at most 4 MiB.
     """
 
     def IssueKey(self, request, context):
@@ -97,10 +102,20 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """Lists the keys of a workspace, newest first.
+        """Lists the keys of a workspace, newest first. For an actor who is not an admin, lists only their own user keys.
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
         workspace), PERMISSION_DENIED (the actor or the caller may not do this).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountKeys(self, request, context):
+        """Counts the keys of a workspace by type and state: the keys that ListKeys lists with the same filter and actor.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
+        (the actor or the caller may not do this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +148,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListKeysRequest.FromString,
                     response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListKeysResponse.SerializeToString,
             ),
+            'CountKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountKeys,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysResponse.SerializeToString,
+            ),
             'GetKey': grpc.unary_unary_rpc_method_handler(
                     servicer.GetKey,
                     request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.GetKeyRequest.FromString,
@@ -154,7 +174,7 @@ class KeyService:
     its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
     the caller's role decides.
 
-    A request has at most 64 KiB.
+    A request has at most 64 KiB. A response has at most 4 MiB.
     """
 
     @staticmethod
@@ -228,6 +248,33 @@ class KeyService:
             '/skilder.keys.v1.KeyService/ListKeys',
             skilder_dot_keys_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
             skilder_dot_keys_dot_v1_dot_key__service__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.KeyService/CountKeys',
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,7 +34,7 @@ class KeyServiceStub:
     its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
     the caller's role decides.
 
-    A request has at most 64 KiB.
+    A request has at most 64 KiB. A response has at most 4 MiB.
     """
 
     @_typing.overload
@@ -55,10 +55,16 @@ class KeyServiceStub:
     PERMISSION_DENIED (the actor or the caller may not do this).
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
-    """Lists the keys of a workspace, newest first.
+    """Lists the keys of a workspace, newest first. For an actor who is not an admin, lists only their own user keys.
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
     workspace), PERMISSION_DENIED (the actor or the caller may not do this).
+    """
+    CountKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.CountKeysRequest, _key_service_pb2.CountKeysResponse]
+    """Counts the keys of a workspace by type and state: the keys that ListKeys lists with the same filter and actor.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
+    (the actor or the caller may not do this).
     """
     GetKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.GetKeyRequest, _key_service_pb2.GetKeyResponse]
     """Returns one key.
@@ -75,7 +81,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
     the caller's role decides.
 
-    A request has at most 64 KiB.
+    A request has at most 64 KiB. A response has at most 4 MiB.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -93,10 +99,16 @@ class KeyServiceAsyncStub(KeyServiceStub):
     PERMISSION_DENIED (the actor or the caller may not do this).
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]  # type: ignore[assignment]
-    """Lists the keys of a workspace, newest first.
+    """Lists the keys of a workspace, newest first. For an actor who is not an admin, lists only their own user keys.
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
     workspace), PERMISSION_DENIED (the actor or the caller may not do this).
+    """
+    CountKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CountKeysRequest, _key_service_pb2.CountKeysResponse]  # type: ignore[assignment]
+    """Counts the keys of a workspace by type and state: the keys that ListKeys lists with the same filter and actor.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
+    (the actor or the caller may not do this).
     """
     GetKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.GetKeyRequest, _key_service_pb2.GetKeyResponse]  # type: ignore[assignment]
     """Returns one key.
@@ -112,7 +124,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
     the caller's role decides.
 
-    A request has at most 64 KiB.
+    A request has at most 64 KiB. A response has at most 4 MiB.
     """
 
     @_abc_1.abstractmethod
@@ -146,10 +158,22 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.ListKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.ListKeysResponse, _abc.Awaitable[_key_service_pb2.ListKeysResponse]]:
-        """Lists the keys of a workspace, newest first.
+        """Lists the keys of a workspace, newest first. For an actor who is not an admin, lists only their own user keys.
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
         workspace), PERMISSION_DENIED (the actor or the caller may not do this).
+        """
+
+    @_abc_1.abstractmethod
+    def CountKeys(
+        self,
+        request: _key_service_pb2.CountKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.CountKeysResponse, _abc.Awaitable[_key_service_pb2.CountKeysResponse]]:
+        """Counts the keys of a workspace by type and state: the keys that ListKeys lists with the same filter and actor.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
+        (the actor or the caller may not do this).
         """
 
     @_abc_1.abstractmethod

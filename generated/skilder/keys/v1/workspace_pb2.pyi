@@ -155,7 +155,7 @@ class Member(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     TEAM_IDS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """The person's user id, 1 to 255 characters. It must not start with `caller:`."""
+    """The person's user id, 1 to 255 characters."""
     role: Global___MemberRole.ValueType
     """What this person may do."""
     @_builtins.property
