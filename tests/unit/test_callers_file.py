@@ -103,6 +103,13 @@ def test_a_digest_may_be_in_upper_case(path: Path) -> None:
     assert "the same token_sha256: callers[0] and callers[1]" in refusal(path, yaml.safe_dump({"callers": both}))
 
 
+@pytest.mark.parametrize("role", [role for role in CallerRole if role is not CallerRole.RUNTIME])
+def test_a_caller_may_have_any_role_but_that_of_runtime_instances(path: Path, role: CallerRole) -> None:
+    """They have runtime keys."""
+    path.write_text(yaml.safe_dump({"callers": [entry(role=role.value)]}))
+    assert [known.caller.role for known in load_callers(path)] == [role]
+
+
 @pytest.mark.parametrize("form", ["  role: operator\n  role: service", "  role: operator\n  name: other"])
 def test_a_duplicate_field_is_refused(path: Path, form: str) -> None:
     """Otherwise the last one would win silently, and a service could become an operator."""
