@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from google.protobuf.json_format import ParseDict
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
+from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE, Tool, Workspace
 from skilder_keys.app.authorization.encoding import EncodedToolSet
 from skilder_keys.app.authorization.query import AuthorizeQuery
 from skilder_keys.domain.token import KeyType, Token
@@ -128,6 +130,25 @@ async def test_a_large_tool_set_is_named_and_read_in_parts(service: Service) -> 
     one = workspace.tools[7].id
     tool = (await service.service.authorize(token, tool_id=one)).granted.tool
     assert (tool.tool.id, tool.tool_set_version) == (one, granted.tool_set_version)
+
+
+async def test_a_skill_with_long_ids_fits_into_a_part(service: Service) -> None:
+    """It cannot be cut, so the ids of its tools have a bound of their own."""
+    workspace = Workspace(id="wide", name="Wide")
+    ids = sorted(f"{number:\N{ROBOT FACE}>255}" for number in range(3_200))
+    workspace.tools.extend(Tool(id=each, name=each[-4:], mcp_server="s") for each in ids)
+    skill = workspace.skills.add(id="wide", name="Wide", tool_ids=ids)
+    workspace.hats.add(id="hat", name="Hat", audience=HAT_AUDIENCE_WORKSPACE, skill_ids=["wide"])
+    found = await refusal(service.operator.apply(workspace))
+    assert found.fields == {"workspace.skills[0].tool_ids": ANY}
+    del skill.tool_ids[3_100:]
+    await service.operator.apply(workspace)
+    token = (await service.operator.issue(workspace_id="wide")).token
+    parts = await responses(service.service, token)
+    assert max(each.ByteSize() for each in parts) > 3_000_000
+    whole = await service.service.read_tool_set(token)
+    assert [list(each.tool_ids) for each in whole.skills] == [ids[:3_100]]
+    assert [each.id for each in whole.tools] == ids[:3_100]
 
 
 async def test_the_command_prints_a_large_tool_set(service: Service, tmp_path: Path) -> None:

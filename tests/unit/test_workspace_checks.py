@@ -287,6 +287,19 @@ def test_the_ways_to_tools_are_bounded() -> None:
     assert found == {"workspace.hats": "reach tools by 50001 paths; at most 50000 are allowed"}
 
 
+def test_the_bytes_of_a_skills_tool_ids_are_bounded() -> None:
+    """3 MiB pass, one more byte does not; each skill counts alone."""
+    tools = [tool(f"{at:0>128}") for at in range(20_000)]
+    ids = [each.id for each in tools]
+    skills = [skill(f"s{at}", *ids[at * 5000 : at * 5000 + 5000]) for at in range(4)]
+    assert len(checked(made(skills=skills, tools=tools)).catalog.skills) == 4
+    largest = [replace(tool("x"), id=ToolId(f"{at:\N{ROBOT FACE}>255}"), name=str(at)) for at in range(3_200)]
+    size = sum(len(each.id.encode()) for each in largest)
+    found = faults(made(skills=[skill("one", *(each.id for each in largest))], tools=largest))
+    fault = f"of 'one' have {size} bytes together; at most {3 * 2**20} are allowed"
+    assert found == {"workspace.skills[0].tool_ids": fault}
+
+
 def test_a_hat_for_the_whole_workspace_has_no_teams() -> None:
     """One that has them says two things; one without either is accepted, and serves nobody."""
     everybody = HatAudience.WORKSPACE

@@ -22,6 +22,8 @@ MAX_HATS = 1_000
 MAX_SKILLS = 5_000
 MAX_TOOLS = 20_000
 MAX_TOOL_PATHS = 50_000
+MAX_TOOL_ID_BYTES = 3 * 2**20
+"""The most bytes of the ids of the tools of a skill together, so that a skill fits into a part of a tool set."""
 MAX_BYTES = 16 * 2**20 - 2**10
 """The most bytes of a workspace as a message, so that GetWorkspace never answers with more than 16 MiB."""
 
@@ -116,6 +118,9 @@ def _check_bounds(violations: Violations, workspace: Workspace) -> None:
         violations.identifier(f"{at}.id", skill.id)
         violations.text(f"{at}.name", skill.name, maximum=MAX_NAME)
         violations.text(f"{at}.description", skill.description, maximum=MAX_DESCRIPTION, required=False, lines=True)
+        size = len("".join(skill.tool_ids).encode())
+        if size > MAX_TOOL_ID_BYTES:
+            violations.add(f"{at}.tool_ids", f"have {size} bytes together; at most {MAX_TOOL_ID_BYTES} are allowed")
     for at, tool in _paths("tools", catalog.tools):
         violations.foreign_id(f"{at}.id", tool.id)
         violations.foreign_id(f"{at}.name", tool.name)

@@ -277,7 +277,7 @@ class Skill(_message.Message):
     """What it is for, at most 500 characters."""
     @_builtins.property
     def tool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its tools, at most 20,000."""
+        """Its tools, at most 20,000. Their ids have at most 3 MiB together."""
 
     def __init__(
         self,
