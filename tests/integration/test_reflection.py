@@ -57,11 +57,12 @@ SYMBOLS = {
     "grpc.reflection.v1.ServerReflection.ServerReflectionInfo": "grpc/reflection/v1/reflection.proto",
     "grpc.reflection.v1alpha.ServerReflection": "grpc_reflection/v1alpha/reflection.proto",
     "skilder.keys.v1.IssueKeyRequest": "skilder/keys/v1/key_service.proto",
-    "skilder.keys.v1.IssueKeyRequest.hat_ids": "skilder/keys/v1/key_service.proto",
+    "skilder.keys.v1.IssueKeyRequest.hat_limit": "skilder/keys/v1/key_service.proto",
     "skilder.keys.v1.RevokeKeyRequest.target": "skilder/keys/v1/key_service.proto",
     "skilder.keys.v1.KeyType": "skilder/keys/v1/key.proto",
     "skilder.keys.v1.KEY_TYPE_USER": "skilder/keys/v1/key.proto",
     "skilder.keys.v1.KeyType.KEY_TYPE_USER": "skilder/keys/v1/key.proto",
+    "skilder.keys.v1.ability": "skilder/keys/v1/common.proto",
     "google.protobuf.Timestamp": "google/protobuf/timestamp.proto",
 }
 NO_SYMBOLS = ["", ".", "skilder", "skilder.keys.v1", "skilder.keys.v1.KeyService.Nope", "skilder.keys.v1.KeyType.NOPE"]
@@ -69,7 +70,7 @@ NO_SYMBOLS = ["", ".", "skilder", "skilder.keys.v1", "skilder.keys.v1.KeyService
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_symbols_of_every_kind_are_found(empty_service: Service, version: str) -> None:
-    """Services, methods, messages, fields, oneofs, enums and their values; an unknown symbol is not found."""
+    """Services, methods, messages, fields, oneofs, enums, their values and options; an unknown symbol is not found."""
     requests = [{"file_containing_symbol": name} for name in (*SYMBOLS, *NO_SYMBOLS)]
     found = await reflected(empty_service, *requests, version=version)
     assert [each.original_request.file_containing_symbol for each in found] == [*SYMBOLS, *NO_SYMBOLS]
