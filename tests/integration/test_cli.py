@@ -68,6 +68,23 @@ async def test_a_shown_workspace_applies_as_it_is(command: CommandLine, tmp_path
     assert [each["id"] for each in listed["workspaces"]] == ["acme", "other"]
 
 
+async def test_an_actor_sees_their_own_workspaces(command: CommandLine, service: Service) -> None:
+    """A member's are listed and shown; to anybody else they are forbidden."""
+    other = small_workspace("other")
+    remove(other.members, "bob")
+    await service.operator.apply(other)
+
+    async def listed(*options: str) -> list[str]:
+        return [each["id"] for each in (await command.json("workspace", "list", *options))["workspaces"]]
+
+    assert await listed() == await listed("--actor", "ada") == ["acme", "other"]
+    assert await listed("--actor", "bob") == ["acme"]
+    assert await listed("--actor", "mallory") == []
+    assert (await command("workspace", "show", "acme", "--actor", "bob")).returncode == 0
+    refused = await command("workspace", "show", "other", "--actor", "bob")
+    assert (refused.returncode, "not a member" in refused.stderr) == (3, True)
+
+
 async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
     """Its id cannot be used again, which is a conflict."""
     assert (await command("workspace", "delete", "acme", "--yes")).stdout.startswith("Workspace acme was deleted at 20")
