@@ -10,7 +10,7 @@ TOOLS := build/bin
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
 
-.PHONY: help serve test check lint proto baseline docs faults bench lock tools clean
+.PHONY: help serve test check lint proto baseline docs faults bench lock tools stubs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,20 @@ $(TOOLS)/protoc-gen-go:
 
 $(TOOLS)/protoc-gen-go-grpc:
 	$(GO_INSTALL) google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
+
+stubs: build/typescript/node_modules/.ready build/java/.ready ## fetch what makes stubs for TypeScript and Java (needs Node with npm, and Maven)
+
+build/typescript/node_modules/.ready: $(addprefix tests/support/typescript/,package.json package-lock.json)
+	@mkdir -p build/typescript && cp $^ build/typescript
+	cd build/typescript && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+# Maven keeps no digests of its own, so what it fetched is compared with those in jars.sha256.
+build/java/.ready: $(addprefix tests/support/java/,pom.xml jars.sha256)
+	@rm -rf build/java && mkdir -p build/java
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -Dmdep.stripVersion -DoutputDirectory="$(CURDIR)/build/java"
+	cd build/java && sha256sum --quiet --check "$(CURDIR)/tests/support/java/jars.sha256"
+	@touch $@
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed but was not found. Install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
