@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.docs import errors, methods, options, reference, roles, sizes
+from tests.docs import errors, json_page, methods, options, reference, roles, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,6 +70,7 @@ PAGES = (
             "reference": reference.text,
         },
     ),
+    Page(ROOT / "docs" / "json.md", {"responses": json_page.text}),
 )
 
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from google.protobuf import message_factory
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from tests.docs import examples
 from tests.docs.examples import as_json
+from tests.docs.json_page import as_browsers_get_it, response_type
+from tests.docs.json_page import responses as json_page
 from tests.support.calls import METHODS, call, request_type
 from tests.support.grpcurl import grpcurl, required
 from tests.support.service import TOKENS
+from tests.support.stubs import LANGUAGES
+from tests.support.transport import ONLY_GRPCIO
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from google.protobuf.message import Message
 
     from tests.docs.examples import Example
     from tests.support.service import Service
@@ -26,11 +33,6 @@ if TYPE_CHECKING:
     Send = Callable[[str, Any], Awaitable[Any]]
 
 EXAMPLES = examples.load()
-
-
-def response_type(method: str) -> Any:
-    """Return the class of a method's responses."""
-    return message_factory.GetMessageClass(METHODS[method].output_type)
 
 
 class Values:
@@ -112,3 +114,63 @@ async def test_grpcurl_shows_the_examples(empty_service: Service) -> None:
         return json.loads(output)
 
     await send_all(send)
+
+
+def leaves(message: Message, shown: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each field of a message that is no message of the contract, with each of its values in JSON."""
+    by_name = {field.json_name: field for field in message.DESCRIPTOR.fields}
+    assert set(shown) <= set(by_name), "a name is not in lowerCamelCase"
+    for name, value in shown.items():
+        field = by_name[name]
+        found = getattr(message, field.name)
+        pairs = zip(found, value, strict=True) if field.is_repeated else [(found, value)]
+        for inner, each in pairs:
+            if isinstance(each, dict):
+                yield from leaves(inner, each)
+            else:
+                yield field, each
+
+
+def assert_a_browser_can_use(message: Message, shown: Any) -> None:
+    """Fail if a value has a form that JavaScript would change, or that people cannot read."""
+    for field, value in leaves(message, shown):
+        if field.cpp_type in {field.CPPTYPE_INT64, field.CPPTYPE_UINT64}:
+            assert re.fullmatch(r"-?\d+", value)
+            assert field.GetOptions().jstype == field.GetOptions().JS_STRING
+        elif field.type == field.TYPE_ENUM:
+            assert value in field.enum_type.values_by_name
+        elif field.message_type is not None:
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6}|\.\d{9})?Z", value)
+
+
+@ONLY_GRPCIO
+async def test_responses_have_the_form_that_a_browser_wants(empty_service: Service) -> None:
+    """Those of real calls, of every method; and TypeScript writes them as Python does."""
+    typescript = LANGUAGES["typescript"]
+    folder = await asyncio.to_thread(typescript.built)
+    found: list[tuple[str, Message]] = []
+
+    async def send(method: str, request: Any) -> Any:
+        message = ParseDict(request, request_type(method)())
+        found.append((method, response_type(method).FromString(await call(empty_service.operator, method, message))))
+        return MessageToDict(found[-1][1], preserving_proto_field_name=True)
+
+    await send_all(send)
+    lines = "".join(
+        f"{message.DESCRIPTOR.full_name} {base64.b64encode(message.SerializeToString()).decode()}\n"
+        for _, message in found
+    )
+    command = typescript.run(folder, "json")
+    done = await asyncio.to_thread(
+        subprocess.run, command, input=lines, capture_output=True, text=True, timeout=60, check=True
+    )
+    shown = [json.loads(line) for line in done.stdout.splitlines()]
+    assert shown == [as_browsers_get_it(message) for _, message in found]
+    for (method, message), each in zip(found, shown, strict=True):
+        assert_a_browser_can_use(message, each)
+        assert bool(re.search(r"(WSK|USK|RTK)_\w{71}", json.dumps(each))) is (method == "KeyService/IssueKey")
+
+
+def test_the_page_has_a_response_of_every_method() -> None:
+    """As the service sends it: the page is made from the examples, which other tests send."""
+    assert dict(json_page()).keys() == METHODS.keys()
