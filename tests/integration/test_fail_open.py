@@ -1,0 +1,134 @@
+"""Empty never means more: a request from which something is missing grants, lists, issues and changes no more."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.calls import METHODS
+from tests.support.effects import NOTHING, Case, Facts, World
+from tests.support.fail_open import CASES, REFUSED_FIELDS
+from tests.support.lengths import by_form
+from tests.support.transport import ONLY_GRPCIO
+from tests.support.variants import fields_of, set_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.support.service import Service
+
+
+def cases(chosen: Sequence[Case]) -> pytest.MarkDecorator:
+    """Run a test with each of these cases, which do not depend on the transport."""
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: f"{case.method} {case.name}")
+
+
+@pytest.fixture
+async def world(empty_service: Service) -> World:
+    """A workspace and keys."""
+    return await World(empty_service).prepare()
+
+
+def test_every_method_is_measured() -> None:
+    """A method without a case is not tested here: add one to tests/support/fail_open.py."""
+    assert {case.method for case in CASES} == set(METHODS), "no measure for a method"
+
+
+@ONLY_GRPCIO
+@pytest.mark.parametrize("method", METHODS)
+async def test_every_field_is_left_out_somewhere(world: World, method: str) -> None:
+    """Each field of each method is set in a case, at each depth."""
+    made = [await case.make(world) for case in CASES if case.method == method]
+    tried = {path for request in made for path in set_fields(request)}
+    every = set(fields_of(METHODS[method].input_type))
+    refused = REFUSED_FIELDS.get(method, {})
+    assert tried | set(refused) == every, f"set these fields in a case of {method}"
+    assert tried.isdisjoint(refused)
+
+
+class Comparison:
+    """What a case does, to compare with what it does with less."""
+
+    def __init__(self, world: World, case: Case) -> None:
+        self._world = world
+        self._case = case
+        self._facts: Facts = NOTHING
+        self._bound: Facts = NOTHING
+
+    async def begin(self) -> int:
+        """Measure the whole request, and return how many requests there are with less."""
+        whole = await self._case.make(self._world)
+        self._facts = self._bound = await self._measure(whole, whole)
+        assert (self._facts == NOTHING) is self._case.refused, "a request that does nothing compares with nothing"
+        if self._case.narrows:
+            without: Any = await self._case.make(self._world)
+            without.ClearField(self._case.narrows)
+            if hasattr(without, "page_token"):  # it is of the other listing
+                without.page_token = ""
+            self._bound = await self._measure(without, without)
+        return len(self._case.variants(whole))
+
+    async def compare(self, *places: int) -> None:
+        """Fail if the request does more after one change, or several one after the other, given by their numbers."""
+        # It is made anew each time, since what it aims at may be gone afterwards.
+        request = whole = await self._case.make(self._world)
+        changes = []
+        for place in places:
+            variants = self._case.variants(request)
+            if not variants:
+                break
+            changes.append(variants[place % len(variants)])
+            request = changes[-1].request
+        if any(change.field in self._case.meant for change in changes):
+            return
+        narrows = self._case.narrows and any(
+            f"{change.field}.".startswith(f"{self._case.narrows}.") for change in changes
+        )
+        found = await self._measure(request, whole)
+        more = found - (self._bound if narrows else self._facts)
+        assert not more, f"{[(change.path, change.what) for change in changes]}: {sorted(map(str, more))}"
+
+    async def _measure(self, request: Any, whole: Any) -> Facts:
+        return await self._case.measure(self._world, self._case, request, whole)
+
+
+@ONLY_GRPCIO
+@cases(CASES)
+async def test_less_in_a_request_is_never_more_in_effect(world: World, case: Case) -> None:
+    """For each field at each depth left out, empty or zero, and for each list without one of its elements."""
+    comparison = Comparison(world, case)
+    count = await comparison.begin()
+    assert count > 0
+    for place in range(count):
+        await comparison.compare(place)
+
+
+# In ApplyWorkspace, two such changes may be meant: a part left out, and the guard that would refuse it.
+@ONLY_GRPCIO
+@cases([case for case in CASES if case.method != "CatalogService/ApplyWorkspace"])
+async def test_less_in_several_places_is_never_more_in_effect(world: World, case: Case) -> None:
+    """For two or three such changes in one request, chosen by chance."""
+    comparison = Comparison(world, case)
+    await comparison.begin()
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"random.Random({seed})")  # noqa: T201 - pytest shows it where the test fails
+    source = random.Random(seed)  # noqa: S311 - chance, not a secret
+    for _ in range(by_form(5, 50)):
+        await comparison.compare(*(source.randrange(1000) for _ in range(source.randint(2, 3))))
+
+
+@ONLY_GRPCIO
+@cases([case for case in CASES if case.meant])
+async def test_an_exception_is_needed(world: World, case: Case) -> None:
+    """Each field that is excepted would fail the comparison."""
+    whole = await case.make(world)
+    facts = await case.measure(world, case, whole, whole)
+    for name in case.meant:
+        found = []
+        for number, variant in enumerate(case.variants(whole)):
+            if variant.field == name:
+                made = await case.make(world)
+                found.append(await case.measure(world, case, case.variants(made)[number].request, made))
+        assert any(not each <= facts for each in found), name

@@ -1,0 +1,290 @@
+"""For each method, requests that do something or are refused, with every field set somewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest, ReadToolSetRequest
+from skilder.keys.v1.catalog_service_pb2 import (
+    ApplyWorkspaceRequest,
+    DeleteWorkspaceRequest,
+    GetWorkspaceRequest,
+    ListWorkspacesRequest,
+)
+from skilder.keys.v1.key_pb2 import (
+    KEY_LIMIT_HATS,
+    KEY_STATE_ACTIVE,
+    KEY_TYPE_RUNTIME,
+    KEY_TYPE_USER,
+    KEY_TYPE_WORKSPACE,
+    HatLimit,
+)
+from skilder.keys.v1.key_service_pb2 import (
+    CountKeysRequest,
+    GetKeyRequest,
+    IssueKeyRequest,
+    KeyFilter,
+    ListKeysRequest,
+    RevokeKeyRequest,
+)
+from skilder.keys.v1.workspace_pb2 import (
+    MEMBER_ROLE_ADMIN,
+    MEMBER_ROLE_EDITOR,
+    Member,
+    Workspace,
+)
+from tests.support.calls import get_workspace
+from tests.support.effects import (
+    Case,
+    World,
+    counted,
+    deleted,
+    let_through,
+    listed,
+    power_of_the_key,
+    read,
+    revoked,
+    send,
+    state_of_the_workspace,
+    whole_workspace,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from google.protobuf.message import Message
+
+_FUTURE = Timestamp(seconds=4_000_000_000, nanos=5)
+
+
+async def _one_tool(world: World, tool_id: str = "slack.history") -> AuthorizeRequest:
+    return AuthorizeRequest(token=world.narrow, tool_id=tool_id, tool_set_version=await world.version(world.narrow))
+
+
+async def _tool_out_of_reach(world: World) -> Message:
+    return await _one_tool(world, "git.commit")
+
+
+async def _a_set(world: World) -> AuthorizeRequest:
+    return AuthorizeRequest(token=world.wide, tool_set_version=await world.version(world.wide))
+
+
+async def _batch(world: World) -> Message:
+    return BatchAuthorizeRequest(requests=[await _one_tool(world), await _a_set(world)])
+
+
+async def _tool_set(world: World) -> Message:
+    return ReadToolSetRequest(request=await _a_set(world))
+
+
+def _issue(**fields: Any) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        return IssueKeyRequest(
+            request_id=world.new("request"), workspace_id="acme", description="Slack Support Bot", **fields
+        )
+
+    return make
+
+
+def _revoke(*, by_token: bool, actor: str = "ada") -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        name = world.new("target")
+        issued = await world.service.operator.issue(description=name, unlimited=[KEY_LIMIT_HATS])
+        target = {"token": issued.token} if by_token else {"key_id": issued.key.id}
+        return RevokeKeyRequest(reason=name, actor=actor, **target)
+
+    return make
+
+
+_FILTER = KeyFilter(
+    types=[KEY_TYPE_WORKSPACE, KEY_TYPE_USER], states=[KEY_STATE_ACTIVE], user_ids=["bob"], unused_since=_FUTURE
+)
+
+
+async def _keys(_: World) -> Message:
+    return ListKeysRequest(workspace_id="acme", filter=_FILTER, page_size=2, actor="ada")
+
+
+async def _more_keys(world: World) -> Message:
+    request = ListKeysRequest(workspace_id="acme", filter=_FILTER, page_size=2, actor="ada")
+    (page,) = await send(world.service.console, "KeyService/ListKeys", request)
+    request.page_token = page.next_page_token
+    return request
+
+
+async def _own_keys(_: World) -> Message:
+    return ListKeysRequest(workspace_id="acme", actor="bob")
+
+
+async def _count(_: World) -> Message:
+    return CountKeysRequest(workspace_id="acme", filter=_FILTER, actor="ada")
+
+
+async def _own_count(_: World) -> Message:
+    return CountKeysRequest(workspace_id="acme", actor="bob")
+
+
+def _key(actor: str) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        (page,) = await send(world.service.console, "KeyService/ListKeys", await _own_keys(world))
+        return GetKeyRequest(key_id=page.keys[0].id, actor=actor)
+
+    return make
+
+
+def _apply(*more: Member, remove: bool = False, **fields: Any) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        workspace = whole_workspace()
+        workspace.members.extend(more)
+        if remove:
+            del workspace.members[-1]
+        version = (await get_workspace(world.service.operator)).version
+        defaults: dict[str, Any] = {"expected_version": version, "actor": "ada", "max_removals": 0}
+        return ApplyWorkspaceRequest(workspace=workspace, **defaults | fields)
+
+    return make
+
+
+def _get_workspace(actor: str) -> Callable[[World], Awaitable[Message]]:
+    async def make(_: World) -> Message:
+        return GetWorkspaceRequest(workspace_id="acme", actor=actor)
+
+    return make
+
+
+async def _first_workspaces(_: World) -> Message:
+    return ListWorkspacesRequest(page_size=1, actor="ada")
+
+
+async def _more_workspaces(world: World) -> Message:
+    request = ListWorkspacesRequest(page_size=1, actor="ada")
+    (page,) = await send(world.service.console, "CatalogService/ListWorkspaces", request)
+    request.page_token = page.next_page_token
+    return request
+
+
+def _delete(version: int = 1, actor: str = "ada") -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        id_ = world.new("doomed")
+        members = [Member(user_id="ada", role=MEMBER_ROLE_ADMIN), Member(user_id="bob", role=MEMBER_ROLE_EDITOR)]
+        await world.service.operator.apply(Workspace(id=id_, name="Doomed", members=members))
+        return DeleteWorkspaceRequest(workspace_id=id_, expected_version=version, actor=actor)
+
+    return make
+
+
+_DISABLED = "ApplyWorkspace is exact: a tool without `disabled` is switched on, as a tool that is not sent is removed."
+_DRY_RUN = "A call without `dry_run` is meant to change something (AIP-163)."
+_GUARD = "A guard that is left out does not guard. Without `max_removals`, half of the parts is still the most."
+_ADMIN = Member(user_id="eve", role=MEMBER_ROLE_ADMIN)
+_WORKSPACE_KEY: dict[str, Any] = {"type": KEY_TYPE_WORKSPACE, "unlimited": [KEY_LIMIT_HATS]}
+_LIMIT = HatLimit(hat_ids=["customer-care", "engineer", "everyone"])
+_OWN_LIMIT = HatLimit(hat_ids=["support-desk"])
+
+
+def _cases(method: str, caller: str, measure: Any, *kinds: tuple[str, Any, dict[str, Any]]) -> Iterator[Case]:
+    for name, make, more in kinds:
+        yield Case(method, name, caller, make, measure, **more)
+
+
+CASES = [
+    *_cases(
+        "AuthorizationService/Authorize",
+        "service",
+        let_through,
+        ("about a tool", _one_tool, {}),
+        ("about everything", _a_set, {}),
+        ("about a tool out of reach", _tool_out_of_reach, {"refused": True}),
+    ),
+    *_cases("AuthorizationService/BatchAuthorize", "service", let_through, ("about both", _batch, {})),
+    *_cases("AuthorizationService/ReadToolSet", "service", let_through, ("about everything", _tool_set, {})),
+    *_cases(
+        "KeyService/IssueKey",
+        "console",
+        power_of_the_key,
+        ("of a workspace", _issue(type=KEY_TYPE_WORKSPACE, actor="ada", hat_limit=_LIMIT), {}),
+        ("without a limit", _issue(actor="ada", **_WORKSPACE_KEY), {}),
+        ("of a user", _issue(type=KEY_TYPE_USER, user_id="bob", actor="bob", hat_limit=_OWN_LIMIT), {}),
+        ("by a member", _issue(actor="bob", **_WORKSPACE_KEY), {"refused": True}),
+        ("of a runtime by a person", _issue(type=KEY_TYPE_RUNTIME, runtime_id="r", actor="ada"), {"refused": True}),
+    ),
+    *_cases(
+        "KeyService/IssueKey",
+        "operator",
+        power_of_the_key,
+        ("of a runtime", _issue(type=KEY_TYPE_RUNTIME, runtime_id="runtime-7"), {}),
+    ),
+    *_cases(
+        "KeyService/RevokeKey",
+        "console",
+        revoked,
+        ("by id", _revoke(by_token=False), {}),
+        ("by token", _revoke(by_token=True), {}),
+        ("by a member", _revoke(by_token=False, actor="bob"), {"refused": True}),
+    ),
+    *_cases(
+        "KeyService/ListKeys",
+        "console",
+        listed,
+        ("first page", _keys, {"narrows": "filter"}),
+        ("second page", _more_keys, {"narrows": "filter"}),
+        ("of a member", _own_keys, {}),
+    ),
+    *_cases(
+        "KeyService/CountKeys",
+        "console",
+        counted,
+        ("with a filter", _count, {"narrows": "filter"}),
+        ("of a member", _own_count, {}),
+    ),
+    *_cases(
+        "KeyService/GetKey",
+        "console",
+        read,
+        ("of a member", _key("bob"), {}),
+        ("of another member", _key("cyd"), {"refused": True}),
+    ),
+    *_cases(
+        "CatalogService/ApplyWorkspace",
+        "console",
+        state_of_the_workspace,
+        ("the same", _apply(), {"meant": {"workspace.tools.disabled": _DISABLED}}),
+        ("as a dry run", _apply(_ADMIN, dry_run=True), {"meant": {"dry_run": _DRY_RUN}, "shallow": True}),
+        ("with too many removals", _apply(remove=True), {"meant": {"max_removals": _GUARD}, "shallow": True}),
+        (
+            "at another version",
+            _apply(_ADMIN, expected_version=99),
+            {"meant": {"expected_version": _GUARD}, "shallow": True},
+        ),
+        ("by a member", _apply(_ADMIN, actor="bob"), {"shallow": True}),
+    ),
+    *_cases(
+        "CatalogService/GetWorkspace",
+        "console",
+        read,
+        ("by a member", _get_workspace("bob"), {}),
+        ("by nobody", _get_workspace("nobody"), {"refused": True}),
+    ),
+    *_cases(
+        "CatalogService/ListWorkspaces",
+        "console",
+        listed,
+        ("first page", _first_workspaces, {}),
+        ("second page", _more_workspaces, {}),
+    ),
+    *_cases(
+        "CatalogService/DeleteWorkspace",
+        "console",
+        deleted,
+        ("by an admin", _delete(), {}),
+        ("at another version", _delete(99), {"refused": True, "meant": {"expected_version": _GUARD}}),
+        ("by a member", _delete(actor="bob"), {"refused": True}),
+    ),
+]
+
+REFUSED_FIELDS = {
+    "AuthorizationService/ReadToolSet": {"request.tool_id": "ReadToolSet sends everything, so it refuses a tool."},
+}
+"""Fields that no request of a method may set, so that no case can have them, and why."""
