@@ -1,0 +1,126 @@
+"""Responses that a client with default limits can take: of every method, about the largest workspace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.protobuf import message_factory
+
+from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest, ReadToolSetRequest
+from skilder.keys.v1.catalog_service_pb2 import (
+    ApplyWorkspaceRequest,
+    DeleteWorkspaceRequest,
+    GetWorkspaceRequest,
+    ListWorkspacesRequest,
+)
+from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_TYPE_WORKSPACE, HatLimit
+from skilder.keys.v1.key_service_pb2 import (
+    CountKeysRequest,
+    GetKeyRequest,
+    IssueKeyRequest,
+    ListKeysRequest,
+    RevokeKeyRequest,
+)
+from tests.support.calls import METHODS
+from tests.support.largest import largest_workspace
+from tests.support.service import TOKENS, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from google.protobuf.message import Message
+
+    from tests.support.service import Client, Service
+
+KIB = 2**10
+LIMIT = 4 * KIB * KIB
+LARGE = {"CatalogService/GetWorkspace": 16 * KIB * KIB}
+ACTOR = "user-000000"
+CALLERS = {"AuthorizationService": "service", "KeyService": "console", "CatalogService": "console"}
+
+
+@pytest.fixture
+async def patient(transport: str, database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    """A service that takes as long as it needs."""
+    async with serving(database_url, tmp_path, transport=transport, call_timeout=120, statement_timeout=60) as service:
+        yield service
+
+
+class Caller:
+    """A client with the limits that gRPC has by default, but for GetWorkspace, which needs a higher one."""
+
+    def __init__(self, clients: dict[str, Client], larger: Client) -> None:
+        self._clients = clients
+        self._larger = larger
+        self.sizes: dict[str, int] = {}
+
+    async def call(self, method: str, request: Message) -> list[Any]:
+        """Return the responses of a method, and note the largest one."""
+        descriptor = METHODS[method]
+        client = self._larger if method in LARGE else self._clients[method.partition("/")[0]]
+        response: Any = message_factory.GetMessageClass(descriptor.output_type)
+        options = {"response_deserializer": response.FromString}
+        path, body = f"/skilder.keys.v1.{method}", request.SerializeToString()
+        if descriptor.server_streaming:
+            stream: Any = client.channel.unary_stream(path, **options)
+            found = [each async for each in stream(body)]
+        else:
+            unary: Any = client.channel.unary_unary(path, **options)
+            found = [await unary(body)]
+        self.sizes[method] = max([self.sizes.get(method, 0), *(each.ByteSize() for each in found)])
+        return found
+
+
+@pytest.fixture
+async def caller(patient: Service) -> Caller:
+    """A caller with each role."""
+    larger = await patient.client(TOKENS["console"], options=[("grpc.max_receive_message_length", 16 * KIB * KIB)])
+    return Caller({service: getattr(patient, role) for service, role in CALLERS.items()}, larger)
+
+
+async def test_every_response_about_the_largest_workspace_fits(caller: Caller) -> None:
+    """Into 4 MiB; a whole workspace into 16 MiB. What does not fit is on a next page, in another part, or named."""
+    workspace = largest_workspace("largest")
+    await caller.call("CatalogService/ApplyWorkspace", ApplyWorkspaceRequest(workspace=workspace, actor=ACTOR))
+    get = GetWorkspaceRequest(workspace_id="largest", actor=ACTOR)
+    assert len((await caller.call("CatalogService/GetWorkspace", get))[0].workspace.tools) == len(workspace.tools)
+    assert (await caller.call("CatalogService/ListWorkspaces", ListWorkspacesRequest(actor=ACTOR)))[0].workspaces
+
+    order: dict[str, Any] = {
+        "type": KEY_TYPE_WORKSPACE,
+        "workspace_id": "largest",
+        "actor": ACTOR,
+        "description": "D" * 200,
+    }
+    limit = HatLimit(hat_ids=[hat.id for hat in workspace.hats[:100]])
+    (wide,) = await caller.call("KeyService/IssueKey", IssueKeyRequest(unlimited=[KEY_LIMIT_HATS], **order))
+    order_limited = IssueKeyRequest(hat_limit=limit, **order)
+    limited = [(await caller.call("KeyService/IssueKey", order_limited))[0] for _ in range(20)]
+    await caller.call("KeyService/GetKey", GetKeyRequest(key_id=limited[0].key.id, actor=ACTOR))
+    await caller.call("KeyService/ListKeys", ListKeysRequest(workspace_id="largest", page_size=1000, actor=ACTOR))
+    await caller.call("KeyService/CountKeys", CountKeysRequest(workspace_id="largest", actor=ACTOR))
+
+    ask = AuthorizeRequest(token=wide.token)
+    (response,) = await caller.call("AuthorizationService/Authorize", ask)
+    assert response.granted.WhichOneof("reach") == "tool_set_version"
+    ask_about_a_tool = AuthorizeRequest(token=wide.token, tool_id=workspace.tools[0].id)
+    (response,) = await caller.call("AuthorizationService/Authorize", ask_about_a_tool)
+    assert response.granted.WhichOneof("reach") == "tool"
+    asks = [ask, ask_about_a_tool, *(AuthorizeRequest(token=each.token) for each in limited)] * 45
+    batch = BatchAuthorizeRequest(requests=asks)
+    (responses,) = await caller.call("AuthorizationService/BatchAuthorize", batch)
+    assert len(responses.responses) == len(asks)
+    assert all(each.HasField("granted") for each in responses.responses)
+    parts = await caller.call("AuthorizationService/ReadToolSet", ReadToolSetRequest(request=ask))
+    assert sum(len(part.tool_set.tools) for part in parts) == len(workspace.tools)
+
+    await caller.call("KeyService/RevokeKey", RevokeKeyRequest(key_id=wide.key.id, reason="r" * 500, actor=ACTOR))
+    again = largest_workspace("largest", version=1)
+    await caller.call("CatalogService/ApplyWorkspace", ApplyWorkspaceRequest(workspace=again, actor=ACTOR))
+    await caller.call("CatalogService/DeleteWorkspace", DeleteWorkspaceRequest(workspace_id="largest", actor=ACTOR))
+
+    assert set(caller.sizes) == set(METHODS), "call every method here"
+    for method, size in caller.sizes.items():
+        assert 0 < size <= LARGE.get(method, LIMIT), method
