@@ -27,7 +27,7 @@ UNKNOWN = b"\xfa\x01\x01x"
 
 async def test_no_field_of_authorize_that_is_left_out_or_empty_grants_more(service: Service) -> None:
     """A request about one tool, by a key that does not reach it, is never granted that tool or refused by accident."""
-    issued = await service.operator.issue(hat_ids=["everyone"])
+    issued = await service.operator.issue(hat_limit={"hat_ids": ["everyone"]})
     token, tool_id = issued.token, "git.commit"
     version = (await service.service.authorize(token)).granted.tool_set.version
     whole = pb.AuthorizeRequest(token=token, tool_id=tool_id, tool_set_version=version)
@@ -59,7 +59,7 @@ async def test_no_field_of_authorize_that_is_left_out_or_empty_grants_more(servi
 
 async def test_a_read_without_a_field_sends_no_more(service: Service) -> None:
     """Without the request, or with another one than for everything, nothing is sent."""
-    token = (await service.operator.issue(hat_ids=["everyone"])).token
+    token = (await service.operator.issue(hat_limit={"hat_ids": ["everyone"]})).token
     good = pb.ReadToolSetRequest(request=pb.AuthorizeRequest(token=token)).SerializeToString()
     for body, expected in (
         (b"", "INVALID_REQUEST"),

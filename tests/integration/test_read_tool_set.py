@@ -88,7 +88,7 @@ async def test_a_small_tool_set_is_one_part(service: Service) -> None:
     """The same as that of Authorize, for keys of every kind, cold and warm."""
     orders: list[dict[str, Any]] = [
         {},
-        {"hat_ids": ["everyone"]},
+        {"hat_limit": {"hat_ids": ["everyone"]}},
         {"type": key_pb2.KEY_TYPE_USER, "user_id": "bob"},
         {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"},
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import catalog_service_pb2, common_pb2, key_pb2, key_service_pb2, workspace_pb2
-from skilder_keys.app.authorization.encoding import delimited, delimited_tag
+from skilder_keys.app.authorization.encoding import delimited, delimited_tag, key_fields
 from skilder_keys.app.enums import (
     CHANGE_ACTIONS,
     HAT_AUDIENCES,
@@ -97,12 +97,7 @@ def key_message(key: Key) -> key_pb2.Key:
     """Return a key as a message."""
     revocation = key.revocation
     return key_pb2.Key(
-        id=str(key.id),
-        type=KEY_TYPES[key.type],
-        workspace_id=key.workspace_id,
-        user_id=key.user_id or "",
-        runtime_id=key.runtime_id or "",
-        description=key.description,
+        **key_fields(key),
         hint=key.hint,
         state=KEY_STATES[key.state],
         created_at=timestamp(key.created_at),
