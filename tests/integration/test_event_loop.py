@@ -30,7 +30,7 @@ from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType, Token, id_text
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.offload import Offload
-from skilder_keys.rpc import convert
+from skilder_keys.rpc import convert, convert_workspaces
 from tests.support.ids import new_key_id
 from tests.support.largest import largest_workspace
 from tests.support.memory import NO_TOOLS, Memory
@@ -86,7 +86,7 @@ async def watched() -> AsyncIterator[list[float]]:
 def in_one_piece(body: bytes) -> float:
     """Return the seconds that it takes to parse, convert and check a workspace at once."""
     begin = process_time()
-    checked(convert.workspace(ApplyWorkspaceRequest.FromString(body).workspace))
+    checked(convert_workspaces.workspace(ApplyWorkspaceRequest.FromString(body).workspace))
     return process_time() - begin
 
 

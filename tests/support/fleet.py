@@ -28,7 +28,7 @@ from skilder_keys.domain.ids import ToolId
 from skilder_keys.domain.keys import KeyLimit, KeySpec
 from skilder_keys.domain.paging import PageTokens
 from skilder_keys.domain.token import KeyType
-from skilder_keys.rpc import convert
+from skilder_keys.rpc import convert_workspaces
 from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.clock import FakeClock
 from tests.support.log import CapturedLog
@@ -142,7 +142,9 @@ class Process:
 
     async def apply(self, workspace: workspace_pb2.Workspace | None = None) -> int:
         """Apply a workspace, by default the small one, and return its version."""
-        version, _ = await self.workspaces.apply(convert.workspace(workspace or small_workspace()), None, ORIGIN)
+        version, _ = await self.workspaces.apply(
+            convert_workspaces.workspace(workspace or small_workspace()), None, ORIGIN
+        )
         return version
 
 
@@ -181,7 +183,7 @@ async def process(
         verifier=verifier,
         authorizer=Authorizer(cache, loader, usage),
         keys=Keys(database, writer, verifier, pages),
-        workspaces=Workspaces(database, writer, pages, convert.workspace_bytes),
+        workspaces=Workspaces(database, writer, pages, convert_workspaces.workspace_bytes),
         writer=writer,
         log=log,
         usage=usage,

@@ -10,7 +10,7 @@ from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_TEAMS, MEMBER_ROLE_VIEWER
 from skilder_keys.cli import changes
 from skilder_keys.domain.difference import difference
 from skilder_keys.domain.workspace_checks import checked
-from skilder_keys.rpc import convert
+from skilder_keys.rpc import convert_workspaces
 from tests.support.calls import part, remove
 from tests.support.changes import CHANGES, serve_workspace
 from tests.support.workspaces import small_workspace
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def changes_to(after: Workspace, before: Workspace | None = None) -> list[pb.WorkspaceChange]:
     """Return the changes that the service reports when a workspace replaces the small one."""
-    old, new = (checked(convert.workspace(each)) for each in (before or small_workspace(), after))
-    return [convert.change_message(each) for each in difference(old, new)]
+    old, new = (checked(convert_workspaces.workspace(each)) for each in (before or small_workspace(), after))
+    return [convert_workspaces.change_message(each) for each in difference(old, new)]
 
 
 def details_of(after: Workspace) -> dict[str, str]:

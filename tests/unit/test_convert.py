@@ -19,7 +19,7 @@ from skilder_keys.domain.keys import Key, KeyFilter, KeyLimit, KeySpec, KeyState
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import HatAudience, WorkspaceStatus
-from skilder_keys.rpc import convert
+from skilder_keys.rpc import convert, convert_workspaces
 from tests.support.ids import new_key_id
 from tests.support.workspaces import example_workspace, small_workspace
 
@@ -58,10 +58,12 @@ def refused_filter(**fields: Any) -> str:
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
 def test_a_workspace_survives_the_round_trip(message: workspace_pb2.Workspace) -> None:
     """In both directions; only an audience that was left out comes back set."""
-    workspace = convert.workspace(message)
+    workspace = convert_workspaces.workspace(message)
     status = WorkspaceStatus(workspace.id, workspace.name, 1, NOW, NOW, None)
-    shown = catalog_service_pb2.GetWorkspaceResponse.FromString(convert.get_response(status, workspace)).workspace
-    assert convert.workspace(shown) == workspace
+    shown = catalog_service_pb2.GetWorkspaceResponse.FromString(
+        convert_workspaces.get_response(status, workspace)
+    ).workspace
+    assert convert_workspaces.workspace(shown) == workspace
     for hat in message.hats:
         hat.audience = hat.audience or workspace_pb2.HAT_AUDIENCE_TEAMS
     assert shown == message
@@ -70,7 +72,7 @@ def test_a_workspace_survives_the_round_trip(message: workspace_pb2.Workspace) -
 def test_a_hat_serves_its_teams_by_default() -> None:
     """An audience that is left out never means the whole workspace."""
     hats = [workspace_pb2.Hat(id=str(each), audience=each) for each in workspace_pb2.HatAudience.values()]
-    found = convert.workspace(workspace_pb2.Workspace(id="acme", hats=hats)).catalog.hats
+    found = convert_workspaces.workspace(workspace_pb2.Workspace(id="acme", hats=hats)).catalog.hats
     assert [hat.audience for hat in found] == [HatAudience.TEAMS, HatAudience.TEAMS, HatAudience.WORKSPACE]
 
 
@@ -79,7 +81,7 @@ def test_an_unknown_audience_is_refused_by_its_field(audience: Any) -> None:
     """One of a later version never becomes some other audience."""
     message = small_workspace()
     message.hats[1].audience = audience
-    assert refused_field(convert.workspace, message) == "workspace.hats[1].audience"
+    assert refused_field(convert_workspaces.workspace, message) == "workspace.hats[1].audience"
 
 
 @pytest.mark.parametrize("role", [0, 4, -1, 2**31 - 1])
@@ -87,7 +89,7 @@ def test_an_unknown_role_is_refused_by_its_field(role: Any) -> None:
     """A role that is unset or of a later version never becomes some other role."""
     message = small_workspace()
     message.members[1].role = role
-    assert refused_field(convert.workspace, message) == "workspace.members[1].role"
+    assert refused_field(convert_workspaces.workspace, message) == "workspace.members[1].role"
 
 
 def test_all_unknown_roles_are_reported_with_the_other_faults() -> None:
@@ -98,7 +100,7 @@ def test_all_unknown_roles_are_reported_with_the_other_faults() -> None:
         message.members[at].ClearField("role")
     message.hats[1].team_ids.append("gone")
     with pytest.raises(InvalidRequestError) as caught:
-        convert.workspace(message)
+        convert_workspaces.workspace(message)
     fields = [
         "workspace.members[0].role",
         "workspace.members[2].role",
@@ -216,10 +218,12 @@ def test_a_used_limited_revoked_key_has_every_field() -> None:
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
 def test_a_workspace_is_measured_as_it_is_shown(message: workspace_pb2.Workspace) -> None:
     """To the byte."""
-    workspace = convert.workspace(message)
+    workspace = convert_workspaces.workspace(message)
     status = WorkspaceStatus(workspace.id, workspace.name, 1, NOW, NOW, None)
-    shown = catalog_service_pb2.GetWorkspaceResponse.FromString(convert.get_response(status, workspace)).workspace
-    assert convert.workspace_bytes(workspace) == shown.ByteSize()
+    shown = catalog_service_pb2.GetWorkspaceResponse.FromString(
+        convert_workspaces.get_response(status, workspace)
+    ).workspace
+    assert convert_workspaces.workspace_bytes(workspace) == shown.ByteSize()
 
 
 @pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10_001, 36_000])
@@ -227,11 +231,15 @@ def test_a_workspace_is_measured_as_it_is_shown(message: workspace_pb2.Workspace
 def test_a_response_has_as_many_changes_as_fit(id_: str, count: int) -> None:
     """The first 10,000, or 3 MiB of them, and the number of all."""
     change = Change(Part.TOOL, id_, Action.REMOVED)
-    body = convert.apply_response(7, [change] * count)
+    body = convert_workspaces.apply_response(7, [change] * count)
     response = catalog_service_pb2.ApplyWorkspaceResponse.FromString(body)
     assert (response.version, response.change_count) == (7, count)
-    assert set(map(str, response.changes)) == {str(convert.change_message(change))} if count else not response.changes
-    one = catalog_service_pb2.ApplyWorkspaceResponse(changes=[convert.change_message(change)]).ByteSize()
+    assert (
+        set(map(str, response.changes)) == {str(convert_workspaces.change_message(change))}
+        if count
+        else not response.changes
+    )
+    one = catalog_service_pb2.ApplyWorkspaceResponse(changes=[convert_workspaces.change_message(change)]).ByteSize()
     assert len(response.changes) == min(count, 10_000, 3 * 2**20 // one)
     assert len(body) <= 3 * 2**20 + 32
 
@@ -239,11 +247,11 @@ def test_a_response_has_as_many_changes_as_fit(id_: str, count: int) -> None:
 def test_a_summary_and_a_change_have_every_field() -> None:
     """Each domain field has its place in the message."""
     later = NOW + timedelta(days=1)
-    summary = convert.summary_message(WorkspaceStatus(ACME, "Acme", 7, NOW, later, None))
+    summary = convert_workspaces.summary_message(WorkspaceStatus(ACME, "Acme", 7, NOW, later, None))
     assert summary == workspace_pb2.WorkspaceSummary(
         id="acme", name="Acme", version=7, created_at=convert.timestamp(NOW), updated_at=convert.timestamp(later)
     )
-    change = convert.change_message(Change(Part.SKILL, "search", Action.REMOVED))
+    change = convert_workspaces.change_message(Change(Part.SKILL, "search", Action.REMOVED))
     assert change == catalog_service_pb2.WorkspaceChange(
         part=catalog_service_pb2.WORKSPACE_PART_SKILL, id="search", action=catalog_service_pb2.CHANGE_ACTION_REMOVED
     )

@@ -14,7 +14,7 @@ from skilder_keys.domain.errors import TooManyChangedError
 from skilder_keys.domain.ids import UserId
 from skilder_keys.domain.workspace import HatAudience, MemberRole
 from skilder_keys.domain.workspace_checks import checked
-from skilder_keys.rpc import convert
+from skilder_keys.rpc import convert_workspaces
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skilder_keys.domain.workspace import Workspace
 
 LISTS = {Part.MEMBER: "members", Part.TEAM: "teams", Part.HAT: "hats", Part.SKILL: "skills", Part.TOOL: "tools"}
-SMALL = checked(convert.workspace(small_workspace()))
+SMALL = checked(convert_workspaces.workspace(small_workspace()))
 
 
 def parts(workspace: Workspace, part: Part) -> tuple[Any, ...]:
@@ -50,7 +50,7 @@ def test_everything_of_a_new_workspace_is_added() -> None:
 
 def test_nothing_changed_between_equal_workspaces() -> None:
     """Applying the same state again is no change."""
-    assert difference(SMALL, checked(convert.workspace(small_workspace()))) == ()
+    assert difference(SMALL, checked(convert_workspaces.workspace(small_workspace()))) == ()
 
 
 def test_a_new_name_is_an_update_of_the_workspace() -> None:
@@ -123,7 +123,7 @@ def test_another_order_of_the_input_is_no_change(order: Random) -> None:
         mixed = order.sample(list(each), len(each))
         del each[:]
         each.extend(mixed)
-    assert difference(SMALL, checked(convert.workspace(message))) == ()
+    assert difference(SMALL, checked(convert_workspaces.workspace(message))) == ()
 
 
 def refused_removals(current: Workspace | None, desired: Workspace, max_removals: int | None) -> dict[str, str] | None:

@@ -14,7 +14,7 @@ from skilder_keys.domain.fields import quoted
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Member, MemberRole, Skill, Team, Tool, Workspace
 from skilder_keys.domain.workspace_checks import checked
-from skilder_keys.rpc import convert
+from skilder_keys.rpc import convert_workspaces
 from tests.support.workspaces import example_workspace, small_workspace
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def faults(workspace: Workspace) -> dict[str, str]:
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
 def test_the_workspaces_of_the_tests_pass(message: Any) -> None:
     """Nothing is lost, and what has passed once passes again unchanged."""
-    workspace = convert.workspace(message)
+    workspace = convert_workspaces.workspace(message)
     once = checked(workspace)
     assert checked(once) == once
     assert {each.id for each in once.members} == {each.user_id for each in message.members}
@@ -105,7 +105,7 @@ def test_the_order_of_the_input_does_not_matter(order: Random) -> None:
     message = small_workspace()
     message.members[1].team_ids.append("customer")
     message.hats[3].team_ids.append("customer")
-    small = convert.workspace(message)
+    small = convert_workspaces.workspace(message)
     catalog = small.catalog
     mixed_up = replace(
         small,

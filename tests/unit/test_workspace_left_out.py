@@ -9,7 +9,7 @@ import pytest
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.permissions import Reach, tool_set
 from skilder_keys.domain.workspace_checks import checked
-from skilder_keys.rpc import convert
+from skilder_keys.rpc import convert_workspaces
 from tests.support.workspaces import example_workspace, small_workspace
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def without_each(message: Message) -> Iterator[str]:
 def reached(workspace: Workspace) -> set[tuple[str, str, str]]:
     """Return each hat and tool that a workspace key, or a key of a member, reaches; nothing if it is refused."""
     try:
-        found = checked(convert.workspace(workspace))
+        found = checked(convert_workspaces.workspace(workspace))
     except InvalidRequestError:
         return set()
     keys = {"": Reach(None, None)} | {each.id: Reach(frozenset(each.team_ids), None) for each in found.members}

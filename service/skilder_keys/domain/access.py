@@ -129,7 +129,7 @@ class Actor:
 
         Nobody issues a runtime key on behalf of a person.
         """
-        self._require_member()
+        self.require_member()
         if spec.type is KeyType.RUNTIME:
             raise ActorNotAllowedError("Only the platform issues runtime keys: leave actor empty.")
         if spec.type is KeyType.WORKSPACE and self.role is not MemberRole.ADMIN:
@@ -139,7 +139,7 @@ class Actor:
 
     def require_key(self, key: Key) -> None:
         """Require what seeing and revoking a key takes: an admin for any key, the user for their own user keys."""
-        self._require_member()
+        self.require_member()
         if self.role is not MemberRole.ADMIN and key.user_id != self.user_id:
             raise ActorNotAllowedError("Only an admin of the workspace may see or revoke keys other than their own.")
 
@@ -149,19 +149,16 @@ class Actor:
         Raises:
             ActorNotMemberError: The person is not a member of the workspace.
         """
-        self._require_member()
+        self.require_member()
         return key_filter if self.role is MemberRole.ADMIN else key_filter.of_user(self.user_id)
 
     def require_admin(self) -> None:
         """Require an admin, who alone may change a workspace."""
-        self._require_member()
+        self.require_member()
         if self.role is not MemberRole.ADMIN:
             raise ActorNotAllowedError("Only an admin of the workspace may change it.")
 
     def require_member(self) -> None:
         """Require a member, who may see the workspace."""
-        self._require_member()
-
-    def _require_member(self) -> None:
         if self.role is None:
             raise ActorNotMemberError

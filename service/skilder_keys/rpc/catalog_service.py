@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder_keys.domain.ids import UserId, WorkspaceId
-from skilder_keys.rpc import convert
+from skilder_keys.rpc import convert, convert_workspaces
 
 if TYPE_CHECKING:
     from skilder_keys.app.workspaces import Workspaces
@@ -33,7 +33,7 @@ class CatalogServicer:
         self, request: pb.ApplyWorkspaceRequest, call: Call
     ) -> bytes:
         """Replace the contents of a workspace by the given ones."""
-        desired = await self._offload.run(convert.workspace, request.workspace)
+        desired = await self._offload.run(convert_workspaces.workspace, request.workspace)
         version, changes = await self._workspaces.apply(
             desired,
             _expected_version(request),
@@ -44,7 +44,7 @@ class CatalogServicer:
         call.notes.update(workspace=desired.id, version=str(version))
         if request.dry_run:
             call.notes["dry_run"] = "true"
-        return await self._offload.run(convert.apply_response, version, changes)
+        return await self._offload.run(convert_workspaces.apply_response, version, changes)
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, call: Call) -> bytes:  # noqa: N802
         """Return a whole workspace."""
@@ -52,7 +52,7 @@ class CatalogServicer:
             WorkspaceId(request.workspace_id), UserId(request.actor) if request.actor else None
         )
         call.notes["workspace"] = workspace.id
-        return await self._offload.run(convert.get_response, status, workspace)
+        return await self._offload.run(convert_workspaces.get_response, status, workspace)
 
     async def ListWorkspaces(  # noqa: N802
         self,
@@ -65,7 +65,9 @@ class CatalogServicer:
             page_token=request.page_token,
             actor=UserId(request.actor) if request.actor else None,
         )
-        return pb.ListWorkspacesResponse(workspaces=map(convert.summary_message, page), next_page_token=next_page_token)
+        return pb.ListWorkspacesResponse(
+            workspaces=map(convert_workspaces.summary_message, page), next_page_token=next_page_token
+        )
 
     async def DeleteWorkspace(  # noqa: N802
         self, request: pb.DeleteWorkspaceRequest, call: Call

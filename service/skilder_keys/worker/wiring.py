@@ -24,7 +24,7 @@ from skilder_keys.auth.callers_file import load_callers, local_operator
 from skilder_keys.domain.hashing import HashParameters, SecretHasher, TokenFingerprint
 from skilder_keys.domain.paging import PageTokens
 from skilder_keys.offload import Offload
-from skilder_keys.rpc import authorization_service, catalog_service, convert, key_service
+from skilder_keys.rpc import authorization_service, catalog_service, convert_workspaces, key_service
 from skilder_keys.rpc.authorization_service import AuthorizationServicer
 from skilder_keys.rpc.catalog_service import CatalogServicer
 from skilder_keys.rpc.health import HEALTH_SERVICE, Health
@@ -132,7 +132,7 @@ async def start(
     services = {
         key_service.DESCRIPTOR: KeyServicer(Keys(database, writer, verifier, page_tokens), offload),
         catalog_service.DESCRIPTOR: CatalogServicer(
-            Workspaces(database, writer, page_tokens, convert.workspace_bytes, offload), offload
+            Workspaces(database, writer, page_tokens, convert_workspaces.workspace_bytes, offload), offload
         ),
         authorization_service.DESCRIPTOR: authorization,
     }
