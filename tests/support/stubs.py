@@ -5,13 +5,13 @@ A program is built once for each state of its sources, the contract and the tool
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -64,15 +64,16 @@ class Language:
                 pytest.fail(reason)
             pytest.skip(reason)
         folder = _BUILD / "stubs" / f"{self.name}-{self._digest()}"
-        if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            for old in folder.parent.glob(f"{self.name}-*"):
-                shutil.rmtree(old, ignore_errors=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as new:
-                made = shutil.copytree(self.sources, Path(new) / "made")
-                self.build(made)
-                # Another test process may have built the same at the same time.
-                with suppress(OSError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Several test processes may need the same.
+        with (folder.parent / f"{self.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                for old in folder.parent.glob(f"{self.name}-*"):
+                    shutil.rmtree(old)
+                with tempfile.TemporaryDirectory(dir=folder.parent) as new:
+                    made = shutil.copytree(self.sources, Path(new) / "made")
+                    self.build(made)
                     made.rename(folder)
         return folder
 
