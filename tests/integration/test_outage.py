@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import key_pb2
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.token import KeyType, Token
 from skilder_keys.storage.migrations import migrate
@@ -144,7 +145,7 @@ async def test_a_runtime_caller_is_not_unauthenticated_in_an_outage(
     service: Service, sql: asyncpg.Connection[Any]
 ) -> None:
     """Whether its key is good cannot be decided, which is UNAVAILABLE."""
-    issued = await service.operator.issue(type="KEY_TYPE_RUNTIME", runtime_id="runtime-1")
+    issued = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-1")
     runtime = await service.client(issued.token)
     async with failing_updates(sql, "57P01"):
         assert (await refusal(runtime.authorize(issued.token))).code is grpc.StatusCode.UNAVAILABLE
