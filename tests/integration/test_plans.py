@@ -447,10 +447,26 @@ COUNTS: dict[str, tuple[KeyFilter, int]] = {
 
 @pytest.mark.parametrize("name", COUNTS)
 async def test_a_count_reads_the_keys_of_one_workspace_once(full: asyncpg.Connection[Any], name: str) -> None:
-    """At most, and only the keys of some types, users or states where the filter names them."""
+    """At most, and only the keys of some types, users or states where the filter names them.
+
+    The members are read once for the condition, and once for the state that is counted.
+    """
     filters, most = COUNTS[name]
     plan = await counted(full, filters)
     assert plan.rows_read("key") <= most, plan.scans("key")
+    assert plan.rows_read("member") <= 2 * 9_998, plan.scans("member")
+
+
+@pytest.mark.parametrize("states", [(KeyState.MEMBER_REMOVED,), (KeyState.MEMBER_REMOVED, KeyState.REVOKED)])
+async def test_members_are_read_once_to_find_the_keys_of_others(
+    full: asyncpg.Connection[Any], states: tuple[KeyState, ...]
+) -> None:
+    """Into a hash table, even if the server's own setting has no memory for it. Not once for each key."""
+    async with undone(full):
+        await full.execute("SET LOCAL work_mem = '64kB'")
+        plan = await page(full, wanted(states=states), None)
+    assert plan.rows_read("member") <= 9_998 + LIMIT, plan.scans("member")
+    assert any("hashed SubPlan" in node.get("Filter", "") for node in plan.nodes()), plan
 
 
 async def test_a_count_in_one_of_few_workspaces_reads_no_other(few: asyncpg.Connection[Any]) -> None:
