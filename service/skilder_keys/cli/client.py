@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _TIMEOUT = 30.0
-# A large workspace, or a long page of keys, exceeds the default limit of a gRPC client.
-_OPTIONS = [("grpc.max_receive_message_length", 256 * 2**20)]
+# A workspace may have 16 MiB, which exceeds the default limit of a gRPC client.
+_OPTIONS = [("grpc.max_receive_message_length", 16 * 2**20)]
 _PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 Server = Annotated[
