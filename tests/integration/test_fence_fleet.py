@@ -42,7 +42,7 @@ async def fleet(database_url: str) -> AsyncIterator[list[Process]]:
         yield [one, other]
 
 
-async def assert_everywhere(fleet: list[Process], token: str, expected: str, tool_id: str = "") -> None:
+async def assert_everywhere(fleet: list[Process], token: str, expected: str, tool_id: str | None = None) -> None:
     """Fail unless every process decides the same at once."""
     for each in fleet:
         assert await each.outcome(token, tool_id) == expected

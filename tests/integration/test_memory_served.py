@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1.key_pb2 import KEY_TYPE_RUNTIME
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import call, delete_workspace
 from tests.support.service import Client, Service, refusal
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Sql = asyncpg.Connection[Any]
 
 
-RUNTIME: dict[str, Any] = {"type": "KEY_TYPE_RUNTIME", "runtime_id": "runtime-7"}
+RUNTIME: dict[str, Any] = {"type": KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"}
 
 
 async def until_from_memory(service: Service, client: Client, token: str) -> None:
