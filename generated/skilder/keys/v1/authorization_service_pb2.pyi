@@ -194,7 +194,8 @@ class Granted(_message.Message):
     TOOL_SET_VERSION_FIELD_NUMBER: _builtins.int
     tool_set_version: _builtins.str
     """Everything that the key reaches, by its version: the tool set that the caller has already, or one of
-    `BatchAuthorizeResponse.tool_sets`. If it is neither of them, it has more than 3 MiB: read it with `ReadToolSet`.
+    `BatchAuthorizeResponse.tool_sets`. If it is neither of them, the response had no room for it, as a tool set may
+    have more than 3 MiB: read it with `ReadToolSet`.
     """
     @_builtins.property
     def key(self) -> Global___KeyIdentity:
