@@ -1,16 +1,18 @@
-"""A served service that the tests of a module share, and processes of a fleet."""
+"""What the tests of a module share: a served service, processes of a fleet, and a database with many keys."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 from tests.support.fence import LONG
 from tests.support.fleet import Process, process
 from tests.support.frames import LIMIT, Served
 from tests.support.http2 import Connection, connected
+from tests.support.many_keys import ROWS
 from tests.support.postgres import new_database
 from tests.support.service import TRANSPORTS, serving
 from tests.support.transport import why_unavailable
@@ -74,3 +76,19 @@ async def one(database_url: str) -> AsyncIterator[Process]:
     """A process whose lease outlasts the test."""
     async with process_with_workspace(database_url, lease=LONG) as made:
         yield made
+
+
+@pytest.fixture(scope="module", params=["analysed", "never analysed"])
+async def full(
+    postgres_url: str, template: str, request: pytest.FixtureRequest
+) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A database with many keys, which no test changes."""
+    async with new_database(postgres_url, template) as url:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(ROWS)
+            if request.param == "analysed":
+                await connection.execute("VACUUM ANALYZE")
+            yield connection
+        finally:
+            await connection.close()

@@ -1,0 +1,49 @@
+"""Rows of a large workspace beside many small ones, for tests of plans."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from skilder_keys.domain.ids import KeyId
+from tests.support.rows import NO_HASH
+
+LIMIT = 101
+"""The most keys of a page in these tests."""
+
+JIT_COST = 100_000
+"""The default of `jit_above_cost`."""
+
+# Of 20,000 keys of `acme`, newest last: 200 users have 25 keys each, 400 are of runtime instances, 1,000 are revoked.
+# Two of the users are no members any more.
+# 2,000 other workspaces have 2 keys each.
+ROWS = """
+INSERT INTO workspace (id, name, version) SELECT 'w' || n, 'W', 1 FROM generate_series(1, 2000) AS n;
+INSERT INTO workspace (id, name, version) VALUES ('acme', 'Acme', 1);
+INSERT INTO member (workspace_id, user_id, role) SELECT 'acme', 'u' || n, 'viewer' FROM generate_series(0, 9999) AS n;
+INSERT INTO team (workspace_id, id, name) SELECT 'acme', 't' || n, 'T' FROM generate_series(0, 99) AS n;
+INSERT INTO team_member (workspace_id, user_id, team_id)
+SELECT 'acme', 'u' || n, 't' || n % 100 FROM generate_series(0, 9999) AS n;
+INSERT INTO hat (workspace_id, id, name, description, instructions, audience)
+SELECT 'acme', 'h' || n, 'H', '', '', 'teams' FROM generate_series(0, 99) AS n;
+INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, secret_hash, limited_to_hats,
+                 created_by_kind, created_by_id, request_caller, request_id, request_digest, last_used_at,
+                 revoked_at, revoked_by_kind, revoked_by_id, revoke_reason)
+SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+       CASE WHEN n % 4 = 0 THEN 'user' WHEN n % 50 = 1 THEN 'runtime' ELSE 'workspace' END,
+       CASE WHEN n <= 20000 THEN 'acme' ELSE 'w' || (n % 2000 + 1) END,
+       CASE WHEN n % 4 = 0 THEN 'u' || n / 4 % 200 END,
+       CASE WHEN n % 4 <> 0 AND n % 50 = 1 THEN 'r' || n END,
+       'Slack Support Bot', '{hash}', n % 100 = 2, 'caller', 'console', 'console', 'r' || n, sha256(n::text::bytea),
+       CASE WHEN n % 3 = 0 THEN now() END,
+       CASE WHEN n % 20 = 0 THEN now() END, CASE WHEN n % 20 = 0 THEN 'user' END,
+       CASE WHEN n % 20 = 0 THEN 'ada' END, CASE WHEN n % 20 = 0 THEN '' END
+FROM generate_series(1, 24000) AS n;
+INSERT INTO key_hat (workspace_id, key_id, hat_id)
+SELECT workspace_id, id, 'h' || h FROM key, generate_series(1, 3) AS h WHERE limited_to_hats AND workspace_id = 'acme';
+DELETE FROM member WHERE user_id IN ('u7', 'u8')
+""".replace("{hash}", NO_HASH)
+
+
+def key_id(number: int) -> KeyId:
+    """Return the id of a key by its number."""
+    return KeyId(UUID(f"0198c2f4-7c3e-7000-8000-{number:012x}"))
