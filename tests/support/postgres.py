@@ -93,8 +93,12 @@ async def new_database(server_url: str, template: str = "template1") -> AsyncIte
 
 
 async def create_database(server_url: str, template: str) -> str:
-    """Clone a database and return the URL of the clone."""
+    """Clone a database, after ending its sessions, and return the URL of the clone."""
     name = f"test_{uuid.uuid4().hex}"
+    await _execute(
+        server_url,
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{template}'",  # noqa: S608 - a name that tests made
+    )
     await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     url = database_url(server_url, name)
     if template != "template1":
