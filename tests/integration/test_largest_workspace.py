@@ -11,15 +11,19 @@ from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder_keys.domain.workspace_checks import MAX_BYTES
 from tests.support.calls import call, delete_workspace, get_workspace, list_workspaces
 from tests.support.largest import largest_workspace
+from tests.support.lengths import by_form
 from tests.support.person import Person
 from tests.support.service import TOKENS, refusal, serving
 from tests.support.shapes import canonical
+from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.support.service import Service
+
+pytestmark = [GRPCIO_IF_SHORT, pytest.mark.long]
 
 WHOLE = [("grpc.max_receive_message_length", 16 * 2**20)]
 """What a client of GetWorkspace needs. All other responses fit into the default, 4 MiB."""
@@ -32,7 +36,6 @@ async def patient(transport: str, database_url: str, tmp_path: Path) -> AsyncIte
         yield service
 
 
-@pytest.mark.long
 async def test_the_largest_workspace_goes_through_every_method(patient: Service, tmp_path: Path) -> None:
     """Checked, applied, shown, changed in every part, listed, shown and applied by the command line, and deleted."""
     whole = await patient.client(TOKENS["operator"], options=WHOLE)
@@ -56,7 +59,8 @@ async def test_the_largest_workspace_goes_through_every_method(patient: Service,
     listed = await list_workspaces(patient.operator, actor="user-000000")
     assert [each.id for each in listed.workspaces] == ["largest"]
     person = Person(patient, tmp_path)
-    for form, options in (((), ()), (("--json",), ("--dry-run",))):
+    forms: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (((), ()), (("--json",), ("--dry-run",)))
+    for form, options in by_form(forms[:1], forms):
         printed = await person.script("show", "largest", *form)
         assert printed.returncode == 0, printed.stderr
         back = await person.script("apply", "-", *options, stdin=printed.stdout)
@@ -65,7 +69,6 @@ async def test_the_largest_workspace_goes_through_every_method(patient: Service,
     await delete_workspace(patient.operator, "largest", actor="user-000000")
 
 
-@pytest.mark.long
 async def test_one_byte_more_is_refused(patient: Service) -> None:
     """Also in a dry run, with both numbers; what there is stays as it is."""
     workspace = largest_workspace("largest")
@@ -83,7 +86,6 @@ async def test_one_byte_more_is_refused(patient: Service) -> None:
     assert (shown.version, shown.workspace.name) == (1, "Larges")
 
 
-@pytest.mark.long
 async def test_what_is_left_out_counts_too(patient: Service) -> None:
     """The bytes are those that GetWorkspace would return, with the audience of each hat."""
     workspace = largest_workspace("largest")

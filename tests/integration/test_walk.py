@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import assert_no_token_is_kept
 from tests.docs.links import ROOT
 from tests.support import grpcurl
+from tests.support.lengths import by_form
 from tests.support.process import serving_process
 from tests.support.walk import reader_variables, shell, steps
 
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 
     from tests.support.walk import Step
 
+_ONE_EACH = [("grpcio", False), ("envoy", True)]
 
-@pytest.mark.parametrize("with_grpcurl", [False, True], ids=["command line alone", "with grpcurl"])
+
+@pytest.mark.parametrize(
+    ("transport", "with_grpcurl"),
+    by_form(_ONE_EACH, [*_ONE_EACH, ("grpcio", True), ("envoy", False)]),
+    indirect=["transport"],
+)
 @pytest.mark.usefixtures("with_postgres_files")
 async def test_the_walk_goes_as_the_readme_says(transport: str, tmp_path: Path, *, with_grpcurl: bool) -> None:
     """Every command is run as it stands, only on another port, and prints what the README shows."""
