@@ -124,6 +124,7 @@ def installed(wheel: Path) -> Iterator[Path]:
         yield venv / "bin"
 
 
+@pytest.mark.long
 def test_the_wheel_serves_without_the_repository(installed: Path, tmp_path: Path) -> None:
     """With the commands of the README's walk, from another folder, on an embedded Postgres."""
     (tmp_path / "acme.yaml").write_bytes(EXAMPLE_FILE.read_bytes())

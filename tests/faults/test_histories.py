@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 300.0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(binaries() is None, reason=MISSING)
 @pytest.mark.parametrize(
     ("mutation", "expected"),

@@ -23,6 +23,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mutation", FAULTS)
 async def test_a_mistake_is_found(mutation: str, postgres_files: Path) -> None:
     """Soon, under the faults that reveal it."""

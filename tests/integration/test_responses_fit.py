@@ -25,6 +25,7 @@ from skilder.keys.v1.key_service_pb2 import (
 from tests.support.calls import METHODS
 from tests.support.largest import largest_workspace
 from tests.support.service import TOKENS, serving
+from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -80,6 +81,8 @@ async def caller(patient: Service) -> Caller:
     return Caller({service: getattr(patient, role) for service, role in CALLERS.items()}, larger)
 
 
+@pytest.mark.long
+@GRPCIO_IF_SHORT
 async def test_every_response_about_the_largest_workspace_fits(caller: Caller) -> None:
     """Into 4 MiB; a whole workspace into 16 MiB. What does not fit is on a next page, in another part, or named."""
     workspace = largest_workspace("largest")

@@ -177,6 +177,7 @@ async def test_a_second_signal_ends_at_once(
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.long
 async def test_sighup_loses_no_call(transport: str, database_url: str, tmp_path: Path) -> None:
     """Every worker is replaced, twice, while clients call all the time and new ones connect."""
     async with serving(tmp_path, database_url, transport=transport, SKILDER_KEYS_MAX_CONNECTION_AGE="1") as server:
@@ -200,6 +201,7 @@ async def test_sighup_loses_no_call(transport: str, database_url: str, tmp_path:
         assert not any(psutil.pid_exists(pid) for pid in replaced)
 
 
+@pytest.mark.long
 async def test_a_health_watch_does_not_delay_sighup(transport: str, database_url: str, tmp_path: Path) -> None:
     """It ends with its worker, which waits no longer for it than for other connections; a new watch works."""
     async with (
@@ -225,6 +227,7 @@ async def test_a_health_watch_does_not_delay_sighup(transport: str, database_url
         again.cancel()
 
 
+@pytest.mark.long
 async def test_sighup_reads_the_callers_file_again(transport: str, database_url: str, tmp_path: Path) -> None:
     """A new caller is accepted. A file with an error changes nothing and is reported."""
     callers = tmp_path / "callers.yaml"
