@@ -12,6 +12,7 @@ import pytest
 from skilder_keys.auth.errors import CallersFileError
 from skilder_keys.config import Settings
 from skilder_keys.supervisor import worker_process
+from skilder_keys.supervisor.supervisor import WORKER_COMMAND
 from skilder_keys.supervisor.worker_process import StartError, WorkerProcess
 
 if TYPE_CHECKING:
@@ -95,6 +96,18 @@ async def test_a_worker_that_does_not_serve_is_reported_and_ended(
         await start(program)
     left = [each for each in psutil.Process().children() if PRELUDE in "\n".join(each.cmdline())]
     assert left == []
+
+
+async def test_a_worker_names_an_option_that_it_does_not_know(transport: str) -> None:
+    """A worker of another version, which a parent starts again after the code was replaced."""
+
+    class OtherSettings(Settings):
+        other_option: int = 0
+
+    settings = OtherSettings(listen="127.0.0.1:0", transport=transport, other_option=1)
+    with pytest.raises(StartError, match="other_option") as failed:
+        await WorkerProcess.start(WORKER_COMMAND, settings, URL, 3)
+    assert "hunter2" not in str(failed.value)
 
 
 async def test_a_workers_error_is_raised_with_its_own_type() -> None:

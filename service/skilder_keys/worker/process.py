@@ -14,6 +14,8 @@ import traceback
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import ValidationError
+
 from skilder_keys.auth.errors import CallersFileError
 from skilder_keys.config import Settings
 from skilder_keys.domain.errors import UnavailableError
@@ -58,7 +60,13 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
     if not line:
         return 0  # the parent has ended already
     first = messages.decode(line)
-    settings = Settings.model_validate(first["settings"])
+    try:
+        settings = Settings.model_validate(first["settings"])
+    except ValidationError as error:  # the parent has another version of the code
+        writer.write(messages.encode_failure(error, str(error)))
+        await writer.drain()
+        writer.close()
+        return 1
     log = make_log(settings.log_format).bind(worker=first["worker"])
     registry = new_registry()
     stopping = asyncio.Event()
