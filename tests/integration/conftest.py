@@ -20,6 +20,9 @@ from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.support.service import Service
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
@@ -45,6 +48,13 @@ async def connection(served: Served) -> AsyncIterator[Connection]:
     async with connected(served.service.address) as connection:
         yield connection
         await served.connection_is_fine(connection)
+
+
+@pytest.fixture
+async def patient(transport: str, database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    """A service that takes as long as it needs."""
+    async with serving(database_url, tmp_path, transport=transport, call_timeout=120, statement_timeout=60) as service:
+        yield service
 
 
 @asynccontextmanager

@@ -13,12 +13,11 @@ from tests.support.calls import call, delete_workspace, get_workspace, list_work
 from tests.support.largest import largest_workspace
 from tests.support.lengths import by_form
 from tests.support.person import Person
-from tests.support.service import TOKENS, refusal, serving
+from tests.support.service import TOKENS, refusal
 from tests.support.shapes import canonical
 from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.support.service import Service
@@ -27,13 +26,6 @@ pytestmark = [GRPCIO_IF_SHORT, pytest.mark.long]
 
 WHOLE = [("grpc.max_receive_message_length", 16 * 2**20)]
 """What a client of GetWorkspace needs. All other responses fit into the default, 4 MiB."""
-
-
-@pytest.fixture
-async def patient(transport: str, database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    """A service that takes as long as it needs."""
-    async with serving(database_url, tmp_path, transport=transport, call_timeout=120, statement_timeout=60) as service:
-        yield service
 
 
 async def test_the_largest_workspace_goes_through_every_method(patient: Service, tmp_path: Path) -> None:

@@ -24,13 +24,10 @@ from skilder.keys.v1.key_service_pb2 import (
 )
 from tests.support.calls import METHODS
 from tests.support.largest import largest_workspace
-from tests.support.service import TOKENS, serving
+from tests.support.service import TOKENS
 from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from google.protobuf.message import Message
 
     from tests.support.service import Client, Service
@@ -40,13 +37,6 @@ LIMIT = 4 * KIB * KIB
 LARGE = {"CatalogService/GetWorkspace": 16 * KIB * KIB}
 ACTOR = "user-000000"
 CALLERS = {"AuthorizationService": "service", "KeyService": "console", "CatalogService": "console"}
-
-
-@pytest.fixture
-async def patient(transport: str, database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    """A service that takes as long as it needs."""
-    async with serving(database_url, tmp_path, transport=transport, call_timeout=120, statement_timeout=60) as service:
-        yield service
 
 
 class Caller:

@@ -222,9 +222,8 @@ class Pipeline:
 
 def _streamed(method: StreamMethod) -> Method:
     async def respond(request: object, call: Call) -> bytes:
-        context = cast(
-            "StreamContext", call.context
-        )  # the transport serves methods with a stream by such contexts only
+        # A transport serves the methods with a stream by such contexts only.
+        context = cast("StreamContext", call.context)
         for message in await method(request, call):
             await context.write(message)
         return b""
