@@ -22,7 +22,7 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest
 from skilder_keys.app.authorization.cache import KeyCache, KnownKey, Scope
-from skilder_keys.app.keys import KeyPage
+from skilder_keys.app.key_page import KeyPage
 from skilder_keys.domain.ids import HatId, WorkspaceId
 from skilder_keys.domain.keys import Key
 from skilder_keys.domain.paging import PageTokens

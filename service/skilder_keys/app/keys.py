@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from skilder_keys.app.authorization.verifier import verified_credential
+from skilder_keys.app.key_page import KeyPage
 from skilder_keys.domain.access import Actor
 from skilder_keys.domain.errors import (
     FieldViolation,
@@ -43,27 +44,6 @@ class IssuedKey:
 
     key: Key
     token: Token
-
-
-@dataclass(frozen=True, slots=True)
-class KeyPage:
-    """A page of keys, and the token of the next page wherever this one ends.
-
-    Attributes:
-        more: Whether there are keys after these.
-        listing: The method, its filter and its actor, for which the token is valid.
-    """
-
-    keys: list[Key]
-    more: bool
-    listing: str
-    page_tokens: PageTokens
-
-    def next_page_token(self, shown: int) -> str:
-        """Return the token of the next page, if this one ends after `shown` keys; empty if it is the last."""
-        if shown == len(self.keys) and not self.more:
-            return ""
-        return self.page_tokens.seal(self.listing, str(self.keys[shown - 1].id))
 
 
 class Keys:

@@ -22,7 +22,7 @@ from skilder_keys.domain.keys import Key, KeyCounts, KeyFilter, KeySpec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from skilder_keys.app.keys import KeyPage
+    from skilder_keys.app.key_page import KeyPage
     from skilder_keys.domain.principal import Principal
 
 Value = TypeVar("Value")
