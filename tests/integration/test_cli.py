@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from skilder.keys.v1 import key_pb2
-from tests.support.calls import remove
+from tests.support.calls import delete_workspace, remove
 from tests.support.command_line import CommandLine
 from tests.support.process import FRESH, run_command
 from tests.support.rows import insert_key
@@ -83,6 +83,28 @@ async def test_an_actor_sees_their_own_workspaces(command: CommandLine, service:
     assert (await command("workspace", "show", "acme", "--actor", "bob")).returncode == 0
     refused = await command("workspace", "show", "other", "--actor", "bob")
     assert (refused.returncode, "not a member" in refused.stderr) == (3, True)
+
+
+async def test_the_workspaces_of_a_user_and_deleted_ones_are_listed(command: CommandLine, service: Service) -> None:
+    """In columns of their own, after those that are always there."""
+    await service.operator.apply(small_workspace("other"))
+    await delete_workspace(service.operator, "other")
+
+    async def cells(*options: str) -> list[list[str]]:
+        done = await command("workspace", "list", *options)
+        return [[each for each in line.split("\t") if each[:2] != "20"] for line in done.stdout.splitlines()]
+
+    head = ["workspace", "name", "version", "created", "changed"]
+    assert await cells() == [head, ["acme", "Acme", "1"]]
+    assert await cells("--user", "bob") == [[*head, "role"], ["acme", "Acme", "1", "editor"]]
+    assert await cells("--user", "nobody") == [[*head, "role"]]
+    assert await cells("--deleted") == [[*head, "deleted"], ["acme", "Acme", "1", "-"], ["other", "Acme", "2"]]
+    assert await cells("--deleted", "--user", "cyd") == [
+        [*head, "role", "deleted"],
+        ["acme", "Acme", "1", "viewer", "-"],
+    ]
+    found = await command.json("workspace", "list", "--user", "ada", "--actor", "cyd")
+    assert [each["member_role"] for each in found["workspaces"]] == ["MEMBER_ROLE_ADMIN"]
 
 
 async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:

@@ -22,7 +22,7 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest
 from skilder_keys.app.authorization.cache import KeyCache, KnownKey, Scope
-from skilder_keys.app.key_page import KeyPage
+from skilder_keys.app.page import Page
 from skilder_keys.domain.ids import HatId, WorkspaceId
 from skilder_keys.domain.keys import Key
 from skilder_keys.domain.paging import PageTokens
@@ -218,7 +218,7 @@ async def test_a_page_of_keys_does_not_block_the_loop() -> None:
         )
         for _ in range(1000)
     ]
-    page = KeyPage(keys, more=False, listing="keys", page_tokens=PageTokens(bytes(32)))
+    page = Page(keys, more=False, listing="keys", page_tokens=PageTokens(bytes(32)))
     begin = process_time()
     expected = key_service_pb2.ListKeysResponse(keys=map(convert.key_message, keys))
     piece = process_time() - begin

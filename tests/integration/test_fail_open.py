@@ -63,7 +63,8 @@ class Comparison:
         assert (self._facts == NOTHING) is self._case.refused, "a request that does nothing compares with nothing"
         if self._case.narrows:
             without: Any = await self._case.make(self._world)
-            without.ClearField(self._case.narrows)
+            for name in self._case.narrows:
+                without.ClearField(name)
             if hasattr(without, "page_token"):  # it is of the other listing
                 without.page_token = ""
             self._bound = await self._measure(without, without)
@@ -82,9 +83,7 @@ class Comparison:
             request = changes[-1].request
         if any(change.field in self._case.meant for change in changes):
             return
-        narrows = self._case.narrows and any(
-            f"{change.field}.".startswith(f"{self._case.narrows}.") for change in changes
-        )
+        narrows = any(change.field.partition(".")[0] in self._case.narrows for change in changes)
         found = await self._measure(request, whole)
         more = found - (self._bound if narrows else self._facts)
         assert not more, f"{[(change.path, change.what) for change in changes]}: {sorted(map(str, more))}"

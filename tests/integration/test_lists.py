@@ -87,7 +87,7 @@ LISTS = {
     "CatalogService/ListWorkspaces": Listing(
         ListWorkspacesRequest(),
         _fill_workspaces,
-        {"actor": "ada"},
+        {"actor": "ada", "user_id": "ada", "show_deleted": True},
         {"ada": 2, "bob": 2, "nobody": 0},
     ),
 }

@@ -10,8 +10,9 @@ import pytest
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.revision import Revision
+from skilder_keys.domain.workspace_lists import WorkspaceFilter
 from skilder_keys.offload import Offload
-from skilder_keys.storage import catalog, credentials, fence, key_uses, keys, workspaces
+from skilder_keys.storage import catalog, credentials, fence, key_uses, keys, workspace_lists
 from tests.support.many_keys import JIT_COST, LIMIT, key_id
 from tests.support.plans import Mode, Plan, plans, undone
 from tests.support.postgres import new_database
@@ -34,6 +35,12 @@ async def blank(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Conne
         await connection.close()
 
 
+async def page_of_workspaces(sql: Connection, user: str, *, actor: str | None = None, after: str | None = None) -> None:
+    """Read a page of the workspaces that a user is a member of; with an actor, of those that have both."""
+    some, other = WorkspaceFilter(UserId(user)), None if actor is None else UserId(actor)
+    await workspace_lists.list_page(sql, some, actor=other, after=after, limit=LIMIT)
+
+
 ALL_TABLES = ("key", "key_hat", "workspace", "member", "team_member", "hat", "audit_event")
 _REQUEST = keys.IssueRequest("console", "r1234", b"x" * 32)
 _BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
@@ -46,7 +53,8 @@ _BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "renew_hash": lambda sql: credentials.renew_hash(sql, key_id(1301), old_hash=NO_HASH, new_hash=NO_HASH + "2"),
     "replace_secret": lambda sql: keys.replace_secret(sql, key_id(1301), NO_HASH + "2"),
     "revoke": lambda sql: keys.revoke(sql, key_id(1301), by=Principal(PrincipalKind.USER, "ada"), reason=""),
-    "workspaces of a member": lambda sql: workspaces.list_page(sql, member=UserId("u77"), after="", limit=LIMIT),
+    "workspaces of a member": lambda sql: page_of_workspaces(sql, "u77"),
+    "workspaces of two members": lambda sql: page_of_workspaces(sql, "u77", actor="u78"),
     "member_role": lambda sql: catalog.member_role(sql, WorkspaceId("acme"), UserId("u77")),
 }
 
@@ -152,20 +160,42 @@ async def test_a_page_of_a_members_workspaces_reads_theirs_only(
     full: asyncpg.Connection[Any], mode: Mode, user: str, after: str | None, most: int, *, analyzed: bool
 ) -> None:
     """By an index; with statistics in its order, and no more of them than the page shows."""
-
-    async def page(sql: Connection) -> None:
-        await workspaces.list_page(sql, member=UserId(user), after=after, limit=LIMIT)
-
     async with undone(full):
         await full.execute(_MEMBERSHIPS)
         if analyzed:
             await full.execute("ANALYZE member")
-        (plan,) = await plans(full, page, mode, analyze=True)
+        (plan,) = await plans(full, lambda sql: page_of_workspaces(sql, user, after=after), mode, analyze=True)
     assert_by_index([plan])
     read = max(plan.rows_read("member"), plan.rows_read("workspace"))
     assert read <= (min(most, LIMIT) if analyzed else most), plan
     if analyzed:
         assert {"Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
+
+
+# The user u78 becomes a member of the first 5 and of the last of these.
+_OTHERS = """
+INSERT INTO member (workspace_id, user_id, role)
+SELECT id, 'u78', 'viewer' FROM workspace WHERE id <> 'acme' AND (id = 'w2000' OR id < 'w1003')
+"""
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize(("user", "actor"), [("u77", "u78"), ("u78", "u77"), ("u77", "u77"), ("u77", "nobody")])
+async def test_a_page_of_the_workspaces_of_two_reads_those_of_one(
+    full: asyncpg.Connection[Any], mode: Mode, user: str, actor: str, *, analyzed: bool
+) -> None:
+    """And of each whether the other is in it, by an index: never another member of it."""
+    async with undone(full):
+        await full.execute(_MEMBERSHIPS)
+        await full.execute(_OTHERS)
+        if analyzed:
+            await full.execute("ANALYZE member")
+        (plan,) = await plans(full, lambda sql: page_of_workspaces(sql, user, actor=actor), mode, analyze=True)
+        theirs = await full.fetchval("SELECT count(*) FROM member WHERE user_id = $1", user)
+    assert_by_index([plan])
+    assert plan.rows_read("member") <= 2 * theirs, plan
+    assert plan.rows_read("workspace") <= theirs, plan
 
 
 @pytest.fixture(scope="module")

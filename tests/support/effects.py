@@ -16,7 +16,7 @@ from google.protobuf import message_factory
 from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_STATE_REVOKED, KEY_TYPE_RUNTIME, KEY_TYPE_USER, HatLimit
 from skilder.keys.v1.key_service_pb2 import KeyFilter
 from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE, MEMBER_ROLE_ADMIN, Hat, Workspace
-from tests.support.calls import METHODS, call, get_workspace, list_keys, list_workspaces
+from tests.support.calls import METHODS, call, delete_workspace, get_workspace, list_keys, list_workspaces
 from tests.support.variants import Variant, with_less
 from tests.support.workspaces import small_workspace
 
@@ -41,7 +41,8 @@ class Case:
         caller: The role of the caller.
         make: Makes the request, the same each time but for what can be used only once.
         measure: Sends a request and returns the facts, given the whole request too.
-        narrows: The field whose parts only narrow. Without some of them, a request is compared with one without it.
+        narrows: The fields that only narrow. Without one of them, or a part of it, a request is compared with one
+            without any of them.
         meant: Fields that are left out on purpose to say the opposite, and why that is safe.
         refused: Whether the whole request is refused, so that it must do nothing with less in it either.
         shallow: Whether it is enough to leave out fields that are in no list, as another case has the same lists.
@@ -52,7 +53,7 @@ class Case:
     caller: str
     make: Callable[[World], Awaitable[Message]]
     measure: Callable[[World, Case, Message, Message], Awaitable[Facts]]
-    narrows: str = ""
+    narrows: tuple[str, ...] = ()
     meant: dict[str, str] = field(default_factory=dict)
     refused: bool = False
     shallow: bool = False
@@ -107,8 +108,9 @@ class World:
     async def prepare(self) -> World:
         """Make the workspaces and the keys."""
         operator = self.service.operator
-        for workspace in (whole_workspace(), small_workspace("other")):
+        for workspace in (whole_workspace(), small_workspace("other"), small_workspace("gone")):
             await operator.apply(workspace)
+        await delete_workspace(operator, "gone")
         self.wide = (await operator.issue(unlimited=[KEY_LIMIT_HATS])).token
         self.narrow = (await operator.issue(hat_limit=HatLimit(hat_ids=["customer-care"]))).token
         self.probes = {"wide": self.wide, "narrow": self.narrow}

@@ -154,15 +154,15 @@ def _get_workspace(actor: str) -> Callable[[World], Awaitable[Message]]:
     return make
 
 
-async def _first_workspaces(_: World) -> Message:
-    return ListWorkspacesRequest(page_size=1, actor="ada")
+def _workspaces(*, more: bool = False, **fields: Any) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        request = ListWorkspacesRequest(page_size=1, **fields)
+        if more:
+            (page,) = await send(world.service.operator, "CatalogService/ListWorkspaces", request)
+            request.page_token = page.next_page_token
+        return request
 
-
-async def _more_workspaces(world: World) -> Message:
-    request = ListWorkspacesRequest(page_size=1, actor="ada")
-    (page,) = await send(world.service.console, "CatalogService/ListWorkspaces", request)
-    request.page_token = page.next_page_token
-    return request
+    return make
 
 
 def _delete(version: int = 1, actor: str = "ada") -> Callable[[World], Awaitable[Message]]:
@@ -228,15 +228,15 @@ CASES = [
         "KeyService/ListKeys",
         "console",
         listed,
-        ("first page", _keys, {"narrows": "filter"}),
-        ("second page", _more_keys, {"narrows": "filter"}),
+        ("first page", _keys, {"narrows": ("filter",)}),
+        ("second page", _more_keys, {"narrows": ("filter",)}),
         ("of a member", _own_keys, {}),
     ),
     *_cases(
         "KeyService/CountKeys",
         "console",
         counted,
-        ("with a filter", _count, {"narrows": "filter"}),
+        ("with a filter", _count, {"narrows": ("filter",)}),
         ("of a member", _own_count, {}),
     ),
     *_cases(
@@ -271,9 +271,11 @@ CASES = [
         "CatalogService/ListWorkspaces",
         "console",
         listed,
-        ("first page", _first_workspaces, {}),
-        ("second page", _more_workspaces, {}),
+        ("first page", _workspaces(actor="ada"), {}),
+        ("second page", _workspaces(more=True, actor="ada"), {}),
+        ("of another user", _workspaces(user_id="bob", actor="ada"), {"narrows": ("user_id",)}),
     ),
+    *_cases("CatalogService/ListWorkspaces", "operator", listed, ("deleted too", _workspaces(show_deleted=True), {})),
     *_cases(
         "CatalogService/DeleteWorkspace",
         "console",

@@ -183,7 +183,7 @@ async def process(
         verifier=verifier,
         authorizer=Authorizer(cache, loader, usage),
         keys=Keys(database, writer, verifier, pages),
-        workspaces=Workspaces(database, writer, pages, convert_workspaces.workspace_bytes),
+        workspaces=Workspaces(database, writer, convert_workspaces.workspace_bytes),
         writer=writer,
         log=log,
         usage=usage,

@@ -72,7 +72,9 @@ def valid_requests() -> dict[str, list[Message]]:
             catalog_service_pb2.GetWorkspaceRequest(workspace_id="nowhere", actor="nobody")
         ],
         "CatalogService/ListWorkspaces": [
-            catalog_service_pb2.ListWorkspacesRequest(page_size=10, page_token="abc", actor="nobody")
+            catalog_service_pb2.ListWorkspacesRequest(
+                page_size=10, page_token="abc", user_id="ada", actor="nobody", show_deleted=True
+            )
         ],
         "CatalogService/DeleteWorkspace": [
             catalog_service_pb2.DeleteWorkspaceRequest(workspace_id="nowhere", expected_version=7, actor="nobody")

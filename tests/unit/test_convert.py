@@ -18,7 +18,8 @@ from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeyFilter, KeyLimit, KeySpec, KeyState, Revocation
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
-from skilder_keys.domain.workspace import HatAudience, WorkspaceStatus
+from skilder_keys.domain.workspace import HatAudience, MemberRole, WorkspaceStatus
+from skilder_keys.domain.workspace_lists import ListedWorkspace
 from skilder_keys.rpc import convert, convert_workspaces
 from tests.support.ids import new_key_id
 from tests.support.workspaces import example_workspace, small_workspace
@@ -247,10 +248,18 @@ def test_a_response_has_as_many_changes_as_fit(id_: str, count: int) -> None:
 def test_a_summary_and_a_change_have_every_field() -> None:
     """Each domain field has its place in the message."""
     later = NOW + timedelta(days=1)
-    summary = convert_workspaces.summary_message(WorkspaceStatus(ACME, "Acme", 7, NOW, later, None))
+    status = WorkspaceStatus(ACME, "Acme", 7, NOW, later, later + timedelta(days=1))
+    summary = convert_workspaces.summary_message(ListedWorkspace(status, MemberRole.EDITOR))
     assert summary == workspace_pb2.WorkspaceSummary(
-        id="acme", name="Acme", version=7, created_at=convert.timestamp(NOW), updated_at=convert.timestamp(later)
+        id="acme",
+        name="Acme",
+        version=7,
+        created_at=convert.timestamp(NOW),
+        updated_at=convert.timestamp(later),
+        member_role=workspace_pb2.MEMBER_ROLE_EDITOR,
+        deleted_at=convert.timestamp(later + timedelta(days=1)),
     )
+    assert {field.name for field, _ in summary.ListFields()} == set(summary.DESCRIPTOR.fields_by_name)
     change = convert_workspaces.change_message(Change(Part.SKILL, "search", Action.REMOVED))
     assert change == catalog_service_pb2.WorkspaceChange(
         part=catalog_service_pb2.WORKSPACE_PART_SKILL, id="search", action=catalog_service_pb2.CHANGE_ACTION_REMOVED

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from skilder_keys.app.authorization.verifier import verified_credential
-from skilder_keys.app.key_page import KeyPage
+from skilder_keys.app.page import Page
 from skilder_keys.domain.access import Actor
 from skilder_keys.domain.errors import (
     FieldViolation,
@@ -163,7 +163,7 @@ class Keys:
                 (await _actor(connection, key.workspace_id, actor)).require_key(key)
             return key
 
-    async def list(self, key_filter: KeyFilter, *, page_size: int, page_token: str, actor: UserId | None) -> KeyPage:
+    async def list(self, key_filter: KeyFilter, *, page_size: int, page_token: str, actor: UserId | None) -> Page[Key]:
         """Return a page of keys, newest first. Of the keys that match, an actor sees only those that they may see.
 
         Raises:
@@ -184,7 +184,7 @@ class Keys:
             found = await key_lists.list_page(
                 snapshot, visible, workspace_deleted=deleted, before=before, limit=limit + 1
             )
-        return KeyPage(found[:limit], len(found) > limit, listed_keys, self._page_tokens)
+        return Page(found[:limit], len(found) > limit, listed_keys, self._page_tokens)
 
     async def count(self, key_filter: KeyFilter, actor: UserId | None) -> KeyCounts:
         """Return how many keys there are of each type and state, of those that `list` would list.

@@ -1,4 +1,4 @@
-"""Apply, show and delete workspaces."""
+"""Apply and delete workspaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from skilder_keys.domain.access import Actor
 from skilder_keys.domain.difference import Change, check_removals, difference
 from skilder_keys.domain.errors import VersionMismatchError, WorkspaceDeletedError, WorkspaceNotFoundError
 from skilder_keys.domain.fields import Violations
-from skilder_keys.domain.paging import listing
 from skilder_keys.domain.workspace import Workspace, WorkspaceStatus
 from skilder_keys.domain.workspace_checks import check_bytes, checked
 from skilder_keys.offload import Offload
@@ -22,24 +21,22 @@ if TYPE_CHECKING:
 
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.access import Origin
-    from skilder_keys.domain.ids import UserId, WorkspaceId
-    from skilder_keys.domain.paging import PageTokens
+    from skilder_keys.domain.ids import WorkspaceId
     from skilder_keys.domain.workspace import Member
     from skilder_keys.storage.database import Connection, Database
 
 
 class Workspaces:
-    """Applies, shows and deletes workspaces.
+    """Applies and deletes workspaces.
 
     Every method raises UnavailableError if the database does not respond. A change on behalf of a person raises
-    ActorNotMemberError or ActorNotAllowedError if that person is not an admin of the workspace. A member may see it.
+    ActorNotMemberError or ActorNotAllowedError if that person is not an admin of the workspace.
     """
 
     def __init__(
         self,
         database: Database,
         writer: Writer,
-        page_tokens: PageTokens,
         measure: Callable[[Workspace], int],
         offload: Offload | None = None,
     ) -> None:
@@ -48,14 +45,12 @@ class Workspaces:
         Args:
             database: The database.
             writer: The writer of the fence.
-            page_tokens: Seals page tokens.
             measure: Returns the bytes of a workspace as a message. It runs where long work runs.
             offload: Where long work runs; by default in a new thread.
         """
         self._offload = offload or Offload()
         self._database = database
         self._writer = writer
-        self._page_tokens = page_tokens
         self._measure = measure
 
     async def apply(
@@ -120,48 +115,6 @@ class Workspaces:
                 )
         await self._writer.settle()
         return version, changes
-
-    async def get(self, workspace_id: WorkspaceId, actor: UserId | None) -> tuple[WorkspaceStatus, Workspace]:
-        """Return a workspace, with its parts in order of id.
-
-        Raises:
-            InvalidRequestError: `workspace_id` or `actor` is invalid.
-            WorkspaceNotFoundError: There is no such workspace, or it was deleted.
-            ActorNotMemberError: The actor is not a member of the workspace.
-        """
-        violations = Violations()
-        violations.identifier("workspace_id", workspace_id)
-        violations.actor(actor)
-        violations.raise_if_any()
-        async with self._database.snapshot() as snapshot:
-            status = await workspaces.find(snapshot, workspace_id)
-            if status is None or status.deleted_at is not None:
-                raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
-            if actor is not None:
-                Actor(actor, await catalog.member_role(snapshot, workspace_id, actor)).require_member()
-            return status, await _load(snapshot, status, self._offload)
-
-    async def list(self, *, page_size: int, page_token: str, actor: UserId | None) -> tuple[list[WorkspaceStatus], str]:
-        """Return a page of workspaces, in order of id, and the token of the next page; that of the last page is empty.
-
-        Args:
-            page_size: The most workspaces on the page; 0 for the default.
-            page_token: The token of the page; empty for the first one.
-            actor: Whose workspaces to list, those with this member; None for all.
-
-        Raises:
-            InvalidRequestError: `page_size`, `page_token` or `actor` is invalid.
-        """
-        violations = Violations()
-        limit = violations.page_size(page_size)
-        violations.actor(actor)
-        violations.raise_if_any()
-        listed_workspaces = listing("ListWorkspaces", actor)
-        after = self._page_tokens.open(listed_workspaces, page_token)
-        async with self._database.connection() as connection:
-            listed = await workspaces.list_page(connection, member=actor, after=after, limit=limit + 1)
-        page = listed[:limit]
-        return page, self._page_tokens.seal(listed_workspaces, page[-1].id) if len(listed) > limit else ""
 
     async def delete(self, workspace_id: WorkspaceId, expected_version: int | None, origin: Origin) -> datetime:
         """Delete a workspace permanently and return the time. If it was deleted before, change nothing.

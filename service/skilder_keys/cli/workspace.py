@@ -12,6 +12,7 @@ from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder_keys.cli import output
 from skilder_keys.cli.apply import Actor, ExpectedVersion, apply
 from skilder_keys.cli.client import Connection, connected
+from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.paging import pages
 from skilder_keys.cli.prompts import Yes, confirm
 from skilder_keys.cli.table import Column
@@ -26,6 +27,8 @@ _COLUMNS = (
     Column("created", whole=True, drop=3),
     Column("changed", whole=True, drop=2),
 )
+_ROLE = Column("role", whole=True)
+_DELETED = Column("deleted", whole=True)
 
 Reader = Annotated[str, typer.Option(help="Act for this user, by their id, who must be a member of the workspace.")]
 WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
@@ -51,6 +54,10 @@ def show(
 @connected
 def list_(
     service: Connection,
+    user: Annotated[
+        str, typer.Option(help="Only the workspaces that this user is a member of, by their id, with their role.")
+    ] = "",
+    deleted: Annotated[bool, typer.Option("--deleted", help="List deleted workspaces too.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Show this many workspaces at most [default: all].")] = None,
     actor: Annotated[
         str, typer.Option(help="Act for this user, by their id: list only the workspaces they are in.")
@@ -58,13 +65,20 @@ def list_(
     json: output.Json = False,
 ) -> None:
     """List the workspaces."""
+    request = pb.ListWorkspacesRequest(user_id=user, show_deleted=deleted, actor=actor)
+    columns = [*_COLUMNS, *([_ROLE] if user else ()), *([_DELETED] if deleted else ())]
+
+    def row(each: workspace_pb2.WorkspaceSummary) -> list[str]:
+        values = [each.id, each.name, str(each.version), output.moment(each.created_at), output.moment(each.updated_at)]
+        if user:
+            values.append(short_name(workspace_pb2.MemberRole.DESCRIPTOR, each.member_role))
+        if deleted:
+            values.append(output.moment(each.deleted_at) if each.HasField("deleted_at") else "-")
+        return values
+
     with service.stub(CatalogServiceStub) as stub:
-        found = pages(stub.ListWorkspaces, pb.ListWorkspacesRequest(actor=actor), "workspaces", limit)
-        output.print_list("workspaces", _COLUMNS, _row, found, json=json)
-
-
-def _row(each: workspace_pb2.WorkspaceSummary) -> tuple[str, ...]:
-    return each.id, each.name, str(each.version), output.moment(each.created_at), output.moment(each.updated_at)
+        found = pages(stub.ListWorkspaces, request, "workspaces", limit)
+        output.print_list("workspaces", columns, row, found, json=json)
 
 
 @app.command()

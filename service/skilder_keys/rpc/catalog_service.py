@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder_keys.domain.ids import UserId, WorkspaceId
+from skilder_keys.domain.workspace_lists import WorkspaceFilter
 from skilder_keys.rpc import convert, convert_workspaces
 
 if TYPE_CHECKING:
+    from skilder_keys.app.workspace_reads import WorkspaceReads
     from skilder_keys.app.workspaces import Workspaces
     from skilder_keys.offload import Offload
     from skilder_keys.rpc.pipeline import Call
@@ -19,14 +21,16 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CatalogService"]
 class CatalogServicer:
     """Converts requests, calls the use case, and converts its results."""
 
-    def __init__(self, workspaces: Workspaces, offload: Offload) -> None:
+    def __init__(self, workspaces: Workspaces, reads: WorkspaceReads, offload: Offload) -> None:
         """Make the servicer.
 
         Args:
-            workspaces: The use cases.
+            workspaces: The use cases that change workspaces.
+            reads: Those that show and list them.
             offload: Where long messages are converted.
         """
         self._workspaces = workspaces
+        self._reads = reads
         self._offload = offload
 
     async def ApplyWorkspace(  # noqa: N802
@@ -48,26 +52,19 @@ class CatalogServicer:
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, call: Call) -> bytes:  # noqa: N802
         """Return a whole workspace."""
-        status, workspace = await self._workspaces.get(
-            WorkspaceId(request.workspace_id), UserId(request.actor) if request.actor else None
-        )
+        status, workspace = await self._reads.get(WorkspaceId(request.workspace_id), _actor(request))
         call.notes["workspace"] = workspace.id
         return await self._offload.run(convert_workspaces.get_response, status, workspace)
 
-    async def ListWorkspaces(  # noqa: N802
-        self,
-        request: pb.ListWorkspacesRequest,
-        call: Call,  # noqa: ARG002
-    ) -> pb.ListWorkspacesResponse:
+    async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, call: Call) -> bytes:  # noqa: ARG002, N802
         """List the workspaces, in order of id."""
-        page, next_page_token = await self._workspaces.list(
+        page = await self._reads.list(
+            WorkspaceFilter(UserId(request.user_id) if request.user_id else None, request.show_deleted),
             page_size=request.page_size,
             page_token=request.page_token,
-            actor=UserId(request.actor) if request.actor else None,
+            actor=_actor(request),
         )
-        return pb.ListWorkspacesResponse(
-            workspaces=map(convert_workspaces.summary_message, page), next_page_token=next_page_token
-        )
+        return await self._offload.run(convert_workspaces.list_workspaces_response, page)
 
     async def DeleteWorkspace(  # noqa: N802
         self, request: pb.DeleteWorkspaceRequest, call: Call
@@ -82,3 +79,7 @@ class CatalogServicer:
 
 def _expected_version(request: pb.ApplyWorkspaceRequest | pb.DeleteWorkspaceRequest) -> int | None:
     return request.expected_version if request.HasField("expected_version") else None
+
+
+def _actor(request: pb.GetWorkspaceRequest | pb.ListWorkspacesRequest) -> UserId | None:
+    return UserId(request.actor) if request.actor else None

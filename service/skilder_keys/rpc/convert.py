@@ -9,20 +9,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import common_pb2, key_pb2, key_service_pb2
 from skilder_keys.app.authorization.encoding import key_fields
-from skilder_keys.app.enums import (
-    KEY_LIMITS,
-    KEY_STATES,
-    KEY_TYPES,
-    PRINCIPAL_KINDS,
-)
+from skilder_keys.app.enums import KEY_LIMITS, KEY_STATES, KEY_TYPES, PRINCIPAL_KINDS
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeyCounts, KeyFilter, KeySpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from skilder_keys.app.key_page import KeyPage
+    from google.protobuf.message import Message
+
+    from skilder_keys.app.page import Listed, Page
     from skilder_keys.domain.principal import Principal
 
 Value = TypeVar("Value")
@@ -85,18 +82,32 @@ def _principal(principal: Principal) -> common_pb2.Principal:
     return common_pb2.Principal(kind=PRINCIPAL_KINDS[principal.kind], id=principal.id)
 
 
-def list_keys_response(page: KeyPage) -> bytes:
-    """Return a ListKeysResponse, serialised. It ends early if the next key would make it longer than MAX_PAGE_BYTES."""
+def list_keys_response(page: Page[Key]) -> bytes:
+    """Return a ListKeysResponse, serialised."""
+    return list_response(
+        page, lambda keys, token: key_service_pb2.ListKeysResponse(keys=map(key_message, keys), next_page_token=token)
+    )
+
+
+def list_response(page: Page[Listed], response: Callable[[Sequence[Listed], str], Message]) -> bytes:
+    """Return the response of a method that lists, serialised.
+
+    It ends early if the next element would make it longer than MAX_PAGE_BYTES.
+
+    Args:
+        page: The page.
+        response: Makes a response of some elements and a page token. Concatenated, several are one response.
+    """
     pieces: list[bytes] = []
     size = 0
-    for key in page.keys:
-        piece = key_service_pb2.ListKeysResponse(keys=[key_message(key)]).SerializeToString()
+    for element in page.elements:
+        piece = response([element], "").SerializeToString()
         size += len(piece)
         if size > MAX_PAGE_BYTES:
             break
         pieces.append(piece)
     token = page.next_page_token(len(pieces))
-    return b"".join((*pieces, key_service_pb2.ListKeysResponse(next_page_token=token).SerializeToString()))
+    return b"".join((*pieces, response([], token).SerializeToString()))
 
 
 def count_keys_response(found: KeyCounts) -> key_service_pb2.CountKeysResponse:

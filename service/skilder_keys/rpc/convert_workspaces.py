@@ -24,12 +24,14 @@ from skilder_keys.domain.workspace import (
     WorkspaceStatus,
 )
 from skilder_keys.domain.workspace_checks import checked
-from skilder_keys.rpc.convert import optional, required, timestamp
+from skilder_keys.rpc.convert import list_response, optional, required, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from skilder_keys.app.page import Page
     from skilder_keys.domain.difference import Change
+    from skilder_keys.domain.workspace_lists import ListedWorkspace
 
 Value = TypeVar("Value")
 
@@ -172,14 +174,27 @@ def _workspace_pieces(source: Workspace) -> Iterator[bytes]:
         ).SerializeToString()
 
 
-def summary_message(status: WorkspaceStatus) -> workspace_pb2.WorkspaceSummary:
+def list_workspaces_response(page: Page[ListedWorkspace]) -> bytes:
+    """Return a ListWorkspacesResponse, serialised."""
+    return list_response(
+        page,
+        lambda listed, token: catalog_service_pb2.ListWorkspacesResponse(
+            workspaces=map(summary_message, listed), next_page_token=token
+        ),
+    )
+
+
+def summary_message(listed: ListedWorkspace) -> workspace_pb2.WorkspaceSummary:
     """Return a workspace without its contents, as a message."""
+    status, role = listed.status, listed.member_role
     return workspace_pb2.WorkspaceSummary(
         id=status.id,
         name=status.name,
         version=status.version,
         created_at=timestamp(status.created_at),
         updated_at=timestamp(status.updated_at),
+        member_role=workspace_pb2.MEMBER_ROLE_UNSPECIFIED if role is None else MEMBER_ROLES[role],
+        deleted_at=None if status.deleted_at is None else timestamp(status.deleted_at),
     )
 
 

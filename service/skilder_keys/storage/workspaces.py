@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from skilder_keys.domain.ids import UserId
     from skilder_keys.storage.database import Connection
 
 
@@ -21,7 +20,7 @@ async def find(connection: Connection, workspace_id: WorkspaceId) -> WorkspaceSt
     row = await connection.fetchrow(
         "SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace WHERE id = $1", workspace_id
     )
-    return None if row is None else _status(row)
+    return None if row is None else status_of(row)
 
 
 async def lock(
@@ -39,7 +38,7 @@ async def lock(
         """,  # noqa: S608 - one of two constants
         workspace_id,
     )
-    return None if row is None else _status(row)
+    return None if row is None else status_of(row)
 
 
 async def create(connection: Connection, workspace_id: WorkspaceId, name: str) -> bool:
@@ -72,50 +71,8 @@ async def mark_deleted(connection: Connection, workspace_id: WorkspaceId) -> dat
     return deleted_at
 
 
-async def list_page(
-    connection: Connection, *, member: UserId | None, after: str | None, limit: int
-) -> list[WorkspaceStatus]:
-    """Return the first `limit` existing workspaces after the id `after`, in order of id.
-
-    If a member is given, return only the workspaces that have this member.
-    """
-    if member is not None:
-        return await _list_of_member(connection, member, after=after, limit=limit)
-    rows = await connection.fetch(
-        """
-        SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace
-        WHERE deleted_at IS NULL AND id > $1
-        ORDER BY id LIMIT $2
-        """,
-        after or "",
-        limit,
-    )
-    return [_status(row) for row in rows]
-
-
-async def _list_of_member(
-    connection: Connection, member: UserId, *, after: str | None, limit: int
-) -> list[WorkspaceStatus]:
-    # The LIMIT of the subquery prevents a join with the whole table of workspaces. The comparison of rows fits only the
-    # index that begins with the user: by the other one, Postgres may read all members of the workspaces that follow.
-    rows = await connection.fetch(
-        """
-        SELECT found.* FROM member
-        JOIN LATERAL (
-            SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace
-            WHERE id = member.workspace_id LIMIT 1
-        ) AS found ON true
-        WHERE member.user_id = $1 AND (member.user_id, member.workspace_id) > ($1, $2) AND deleted_at IS NULL
-        ORDER BY member.workspace_id LIMIT $3
-        """,
-        member,
-        after or "",
-        limit,
-    )
-    return [_status(row) for row in rows]
-
-
-def _status(row: asyncpg.Record) -> WorkspaceStatus:
+def status_of(row: asyncpg.Record) -> WorkspaceStatus:
+    """Return a workspace from a row that has all columns of its table."""
     return WorkspaceStatus(
         id=WorkspaceId(row["id"]),
         name=row["name"],

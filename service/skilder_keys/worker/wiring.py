@@ -18,6 +18,7 @@ from skilder_keys.app.fence.lease import Lease
 from skilder_keys.app.fence.reader import Reader
 from skilder_keys.app.fence.writer import Writer
 from skilder_keys.app.keys import Keys
+from skilder_keys.app.workspace_reads import WorkspaceReads
 from skilder_keys.app.workspaces import Workspaces
 from skilder_keys.auth.callers import Callers
 from skilder_keys.auth.callers_file import load_callers, local_operator
@@ -132,7 +133,9 @@ async def start(
     services = {
         key_service.DESCRIPTOR: KeyServicer(Keys(database, writer, verifier, page_tokens), offload),
         catalog_service.DESCRIPTOR: CatalogServicer(
-            Workspaces(database, writer, page_tokens, convert_workspaces.workspace_bytes, offload), offload
+            Workspaces(database, writer, convert_workspaces.workspace_bytes, offload),
+            WorkspaceReads(database, page_tokens, offload),
+            offload,
         ),
         authorization_service.DESCRIPTOR: authorization,
     }

@@ -277,23 +277,35 @@ class ListWorkspacesRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The most workspaces on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer."""
     page_token: _builtins.str
-    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same actor."""
+    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same other fields, except
+    `page_size`.
+    """
+    user_id: _builtins.str
+    """List only the workspaces that this user is a member of, with their role; empty for all. With an `actor`, list only
+    those that both are members of.
+    """
     actor: _builtins.str
     """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    show_deleted: _builtins.bool
+    """List the deleted workspaces too. They have no members any more, so none is listed for a `user_id` or an `actor`."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        user_id: _builtins.str = ...,
         actor: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

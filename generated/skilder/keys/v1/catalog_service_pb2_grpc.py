@@ -100,7 +100,8 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkspaces(self, request, context):
-        """Lists the workspaces, in order of id. For an actor, lists only those that the actor is a member of.
+        """Lists the workspaces, in order of id; with `user_id`, those of one user. For an actor, lists only those that the
+        actor is a member of.
 
         Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
         """

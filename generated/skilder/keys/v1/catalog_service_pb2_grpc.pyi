@@ -57,7 +57,8 @@ class CatalogServiceStub:
     Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
     """
     ListWorkspaces: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListWorkspacesRequest, _catalog_service_pb2.ListWorkspacesResponse]
-    """Lists the workspaces, in order of id. For an actor, lists only those that the actor is a member of.
+    """Lists the workspaces, in order of id; with `user_id`, those of one user. For an actor, lists only those that the
+    actor is a member of.
 
     Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
     """
@@ -98,7 +99,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
     """
     ListWorkspaces: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListWorkspacesRequest, _catalog_service_pb2.ListWorkspacesResponse]  # type: ignore[assignment]
-    """Lists the workspaces, in order of id. For an actor, lists only those that the actor is a member of.
+    """Lists the workspaces, in order of id; with `user_id`, those of one user. For an actor, lists only those that the
+    actor is a member of.
 
     Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
     """
@@ -154,7 +156,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.ListWorkspacesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListWorkspacesResponse, _abc.Awaitable[_catalog_service_pb2.ListWorkspacesResponse]]:
-        """Lists the workspaces, in order of id. For an actor, lists only those that the actor is a member of.
+        """Lists the workspaces, in order of id; with `user_id`, those of one user. For an actor, lists only those that the
+        actor is a member of.
 
         Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
         """

@@ -1,0 +1,71 @@
+"""Lists of workspaces: tables `workspace` and `member`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder_keys.domain.workspace import MemberRole
+from skilder_keys.domain.workspace_lists import ListedWorkspace
+from skilder_keys.storage.workspaces import status_of
+
+if TYPE_CHECKING:
+    from skilder_keys.domain.ids import UserId
+    from skilder_keys.domain.workspace_lists import WorkspaceFilter
+    from skilder_keys.storage.database import Connection
+
+
+async def list_page(
+    connection: Connection, workspace_filter: WorkspaceFilter, *, actor: UserId | None, after: str | None, limit: int
+) -> list[ListedWorkspace]:
+    """Return the first `limit` workspaces of a filter after the id `after`, in order of id.
+
+    If an actor is given, return only those that have the actor as a member too.
+    """
+    user_id = workspace_filter.user_id
+    if user_id is not None:
+        return await _of_member(connection, user_id, actor, after=after, limit=limit)
+    if actor is not None:
+        found = await _of_member(connection, actor, None, after=after, limit=limit)
+        return [ListedWorkspace(each.status) for each in found]
+    rows = await connection.fetch(
+        """
+        SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace
+        WHERE (deleted_at IS NULL OR $3) AND id > $1
+        ORDER BY id LIMIT $2
+        """,
+        after or "",
+        limit,
+        workspace_filter.show_deleted,
+    )
+    return [ListedWorkspace(status_of(row)) for row in rows]
+
+
+async def _of_member(
+    connection: Connection, user_id: UserId, other: UserId | None, *, after: str | None, limit: int
+) -> list[ListedWorkspace]:
+    """Return workspaces of a user, with their role; if another user is given, only those of both.
+
+    A deleted workspace has no members. Should it have some by hand, they do not bring it back.
+    """
+    # The LIMIT of a subquery prevents a join with the whole table. The comparison of rows fits only the index that
+    # begins with the user: by the other one, Postgres may read all members of the workspaces that follow.
+    rows = await connection.fetch(
+        """
+        SELECT found.*, member.role FROM member
+        JOIN LATERAL (
+            SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace
+            WHERE id = member.workspace_id LIMIT 1
+        ) AS found ON true
+        WHERE member.user_id = $1 AND (member.user_id, member.workspace_id) > ($1, $2) AND deleted_at IS NULL
+          AND ($4::text IS NULL OR (
+              SELECT true FROM member AS other
+              WHERE other.workspace_id = member.workspace_id AND other.user_id = $4 LIMIT 1
+          ) IS NOT NULL)
+        ORDER BY member.workspace_id LIMIT $3
+        """,
+        user_id,
+        after or "",
+        limit,
+        None if other == user_id else other,
+    )
+    return [ListedWorkspace(status_of(row), MemberRole(row["role"])) for row in rows]
