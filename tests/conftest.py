@@ -17,13 +17,14 @@ from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.supervisor.companion import Companion
 from tests.support import reaper
+from tests.support.lengths import LONG
 from tests.support.postgres import test_postgres
 from tests.support.postgres_files import copy_postgres, made_once
 from tests.support.progress import Progress
 from tests.support.servers import Borrowed, Servers
 from tests.support.service import TRANSPORTS, Service, serving
 from tests.support.stock import stock_server
-from tests.support.transport import why_unavailable
+from tests.support.transport import ONLY_GRPCIO, why_unavailable
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -68,10 +69,19 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests marked `stock_too` on both: the Postgres of the session, and a stock one."""
-    if "postgres_url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("stock_too"):
+    """Run tests on the Postgres servers and with the transports that their marks ask for.
+
+    Those marked `stock_too` run on both: the Postgres of the session, and a stock one. In the short form, those marked
+    `grpcio_if_short` run with grpcio only, unless they choose a transport themselves.
+    """
+    test = metafunc.definition
+    if "postgres_url" in metafunc.fixturenames and test.get_closest_marker("stock_too"):
         metafunc.parametrize("postgres_url", ("own_postgres", "stock_postgres"), indirect=True, scope="session")
+    chooses = any("transport" in mark.args[0] for mark in test.iter_markers("parametrize"))
+    if "transport" in metafunc.fixturenames and test.get_closest_marker("grpcio_if_short") and not (LONG or chooses):
+        test.add_marker(ONLY_GRPCIO)
 
 
 @pytest.fixture(scope="session")

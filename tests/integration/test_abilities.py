@@ -12,10 +12,13 @@ from skilder.keys.v1 import common_pb2, key_pb2
 from skilder_keys.rpc.options import ability_of
 from tests.support.calls import METHODS, call, get_key
 from tests.support.service import ROLES, Client, Refusal, Service, refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.valid import valid_requests
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+
+pytestmark = GRPCIO_IF_SHORT
 
 READS = {"KEYS_READ", "CATALOG_READ"}
 CHANGES = {"KEYS_WRITE", "CATALOG_WRITE"}

@@ -14,6 +14,7 @@ from tests.docs import errors
 from tests.support.calls import METHODS, call, delete_workspace, request_type
 from tests.support.largest import largest_workspace
 from tests.support.service import refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ CODES = {kind.reason: code for kind, code in STATUS_CODES.items()}
 METADATA = {kind.reason: set(kind.metadata) for kind in STATUS_CODES}
 
 
+@GRPCIO_IF_SHORT
 async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     """Each request of the table is refused with that reason and metadata."""
     operator = service.operator

@@ -16,10 +16,13 @@ from tests.support.calls import delete_workspace, get_workspace, list_workspaces
 from tests.support.changes import CHANGES
 from tests.support.service import Client, Service, refusal
 from tests.support.shapes import big_workspace, canonical
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import example_workspace, small_workspace
 
 if TYPE_CHECKING:
     from skilder.keys.v1.workspace_pb2 import Workspace
+
+pytestmark = GRPCIO_IF_SHORT
 
 
 def changes_in(response: pb.ApplyWorkspaceResponse) -> list[str]:

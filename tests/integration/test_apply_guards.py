@@ -13,10 +13,13 @@ from tests.support.calls import delete_workspace, get_workspace, list_workspaces
 from tests.support.changes import CHANGES
 from tests.support.fence import epoch, insert_laggard
 from tests.support.service import Client, Refusal, Service, refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     import asyncpg
+
+pytestmark = GRPCIO_IF_SHORT
 
 EVERYTHING = "SELECT version, updated_at FROM workspace UNION ALL SELECT id, at FROM audit_event"
 

@@ -12,10 +12,13 @@ import grpc
 from skilder.keys.v1 import key_pb2
 from tests.support.calls import call, delete_workspace, get_key, get_workspace, list_keys, part, remove
 from tests.support.service import Service, refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     import asyncpg
+
+pytestmark = GRPCIO_IF_SHORT
 
 Event = dict[str, Any]
 

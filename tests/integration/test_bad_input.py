@@ -15,6 +15,7 @@ from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import METHODS, call, get_workspace, request_type
 from tests.support.ids import new_key_id
 from tests.support.service import Client, Refusal, Service, refusal, serving
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.valid import valid_requests, with_each_text
 from tests.support.workspaces import small_workspace
 
@@ -110,6 +111,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("value", TEXTS.values(), ids=list(TEXTS))
+@GRPCIO_IF_SHORT
 async def test_a_bad_text_is_reported_with_its_field(service: Service, value: str) -> None:
     """For every text of every request, with its whole path. A bad text as a token is just no token."""
     for method, requests in valid_requests().items():
@@ -161,6 +163,7 @@ def trailer_bytes(error: grpc.aio.AioRpcError) -> int:
 
 
 @pytest.mark.parametrize("fault", ["workspace.tools[6].name", "workspace.hats[0].skill_ids[1]"])
+@GRPCIO_IF_SHORT
 async def test_many_wide_faults_still_fit_a_response(service: Service, fault: str) -> None:
     """Clients drop a status above 8 KiB, some of them at random, so what does not fit must be left out."""
     workspace = small_workspace()
@@ -177,6 +180,7 @@ async def test_many_wide_faults_still_fit_a_response(service: Service, fault: st
 
 
 @pytest.mark.parametrize("list_name", ["members", "teams", "hats", "skills", "tools"])
+@GRPCIO_IF_SHORT
 async def test_overlong_duplicate_ids_still_fit_a_response(service: Service, list_name: str) -> None:
     """An error about a field is short, however long the field is."""
     workspace = small_workspace()
@@ -285,6 +289,7 @@ async def test_random_bytes_break_nothing(service: Service, sql: asyncpg.Connect
 
 
 @pytest.mark.parametrize("method", METHODS)
+@GRPCIO_IF_SHORT
 async def test_a_token_in_any_text_is_refused_and_not_repeated(service: Service, method: str) -> None:
     """For every text of every request but the fields that are for tokens; neither the error nor the log has it."""
     token = Token.mint(KeyType.WORKSPACE, new_key_id()).reveal()

@@ -13,12 +13,15 @@ from tests.support.calls import get_workspace
 from tests.support.cases import FOLDER, MORE_IDS, MORE_TEXTS, TAKEN_TEXTS, TAKEN_TOOL_IDS, TAKEN_USER_IDS
 from tests.support.process import run_command
 from tests.support.service import TOKENS
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.service import Service
+
+pytestmark = GRPCIO_IF_SHORT
 
 FILES = sorted((FOLDER / "workspaces").iterdir())
 REFUSED = {"07-hr-export.yaml"}

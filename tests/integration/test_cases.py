@@ -23,12 +23,15 @@ from tests.support.cases import (
 )
 from tests.support.service import Refusal, Service, refusal
 from tests.support.shapes import canonical
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from typing import Any
 
     import asyncpg
+
+pytestmark = GRPCIO_IF_SHORT
 
 TEXTS = TAKEN_TEXTS | MORE_TEXTS
 IDS = list(dict.fromkeys([*TAKEN_USER_IDS, *TAKEN_TOOL_IDS, *MORE_IDS]))

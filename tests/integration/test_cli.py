@@ -14,7 +14,7 @@ from tests.support.calls import delete_workspace, remove
 from tests.support.command_line import CommandLine
 from tests.support.process import FRESH, run_command
 from tests.support.rows import insert_key
-from tests.support.transport import ONLY_GRPCIO
+from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.workspaces import EXAMPLE_FILE, small_workspace
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import asyncpg
 
     from tests.support.service import Service
+
+pytestmark = GRPCIO_IF_SHORT
 
 
 @pytest.fixture

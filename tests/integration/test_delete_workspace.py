@@ -11,10 +11,13 @@ import pytest
 from skilder.keys.v1 import key_pb2
 from tests.support.calls import delete_workspace, get_key, get_workspace, list_workspaces
 from tests.support.service import Service, refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     import asyncpg
+
+pytestmark = GRPCIO_IF_SHORT
 
 PARTS = ("member", "team", "team_member", "hat", "hat_team", "hat_skill", "skill", "skill_tool", "tool")
 

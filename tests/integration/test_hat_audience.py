@@ -16,6 +16,7 @@ from tests.support.calls import part
 from tests.support.changes import serve_workspace
 from tests.support.fence import LONG, warm
 from tests.support.service import refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from skilder.keys.v1.workspace_pb2 import Hat
     from tests.support.fleet import Process
     from tests.support.service import Client, Service
+
+pytestmark = GRPCIO_IF_SHORT
 
 CYDS: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER, "user_id": "cyd"}
 ADAS: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER, "user_id": "ada"}

@@ -15,10 +15,13 @@ from skilder.keys.v1 import key_pb2, workspace_pb2
 from skilder_keys.domain.token import Token
 from tests.support.calls import caller, delete_workspace, get_key, remove, user
 from tests.support.service import Client, Service, refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     import asyncpg
+
+pytestmark = GRPCIO_IF_SHORT
 
 WORKSPACE: dict[str, Any] = {"type": key_pb2.KEY_TYPE_WORKSPACE}
 USER: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER}

@@ -12,10 +12,13 @@ from skilder.keys.v1 import key_pb2
 from skilder.keys.v1 import key_service_pb2 as pb
 from tests.support.calls import count_keys, list_keys
 from tests.support.service import Service, refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
     import asyncpg
     from google.protobuf.message import Message
+
+pytestmark = GRPCIO_IF_SHORT
 
 ORDER: dict[str, Any] = {"workspace_id": "acme", "description": "Bot"}
 LIMIT = key_pb2.HatLimit(hat_ids=["engineer"])

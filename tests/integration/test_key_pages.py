@@ -12,7 +12,7 @@ from skilder_keys.storage import key_lists
 from tests.support.calls import count_keys, get_key, list_keys
 from tests.support.ids import new_key_id
 from tests.support.rows import NO_HASH
-from tests.support.transport import ONLY_GRPCIO
+from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import asyncpg
 
     from tests.support.service import Service
+
+pytestmark = GRPCIO_IF_SHORT
 
 WIDE = "\N{ROBOT FACE}"
 """A character of four bytes."""

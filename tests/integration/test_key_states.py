@@ -9,11 +9,14 @@ import pytest
 
 from skilder.keys.v1 import key_pb2
 from tests.support.calls import count_keys, delete_workspace, get_key, list_keys, remove
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from skilder.keys.v1.key_service_pb2 import IssueKeyResponse
     from tests.support.service import Service
+
+pytestmark = GRPCIO_IF_SHORT
 
 KINDS: dict[str, dict[str, Any]] = {
     "workspace": {"type": key_pb2.KEY_TYPE_WORKSPACE},

@@ -13,12 +13,15 @@ from skilder.keys.v1 import key_pb2
 from tests.support.calls import count_keys, delete_workspace, get_key, list_keys, list_workspaces
 from tests.support.rows import insert_key
 from tests.support.service import Client, Service, refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     import asyncpg
 
     from skilder.keys.v1 import key_service_pb2
+
+pytestmark = GRPCIO_IF_SHORT
 
 USER: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER}
 NOT_OURS = {"page_token": "is not the next_page_token of a call with the same filter and actor"}

@@ -12,12 +12,15 @@ from skilder.keys.v1.key_pb2 import KEY_TYPE_RUNTIME
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import call, delete_workspace
 from tests.support.service import Client, Service, refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     import asyncpg
 
     Sql = asyncpg.Connection[Any]
+
+pytestmark = GRPCIO_IF_SHORT
 
 
 RUNTIME: dict[str, Any] = {"type": KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"}

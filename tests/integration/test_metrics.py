@@ -23,7 +23,7 @@ from skilder_keys.transports.listening import ListenError
 from tests.support.postgres import new_database
 from tests.support.process import ServerProcess, serve_on_taken_address, serving_process
 from tests.support.service import TRANSPORTS, Client
-from tests.support.transport import why_unavailable
+from tests.support.transport import GRPCIO_IF_SHORT, why_unavailable
 from tests.support.workers import channel_to, operator_metadata, status_of
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def test_the_metrics_of_all_workers_are_in_one_response(shared: ServerProcess) -
     assert found["skilder_keys_worker_restarts_total", ""] == 0
 
 
+@GRPCIO_IF_SHORT
 def test_a_frozen_or_killed_worker_is_down_and_delays_nobody(server: ServerProcess) -> None:
     """The others' metrics come soon, and its own come again when it responds."""
     assert place(server)
@@ -194,6 +195,7 @@ async def test_envoys_counters_are_among_its_workers_metrics(
         assert {name: min(found[name, index], at_least) for name, at_least in wanted.items()} == wanted
 
 
+@GRPCIO_IF_SHORT
 def test_a_draining_worker_is_counted_until_it_has_ended(server: ServerProcess) -> None:
     """Its successor counts from zero under the same label."""
     assert place(server)

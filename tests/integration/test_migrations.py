@@ -21,6 +21,7 @@ from tests.support.rows import NO_HASH, insert, insert_key
 from tests.support.schema import schema_text
 from tests.support.service import serving
 from tests.support.sql import connected
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ async def test_migrating_without_a_database_is_unavailable(postgres_url: str) ->
         await migrate(database_url(postgres_url, "no_such_database"))
 
 
+@GRPCIO_IF_SHORT
 async def test_the_server_does_not_start_on_an_empty_database(transport: str, empty_url: str, tmp_path: Path) -> None:
     """The error says what to do; after that it starts."""
     with pytest.raises(SchemaOutdatedError, match="run `skilder-keys migrate`"):
@@ -246,6 +248,7 @@ async def test_the_server_does_not_start_on_an_empty_database(transport: str, em
         await service.operator.apply(small_workspace())
 
 
+@GRPCIO_IF_SHORT
 async def test_a_newer_schema_is_fine(
     transport: str, database_url: str, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:

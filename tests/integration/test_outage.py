@@ -21,6 +21,7 @@ from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 from tests.support.ids import new_key_id
 from tests.support.postgres_files import copy_postgres
 from tests.support.service import Service, refusal, serving
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_
         await asyncio.to_thread(postgres.stop)
 
 
+@GRPCIO_IF_SHORT
 async def test_memory_decides_in_an_outage_while_the_lease_runs(
     transport: str, tmp_path: Path, postgres_files: Path
 ) -> None:
@@ -165,6 +167,7 @@ async def failing_updates(sql: asyncpg.Connection[Any], sqlstate: str) -> AsyncI
     await sql.execute("DROP FUNCTION fail CASCADE")
 
 
+@GRPCIO_IF_SHORT
 async def test_broken_connections_are_replaced(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """After every backend was terminated, a call fails as UNAVAILABLE at worst, and later ones work."""
     issued = await service.operator.issue()
@@ -184,6 +187,7 @@ async def test_broken_connections_are_replaced(service: Service, sql: asyncpg.Co
 
 
 @pytest.mark.parametrize("sqlstate", ["53300", "57014", "57P01", "57P03", "25006", "55P03", "40P01", "40001"])
+@GRPCIO_IF_SHORT
 async def test_errors_of_an_overloaded_or_stopping_postgres_are_unavailable(
     service: Service, sql: asyncpg.Connection[Any], sqlstate: str
 ) -> None:

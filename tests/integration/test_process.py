@@ -32,6 +32,7 @@ from tests.support.process import (
 )
 from tests.support.running import until_database_works
 from tests.support.service import Client
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.waiting import until_running
 from tests.support.workers import operator_metadata
 from tests.support.workspaces import small_workspace
@@ -50,6 +51,7 @@ def on_database(transport: str, database_url: str, tmp_path: Path) -> Iterator[S
 
 
 @pytest.mark.usefixtures("with_postgres_files")
+@GRPCIO_IF_SHORT
 def test_the_embedded_database_survives_restarts_and_crashes(transport: str, tmp_path: Path) -> None:
     """A workspace is there after SIGTERM, and after kill -9, which leaves Postgres running."""
     for number, signal_ in enumerate((signal.SIGTERM, signal.SIGKILL, signal.SIGINT)):
@@ -92,6 +94,7 @@ async def test_sigterm_lets_a_running_call_end(
     on_database.wait_for("stopped")
 
 
+@GRPCIO_IF_SHORT
 def test_the_operators_token_is_kept_from_others(transport: str, on_database: ServerProcess, tmp_path: Path) -> None:
     """The first start makes it with mode 0600; a start where others may read it is refused."""
     assert on_database.address
@@ -128,6 +131,7 @@ def test_an_address_that_is_taken_is_named(database_url: str, tmp_path: Path) ->
     assert f"Cannot serve on {address}" in error
 
 
+@GRPCIO_IF_SHORT
 def test_a_missing_database_is_reported(transport: str, tmp_path: Path) -> None:
     """`serve` and `migrate` end with the exit code for unavailable, and do not show the password."""
     url = "postgresql://keys:hunter2@127.0.0.1:1/keys"
@@ -138,6 +142,7 @@ def test_a_missing_database_is_reported(transport: str, tmp_path: Path) -> None:
         assert "Traceback" not in refused.stderr
 
 
+@GRPCIO_IF_SHORT
 async def test_serve_asks_for_the_migrations_and_migrate_runs_them(
     transport: str, postgres_url: str, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import grpc
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.calls import delete_workspace, get_key, get_workspace, list_keys, remove
 from tests.support.service import Refusal, Service, refusal, serving
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.waiting import until_running
 from tests.support.workspaces import small_workspace
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import asyncpg
 
     from skilder.keys.v1 import key_service_pb2
+
+pytestmark = GRPCIO_IF_SHORT
 
 _ROUNDS = 40
 

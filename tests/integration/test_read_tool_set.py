@@ -23,7 +23,7 @@ from tests.support.fleet import process
 from tests.support.ids import new_key_id
 from tests.support.large_tool_set import PARTS, workspace_with_large_tool_set
 from tests.support.service import TOKENS, Refusal, Service, refusal, serving
-from tests.support.transport import ONLY_GRPCIO
+from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ async def test_a_large_tool_set_is_named_and_read_in_parts(service: Service) -> 
     assert (tool.tool.id, tool.tool_set_version) == (one, granted.tool_set_version)
 
 
+@GRPCIO_IF_SHORT
 async def test_a_skill_with_long_ids_fits_into_a_part(service: Service) -> None:
     """It cannot be cut, so the ids of its tools have a bound of their own."""
     workspace = Workspace(id="wide", name="Wide")
@@ -151,6 +152,7 @@ async def test_a_skill_with_long_ids_fits_into_a_part(service: Service) -> None:
     assert [each.id for each in whole.tools] == ids[:3_100]
 
 
+@GRPCIO_IF_SHORT
 async def test_the_command_prints_a_large_tool_set(service: Service, tmp_path: Path) -> None:
     """All of it, as text and as JSON."""
     token = await large(service)
@@ -237,6 +239,7 @@ async def test_a_call_is_logged_once_and_recorded_as_a_use(service: Service) -> 
     assert issued.token not in service.log.text()
 
 
+@GRPCIO_IF_SHORT
 async def test_all_parts_are_of_one_state(service: Service) -> None:
     """A change between Authorize and the read shows in the read; a change during the read shows in the next one."""
     token = await large(service)

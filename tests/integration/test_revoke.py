@@ -14,12 +14,15 @@ from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import caller, delete_workspace, get_key, remove, user
 from tests.support.ids import new_key_id
 from tests.support.service import Service, refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     import asyncpg
 
     from skilder.keys.v1.common_pb2 import Principal
+
+pytestmark = GRPCIO_IF_SHORT
 
 USER: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER}
 RUNTIME: dict[str, Any] = {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"}

@@ -10,13 +10,14 @@ from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage.sessions import DatabaseFaultError
 from skilder_keys.storage.triggers import NEEDED, require_triggers
 from tests.support.service import serving
+from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import asyncpg
 
-pytestmark = pytest.mark.stock_too
+pytestmark = [pytest.mark.stock_too, GRPCIO_IF_SHORT]
 
 
 async def test_every_trigger_is_listed(sql: asyncpg.Connection[Any]) -> None:

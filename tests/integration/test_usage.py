@@ -21,6 +21,7 @@ from tests.support.ids import new_key_id
 from tests.support.log import CapturedLog
 from tests.support.rows import insert, insert_key
 from tests.support.service import Service, refusal, serving
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-pytestmark = pytest.mark.stock_too
+pytestmark = [pytest.mark.stock_too, GRPCIO_IF_SHORT]
 
 _INTERVAL = 0.05
 _LONG_AGO = timedelta(hours=1)

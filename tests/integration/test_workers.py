@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from skilder.keys.v1 import catalog_service_pb2, key_service_pb2
 from tests.support.process import COMMAND, ServerProcess, environment, run_command, serving_process
 from tests.support.service import TOKENS, Client, write_callers
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.waiting import until_running
 from tests.support.workers import channel_to, issued, load, operator_metadata, status_of
 
@@ -73,6 +74,7 @@ async def test_a_worker_gets_no_secret_where_others_could_read_it(
             assert token not in reported
 
 
+@GRPCIO_IF_SHORT
 async def test_a_worker_that_is_killed_is_replaced(transport: str, database_url: str, tmp_path: Path) -> None:
     """A new one starts at once, while the other one serves on."""
     async with serving(tmp_path, database_url, transport=transport) as server, AsyncExitStack() as stack:
@@ -122,6 +124,7 @@ async def test_sigterm_drains_all_at_the_same_time(
         assert server.events("stopped")
 
 
+@GRPCIO_IF_SHORT
 async def test_a_worker_that_is_frozen_is_replaced(transport: str, database_url: str, tmp_path: Path) -> None:
     """It is logged and counted. The other one serves all the while, and a worker that only pauses is left alone."""
     async with (
@@ -228,6 +231,7 @@ async def test_a_health_watch_does_not_delay_sighup(transport: str, database_url
 
 
 @pytest.mark.long
+@GRPCIO_IF_SHORT
 async def test_sighup_reads_the_callers_file_again(transport: str, database_url: str, tmp_path: Path) -> None:
     """A new caller is accepted. A file with an error changes nothing and is reported."""
     callers = tmp_path / "callers.yaml"
@@ -280,6 +284,7 @@ async def test_sigterm_ends_a_sighup_too(transport: str, database_url: str, tmp_
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+@GRPCIO_IF_SHORT
 async def test_a_second_server_on_the_address_is_refused(
     transport: str, database_url: str, tmp_path: Path, host: str
 ) -> None:

@@ -11,12 +11,15 @@ from tests.support.calls import delete_workspace, get_key, get_workspace, list_k
 from tests.support.rows import insert
 from tests.support.service import refusal
 from tests.support.shapes import canonical
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     import asyncpg
 
     from tests.support.service import Service
+
+pytestmark = GRPCIO_IF_SHORT
 
 
 @pytest.mark.parametrize("workspace_id", ["a", "0", "Acme_1.eu-west", "a" * 64])

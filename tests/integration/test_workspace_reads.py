@@ -10,12 +10,15 @@ import pytest
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN, MemberRole
 from tests.support.calls import delete_workspace, get_workspace, list_workspaces, remove
 from tests.support.service import refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     import asyncpg
 
     from tests.support.service import Client, Service
+
+pytestmark = GRPCIO_IF_SHORT
 
 
 @pytest.mark.parametrize("actor", ["ada", "bob", "cyd"])

@@ -7,13 +7,12 @@ from functools import cache
 import pytest
 
 from skilder_keys.transports.envoy.process import EnvoyMissingError, installed
-from tests.support.lengths import by_form
 
 ONLY_GRPCIO = pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
 """Marks a test that does not depend on the transport, or that changes something in this process."""
 
-GRPCIO_IF_SHORT = pytest.mark.parametrize("transport", by_form(["grpcio"], ["grpcio", "envoy"]), indirect=True)
-"""Marks a slow test that depends on the transport only in how its bytes travel: the short form runs it once."""
+GRPCIO_IF_SHORT = pytest.mark.grpcio_if_short
+"""Marks a test whose subject is not the transport, which only carries its bytes: the short form runs it with grpcio."""
 
 
 @cache
