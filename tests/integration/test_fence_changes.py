@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from skilder_keys.storage import credentials
+from skilder_keys.storage.credentials import RenewedHash
 from tests.support.calls import part
 from tests.support.fence import epoch, insert_laggard, readers, revoke_by_hand
 from tests.support.fleet import ORIGIN, Process, process
@@ -28,7 +29,8 @@ async def another_hash(of: Process, key: Key) -> None:
     """Hash a used key again."""
     async with of.database.connection() as connection:
         old = await connection.fetchval("SELECT secret_hash FROM key WHERE id = $1", key.id)
-        assert await credentials.renew_hash(connection, key.id, old_hash=old, new_hash="$argon2id$other")
+        renewed = RenewedHash(key.id, old, "$argon2id$other")
+        assert await credentials.renew_hashes(connection, [renewed]) == {key.id}
 
 
 async def moved(of: Process) -> None:
@@ -102,9 +104,8 @@ async def test_a_new_hash_in_sql_raises_the_epoch(writer: Process, sql: Sql) -> 
     await sql.execute("UPDATE key SET secret_hash = '$argon2id$hand' WHERE id = $1", key.id)
     assert await epoch(sql) == before + 1
     async with writer.database.transaction() as transaction:
-        assert await credentials.renew_hash(
-            transaction, key.id, old_hash="$argon2id$hand", new_hash="$argon2id$renewed"
-        )
+        renewed = RenewedHash(key.id, "$argon2id$hand", "$argon2id$renewed")
+        assert await credentials.renew_hashes(transaction, [renewed]) == {key.id}
         await transaction.execute("UPDATE key SET secret_hash = '$argon2id$other' WHERE id = $1", key.id)
     assert await epoch(sql) == before + 2
 

@@ -13,6 +13,7 @@ from skilder_keys.domain.revision import Revision
 from skilder_keys.domain.workspace_lists import WorkspaceFilter
 from skilder_keys.offload import Offload
 from skilder_keys.storage import catalog, credentials, fence, key_uses, keys, workspace_lists
+from skilder_keys.storage.credentials import RenewedHash
 from tests.support.many_keys import JIT_COST, LIMIT, key_id
 from tests.support.plans import Mode, Plan, plans, undone
 from tests.support.postgres import new_database
@@ -50,7 +51,7 @@ _BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "find": lambda sql: keys.find(sql, key_id(1302)),
     "lock_issued": lambda sql: keys.lock_issued(sql, _REQUEST),
     "claim_first_uses": lambda sql: key_uses.claim_first_uses(sql, [(key_id(1301), NO_HASH)]),
-    "renew_hash": lambda sql: credentials.renew_hash(sql, key_id(1301), old_hash=NO_HASH, new_hash=NO_HASH + "2"),
+    "renew_hashes": lambda sql: credentials.renew_hashes(sql, [RenewedHash(key_id(1301), NO_HASH, NO_HASH + "2")]),
     "replace_secret": lambda sql: keys.replace_secret(sql, key_id(1301), NO_HASH + "2"),
     "revoke": lambda sql: keys.revoke(sql, key_id(1301), by=Principal(PrincipalKind.USER, "ada"), reason=""),
     "workspaces of a member": lambda sql: page_of_workspaces(sql, "u77"),

@@ -22,9 +22,9 @@ def minted() -> Token:
 
 
 def test_the_default_cost_is_the_one_of_the_design() -> None:
-    """One MiB, one pass, one lane."""
-    assert HashParameters() == HashParameters(memory_kib=1024, passes=1, lanes=1)
-    assert SecretHasher(HashParameters()).hash(minted().secret).startswith("$argon2id$v=19$m=1024,t=1,p=1$")
+    """A quarter of a MiB, one pass, one lane."""
+    assert HashParameters() == HashParameters(memory_kib=256, passes=1, lanes=1)
+    assert SecretHasher(HashParameters()).hash(minted().secret).startswith("$argon2id$v=19$m=256,t=1,p=1$")
 
 
 @pytest.mark.parametrize("parameters", [HashParameters(), CHEAP, HashParameters(64, 3, 1)])

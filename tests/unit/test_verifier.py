@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import argon2
 import pytest
 
-from skilder_keys.app.authorization.verifier import Verifier
+from skilder_keys.app.authorization.verifier import MAX_OUTDATED, Verifier
 from skilder_keys.domain.hashing import HashParameters, SecretHasher, TokenFingerprint
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.ids import new_key_id
@@ -50,6 +51,12 @@ def verifier(hasher: CountingHasher) -> Iterator[Verifier]:
 def minted() -> Token:
     """Make a token of a new key."""
     return Token.mint(KeyType.WORKSPACE, new_key_id())
+
+
+def outdated() -> tuple[Token, str]:
+    """Make a token and a hash of it with other parameters."""
+    token = minted()
+    return token, SecretHasher(HashParameters(memory_kib=32)).hash(token.secret)
 
 
 async def verifies(verifier: Verifier, token: Token, kept: str) -> bool:
@@ -115,20 +122,67 @@ async def test_the_least_recently_used_check_is_forgotten_first(verifier: Verifi
     assert hasher.checks == 4
 
 
-async def test_a_hash_of_todays_cost_is_not_renewed(verifier: Verifier) -> None:
+async def test_a_hash_of_todays_cost_is_not_outdated(verifier: Verifier) -> None:
     """There is nothing to renew."""
     token = minted()
-    assert await verifier.renewed(token, await verifier.hash(token.secret)) is None
+    assert await verifies(verifier, token, await verifier.hash(token.secret))
+    assert verifier.take_outdated() == {}
 
 
-async def test_a_hash_of_another_cost_is_renewed(verifier: Verifier, hasher: CountingHasher) -> None:
-    """The new hash has today's cost and verifies the same token and no other."""
+async def test_the_right_token_of_an_outdated_hash_is_noted_once(verifier: Verifier) -> None:
+    """A wrong token is not, and what was taken is not noted again while the right token is remembered."""
+    token, kept = outdated()
+    assert not await verifies(verifier, minted(), kept)
+    assert verifier.take_outdated() == {}
+    assert await verifies(verifier, token, kept)
+    assert verifier.take_outdated() == {kept: token}
+    assert await verifies(verifier, token, kept)
+    assert verifier.take_outdated() == {}
+
+
+async def test_the_number_of_noted_tokens_is_bounded(hasher: CountingHasher) -> None:
+    """Tokens whose hashes were not renewed yet are few, since nobody should find many of them in memory."""
+    verifier = Verifier(hasher, TokenFingerprint())
+    for _ in range(MAX_OUTDATED + 5):
+        assert await verifies(verifier, *outdated())
+    assert len(verifier.take_outdated()) == MAX_OUTDATED
+    verifier.close()
+
+
+async def test_a_remembered_token_needs_no_argon2(verifier: Verifier, hasher: CountingHasher) -> None:
+    """As after the hash of a verified token was renewed."""
     token = minted()
-    renewed = await verifier.renewed(token, SecretHasher(HashParameters(memory_kib=32)).hash(token.secret))
-    assert renewed is not None
-    assert not hasher.is_outdated(renewed)
-    assert await verifies(verifier, token, renewed)
-    assert not await verifies(verifier, Token.mint(token.type, token.key_id), renewed)
+    kept = await verifier.hash(token.secret)
+    verifier.remember(kept, verifier.digest(token))
+    assert await verifies(verifier, token, kept)
+    assert not await verifies(verifier, minted(), kept)
+    assert hasher.checks == 0
+
+
+async def test_tokens_that_arrive_together_are_verified_together(hasher: CountingHasher) -> None:
+    """A way to a thread and back is shared by several tokens of different hashes; each gets its own result."""
+    verifier = Verifier(hasher, TokenFingerprint(), threads=2)
+    tokens = [minted() for _ in range(40)]
+    hashes = [hasher.hash(token.secret) for token in tokens]
+    right = [verifies(verifier, token, kept) for token, kept in zip(tokens, hashes, strict=True)]
+    wrong = [verifies(verifier, minted(), kept) for kept in hashes]
+    broken = [verifies(verifier, minted(), f"no hash {number}") for number in range(10)]
+    found = await asyncio.gather(*wrong, *right, *broken, return_exceptions=True)
+    assert found[:80] == [False] * 40 + [True] * 40
+    assert [type(error) for error in found[80:]] == [argon2.exceptions.InvalidHashError] * 10
+    assert hasher.checks == 90
+    verifier.close()
+
+
+async def test_closing_cancels_the_calls_that_wait(hasher: CountingHasher) -> None:
+    """None waits for ever."""
+    verifier = Verifier(hasher, TokenFingerprint(), threads=1)
+    kept = hasher.hash(minted().secret)
+    waiting = [asyncio.create_task(verifies(verifier, minted(), kept)) for _ in range(20)]
+    await asyncio.sleep(0)
+    verifier.close()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(error) for error in found] == [asyncio.CancelledError] * 20
 
 
 async def test_a_broken_hash_is_an_error_each_time(verifier: Verifier) -> None:

@@ -34,6 +34,21 @@ class Credentials:
     credentials: dict[KeyId, Credential]
 
 
+@dataclass(frozen=True, slots=True)
+class RenewedHash:
+    """Another hash of the same secret.
+
+    Attributes:
+        key_id: The key.
+        old: The hash that it replaces.
+        new: The hash with the current parameters.
+    """
+
+    key_id: KeyId
+    old: str
+    new: str
+
+
 async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> Credentials:
     """Return everything that decides about the tokens of keys, except the catalog, from one snapshot."""
     # Each key must be looked up by its id, even if Postgres has no statistics. The LIMIT prevents a join of whole
@@ -63,25 +78,34 @@ async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> 
     return Credentials(Revision(rows[0]["epoch"], rows[0]["tag"]), rows[0]["server"], credentials)
 
 
-async def renew_hash(connection: Connection, key_id: KeyId, *, old_hash: str, new_hash: str) -> bool:
-    """Replace `old_hash` by another hash of the same secret; return whether `old_hash` was still there.
+async def renew_hashes(connection: Connection, hashes: Iterable[RenewedHash]) -> set[KeyId]:
+    """Replace hashes by others of the same secrets; return the keys for which this was done.
 
-    This changes nobody's access, so it makes the trigger of the fence ignore this hash, in this transaction. A revoked
-    key keeps its hash, and the result is False.
+    Left out are keys that do not have the old hash any more, revoked keys, which keep theirs, and keys whose row
+    another transaction has locked, because this must not wait.
+
+    This changes nobody's access, so the trigger of the fence ignores it: each row sets the one hash that the trigger
+    ignores just before that row is updated, and Postgres decides whether the trigger fires just after that.
     """
-    return bool(
-        await connection.fetchval(
-            """
-            WITH renewed AS MATERIALIZED (SELECT set_config('skilder_keys.renewed_hash', $3, true) AS secret_hash)
-            UPDATE key SET secret_hash = renewed.secret_hash FROM renewed
-            WHERE key.id = $1 AND key.secret_hash = $2 AND revoked_at IS NULL
-            RETURNING true
-            """,
-            key_id,
-            old_hash,
-            new_hash,
+    renewed = list(hashes)
+    rows = await connection.fetch(
+        """
+        WITH outdated AS MATERIALIZED (
+            SELECT key.id, renewed.new_hash
+            FROM unnest($1::uuid[], $2::text[], $3::text[]) AS renewed (id, old_hash, new_hash)
+            JOIN key ON key.id = renewed.id
+            WHERE key.secret_hash = renewed.old_hash AND key.revoked_at IS NULL
+            FOR NO KEY UPDATE OF key SKIP LOCKED
         )
+        UPDATE key SET secret_hash = set_config('skilder_keys.renewed_hash', outdated.new_hash, true)
+        FROM outdated WHERE key.id = outdated.id
+        RETURNING key.id
+        """,
+        [each.key_id for each in renewed],
+        [each.old for each in renewed],
+        [each.new for each in renewed],
     )
+    return {KeyId(row["id"]) for row in rows}
 
 
 def _credential(row: asyncpg.Record) -> Credential:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization.authorizer import Authorizer
 from skilder_keys.app.authorization.cache import KeyCache
+from skilder_keys.app.authorization.hash_renewal import HashRenewal
 from skilder_keys.app.authorization.key_loader import KeyLoader
 from skilder_keys.app.authorization.tool_sets import ToolSets
 from skilder_keys.app.authorization.usage import Usage
@@ -119,6 +120,7 @@ async def start(
         SecretHasher(parameters), fingerprint, threads=settings.argon2_threads, capacity=settings.cache_keys
     )
     stack.callback(verifier.close)
+    renewal = HashRenewal(database, verifier, log)
     usage = Usage(database, log, clock, settings.usage_interval)
     stack.push_async_callback(usage.close)
     loader = KeyLoader(database, lease, cache, tool_sets, fingerprint, verifier, usage)
@@ -150,7 +152,7 @@ async def start(
         public=(*health.methods, *reflection),
         calls=pipeline.calls,
     )
-    for part in (reader, health, usage, time_limit, pipeline.log_limiter):
+    for part in (reader, health, usage, renewal, time_limit, pipeline.log_limiter):
         stack.push_async_callback(_end, asyncio.create_task(part.run()))
     stack.push_async_callback(frontend.stop, settings.drain_timeout)
     address = await frontend.start(api, settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import encoding
@@ -109,12 +108,12 @@ class KeyLoader:
                 return None
             # Checked before the first use is recorded, because a rejected call does not count as a use of the key.
             require_workspace(credential.key.workspace_id, workspace_id)
-            known = await self._complete(credential, token, digest)
+            known = await self._complete(credential, digest)
             if known is not None:
                 return known
         raise UnavailableError("The key or its workspace changed repeatedly while it was read: try again.")
 
-    async def _complete(self, credential: Credential, token: Token, digest: bytes) -> KnownKey | None:
+    async def _complete(self, credential: Credential, digest: bytes) -> KnownKey | None:
         """Return the key with its tool set; None if a change between the two reads made them inconsistent."""
         key, tool_set = credential.key, self._tool_sets.nothing
         denied = check_status(credential)
@@ -123,7 +122,6 @@ class KeyLoader:
             if current is None or not await self._note_first_use(credential):
                 return None
             tool_set = current
-            await self._renew_hash(credential, token)
         return KnownKey(
             key_id=key.id,
             digest=digest,
@@ -142,16 +140,6 @@ class KeyLoader:
         if noted:
             self._usage.written(key.id)
         return noted
-
-    async def _renew_hash(self, credential: Credential, token: Token) -> None:
-        renewed = await self._verifier.renewed(token, credential.secret_hash)
-        if renewed is not None:
-            # The old hash remains valid, so an outage here does not make the call fail.
-            with suppress(UnavailableError):
-                async with self._database.connection() as connection:
-                    await credentials.renew_hash(
-                        connection, credential.key.id, old_hash=credential.secret_hash, new_hash=renewed
-                    )
 
     async def _find_credentials(self, key_ids: list[KeyId]) -> dict[KeyId, Credential]:
         for _ in range(_READS):

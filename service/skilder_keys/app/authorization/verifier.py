@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING
 
-from skilder_keys.app.batching import SingleFlight
 from skilder_keys.domain.errors import BusyError
 from skilder_keys.storage import credentials
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Sequence
 
     from skilder_keys.domain.hashing import SecretHasher, TokenFingerprint
     from skilder_keys.domain.keys import Credential
     from skilder_keys.domain.token import Token
     from skilder_keys.storage.database import Database
 
-Result = TypeVar("Result")
-
 MAX_QUEUE = 1000
 """The most different tokens of one key that may wait to be verified."""
+MAX_OUTDATED = 100
+"""The most tokens whose hash has outdated parameters that are kept until they are taken."""
+
+_BATCH = 16
+_BATCH_SECONDS = 0.002
+"""A thread that has verified tokens for this long reports them, and takes others afterwards."""
 
 
 class Verifier:
@@ -33,8 +37,9 @@ class Verifier:
     Whether a secret has a given hash never changes, so a verified token can be remembered without a time limit. This
     says nothing about whether its key may still be used. The digest of a token is remembered, never the token.
 
-    The tokens for one hash are verified one after another, and the hashes take turns on the threads. So a flood of
-    wrong secrets for one key occupies at most one thread, and a token of another key waits for one of them at most.
+    The tokens for one hash are verified one after another, and the hashes take turns. So a flood of wrong secrets for
+    one key occupies at most one thread, and a token of another key waits for two of them at most. A thread takes
+    several tokens at once, of as many hashes, because the way to a thread and back costs about as much as a small hash.
     """
 
     def __init__(
@@ -51,15 +56,17 @@ class Verifier:
         self._hasher = hasher
         self._fingerprint = fingerprint
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._threads = asyncio.Semaphore(threads)  # it serves those who wait in order of arrival
-        self._checks: SingleFlight[tuple[str, bytes], bool] = SingleFlight()
-        self._queues: dict[str, _Queue] = {}  # by secret hash
+        self._free = threads
+        self._waiting: dict[str, dict[bytes, _Proof]] = {}  # by secret hash and digest, in order of arrival
+        self._turns: deque[str] = deque()  # the hashes of which tokens wait, and none is being verified
         self._verified: OrderedDict[str, bytes] = OrderedDict()  # secret hash -> digest of its token
+        self._outdated: dict[str, Token] = {}
         self._capacity = capacity
+        self._closed = False
 
     async def hash(self, secret: bytes) -> str:
         """Return the hash of a secret, to be stored."""
-        return await self._in_thread(self._hasher.hash, secret)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._hasher.hash, secret)
 
     async def verifies(self, token: Token, digest: bytes, secret_hash: str) -> bool:
         """Return whether a hash is that of the token's secret.
@@ -73,62 +80,121 @@ class Verifier:
             BusyError: Too many tokens wait to be verified with this hash.
         """
         known = self._verified.get(secret_hash)
-        if known is None:
-            return await self._checks.get((secret_hash, digest), lambda: self._verify(token, digest, secret_hash))
-        self._verified.move_to_end(secret_hash)
-        return hmac.compare_digest(known, digest)
+        if known is not None:
+            self._verified.move_to_end(secret_hash)
+            return hmac.compare_digest(known, digest)
+        # Other calls may wait for the same result.
+        return await asyncio.shield(self._proof(token, digest, secret_hash).result)
 
-    async def _verify(self, token: Token, digest: bytes, secret_hash: str) -> bool:
-        async with self._turn(secret_hash):
-            known = self._verified.get(secret_hash)
-            if known is not None:  # the right token was verified while this one waited
-                return hmac.compare_digest(known, digest)
-            if not await self._in_thread(self._hasher.verifies, token, secret_hash):
-                return False
-            self._verified[secret_hash] = digest
-            if len(self._verified) > self._capacity:
-                self._verified.popitem(last=False)
-            return True
+    @property
+    def waiting(self) -> int:
+        """The number of tokens that wait to be verified, or are being verified."""
+        return sum(map(len, self._waiting.values()))
 
     def digest(self, token: Token) -> bytes:
         """Return the digest by which this process recognises a token."""
         return self._fingerprint.digest(token.reveal())
 
-    async def renewed(self, token: Token, secret_hash: str) -> str | None:
-        """Return a hash with the current parameters for a verified token; None if its hash has them already."""
-        return await self.hash(token.secret) if self._hasher.is_outdated(secret_hash) else None
+    def remember(self, secret_hash: str, digest: bytes) -> None:
+        """Remember the digest of the token whose secret has this hash."""
+        self._verified[secret_hash] = digest
+        if len(self._verified) > self._capacity:
+            self._verified.popitem(last=False)
+
+    def take_outdated(self) -> dict[str, Token]:
+        """Return verified tokens by their hash, which has other parameters than new ones, and forget them here."""
+        outdated, self._outdated = self._outdated, {}
+        return outdated
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads. The calls that wait are cancelled."""
+        self._closed = True
+        for line in self._waiting.values():
+            for proof in line.values():
+                proof.result.cancel()
         self._executor.shutdown(cancel_futures=True)
 
-    @asynccontextmanager
-    async def _turn(self, secret_hash: str) -> AsyncIterator[None]:
-        queue = self._queues.setdefault(secret_hash, _Queue())
-        if queue.length >= MAX_QUEUE:
-            raise BusyError
-        queue.length += 1
-        try:
-            async with queue.lock:
-                yield
-        finally:
-            queue.length -= 1
-            if not queue.length:
-                del self._queues[secret_hash]
+    def _proof(self, token: Token, digest: bytes, secret_hash: str) -> _Proof:
+        if self._closed:
+            raise RuntimeError("the verifier is closed")
+        line = self._waiting.get(secret_hash)
+        if line is None:
+            line = self._waiting[secret_hash] = {}
+            if self._free and not self._turns:
+                # Not at once, so that all tokens that arrive together are shared out among the threads.
+                asyncio.get_running_loop().call_soon(self._start)
+            self._turns.append(secret_hash)
+        proof = line.get(digest)
+        if proof is None:
+            if len(line) >= MAX_QUEUE:
+                raise BusyError
+            proof = line[digest] = _Proof(token, digest, secret_hash)
+        return proof
 
-    async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
-        async with self._threads:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+    def _start(self) -> None:
+        """Give the free threads their shares of the tokens that wait, at most one of each hash."""
+        while self._free and self._turns and not self._closed:
+            share = min(_BATCH, -(-len(self._turns) // self._free))
+            proofs = [next(iter(self._waiting[self._turns.popleft()].values())) for _ in range(share)]
+            self._free -= 1
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(self._executor, self._verify, proofs).add_done_callback(partial(self._finish, proofs))
+
+    def _verify(self, proofs: Sequence[_Proof]) -> list[bool | Exception]:
+        """Return the results of the first tokens, as many as there is time for. This runs in a thread."""
+        end = time.monotonic() + _BATCH_SECONDS
+        results: list[bool | Exception] = []
+        for proof in proofs:
+            try:
+                results.append(self._hasher.verifies(proof.token, proof.secret_hash))
+            except Exception as error:  # noqa: BLE001 - `verifies` raises it
+                results.append(error)
+            if time.monotonic() >= end:
+                break
+        return results
+
+    def _finish(self, proofs: Sequence[_Proof], done: asyncio.Future[list[bool | Exception]]) -> None:
+        if self._closed:
+            return
+        self._free += 1
+        results = done.result()
+        # What there was no time for is next.
+        self._turns.extendleft(proof.secret_hash for proof in reversed(proofs[len(results) :]))
+        for proof, result in zip(proofs, results, strict=False):
+            self._settle(proof, result)
+        self._start()
+
+    def _settle(self, proof: _Proof, result: bool | Exception) -> None:  # noqa: FBT001 - a result, not a switch
+        line = self._waiting[proof.secret_hash]
+        del line[proof.digest]
+        if isinstance(result, Exception):
+            proof.result.set_exception(result)
+            proof.result.exception()  # marks it as retrieved, in case no caller waits for it any more
+        else:
+            proof.result.set_result(result)
+        if result is True:
+            self.remember(proof.secret_hash, proof.digest)
+            if len(self._outdated) < MAX_OUTDATED and self._hasher.is_outdated(proof.secret_hash):
+                self._outdated[proof.secret_hash] = proof.token
+            for other in line.values():  # a secret has one token, and these have other digests
+                other.result.set_result(False)
+            line.clear()
+        if line:
+            self._turns.append(proof.secret_hash)
+        else:
+            del self._waiting[proof.secret_hash]
 
 
-class _Queue:
-    """The tokens that wait to be verified with one hash."""
+class _Proof:
+    """A token that is to be verified with a hash, for all calls that wait for the result."""
 
-    __slots__ = ("length", "lock")
+    __slots__ = ("digest", "result", "secret_hash", "token")
 
-    def __init__(self) -> None:
-        self.length = 0
-        self.lock = asyncio.Lock()
+    def __init__(self, token: Token, digest: bytes, secret_hash: str) -> None:
+        self.token = token
+        self.digest = digest
+        self.secret_hash = secret_hash
+        self.result: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
 
 async def verified(verifier: Verifier, token: Token, digest: bytes, credential: Credential | None) -> Credential | None:
