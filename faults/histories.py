@@ -12,7 +12,7 @@ import asyncpg
 
 from faults.mutant import MUTATIONS
 from skilder_keys.storage.migrations import migrate
-from tests.support.fence import revoke_by_hand, warm
+from tests.support.fence import CHANGE, revoke_by_hand, warm
 from tests.support.fleet import process, until
 from tests.support.histories import copy_folder, until_made
 from tests.support.stock import StockServer, stock_server
@@ -45,7 +45,7 @@ async def rewritten(server: StockServer) -> list[str]:
         try:
             before = await sql.fetchrow("SELECT epoch, tag FROM fence")
             assert before is not None
-            await sql.execute("UPDATE workspace SET version = version + 1")
+            await sql.execute(CHANGE)
             await until(lambda: reader.lease.epoch == before["epoch"] + 1)
             await warm(reader, token)
             async with sql.transaction():

@@ -14,7 +14,7 @@ from skilder_keys.storage import fence
 from skilder_keys.storage.migrations import migrate
 from tests.support.calls import part
 from tests.support.clock import FakeClock
-from tests.support.fence import epoch, readers, revoke_by_hand, until_true, warm
+from tests.support.fence import CHANGE, epoch, readers, revoke_by_hand, until_true, warm
 from tests.support.fleet import Process, process, until
 from tests.support.histories import copy_folder, until_made
 from tests.support.sql import connected
@@ -112,7 +112,7 @@ async def test_the_same_epoch_of_another_history_is_another_state(reader: Proces
     others = [(await reader.issue())[0] for _ in range(after)]
     before = await sql.fetchrow("SELECT epoch, tag FROM fence")
     assert before is not None
-    await sql.execute("UPDATE workspace SET version = version + 1")
+    await sql.execute(CHANGE)
     await until(lambda: reader.lease.epoch == before["epoch"] + 1)
     await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
     await warm(reader, token)

@@ -12,7 +12,17 @@ from skilder_keys.app.fence import upkeep
 from skilder_keys.domain.revision import Revision
 from skilder_keys.storage import fence
 from tests.support.clock import FakeClock
-from tests.support.fence import LONG, epoch, insert_laggard, reader_id, readers, revoke_by_hand, until_true, warm
+from tests.support.fence import (
+    CHANGE,
+    LONG,
+    epoch,
+    insert_laggard,
+    reader_id,
+    readers,
+    revoke_by_hand,
+    until_true,
+    warm,
+)
 from tests.support.fleet import Process, process, until
 
 if TYPE_CHECKING:
@@ -139,7 +149,7 @@ async def test_a_reader_starts_over_with_a_database_that_lost_changes(reader: Pr
     """A restored database, whose epoch the reader passed long ago."""
     key, token = await reader.issue()
     for _ in range(3):
-        await sql.execute("UPDATE workspace SET version = version + 1")
+        await sql.execute(CHANGE)
     await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
     await warm(reader, token)
     first = await reader_id(sql)
@@ -170,7 +180,7 @@ async def test_a_reader_starts_over_when_other_changes_replaced_lost_ones(reader
     """Even if the database passed the reader's epoch again before the next heartbeat."""
     key, token = await reader.issue()
     for _ in range(3):
-        await sql.execute("UPDATE workspace SET version = version + 1")
+        await sql.execute(CHANGE)
     await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
     await warm(reader, token)
     lost = await epoch(sql)
@@ -197,7 +207,7 @@ async def test_a_reader_that_missed_changes_starts_over(reader: Process, sql: Sq
     async with sql.transaction():
         await revoke_by_hand(sql, key)
         await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        await sql.execute("UPDATE workspace SET version = version + 1")
+        await sql.execute(CHANGE)
         removed = "(SELECT min(epoch) FROM change)" if pruned == "some" else "(SELECT max(epoch) FROM change)"
         await sql.execute(f"DELETE FROM change WHERE epoch <= {removed}")  # noqa: S608 - constants
     await until_true(sql, "SELECT EXISTS (SELECT FROM reader WHERE id <> $1)", first)
@@ -210,11 +220,11 @@ async def test_a_reader_applies_more_changes_than_one_query_returns(
     reader: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one query after the other, until it is up to date."""
-    monkeypatch.setattr(fence, "_MAX_CHANGES", 3)
+    monkeypatch.setattr(fence, "_MAX_TOUCHES", 3)
     first = await reader_id(sql)
     async with sql.transaction():
         for _ in range(10):
-            await sql.execute("UPDATE workspace SET version = version + 1")
+            await sql.execute(CHANGE)
             await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
     await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
     await until(reader.lease.valid)
@@ -231,7 +241,7 @@ async def test_a_broken_connection_is_replaced(reader: Process, sql: Sql) -> Non
         old = await sql.fetchval(pid, name)
         async with sql.transaction():
             await sql.execute("SELECT pg_terminate_backend($1)", old)
-            await sql.execute("UPDATE workspace SET version = version + 1")
+            await sql.execute(CHANGE)
         await until_true(sql, f"SELECT EXISTS ({pid} AND pid <> $2)", name, old)
         await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
         await warm(reader, token)
@@ -281,19 +291,20 @@ async def test_a_process_that_ends_gives_its_lease_up(reader: Process, sql: Sql)
 
 
 async def test_old_changes_are_removed_in_portions(reader: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but the newest, whatever the readers have applied. A reader that lacks more starts over."""
+    """All but the newest, whatever the readers have applied, each change as a whole. Who lacks more starts over."""
     monkeypatch.setattr(fence, "KEPT_CHANGES", 3)
-    monkeypatch.setattr(fence, "_MAX_PRUNED", 4)
+    monkeypatch.setattr(fence, "_MAX_PRUNED", 13)
     laggard = await insert_laggard(sql, LONG)
     for _ in range(12):
-        await sql.execute("UPDATE workspace SET version = version + 1")
+        await sql.execute(CHANGE)
     last = await epoch(sql)
     async with reader.database.connection() as connection:
         assert await fence.prune(connection)
-        assert await sql.fetchval("SELECT count(*) FROM change") == 8
+        rows = await sql.fetch("SELECT epoch, count(*) AS n FROM change GROUP BY epoch ORDER BY epoch")
+        assert [tuple(row) for row in rows] == [(number, 4) for number in range(last - 7, last + 1)]
         while await fence.prune(connection):
             pass
-    kept = [row["epoch"] for row in await sql.fetch("SELECT epoch FROM change ORDER BY epoch")]
+    kept = [row["epoch"] for row in await sql.fetch("SELECT DISTINCT epoch FROM change ORDER BY epoch")]
     assert kept == [last - 2, last - 1, last]
     assert laggard in await readers(sql)
 
@@ -327,7 +338,7 @@ async def test_a_reader_that_is_far_behind_drops_everything(
 ) -> None:
     """Instead of reading all changes that it missed."""
     monkeypatch.setattr(fence, "KEPT_CHANGES", 3)
-    monkeypatch.setattr(fence, "_MAX_CHANGES", 1)
+    monkeypatch.setattr(fence, "_MAX_TOUCHES", 1)
     key, token = await reader.issue()
     await warm(reader, token)
     first = await reader_id(sql)
@@ -335,7 +346,7 @@ async def test_a_reader_that_is_far_behind_drops_everything(
         await revoke_by_hand(sql, key)
         for _ in range(8):
             await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            await sql.execute("UPDATE workspace SET version = version + 1")
+            await sql.execute(CHANGE)
     await until_true(sql, "SELECT EXISTS (SELECT FROM reader WHERE id <> $1)", first)
     await warm(reader, token)
     assert await reader.outcome(token) == "REVOKED"

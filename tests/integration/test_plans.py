@@ -207,7 +207,8 @@ async def changed(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Con
         try:
             await connection.execute(
                 """
-                INSERT INTO change (epoch, workspace_id) SELECT n, 'acme' FROM generate_series(1, 20000) AS n;
+                INSERT INTO change (epoch, sequence, workspace_id, part, part_id)
+                SELECT n, m, 'acme', 'tool', m FROM generate_series(1, 20000) AS n, generate_series(1, 3) AS m;
                 UPDATE fence SET epoch = 20000;
                 INSERT INTO reader (id, epoch, lease_seconds)
                 SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 19990, 2
@@ -224,8 +225,8 @@ async def changed(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Con
 async def test_changes_after_an_epoch_are_found_by_the_index(changed: asyncpg.Connection[Any], mode: Mode) -> None:
     """However many changes are kept, only those after the epoch are read, in order."""
     (plan,) = await plans(changed, lambda sql: fence.changes_since(sql, 19_990), mode, analyze=True)
-    assert plan.scans("change") == ["Index Scan change_pkey"]
-    assert plan.rows_read("change") == 10
+    assert_by_index([plan])
+    assert plan.rows_read("change") <= 2 * 30, "once for the last epoch that fits, once for the rows"
 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])

@@ -18,11 +18,36 @@ if TYPE_CHECKING:
 
 LONG = 60.0
 """Seconds of a lease that no test waits for."""
+CHANGE = "UPDATE skill SET name = name || '.'"
+"""A change of every workspace in SQL, that takes nothing away."""
 
 
 async def epoch(sql: Sql) -> int:
     """Return the current epoch."""
     return int(await sql.fetchval("SELECT epoch FROM fence"))
+
+
+Touched = tuple[Any, str | None, str | None, str | None]
+"""The key, the workspace, the kind of part and the part of a row in `change`."""
+
+
+async def touched(sql: Sql, epoch_before: int) -> set[Touched]:
+    """Return what the one change after an epoch touches; nothing if there is no change."""
+    rows = await sql.fetch(
+        "SELECT epoch, key_id, workspace_id, part, part_id FROM change WHERE epoch > $1", epoch_before
+    )
+    now = await epoch(sql)
+    assert {row["epoch"] for row in rows} == set(range(epoch_before + 1, now + 1))
+    assert now <= epoch_before + 1
+    found = [(row["key_id"], row["workspace_id"], row["part"], row["part_id"]) for row in rows]
+    assert len(found) == len(set(found)), "each is there once"
+    return set(found)
+
+
+def parts(*names: str, workspace_id: str = "acme") -> set[Touched]:
+    """Return touched parts, named as in `member bob`; `member` is all members, and `keys` all keys."""
+    split = [name.split(" ", 1) for name in names]
+    return {(None, workspace_id, None if kind == "keys" else kind, id_[0] if id_ else None) for kind, *id_ in split}
 
 
 async def readers(sql: Sql) -> set[UUID]:

@@ -6,8 +6,11 @@ docs/fence.md explains the protocol.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import KeyId, WorkspaceId
 from skilder_keys.domain.revision import Revision
 
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 KEPT_CHANGES = 10_000
 """How many changes the database keeps. A reader that lags behind by more drops everything instead of reading them."""
 
-# Few enough for the event loop to process at once.
-_MAX_CHANGES = 1_000
+# Few enough for the event loop to process at once. A change has at most 2,000 touches.
+_MAX_TOUCHES = 1_000
 _MAX_PRUNED = 1_000
 
 # Identifies the server, the database and the table that respond. A server is identified by the time of its start, which
@@ -42,18 +45,39 @@ _IS_KNOWN = """
 
 
 @dataclass(frozen=True, slots=True)
+class Touch:
+    """What a change touches: a key, keys or parts of a workspace, or everything.
+
+    Attributes:
+        key_id: The key; None for all keys of the workspace, and for parts.
+        workspace_id: The workspace; None for a key, and for everything.
+        part: The kind of the part; WORKSPACE for all parts; None for keys.
+        part_id: The part; None for all of its kind.
+    """
+
+    key_id: KeyId | None
+    workspace_id: WorkspaceId | None
+    part: Part | None
+    part_id: str | None
+
+
+EVERYTHING = Touch(None, None, None, None)
+"""What a change touches that is too large to say more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
-    """A change at an epoch: of a key or, if `key_id` is None, of a workspace with all its keys.
+    """A transaction that changed what keys may do.
 
     Attributes:
         revision: The state after the change.
         previous_tag: The tag of the state before it.
+        touches: All that it touches.
     """
 
     revision: Revision
     previous_tag: int
-    key_id: KeyId | None
-    workspace_id: WorkspaceId | None
+    touches: tuple[Touch, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,22 +195,21 @@ async def deregister(connection: Connection, reader_ids: Iterable[UUID]) -> None
 
 
 async def changes_since(connection: Connection, epoch: int) -> list[Change]:
-    """Return the first 1,000 changes after an epoch, in order."""
+    """Return the next changes after an epoch, in order: about 1,000 touches, and each change whole."""
     rows = await connection.fetch(
         """
-        SELECT epoch, tag, previous_tag, key_id, workspace_id FROM change WHERE epoch > $1 ORDER BY epoch LIMIT $2
+        SELECT epoch, previous_tag, next_tag, key_id, workspace_id, part, part_id FROM change
+        WHERE epoch > $1 AND epoch <= (
+            SELECT max(epoch) FROM (SELECT epoch FROM change WHERE epoch > $1 ORDER BY epoch LIMIT $2) AS next
+        )
+        ORDER BY epoch, sequence
         """,
         epoch,
-        _MAX_CHANGES,
+        _MAX_TOUCHES,
     )
     return [
-        Change(
-            Revision(row["epoch"], row["tag"]),
-            row["previous_tag"],
-            None if row["key_id"] is None else KeyId(row["key_id"]),
-            None if row["workspace_id"] is None else WorkspaceId(row["workspace_id"]),
-        )
-        for row in rows
+        Change(Revision(*revision), previous_tag, tuple(map(_touch, touches)))
+        for (*revision, previous_tag), touches in groupby(rows, itemgetter("epoch", "next_tag", "previous_tag"))
     ]
 
 
@@ -201,20 +224,26 @@ async def knows(connection: Connection, revision: Revision) -> bool:
 
 
 async def prune(connection: Connection) -> bool:
-    """Remove up to 1,000 of the changes before the last 10,000, and return whether there may be more."""
+    """Remove about 1,000 rows of the changes before the last 10,000, and return whether there may be more.
+
+    A change is removed as a whole, so that no reader takes a part of it for the whole.
+    """
     removed = await connection.fetchval(
         """
-        WITH old AS (
-            SELECT epoch FROM change WHERE epoch <= (SELECT epoch - $1 FROM fence) ORDER BY epoch LIMIT $2
-        ), removed AS (
-            DELETE FROM change USING old WHERE change.epoch = old.epoch RETURNING 1
+        WITH removed AS (
+            DELETE FROM change WHERE epoch <= (
+                SELECT max(epoch) FROM (
+                    SELECT epoch FROM change WHERE epoch <= (SELECT epoch - $1 FROM fence) ORDER BY epoch LIMIT $2
+                ) AS old
+            )
+            RETURNING 1
         )
         SELECT count(*) FROM removed
         """,
         KEPT_CHANGES,
         _MAX_PRUNED,
     )
-    return int(removed) == _MAX_PRUNED
+    return int(removed) >= _MAX_PRUNED
 
 
 async def vouch(connection: Connection, server: str) -> None:
@@ -237,6 +266,15 @@ async def laggards(connection: Connection, epoch: int) -> list[Laggard]:
 async def evict(connection: Connection, readers: Iterable[UUID], epoch: int) -> None:
     """Remove readers whose lease has expired, except those that have applied the epoch meanwhile."""
     await connection.execute("DELETE FROM reader WHERE id = ANY($1::uuid[]) AND epoch < $2", list(readers), epoch)
+
+
+def _touch(row: asyncpg.Record) -> Touch:
+    return Touch(
+        None if row["key_id"] is None else KeyId(row["key_id"]),
+        None if row["workspace_id"] is None else WorkspaceId(row["workspace_id"]),
+        None if row["part"] is None else Part(row["part"]),
+        row["part_id"],
+    )
 
 
 def _state(row: asyncpg.Record | None) -> FenceState:

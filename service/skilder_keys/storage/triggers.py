@@ -18,7 +18,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "key": ("key_change", "key_gone", "key_refuse_change"),
     "key_hat": ("key_hat_change", "key_hat_emptied"),
     "pending_change": ("pending_change_record",),
-    "workspace": ("workspace_change", "workspace_gone"),
+    "workspace": ("workspace_added", "workspace_change", "workspace_gone"),
     **{part: tuple(f"{part}_{event}" for event in ("added", "updated", "removed", "emptied")) for part in _PARTS},
 }
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from skilder_keys.domain.denial import DenialReason
     from skilder_keys.domain.hashing import TokenFingerprint
     from skilder_keys.domain.ids import KeyId, WorkspaceId
+    from skilder_keys.storage.fence import Change
 
 _RELEASE_CHUNK = 1000
 
@@ -165,6 +166,13 @@ class KeyCache:
         if scope is None:
             scope = self._scopes[workspace_id] = Scope(workspace_id)
         return scope
+
+    def apply(self, change: Change) -> None:
+        """Drop the keys that a change touches, and all keys of its workspaces."""
+        self.drop(
+            {touch.key_id for touch in change.touches if touch.key_id is not None},
+            {touch.workspace_id for touch in change.touches if touch.workspace_id is not None},
+        )
 
     def drop(self, key_ids: Collection[KeyId], workspace_ids: Collection[WorkspaceId]) -> None:
         """Drop keys, and all keys of some workspaces. Invalidate the loads that could load one of them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.revision import Revision
@@ -20,10 +22,10 @@ class Lease:
         revision: The state that memory has.
         server: Identifies the server of that state; empty before the first one.
         doubted: Whether a query has seen another server, or an older state. Then the reader has to register again.
-        on_doubt: Called when that happens.
+        wake: Called to make the reader look at once.
     """
 
-    __slots__ = ("_clock", "_end", "_start", "doubted", "on_doubt", "revision", "server")
+    __slots__ = ("_clock", "_end", "_moved", "_start", "_term", "doubted", "revision", "server", "wake")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -31,7 +33,9 @@ class Lease:
         self.revision = Revision(0, 0)
         self.server = ""
         self.doubted = False
-        self.on_doubt: Callable[[], None] | None = None
+        self.wake: Callable[[], None] | None = None
+        self._term = 0  # how often it was ended
+        self._moved = asyncio.Event()  # a new one after each step
 
     @property
     def epoch(self) -> int:
@@ -59,10 +63,40 @@ class Lease:
     def end(self) -> None:
         """End the lease at once."""
         self._start = self._end = -math.inf
+        self._term += 1
+        self._move()
 
     def doubt(self) -> None:
         """End the lease, and make the reader connect and register again."""
         self.end()
         self.doubted = True
-        if self.on_doubt is not None:
-            self.on_doubt()
+        self._wake()
+
+    def advance(self, revision: Revision) -> None:
+        """Set the revision, right after memory has applied the change that leads to it."""
+        self.revision = revision
+        self._move()
+
+    async def reach(self, epoch: int) -> bool:
+        """Wait until memory has applied an epoch, which the reader is made to look for.
+
+        Return False as soon as the lease is not valid, or was ended meanwhile.
+        """
+        term = self._term
+        while self.valid() and self._term == term:
+            if self.epoch >= epoch:
+                return True
+            moved = self._moved
+            self._wake()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._end - self._clock()):
+                    await moved.wait()
+        return False
+
+    def _wake(self) -> None:
+        if self.wake is not None:
+            self.wake()
+
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()

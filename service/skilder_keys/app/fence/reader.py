@@ -13,12 +13,9 @@ from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage import fence
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from structlog.typing import FilteringBoundLogger
 
     from skilder_keys.app.fence.lease import Clock, Lease
-    from skilder_keys.domain.ids import KeyId, WorkspaceId
     from skilder_keys.storage.database import Connection, Database
 
 Mode = Literal["cached", "direct", "unavailable"]
@@ -30,8 +27,8 @@ _GUARD = 0.05  # the part of a lease that is not used, because clocks run at sli
 class Memory(Protocol):
     """The memory to which a reader applies changes."""
 
-    def drop(self, key_ids: Collection[KeyId], workspace_ids: Collection[WorkspaceId]) -> None:
-        """Drop keys, and all keys of some workspaces. Invalidate the loads that could load one of them."""
+    def apply(self, change: fence.Change) -> None:
+        """Drop what a change touches, and invalidate the loads that could load any of it."""
 
     def drop_all(self) -> None:
         """Drop everything, and invalidate all loads."""
@@ -80,7 +77,7 @@ class Reader:
         self._registered = False
         self._hinted = asyncio.Event()
         self._upkeep = Upkeep(database, log)
-        lease.on_doubt = self._hinted.set
+        lease.wake = self._hinted.set
         self._reachable = True
         self._others: list[fence.Settings] = []
         self.known = 0
@@ -193,19 +190,20 @@ class Reader:
             await self._register(connection)
 
     async def _apply(self, connection: Connection) -> bool:
-        """Apply the next changes to memory; return False if there are none, or they are not those after our state."""
+        """Apply the next changes to memory.
+
+        Return False if there are none, if they are not those after our state, or if they touch everything.
+        """
+        changes = await fence.changes_since(connection, self._lease.epoch)
         revision = self._lease.revision
-        changes = await fence.changes_since(connection, revision.epoch)
-        if (
-            not changes
-            or changes[0].previous_tag != revision.tag
-            or changes[-1].revision.epoch - revision.epoch != len(changes)
-        ):
-            return False
-        self._memory.drop(
-            {change.key_id for change in changes if change.key_id is not None},
-            {change.workspace_id for change in changes if change.workspace_id is not None},
-        )
-        self._lease.revision = changes[-1].revision
+        for change in changes:
+            follows = (change.revision.epoch, change.previous_tag) == (revision.epoch + 1, revision.tag)
+            if not follows or fence.EVERYTHING in change.touches:
+                return False
+            revision = change.revision
+        # Nothing may run between the two, or it would see the memory of one state with the revision of another.
+        for change in changes:
+            self._memory.apply(change)
+            self._lease.advance(change.revision)
         self.known = max(self.known, self._lease.epoch)
-        return True
+        return bool(changes)
