@@ -39,6 +39,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     await operator.authorize(used.token)
     revoked = await operator.issue(description="Bot", request_id="revoked")
     await operator.revoke(key_id=revoked.key.id)
+    await operator.apply(largest_workspace("full"))
     too_large = largest_workspace("large")
     too_large.name += "!"
     values = {"foreign token": foreign.token, "key id": key.key.id, "too large": MessageToDict(too_large)}

@@ -87,6 +87,7 @@ async def test_an_empty_request_is_a_request(service: Service) -> None:
         "KeyService/ListKeys": ["workspace_id"],
         "KeyService/GetKey": ["key_id"],
         "CatalogService/ApplyWorkspace": ["workspace.id", "workspace.name"],
+        "CatalogService/UpdateWorkspace": ["workspace_id"],
         "CatalogService/GetWorkspace": ["workspace_id"],
         "CatalogService/DeleteWorkspace": ["workspace_id"],
     }

@@ -44,9 +44,10 @@ async def test_a_change_made_again_changes_nothing(
     world = await World(empty_service).prepare()
     client = getattr(empty_service, case.caller)
     request: Any = await case.make(world)
-    is_apply = case.method == "CatalogService/ApplyWorkspace"
+    is_apply = case.method in {"CatalogService/ApplyWorkspace", "CatalogService/UpdateWorkspace"}
     if is_apply:
-        request.workspace.name = "Another name"
+        if case.method == "CatalogService/ApplyWorkspace":
+            request.workspace.name = "Another name"
         request.ClearField("expected_version")
     before = await events(sql)
     first = await call(client, case.method, request)

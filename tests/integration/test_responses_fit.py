@@ -13,6 +13,8 @@ from skilder.keys.v1.catalog_service_pb2 import (
     DeleteWorkspaceRequest,
     GetWorkspaceRequest,
     ListWorkspacesRequest,
+    UpdateWorkspaceRequest,
+    WorkspaceParts,
 )
 from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_TYPE_WORKSPACE, HatLimit
 from skilder.keys.v1.key_service_pb2 import (
@@ -77,6 +79,13 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller) -
     """Into 4 MiB; a whole workspace into 16 MiB. What does not fit is on a next page, in another part, or named."""
     workspace = largest_workspace("largest")
     await caller.call("CatalogService/ApplyWorkspace", ApplyWorkspaceRequest(workspace=workspace, actor=ACTOR))
+    update = UpdateWorkspaceRequest(
+        workspace_id="largest", put=WorkspaceParts(members=workspace.members[:5000]), actor=ACTOR
+    )
+    for member in update.put.members:
+        member.ClearField("team_ids")
+    ((updated,),) = [await caller.call("CatalogService/UpdateWorkspace", update)]
+    assert len(updated.changes) == updated.change_count == 5000
     get = GetWorkspaceRequest(workspace_id="largest", actor=ACTOR)
     assert len((await caller.call("CatalogService/GetWorkspace", get))[0].workspace.tools) == len(workspace.tools)
     assert (await caller.call("CatalogService/ListWorkspaces", ListWorkspacesRequest(actor=ACTOR)))[0].workspaces

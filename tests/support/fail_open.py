@@ -8,10 +8,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest, ReadToolSetRequest
 from skilder.keys.v1.catalog_service_pb2 import (
+    WORKSPACE_PART_MEMBER,
+    WORKSPACE_PART_TOOL,
     ApplyWorkspaceRequest,
     DeleteWorkspaceRequest,
     GetWorkspaceRequest,
     ListWorkspacesRequest,
+    PartRef,
+    UpdateWorkspaceRequest,
+    WorkspaceParts,
 )
 from skilder.keys.v1.key_pb2 import (
     KEY_LIMIT_HATS,
@@ -35,7 +40,7 @@ from skilder.keys.v1.workspace_pb2 import (
     Member,
     Workspace,
 )
-from tests.support.calls import get_workspace
+from tests.support.calls import get_workspace, remove
 from tests.support.effects import (
     Case,
     World,
@@ -134,15 +139,32 @@ def _key(actor: str) -> Callable[[World], Awaitable[Message]]:
     return make
 
 
-def _apply(*more: Member, remove: bool = False, **fields: Any) -> Callable[[World], Awaitable[Message]]:
+def _apply(*more: Member, shorter: bool = False, **fields: Any) -> Callable[[World], Awaitable[Message]]:
     async def make(world: World) -> Message:
         workspace = whole_workspace()
         workspace.members.extend(more)
-        if remove:
+        if shorter:
             del workspace.members[-1]
         version = (await get_workspace(world.service.operator)).version
         defaults: dict[str, Any] = {"expected_version": version, "actor": "ada", "max_removals": 0}
         return ApplyWorkspaceRequest(workspace=workspace, **defaults | fields)
+
+    return make
+
+
+def _update(**fields: Any) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        version = (await get_workspace(world.service.operator)).version
+        lists = {field.name: value for field, value in whole_workspace().ListFields() if field.is_repeated}
+        removed = [(WORKSPACE_PART_TOOL, "git.push"), (WORKSPACE_PART_MEMBER, "cyd")]
+        put = WorkspaceParts(name="Another name", **lists)
+        defaults: dict[str, Any] = {"expected_version": version, "actor": "ada", "put": put}
+        request = UpdateWorkspaceRequest(workspace_id="acme", **defaults | fields)
+        remove(request.put.tools, "git.push")
+        remove(request.put.members, "cyd")
+        request.put.skills[-1].tool_ids.remove("git.push")
+        request.remove.extend(PartRef(part=part, id=id_) for part, id_ in removed)
+        return request
 
     return make
 
@@ -252,13 +274,26 @@ CASES = [
         state_of_the_workspace,
         ("the same", _apply(), {"meant": {"workspace.tools.disabled": _DISABLED}}),
         ("as a dry run", _apply(_ADMIN, dry_run=True), {"meant": {"dry_run": _DRY_RUN}, "shallow": True}),
-        ("with too many removals", _apply(remove=True), {"meant": {"max_removals": _GUARD}, "shallow": True}),
+        ("with too many removals", _apply(shorter=True), {"meant": {"max_removals": _GUARD}, "shallow": True}),
         (
             "at another version",
             _apply(_ADMIN, expected_version=99),
             {"meant": {"expected_version": _GUARD}, "shallow": True},
         ),
         ("by a member", _apply(_ADMIN, actor="bob"), {"shallow": True}),
+    ),
+    *_cases(
+        "CatalogService/UpdateWorkspace",
+        "console",
+        state_of_the_workspace,
+        ("of everything", _update(), {}),
+        ("as a dry run", _update(dry_run=True), {"meant": {"dry_run": _DRY_RUN}, "shallow": True}),
+        (
+            "at another version",
+            _update(expected_version=99),
+            {"meant": {"expected_version": _GUARD}, "shallow": True},
+        ),
+        ("by a member", _update(actor="bob"), {"shallow": True}),
     ),
     *_cases(
         "CatalogService/GetWorkspace",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from skilder.keys.v1.workspace_pb2 import Workspace
 
+_TOOL, _MEMBER = catalog_service_pb2.WORKSPACE_PART_TOOL, catalog_service_pb2.WORKSPACE_PART_MEMBER
 _KEY_ID = "0198c2f4-7c3e-7a10-8f5e-3b1d2c4a5e6f"
 
 
@@ -68,6 +69,17 @@ def valid_requests() -> dict[str, list[Message]]:
             )
             for dry_run in (False, True)
         ],
+        "CatalogService/UpdateWorkspace": [
+            catalog_service_pb2.UpdateWorkspaceRequest(
+                workspace_id="nowhere",
+                expected_version=7,
+                put=_all_parts(),
+                remove=[catalog_service_pb2.PartRef(part=part, id="gone") for part in (_TOOL, _MEMBER)],
+                dry_run=dry_run,
+                actor="nobody",
+            )
+            for dry_run in (False, True)
+        ],
         "CatalogService/GetWorkspace": [
             catalog_service_pb2.GetWorkspaceRequest(workspace_id="nowhere", actor="nobody")
         ],
@@ -108,6 +120,12 @@ def _full_workspace() -> Workspace:
     workspace.hats[-1].description = workspace.skills[-1].description = "What it is for"
     workspace.hats[-1].instructions = "What to do"
     return workspace
+
+
+def _all_parts() -> catalog_service_pb2.WorkspaceParts:
+    whole = _full_workspace()
+    lists = {field.name: value for field, value in whole.ListFields() if field.is_repeated}
+    return catalog_service_pb2.WorkspaceParts(name=whole.name, **lists)
 
 
 def with_each_text(request: Message, value: str) -> Iterator[tuple[str, Message]]:

@@ -25,6 +25,8 @@ OPTIONAL = {
     "ApplyWorkspaceRequest.expected_version": "0: the workspace must not exist; unset: any version",
     "ApplyWorkspaceRequest.max_removals": "0: none; unset: half of the parts",
     "DeleteWorkspaceRequest.expected_version": "0: no version is right; unset: any version",
+    "UpdateWorkspaceRequest.expected_version": "0: no version is right; unset: any version",
+    "WorkspaceParts.name": "empty: refused; unset: the name stays",
 }
 ONEOFS = {
     "AuthorizeRequest.scope": ["tool_id"],
@@ -156,7 +158,7 @@ def test_what_destroys_in_bulk_has_a_bound_and_a_dry_run() -> None:
     bounded = {
         method for method, request in REQUESTS.items() if {"max_removals", "max_keys"} & set(request.fields_by_name)
     }
-    assert "CatalogService/ApplyWorkspace" in dry
+    assert {"CatalogService/ApplyWorkspace", "CatalogService/UpdateWorkspace"} <= dry
     assert bounded <= dry
     for method in dry:
         assert REQUESTS[method].fields_by_name["dry_run"].type == FieldDescriptor.TYPE_BOOL

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from skilder_keys.app.workspace_changes import check_arguments, check_version, load, locked, require_admin, write
 from skilder_keys.domain.access import Actor
 from skilder_keys.domain.difference import Change, check_removals, difference
-from skilder_keys.domain.errors import VersionMismatchError, WorkspaceDeletedError, WorkspaceNotFoundError
+from skilder_keys.domain.errors import WorkspaceDeletedError
 from skilder_keys.domain.fields import Violations
-from skilder_keys.domain.workspace import Workspace, WorkspaceStatus
+from skilder_keys.domain.totals import Totals
 from skilder_keys.domain.workspace_checks import check_bytes, checked
 from skilder_keys.offload import Offload
 from skilder_keys.storage import audit, catalog, catalog_changes, workspaces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from datetime import datetime
 
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.access import Origin
     from skilder_keys.domain.ids import WorkspaceId
-    from skilder_keys.domain.workspace import Member
+    from skilder_keys.domain.workspace import Workspace, WorkspaceStatus
     from skilder_keys.storage.database import Connection, Database
 
 
@@ -79,22 +78,23 @@ class Workspaces:
             TooManyChangedError: More parts would be removed than `max_removals` allows.
         """
         violations = Violations()
-        _check_change(violations, expected_version, origin)
+        check_arguments(violations, expected_version, origin)
         if max_removals is not None and max_removals < 0:
             violations.add("max_removals", f"is {max_removals}; 0 or more is allowed")
         violations.raise_if_any()
         desired = await self._offload.run(checked, desired)
-        check_bytes(await self._offload.run(self._measure, desired))
+        totals = Totals.of(desired, await self._offload.run(self._measure, desired))
+        check_bytes(totals.bytes)
         if dry_run:
             async with self._database.snapshot() as snapshot:
                 status = await workspaces.find(snapshot, desired.id)
                 return await _plan(snapshot, status, desired, expected_version, max_removals, origin, self._offload)
         async with self._database.transaction() as transaction:
             created = await workspaces.create(transaction, desired.id, desired.name)
-            locked = await _locked(transaction, desired.id)
+            status = await locked(transaction, desired.id)
             version, changes = await _plan(
                 transaction,
-                None if created else locked,
+                None if created else status,
                 desired,
                 expected_version,
                 max_removals,
@@ -105,14 +105,7 @@ class Workspaces:
                 # This comes before the parts: their triggers advance the version if this transaction has not done so.
                 if not created:
                     await workspaces.advance(transaction, desired.id, desired.name)
-                await catalog_changes.replace(transaction, desired, changes, self._offload)
-                await audit.record(
-                    transaction,
-                    "workspace.applied",
-                    origin,
-                    desired.id,
-                    details=await self._offload.run(_details, version, changes),
-                )
+                await write(transaction, "workspace.applied", desired, changes, totals, version, origin, self._offload)
         await self._writer.settle()
         return version, changes
 
@@ -126,16 +119,16 @@ class Workspaces:
         """
         violations = Violations()
         violations.identifier("workspace_id", workspace_id)
-        _check_change(violations, expected_version, origin)
+        check_arguments(violations, expected_version, origin)
         violations.raise_if_any()
         async with self._database.transaction() as transaction:
-            status = await _locked(transaction, workspace_id)
+            status = await locked(transaction, workspace_id)
             deleted_at = status.deleted_at
             if deleted_at is None:
                 if origin.actor is not None:
                     role = await catalog.member_role(transaction, workspace_id, origin.actor)
                     Actor(origin.actor, role).require_admin()
-                _check_version(status.version, expected_version)
+                check_version(status.version, expected_version)
                 deleted_at = await workspaces.mark_deleted(transaction, workspace_id)
                 await catalog_changes.clear(transaction, workspace_id)
                 await audit.record(
@@ -143,13 +136,6 @@ class Workspaces:
                 )
         await self._writer.settle()
         return deleted_at
-
-
-async def _locked(transaction: Connection, workspace_id: WorkspaceId) -> WorkspaceStatus:
-    status = await workspaces.lock(transaction, workspace_id, "write")
-    if status is None:
-        raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
-    return status
 
 
 async def _plan(
@@ -169,26 +155,13 @@ async def _plan(
         _check_new_id(desired.id)
     elif status.deleted_at is not None:
         raise WorkspaceDeletedError
-    current = None if status is None else await _load(connection, status, offload)
+    current = None if status is None else await load(connection, status, offload)
     version = 0 if status is None else status.version
-    _require_admin(origin, (current or desired).members)
-    _check_version(version, expected_version)
+    require_admin(origin, (current or desired).members)
+    check_version(version, expected_version)
     changes = await offload.run(difference, current, desired)
     check_removals(current, changes, max_removals)
     return version + bool(changes), changes
-
-
-async def _load(connection: Connection, status: WorkspaceStatus, offload: Offload) -> Workspace:
-    """Return a whole workspace. So that its parts are consistent, it must be locked, or the connection a snapshot."""
-    members = await catalog.load_members(connection, status.id, offload)
-    _, contents = await catalog.load_catalog(connection, status.id, texts=True, offload=offload)
-    return Workspace(status.id, status.name, members, contents)
-
-
-def _check_change(violations: Violations, expected_version: int | None, origin: Origin) -> None:
-    if expected_version is not None and expected_version < 0:
-        violations.add("expected_version", f"is {expected_version}; 0 or more is allowed")
-    violations.actor(origin.actor)
 
 
 def _check_new_id(workspace_id: WorkspaceId) -> None:
@@ -196,36 +169,3 @@ def _check_new_id(workspace_id: WorkspaceId) -> None:
     violations = Violations()
     violations.url_identifier("workspace.id", workspace_id)
     violations.raise_if_any()
-
-
-def _check_version(current: int, expected: int | None) -> None:
-    if expected not in (None, current):
-        raise VersionMismatchError(
-            f"The workspace is at version {current}, not {expected}: read it again, then repeat the change.",
-            current_version=str(current),
-        )
-
-
-def _require_admin(origin: Origin, members: Iterable[Member]) -> None:
-    if origin.actor is not None:
-        role = next((member.role for member in members if member.id == origin.actor), None)
-        Actor(origin.actor, role).require_admin()
-
-
-def _details(version: int, changes: Iterable[Change]) -> str:
-    """Return JSON such as {"version": 2, "changes": {"hat": {"added": ["support-agent"]}}}."""
-    ids: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for change in changes:
-        ids[change.part.value][change.action.value].append(change.id)
-    return _json({"version": version, "changes": ids})
-
-
-def _json(value: object) -> str:
-    """Return a value as JSON, written in pieces, because `json` blocks all threads while it writes a long list."""
-    match value:
-        case dict():
-            return f"{{{', '.join(f'{json.dumps(name)}: {_json(each)}' for name, each in value.items())}}}"
-        case list():
-            return f"[{', '.join(map(_json, value))}]"
-        case _:
-            return json.dumps(value)

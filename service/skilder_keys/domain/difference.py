@@ -20,6 +20,10 @@ class Part(Enum):
     TOOL = "tool"
 
 
+KINDS: tuple[Part, ...] = tuple(part for part in Part if part is not Part.WORKSPACE)
+"""The kinds of parts that are in lists: all but the workspace itself."""
+
+
 class Action(Enum):
     """What happened to a part."""
 

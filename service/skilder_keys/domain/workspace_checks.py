@@ -1,19 +1,18 @@
 """The checks of a desired workspace, before any of it is applied."""
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+from skilder_keys.domain.difference import Part, parts_of
 from skilder_keys.domain.errors import WorkspaceTooLargeError
 from skilder_keys.domain.fields import MAX_DESCRIPTION, MAX_INSTRUCTIONS, MAX_NAME, Violations, quoted
+from skilder_keys.domain.ids import TeamId
 from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Member, Skill, Team, Tool, Workspace
 
-if TYPE_CHECKING:
-    from skilder_keys.domain.ids import TeamId
-
-Part = TypeVar("Part", Member, Team, Hat, Skill, Tool)
+Entry = TypeVar("Entry", Member, Team, Hat, Skill, Tool)
 
 MAX_TEAM_DEPTH = 10
 MAX_MEMBERS = 10_000
@@ -22,13 +21,25 @@ MAX_HATS = 1_000
 MAX_SKILLS = 5_000
 MAX_TOOLS = 20_000
 MAX_TOOL_PATHS = 50_000
+MAX_ELEMENTS = 250_000
+"""The most parts, and ids in parts, of a workspace together."""
 MAX_TOOL_ID_BYTES = 3 * 2**20
 """The most bytes of the ids of the tools of a skill together, so that a skill fits into a part of a tool set."""
 MAX_BYTES = 16 * 2**20 - 2**10
 """The most bytes of a workspace as a message, so that GetWorkspace never answers with more than 16 MiB."""
 
+NAMED = (Part.TEAM, Part.SKILL, Part.TOOL)
+"""The kinds of parts that other parts name."""
+
+_LISTS = {
+    "members": Part.MEMBER,
+    "teams": Part.TEAM,
+    "hats": Part.HAT,
+    "skills": Part.SKILL,
+    "tools": Part.TOOL,
+}
 # A field of an entry. The id is left out: a description of an invalid id quotes the id already.
-_ENTRY = re.compile(r"workspace\.(members|teams|hats|skills|tools)\[(\d+)\]\.(?!(?:user_)?id$)")
+_ENTRY = re.compile(rf"\w+\.({'|'.join(_LISTS)})\[(\d+)\]\.(?!(?:user_)?id$)")
 
 
 def checked(workspace: Workspace, violations: Violations | None = None) -> Workspace:
@@ -45,11 +56,17 @@ def checked(workspace: Workspace, violations: Violations | None = None) -> Works
     """
     violations = Violations() if violations is None else violations
     _check_sizes(workspace)
-    _check_bounds(violations, workspace)
-    _check_references(violations, workspace)
-    _name_entries(violations, workspace)
+    violations.identifier("workspace.id", workspace.id)
+    violations.text("workspace.name", workspace.name, maximum=MAX_NAME)
+    check_bounds(violations, "workspace", workspace)
+    check_unique(violations, "workspace", workspace)
+    catalog = workspace.catalog
+    check_references(violations, "workspace", workspace, {part: ids_of(workspace, part) for part in NAMED})
+    check_team_tree(violations, "workspace", catalog.teams, {team.id: team.parent_id for team in catalog.teams})
+    _check_tool_paths(violations, catalog)
+    name_entries(violations, workspace)
     violations.raise_if_any()
-    return _canonical(workspace)
+    return canonical(workspace)
 
 
 def check_bytes(size: int) -> None:
@@ -79,80 +96,100 @@ def _check_sizes(workspace: Workspace) -> None:
     violations.raise_if_any()
 
 
-def _name_entries(violations: Violations, workspace: Workspace) -> None:
-    """Add to each description the id of the entry, because people cannot count to entry 300."""
-    catalog = workspace.catalog
-    parts: dict[str, Sequence[Member | Team | Hat | Skill | Tool]] = {
-        "members": workspace.members,
-        "teams": catalog.teams,
-        "hats": catalog.hats,
-        "skills": catalog.skills,
-        "tools": catalog.tools,
-    }
+def name_entries(violations: Violations, workspace: Workspace) -> None:
+    """Add to each description the id of the entry, because people cannot count to entry 300.
+
+    Args:
+        violations: The invalid fields. Their paths are those of the lists of `workspace`, after a first name.
+        workspace: The entries, in the order of the request.
+    """
+    parts = parts_of(workspace)
 
     def named(field: str) -> str:
         match = _ENTRY.match(field)
-        entry = parts[match[1]][int(match[2])] if match else None
+        entry = parts[_LISTS[match[1]]][int(match[2])] if match else None
         return f"of {quoted(entry.id)} " if entry and entry.id else ""
 
     violations.name_entries(named)
 
 
-def _check_bounds(violations: Violations, workspace: Workspace) -> None:
+def check_bounds(violations: Violations, root: str, workspace: Workspace) -> None:
+    """Check each field of each part by itself. The paths of the fields begin with `root`."""
     catalog = workspace.catalog
-    violations.identifier("workspace.id", workspace.id)
-    violations.text("workspace.name", workspace.name, maximum=MAX_NAME)
-    for at, member in _paths("members", workspace.members):
+    for at, member in _paths(f"{root}.members", workspace.members):
         violations.foreign_id(f"{at}.user_id", member.id)
-    for at, team in _paths("teams", catalog.teams):
+    for at, team in _paths(f"{root}.teams", catalog.teams):
         violations.identifier(f"{at}.id", team.id)
         violations.text(f"{at}.name", team.name, maximum=MAX_NAME)
-    for at, hat in _paths("hats", catalog.hats):
+    for at, hat in _paths(f"{root}.hats", catalog.hats):
         violations.identifier(f"{at}.id", hat.id)
         violations.text(f"{at}.name", hat.name, maximum=MAX_NAME)
         violations.text(f"{at}.description", hat.description, maximum=MAX_DESCRIPTION, required=False, lines=True)
         violations.text(f"{at}.instructions", hat.instructions, maximum=MAX_INSTRUCTIONS, required=False, lines=True)
         if hat.audience is HatAudience.WORKSPACE and hat.team_ids:
             violations.add(f"{at}.audience", "is the whole workspace, but the hat has team_ids too: leave one out")
-    for at, skill in _paths("skills", catalog.skills):
+    for at, skill in _paths(f"{root}.skills", catalog.skills):
         violations.identifier(f"{at}.id", skill.id)
         violations.text(f"{at}.name", skill.name, maximum=MAX_NAME)
         violations.text(f"{at}.description", skill.description, maximum=MAX_DESCRIPTION, required=False, lines=True)
         size = len("".join(skill.tool_ids).encode())
         if size > MAX_TOOL_ID_BYTES:
             violations.add(f"{at}.tool_ids", f"have {size} bytes together; at most {MAX_TOOL_ID_BYTES} are allowed")
-    for at, tool in _paths("tools", catalog.tools):
+    for at, tool in _paths(f"{root}.tools", catalog.tools):
         violations.foreign_id(f"{at}.id", tool.id)
         violations.foreign_id(f"{at}.name", tool.name)
         violations.foreign_id(f"{at}.mcp_server", tool.mcp_server)
 
 
-def _check_references(violations: Violations, workspace: Workspace) -> None:
+def check_unique(violations: Violations, root: str, workspace: Workspace) -> None:
+    """Check that no two parts of a kind have the same id, and no two tools of a server the same name."""
     catalog = workspace.catalog
-    _unique(violations, "workspace.members", "user_id", [member.id for member in workspace.members])
-    _unique(violations, "workspace.teams", "id", [team.id for team in catalog.teams])
-    _unique(violations, "workspace.hats", "id", [hat.id for hat in catalog.hats])
-    _unique(violations, "workspace.skills", "id", [skill.id for skill in catalog.skills])
-    _unique(violations, "workspace.tools", "id", [tool.id for tool in catalog.tools])
-    _unique(violations, "workspace.tools", "name", [(tool.mcp_server, tool.name) for tool in catalog.tools])
-
-    teams = {team.id for team in catalog.teams}
-    skills = {skill.id for skill in catalog.skills}
-    tools = {tool.id for tool in catalog.tools}
-    for at, member in _paths("members", workspace.members):
-        _references(violations, f"{at}.team_ids", member.team_ids, teams)
-    for at, hat in _paths("hats", catalog.hats):
-        _references(violations, f"{at}.team_ids", hat.team_ids, teams)
-        _references(violations, f"{at}.skill_ids", hat.skill_ids, skills)
-    for at, skill in _paths("skills", catalog.skills):
-        _references(violations, f"{at}.tool_ids", skill.tool_ids, tools)
-    _check_team_tree(violations, catalog.teams)
-    _check_tool_paths(violations, catalog)
+    _unique(violations, f"{root}.members", "user_id", [member.id for member in workspace.members])
+    _unique(violations, f"{root}.teams", "id", [team.id for team in catalog.teams])
+    _unique(violations, f"{root}.hats", "id", [hat.id for hat in catalog.hats])
+    _unique(violations, f"{root}.skills", "id", [skill.id for skill in catalog.skills])
+    _unique(violations, f"{root}.tools", "id", [tool.id for tool in catalog.tools])
+    _unique(violations, f"{root}.tools", "name", [(tool.mcp_server, tool.name) for tool in catalog.tools])
 
 
-def _check_team_tree(violations: Violations, teams: Sequence[Team]) -> None:
-    parents = {team.id: team.parent_id for team in teams}
-    for at, team in _paths("teams", teams):
+def check_references(
+    violations: Violations, root: str, workspace: Workspace, known: Mapping[Part, Collection[str]]
+) -> None:
+    """Check that parts name only what exists, and nothing twice; the parent of a team is checked with the tree.
+
+    Args:
+        violations: Gets the invalid fields.
+        root: What their paths begin with.
+        workspace: The parts.
+        known: The ids that exist, of each kind in `NAMED`; a set, or a mapping.
+    """
+    catalog = workspace.catalog
+    for at, member in _paths(f"{root}.members", workspace.members):
+        _references(violations, f"{at}.team_ids", member.team_ids, known[Part.TEAM])
+    for at, hat in _paths(f"{root}.hats", catalog.hats):
+        _references(violations, f"{at}.team_ids", hat.team_ids, known[Part.TEAM])
+        _references(violations, f"{at}.skill_ids", hat.skill_ids, known[Part.SKILL])
+    for at, skill in _paths(f"{root}.skills", catalog.skills):
+        _references(violations, f"{at}.tool_ids", skill.tool_ids, known[Part.TOOL])
+
+
+def ids_of(workspace: Workspace, part: Part) -> frozenset[str]:
+    """Return the ids of all parts of a kind."""
+    return frozenset(each.id for each in parts_of(workspace)[part])
+
+
+def check_team_tree(
+    violations: Violations, root: str, teams: Sequence[Team], parents: Mapping[TeamId, TeamId | None]
+) -> None:
+    """Check that the parents of teams exist, and that no team is its own ancestor or deeper than ten levels.
+
+    Args:
+        violations: Gets the invalid fields.
+        root: What their paths begin with.
+        teams: The teams to check.
+        parents: The parent of each team of the workspace.
+    """
+    for at, team in _paths(f"{root}.teams", teams):
         if team.parent_id is not None and team.parent_id not in parents:
             violations.add(f"{at}.parent_id", f"names {quoted(team.parent_id)}, which does not exist")
             continue
@@ -185,7 +222,7 @@ def _unique(violations: Violations, at: str, name: str, values: Sequence[Hashabl
         seen.add(value)
 
 
-def _references(violations: Violations, at: str, values: Sequence[str], known: Iterable[str]) -> None:
+def _references(violations: Violations, at: str, values: Sequence[str], known: Collection[str]) -> None:
     seen: set[str] = set()
     for index, value in enumerate(values):
         if value not in known:
@@ -197,12 +234,13 @@ def _references(violations: Violations, at: str, values: Sequence[str], known: I
         seen.add(value)
 
 
-def _paths(name: str, values: Sequence[Part]) -> Iterable[tuple[str, Part]]:
+def _paths(name: str, values: Sequence[Entry]) -> Iterable[tuple[str, Entry]]:
     for index, value in enumerate(values):
-        yield f"workspace.{name}[{index}]", value
+        yield f"{name}[{index}]", value
 
 
-def _canonical(workspace: Workspace) -> Workspace:
+def canonical(workspace: Workspace) -> Workspace:
+    """Return the same in one order, so that equal workspaces compare equal."""
     catalog = workspace.catalog
     return replace(
         workspace,
@@ -219,5 +257,5 @@ def _canonical(workspace: Workspace) -> Workspace:
     )
 
 
-def _in_order(parts: Iterable[Part]) -> tuple[Part, ...]:
+def _in_order(parts: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(sorted(parts, key=attrgetter("id")))

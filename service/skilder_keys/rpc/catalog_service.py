@@ -11,6 +11,7 @@ from skilder_keys.rpc import convert, convert_workspaces
 
 if TYPE_CHECKING:
     from skilder_keys.app.workspace_reads import WorkspaceReads
+    from skilder_keys.app.workspace_updates import WorkspaceUpdates
     from skilder_keys.app.workspaces import Workspaces
     from skilder_keys.offload import Offload
     from skilder_keys.rpc.pipeline import Call
@@ -21,15 +22,19 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CatalogService"]
 class CatalogServicer:
     """Converts requests, calls the use case, and converts its results."""
 
-    def __init__(self, workspaces: Workspaces, reads: WorkspaceReads, offload: Offload) -> None:
+    def __init__(
+        self, workspaces: Workspaces, updates: WorkspaceUpdates, reads: WorkspaceReads, offload: Offload
+    ) -> None:
         """Make the servicer.
 
         Args:
-            workspaces: The use cases that change workspaces.
+            workspaces: The use cases that change whole workspaces.
+            updates: The one that changes single parts.
             reads: Those that show and list them.
             offload: Where long messages are converted.
         """
         self._workspaces = workspaces
+        self._updates = updates
         self._reads = reads
         self._offload = offload
 
@@ -46,6 +51,23 @@ class CatalogServicer:
             dry_run=request.dry_run,
         )
         call.notes.update(workspace=desired.id, version=str(version))
+        if request.dry_run:
+            call.notes["dry_run"] = "true"
+        return await self._offload.run(convert_workspaces.apply_response, version, changes)
+
+    async def UpdateWorkspace(  # noqa: N802
+        self, request: pb.UpdateWorkspaceRequest, call: Call
+    ) -> bytes:
+        """Add, replace and remove single parts of a workspace."""
+        update, violations = await self._offload.run(convert_workspaces.update, request)
+        version, changes = await self._updates.update(
+            update,
+            _expected_version(request),
+            call.origin(request.actor),
+            violations=violations,
+            dry_run=request.dry_run,
+        )
+        call.notes.update(workspace=update.workspace_id, version=str(version))
         if request.dry_run:
             call.notes["dry_run"] = "true"
         return await self._offload.run(convert_workspaces.apply_response, version, changes)
@@ -77,7 +99,9 @@ class CatalogServicer:
         return pb.DeleteWorkspaceResponse(deleted_at=convert.timestamp(deleted_at))
 
 
-def _expected_version(request: pb.ApplyWorkspaceRequest | pb.DeleteWorkspaceRequest) -> int | None:
+def _expected_version(
+    request: pb.ApplyWorkspaceRequest | pb.UpdateWorkspaceRequest | pb.DeleteWorkspaceRequest,
+) -> int | None:
     return request.expected_version if request.HasField("expected_version") else None
 
 

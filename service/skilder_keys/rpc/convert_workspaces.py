@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from skilder.keys.v1 import catalog_service_pb2, workspace_pb2
 from skilder_keys.app.authorization.encoding import delimited, delimited_tag
 from skilder_keys.app.enums import CHANGE_ACTIONS, HAT_AUDIENCES, MEMBER_ROLES, WORKSPACE_PARTS
+from skilder_keys.domain.difference import Part
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
@@ -24,6 +25,7 @@ from skilder_keys.domain.workspace import (
     WorkspaceStatus,
 )
 from skilder_keys.domain.workspace_checks import checked
+from skilder_keys.domain.workspace_update import PartRef, Update
 from skilder_keys.rpc.convert import list_response, optional, required, timestamp
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ MAX_CHANGES = 10_000
 MAX_CHANGES_BYTES = 3 * 2**20
 """The most bytes of these changes."""
 
+_PARTS = {number: part for part, number in WORKSPACE_PARTS.items()}
 _PIECE = 200
 """How many parts are serialised at once."""
 
@@ -53,13 +56,36 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
             `workspace_checks.checked` finds.
     """
     violations = Violations()
-    converted = Workspace(
-        id=WorkspaceId(message.id),
+    converted = _parts(violations, "workspace", WorkspaceId(message.id), message)
+    # A missing role cannot be expressed in the domain. It is reported here, together with what the domain rejects.
+    return checked(converted, violations) if violations else converted
+
+
+def update(request: catalog_service_pb2.UpdateWorkspaceRequest) -> tuple[Update, Violations]:
+    """Return an update, and the invalid fields that cannot be expressed in the domain."""
+    violations = Violations()
+    workspace_id = WorkspaceId(request.workspace_id)
+    put = _parts(violations, "put", workspace_id, request.put)
+    # No kind, and the workspace itself, are both refused.
+    remove = tuple(PartRef(_PARTS.get(each.part, Part.WORKSPACE), each.id) for each in request.remove)
+    name = request.put.name if request.put.HasField("name") else None
+    return Update(workspace_id, name, put, remove), violations
+
+
+def _parts(
+    violations: Violations,
+    root: str,
+    workspace_id: WorkspaceId,
+    message: workspace_pb2.Workspace | catalog_service_pb2.WorkspaceParts,
+) -> Workspace:
+    """Return a workspace with the parts of a message. The paths of its fields begin with `root`."""
+    return Workspace(
+        id=workspace_id,
         name=message.name,
         members=tuple(
             Member(
                 UserId(each.user_id),
-                _role(violations, f"workspace.members[{index}].role", each.role),
+                _role(violations, f"{root}.members[{index}].role", each.role),
                 tuple(map(TeamId, each.team_ids)),
             )
             for index, each in enumerate(message.members)
@@ -75,7 +101,7 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
                     each.name,
                     with_line_feeds(each.description),
                     with_line_feeds(each.instructions),
-                    optional(f"workspace.hats[{index}].audience", each.audience, HAT_AUDIENCES) or HatAudience.TEAMS,
+                    optional(f"{root}.hats[{index}].audience", each.audience, HAT_AUDIENCES) or HatAudience.TEAMS,
                     tuple(map(TeamId, each.team_ids)),
                     tuple(map(SkillId, each.skill_ids)),
                 )
@@ -93,12 +119,13 @@ def workspace(message: workspace_pb2.Workspace) -> Workspace:
             tools=tuple(Tool(ToolId(each.id), each.name, each.mcp_server, each.disabled) for each in message.tools),
         ),
     )
-    # A missing role cannot be expressed in the domain. It is reported here, together with what the domain rejects.
-    return checked(converted, violations) if violations else converted
 
 
 def apply_response(version: int, changes: Sequence[Change]) -> bytes:
-    """Return an ApplyWorkspaceResponse, serialised: with the number of changes, and with as many as fit."""
+    """Return an ApplyWorkspaceResponse, serialised: with the number of changes, and with as many as fit.
+
+    An UpdateWorkspaceResponse is the same.
+    """
     tag = delimited_tag(catalog_service_pb2.ApplyWorkspaceResponse.CHANGES_FIELD_NUMBER)
     head = catalog_service_pb2.ApplyWorkspaceResponse(version=version, change_count=len(changes))
     pieces, size = [head.SerializeToString()], 0

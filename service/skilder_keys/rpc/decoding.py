@@ -13,8 +13,9 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.fields import quoted
+from skilder_keys.domain.workspace_checks import MAX_ELEMENTS
 from skilder_keys.rpc.errors import MalformedMessageError
-from skilder_keys.rpc.limits import MAX_ELEMENTS, lists_of
+from skilder_keys.rpc.limits import lists_of
 from skilder_keys.rpc.unknown import Found, Known, has_unknown_fields
 from skilder_keys.rpc.wire import LENGTH_DELIMITED, START_GROUP, fields
 

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 from skilder_keys.app.authorization.authorizer import MAX_BATCH
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.keys import MAX_FILTER_VALUES, MAX_NAMED_HATS
-from skilder_keys.domain.workspace_checks import MAX_HATS, MAX_MEMBERS, MAX_SKILLS, MAX_TEAMS, MAX_TOOLS
+from skilder_keys.domain.workspace_checks import (
+    MAX_HATS,
+    MAX_MEMBERS,
+    MAX_SKILLS,
+    MAX_TEAMS,
+    MAX_TOOLS,
+)
+from skilder_keys.domain.workspace_update import MAX_PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 2**16
 """The most bytes of a request, decompressed, for a method without an entry in `METHODS`."""
 
-METHODS: Mapping[str, int] = {"BatchAuthorize": 2**20, "ApplyWorkspace": 16 * 2**20}
+METHODS: Mapping[str, int] = {"BatchAuthorize": 2**20, "UpdateWorkspace": 4 * 2**20, "ApplyWorkspace": 16 * 2**20}
 """The most bytes of a request, decompressed, by method."""
 
 LISTS: Mapping[str, int] = {
@@ -36,6 +43,12 @@ LISTS: Mapping[str, int] = {
     "Workspace.hats": MAX_HATS,
     "Workspace.skills": MAX_SKILLS,
     "Workspace.tools": MAX_TOOLS,
+    "UpdateWorkspaceRequest.remove": MAX_PARTS,
+    "WorkspaceParts.members": MAX_PARTS,
+    "WorkspaceParts.teams": MAX_TEAMS,
+    "WorkspaceParts.hats": MAX_HATS,
+    "WorkspaceParts.skills": MAX_SKILLS,
+    "WorkspaceParts.tools": MAX_PARTS,
     "Member.team_ids": MAX_TEAMS,
     "Hat.team_ids": MAX_TEAMS,
     "Hat.skill_ids": MAX_SKILLS,
@@ -45,9 +58,6 @@ LISTS: Mapping[str, int] = {
 
 MAX_ENUM_VALUES = 100
 """The most elements of each list of enum values."""
-
-MAX_ELEMENTS = 250_000
-"""The most elements of all lists of a request together."""
 
 _MANY_ELEMENTS = 2000
 

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from skilder_keys.domain.ids import KeyId, WorkspaceId
     from skilder_keys.storage.database import Connection
 
-AuditAction = Literal["key.issued", "key.renewed", "key.revoked", "workspace.applied", "workspace.deleted"]
+AuditAction = Literal[
+    "key.issued", "key.renewed", "key.revoked", "workspace.applied", "workspace.updated", "workspace.deleted"
+]
 
 
 async def record(

@@ -96,19 +96,19 @@ async def replace(connection: Connection, desired: Workspace, changes: Iterable[
         changes: The differences between the tables and `desired`.
         offload: Where the rows are put together.
     """
-    await _prefer_indexes(connection)
+    await prefer_indexes(connection)
     for sql, values in await offload.run(lambda: list(_statements(desired, changes))):
         await connection.execute(sql, desired.id, *values)
 
 
 async def clear(connection: Connection, workspace_id: WorkspaceId) -> None:
     """Delete the contents of a workspace."""
-    await _prefer_indexes(connection)
+    await prefer_indexes(connection)
     for table in (*(table for table, *_ in _LINKS), *_TABLES.values()):
         await connection.execute(f"DELETE FROM {table} WHERE workspace_id = $1", workspace_id)  # noqa: S608 - constants
 
 
-async def _prefer_indexes(connection: Connection) -> None:
+async def prefer_indexes(connection: Connection) -> None:
     """Make plans use indexes until the commit, also in the checks of foreign keys.
 
     A plan that is made for a small table reads all of it, and the connection keeps that plan while the table grows.
@@ -132,14 +132,14 @@ def _statements(desired: Workspace, changes: Iterable[Change]) -> Iterator[State
     for table, from_id, to_id, part, _ in _LINKS:
         yield from _removed_links(table, from_id, to_id, links[table, part], ids[part, Action.UPDATED])
     for part, (sql, names) in _UPSERTS.items():
-        for piece in _pieces(written[part], _HATS if part is Part.HAT else _ROWS):
+        for piece in pieces(written[part], _HATS if part is Part.HAT else _ROWS):
             yield sql, [[_value(each, name) for each in piece] for name in names]
     for table, from_id, to_id, part, _ in _LINKS:
         yield from _added_links(table, from_id, to_id, links[table, part])
     for part, table in _TABLES.items():
         id_ = "user_id" if part is Part.MEMBER else "id"
         # This deletes the links of the parts too (ON DELETE CASCADE).
-        for piece in _pieces(ids[part, Action.REMOVED], _ROWS):
+        for piece in pieces(ids[part, Action.REMOVED], _ROWS):
             yield f"DELETE FROM {table} WHERE workspace_id = $1 AND {id_} = ANY($2::text[])", [piece]  # noqa: S608 - constants
 
 
@@ -193,7 +193,8 @@ def _value(part: object, name: str) -> object:
     return value.value if isinstance(value, Enum) else value
 
 
-def _pieces(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+def pieces(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+    """Yield values in lists of `size` at most."""
     left = iter(values)
     while piece := list(islice(left, size)):
         yield piece

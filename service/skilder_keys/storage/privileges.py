@@ -40,6 +40,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "team_member": _ALL,
     "tool": _ALL,
     "workspace": _KEEP,
+    "workspace_content": _KEEP,
 }
 
 

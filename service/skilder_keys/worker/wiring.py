@@ -20,6 +20,7 @@ from skilder_keys.app.fence.reader import Reader
 from skilder_keys.app.fence.writer import Writer
 from skilder_keys.app.keys import Keys
 from skilder_keys.app.workspace_reads import WorkspaceReads
+from skilder_keys.app.workspace_updates import WorkspaceUpdates
 from skilder_keys.app.workspaces import Workspaces
 from skilder_keys.auth.callers import Callers
 from skilder_keys.auth.callers_file import load_callers, local_operator
@@ -136,6 +137,7 @@ async def start(
         key_service.DESCRIPTOR: KeyServicer(Keys(database, writer, verifier, page_tokens), offload),
         catalog_service.DESCRIPTOR: CatalogServicer(
             Workspaces(database, writer, convert_workspaces.workspace_bytes, offload),
+            WorkspaceUpdates(database, writer, convert_workspaces.workspace_bytes, offload),
             WorkspaceReads(database, page_tokens, offload),
             offload,
         ),

@@ -174,6 +174,168 @@ class ApplyWorkspaceResponse(_message.Message):
 Global___ApplyWorkspaceResponse: _TypeAlias = ApplyWorkspaceResponse  # noqa: Y015
 
 @_typing.final
+class UpdateWorkspaceRequest(_message.Message):
+    """The parts to put into a workspace and those to remove; at most 5,000 together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    PUT_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace's id."""
+    expected_version: _builtins.int
+    """The version that the workspace must have now; unset for any version."""
+    dry_run: _builtins.bool
+    """Only check: run the same checks and return the same response, but write nothing."""
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    @_builtins.property
+    def put(self) -> Global___WorkspaceParts:
+        """The parts to add, or to put in place of those with the same id. Each replaces the whole part: a field that is left
+        out is empty from then on.
+        """
+
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartRef]:
+        """The parts to remove, at most 5,000. A part that is not there is no error, but one that is in `put` too is."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
+        put: Global___WorkspaceParts | None = ...,
+        remove: _abc.Iterable[Global___PartRef] | None = ...,
+        dry_run: _builtins.bool = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "put", b"put"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "actor", b"actor", "dry_run", b"dry_run", "expected_version", b"expected_version", "put", b"put", "remove", b"remove", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___UpdateWorkspaceRequest: _TypeAlias = UpdateWorkspaceRequest  # noqa: Y015
+
+@_typing.final
+class WorkspaceParts(_message.Message):
+    """Some parts of a workspace, each with all its fields. The fields have the numbers that they have in Workspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    TEAMS_FIELD_NUMBER: _builtins.int
+    HATS_FIELD_NUMBER: _builtins.int
+    SKILLS_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The new name of the workspace; unset to keep it."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.Member]:
+        """Members, at most 5,000."""
+
+    @_builtins.property
+    def teams(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.Team]:
+        """Teams, at most 1,000."""
+
+    @_builtins.property
+    def hats(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.Hat]:
+        """Hats, at most 1,000."""
+
+    @_builtins.property
+    def skills(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.Skill]:
+        """Skills, at most 5,000."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.Tool]:
+        """Tools, at most 5,000."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str | None = ...,
+        members: _abc.Iterable[_workspace_pb2.Member] | None = ...,
+        teams: _abc.Iterable[_workspace_pb2.Team] | None = ...,
+        hats: _abc.Iterable[_workspace_pb2.Hat] | None = ...,
+        skills: _abc.Iterable[_workspace_pb2.Skill] | None = ...,
+        tools: _abc.Iterable[_workspace_pb2.Tool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "hats", b"hats", "members", b"members", "name", b"name", "skills", b"skills", "teams", b"teams", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+
+Global___WorkspaceParts: _TypeAlias = WorkspaceParts  # noqa: Y015
+
+@_typing.final
+class PartRef(_message.Message):
+    """A part of a workspace by its kind and id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    part: Global___WorkspacePart.ValueType
+    """The kind: a member, team, hat, skill or tool. A workspace is removed by DeleteWorkspace only."""
+    id: _builtins.str
+    """The part's id."""
+    def __init__(
+        self,
+        *,
+        part: Global___WorkspacePart.ValueType = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartRef: _TypeAlias = PartRef  # noqa: Y015
+
+@_typing.final
+class UpdateWorkspaceResponse(_message.Message):
+    """What was changed or, with `dry_run`, what would be changed: as in ApplyWorkspaceResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    CHANGE_COUNT_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version of the workspace with these changes. It is the same as before if nothing differed."""
+    change_count: _builtins.int
+    """How many changes there are, also those that are not in `changes`."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkspaceChange]:
+        """The changes, in order of kind and id; empty if nothing differed. No more than fit into 3 MiB."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        changes: _abc.Iterable[Global___WorkspaceChange] | None = ...,
+        change_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_count", b"change_count", "changes", b"changes", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWorkspaceResponse: _TypeAlias = UpdateWorkspaceResponse  # noqa: Y015
+
+@_typing.final
 class WorkspaceChange(_message.Message):
     """One part of a workspace that changed."""
 

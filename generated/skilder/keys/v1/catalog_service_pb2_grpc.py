@@ -33,8 +33,8 @@ class CatalogServiceStub:
     workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
     the new state.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
-    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
+    A request has at most 64 KiB, a request of UpdateWorkspace at most 4 MiB, a request of ApplyWorkspace at most 16 MiB.
+    A response has at most 4 MiB, a response of GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     def __init__(self, channel):
@@ -47,6 +47,11 @@ class CatalogServiceStub:
                 '/skilder.keys.v1.CatalogService/ApplyWorkspace',
                 request_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ApplyWorkspaceRequest.SerializeToString,
                 response_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ApplyWorkspaceResponse.FromString,
+                _registered_method=True)
+        self.UpdateWorkspace = channel.unary_unary(
+                '/skilder.keys.v1.CatalogService/UpdateWorkspace',
+                request_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.UpdateWorkspaceRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.UpdateWorkspaceResponse.FromString,
                 _registered_method=True)
         self.GetWorkspace = channel.unary_unary(
                 '/skilder.keys.v1.CatalogService/GetWorkspace',
@@ -73,8 +78,8 @@ class CatalogServiceServicer:
     workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
     the new state.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
-    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
+    A request has at most 64 KiB, a request of UpdateWorkspace at most 4 MiB, a request of ApplyWorkspace at most 16 MiB.
+    A response has at most 4 MiB, a response of GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     def ApplyWorkspace(self, request, context):
@@ -85,6 +90,20 @@ class CatalogServiceServicer:
         (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, it is too large,
         or more parts would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do
         this).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateWorkspace(self, request, context):
+        """Adds, replaces or removes single parts of a workspace, in one transaction, or none of them. Everything that the
+        request does not name stays as it is. The workspace that results must be valid as a whole, as for ApplyWorkspace: a
+        team, skill or tool can be removed only if no part names it any more. If nothing differs, writes nothing, not even
+        an audit event.
+
+        Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), NOT_FOUND,
+        ABORTED (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or it would
+        be too large), PERMISSION_DENIED (the actor or the caller may not do this).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +147,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ApplyWorkspaceRequest.FromString,
                     response_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ApplyWorkspaceResponse.SerializeToString,
             ),
+            'UpdateWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWorkspace,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.UpdateWorkspaceRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.UpdateWorkspaceResponse.SerializeToString,
+            ),
             'GetWorkspace': grpc.unary_unary_rpc_method_handler(
                     servicer.GetWorkspace,
                     request_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.GetWorkspaceRequest.FromString,
@@ -159,8 +183,8 @@ class CatalogService:
     workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
     the new state.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
-    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
+    A request has at most 64 KiB, a request of UpdateWorkspace at most 4 MiB, a request of ApplyWorkspace at most 16 MiB.
+    A response has at most 4 MiB, a response of GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     @staticmethod
@@ -180,6 +204,33 @@ class CatalogService:
             '/skilder.keys.v1.CatalogService/ApplyWorkspace',
             skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ApplyWorkspaceRequest.SerializeToString,
             skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ApplyWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.CatalogService/UpdateWorkspace',
+            skilder_dot_keys_dot_v1_dot_catalog__service__pb2.UpdateWorkspaceRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_catalog__service__pb2.UpdateWorkspaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

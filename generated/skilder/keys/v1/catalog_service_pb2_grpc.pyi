@@ -34,8 +34,8 @@ class CatalogServiceStub:
     workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
     the new state.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
-    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
+    A request has at most 64 KiB, a request of UpdateWorkspace at most 4 MiB, a request of ApplyWorkspace at most 16 MiB.
+    A response has at most 4 MiB, a response of GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     @_typing.overload
@@ -50,6 +50,16 @@ class CatalogServiceStub:
     (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, it is too large,
     or more parts would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do
     this).
+    """
+    UpdateWorkspace: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateWorkspaceRequest, _catalog_service_pb2.UpdateWorkspaceResponse]
+    """Adds, replaces or removes single parts of a workspace, in one transaction, or none of them. Everything that the
+    request does not name stays as it is. The workspace that results must be valid as a whole, as for ApplyWorkspace: a
+    team, skill or tool can be removed only if no part names it any more. If nothing differs, writes nothing, not even
+    an audit event.
+
+    Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), NOT_FOUND,
+    ABORTED (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or it would
+    be too large), PERMISSION_DENIED (the actor or the caller may not do this).
     """
     GetWorkspace: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetWorkspaceRequest, _catalog_service_pb2.GetWorkspaceResponse]
     """Returns a whole workspace, in the form that ApplyWorkspace accepts.
@@ -79,8 +89,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
     the new state.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
-    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
+    A request has at most 64 KiB, a request of UpdateWorkspace at most 4 MiB, a request of ApplyWorkspace at most 16 MiB.
+    A response has at most 4 MiB, a response of GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -92,6 +102,16 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, it is too large,
     or more parts would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do
     this).
+    """
+    UpdateWorkspace: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateWorkspaceRequest, _catalog_service_pb2.UpdateWorkspaceResponse]  # type: ignore[assignment]
+    """Adds, replaces or removes single parts of a workspace, in one transaction, or none of them. Everything that the
+    request does not name stays as it is. The workspace that results must be valid as a whole, as for ApplyWorkspace: a
+    team, skill or tool can be removed only if no part names it any more. If nothing differs, writes nothing, not even
+    an audit event.
+
+    Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), NOT_FOUND,
+    ABORTED (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or it would
+    be too large), PERMISSION_DENIED (the actor or the caller may not do this).
     """
     GetWorkspace: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetWorkspaceRequest, _catalog_service_pb2.GetWorkspaceResponse]  # type: ignore[assignment]
     """Returns a whole workspace, in the form that ApplyWorkspace accepts.
@@ -120,8 +140,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     workspace, the actor must be an admin of it; to see it, a member. For a new workspace, the actor must be an admin in
     the new state.
 
-    A request has at most 64 KiB, a request of ApplyWorkspace at most 16 MiB. A response has at most 4 MiB, a response of
-    GetWorkspace at most 16 MiB: for it, raise the limit of your client.
+    A request has at most 64 KiB, a request of UpdateWorkspace at most 4 MiB, a request of ApplyWorkspace at most 16 MiB.
+    A response has at most 4 MiB, a response of GetWorkspace at most 16 MiB: for it, raise the limit of your client.
     """
 
     @_abc_1.abstractmethod
@@ -137,6 +157,22 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, it is too large,
         or more parts would be removed than `max_removals` allows), PERMISSION_DENIED (the actor or the caller may not do
         this).
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateWorkspace(
+        self,
+        request: _catalog_service_pb2.UpdateWorkspaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UpdateWorkspaceResponse, _abc.Awaitable[_catalog_service_pb2.UpdateWorkspaceResponse]]:
+        """Adds, replaces or removes single parts of a workspace, in one transaction, or none of them. Everything that the
+        request does not name stays as it is. The workspace that results must be valid as a whole, as for ApplyWorkspace: a
+        team, skill or tool can be removed only if no part names it any more. If nothing differs, writes nothing, not even
+        an audit event.
+
+        Errors: INVALID_ARGUMENT (BadRequest names every missing reference, cycle, duplicate and exceeded limit), NOT_FOUND,
+        ABORTED (`expected_version` is not the current version), FAILED_PRECONDITION (the workspace was deleted, or it would
+        be too large), PERMISSION_DENIED (the actor or the caller may not do this).
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,166 @@
+"""Update single parts of a workspace. What that costs depends on these parts, not on the size of the workspace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder_keys.app.workspace_changes import check_arguments, check_version, load, locked, write
+from skilder_keys.domain.access import Actor
+from skilder_keys.domain.difference import KINDS, Action, Change, Part, difference
+from skilder_keys.domain.errors import WorkspaceDeletedError, WorkspaceNotFoundError
+from skilder_keys.domain.fields import Violations
+from skilder_keys.domain.totals import Totals
+from skilder_keys.domain.workspace_checks import NAMED
+from skilder_keys.domain.workspace_update import (
+    Surroundings,
+    Update,
+    check_result,
+    check_totals,
+    check_update,
+    named_outside,
+    updated,
+)
+from skilder_keys.offload import Offload
+from skilder_keys.storage import catalog, workspace_contents, workspace_parts, workspaces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from skilder_keys.app.fence.writer import Writer
+    from skilder_keys.domain.access import Origin
+    from skilder_keys.domain.totals import Around
+    from skilder_keys.domain.workspace import Workspace, WorkspaceStatus
+    from skilder_keys.storage.database import Connection, Database
+
+
+class WorkspaceUpdates:
+    """Adds, replaces and removes single parts of workspaces."""
+
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        measure: Callable[[Workspace], int],
+        offload: Offload | None = None,
+    ) -> None:
+        """Make the use case. The arguments are those of `Workspaces`."""
+        self._offload = offload or Offload()
+        self._database = database
+        self._writer = writer
+        self._measure = measure
+
+    async def update(
+        self,
+        update: Update,
+        expected_version: int | None,
+        origin: Origin,
+        *,
+        violations: Violations | None = None,
+        dry_run: bool = False,
+    ) -> tuple[int, tuple[Change, ...]]:
+        """Update a workspace; return its version and what changed. An error changes nothing.
+
+        Args:
+            update: The parts to put in place and to remove.
+            expected_version: The version that the workspace must have; None for any.
+            origin: Who does it.
+            violations: Invalid fields that were found before, to be reported together with those found here.
+            dry_run: Whether to make all checks and return the same result, but to write nothing.
+
+        Raises:
+            InvalidRequestError: Names every invalid field.
+            WorkspaceNotFoundError: There is no such workspace.
+            WorkspaceDeletedError: The workspace was deleted.
+            VersionMismatchError: The workspace is at another version.
+            WorkspaceTooLargeError: The workspace would have too many bytes.
+            ActorNotMemberError, ActorNotAllowedError: The actor is not an admin of the workspace.
+            UnavailableError: The database does not respond.
+        """
+        violations = violations or Violations()
+        check_arguments(violations, expected_version, origin)
+        await self._offload.run(check_update, update, violations)
+        if dry_run:
+            async with self._database.snapshot() as snapshot:
+                status = await workspaces.find(snapshot, update.workspace_id)
+                if status is None:
+                    raise WorkspaceNotFoundError(f"There is no workspace {update.workspace_id!r}.")
+                _, changes, _ = await self._plan(snapshot, status, update, expected_version, origin)
+                return status.version + bool(changes), changes
+        async with self._database.transaction() as transaction:
+            status = await locked(transaction, update.workspace_id)
+            after, changes, totals = await self._plan(transaction, status, update, expected_version, origin)
+            version = status.version + bool(changes)
+            if changes:
+                # This comes before the parts: their triggers advance the version if this transaction has not done so.
+                await workspaces.advance(transaction, after.id, after.name)
+                await write(transaction, "workspace.updated", after, changes, totals, version, origin, self._offload)
+        await self._writer.settle()
+        return version, changes
+
+    async def _plan(
+        self,
+        connection: Connection,
+        status: WorkspaceStatus,
+        update: Update,
+        expected_version: int | None,
+        origin: Origin,
+    ) -> tuple[Workspace, tuple[Change, ...], Totals]:
+        """Check an update; return the touched parts as they will be, the changes, and the totals of the workspace.
+
+        The workspace must be locked, or the connection a snapshot.
+        """
+        if status.deleted_at is not None:
+            raise WorkspaceDeletedError
+        if origin.actor is not None:
+            role = await catalog.member_role(connection, status.id, origin.actor)
+            Actor(origin.actor, role).require_admin()
+        check_version(status.version, expected_version)
+        touched = {part: update.touched(part) for part in KINDS}
+        before = await workspace_parts.load(connection, status.id, status.name, touched, self._offload)
+        after = await self._offload.run(updated, before, update)
+        changes = await self._offload.run(difference, before, after)
+        around = await _surroundings(connection, update, before, changes, self._offload)
+        await self._offload.run(check_result, update, around)
+        return after, changes, await self._totals(connection, status, before, after)
+
+    async def _totals(
+        self, connection: Connection, status: WorkspaceStatus, before: Workspace, after: Workspace
+    ) -> Totals:
+        """Return the totals of the workspace with some parts changed, after checking its limits."""
+        totals = await workspace_contents.find_totals(connection, status.id, status.version)
+        if totals is None:
+            # Nobody noted them since the last change: it was made by hand, or by an earlier version of the service.
+            whole = await load(connection, status, self._offload)
+            totals = await self._offload.run(self._totals_of, whole, None)
+        around = await workspace_parts.find_around(connection, status.id, before, after)
+        changed = totals.changed(
+            await self._offload.run(self._totals_of, before, around),
+            await self._offload.run(self._totals_of, after, around),
+        )
+        check_totals(totals, changed)
+        return changed
+
+    def _totals_of(self, workspace: Workspace, around: Around | None) -> Totals:
+        return Totals.of(workspace, self._measure(workspace), around)
+
+
+async def _surroundings(
+    connection: Connection, update: Update, before: Workspace, changes: Sequence[Change], offload: Offload
+) -> Surroundings:
+    """Return what the checks of an update need to know of the parts that it does not touch."""
+    put = update.put
+    outside = await offload.run(named_outside, update)
+    removed = {
+        part: [each.id for each in changes if each.part is part and each.action is Action.REMOVED] for part in NAMED
+    }
+    touched = {part: update.touched(part) for part in (Part.MEMBER, Part.TEAM, Part.HAT, Part.SKILL)}
+    names = {(tool.mcp_server, tool.name) for tool in put.catalog.tools}
+    kept = {(tool.mcp_server, tool.name) for tool in before.catalog.tools}
+    return Surroundings(
+        existing=await workspace_parts.find_existing(connection, update.workspace_id, outside),
+        parents=(
+            await workspace_parts.find_parents(connection, update.workspace_id) if update.touched(Part.TEAM) else {}
+        ),
+        namings=await workspace_parts.find_namings(connection, update.workspace_id, removed, touched),
+        tool_names=await workspace_parts.find_tool_names(connection, update.workspace_id, names - kept),
+    )
