@@ -12,7 +12,7 @@ from skilder_keys.rpc.limits import max_bytes
 from skilder_keys.rpc.status import STATUS_CODES
 from tests.docs import errors
 from tests.support.calls import METHODS, call, delete_workspace, request_type
-from tests.support.largest import largest_workspace
+from tests.support.largest import full_workspace, largest_workspace
 from tests.support.service import refusal
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
@@ -39,7 +39,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     await operator.authorize(used.token)
     revoked = await operator.issue(description="Bot", request_id="revoked")
     await operator.revoke(key_id=revoked.key.id)
-    await operator.apply(largest_workspace("full"))
+    await operator.apply(full_workspace("full"))
     too_large = largest_workspace("large")
     too_large.name += "!"
     values = {"foreign token": foreign.token, "key id": key.key.id, "too large": MessageToDict(too_large)}

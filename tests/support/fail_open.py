@@ -156,13 +156,13 @@ def _update(**fields: Any) -> Callable[[World], Awaitable[Message]]:
     async def make(world: World) -> Message:
         version = (await get_workspace(world.service.operator)).version
         lists = {field.name: value for field, value in whole_workspace().ListFields() if field.is_repeated}
-        removed = [(WORKSPACE_PART_TOOL, "git.push"), (WORKSPACE_PART_MEMBER, "cyd")]
+        removed = [(WORKSPACE_PART_TOOL, "git.commit"), (WORKSPACE_PART_MEMBER, "cyd")]
         put = WorkspaceParts(name="Another name", **lists)
         defaults: dict[str, Any] = {"expected_version": version, "actor": "ada", "put": put}
         request = UpdateWorkspaceRequest(workspace_id="acme", **defaults | fields)
-        remove(request.put.tools, "git.push")
+        remove(request.put.tools, "git.commit")
         remove(request.put.members, "cyd")
-        request.put.skills[-1].tool_ids.remove("git.push")
+        request.put.skills[-1].tool_ids.remove("git.commit")
         request.remove.extend(PartRef(part=part, id=id_) for part, id_ in removed)
         return request
 
@@ -198,6 +198,8 @@ def _delete(version: int = 1, actor: str = "ada") -> Callable[[World], Awaitable
 
 
 _DISABLED = "ApplyWorkspace is exact: a tool without `disabled` is switched on, as a tool that is not sent is removed."
+_PUT = "A part that is put is the whole part, so a tool without `disabled` is put as one that is switched on."
+_STAYS = "What is not removed stays as it was before the call: a removal that is left out gives nobody anything new."
 _DRY_RUN = "A call without `dry_run` is meant to change something (AIP-163)."
 _GUARD = "A guard that is left out does not guard. Without `max_removals`, half of the parts is still the most."
 _ADMIN = Member(user_id="eve", role=MEMBER_ROLE_ADMIN)
@@ -286,7 +288,7 @@ CASES = [
         "CatalogService/UpdateWorkspace",
         "console",
         state_of_the_workspace,
-        ("of everything", _update(), {}),
+        ("of everything", _update(), {"meant": {"put.tools.disabled": _PUT, "remove": _STAYS}}),
         ("as a dry run", _update(dry_run=True), {"meant": {"dry_run": _DRY_RUN}, "shallow": True}),
         (
             "at another version",

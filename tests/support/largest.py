@@ -55,7 +55,23 @@ def largest_workspace(id_: str, version: int = 0) -> Workspace:
             for number in range(MAX_TOOLS)
         ],
     )
+    _fill(workspace)
+    return workspace
+
+
+def full_workspace(id_: str) -> Workspace:
+    """Return a workspace with as many bytes as allowed, of hats alone, which is quick to apply."""
+    text = "\N{LATIN SMALL LETTER E WITH ACUTE}" * 8_200
+    hats = [
+        Hat(id=f"hat-{number:04}", name="Hat", audience=HAT_AUDIENCE_TEAMS, instructions=text)
+        for number in range(MAX_HATS)
+    ]
+    workspace = Workspace(id=id_, name="Full", hats=hats)
+    _fill(workspace)
+    return workspace
+
+
+def _fill(workspace: Workspace) -> None:
     left, rest = divmod(MAX_BYTES - workspace.ByteSize(), MAX_HATS)
     for number, hat in enumerate(workspace.hats):
         hat.instructions += "i" * (left + (number < rest))
-    return workspace

@@ -30,7 +30,7 @@ from skilder_keys.domain.workspace_checks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from skilder_keys.domain.ids import TeamId, WorkspaceId
     from skilder_keys.domain.totals import Totals
@@ -131,6 +131,7 @@ def check_update(update: Update, violations: Violations) -> None:
         violations.text("put.name", update.name, maximum=MAX_NAME)
     check_bounds(violations, "put", update.put)
     check_unique(violations, "put", update.put)
+    _check_named_ids(violations, update.put)
     name_entries(violations, update.put)
     put = {part: ids_of(update.put, part) for part in _LIMITS}
     seen: set[PartRef] = set()
@@ -149,6 +150,24 @@ def check_update(update: Update, violations: Violations) -> None:
             violations.add(at, f"names the {each.part.value} {quoted(each.id)} again")
         seen.add(each)
     violations.raise_if_any()
+
+
+def _check_named_ids(violations: Violations, put: Workspace) -> None:
+    """Check the form of the ids that parts name, as they are looked up in the database."""
+    for index, member in enumerate(put.members):
+        _check_ids(violations.identifier, f"put.members[{index}].team_ids", member.team_ids)
+    for index, team in enumerate(put.catalog.teams):
+        violations.identifier(f"put.teams[{index}].parent_id", team.parent_id or "", required=False)
+    for index, hat in enumerate(put.catalog.hats):
+        _check_ids(violations.identifier, f"put.hats[{index}].team_ids", hat.team_ids)
+        _check_ids(violations.identifier, f"put.hats[{index}].skill_ids", hat.skill_ids)
+    for index, skill in enumerate(put.catalog.skills):
+        _check_ids(violations.foreign_id, f"put.skills[{index}].tool_ids", skill.tool_ids)
+
+
+def _check_ids(check: Callable[[str, str], None], at: str, ids: Sequence[str]) -> None:
+    for index, id_ in enumerate(ids):
+        check(f"{at}[{index}]", id_)
 
 
 def named_outside(update: Update) -> dict[Part, frozenset[str]]:
