@@ -6,10 +6,11 @@ import asyncio
 import os
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.forked import Forked
 from tests.support.postgres import new_database
 from tests.support.process import COMMAND, environment
 from tests.support.screen import run_in_terminal
@@ -49,18 +50,19 @@ class Surroundings:
     async def run(
         self, *arguments: str, stdin: str | bytes = b"", **variables: str
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command with pipes for its standard streams."""
+        """Run a command with pipes for its standard streams; with variables, in a new interpreter, which reads them."""
+        kind: type[subprocess.Popen[bytes]] = subprocess.Popen if variables else Forked
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
         def run() -> subprocess.CompletedProcess[bytes]:
-            return subprocess.run(
-                [COMMAND, *arguments],
-                cwd=self.folder,
-                env=environment(self.variables(variables)),
-                input=stdin.encode() if isinstance(stdin, str) else stdin,
-                capture_output=True,
-                timeout=60,
-                check=False,
-            )
+            env = environment(self.variables(variables))
+            with kind([COMMAND, *arguments], cwd=self.folder, env=env, **pipes) as process:
+                try:
+                    output = process.communicate(stdin.encode() if isinstance(stdin, str) else stdin, 60)
+                except BaseException:
+                    process.kill()
+                    raise
+            return subprocess.CompletedProcess(process.args, process.returncode, *output)
 
         return await asyncio.to_thread(run)
 

@@ -11,6 +11,7 @@ import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from tests.support.forked import Forked
 from tests.support.process import COMMAND, environment
 
 if TYPE_CHECKING:
@@ -26,18 +27,21 @@ def run_in_terminal(
 ) -> tuple[int, str]:
     """Run a `skilder-keys` command on a terminal, and return its exit code and what the terminal received.
 
+    Variables may be read where a module is loaded, so a command with some is not forked.
+
     Args:
         arguments: The arguments of the command.
         folder: Where it runs.
         width: The number of columns of the terminal.
         answers: The prompts in order, each with what is typed once it is on the terminal.
-        variables: SKILDER_KEYS_* variables for the command.
+        variables: Variables for the command.
     """
     ours, theirs = os.openpty()
     try:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
         names = {"TERM": "xterm-256color", **variables}
-        with subprocess.Popen(
+        kind: type[subprocess.Popen[bytes]] = Forked if all(map(_is_own, variables)) else subprocess.Popen
+        with kind(
             [COMMAND, *arguments],
             cwd=folder,
             env=environment(names),
@@ -59,6 +63,10 @@ def run_in_terminal(
         os.close(ours)
         if theirs >= 0:
             os.close(theirs)
+
+
+def _is_own(variable: str) -> bool:
+    return variable.startswith("SKILDER_KEYS_")
 
 
 def without_colours(text: str) -> str:
