@@ -67,23 +67,33 @@ faults: $(READY) ## run five minutes of load and faults (FAULTS_SECONDS=… for 
 		$(if $(FAULTS_TRANSPORT),SKILDER_KEYS_FAULTS_TRANSPORT=$(FAULTS_TRANSPORT)) \
 		$(BIN)/pytest -s tests/faults/test_history.py
 
-bench: $(READY) $(TOOLS)/ghz ## measure what calls cost, in half an hour, and write docs/performance.md (ROUNDS=2 is quicker)
+bench: $(READY) $(TOOLS)/ghz $(TOOLS)/openloop build/naive/.ready ## measure what calls cost, in half an hour, and write docs/performance.md (ROUNDS=2 is quicker)
 	@command -v h2load >/dev/null || { echo "h2load is needed but was not found. Install it (Debian: apt-get install nghttp2-client)."; exit 1; }
 	$(BIN)/python -m bench $(if $(ROUNDS),--rounds $(ROUNDS))
+
+build/naive/.ready: bench/naive/requirements.txt
+	@$(PYTHON) -m venv build/naive
+	@build/naive/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 lock: $(READY) ## choose the newest versions and write requirements.lock
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --all-extras \
 		--no-header --no-annotate --no-emit-index-url --output-file requirements.lock pyproject.toml
+	printf '%s\n' asyncpg fastapi httptools uvicorn uvloop | $(BIN)/uv pip compile --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --output-file bench/naive/requirements.txt -
 
 GO_INSTALL = GOBIN="$(CURDIR)/$(TOOLS)" go install
 
-tools: $(addprefix $(TOOLS)/,grpcurl ghz grpc-interop-client protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, gRPC's interop client and the generators of Go stubs (needs Go)
+tools: $(addprefix $(TOOLS)/,grpcurl ghz openloop grpc-interop-client protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, the bench's load generator, gRPC's interop client and the generators of Go stubs (needs Go)
 
 $(TOOLS)/grpcurl:
 	$(GO_INSTALL) github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 
 $(TOOLS)/ghz:
 	$(GO_INSTALL) github.com/bojand/ghz/cmd/ghz@v0.93.0
+
+$(TOOLS)/openloop: $(wildcard bench/openloop/*.go bench/openloop/go.*)
+	cd bench/openloop && go build -trimpath -o "$(CURDIR)/$@" .
 
 $(TOOLS)/grpc-interop-client:
 	$(GO_INSTALL) google.golang.org/grpc/interop/client@v1.85.0

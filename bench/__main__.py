@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from bench import authorize, batch, cold, parts, revoke, size, stock, tools, transport
+from bench import authorize, batch, changes, cold, parts, revoke, size, stock, tools, transport
 from bench.environment import environment_of
 from bench.h2load import H2LoadMissingError, require_h2load
 from bench.report import Report
@@ -28,8 +28,10 @@ _CASES: dict[str, Callable[[Environment, Report], None]] = {
     "size": size.run,
     "tools": tools.run,
     "stock": stock.run,
+    "changes": changes.run,
 }
 _BY_H2LOAD = {"transport", "parts"}
+_ON_STOCK = {"stock", "changes"}
 
 
 def main() -> None:
@@ -38,33 +40,55 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="case", help=f"what to measure: {', '.join(_CASES)}; or all")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="how often each is measured")
     parser.add_argument("--scale", type=float, default=Effort.scale, help="the part of the calls and keys to use")
+    parser.add_argument("--earlier", metavar="COMMAND", help="measure changes with an earlier version, for the picture")
     options = parser.parse_args()
-    unknown = set(options.cases) - set(_CASES)
-    if unknown or options.rounds < 1 or not 0 < options.scale <= 1:
-        parser.error(f"no such case: {', '.join(unknown)}" if unknown else "rounds or scale is out of range")
-    try:
-        if _BY_H2LOAD.intersection(options.cases or _CASES):
-            require_h2load()
-    except H2LoadMissingError as error:
-        parser.error(str(error))
-    if "stock" in (options.cases or _CASES) and binaries() is None:
-        parser.error(MISSING)
+    cases = options.cases or list(_CASES)
+    wrong = _unknown(options) or _missing(cases)
+    if wrong:
+        parser.error(wrong)
     effort = Effort(options.rounds, options.scale)
+    if options.earlier:
+        with environment_of(effort, [options.earlier]) as environment:
+            changes.earlier(environment)
+        return
     report = Report()
     began = time.monotonic()
     try:
         with environment_of(effort) as environment:
-            for name in options.cases or _CASES:
+            for name in cases:
                 _CASES[name](environment, report)
     finally:
         # Results from before a failure are worth keeping.
         report.write_results()
+    if report.changes.values:
+        print(report.changes.text())  # noqa: T201 - the result of a command for people
     print(f"took {time.monotonic() - began:.0f} s")  # noqa: T201 - the progress of a command for people
     # A partial run, or one with fewer calls, must not replace the results of a full run.
     if effort.scale == Effort.scale:
         report.write_picture()
+        report.write_changes()
     if not options.cases and effort.scale == Effort.scale:
         report.write_pages(effort.rounds)
+
+
+def _unknown(options: argparse.Namespace) -> str | None:
+    """Return what is wrong with the options, or None."""
+    unknown = set(options.cases) - set(_CASES)
+    if unknown:
+        return f"no such case: {', '.join(unknown)}"
+    return None if options.rounds >= 1 and 0 < options.scale <= 1 else "rounds or scale is out of range"
+
+
+def _missing(cases: list[str]) -> str | None:
+    """Return what has to be installed or built first, or None."""
+    try:
+        if _BY_H2LOAD.intersection(cases):
+            require_h2load()
+    except H2LoadMissingError as error:
+        return str(error)
+    if _ON_STOCK.intersection(cases) and binaries() is None:
+        return MISSING
+    return changes.missing() if "changes" in cases else None
 
 
 if __name__ == "__main__":

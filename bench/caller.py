@@ -42,6 +42,11 @@ class Caller:
         request = catalog_service_pb2.ApplyWorkspaceRequest(workspace=workspace)
         self._call(self._catalog.ApplyWorkspace, request)
 
+    def put(self, parts: workspace_pb2.Workspace, whole: workspace_pb2.Workspace) -> None:
+        """Replace or add parts of a workspace; `whole` is what it is then, for versions that only apply whole ones."""
+        del parts
+        self.apply(whole)
+
     def issue(self, workspace_id: str) -> str:
         """Issue a workspace key and return its token."""
         request = key_service_pb2.IssueKeyRequest(

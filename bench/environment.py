@@ -26,17 +26,17 @@ import psutil
 from bench.caller import Caller
 from bench.h2load import H2Load
 from bench.load import ROOT, Generator, Target
+from bench.openloop import OpenLoop
 from skilder_keys.auth.callers_file import local_operator
 from skilder_keys.config import OPERATOR_TOKEN_FILE
-from skilder_keys.storage.migrations import migrate
 from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 from tests.support.postgres import database_url
-from tests.support.process import FRESH, serving_process
+from tests.support.process import FRESH, run_command, serving_process
 from tests.support.running import worker_processes
 from tests.support.stock import StockServer, cluster_folder, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from bench.load import Sample
     from bench.rounds import Effort
@@ -70,14 +70,19 @@ class Environment:
 
     Attributes:
         effort: How much to measure.
+        folder: The folder for all files.
         load: The load generator.
         h2load: A load generator for higher rates.
-        callers: The callers file with h2load's caller.
+        open_loop: A load generator that calls about another key each time, and records every call.
+        callers: The callers file with the caller of these two.
+        token: The token of that caller.
+        command: The command to measure, by default that of this version.
     """
 
-    def __init__(self, folder: Path, effort: Effort, postgres: Postgres) -> None:
+    def __init__(self, folder: Path, effort: Effort, postgres: Postgres, command: Sequence[str | Path] = FRESH) -> None:
         self.effort = effort
-        self._folder = folder
+        self.command = command
+        self.folder = folder
         self._postgres = postgres
         # All servers share the folder of the operator's token, so that calls to all of them are the same.
         self._data = folder / "data"
@@ -86,13 +91,14 @@ class Environment:
         self._token = (self._data / OPERATOR_TOKEN_FILE).read_text("ascii").strip()
         self.load = Generator(folder, self._token)
         # Everybody can read h2load's arguments, so it has a caller of its own that may only authorize.
-        token = secrets.token_urlsafe(32)
+        self.token = token = secrets.token_urlsafe(32)
         self.callers = folder / "callers.yaml"
         digest = hashlib.sha256(token.encode()).hexdigest()
         self.callers.write_text(
             json.dumps({"callers": [{"name": "h2load", "role": "service", "token_sha256": digest}]})
         )
         self.h2load = H2Load(folder, token)
+        self.open_loop = OpenLoop(folder, token)
 
     @contextmanager
     def server(
@@ -112,24 +118,26 @@ class Environment:
             if not again:
                 sql.execute(f"CREATE DATABASE {name}")
         url = database_url(postgres.url, name)
-        asyncio.run(migrate(url))
+        migrated = run_command("migrate", folder=self.folder, command=self.command, SKILDER_KEYS_DATABASE_URL=url)
+        if migrated.returncode:
+            raise RuntimeError(migrated.stderr)
         settings = {
             "SKILDER_KEYS_DATABASE_URL": url,
             "SKILDER_KEYS_DATA_DIR": str(self._data),
             "SKILDER_KEYS_METRICS_LISTEN": "127.0.0.1:0",
             "SKILDER_KEYS_WORKERS": str(workers),
         }
-        with serving_process(self._folder, command=FRESH, **settings, **variables) as process:
+        with serving_process(self.folder, command=self.command, **settings, **variables) as process:
             serving = process.wait_for("serving")
             target = Target(serving["address"], psutil.Process(process.process.pid), postgres.process)
             with Sql(url) as sql:
                 yield Server(target, self._token, serving["metrics"], sql, url)
 
     @contextmanager
-    def stock(self) -> Iterator[Postgres]:
+    def stock(self, **settings: str) -> Iterator[Postgres]:
         """Run the machine's stock Postgres with its own settings, except autovacuum, which would analyse tables."""
         with cluster_folder() as folder:
-            server = StockServer.create(folder, fsync="on")
+            server = StockServer.create(folder, fsync="on", **settings)
             with running(server):
                 yield Postgres.of(server.url(), server.data)
 
@@ -154,14 +162,14 @@ class Environment:
     def empty_asgi(self, body: bytes, part: str = "empty") -> Iterator[Target]:
         """Run one of `empty_asgi.PARTS`, which returns a body, in a separate Envoy."""
         with (
-            tempfile.TemporaryDirectory(dir=self._folder) as folder,
+            tempfile.TemporaryDirectory(dir=self.folder) as folder,
             self._serving("empty_asgi", part, str(self._written(body)), str(self.callers), folder) as target,
         ):
             _await_connections(target.address)
             yield target
 
     def _written(self, body: bytes) -> Path:
-        file = self._folder / "body.bin"
+        file = self.folder / "body.bin"
         file.write_bytes(body)
         return file
 
@@ -170,7 +178,7 @@ class Environment:
         """Run a module that prints its address, for the duration of the context; its errors go into a file."""
         command = [sys.executable, "-m", f"bench.{module}", *arguments]
         with (
-            (self._folder / f"{module}.log").open("w") as log,
+            (self.folder / f"{module}.log").open("w") as log,
             subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True) as process,
         ):
             try:
@@ -199,13 +207,13 @@ def _await_connections(address: str) -> None:
 
 
 @contextmanager
-def environment_of(effort: Effort) -> Iterator[Environment]:
+def environment_of(effort: Effort, command: Sequence[str | Path] = FRESH) -> Iterator[Environment]:
     """Run a Postgres in a temporary folder; both are removed on exit."""
     with tempfile.TemporaryDirectory(prefix="skilder-keys-bench-") as name:
         folder = Path(name)
         postgres = EmbeddedPostgres.start(folder / "postgres")
         try:
-            yield Environment(folder, effort, Postgres.of(postgres.url(), folder / "postgres"))
+            yield Environment(folder, effort, Postgres.of(postgres.url(), folder / "postgres"), command)
         finally:
             postgres.stop()
 
@@ -216,6 +224,7 @@ class Server:
     Attributes:
         target: The target of the load.
         sql: A connection to its database.
+        url: The URL of its database.
     """
 
     def __init__(self, target: Target, token: str, metrics: str, sql: Sql, url: str) -> None:
@@ -223,7 +232,7 @@ class Server:
         self.sql = sql
         self._token = token
         self._metrics = metrics
-        self._url = url
+        self.url = url
 
     def caller(self) -> Caller:
         """Return a connection to the server."""
@@ -232,6 +241,15 @@ class Server:
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes."""
         return worker_processes(self.target.server)
+
+    def connections(self, ports: Sequence[int]) -> list[list[int]]:
+        """Return for each worker the numbers of its connections, given the local ports of their clients."""
+        own = int(self.target.address.rpartition(":")[2])
+        numbers = {port: number for number, port in enumerate(ports)}
+        return [
+            [numbers[each.raddr.port] for each in found if each.laddr.port == own and each.raddr.port in numbers]
+            for found in ([c for c in worker.net_connections("tcp") if c.raddr] for worker in self.workers())
+        ]
 
     def replace_workers(self) -> None:
         """Replace the worker processes: where things happen to be in memory changes a call by some percent."""
@@ -287,7 +305,7 @@ class Server:
     @contextmanager
     def without_lease(self) -> Iterator[None]:
         """Lock the table of readers, so that there is no lease and every decision is read from Postgres."""
-        with Sql(self._url) as holder:
+        with Sql(self.url) as holder:
             holder.execute("BEGIN")
             holder.execute("LOCK TABLE reader IN EXCLUSIVE MODE")
             self.await_counts("no lease", lambda counts: not counts["cached"])

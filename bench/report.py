@@ -8,11 +8,14 @@ from operator import attrgetter
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
+from bench.changes_table import ChangesTable
 from bench.load import ROOT, percentile
 from bench.machine import machine
 from bench.plot import Bar, Curve, plot
 from bench.rounds import medians, ratios
+from bench.sides import EMPTY_ASGI, EMPTY_GRPCIO, ENVOY, GRPCIO
 from bench.stack import picture
+from bench.timeline_plot import picture as around_change
 from tests.docs.pages import replace_part
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ DETAILS = ROOT / "docs" / "design" / "performance-results.md"
 """The page with all other tables."""
 MARKS = "results"
 """The name of the part of these pages that is written here, as in `tests.docs.pages`."""
+CHANGES_MARKS = "changes"
+"""The name of the part of the first page with the table of changes."""
+CHANGE_PICTURE = ROOT / "docs" / "performance-change.svg"
 PLOT = ROOT / "docs" / "performance.svg"
 PARTS_PICTURE = ROOT / "docs" / "performance-parts.svg"
 
@@ -46,8 +52,6 @@ _PAIRS_HEAD = """\
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
-ENVOY, GRPCIO, EMPTY_GRPCIO, EMPTY_ASGI = "envoy", "grpcio", "empty grpcio", "empty ASGI"
-"""The columns: our transports, and for each of them an empty method."""
 TRANSPORTS = (GRPCIO, ENVOY, EMPTY_GRPCIO, EMPTY_ASGI)
 
 
@@ -129,6 +133,8 @@ class Report:
         notes: Sentences about the measurement that only the run knows.
         curves: Latencies, for the plot.
         bars: CPU time of calls, for the plot.
+        changes: What changes and restarts cost.
+        timeline: Latency around a change, for the third picture: seconds, p50 and p99 in ms.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -141,6 +147,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
+    changes: ChangesTable = field(default_factory=lambda: ChangesTable(_say))
+    timeline: Sequence[tuple[float, float, float]] = ()
 
     def add(self, row: Row) -> None:
         """Add and print a row."""
@@ -233,9 +241,17 @@ class Report:
     def write_results(self) -> None:
         """Write the rows as JSON."""
         RESULTS.parent.mkdir(exist_ok=True)
-        records = [*(row.record() for row in self.rows), *self.records]
+        records = [*(row.record() for row in self.rows), *self.changes.records(), *self.records]
         RESULTS.write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n", "utf-8")
         _say(f"written to {RESULTS.relative_to(ROOT)}")
+
+    def write_changes(self) -> None:
+        """Write the table of changes into the first page and draw its picture, if they were measured."""
+        if self.changes.values:
+            table = f"{machine()}\n\n{self.changes.text()}"
+            PAGE.write_text(replace_part(PAGE.read_text("utf-8"), CHANGES_MARKS, table), "utf-8")
+            CHANGE_PICTURE.write_text(around_change(self.timeline, self.changes.values["rate", ENVOY]), "utf-8")
+            _say(f"written to {PAGE.relative_to(ROOT)} and {CHANGE_PICTURE.relative_to(ROOT)}")
 
     def write_picture(self) -> None:
         """Draw the parts of a call, if they were measured."""

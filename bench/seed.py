@@ -34,10 +34,10 @@ class MadeKey:
     secret_hash: str
 
 
-def make_keys(ids: Sequence[KeyId]) -> list[MadeKey]:
+def make_keys(ids: Sequence[KeyId], key_type: KeyType = KeyType.WORKSPACE) -> list[MadeKey]:
     """Make tokens for keys, and hashes with the parameters of the service."""
     hasher = SecretHasher(HashParameters())
-    tokens = [Token.mint(KeyType.WORKSPACE, key_id) for key_id in ids]
+    tokens = [Token.mint(key_type, key_id) for key_id in ids]
     with ThreadPoolExecutor() as threads:
         hashes = list(threads.map(hasher.hash, (token.secret for token in tokens)))
     return [MadeKey(key_id, token.reveal(), hashed) for key_id, token, hashed in zip(ids, tokens, hashes, strict=True)]
@@ -45,20 +45,33 @@ def make_keys(ids: Sequence[KeyId]) -> list[MadeKey]:
 
 def add_keys(sql: Sql, workspace_id: str, number: int, *, analyse: bool = True) -> list[MadeKey]:
     """Add workspace keys that were never used and, by default, let Postgres analyse the table."""
-    made = make_keys([new_key_id() for _ in range(number)])
+    return _add(sql, workspace_id, KeyType.WORKSPACE, [None] * number, analyse=analyse)
+
+
+def add_user_keys(sql: Sql, workspace_id: str, users: Sequence[str]) -> list[MadeKey]:
+    """Add a user key that was never used for each user, and let Postgres analyse the table."""
+    return _add(sql, workspace_id, KeyType.USER, users, analyse=True)
+
+
+def _add(
+    sql: Sql, workspace_id: str, key_type: KeyType, users: Sequence[str | None], *, analyse: bool
+) -> list[MadeKey]:
+    made = make_keys([new_key_id() for _ in users], key_type)
     columns = (
         "id",
         "type",
         "workspace_id",
+        "user_id",
         "description",
         "secret_hash",
         "limited_to_hats",
         "created_by_kind",
         "created_by_id",
     )
+    creator = ("caller", "benchmark")
     rows = (
-        (key.id, "workspace", workspace_id, f"Benchmark {index}", key.secret_hash, False, "caller", "benchmark")
-        for index, key in enumerate(made)
+        (key.id, key_type.value, workspace_id, user, f"Benchmark {index}", key.secret_hash, False, *creator)
+        for index, (key, user) in enumerate(zip(made, users, strict=True))
     )
     sql.copy("key", columns, rows)
     if analyse:

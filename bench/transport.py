@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from bench import seed
 from bench.authorize import METHOD, prepare, response
 from bench.load import Calls
-from bench.report import EMPTY_ASGI, EMPTY_GRPCIO, ENVOY, GRPCIO, Row, ratio_row
+from bench.report import Row, ratio_row
 from bench.rounds import Spread, ratios
+from bench.sides import EMPTY_ASGI, EMPTY_GRPCIO, ENVOY, GRPCIO
 from skilder.keys.v1 import authorization_service_pb2 as pb
 
 if TYPE_CHECKING:

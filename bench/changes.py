@@ -1,0 +1,193 @@
+"""What a change and a restart cost while very many keys are in use, beside an application that remembers nothing."""
+
+from __future__ import annotations
+
+import json
+from statistics import median
+from typing import TYPE_CHECKING
+
+from bench import seed
+from bench.around import around, every_second, one_by_one, statements, steps
+from bench.catalog import KINDS, LARGE_USERS, Catalog, large_workspace, reached_tool
+from bench.changes_table import NAIVE
+from bench.keys_in_use import WORKERS, KeysInUse, asks
+from bench.load import percentile
+from bench.machine import machine
+from bench.naive import service as naive
+from bench.openloop import BUSY, MISSING, PROGRAM, bearable
+from bench.restart import restart
+from bench.sides import ENVOY, GRPCIO
+from bench.timeline_plot import AFTER, BEFORE, EARLIER, STEP
+from tests.support.workspaces import example_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.around import Around, LoadOf
+    from bench.environment import Environment, Postgres
+    from bench.report import Report
+    from bench.seed import MadeKey
+
+_KEYS = 50_000
+_RATE, _RESTART_RATE = 5_000, 2_000
+_MOST_ROUNDS = 2
+_CHANGES = 60
+_UPDATES = 30
+_PROBES = 200
+_TOOL = "slack.slack_post_message"
+
+
+def missing() -> str | None:
+    """Return what has to be built first, in words, or None."""
+    for path, words in ((PROGRAM, MISSING), (naive.PYTHON, naive.MISSING)):
+        if not path.exists():
+            return words
+    return None
+
+
+def run(environment: Environment, report: Report) -> None:
+    """Measure Envoy, grpcio and the naive application, one after another, on one stock Postgres."""
+    rounds = min(_MOST_ROUNDS, environment.effort.rounds)
+    with environment.stock(shared_preload_libraries="pg_stat_statements") as postgres:
+        catalog, large = Catalog(example_workspace()), Catalog(large_workspace())
+        keys: list[MadeKey] = []
+        user_keys: list[MadeKey] = []
+        for transport in (ENVOY, GRPCIO):
+            with KeysInUse(environment, transport, postgres, "changes", again=bool(keys)) as service:
+                if not keys:
+                    with service.server.caller() as caller:
+                        caller.apply(catalog.workspace)
+                    keys = seed.add_keys(service.server.sql, catalog.workspace.id, environment.effort.some(_KEYS))
+                requests = [asks(key.token, _TOOL) for key in keys]
+                _many_keys(service, report, catalog, requests, rounds)
+                user_keys = _team_sets(service, report, large, user_keys, requests[:_PROBES], rounds)
+                _restart(service, report, requests)
+        with KeysInUse(environment, GRPCIO, postgres, "changes", again=True) as service:
+            naive.add_keys(service.server.sql, keys)
+            _naive(service, report, catalog, keys, postgres, rounds)
+
+
+def earlier(environment: Environment) -> None:
+    """Measure the command of an earlier version for the picture, and write the file that the picture is made with."""
+    with (
+        environment.stock() as postgres,
+        KeysInUse(environment, ENVOY, postgres, "earlier") as service,
+        service.server.caller() as caller,
+    ):
+        catalog = Catalog(example_workspace())
+        caller.apply(catalog.workspace)
+        keys = seed.add_keys(service.server.sql, catalog.workspace.id, environment.effort.some(_KEYS))
+        requests = [asks(key.token, _TOOL) for key in keys]
+        service.warm(requests)
+        rate = bearable(service.load(requests, _RATE), _RATE)
+        found = around(
+            service.load(requests, rate), lambda kind: catalog.change(kind, caller), rounds=1, kinds=KINDS[:1]
+        )
+    content = {"machine": machine(), "rate": rate, "steps": _steps(found)}
+    EARLIER.write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _many_keys(service: KeysInUse, report: Report, catalog: Catalog, requests: Sequence[bytes], rounds: int) -> None:
+    column, table = service.transport, report.changes
+    before = service.memory()
+    first, second = service.warm(requests)
+    table.add("key memory", column, (service.memory() - before) / (WORKERS * len(requests)))
+    # The keys that the first transport has used are known to the database when the next one starts.
+    if column == ENVOY:
+        table.add("first use", column, first.per_core_second)
+    table.add("first sight", column, second.per_core_second)
+    rate = bearable(service.load(requests, _RATE), _RATE)
+    load = service.load(requests, rate)
+    with service.server.caller() as caller:
+        found = around(load, lambda kind: catalog.change(kind, caller), rounds=rounds)
+        _add_around(report, column, rate, found)
+        table.add("statements", column, max(statements(service, catalog, load, rounds=rounds).values()))
+        seconds = service.environment.effort.some(_CHANGES)
+        lasting = every_second(load, lambda kind: catalog.change(kind, caller), seconds)
+    table.add("every second", column, lasting.slower(seconds))
+    table.add("refused", column, found.refused + lasting.refused)
+    if column == ENVOY:
+        report.timeline = _steps(found)
+
+
+def _add_around(report: Report, column: str, rate: float, found: Around) -> None:
+    table = report.changes
+    table.add("rate", column, rate)
+    table.add("cpu", column, found.timeline.cpu * 1e6 / len(found.timeline.calls))
+    table.add("p50", column, found.before(50))
+    table.add("p99", column, found.before(99))
+    for kind in KINDS:
+        table.add(kind, column, median(found.ratios(kind)))
+    table.add("longest", column, found.after(100))
+
+
+def _team_sets(
+    service: KeysInUse,
+    report: Report,
+    large: Catalog,
+    keys: list[MadeKey],
+    probes: Sequence[bytes],
+    rounds: int,
+) -> list[MadeKey]:
+    """Measure user keys of very different reach in a large workspace; return the keys."""
+    column, table = service.transport, report.changes
+    with service.server.caller() as caller:
+        if not keys:
+            caller.apply(large.workspace)
+            users = [f"user-{user}" for user in range(LARGE_USERS)]
+            keys = seed.add_user_keys(service.server.sql, large.workspace.id, users)
+        requests = [asks(key.token, reached_tool(user)) for user, key in enumerate(keys)]
+        before = service.memory()
+        service.warm(requests[:WORKERS])
+        table.add("snapshot memory", column, (service.memory() - before) / WORKERS / 2**20)
+        service.warm(requests)
+        rate = bearable(service.load(requests, _RATE, probes), _RATE)
+        found = around(service.load(requests, rate, probes), lambda kind: large.change(kind, caller), rounds=rounds)
+        table.add("team sets rate", column, rate)
+        table.add("team sets", column, found.after(99))
+        table.add("team sets refused", column, found.refused)
+        table.add("held before", column, found.probes_before())
+        table.add("held", column, found.probes_after())
+        took = one_by_one(lambda kind: large.change(kind, caller), _UPDATES)
+        table.add("update", column, percentile(took, 50))
+    return keys
+
+
+def _restart(service: KeysInUse, report: Report, requests: Sequence[bytes]) -> None:
+    column, table = service.transport, report.changes
+    rate = bearable(service.load(requests, _RESTART_RATE), _RESTART_RATE)
+    found = restart(service, requests, rate)
+    table.add("restart rate", column, rate)
+    table.add("restart", column, found.seconds)
+    table.add("busy", column, found.outcomes[BUSY])
+    table.add("others", column, found.others)
+    report.note(f"After all workers restarted, calls by {column}: {dict(found.outcomes)}.")
+
+
+def _naive(
+    service: KeysInUse, report: Report, catalog: Catalog, keys: Sequence[MadeKey], postgres: Postgres, rounds: int
+) -> None:
+    """Measure the application that asks the database each time, while the service is idle and makes the changes."""
+    environment, table = service.environment, report.changes
+    requests = [naive.asks(key.token, _TOOL) for key in keys]
+    with (
+        service.server.caller() as caller,
+        naive.NaiveService.running(environment, postgres, service.server.url, WORKERS) as application,
+    ):
+
+        def load_of(rate: float) -> LoadOf:
+            return lambda seconds: environment.open_loop.running(application.asked(requests), rate, seconds)
+
+        rate = bearable(load_of(_RESTART_RATE), _RESTART_RATE)
+        found = around(load_of(rate), lambda kind: catalog.change(kind, caller), rounds=rounds)
+    _add_around(report, NAIVE, rate, found)
+    each = 1 / (table.values["cpu", NAIVE] / 1e6)
+    table.add("first use", NAIVE, each)
+    table.add("first sight", NAIVE, each)
+    report.note(
+        "The naive application sends a statement in each call, and remembers nothing that a change could touch."
+    )
+
+
+def _steps(found: Around) -> list[tuple[float, float, float]]:
+    return steps(found, STEP, BEFORE, AFTER)

@@ -1,0 +1,64 @@
+"""A restart of all workers while very many keys are in use: how long calls take longer, and what callers get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bench.openloop import BUSY, GRANTED
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Sequence
+
+    from bench.keys_in_use import KeysInUse
+    from bench.openloop import Timeline
+
+_BEFORE = 5.0
+_MOST = 40.0
+_NORMAL = 3.0
+"""How many times the p99 of before counts as normal again."""
+_STEP = 1.0
+_STAYS = 3
+
+
+@dataclass(frozen=True)
+class Restart:
+    """What a restart cost.
+
+    Attributes:
+        seconds: From the end of the old workers until the p99 of a second was normal, and stayed so.
+        outcomes: What the calls got from the restart on.
+        timeline: All calls.
+        at: When the old workers were ended.
+    """
+
+    seconds: float
+    outcomes: Counter[str]
+    timeline: Timeline
+    at: float
+
+    @property
+    def others(self) -> int:
+        """How many calls got neither GRANTED nor BUSY."""
+        return self.outcomes.total() - self.outcomes[GRANTED] - self.outcomes[BUSY]
+
+
+def restart(service: KeysInUse, requests: Sequence[bytes], rate: float) -> Restart:
+    """End all workers under load; those that replace them have nothing in memory."""
+    asked = replace(service.asked(requests), processes=())  # they end, so their CPU time cannot be compared
+    with service.environment.open_loop.running(asked, rate, _BEFORE + _MOST) as load:
+        at = load.sleep_until(_BEFORE)
+        service.restart_workers()
+    timeline = load.timeline
+    normal = _NORMAL * timeline.percent(99, 1.0, at - 0.1)
+    calm = 0
+    seconds = _MOST
+    for number in range(int(_MOST / _STEP)):
+        begin = at + number * _STEP
+        took = timeline.percent(99, begin, begin + _STEP)
+        calm = calm + 1 if took <= normal and timeline.outcomes(begin, begin + _STEP).keys() == {GRANTED} else 0
+        if calm == _STAYS:
+            seconds = (number + 1 - _STAYS) * _STEP
+            break
+    return Restart(seconds, timeline.outcomes(at), timeline, at)
