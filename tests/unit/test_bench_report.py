@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench import report
+from bench.changes_table import COLUMNS, LINES, NAIVE
 from bench.plot import Bar, Curve
-from bench.report import DETAILS, MARKS, PAGE, Report, ratio_row
+from bench.report import CHANGES_MARKS, DETAILS, MARKS, PAGE, Report, ratio_row
 from bench.rounds import Spread
+from bench.sides import ENVOY, GRPCIO
 from tests.docs.pages import replace_part
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ def test_the_pages_have_a_place_for_the_results() -> None:
     """One each."""
     for page in (PAGE, DETAILS):
         assert "\nnew\n" in replace_part(page.read_text("utf-8"), MARKS, "new")
+    assert "\nnew\n" in replace_part(PAGE.read_text("utf-8"), CHANGES_MARKS, "new")
 
 
 def test_results_are_written_into_both_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +45,30 @@ def test_results_are_written_into_both_pages(tmp_path: Path, monkeypatch: pytest
         assert text.endswith("the end\n")
         assert "Of 3 rounds." in text
         assert "old" not in text
+
+
+def test_the_table_of_changes_is_written_with_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value beyond its limit is bold, unless it is the naive application's, to which no limit applies."""
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "PAGE", tmp_path / "PAGE")
+    monkeypatch.setattr(report, "CHANGE_PICTURE", tmp_path / "PICTURE")
+    page = tmp_path / "PAGE"
+    page.write_text(f"by people\n<!-- {CHANGES_MARKS}: written -->\nold\n<!-- end of {CHANGES_MARKS} -->\nthe end\n")
+    found = Report(timeline=[(-0.05, 1.0, 2.0), (0.05, 1.5, 30.0)])
+    found.write_changes()
+    assert "old" in page.read_text("utf-8")
+    found.changes.add("rate", ENVOY, 5000)
+    found.changes.add("a member added", ENVOY, 2.5)
+    found.changes.add("a member added", GRPCIO, 3.5)
+    found.changes.add("a member added", NAIVE, 3.5)
+    found.changes.add("first sight", ENVOY, 1400)
+    found.write_changes()
+    text = page.read_text("utf-8")
+    line = LINES["a member added"]
+    assert f"| {line.name} | at most 3.00 | 2.50 | **3.50** | 3.50 |" in text
+    assert f"| {LINES['first sight'].name} | at least 1,500 | **1,400** |  |  |" in text
+    assert text.startswith("by people\n")
+    assert "old" not in text
+    assert all(f"| {each.name} |" in text for each in LINES.values())
+    assert all(column in text for column in COLUMNS)
+    assert "5,000 calls a second" in (tmp_path / "PICTURE").read_text("utf-8")
