@@ -42,10 +42,15 @@ class Caller:
         request = catalog_service_pb2.ApplyWorkspaceRequest(workspace=workspace)
         self._call(self._catalog.ApplyWorkspace, request)
 
-    def put(self, parts: workspace_pb2.Workspace, whole: workspace_pb2.Workspace) -> None:
-        """Replace or add parts of a workspace; `whole` is what it is then, for versions that only apply whole ones."""
-        del parts
-        self.apply(whole)
+    def put(self, workspace_id: str, parts: catalog_service_pb2.WorkspaceParts, whole: workspace_pb2.Workspace) -> None:
+        """Add or replace parts of a workspace; an earlier version, which cannot, gets the whole one as it is then."""
+        request = catalog_service_pb2.UpdateWorkspaceRequest(workspace_id=workspace_id, put=parts)
+        try:
+            self._call(self._catalog.UpdateWorkspace, request)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            self.apply(whole)
 
     def issue(self, workspace_id: str) -> str:
         """Issue a workspace key and return its token."""

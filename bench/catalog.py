@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from skilder.keys.v1.catalog_service_pb2 import WorkspaceParts
 from skilder.keys.v1.workspace_pb2 import (
     HAT_AUDIENCE_TEAMS,
     MEMBER_ROLE_VIEWER,
@@ -43,7 +44,7 @@ class Catalog:
 
     def change(self, kind: Kind, caller: Caller) -> None:
         """Make a change through the API."""
-        put = Workspace(id=self.workspace.id)
+        put = WorkspaceParts()
         match kind:
             case "a member added":
                 put.members.add(user_id=self._next_user(), role=MEMBER_ROLE_VIEWER)
@@ -56,7 +57,7 @@ class Catalog:
                 hat = self.workspace.hats[-1]
                 hat.team_ids[:] = [next(each.id for each in self.workspace.teams if each.id != hat.team_ids[0])]
                 put.hats.append(hat)
-        caller.put(put, self.workspace)
+        caller.put(self.workspace.id, put, self.workspace)
 
     def change_by_hand(self, kind: Kind, sql: Sql) -> None:
         """Make a change in the database, as an administrator may."""
