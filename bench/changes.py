@@ -161,6 +161,7 @@ def _restart(service: KeysInUse, report: Report, requests: Sequence[bytes]) -> N
     table.add("restart", column, found.seconds)
     table.add("busy", column, found.outcomes[BUSY])
     table.add("others", column, found.others)
+    table.add("cut off", column, found.cut_off)
     report.note(f"After all workers restarted, calls by {column}: {dict(found.outcomes)}.")
 
 

@@ -37,6 +37,7 @@ Key = Literal[
     "restart",
     "busy",
     "others",
+    "cut off",
     "key memory",
     "snapshot memory",
 ]
@@ -96,6 +97,7 @@ LINES: dict[Key, Line] = {
     "restart": Line("until p99 is normal", "{:.0f} s", 30),
     "busy": Line("calls that got BUSY meanwhile", "{:,.0f}"),
     "others": Line("calls that were neither granted nor got BUSY", "{:,.0f}", 0),
+    "cut off": Line("calls under way in a worker that ended, and not granted", "{:,.0f}"),
     "key memory": Line("**Memory** of a key, in each worker", "{:,.0f} B", 1024),
     "snapshot memory": Line("memory of a workspace of 20,000 tools, in each worker", "{:.1f} MiB"),
 }

@@ -87,13 +87,12 @@ class KeysInUse:
         """Stop all processes."""
         self._running.close()
 
-    def restart_workers(self) -> None:
-        """End all workers, and return when others serve."""
-        before = self.server.workers()
-        for worker in before:
+    def end_workers(self) -> None:
+        """End all workers, and return when they have ended; others replace them."""
+        workers = self.server.workers()
+        for worker in workers:
             worker.terminate()
-        psutil.wait_procs(before, _PATIENCE)
-        self.server.await_counts("all workers serve", lambda counts: counts["worker_up"] == WORKERS)
+        psutil.wait_procs(workers, _PATIENCE)
 
     def memory(self) -> int:
         """Return the bytes that would be free if the workers ended."""

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.keys_in_use import KeysInUse
-    from bench.openloop import Timeline
 
 _BEFORE = 5.0
 _MOST = 40.0
@@ -28,20 +27,18 @@ class Restart:
 
     Attributes:
         seconds: From the end of the old workers until the p99 of a second was normal, and stayed so.
-        outcomes: What the calls got from the restart on.
-        timeline: All calls.
-        at: When the old workers were ended.
+        outcomes: What the calls got that were due after the old workers had ended.
+        cut_off: How many calls before that were neither granted nor got BUSY: they were under way in an old worker.
     """
 
     seconds: float
     outcomes: Counter[str]
-    timeline: Timeline
-    at: float
+    cut_off: int
 
     @property
     def others(self) -> int:
         """How many calls got neither GRANTED nor BUSY."""
-        return self.outcomes.total() - self.outcomes[GRANTED] - self.outcomes[BUSY]
+        return _others(self.outcomes)
 
 
 def restart(service: KeysInUse, requests: Sequence[bytes], rate: float) -> Restart:
@@ -49,7 +46,8 @@ def restart(service: KeysInUse, requests: Sequence[bytes], rate: float) -> Resta
     asked = replace(service.asked(requests), processes=())  # they end, so their CPU time cannot be compared
     with service.environment.open_loop.running(asked, rate, _BEFORE + _MOST) as load:
         at = load.sleep_until(_BEFORE)
-        service.restart_workers()
+        service.end_workers()
+        ended = load.now()
     timeline = load.timeline
     normal = _NORMAL * timeline.percent(99, 1.0, at - 0.1)
     calm = 0
@@ -61,4 +59,8 @@ def restart(service: KeysInUse, requests: Sequence[bytes], rate: float) -> Resta
         if calm == _STAYS:
             seconds = (number + 1 - _STAYS) * _STEP
             break
-    return Restart(seconds, timeline.outcomes(at), timeline, at)
+    return Restart(seconds, timeline.outcomes(ended), _others(timeline.outcomes(at, ended)))
+
+
+def _others(outcomes: Counter[str]) -> int:
+    return outcomes.total() - outcomes[GRANTED] - outcomes[BUSY]
