@@ -116,9 +116,8 @@ async def test_calls_are_due_while_the_server_does_nothing(tmp_path: Path) -> No
             timeline = await running
     assert seen[b"slow"] == 500
     assert timeline.outcomes() == {GRANTED: 500}
-    first, last = timeline.calls[0], timeline.calls[-1]
-    assert first.took > last.took
-    assert first.took > 1000
+    # The server was let go that late, and no call was answered before.
+    assert min(call.due * 1000 + call.took for call in timeline.calls) >= 1200
 
 
 async def test_each_request_is_made_once(tmp_path: Path) -> None:
