@@ -105,6 +105,11 @@ class Fence:
         """Return whether no call that began after the revoke had returned was granted."""
         return not any(self._readers[each].wronged for each in state.readers)
 
+    def in_order(self, state: State) -> State:
+        """Return the state with its readers sorted: the readers are alike, so their order means nothing."""
+        readers = state.readers
+        return state._replace(readers=readers[::-1]) if readers[-1] < readers[0] else state
+
     def _number(self, reader: Reader) -> int:
         number = self._numbers.setdefault(reader, len(self._readers))
         if number == len(self._readers):
