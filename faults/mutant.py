@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from skilder_keys.app.authorization.cache import KeyCache, Load
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.writer import Writer
+    from skilder_keys.domain.revision import Revision
     from skilder_keys.storage.database import Connection
 
 
@@ -49,12 +51,13 @@ def _wait_for_no_lease() -> None:
     """Evict a reader that has not applied a change at once."""
     from skilder_keys.storage import fence  # noqa: PLC0415 - each mutation imports what it changes
 
-    laggards = fence.laggards
+    look = fence.look
 
-    async def without_leases(connection: Connection, epoch: int) -> list[fence.Laggard]:
-        return [fence.Laggard(each.id, 0.0) for each in await laggards(connection, epoch)]
+    async def without_leases(connection: Connection, revisions: Sequence[Revision]) -> fence.Look:
+        seen = await look(connection, revisions)
+        return replace(seen, laggards=tuple(replace(each, lease_seconds=0.0) for each in seen.laggards))
 
-    fence.laggards = without_leases
+    fence.look = without_leases
 
 
 def _keep_memory_after_eviction() -> None:

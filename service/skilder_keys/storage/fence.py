@@ -15,7 +15,7 @@ from skilder_keys.domain.ids import KeyId, WorkspaceId
 from skilder_keys.domain.revision import Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
     import asyncpg
@@ -100,10 +100,33 @@ class FenceState:
 
 @dataclass(frozen=True, slots=True)
 class Laggard:
-    """A reader that has not applied an epoch yet, and the seconds after the change for which its lease can be valid."""
+    """A reader that has not applied the current epoch yet.
+
+    Attributes:
+        id: The reader.
+        epoch: The epoch that it has applied.
+        lease_seconds: For how many seconds after a change its lease can be valid.
+    """
 
     id: UUID
+    epoch: int
     lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a writer sees at one moment.
+
+    Attributes:
+        state: The state of the database.
+        known: Whether all revisions that were asked about belong to the history of this database, and are at most
+            10,000 changes old.
+        laggards: The readers that have not applied the current epoch.
+    """
+
+    state: FenceState
+    known: bool
+    laggards: tuple[Laggard, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,16 +236,6 @@ async def changes_since(connection: Connection, epoch: int) -> list[Change]:
     ]
 
 
-async def knows(connection: Connection, revision: Revision) -> bool:
-    """Return whether a revision belongs to the history of this database, and is at most 10,000 changes old."""
-    return bool(
-        await connection.fetchval(
-            f"SELECT {_IS_KNOWN.format(epoch='$1', tag='$2')} FROM fence",  # noqa: S608 - the parts are constants
-            *revision,
-        )
-    )
-
-
 async def prune(connection: Connection) -> bool:
     """Remove about 1,000 rows of the changes before the last 10,000, and return whether there may be more.
 
@@ -257,10 +270,24 @@ async def vouch(connection: Connection, server: str) -> None:
     )
 
 
-async def laggards(connection: Connection, epoch: int) -> list[Laggard]:
-    """Return the readers that have not applied an epoch yet."""
-    rows = await connection.fetch("SELECT id, lease_seconds FROM reader WHERE epoch < $1", epoch)
-    return [Laggard(row["id"], row["lease_seconds"]) for row in rows]
+async def look(connection: Connection, revisions: Sequence[Revision]) -> Look:
+    """Return what a writer has to know whose changes led to some revisions, by one statement."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_STATE},
+               NOT EXISTS (
+                   SELECT FROM unnest($1::bigint[], $2::bigint[]) AS asked (epoch, tag)
+                   WHERE NOT {_IS_KNOWN.format(epoch="asked.epoch", tag="asked.tag")}
+               ) AS known,
+               reader.id, reader.epoch AS applied, reader.lease_seconds
+        FROM fence LEFT JOIN reader ON reader.epoch < fence.epoch
+        """,  # noqa: S608 - the parts are constants
+        [revision.epoch for revision in revisions],
+        [revision.tag for revision in revisions],
+    )
+    state = _state(rows[0] if rows else None)
+    laggards = (Laggard(row["id"], row["applied"], row["lease_seconds"]) for row in rows if row["id"] is not None)
+    return Look(state, rows[0]["known"], tuple(laggards))
 
 
 async def evict(connection: Connection, readers: Iterable[UUID], epoch: int) -> None:
