@@ -229,6 +229,35 @@ async def test_an_older_worker_works_beside_newer_ones(reader: Process, sql: Sql
     assert await reader.outcome(token) == "REVOKED"
 
 
+async def test_an_older_worker_applies_no_change_in_part(reader: Process, sql: Sql) -> None:
+    """It takes each row for a change, so it goes on only where that is right; otherwise it registers again."""
+    start = await epoch(sql)
+    key, _ = await reader.issue()
+    id_ = await sql.fetchval(
+        "INSERT INTO reader (id, epoch, lease_seconds) SELECT gen_random_uuid(), epoch, 60 FROM fence RETURNING id"
+    )
+    await revoke_by_hand(sql, key)
+    await sql.execute("UPDATE tool SET disabled = true WHERE id = 'web.search'")
+    await sql.execute("UPDATE tool SET disabled = true")
+    older = "SELECT epoch, tag, previous_tag, key_id, workspace_id FROM change WHERE epoch > $1 ORDER BY epoch LIMIT $2"
+    rows = await sql.fetch(older, start, 2)
+    assert [(row["key_id"], row["workspace_id"]) for row in rows] == [(key.id, None), (None, "acme")]
+    assert [row["epoch"] for row in rows] == [start + 1, start + 2]
+    beat = """
+        UPDATE reader SET epoch = $2 FROM fence
+        WHERE reader.id = $1 AND (fence.epoch = $2 AND fence.tag = $3 OR EXISTS (
+            SELECT FROM change WHERE change.epoch = $2 + 1 AND change.previous_tag = $3))
+        RETURNING fence.epoch
+    """
+    assert await sql.fetchval(beat, id_, start + 2, rows[-1]["tag"]) == start + 3
+    rows = await sql.fetch(older, start, 1000)
+    assert rows[-1]["epoch"] - start == 3 < len(rows)
+    # Where its limit cuts the last change, the number of rows is that of the epochs.
+    rows = await sql.fetch(older, start, 3)
+    assert rows[-1]["epoch"] - start == len(rows)
+    assert await sql.fetchval(beat, id_, start + 3, rows[-1]["tag"]) is None
+
+
 async def test_different_lease_lengths_are_logged(database_url: str, sql: Sql) -> None:
     """And respected: a change waits for each reader by its own length."""
     await sql.execute(

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage import fence
 from tests.support.clock import FakeClock
 from tests.support.fence import LONG, epoch, insert_laggard, readers, until_true, warm
@@ -140,3 +141,75 @@ async def test_a_dead_reader_is_evicted_even_if_no_caller_waits_long_enough(writ
         else:
             pytest.fail("no revocation ever returned")
     assert await readers(sql) == set()
+
+
+async def test_changes_that_come_together_share_waits(
+    writer: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: a look is one statement for all of them, and only a few waits go on at once."""
+    keys = [(await writer.issue())[0] for _ in range(100)]
+    laggard = await insert_laggard(sql, LONG)
+    looks, look = 0, fence.look
+
+    async def counted(*arguments: Any) -> fence.Look:
+        nonlocal looks
+        looks += 1
+        return await look(*arguments)
+
+    monkeypatch.setattr(fence, "look", counted)
+    before = len(writer.waits)
+    tasks = [asyncio.create_task(writer.revoke(key)) for key in keys]
+    await until_true(sql, "SELECT count(*) = 100 FROM key WHERE revoked_at IS NOT NULL")
+    seen = looks
+    await until(lambda: looks > seen + 3)
+    assert not any(task.done() for task in tasks)
+    lent, seen = writer.database.lent, looks
+    await until(lambda: looks > seen + 10)
+    assert writer.database.lent - lent <= looks - seen + 1, "nothing but looks"
+    seen = looks
+    await sql.execute("UPDATE reader SET epoch = $2 WHERE id = $1", laggard, await epoch(sql))
+    await asyncio.gather(*tasks)
+    assert looks - seen <= 4
+    assert len(writer.waits) - before <= 9
+
+
+async def test_a_change_does_not_wait_for_less_because_others_wait(database_url: str, sql: Sql) -> None:
+    """Each wait counts from its own look: a reader that acknowledged the earlier change may not know the later one."""
+    clock = FakeClock()
+    async with process(database_url, clock=clock) as writer:
+        await writer.apply()
+        (one, _), (two, _) = await writer.issue(), await writer.issue()
+        slow = await insert_laggard(sql, 2.0)
+        first = await revoking(writer, one)
+        clock.now += 1.0
+        between = await epoch(sql)
+        second = await revoking(writer, two)
+        await sql.execute("UPDATE reader SET epoch = $1", between)
+        await first
+        clock.now += 1.5
+        lent = writer.database.lent
+        await until(lambda: writer.database.lent > lent + 3)
+        assert not second.done()
+        assert await readers(sql) == {slow}
+        clock.now += 0.5
+        await second
+        assert await readers(sql) == set()
+
+
+async def test_a_failed_look_fails_the_changes_that_wait(
+    writer: Process, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no later one."""
+    keys = [(await writer.issue())[0] for _ in range(4)]
+    await insert_laggard(sql, LONG)
+    tasks = [await revoking(writer, key) for key in keys[:3]]
+
+    async def failing(*_: object) -> fence.Look:
+        raise UnavailableError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fence, "look", failing)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [UnavailableError] * 3
+    await sql.execute("DELETE FROM reader")
+    await writer.revoke(keys[3])

@@ -132,6 +132,34 @@ async def test_hats_and_tools_keep_their_meaning(empty_url: str, monkeypatch: py
         assert {row["workspace_id"] for row in changed} >= {"acme", "off"}
 
 
+async def test_changes_and_readers_are_kept(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older workers go on from where they are, and a change of theirs is followed by one that says what it touches."""
+    await migrate_to(empty_url, 10, monkeypatch)
+    async with connected(empty_url) as sql:
+        await insert(sql, "workspace", id="acme", name="Acme", version=1)
+        await insert(sql, "member", workspace_id="acme", user_id="ada", role="admin")
+        key = await insert_key(sql)
+        await sql.execute("UPDATE key SET description = 'Another'")
+        await insert(sql, "reader", id=new_key_id(), epoch=1, lease_seconds=2.0)
+        older = "SELECT epoch, tag, previous_tag, key_id, workspace_id FROM change ORDER BY epoch"
+        before, fence_before, readers = [
+            await sql.fetch(statement) for statement in (older, "SELECT * FROM fence", "SELECT * FROM reader")
+        ]
+        assert [row["workspace_id"] for row in before] == ["acme", None]
+        await migrate(empty_url)
+        assert await sql.fetch(older) == before
+        assert await sql.fetch("SELECT * FROM fence") == fence_before
+        assert await sql.fetch("SELECT * FROM reader") == readers
+        rows = await sql.fetch("SELECT sequence, next_tag, part, key_id FROM change ORDER BY epoch")
+        assert [tuple(row) for row in rows] == [(1, row["tag"], None, row["key_id"]) for row in before]
+        assert rows[-1]["key_id"] == key
+        await sql.execute("DELETE FROM member")
+        added = await sql.fetchrow("SELECT * FROM change ORDER BY epoch DESC LIMIT 1")
+        assert added is not None
+        assert (added["epoch"], added["previous_tag"]) == (before[-1]["epoch"] + 1, before[-1]["tag"])
+        assert (added["part"], added["part_id"]) == ("member", "ada")
+
+
 async def test_an_older_version_reads_no_catalog(sql: asyncpg.Connection[Any]) -> None:
     """It would take a hat without a team for one of everybody. Its query for tools fails, and so do its changes."""
     older = {

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
+
+import pytest
 
 from skilder_keys.app.fence.lease import Lease
+from skilder_keys.domain.revision import Revision
 from tests.support.clock import FakeClock
 
 
@@ -62,3 +67,59 @@ def test_an_ended_lease_is_ended_at_once() -> None:
     assert lease.age() == math.inf
     lease.renew(100.0, 102.0)
     assert lease.valid()
+
+
+def _held() -> tuple[Lease, FakeClock, list[int]]:
+    """Return a lease at epoch 5, its clock, and a list that gets the epoch at each wake."""
+    clock, woken = FakeClock(100.0), list[int]()
+    lease = Lease(clock)
+    lease.renew(100.0, 102.0)
+    lease.advance(Revision(5, 0))
+    lease.wake = lambda: woken.append(lease.epoch)
+    return lease, clock, woken
+
+
+async def test_an_epoch_that_was_applied_is_reached_at_once() -> None:
+    """Without waking the reader."""
+    lease, _, woken = _held()
+    assert await lease.reach(5)
+    assert woken == []
+
+
+async def test_whoever_needs_a_later_epoch_wakes_the_reader_and_waits() -> None:
+    """Until it has applied that epoch, with one step or several."""
+    lease, _, woken = _held()
+    tasks = [asyncio.create_task(lease.reach(epoch)) for epoch in (6, 7)]
+    await asyncio.sleep(0)
+    assert woken == [5, 5]
+    lease.advance(Revision(6, 0))
+    assert await tasks[0]
+    assert not tasks[1].done()
+    lease.advance(Revision(7, 0))
+    assert await tasks[1]
+
+
+@pytest.mark.parametrize("how", ["end", "doubt", "end and renew", "clock"])
+async def test_no_epoch_is_reached_without_the_lease(how: str) -> None:
+    """Not even if there is another lease by then: what was loaded under the first one may be lost."""
+    lease, clock, _ = _held()
+    task = asyncio.create_task(lease.reach(6))
+    await asyncio.sleep(0)
+    if how == "clock":
+        clock.now = 102.0
+    elif how == "doubt":
+        lease.doubt()
+    else:
+        lease.end()
+    if how == "end and renew":
+        lease.renew(100.0, 102.0)
+    lease.advance(Revision(6, 0))
+    assert not await task
+
+
+async def test_a_lease_that_runs_out_ends_the_wait() -> None:
+    """Even if the reader never looks again."""
+    lease = Lease(time.monotonic)
+    lease.renew(time.monotonic(), time.monotonic() + 0.05)
+    assert not await lease.reach(1)
+    assert not lease.valid()
