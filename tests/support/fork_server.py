@@ -2,10 +2,14 @@
 
 The descriptor is that of a socket to the tests; `tests.support.forked` is at its other end. This process starts no
 thread and no event loop and opens no channel. So a fork is like a new interpreter that has just imported the command.
+
+A server that is such a fork also forks its workers, which are like new interpreters that have just imported a worker.
+It runs an event loop, but it never uses gRPC.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
 import io
@@ -16,17 +20,20 @@ import signal
 import socket
 import struct
 import sys
+import traceback
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# The command, its parts, and what libraries load late.
+# The command, its parts, a worker, and what libraries load late.
 _MODULES = (
     *(f"skilder_keys.cli.{name}" for name in ("start", "main", "serve", "service", "authorize", "keys", "workspace")),
+    *("skilder_keys.worker.process", "skilder_keys.transports.grpcio.frontend", "uvloop"),
     *("encodings.idna", "encodings.utf_8_sig", "grpc._channel", "grpc._interceptor", "pydantic.type_adapter"),
 )
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -102,6 +109,7 @@ def _run(
     sys.stdin, sys.stdout, sys.stderr = map(_stream, range(3), "rww", (sys.stdin, sys.stdout, sys.stderr))
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]  # as at a start
     sys.argv = [os.fsdecode(each) for each in arguments]
+    asyncio.create_subprocess_exec = _start_process  # type: ignore[assignment]  # for workers only
     script = Path(sys.argv[0])
     sys.path.insert(0, str(script.parent))
     main = sys.modules["__main__"] = ModuleType("__main__")
@@ -125,6 +133,84 @@ def _stream(number: int, mode: Any, before: Any) -> Any:
     )
     stream.mode = mode
     return stream
+
+
+_create_subprocess_exec = asyncio.create_subprocess_exec
+
+
+async def _start_process(*command: str, **options: Any) -> Any:
+    """Fork a worker; start any other program as asyncio does."""
+    from skilder_keys.supervisor.supervisor import WORKER_COMMAND  # noqa: PLC0415 - the command is loaded later
+
+    if command[:-1] != WORKER_COMMAND:
+        return await _create_subprocess_exec(*command, **options)
+    loop = asyncio.get_running_loop()
+    forked: asyncio.Future[int] = loop.create_future()
+
+    def fork() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that this process has threads
+            pid = os.fork()
+        if pid == 0:
+            _work(int(command[-1]), options["env"])
+        forked.set_result(pid)
+
+    # Not from a task: in the fork, asyncio would take it for the one that runs.
+    loop.call_soon(fork)
+    return _Worker(await forked)
+
+
+class _Worker:
+    """A forked worker, as its parent uses an `asyncio.subprocess.Process`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._process = os.pidfd_open(pid)
+        self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().add_reader(self._process, self._reap)
+
+    async def wait(self) -> int:
+        """Return the exit code, or the negative number of a signal."""
+        return await asyncio.shield(self._code)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if self._code.done():
+            raise ProcessLookupError
+        os.kill(self.pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._process)
+        os.close(self._process)
+        self._code.set_result(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
+
+
+def _work(descriptor: int, variables: dict[str, str]) -> NoReturn:
+    """Run a worker in this fork of its parent, without anything of the parent's event loop."""
+    signal.set_wakeup_fd(-1)
+    for number in _IGNORED:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    os.setpgid(0, 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.closerange(_STANDARD_ERROR + 1, descriptor)
+    os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
+    os.set_inheritable(descriptor, True)  # noqa: FBT003 - it stays open where Envoy takes over
+    os.environ.clear()
+    os.environ.update(variables)
+    code = 1
+    try:
+        from skilder_keys.worker.__main__ import main as work  # noqa: PLC0415 - the command is loaded later
+
+        work(descriptor)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - the interpreter does that
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
