@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.supervisor.companion import Companion
 from tests.support import reaper
-from tests.support.lengths import LONG
+from tests.support.lengths import LONG, by_form
 from tests.support.postgres import test_postgres
 from tests.support.postgres_files import copy_postgres, made_once
 from tests.support.progress import Progress
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 _REAPER = pytest.StashKey[Companion]()
 _REAPER_SECONDS = 30.0
 _MAX_PROCESSES = 8
+
+
+# Of Hypothesis: the long form tries as many examples as it does by default.
+settings.register_profile("form", max_examples=by_form(40, 100))
+settings.load_profile("form")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

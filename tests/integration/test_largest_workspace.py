@@ -33,13 +33,14 @@ async def test_the_largest_workspace_goes_through_every_method(patient: Service,
     whole = await patient.client(TOKENS["operator"], options=WHOLE)
     first, second = largest_workspace("largest"), largest_workspace("largest", version=1)
     parts = 10_000 + 1_000 + 1_000 + 5_000 + 20_000
-    for workspace, dry_run, version, count in (
+    steps = (
         (first, True, 1, parts + 1),
         (first, False, 1, parts + 1),
         (first, False, 1, 0),
         (second, True, 2, parts),
         (second, False, 2, parts),
-    ):
+    )
+    for workspace, dry_run, version, count in by_form(steps[1:], steps):
         request = pb.ApplyWorkspaceRequest(workspace=workspace, dry_run=dry_run, actor="user-000000")
         response = pb.ApplyWorkspaceResponse.FromString(
             await call(patient.operator, "CatalogService/ApplyWorkspace", request)
@@ -65,7 +66,7 @@ async def test_one_byte_more_is_refused(patient: Service) -> None:
     """Also in a dry run, with both numbers; what there is stays as it is."""
     workspace = largest_workspace("largest")
     workspace.name += "!"
-    for dry_run in (True, False):
+    for dry_run in by_form((True,), (True, False)):
         refused = await refusal(patient.operator.apply(workspace, dry_run=dry_run))
         assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_TOO_LARGE")
         assert refused.metadata == {"bytes": str(MAX_BYTES + 1), "limit": str(MAX_BYTES)}
