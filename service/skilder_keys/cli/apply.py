@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder_keys.cli import changes, output
+from skilder_keys.cli.changed import SHOWN, in_all, print_changes, print_summary
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.exits import Exit, fail, say
 from skilder_keys.cli.prompts import Yes, confirm
@@ -25,7 +26,6 @@ from skilder_keys.domain.fields import quoted
 if TYPE_CHECKING:
     from skilder.keys.v1 import workspace_pb2
 
-_SHOWN = 20
 _NAMED = 5
 
 Actor = Annotated[str, typer.Option(help="Act for this user, by their id, who must be an admin of the workspace.")]
@@ -60,7 +60,7 @@ def apply(
     that serve nobody.
     """
     workspace = read_workspace(file)
-    _warn(changes.unserving_hats(workspace))
+    warn_of_unserving(changes.unserving_hats(workspace))
     request = pb.ApplyWorkspaceRequest(
         workspace=workspace,
         expected_version=expected_version,
@@ -79,8 +79,9 @@ def apply(
         output.print_json(output.as_dict(response))
         return
     if response.change_count and not asked:
-        _print(response, plan)
-    output.print_line(output.shown(_summary(request, response)))
+        found, details = (response.changes, {}) if plan is None else (plan.changes, plan.details)
+        print_changes(found, response.change_count, details)
+    print_summary(workspace.id, response, dry_run=dry_run)
 
 
 class _Plan:
@@ -126,7 +127,7 @@ class _Plan:
         return found
 
 
-def _warn(unserving: list[str]) -> None:
+def warn_of_unserving(unserving: list[str]) -> None:
     """Report hats that serve nobody on standard error."""
     if unserving:
         hats, serve = ("hats", "serve") if len(unserving) > 1 else ("hat", "serves")
@@ -192,33 +193,6 @@ def _show(plan: _Plan) -> None:
     """Show a plan on standard error, because standard output may be a file."""
     found = plan.changes
     say(visible(f"Workspace {plan.desired.id}, now at version {plan.version}, would change:", sys.stderr))
-    for part, id_, change, detail in islice(changes.rows(found, plan.details), _SHOWN):
+    for part, id_, change, detail in islice(changes.rows(found, plan.details), SHOWN):
         say(visible(f"  {change:7}  {part:9}  {id_}{f'  ({detail})' if detail else ''}", sys.stderr))
-    say(visible(_in_all(found, plan.response.change_count), sys.stderr))
-
-
-def _print(response: pb.ApplyWorkspaceResponse, plan: _Plan | None) -> None:
-    details = {} if plan is None else plan.details
-    found = list(response.changes) if plan is None else plan.changes
-    shown = list(islice(changes.rows(found, details), _SHOWN))
-    width = len(changes.COLUMNS) if any(row[-1] for row in shown) else -1
-    output.print_table(changes.COLUMNS[:width], [row[:width] for row in shown])
-    if response.change_count > _SHOWN:
-        output.print_line(output.shown(_in_all(found, response.change_count)))
-
-
-def _in_all(found: list[pb.WorkspaceChange], count: int) -> str:
-    """Return how many changes there are. `found` may be a part of them, as the service names at most 10,000."""
-    more = f"… and {count - _SHOWN} more. " if count > _SHOWN else ""
-    known = changes.counted(found)
-    return f"{more}In all: {known}." if count == len(found) else f"{more}In all: {count} changes, among them {known}."
-
-
-def _summary(request: pb.ApplyWorkspaceRequest, response: pb.ApplyWorkspaceResponse) -> str:
-    number = response.change_count
-    changed = f"{number} change{'s' if number > 1 else ''}" if number else "nothing differed"
-    if request.dry_run:
-        return (
-            f"Nothing was written. Workspace {request.workspace.id} would be at version {response.version}: {changed}."
-        )
-    return f"Workspace {request.workspace.id} is at version {response.version}: {changed}."
+    say(visible(in_all(found, plan.response.change_count), sys.stderr))

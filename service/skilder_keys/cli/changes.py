@@ -13,7 +13,7 @@ from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.table import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from google.protobuf.message import Message
 
@@ -53,7 +53,7 @@ def with_all_removals(
     return found + [each for each in changes if each.action != pb.CHANGE_ACTION_REMOVED]
 
 
-def rows(changes: Sequence[pb.WorkspaceChange], details: dict[tuple[int, str], str]) -> Iterator[Row]:
+def rows(changes: Sequence[pb.WorkspaceChange], details: Mapping[tuple[int, str], str]) -> Iterator[Row]:
     """Yield each change as a row for COLUMNS: first the removed parts, then the updated ones, then the added ones."""
     for action in _ACTIONS:
         for change in changes:

@@ -45,6 +45,8 @@ _PARAMETERS = {
     "page_size": "limit",
     "unlimited": "all_hats",
 }
+# A field of the part that a command like `workspace member set` puts. There is one, so its place says nothing.
+_FIELD_OF_PART = re.compile(r"(?:put\.\w+|remove)\[\d+\]\.(?P<name>\w+)(?:\[\d+\])?")
 _FIELD = re.compile(r"(?P<name>[a-z_.]+)(?:\[(?P<index>\d+)\])?")
 # A word in a sentence is a field name if it has an underscore and is not quoted.
 _NAME_IN_SENTENCE = re.compile(r"(?<![\w.'\"`-])[a-z]+(?:_[a-z]+)+(?![\w.'\"`-])")
@@ -67,6 +69,10 @@ def flags_of(parameters: Mapping[str, inspect.Parameter]) -> dict[str, str]:
 
 def flag_of(field: str, flags: Mapping[str, str]) -> str:
     """Return the flag or argument that sets a request's field, or the field's name if there is none."""
+    of_part = _FIELD_OF_PART.fullmatch(field)
+    if of_part is not None:
+        found = flag_of(of_part["name"], flags)
+        return field if found == of_part["name"] else found
     match = _FIELD.fullmatch(field)
     if match is None:
         return field

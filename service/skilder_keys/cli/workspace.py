@@ -1,4 +1,4 @@
-"""skilder-keys workspace: apply, show, list, delete."""
+"""skilder-keys workspace: apply, show, list, delete, and the commands for single parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import workspace_pb2
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from skilder_keys.cli import output
+from skilder_keys.cli import catalog_commands, output, people_commands
 from skilder_keys.cli.apply import Actor, ExpectedVersion, apply
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.enums import short_name
@@ -18,7 +18,7 @@ from skilder_keys.cli.prompts import Yes, confirm
 from skilder_keys.cli.table import Column
 from skilder_keys.cli.workspace_file import print_workspace
 
-app = typer.Typer(help="Apply, show and delete workspaces.", no_args_is_help=True)
+app = typer.Typer(help="Apply, change, show and delete workspaces.", no_args_is_help=True)
 
 _COLUMNS = (
     Column("workspace", whole=True),
@@ -34,6 +34,11 @@ Reader = Annotated[str, typer.Option(help="Act for this user, by their id, who m
 WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
 
 app.command()(apply)
+app.add_typer(people_commands.member, name="member")
+app.add_typer(people_commands.team, name="team")
+app.add_typer(catalog_commands.hat, name="hat")
+app.add_typer(catalog_commands.skill, name="skill")
+app.add_typer(catalog_commands.tool, name="tool")
 
 
 @app.command()

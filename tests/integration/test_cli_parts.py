@@ -1,0 +1,234 @@
+"""`workspace member | team | hat | skill | tool`: what the commands change, show, ask and refuse."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from skilder.keys.v1.workspace_pb2 import (
+    HAT_AUDIENCE_TEAMS,
+    HAT_AUDIENCE_WORKSPACE,
+    MEMBER_ROLE_ADMIN,
+    MEMBER_ROLE_VIEWER,
+    Hat,
+    Member,
+    Skill,
+    Team,
+    Tool,
+)
+from skilder_keys.cli.exits import Exit
+from skilder_keys.cli.parts import HAT, MEMBER, SKILL, TEAM, TOOL, Change
+from tests.support.calls import get_workspace, part
+from tests.support.person import Person
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from tests.support.service import Service
+
+
+@pytest.fixture
+def transport() -> str:
+    """The command line is the same with every transport, so one is enough."""
+    return "grpcio"
+
+
+@pytest.fixture
+def person(service: Service, tmp_path: Path) -> Person:
+    """Somebody with the small workspace applied."""
+    return Person(service, tmp_path)
+
+
+async def found(service: Service, kind: Any, id_: str) -> Any:
+    """Return a part of `acme`."""
+    return part(getattr((await get_workspace(service.operator)).workspace, kind.list), id_)
+
+
+ADDED: list[tuple[Any, str, Any]] = [
+    (
+        MEMBER,
+        "member add acme dan --role viewer --team support",
+        Member(user_id="dan", role=MEMBER_ROLE_VIEWER, team_ids=["support"]),
+    ),
+    (
+        TEAM,
+        "team add acme sales --name Sales --parent customer",
+        Team(id="sales", name="Sales", parent_id="customer"),
+    ),
+    (
+        TOOL,
+        "tool add acme mail.send --name send --mcp-server mail --disabled",
+        Tool(id="mail.send", name="send", mcp_server="mail", disabled=True),
+    ),
+    (
+        SKILL,
+        "skill add acme offers --name Offers --description Sells --tool mail.send --tool web.search",
+        Skill(id="offers", name="Offers", description="Sells", tool_ids=["mail.send", "web.search"]),
+    ),
+    (
+        HAT,
+        "hat add acme seller --name Seller --description D --instructions I --team sales --skill offers",
+        Hat(
+            id="seller",
+            name="Seller",
+            description="D",
+            instructions="I",
+            team_ids=["sales"],
+            skill_ids=["offers"],
+            audience=HAT_AUDIENCE_TEAMS,
+        ),
+    ),
+]
+SET: list[tuple[Any, str, Any]] = [
+    (MEMBER, "member set acme dan --role admin", Member(user_id="dan", role=MEMBER_ROLE_ADMIN, team_ids=["support"])),
+    (
+        MEMBER,
+        "member set acme dan --add-team sales --remove-team support",
+        Member(user_id="dan", role=MEMBER_ROLE_ADMIN, team_ids=["sales"]),
+    ),
+    (TEAM, "team set acme sales --parent=", Team(id="sales", name="Sales")),
+    (TEAM, "team set acme sales --name Sellers", Team(id="sales", name="Sellers")),
+    (TOOL, "tool enable acme mail.send", Tool(id="mail.send", name="send", mcp_server="mail")),
+    (TOOL, "tool set acme mail.send --name post", Tool(id="mail.send", name="post", mcp_server="mail")),
+    (TOOL, "tool disable acme mail.send", Tool(id="mail.send", name="post", mcp_server="mail", disabled=True)),
+    (
+        SKILL,
+        "skill set acme offers --tool mail.send",
+        Skill(id="offers", name="Offers", description="Sells", tool_ids=["mail.send"]),
+    ),
+    (
+        HAT,
+        "hat set acme seller --add-skill search --description=",
+        Hat(
+            id="seller",
+            name="Seller",
+            instructions="I",
+            team_ids=["sales"],
+            skill_ids=["offers", "search"],
+            audience=HAT_AUDIENCE_TEAMS,
+        ),
+    ),
+    (
+        HAT,
+        "hat set acme seller --audience workspace",
+        Hat(
+            id="seller",
+            name="Seller",
+            instructions="I",
+            skill_ids=["offers", "search"],
+            audience=HAT_AUDIENCE_WORKSPACE,
+        ),
+    ),
+]
+
+
+async def test_a_part_is_added_changed_and_removed(person: Person, service: Service) -> None:
+    """Of each kind. What a command does not name stays; a dry run changes nothing."""
+    version = 1
+    for words, steps in (("added", ADDED), ("updated", SET)):
+        for kind, line, expected in steps:
+            arguments = line.split()
+            dry = await person.script(*arguments, "--dry-run")
+            assert (dry.returncode, dry.stderr) == (0, ""), line
+            last = f"Nothing was written. Workspace acme would be at version {version + 1}: 1 change.\n"
+            assert dry.stdout.endswith(last), line
+            done = await person.script(*arguments)
+            version += 1
+            assert (done.returncode, done.stderr) == (0, ""), line
+            assert done.stdout.endswith(f"Workspace acme is at version {version}: 1 change.\n")
+            assert done.stdout.splitlines()[1].split()[:3] == [kind.word, arguments[3], words]
+            assert await found(service, kind, arguments[3]) == expected, line
+    for kind, id_ in ((HAT, "seller"), (SKILL, "offers"), (TOOL, "mail.send"), (TEAM, "sales")):
+        if kind is TEAM:
+            assert (await person.script("member", "set", "acme", "dan", "--remove-team", "sales")).returncode == 0
+            version += 1
+        done = await person.script(kind.word, "remove", "acme", id_, "--yes", "--json")
+        version += 1
+        assert json.loads(done.stdout)["version"] == str(version), done
+    again = await person.script("hat", "remove", "acme", "seller", "--yes")
+    assert again.stdout == f"Workspace acme is at version {version}: nothing differed.\n"
+
+
+async def test_the_new_and_the_old_value_are_shown(person: Person) -> None:
+    """As by `apply`."""
+    done = await person.script("member", "set", "acme", "bob", "--role", "admin", "--add-team", "engineering")
+    assert "role editor -> admin; team_ids +engineering" in done.stdout
+
+
+async def test_nothing_is_removed_without_a_question(person: Person, service: Service) -> None:
+    """In a script it needs --yes; on a terminal the answer decides."""
+    refused = await person.script("member", "remove", "acme", "bob", "cyd")
+    assert (refused.returncode, refused.stdout) == (Exit.USAGE, "")
+    assert "removes the members 'bob', 'cyd'. There is no terminal to ask on: use --yes" in refused.stderr
+
+    async def no() -> str:
+        return "n\n"
+
+    async def yes() -> str:
+        return "y\n"
+
+    assert (await person.terminal("member", "remove", "acme", "bob", answer=no)).returncode != 0
+    assert (await get_workspace(service.operator)).version == 1
+    assert (await person.terminal("member", "remove", "acme", "bob", answer=yes)).returncode == 0
+    assert (await get_workspace(service.operator)).version == 2
+
+
+FAULTS = {
+    "member add acme ada --role viewer": (Exit.CONFLICT, "there is a member 'ada' already: use `member set`"),
+    "member set acme dan --role viewer": (Exit.NOT_FOUND, "there is no member 'dan': use `member add`"),
+    "member set acme ada": (Exit.USAGE, "nothing to set: name at least one property, see --help"),
+    "member set acme ada --team support --add-team customer": (Exit.USAGE, "--team names them all"),
+    "member add acme dan --role viewer --team nowhere": (
+        Exit.USAGE,
+        "--team of 'dan' names 'nowhere', which does not exist",
+    ),
+    "member add acme dan --role boss": (Exit.USAGE, "'boss'"),
+    "tool add acme t --name git_push --mcp-server git": (
+        Exit.USAGE,
+        "--name of 't' is 'git_push' on 'git', which the tool",
+    ),
+    "team set acme customer --parent support": (Exit.USAGE, "--parent of 'customer' makes 'customer' its own ancestor"),
+    "team remove acme customer --yes": (Exit.USAGE, "which the hat 'customer-care' and the team 'support' still name"),
+    "hat add acme h --name H --audience workspace --team support": (
+        Exit.USAGE,
+        "--audience of 'h' is the whole workspace",
+    ),
+    "tool disable nowhere web.search": (Exit.NOT_FOUND, "There is no workspace 'nowhere'."),
+    "tool disable acme web.search --actor bob": (Exit.FORBIDDEN, "Only an admin of the workspace may change it."),
+}
+
+
+@pytest.mark.parametrize("line", FAULTS)
+async def test_a_fault_is_explained(person: Person, service: Service, line: str) -> None:
+    """With the option that has it, and an exit code that says what kind it is of."""
+    code, words = FAULTS[line]
+    refused = await person.script(*line.split())
+    assert words in " ".join(refused.stderr.split()), refused.stderr
+    assert (refused.returncode, refused.stdout) == (code, "")
+    assert (await get_workspace(service.operator)).version == 1
+
+
+async def test_a_hat_that_serves_nobody_is_reported(person: Person) -> None:
+    """On standard error, as by `apply`."""
+    done = await person.script("hat", "add", "acme", "new", "--name", "New")
+    assert done.returncode == 0
+    assert "Warning: the hat 'new' serves nobody." in done.stderr
+
+
+def test_a_list_keeps_its_order_and_has_each_id_once() -> None:
+    """What is added comes last; what is there already is not added again."""
+    change = Change(
+        kind=MEMBER,
+        workspace_id="acme",
+        id="ann",
+        is_new=False,
+        values={"team_ids": None},
+        added={"team_ids": ["c", "a", "d"]},
+        removed={"team_ids": ["b"]},
+        actor="",
+        dry_run=False,
+    )
+    assert list(change.changed(Member(user_id="ann", team_ids=["a", "b", "c"])).team_ids) == ["a", "c", "d"]
