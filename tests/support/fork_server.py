@@ -30,12 +30,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# The command, its parts, a worker, and what libraries load late.
+# The command, its parts, and what libraries load late.
 _MODULES = (
     *(f"skilder_keys.cli.{name}" for name in ("start", "main", "serve", "service", "authorize", "keys", "workspace")),
-    *("skilder_keys.worker.process", "skilder_keys.transports.grpcio.frontend", "uvloop"),
     *("encodings.idna", "encodings.utf_8_sig", "grpc._channel", "grpc._interceptor", "pydantic.type_adapter"),
 )
+# What a worker loads, for servers only.
+_MODULES_OF_WORKERS = ("skilder_keys.worker.process", "skilder_keys.transports.grpcio.frontend", "uvloop")
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STANDARD_ERROR = 2
 
@@ -44,7 +45,8 @@ def main() -> None:
     """Fork a process for each request, and report how it ends, until the tests have ended. Each fork returns early."""
     control = socket.socket(fileno=int(sys.argv[1]))
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _IGNORED}
-    _load()
+    sys.path.pop(0)  # this folder, which has modules with the names of others
+    _load(_MODULES)
     running: dict[int, tuple[int, socket.socket]] = {}
     while True:
         ready, _, _ = select.select([control.fileno(), *running], [], [])
@@ -58,6 +60,7 @@ def main() -> None:
         connection = socket.socket(fileno=descriptors.pop(0))
         with connection.makefile("rb") as received:
             request = pickle.load(received)  # noqa: S301 - the tests sent it
+        _prepare(request["arguments"])
         pid = os.fork()
         if pid == 0:
             break
@@ -74,9 +77,13 @@ def main() -> None:
     _run(descriptors, **request)
 
 
-def _load() -> None:
-    sys.path.pop(0)  # this folder, which has modules with the names of others
-    for module in _MODULES:
+def _prepare(arguments: Sequence[bytes]) -> None:
+    if b"serve" in arguments and _MODULES_OF_WORKERS[0] not in sys.modules:
+        _load(_MODULES_OF_WORKERS)
+
+
+def _load(modules: Sequence[str]) -> None:
+    for module in modules:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # so that no collection in a fork copies the memory that it shares with this process
