@@ -57,6 +57,11 @@ class Around:
         """Return a percentile of the time before the first change."""
         return self.timeline.percent(percent, self.changes[0][0] - _BEFORE, self.changes[0][0])
 
+    def outcomes(self) -> str:
+        """Return in words what became of the calls and changes."""
+        calls = ", ".join(f"{count:,} {outcome}" for outcome, count in self.timeline.outcomes().most_common())
+        return f"{calls}, {self.failed} changes failed"
+
     def slower(self, seconds: float) -> float:
         """Return the p50 of so many seconds from the first change on, to that of the time before it."""
         at = self.changes[0][0]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _KEYS = 50_000
 _RATE, _RESTART_RATE = 5_000, 2_000
+_PEAK_CALLS, _PEAK_AT_ONCE = 10_000, 64
 _MOST_ROUNDS = 2
 _CHANGES = 60
 _UPDATES = 30
@@ -96,6 +97,8 @@ def _many_keys(service: KeysInUse, report: Report, catalog: Catalog, requests: S
     if column == ENVOY:
         table.add("first use", column, first.per_core_second)
     table.add("first sight", column, second.per_core_second)
+    peak = service.environment.open_loop.once(service.asked(requests[:_PEAK_CALLS]), _PEAK_AT_ONCE)
+    table.add("peak", column, peak.rate)
     rate = bearable(service.load(requests, _RATE), _RATE)
     load = service.load(requests, rate)
     with service.server.caller() as caller:
@@ -106,6 +109,8 @@ def _many_keys(service: KeysInUse, report: Report, catalog: Catalog, requests: S
         lasting = every_second(load, lambda kind: catalog.change(kind, caller), seconds)
     table.add("every second", column, lasting.slower(seconds))
     table.add("refused", column, found.refused + lasting.refused)
+    if found.refused or lasting.refused:
+        report.note(f"Calls by {column}: {found.outcomes()} around single changes, {lasting.outcomes()} in the minute.")
     if column == ENVOY:
         report.timeline = _steps(found)
 
@@ -146,6 +151,8 @@ def _team_sets(
         table.add("team sets rate", column, rate)
         table.add("team sets", column, found.after(99))
         table.add("team sets refused", column, found.refused)
+        if found.refused:
+            report.note(f"Calls by {column} about user keys: {found.outcomes()}.")
         table.add("held before", column, found.probes_before())
         table.add("held", column, found.probes_after())
         took = one_by_one(lambda kind: large.change(kind, caller), _UPDATES)
@@ -179,6 +186,8 @@ def _naive(
         def load_of(rate: float) -> LoadOf:
             return lambda seconds: environment.open_loop.running(application.asked(requests), rate, seconds)
 
+        peak = environment.open_loop.once(application.asked(requests[:_PEAK_CALLS]), _PEAK_AT_ONCE)
+        table.add("peak", NAIVE, peak.rate)
         rate = bearable(load_of(_RESTART_RATE), _RESTART_RATE)
         found = around(load_of(rate), lambda kind: catalog.change(kind, caller), rounds=rounds)
     _add_around(report, NAIVE, rate, found)

@@ -14,6 +14,7 @@ NAIVE = "FastAPI, asyncpg"
 COLUMNS = (ENVOY, GRPCIO, NAIVE)
 
 Key = Literal[
+    "peak",
     "rate",
     "cpu",
     "p50",
@@ -70,7 +71,11 @@ class Line:
 
 _AFTER = "p99 of the second after, to p99 before"
 LINES: dict[Key, Line] = {
-    "rate": Line("**50,000 keys of one workspace in use, two workers:** calls a second", "{:,.0f}"),
+    "peak": Line(
+        "**50,000 keys of one workspace in use, two workers:** calls a second, 64 at a time, not by the clock",
+        "{:,.0f}",
+    ),
+    "rate": Line("calls a second by the clock, for the lines that follow", "{:,.0f}"),
     "cpu": Line("CPU of a call, with Postgres", "{:,.0f} µs"),
     "p50": Line("p50 before a change", "{:.2f} ms"),
     "p99": Line("p99 before a change", "{:.2f} ms"),

@@ -81,6 +81,11 @@ class Timeline:
         return Counter(call.outcome for call in self.calls if begin <= call.due < end)
 
     @property
+    def rate(self) -> float:
+        """The calls a second."""
+        return len(self.calls) / max(call.due + call.took / 1000 for call in self.calls)
+
+    @property
     def refused(self) -> int:
         """How many calls were not granted."""
         return sum(call.outcome != GRANTED for call in self.calls)
