@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tests.docs import contract, examples, methods
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
     from tests.docs.contract import Enum, Field, Message, Method
     from tests.docs.examples import Example, Examples
 
-_TIMESTAMP = "google.protobuf.Timestamp"
-_TIMESTAMP_URL = "https://protobuf.dev/reference/protobuf/google.protobuf/#timestamp"
+_WELL_KNOWN = "google.protobuf."
+_WELL_KNOWN_URL = "https://protobuf.dev/reference/protobuf/google.protobuf/#"
 
 
 def text() -> str:
@@ -85,7 +86,12 @@ def _type(field: Field) -> str:
 def _type_name(name: str) -> str:
     if name in contract.messages() or name in contract.enums():
         return _link(name)
-    return f"[`Timestamp`]({_TIMESTAMP_URL})" if name == _TIMESTAMP else f"`{name}`"
+    short = name.removeprefix(_WELL_KNOWN)
+    return f"`{name}`" if short == name else f"[`{short}`]({_WELL_KNOWN_URL}{_anchor(short)})"
+
+
+def _anchor(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
 def _link(heading: str) -> str:

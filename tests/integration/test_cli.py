@@ -70,6 +70,19 @@ async def test_a_shown_workspace_applies_as_it_is(command: CommandLine, tmp_path
     assert [each["id"] for each in listed["workspaces"]] == ["acme", "other"]
 
 
+async def test_a_part_of_a_workspace_is_shown(command: CommandLine) -> None:
+    """Without the id, so that `apply` refuses it instead of removing the rest."""
+    shown = await command("workspace", "show", "acme", "--only", "teams", "--only", "members", "--actor", "bob")
+    assert list(yaml.safe_load(shown.stdout)) == ["members", "teams"]
+    assert shown.stdout.startswith("# version 1, last changed 20")
+    found = await command.json("workspace", "show", "acme", "--only", "tools")
+    assert list(found["workspace"]) == ["tools"]
+    applied = await command("workspace", "apply", "-", "--yes", stdin=shown.stdout)
+    assert (applied.returncode, "workspace.id is required" in applied.stderr) == (2, True)
+    wrong = await command("workspace", "show", "acme", "--only", "members,teams")
+    assert (wrong.returncode, "is not one of" in wrong.stderr) == (2, True)
+
+
 async def test_an_actor_sees_their_own_workspaces(command: CommandLine, service: Service) -> None:
     """A member's are listed and shown; to anybody else they are forbidden."""
     other = small_workspace("other")

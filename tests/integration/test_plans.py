@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -141,6 +142,26 @@ async def test_a_workspace_is_read_in_one_pass_of_each_table(
     scans = [node for node in plan.nodes() if "Relation Name" in node]
     assert scans
     assert {node["Actual Loops"] for node in scans} == {1}, plan
+
+
+_TABLES = {"teams": {"team"}, "hats": {"hat", "hat_team", "hat_skill"}, "skills": {"skill", "skill_tool"}}
+_TABLES |= {"tools": {"tool"}}
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("parts", [*((name,) for name in _TABLES), ("teams", "tools"), tuple(_TABLES)], ids="+".join)
+async def test_only_the_tables_of_the_wanted_parts_are_read(
+    full: asyncpg.Connection[Any], parts: tuple[str, ...], mode: Mode
+) -> None:
+    """By a plan that is made for any parts, too: the scans of the other tables never begin."""
+
+    async def load(sql: Connection) -> None:
+        with closing(Offload()) as offload:
+            await catalog.load_catalog(sql, WorkspaceId("acme"), texts=True, offload=offload, parts=parts)
+
+    (plan,) = await plans(full, load, mode, analyze=True)
+    begun = {node["Relation Name"] for node in plan.nodes() if node.get("Relation Name") and node["Actual Loops"]}
+    assert begun == {"workspace"}.union(*(_TABLES[name] for name in parts)), plan
 
 
 # The user u77 becomes a member of all 2,001 workspaces.

@@ -219,12 +219,13 @@ async def counted(world: World, case: Case, request: Message, _: Message) -> Fac
 
 
 async def read(world: World, case: Case, request: Message, _: Message) -> Facts:
-    """Return the key or workspace that was read."""
+    """Return the fields of the key or workspace that was read."""
     return frozenset(
-        ("read", value.id)
+        ("read", name, field.name, str(content))
         for response in await case.send(world, request)
         for name, value in ((each.name, value) for each, value in response.ListFields())
         if name in {"key", "workspace"}
+        for field, content in value.ListFields()
     )
 
 

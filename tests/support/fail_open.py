@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest, ReadToolSetRequest
@@ -169,9 +170,10 @@ def _update(**fields: Any) -> Callable[[World], Awaitable[Message]]:
     return make
 
 
-def _get_workspace(actor: str) -> Callable[[World], Awaitable[Message]]:
+def _get_workspace(actor: str, *names: str) -> Callable[[World], Awaitable[Message]]:
     async def make(_: World) -> Message:
-        return GetWorkspaceRequest(workspace_id="acme", actor=actor)
+        mask = FieldMask(paths=names) if names else None
+        return GetWorkspaceRequest(workspace_id="acme", actor=actor, read_mask=mask)
 
     return make
 
@@ -302,6 +304,7 @@ CASES = [
         "console",
         read,
         ("by a member", _get_workspace("bob"), {}),
+        ("with a mask", _get_workspace("bob", "members", "name"), {"narrows": ("read_mask",)}),
         ("by nobody", _get_workspace("nobody"), {"refused": True}),
     ),
     *_cases(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2
@@ -81,7 +82,9 @@ def valid_requests() -> dict[str, list[Message]]:
             for dry_run in (False, True)
         ],
         "CatalogService/GetWorkspace": [
-            catalog_service_pb2.GetWorkspaceRequest(workspace_id="nowhere", actor="nobody")
+            catalog_service_pb2.GetWorkspaceRequest(
+                workspace_id="nowhere", actor="nobody", read_mask=FieldMask(paths=["id", "members"])
+            )
         ],
         "CatalogService/ListWorkspaces": [
             catalog_service_pb2.ListWorkspacesRequest(

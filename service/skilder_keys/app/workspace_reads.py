@@ -8,15 +8,18 @@ from skilder_keys.app.page import Page
 from skilder_keys.domain.access import Actor
 from skilder_keys.domain.errors import WorkspaceNotFoundError
 from skilder_keys.domain.fields import Violations
+from skilder_keys.domain.masks import check_mask
 from skilder_keys.domain.paging import listing
-from skilder_keys.domain.workspace import Workspace
+from skilder_keys.domain.workspace import FIELDS, Catalog, Workspace
 from skilder_keys.offload import Offload
 from skilder_keys.storage import catalog, workspace_lists, workspaces
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from skilder_keys.domain.ids import UserId, WorkspaceId
     from skilder_keys.domain.paging import PageTokens
-    from skilder_keys.domain.workspace import WorkspaceStatus
+    from skilder_keys.domain.workspace import Member, WorkspaceStatus
     from skilder_keys.domain.workspace_lists import ListedWorkspace, WorkspaceFilter
     from skilder_keys.storage.database import Connection, Database
 
@@ -39,22 +42,37 @@ class WorkspaceReads:
         self._page_tokens = page_tokens
         self._offload = offload or Offload()
 
-    async def get(self, workspace_id: WorkspaceId, actor: UserId | None) -> tuple[WorkspaceStatus, Workspace]:
+    async def get(
+        self, workspace_id: WorkspaceId, actor: UserId | None, read_mask: Sequence[str] = FIELDS
+    ) -> tuple[WorkspaceStatus, Workspace]:
         """Return a workspace, with its parts in order of id.
 
+        Args:
+            workspace_id: The workspace.
+            actor: For whom; None for the caller itself.
+            read_mask: Names of FIELDS. Lists that it does not name are not read, and are empty.
+
         Raises:
-            InvalidRequestError: `workspace_id` or `actor` is invalid.
+            InvalidRequestError: Names every invalid field.
             WorkspaceNotFoundError: There is no such workspace, or it was deleted.
             ActorNotMemberError: The actor is not a member of the workspace.
         """
         violations = Violations()
         violations.identifier("workspace_id", workspace_id)
         violations.actor(actor)
+        check_mask(violations, "read_mask", read_mask, FIELDS)
         violations.raise_if_any()
+        members: tuple[Member, ...] = ()
+        contents = Catalog((), (), (), ())
+        parts = [name for name in catalog.CATALOG_PARTS if name in read_mask]
         async with self._database.snapshot() as snapshot:
             status = await _visible(snapshot, workspace_id, actor)
-            members = await catalog.load_members(snapshot, workspace_id, self._offload)
-            _, contents = await catalog.load_catalog(snapshot, workspace_id, texts=True, offload=self._offload)
+            if "members" in read_mask:
+                members = await catalog.load_members(snapshot, workspace_id, self._offload)
+            if parts:
+                _, contents = await catalog.load_catalog(
+                    snapshot, workspace_id, texts=True, offload=self._offload, parts=parts
+                )
         return status, Workspace(status.id, status.name, members, contents)
 
     async def list(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import workspace_pb2
@@ -17,6 +19,7 @@ from skilder_keys.cli.paging import pages
 from skilder_keys.cli.prompts import Yes, confirm
 from skilder_keys.cli.table import Column
 from skilder_keys.cli.workspace_file import print_workspace
+from skilder_keys.domain.workspace import FIELDS
 
 app = typer.Typer(help="Apply, change, show and delete workspaces.", no_args_is_help=True)
 
@@ -30,6 +33,7 @@ _COLUMNS = (
 _ROLE = Column("role", whole=True)
 _DELETED = Column("deleted", whole=True)
 
+Field = Enum("Field", {name: name for name in FIELDS})  # type: ignore[misc]  # from the records, so none is missing
 Reader = Annotated[str, typer.Option(help="Act for this user, by their id, who must be a member of the workspace.")]
 WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
 
@@ -46,12 +50,17 @@ app.add_typer(catalog_commands.tool, name="tool")
 def show(
     service: Connection,
     workspace_id: WorkspaceId,
+    only: Annotated[
+        list[Field] | None, typer.Option(help="Show only this part; repeat it for several. Do not apply the output.")
+    ] = None,
     actor: Reader = "",
     json: output.Json = False,
 ) -> None:
     """Show a workspace as YAML, in the form that `apply` accepts."""
+    mask = FieldMask(paths=[each.value for each in only]) if only else None
+    request = pb.GetWorkspaceRequest(workspace_id=workspace_id, read_mask=mask, actor=actor)
     with service.stub(CatalogServiceStub) as stub:
-        response = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=workspace_id, actor=actor))
+        response = stub.GetWorkspace(request)
     print_workspace(response, json=json)
 
 

@@ -1,6 +1,6 @@
 """A workspace: its members, and what their agents may use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import Enum
 
@@ -97,6 +97,10 @@ class Workspace:
     name: str
     members: tuple[Member, ...]
     catalog: Catalog
+
+
+FIELDS = tuple(each.name for record in (Workspace, Catalog) for each in fields(record) if each.name != "catalog")
+"""The fields of a workspace as a message, which a mask can name: those of the records, without `catalog` itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder_keys.domain.ids import UserId, WorkspaceId
+from skilder_keys.domain.workspace import FIELDS
 from skilder_keys.domain.workspace_lists import WorkspaceFilter
 from skilder_keys.rpc import convert, convert_workspaces
 
@@ -73,10 +74,11 @@ class CatalogServicer:
         return await self._offload.run(convert_workspaces.apply_response, version, changes)
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, call: Call) -> bytes:  # noqa: N802
-        """Return a whole workspace."""
-        status, workspace = await self._reads.get(WorkspaceId(request.workspace_id), _actor(request))
+        """Return a workspace, or those of its fields that a mask names."""
+        read_mask = tuple(request.read_mask.paths) if request.HasField("read_mask") else FIELDS
+        status, workspace = await self._reads.get(WorkspaceId(request.workspace_id), _actor(request), read_mask)
         call.notes["workspace"] = workspace.id
-        return await self._offload.run(convert_workspaces.get_response, status, workspace)
+        return await self._offload.run(convert_workspaces.get_response, status, workspace, read_mask)
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, call: Call) -> bytes:  # noqa: ARG002, N802
         """List the workspaces, in order of id."""

@@ -13,6 +13,7 @@ from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 from skilder_keys.domain.texts import with_line_feeds
 from skilder_keys.domain.workspace import (
+    FIELDS,
     Catalog,
     Hat,
     HatAudience,
@@ -29,7 +30,7 @@ from skilder_keys.domain.workspace_update import PartRef, Update
 from skilder_keys.rpc.convert import list_response, optional, required, timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from skilder_keys.app.page import Page
     from skilder_keys.domain.difference import Change
@@ -143,34 +144,35 @@ def workspace_bytes(source: Workspace) -> int:
     return sum(map(len, _workspace_pieces(source)))
 
 
-def get_response(status: WorkspaceStatus, source: Workspace) -> bytes:
-    """Return a GetWorkspaceResponse, serialised."""
+def get_response(status: WorkspaceStatus, source: Workspace, names: Collection[str] = FIELDS) -> bytes:
+    """Return a GetWorkspaceResponse, serialised, whose workspace has the fields with these names only."""
     message = catalog_service_pb2.GetWorkspaceResponse(
         version=status.version, created_at=timestamp(status.created_at), updated_at=timestamp(status.updated_at)
     )
     tag = delimited_tag(catalog_service_pb2.GetWorkspaceResponse.WORKSPACE_FIELD_NUMBER)
-    return b"".join((delimited(tag, *_workspace_pieces(source)), message.SerializeToString()))
+    return b"".join((delimited(tag, *_workspace_pieces(source, names)), message.SerializeToString()))
 
 
-def _workspace_pieces(source: Workspace) -> Iterator[bytes]:
-    """Yield the parts of a serialised workspace. Concatenated, they are one message.
+def _workspace_pieces(source: Workspace, names: Collection[str] = FIELDS) -> Iterator[bytes]:
+    """Yield the parts of a serialised workspace: the fields with these names. Concatenated, they are one message.
 
     protobuf blocks all other threads while it serialises a piece, so pieces are small.
     """
     catalog = source.catalog
-    yield workspace_pb2.Workspace(id=source.id, name=source.name).SerializeToString()
-    for members in _pieces(source.members):
+    texts = {name: getattr(source, name) for name in ("id", "name") if name in names}
+    yield workspace_pb2.Workspace(**texts).SerializeToString()
+    for members in _pieces(source.members if "members" in names else ()):
         yield workspace_pb2.Workspace(
             members=[
                 workspace_pb2.Member(user_id=each.id, role=MEMBER_ROLES[each.role], team_ids=each.team_ids)
                 for each in members
             ]
         ).SerializeToString()
-    for teams in _pieces(catalog.teams):
+    for teams in _pieces(catalog.teams if "teams" in names else ()):
         yield workspace_pb2.Workspace(
             teams=[workspace_pb2.Team(id=each.id, name=each.name, parent_id=each.parent_id or "") for each in teams]
         ).SerializeToString()
-    for hats in _pieces(catalog.hats):
+    for hats in _pieces(catalog.hats if "hats" in names else ()):
         yield workspace_pb2.Workspace(
             hats=[
                 workspace_pb2.Hat(
@@ -185,14 +187,14 @@ def _workspace_pieces(source: Workspace) -> Iterator[bytes]:
                 for each in hats
             ]
         ).SerializeToString()
-    for skills in _pieces(catalog.skills):
+    for skills in _pieces(catalog.skills if "skills" in names else ()):
         yield workspace_pb2.Workspace(
             skills=[
                 workspace_pb2.Skill(id=each.id, name=each.name, description=each.description, tool_ids=each.tool_ids)
                 for each in skills
             ]
         ).SerializeToString()
-    for tools in _pieces(catalog.tools):
+    for tools in _pieces(catalog.tools if "tools" in names else ()):
         yield workspace_pb2.Workspace(
             tools=[
                 workspace_pb2.Tool(id=each.id, name=each.name, mcp_server=each.mcp_server, disabled=each.disabled)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skilder_keys.app.authorization.authorizer import MAX_BATCH
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.keys import MAX_FILTER_VALUES, MAX_NAMED_HATS
+from skilder_keys.domain.masks import MAX_PATHS
 from skilder_keys.domain.workspace_checks import (
     MAX_HATS,
     MAX_MEMBERS,
@@ -36,6 +37,7 @@ METHODS: Mapping[str, int] = {"BatchAuthorize": 2**20, "UpdateWorkspace": 4 * 2*
 
 LISTS: Mapping[str, int] = {
     "BatchAuthorizeRequest.requests": MAX_BATCH,
+    "FieldMask.paths": MAX_PATHS,
     "HatLimit.hat_ids": MAX_NAMED_HATS,
     "KeyFilter.user_ids": MAX_FILTER_VALUES,
     "Workspace.members": MAX_MEMBERS,

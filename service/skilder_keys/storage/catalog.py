@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Member, MemberRole, Skill, Team, Tool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import asyncpg
 
@@ -21,8 +22,17 @@ if TYPE_CHECKING:
     from skilder_keys.storage.database import Connection
 
 
+CATALOG_PARTS = tuple(each.name for each in fields(Catalog))
+"""The fields of a catalog."""
+
+
 async def load_catalog(
-    connection: Connection, workspace_id: WorkspaceId, *, texts: bool, offload: Offload
+    connection: Connection,
+    workspace_id: WorkspaceId,
+    *,
+    texts: bool,
+    offload: Offload,
+    parts: Collection[str] = CATALOG_PARTS,
 ) -> tuple[int, Catalog]:
     """Return the version and the catalog of a workspace, from one snapshot.
 
@@ -32,47 +42,50 @@ async def load_catalog(
         texts: Whether to load descriptions and instructions. They decide nothing and can be most of the data; without
             this they are empty.
         offload: Where the rows are decoded.
+        parts: Which fields of the catalog to read. The others are empty, and their tables are not read.
 
     Raises:
         LookupError: There was never such a workspace.
     """
     # Each part has a row, because the driver decodes a row in one piece, while nothing else runs. Links have rows of
     # their own, so that each table is read once. With a subquery for each part instead, a plan that was made when there
-    # were few links would read all links for every part.
+    # were few links would read all links for every part. A table whose part is not wanted is never read, in any plan,
+    # as its condition on $3 does not depend on the row.
     rows = await connection.fetch(
         """
         SELECT 'version' AS kind, workspace.version::text AS part FROM workspace WHERE workspace.id = $1
         UNION ALL
         SELECT 'team', json_build_object('id', team.id, 'name', team.name, 'parent_id', team.parent_id)::text
-        FROM team WHERE team.workspace_id = $1
+        FROM team WHERE team.workspace_id = $1 AND 'teams' = ANY($3)
         UNION ALL
         SELECT 'hat', json_build_object(
             'id', hat.id, 'name', hat.name,
             'description', CASE WHEN $2 THEN hat.description ELSE '' END,
             'instructions', CASE WHEN $2 THEN hat.instructions ELSE '' END,
             'audience', hat.audience)::text
-        FROM hat WHERE hat.workspace_id = $1
+        FROM hat WHERE hat.workspace_id = $1 AND 'hats' = ANY($3)
         UNION ALL
         SELECT 'hat_team', json_build_array(hat_id, json_agg(team_id))::text
-        FROM hat_team WHERE workspace_id = $1 GROUP BY hat_id
+        FROM hat_team WHERE workspace_id = $1 AND 'hats' = ANY($3) GROUP BY hat_id
         UNION ALL
         SELECT 'hat_skill', json_build_array(hat_id, json_agg(skill_id))::text
-        FROM hat_skill WHERE workspace_id = $1 GROUP BY hat_id
+        FROM hat_skill WHERE workspace_id = $1 AND 'hats' = ANY($3) GROUP BY hat_id
         UNION ALL
         SELECT 'skill', json_build_object(
             'id', skill.id, 'name', skill.name,
             'description', CASE WHEN $2 THEN skill.description ELSE '' END)::text
-        FROM skill WHERE skill.workspace_id = $1
+        FROM skill WHERE skill.workspace_id = $1 AND 'skills' = ANY($3)
         UNION ALL
         SELECT 'skill_tool', json_build_array(skill_id, json_agg(tool_id))::text
-        FROM skill_tool WHERE workspace_id = $1 GROUP BY skill_id
+        FROM skill_tool WHERE workspace_id = $1 AND 'skills' = ANY($3) GROUP BY skill_id
         UNION ALL
         SELECT 'tool', json_build_object(
             'id', tool.id, 'name', tool.name, 'mcp_server', tool.mcp_server, 'disabled', tool.disabled)::text
-        FROM tool WHERE tool.workspace_id = $1
+        FROM tool WHERE tool.workspace_id = $1 AND 'tools' = ANY($3)
         """,
         workspace_id,
         texts,
+        list(parts),
     )
     if not rows:
         raise LookupError("there was never such a workspace: even deleted ones keep their row")

@@ -5,6 +5,7 @@ The contract of Skilder Keys, version 1."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -372,20 +373,29 @@ class GetWorkspaceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    READ_MASK_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace's id."""
     actor: _builtins.str
     """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    @_builtins.property
+    def read_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields of `Workspace` to return, by their names, e.g. `members`; at most 100. Other fields are empty and are not
+        read, so do not apply the result: without `id`, ApplyWorkspace refuses it. Unset: all fields. Must not be set without
+        a name.
+        """
+
     def __init__(
         self,
         *,
         workspace_id: _builtins.str = ...,
+        read_mask: _field_mask_pb2.FieldMask | None = ...,
         actor: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "read_mask", b"read_mask", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,7 +415,7 @@ class GetWorkspaceResponse(_message.Message):
     """Its version, for `expected_version`."""
     @_builtins.property
     def workspace(self) -> _workspace_pb2.Workspace:
-        """The workspace, its parts in order of id."""
+        """The workspace, its parts in order of id. With a `read_mask`, only the fields that it names."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:

@@ -110,7 +110,7 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetWorkspace(self, request, context):
-        """Returns a whole workspace, in the form that ApplyWorkspace accepts.
+        """Returns a workspace: all of it, in the form that ApplyWorkspace accepts, or the fields that `read_mask` names.
 
         Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
         """

@@ -62,7 +62,7 @@ class CatalogServiceStub:
     be too large), PERMISSION_DENIED (the actor or the caller may not do this).
     """
     GetWorkspace: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetWorkspaceRequest, _catalog_service_pb2.GetWorkspaceResponse]
-    """Returns a whole workspace, in the form that ApplyWorkspace accepts.
+    """Returns a workspace: all of it, in the form that ApplyWorkspace accepts, or the fields that `read_mask` names.
 
     Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
     """
@@ -114,7 +114,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     be too large), PERMISSION_DENIED (the actor or the caller may not do this).
     """
     GetWorkspace: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetWorkspaceRequest, _catalog_service_pb2.GetWorkspaceResponse]  # type: ignore[assignment]
-    """Returns a whole workspace, in the form that ApplyWorkspace accepts.
+    """Returns a workspace: all of it, in the form that ApplyWorkspace accepts, or the fields that `read_mask` names.
 
     Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
     """
@@ -181,7 +181,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.GetWorkspaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.GetWorkspaceResponse, _abc.Awaitable[_catalog_service_pb2.GetWorkspaceResponse]]:
-        """Returns a whole workspace, in the form that ApplyWorkspace accepts.
+        """Returns a workspace: all of it, in the form that ApplyWorkspace accepts, or the fields that `read_mask` names.
 
         Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not do this).
         """
