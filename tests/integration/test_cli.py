@@ -122,6 +122,60 @@ async def test_the_workspaces_of_a_user_and_deleted_ones_are_listed(command: Com
     assert [each["member_role"] for each in found["workspaces"]] == ["MEMBER_ROLE_ADMIN"]
 
 
+@pytest.mark.parametrize(
+    ("parts", "options", "rows"),
+    [
+        (
+            "members",
+            [],
+            [
+                ["user", "role", "teams"],
+                ["ada", "admin", "-"],
+                ["bob", "editor", "support"],
+                ["cyd", "viewer", "engineering"],
+            ],
+        ),
+        (
+            "members",
+            ["--text", "B", "--team", "support", "--role", "editor", "--actor", "cyd"],
+            [["bob", "editor", "support"]],
+        ),
+        (
+            "hats",
+            ["--user", "bob", "--text", "e"],
+            [
+                ["customer-care", "Customer Care", "customer", "slack-reading"],
+                ["everyone", "Everyone", "everybody", "search"],
+                ["support-desk", "Support Desk", "support", "slack-reading, slack-replies"],
+            ],
+        ),
+        ("tools", ["--mcp-server", "git", "--text", "push"], [["git.push", "git_push", "git", "disabled"]]),
+        ("tools", ["--skill", "search"], [["web.search", "web_search", "web", "enabled"]]),
+    ],
+)
+async def test_parts_of_a_workspace_are_listed(
+    command: CommandLine, parts: str, options: list[str], rows: list[list[str]]
+) -> None:
+    """As columns in a pipe, and as the API's document; the command line passes each filter on."""
+    done = await command("workspace", parts, "acme", *options)
+    found = [line.split("\t") for line in done.stdout.splitlines()]
+    assert found == rows if not options else found[1:] == rows
+    document = await command.json("workspace", parts, "acme", *options)
+    shown = [row[0] for row in found[1:]]
+    assert [each.get("user_id") or each["id"] for each in document[parts]] == shown
+
+
+async def test_a_list_of_parts_can_be_limited(command: CommandLine) -> None:
+    """Standard error then says that there is more; an unknown role is an error of the command line."""
+    done = await command("workspace", "tools", "acme", "--limit", "2")
+    assert len(done.stdout.splitlines()) == 3
+    assert "There are more: --limit 2" in done.stderr
+    wrong = await command("workspace", "members", "acme", "--role", "owner")
+    assert (wrong.returncode, "is not one of" in wrong.stderr) == (2, True)
+    nowhere = await command("workspace", "hats", "nowhere")
+    assert nowhere.returncode == 4
+
+
 async def test_a_deleted_workspace_is_gone(command: CommandLine) -> None:
     """Its id cannot be used again, which is a conflict."""
     assert (await command("workspace", "delete", "acme", "--yes")).stdout.startswith("Workspace acme was deleted at 20")

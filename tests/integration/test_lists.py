@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
+from skilder.keys.v1.catalog_service_pb2 import (
+    ListHatsRequest,
+    ListMembersRequest,
+    ListToolsRequest,
+    ListWorkspacesRequest,
+)
 from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_TYPE_USER, KEY_TYPE_WORKSPACE
 from skilder.keys.v1.key_service_pb2 import KeyFilter, ListKeysRequest
-from tests.support.calls import METHODS
+from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
+from tests.support.calls import METHODS, id_of
 from tests.support.rows import insert, insert_key
 from tests.support.service import refusal
 from tests.support.transport import ONLY_GRPCIO
@@ -77,6 +83,54 @@ async def _fill_workspaces(service: Service, sql: asyncpg.Connection[Any], *, la
             await insert(sql, "workspace", id=f"w{number:04}", name=_WIDE * 128 if large else "W", version=1)
 
 
+# $1 is the number of the last element. With $2, elements are so large that a page ends early.
+_PARTS = {
+    "members": """
+        INSERT INTO member
+        SELECT 'acme', 'm' || lpad(n::text, 4, '0') || CASE WHEN $2 THEN repeat('🤖', 250) ELSE '' END, 'viewer'
+        FROM generate_series(4, $1::int) AS n
+    """,
+    "hats": """
+        INSERT INTO hat SELECT 'acme', 'h' || lpad(n::text, 4, '0'), repeat('🤖', CASE WHEN $2 THEN 128 ELSE 1 END),
+                               repeat('🤖', CASE WHEN $2 THEN 500 ELSE 0 END), '', 'workspace'
+        FROM generate_series(5, $1::int) AS n
+    """,
+    "tools": """
+        INSERT INTO tool
+        SELECT 'acme', 't' || lpad(n::text, 4, '0') || CASE WHEN $2 THEN repeat('🤖', 250) ELSE '' END,
+               lpad(n::text, 4, '0') || CASE WHEN $2 THEN repeat('🤖', 250) ELSE '' END,
+               repeat('🤖', CASE WHEN $2 THEN 255 ELSE 1 END), true
+        FROM generate_series(6, $1::int) AS n
+    """,
+}
+_SKILLS = """
+INSERT INTO skill SELECT 'acme', lpad(n::text, 64, 's'), 'S', '' FROM generate_series(1, 20) AS n;
+INSERT INTO hat_skill SELECT 'acme', hat.id, skill.id FROM hat, skill
+WHERE skill.id LIKE 'ss%' AND hat.workspace_id = 'acme';
+INSERT INTO team SELECT 'acme', lpad(n::text, 64, 't'), 'T' FROM generate_series(1, 45) AS n;
+INSERT INTO team_member SELECT 'acme', team.id, user_id FROM member, team
+WHERE team.id LIKE 'tt%' AND member.workspace_id = 'acme';
+"""
+
+
+def _fill_parts(parts: str) -> Callable[..., Awaitable[None]]:
+    async def fill(service: Service, sql: asyncpg.Connection[Any], *, large: bool = False) -> None:
+        for name in ("acme", "other"):
+            await service.operator.apply(small_workspace(name))
+        await sql.execute(_PARTS[parts], COUNT, large)
+        if large:
+            await sql.execute(_SKILLS)
+
+    return fill
+
+
+def _list_of_parts(kind: Any, parts: str, **others: Any) -> Listing:
+    others |= {"workspace_id": "other", "actor": "ada", "text": "s"}
+    # Whoever may see the workspace sees all of it.
+    seen = {"ada": COUNT, "bob": COUNT, "cyd": COUNT, "nobody": None}
+    return Listing(kind(workspace_id="acme"), _fill_parts(parts), others, seen)
+
+
 LISTS = {
     "KeyService/ListKeys": Listing(
         ListKeysRequest(workspace_id="acme"),
@@ -90,6 +144,11 @@ LISTS = {
         {"actor": "ada", "user_id": "ada", "show_deleted": True},
         {"ada": 2, "bob": 2, "nobody": 0},
     ),
+    "CatalogService/ListMembers": _list_of_parts(
+        ListMembersRequest, "members", team_id="support", role=MEMBER_ROLE_ADMIN
+    ),
+    "CatalogService/ListHats": _list_of_parts(ListHatsRequest, "hats", user_id="ada"),
+    "CatalogService/ListTools": _list_of_parts(ListToolsRequest, "tools", mcp_server="web", skill_id="search"),
 }
 METHOD = pytest.mark.parametrize("method", LISTS)
 
@@ -109,7 +168,7 @@ async def page(client: Client, method: str, **fields: Any) -> tuple[list[str], s
     stub = client.keys if method.startswith("KeyService") else client.catalog
     response = await getattr(stub, method.partition("/")[2])(request(method, **fields))
     first, *_ = response.DESCRIPTOR.fields
-    return [each.id for each in getattr(response, first.name)], response.next_page_token
+    return [id_of(each) for each in getattr(response, first.name)], response.next_page_token
 
 
 async def pages(client: Client, method: str, **fields: Any) -> list[list[str]]:
@@ -165,7 +224,7 @@ async def test_a_page_ends_early_if_its_elements_are_large(
     stub = empty_service.operator.keys if method.startswith("KeyService") else empty_service.operator.catalog
     response = await getattr(stub, method.partition("/")[2])(request(method, page_size=LARGEST_PAGE))
     assert response.ByteSize() < 3 * 2**20 + 2**10
-    if method == "KeyService/ListKeys":
+    if method not in {"CatalogService/ListWorkspaces", "CatalogService/ListTools"}:
         assert len(by_page[0]) < LARGEST_PAGE
 
 
@@ -179,7 +238,7 @@ async def test_a_page_token_is_good_for_one_listing(
     client = empty_service.operator
     ids, token = await page(client, method, page_size=2)
     assert re.fullmatch(r"[A-Za-z0-9_-]+", token)
-    assert not any(id_ in token for id_ in ids)
+    assert not any(id_ in token for id_ in ids if len(id_) > len("ada"))
     following, _ = await page(client, method, page_size=1, page_token=token)
     assert following[0] not in ids
     changed = token[:-5] + ("A" if token[-5] != "A" else "B") + token[-4:]
@@ -189,8 +248,6 @@ async def test_a_page_token_is_good_for_one_listing(
         refused = await refusal(page(client, method, **fields))
         assert (refused.code, list(refused.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_token"]), fields
     for other in LISTS.keys() - {method}:
-        if other == "KeyService/ListKeys":
-            await empty_service.operator.apply(small_workspace())
         refused = await refusal(page(client, other, page_token=token))
         assert list(refused.fields) == ["page_token"]
     refused = await refusal(page(empty_service.service, method, page_token=token))

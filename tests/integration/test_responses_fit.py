@@ -12,6 +12,9 @@ from skilder.keys.v1.catalog_service_pb2 import (
     ApplyWorkspaceRequest,
     DeleteWorkspaceRequest,
     GetWorkspaceRequest,
+    ListHatsRequest,
+    ListMembersRequest,
+    ListToolsRequest,
     ListWorkspacesRequest,
     UpdateWorkspaceRequest,
     WorkspaceParts,
@@ -89,6 +92,9 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller) -
     get = GetWorkspaceRequest(workspace_id="largest", actor=ACTOR)
     assert len((await caller.call("CatalogService/GetWorkspace", get))[0].workspace.tools) == len(workspace.tools)
     assert (await caller.call("CatalogService/ListWorkspaces", ListWorkspacesRequest(actor=ACTOR)))[0].workspaces
+    for kind in (ListMembersRequest, ListHatsRequest, ListToolsRequest):
+        method = f"CatalogService/{kind.DESCRIPTOR.name.removesuffix('Request')}"
+        await caller.call(method, kind(workspace_id="largest", page_size=1000, actor=ACTOR))
 
     order: dict[str, Any] = {
         "type": KEY_TYPE_WORKSPACE,

@@ -90,6 +90,13 @@ async def list_workspaces(client: Client, **fields: Any) -> catalog_service_pb2.
     return response
 
 
+async def list_parts(client: Client, parts: str, **fields: Any) -> Any:
+    """Return one page of `members`, `hats` or `tools`; of workspace `acme` by default."""
+    method = f"List{parts.title()}"
+    request: Any = getattr(catalog_service_pb2, f"{method}Request")
+    return await getattr(client.catalog, method)(request(**{"workspace_id": "acme"} | fields))
+
+
 async def get_workspace(
     client: Client, workspace_id: str = "acme", **fields: Any
 ) -> catalog_service_pb2.GetWorkspaceResponse:
@@ -109,7 +116,7 @@ async def delete_workspace(client: Client, workspace_id: str = "acme", **fields:
 
 def part(parts: Any, id_: str) -> Any:
     """Return the member, team, hat, skill or tool with this id from a list."""
-    (found,) = [each for each in parts if _id(each) == id_]
+    (found,) = [each for each in parts if id_of(each) == id_]
     return found
 
 
@@ -119,5 +126,6 @@ def remove(parts: Any, *ids: str) -> None:
         parts.remove(part(parts, id_))
 
 
-def _id(message: Any) -> str:
+def id_of(message: Any) -> str:
+    """Return the id of an element of a list."""
     return str(message.user_id if isinstance(message, workspace_pb2.Member) else message.id)

@@ -16,7 +16,7 @@ from google.protobuf import message_factory
 from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_STATE_REVOKED, KEY_TYPE_RUNTIME, KEY_TYPE_USER, HatLimit
 from skilder.keys.v1.key_service_pb2 import KeyFilter
 from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE, MEMBER_ROLE_ADMIN, Hat, Workspace
-from tests.support.calls import METHODS, call, delete_workspace, get_workspace, list_keys, list_workspaces
+from tests.support.calls import METHODS, call, delete_workspace, get_workspace, id_of, list_keys, list_workspaces
 from tests.support.variants import Variant, with_less
 from tests.support.workspaces import small_workspace
 
@@ -205,7 +205,7 @@ async def listed(world: World, case: Case, request: Any, _: Message) -> Facts:
     (page,) = await case.send(world, asked)
     assert not page.next_page_token
     (elements,) = [value for each, value in page.ListFields() if each.is_repeated] or [[]]
-    return frozenset(("listed", each.id) for each in elements)
+    return frozenset(("listed", id_of(each)) for each in elements)
 
 
 async def counted(world: World, case: Case, request: Message, _: Message) -> Facts:

@@ -14,6 +14,9 @@ from skilder.keys.v1.catalog_service_pb2 import (
     ApplyWorkspaceRequest,
     DeleteWorkspaceRequest,
     GetWorkspaceRequest,
+    ListHatsRequest,
+    ListMembersRequest,
+    ListToolsRequest,
     ListWorkspacesRequest,
     PartRef,
     UpdateWorkspaceRequest,
@@ -189,6 +192,20 @@ def _workspaces(*, more: bool = False, **fields: Any) -> Callable[[World], Await
     return make
 
 
+def _part_list(
+    kind: type[Message], method: str, *, more: bool = False, **fields: Any
+) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        request: Any = kind(**{"workspace_id": "acme"} | fields)
+        if more:
+            (page,) = await send(world.service.console, method, request)
+            assert page.next_page_token
+            request.page_token = page.next_page_token
+        return request  # type: ignore[no-any-return]
+
+    return make
+
+
 def _delete(version: int = 1, actor: str = "ada") -> Callable[[World], Awaitable[Message]]:
     async def make(world: World) -> Message:
         id_ = world.new("doomed")
@@ -213,6 +230,18 @@ _OWN_LIMIT = HatLimit(hat_ids=["support-desk"])
 def _cases(method: str, caller: str, measure: Any, *kinds: tuple[str, Any, dict[str, Any]]) -> Iterator[Case]:
     for name, make, more in kinds:
         yield Case(method, name, caller, make, measure, **more)
+
+
+def _part_list_cases(kind: type[Message], parts: str, narrow: dict[str, Any]) -> Iterator[Case]:
+    method = f"CatalogService/List{parts.title()}"
+    return _cases(
+        method,
+        "console",
+        listed,
+        ("chosen", _part_list(kind, method, actor="cyd", **narrow), {"narrows": tuple(narrow)}),
+        ("second page", _part_list(kind, method, more=True, actor="ada", page_size=1), {}),
+        ("by nobody", _part_list(kind, method, actor="nobody"), {"refused": True}),
+    )
 
 
 CASES = [
@@ -316,6 +345,11 @@ CASES = [
         ("of another user", _workspaces(user_id="bob", actor="ada"), {"narrows": ("user_id",)}),
     ),
     *_cases("CatalogService/ListWorkspaces", "operator", listed, ("deleted too", _workspaces(show_deleted=True), {})),
+    *_part_list_cases(ListMembersRequest, "members", {"text": "b", "team_id": "support", "role": MEMBER_ROLE_EDITOR}),
+    *_part_list_cases(ListHatsRequest, "hats", {"text": "support desk", "user_id": "bob"}),
+    *_part_list_cases(
+        ListToolsRequest, "tools", {"text": "slack HISTORY", "mcp_server": "slack", "skill_id": "slack-replies"}
+    ),
     *_cases(
         "CatalogService/DeleteWorkspace",
         "console",

@@ -8,7 +8,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2
+from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2, workspace_pb2
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ def valid_requests() -> dict[str, list[Message]]:
         user_ids=["bob", "ada"],
         unused_since=Timestamp(seconds=1_700_000_000, nanos=5),
     )
+    part_list: dict[str, Any] = {
+        "workspace_id": "nowhere",
+        "text": "slack desk",
+        "page_size": 10,
+        "page_token": "abc",
+        "actor": "nobody",
+    }
     limit = key_pb2.HatLimit(hat_ids=["everyone", "engineer"])
     issue, revoke = key_service_pb2.IssueKeyRequest, key_service_pb2.RevokeKeyRequest
     return {
@@ -90,6 +97,15 @@ def valid_requests() -> dict[str, list[Message]]:
             catalog_service_pb2.ListWorkspacesRequest(
                 page_size=10, page_token="abc", user_id="ada", actor="nobody", show_deleted=True
             )
+        ],
+        "CatalogService/ListMembers": [
+            catalog_service_pb2.ListMembersRequest(
+                team_id="support", role=workspace_pb2.MEMBER_ROLE_EDITOR, **part_list
+            )
+        ],
+        "CatalogService/ListHats": [catalog_service_pb2.ListHatsRequest(user_id="ada", **part_list)],
+        "CatalogService/ListTools": [
+            catalog_service_pb2.ListToolsRequest(mcp_server="slack", skill_id="search", **part_list)
         ],
         "CatalogService/DeleteWorkspace": [
             catalog_service_pb2.DeleteWorkspaceRequest(workspace_id="nowhere", expected_version=7, actor="nobody")

@@ -14,13 +14,13 @@ from skilder.keys.v1 import key_service_pb2 as pb
 from skilder.keys.v1.key_service_pb2 import IssueKeyRequest
 from skilder_keys.domain.difference import Action, Change, Part
 from skilder_keys.domain.errors import InvalidRequestError
-from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
+from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeyFilter, KeyLimit, KeySpec, KeyState, Revocation
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
-from skilder_keys.domain.workspace import HatAudience, MemberRole, WorkspaceStatus
+from skilder_keys.domain.workspace import Hat, HatAudience, Member, MemberRole, Tool, WorkspaceStatus
 from skilder_keys.domain.workspace_lists import ListedWorkspace
-from skilder_keys.rpc import convert, convert_workspaces
+from skilder_keys.rpc import convert, convert_catalog_lists, convert_workspaces
 from tests.support.ids import new_key_id
 from tests.support.workspaces import example_workspace, small_workspace
 
@@ -264,3 +264,22 @@ def test_a_summary_and_a_change_have_every_field() -> None:
     assert change == catalog_service_pb2.WorkspaceChange(
         part=catalog_service_pb2.WORKSPACE_PART_SKILL, id="search", action=catalog_service_pb2.CHANGE_ACTION_REMOVED
     )
+
+
+def test_a_summary_of_a_hat_is_no_hat() -> None:
+    """It has the fields of a hat with their numbers, but not the instructions, which a copy would remove."""
+    fields = {field.name: field.number for field in workspace_pb2.Hat.DESCRIPTOR.fields}
+    assert {field.name: field.number for field in workspace_pb2.HatSummary.DESCRIPTOR.fields} == {
+        name: number for name, number in fields.items() if name != "instructions"
+    }
+
+
+def test_the_elements_of_lists_have_every_field() -> None:
+    """Each domain field has its place in the message; a hat leaves its instructions out."""
+    hat = Hat(HatId("h"), "H", "D", "I", HatAudience.TEAMS, (TeamId("t"),), (SkillId("s"),))
+    summary = convert_catalog_lists.hat_summary_message(hat)
+    assert {field.name for field, _ in summary.ListFields()} == set(summary.DESCRIPTOR.fields_by_name)
+    member = convert_workspaces.member_message(Member(UserId("ada"), MemberRole.ADMIN, (TeamId("t"),)))
+    assert {field.name for field, _ in member.ListFields()} == set(member.DESCRIPTOR.fields_by_name)
+    tool = convert_workspaces.tool_message(Tool(ToolId("t"), "T", "m", disabled=True))
+    assert {field.name for field, _ in tool.ListFields()} == set(tool.DESCRIPTOR.fields_by_name)

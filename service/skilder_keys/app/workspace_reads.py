@@ -1,31 +1,46 @@
-"""Show and list workspaces."""
+"""Show and list workspaces and their parts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
-from skilder_keys.app.page import Page
+from skilder_keys.app.page import Element, Page
 from skilder_keys.domain.access import Actor
 from skilder_keys.domain.errors import WorkspaceNotFoundError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.masks import check_mask
 from skilder_keys.domain.paging import listing
+from skilder_keys.domain.permissions import Reach, reached_hats
+from skilder_keys.domain.search import Words
 from skilder_keys.domain.workspace import FIELDS, Catalog, Workspace
 from skilder_keys.offload import Offload
-from skilder_keys.storage import catalog, workspace_lists, workspaces
+from skilder_keys.storage import catalog, catalog_lists, workspace_lists, workspaces
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from skilder_keys.domain.ids import UserId, WorkspaceId
     from skilder_keys.domain.paging import PageTokens
-    from skilder_keys.domain.workspace import Member, WorkspaceStatus
-    from skilder_keys.domain.workspace_lists import ListedWorkspace, WorkspaceFilter
+    from skilder_keys.domain.workspace import Hat, Member, Tool, WorkspaceStatus
+    from skilder_keys.domain.workspace_lists import (
+        HatFilter,
+        ListedWorkspace,
+        MemberFilter,
+        ToolFilter,
+        WorkspaceFilter,
+    )
     from skilder_keys.storage.database import Connection, Database
+
+Part = TypeVar("Part", bound=Element)
+
+_PIECE = 2000
+"""How many parts are read at once to search in them."""
 
 
 class WorkspaceReads:
-    """Shows and lists workspaces.
+    """Shows and lists workspaces and their parts.
 
     Every method raises UnavailableError if the database does not respond.
     """
@@ -75,7 +90,7 @@ class WorkspaceReads:
                 )
         return status, Workspace(status.id, status.name, members, contents)
 
-    async def list(
+    async def list_workspaces(
         self, workspace_filter: WorkspaceFilter, *, page_size: int, page_token: str, actor: UserId | None
     ) -> Page[ListedWorkspace]:
         """Return a page of workspaces, in order of id. An actor sees only those that they are a member of.
@@ -98,6 +113,133 @@ class WorkspaceReads:
                 connection, workspace_filter, actor=actor, after=after, limit=limit + 1
             )
         return Page(found[:limit], len(found) > limit, listed, self._page_tokens)
+
+    async def list_members(
+        self, member_filter: MemberFilter, *, page_size: int, page_token: str, actor: UserId | None
+    ) -> Page[Member]:
+        """Return a page of the members of a workspace, in order of id.
+
+        Raises:
+            InvalidRequestError: Names every invalid field.
+            WorkspaceNotFoundError: There is no such workspace, or it was deleted.
+            ActorNotMemberError: The actor is not a member of the workspace.
+        """
+        paging = self._paging("ListMembers", member_filter, page_size, page_token, actor)
+        words = Words.of(member_filter.text)
+        workspace_id = member_filter.workspace_id
+        async with self._database.snapshot() as snapshot:
+            await _visible(snapshot, workspace_id, actor)
+            found = await self._matching(
+                lambda after, limit: catalog_lists.read_members(snapshot, member_filter, after=after, limit=limit),
+                None if words is None else lambda members: [each for each in members if words.occur(each.id)],
+                paging,
+            )
+            members = await catalog_lists.with_teams(snapshot, workspace_id, found[: paging.limit])
+        return self._page(members, len(found), paging)
+
+    async def list_hats(
+        self, hat_filter: HatFilter, *, page_size: int, page_token: str, actor: UserId | None
+    ) -> Page[Hat]:
+        """Return a page of the hats of a workspace, in order of id, without instructions. Raise as `list_members`."""
+        paging = self._paging("ListHats", hat_filter, page_size, page_token, actor)
+        words = Words.of(hat_filter.text)
+        workspace_id, user_id = hat_filter.workspace_id, hat_filter.user_id
+        async with self._database.snapshot() as snapshot:
+            await _visible(snapshot, workspace_id, actor)
+            reached = None if user_id is None else await _reached(snapshot, workspace_id, user_id)
+
+            def chosen(hats: Iterable[Hat]) -> Iterable[Hat]:
+                if reached is not None:
+                    hats = reached(hats)
+                return hats if words is None else [each for each in hats if words.occur(each.id, each.name)]
+
+            found = await self._matching(
+                lambda after, limit: catalog_lists.read_hats(snapshot, workspace_id, after=after, limit=limit),
+                None if reached is None and words is None else chosen,
+                paging,
+            )
+        return self._page(found[: paging.limit], len(found), paging)
+
+    async def list_tools(
+        self, tool_filter: ToolFilter, *, page_size: int, page_token: str, actor: UserId | None
+    ) -> Page[Tool]:
+        """Return a page of the tools of a workspace, in order of id. Raise as `list_members`."""
+        paging = self._paging("ListTools", tool_filter, page_size, page_token, actor)
+        words = Words.of(tool_filter.text)
+        async with self._database.snapshot() as snapshot:
+            await _visible(snapshot, tool_filter.workspace_id, actor)
+            found = await self._matching(
+                lambda after, limit: catalog_lists.read_tools(snapshot, tool_filter, after=after, limit=limit),
+                None if words is None else lambda tools: [each for each in tools if words.occur(each.id, each.name)],
+                paging,
+            )
+        return self._page(found[: paging.limit], len(found), paging)
+
+    def _paging(
+        self,
+        method: str,
+        parts: MemberFilter | HatFilter | ToolFilter,
+        page_size: int,
+        page_token: str,
+        actor: UserId | None,
+    ) -> _Paging:
+        violations = Violations()
+        parts.check(violations)
+        limit = violations.page_size(page_size)
+        violations.actor(actor)
+        violations.raise_if_any()
+        listed = listing(method, actor, parts)
+        return _Paging(listed, self._page_tokens.open(listed, page_token) or "", limit)
+
+    def _page(self, elements: list[Part], found: int, paging: _Paging) -> Page[Part]:
+        return Page(elements, found > paging.limit, paging.listing, self._page_tokens)
+
+    async def _matching(
+        self,
+        read: Callable[[str, int], Awaitable[list[Part]]],
+        chosen: Callable[[list[Part]], Iterable[Part]] | None,
+        paging: _Paging,
+    ) -> list[Part]:
+        """Return the parts of a page that are chosen, and one more if there is one.
+
+        Texts are compared here, not in Postgres, whose idea of upper and lower case depends on the locale of the
+        database: with the locale C it knows only that of ASCII.
+
+        Args:
+            read: Reads some parts after an id.
+            chosen: Returns those of some parts that are listed; None for all.
+            paging: Where the page begins, and how long it is.
+        """
+        wanted, after = paging.limit + 1, paging.after
+        size = wanted if chosen is None else max(wanted, _PIECE)
+        found: list[Part] = []
+        while True:
+            piece = await read(after, size)
+            found += piece if chosen is None else await self._offload.run(chosen, piece)
+            if len(found) >= wanted or len(piece) < size:
+                return found[:wanted]
+            after = str(piece[-1].id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Paging:
+    """Which page of which list."""
+
+    listing: str
+    after: str
+    limit: int
+
+
+async def _reached(
+    connection: Connection, workspace_id: WorkspaceId, user_id: UserId
+) -> Callable[[Iterable[Hat]], Iterable[Hat]]:
+    """Return what chooses the hats that the keys of a user reach."""
+    role = await catalog.member_role(connection, workspace_id, user_id)
+    if role is None:
+        return lambda _: ()
+    (member,) = await catalog_lists.with_teams(connection, workspace_id, [catalog_lists.FoundMember(user_id, role)])
+    parents = await catalog_lists.read_parents(connection, workspace_id)
+    return partial(reached_hats, parents=parents, reach=Reach(frozenset(member.team_ids), None))
 
 
 async def _visible(connection: Connection, workspace_id: WorkspaceId, actor: UserId | None) -> WorkspaceStatus:

@@ -1,4 +1,4 @@
-"""skilder-keys workspace: apply, show, list, delete, and the commands for single parts."""
+"""skilder-keys workspace: apply, show, list, delete, the lists of parts, and the commands for single parts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from skilder_keys.cli.apply import Actor, ExpectedVersion, apply
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.paging import pages
+from skilder_keys.cli.part_lists import hats, members, tools
 from skilder_keys.cli.prompts import Yes, confirm
 from skilder_keys.cli.table import Column
 from skilder_keys.cli.workspace_file import print_workspace
@@ -38,6 +39,8 @@ Reader = Annotated[str, typer.Option(help="Act for this user, by their id, who m
 WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
 
 app.command()(apply)
+for _command in (members, hats, tools):
+    app.command()(_command)
 app.add_typer(people_commands.member, name="member")
 app.add_typer(people_commands.team, name="team")
 app.add_typer(catalog_commands.hat, name="hat")

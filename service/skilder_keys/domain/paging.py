@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _SEAL_BYTES = 16
-_MAX_TOKEN = 512
+# An id of 255 characters may have 1,020 bytes.
+_MAX_TOKEN = 2048
 
 
 def listing(method: str, actor: str | None, selection: "DataclassInstance | None" = None) -> str:

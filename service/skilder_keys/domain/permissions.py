@@ -1,10 +1,11 @@
 """The permission rule: key -> workspace -> hats -> skills -> tools."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
-from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Skill, Team, Tool
+from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Skill, Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,11 @@ def tool_set(catalog: Catalog, reach: Reach) -> ToolSet:
     team it serves nobody. A key reaches the hats that serve its user; a key without a user reaches all hats that serve
     anybody. A key with a limit reaches only those of them that the limit names.
     """
-    served = None if reach.team_ids is None else _with_teams_above(reach.team_ids, catalog.teams)
     enabled = {tool.id: tool for tool in catalog.tools if not tool.disabled}
+    parents = {team.id: team.parent_id for team in catalog.teams}
     hats = tuple(
         ReachedHat(hat.id, hat.name, tuple(sorted(hat.skill_ids)))
-        for hat in sorted(catalog.hats, key=lambda hat: hat.id)
-        if _reaches(hat, served, reach.hat_ids)
+        for hat in reached_hats(sorted(catalog.hats, key=lambda hat: hat.id), parents, reach)
     )
     skill_ids = {skill_id for hat in hats for skill_id in hat.skill_ids}
     skills = tuple(
@@ -118,6 +118,18 @@ def tool_set(catalog: Catalog, reach: Reach) -> ToolSet:
     return ToolSet(hats, skills, tuple(enabled[tool_id] for tool_id in sorted(tool_ids)))
 
 
+def reached_hats(hats: Iterable[Hat], parents: Mapping[TeamId, TeamId | None], reach: Reach) -> tuple[Hat, ...]:
+    """Return the hats that a key reaches, in their order.
+
+    Args:
+        hats: The hats of the workspace.
+        parents: The team above each team of the workspace; None for a team at the top.
+        reach: How much the key may see.
+    """
+    served = None if reach.team_ids is None else _with_teams_above(reach.team_ids, parents)
+    return tuple(hat for hat in hats if _reaches(hat, served, reach.hat_ids))
+
+
 def _reaches(hat: Hat, served: frozenset[TeamId] | None, named: frozenset[HatId] | None) -> bool:
     if named is not None and hat.id not in named:
         return False
@@ -126,8 +138,7 @@ def _reaches(hat: Hat, served: frozenset[TeamId] | None, named: frozenset[HatId]
     return bool(hat.team_ids) if served is None else not served.isdisjoint(hat.team_ids)
 
 
-def _with_teams_above(team_ids: frozenset[TeamId], teams: tuple[Team, ...]) -> frozenset[TeamId]:
-    parents = {team.id: team.parent_id for team in teams}
+def _with_teams_above(team_ids: frozenset[TeamId], parents: Mapping[TeamId, TeamId | None]) -> frozenset[TeamId]:
     above: set[TeamId] = set()
     for start in team_ids:
         team_id: TeamId | None = start

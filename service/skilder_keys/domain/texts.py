@@ -23,7 +23,7 @@ _SURROGATES = "\ud800-\udfff"
 _DIRECTION = "\u202a-\u202e\u2066-\u2069"
 _LINE_ENDS = "\u2028\u2029"
 _WHITE_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-_DEFAULT_IGNORABLE = (
+DEFAULT_IGNORABLE = (
     "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
@@ -32,7 +32,7 @@ _BLANK = "\u2800\ufff9-\ufffb\U00013430-\U0001343f\U00016fe4\U0001d159"
 
 _REJECTED = re.compile(f"[{_CONTROLS}{_SURROGATES}{_DIRECTION}{_LINE_ENDS}]")
 _REJECTED_IN_LINES = re.compile(f"(?![\n\t])[{_CONTROLS}{_SURROGATES}{_DIRECTION}]")
-_VISIBLE = re.compile(f"[^{_CONTROLS}{_WHITE_SPACE}{_DEFAULT_IGNORABLE}{_BLANK}]")
+_VISIBLE = re.compile(f"[^{_CONTROLS}{_WHITE_SPACE}{DEFAULT_IGNORABLE}{_BLANK}]")
 # White space, and the two characters of zero width whose names say "space".
 _SPACE = re.compile(f"[{_WHITE_SPACE}\u200b\ufeff]")
 # Spaces of zero width are shown as numbers too: an id that ends in one looks like the id without it.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from skilder_keys.domain.search import check_search
+
 if TYPE_CHECKING:
     from skilder_keys.domain.fields import Violations
-    from skilder_keys.domain.ids import UserId, WorkspaceId
+    from skilder_keys.domain.ids import SkillId, TeamId, UserId, WorkspaceId
     from skilder_keys.domain.workspace import MemberRole, WorkspaceStatus
 
 
@@ -43,3 +45,65 @@ class ListedWorkspace:
     def id(self) -> WorkspaceId:
         """The workspace's id."""
         return self.status.id
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFilter:
+    """Some members of a workspace. A member must match each field that is not empty.
+
+    Attributes:
+        text: Words in the user id.
+        team_id: Those of this team itself, not of the teams below it.
+    """
+
+    workspace_id: WorkspaceId
+    text: str = ""
+    team_id: TeamId | None = None
+    role: MemberRole | None = None
+
+    def check(self, violations: Violations) -> None:
+        """Add every invalid field to `violations`."""
+        violations.identifier("workspace_id", self.workspace_id)
+        check_search(violations, "text", self.text)
+        violations.identifier("team_id", self.team_id or "", required=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HatFilter:
+    """Some hats of a workspace. A hat must match each field that is not empty.
+
+    Attributes:
+        text: Words in the id or the name.
+        user_id: The hats that the keys of this user reach, as far as they are not limited; none if it is no member.
+    """
+
+    workspace_id: WorkspaceId
+    text: str = ""
+    user_id: UserId | None = None
+
+    def check(self, violations: Violations) -> None:
+        """Add every invalid field to `violations`."""
+        violations.identifier("workspace_id", self.workspace_id)
+        check_search(violations, "text", self.text)
+        violations.foreign_id("user_id", self.user_id or "", required=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFilter:
+    """Some tools of a workspace, also disabled ones. A tool must match each field that is not empty.
+
+    Attributes:
+        text: Words in the id or the name.
+    """
+
+    workspace_id: WorkspaceId
+    text: str = ""
+    mcp_server: str = ""
+    skill_id: SkillId | None = None
+
+    def check(self, violations: Violations) -> None:
+        """Add every invalid field to `violations`."""
+        violations.identifier("workspace_id", self.workspace_id)
+        check_search(violations, "text", self.text)
+        violations.foreign_id("mcp_server", self.mcp_server, required=False)
+        violations.identifier("skill_id", self.skill_id or "", required=False)

@@ -8,7 +8,7 @@ from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.workspace import FIELDS
 from skilder_keys.domain.workspace_lists import WorkspaceFilter
-from skilder_keys.rpc import convert, convert_workspaces
+from skilder_keys.rpc import convert, convert_catalog_lists, convert_workspaces
 
 if TYPE_CHECKING:
     from skilder_keys.app.workspace_reads import WorkspaceReads
@@ -82,13 +82,46 @@ class CatalogServicer:
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, call: Call) -> bytes:  # noqa: ARG002, N802
         """List the workspaces, in order of id."""
-        page = await self._reads.list(
+        page = await self._reads.list_workspaces(
             WorkspaceFilter(UserId(request.user_id) if request.user_id else None, request.show_deleted),
             page_size=request.page_size,
             page_token=request.page_token,
             actor=_actor(request),
         )
         return await self._offload.run(convert_workspaces.list_workspaces_response, page)
+
+    async def ListMembers(self, request: pb.ListMembersRequest, call: Call) -> bytes:  # noqa: N802
+        """List the members of a workspace, in order of id."""
+        page = await self._reads.list_members(
+            convert_catalog_lists.member_filter(request),
+            page_size=request.page_size,
+            page_token=request.page_token,
+            actor=_actor(request),
+        )
+        call.notes["workspace"] = request.workspace_id
+        return await self._offload.run(convert_catalog_lists.list_members_response, page)
+
+    async def ListHats(self, request: pb.ListHatsRequest, call: Call) -> bytes:  # noqa: N802
+        """List the hats of a workspace, in order of id, without their instructions."""
+        page = await self._reads.list_hats(
+            convert_catalog_lists.hat_filter(request),
+            page_size=request.page_size,
+            page_token=request.page_token,
+            actor=_actor(request),
+        )
+        call.notes["workspace"] = request.workspace_id
+        return await self._offload.run(convert_catalog_lists.list_hats_response, page)
+
+    async def ListTools(self, request: pb.ListToolsRequest, call: Call) -> bytes:  # noqa: N802
+        """List the tools of a workspace, in order of id."""
+        page = await self._reads.list_tools(
+            convert_catalog_lists.tool_filter(request),
+            page_size=request.page_size,
+            page_token=request.page_token,
+            actor=_actor(request),
+        )
+        call.notes["workspace"] = request.workspace_id
+        return await self._offload.run(convert_catalog_lists.list_tools_response, page)
 
     async def DeleteWorkspace(  # noqa: N802
         self, request: pb.DeleteWorkspaceRequest, call: Call
@@ -107,5 +140,11 @@ def _expected_version(
     return request.expected_version if request.HasField("expected_version") else None
 
 
-def _actor(request: pb.GetWorkspaceRequest | pb.ListWorkspacesRequest) -> UserId | None:
+def _actor(
+    request: pb.GetWorkspaceRequest
+    | pb.ListWorkspacesRequest
+    | pb.ListMembersRequest
+    | pb.ListHatsRequest
+    | pb.ListToolsRequest,
+) -> UserId | None:
     return UserId(request.actor) if request.actor else None

@@ -162,12 +162,7 @@ def _workspace_pieces(source: Workspace, names: Collection[str] = FIELDS) -> Ite
     texts = {name: getattr(source, name) for name in ("id", "name") if name in names}
     yield workspace_pb2.Workspace(**texts).SerializeToString()
     for members in _pieces(source.members if "members" in names else ()):
-        yield workspace_pb2.Workspace(
-            members=[
-                workspace_pb2.Member(user_id=each.id, role=MEMBER_ROLES[each.role], team_ids=each.team_ids)
-                for each in members
-            ]
-        ).SerializeToString()
+        yield workspace_pb2.Workspace(members=map(member_message, members)).SerializeToString()
     for teams in _pieces(catalog.teams if "teams" in names else ()):
         yield workspace_pb2.Workspace(
             teams=[workspace_pb2.Team(id=each.id, name=each.name, parent_id=each.parent_id or "") for each in teams]
@@ -195,12 +190,17 @@ def _workspace_pieces(source: Workspace, names: Collection[str] = FIELDS) -> Ite
             ]
         ).SerializeToString()
     for tools in _pieces(catalog.tools if "tools" in names else ()):
-        yield workspace_pb2.Workspace(
-            tools=[
-                workspace_pb2.Tool(id=each.id, name=each.name, mcp_server=each.mcp_server, disabled=each.disabled)
-                for each in tools
-            ]
-        ).SerializeToString()
+        yield workspace_pb2.Workspace(tools=map(tool_message, tools)).SerializeToString()
+
+
+def member_message(member: Member) -> workspace_pb2.Member:
+    """Return a member as a message."""
+    return workspace_pb2.Member(user_id=member.id, role=MEMBER_ROLES[member.role], team_ids=member.team_ids)
+
+
+def tool_message(tool: Tool) -> workspace_pb2.Tool:
+    """Return a tool as a message."""
+    return workspace_pb2.Tool(id=tool.id, name=tool.name, mcp_server=tool.mcp_server, disabled=tool.disabled)
 
 
 def list_workspaces_response(page: Page[ListedWorkspace]) -> bytes:

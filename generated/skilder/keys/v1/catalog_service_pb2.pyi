@@ -512,6 +512,238 @@ class ListWorkspacesResponse(_message.Message):
 Global___ListWorkspacesResponse: _TypeAlias = ListWorkspacesResponse  # noqa: Y015
 
 @_typing.final
+class ListMembersRequest(_message.Message):
+    """Which members to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace's id."""
+    text: _builtins.str
+    """List only members with all of these words, in any order, as parts of the user id. Upper and lower case count as
+    the same, and so do the forms in which Unicode writes a character. At most 255 characters; empty for all.
+    """
+    team_id: _builtins.str
+    """List only the members of this team, without those of the teams below it; empty for all."""
+    role: _workspace_pb2.MemberRole.ValueType
+    """List only members with this role; unspecified for all."""
+    page_size: _builtins.int
+    """The most members on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer."""
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same other fields, except
+    `page_size`.
+    """
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+        team_id: _builtins.str = ...,
+        role: _workspace_pb2.MemberRole.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "page_size", b"page_size", "page_token", b"page_token", "role", b"role", "team_id", b"team_id", "text", b"text", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMembersRequest: _TypeAlias = ListMembersRequest  # noqa: Y015
+
+@_typing.final
+class ListMembersResponse(_message.Message):
+    """A page of members."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The `page_token` of the next page. Only an empty one means that this is the last page."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.Member]:
+        """The members, in order of id."""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[_workspace_pb2.Member] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMembersResponse: _TypeAlias = ListMembersResponse  # noqa: Y015
+
+@_typing.final
+class ListHatsRequest(_message.Message):
+    """Which hats to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace's id."""
+    text: _builtins.str
+    """List only hats with all of these words, in any order, as parts of the id and the name. Upper and lower case count as
+    the same, and so do the forms in which Unicode writes a character. At most 255 characters; empty for all.
+    """
+    user_id: _builtins.str
+    """List only the hats that this user's keys reach, unless a key is limited to fewer: those of the user's teams and of
+    the teams above, and those of the whole workspace. None if the user is not a member. Empty for all.
+    """
+    page_size: _builtins.int
+    """The most hats on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer."""
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same other fields, except
+    `page_size`.
+    """
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "page_size", b"page_size", "page_token", b"page_token", "text", b"text", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHatsRequest: _TypeAlias = ListHatsRequest  # noqa: Y015
+
+@_typing.final
+class ListHatsResponse(_message.Message):
+    """A page of hats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HATS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The `page_token` of the next page. Only an empty one means that this is the last page."""
+    @_builtins.property
+    def hats(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.HatSummary]:
+        """The hats, in order of id."""
+
+    def __init__(
+        self,
+        *,
+        hats: _abc.Iterable[_workspace_pb2.HatSummary] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hats", b"hats", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHatsResponse: _TypeAlias = ListHatsResponse  # noqa: Y015
+
+@_typing.final
+class ListToolsRequest(_message.Message):
+    """Which tools to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
+    SKILL_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace's id."""
+    text: _builtins.str
+    """List only tools with all of these words, in any order, as parts of the id and the name. Upper and lower case count as
+    the same, and so do the forms in which Unicode writes a character. At most 255 characters; empty for all.
+    """
+    mcp_server: _builtins.str
+    """List only the tools of this MCP server; empty for all."""
+    skill_id: _builtins.str
+    """List only the tools of this skill; empty for all."""
+    page_size: _builtins.int
+    """The most tools on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer."""
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same other fields, except
+    `page_size`.
+    """
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+        mcp_server: _builtins.str = ...,
+        skill_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "mcp_server", b"mcp_server", "page_size", b"page_size", "page_token", b"page_token", "skill_id", b"skill_id", "text", b"text", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolsRequest: _TypeAlias = ListToolsRequest  # noqa: Y015
+
+@_typing.final
+class ListToolsResponse(_message.Message):
+    """A page of tools."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOLS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The `page_token` of the next page. Only an empty one means that this is the last page."""
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.Tool]:
+        """The tools, in order of id."""
+
+    def __init__(
+        self,
+        *,
+        tools: _abc.Iterable[_workspace_pb2.Tool] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolsResponse: _TypeAlias = ListToolsResponse  # noqa: Y015
+
+@_typing.final
 class DeleteWorkspaceRequest(_message.Message):
     """Which workspace to delete."""
 

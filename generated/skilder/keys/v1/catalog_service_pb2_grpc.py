@@ -63,6 +63,21 @@ class CatalogServiceStub:
                 request_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListWorkspacesRequest.SerializeToString,
                 response_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListWorkspacesResponse.FromString,
                 _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/skilder.keys.v1.CatalogService/ListMembers',
+                request_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.ListHats = channel.unary_unary(
+                '/skilder.keys.v1.CatalogService/ListHats',
+                request_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListHatsRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListHatsResponse.FromString,
+                _registered_method=True)
+        self.ListTools = channel.unary_unary(
+                '/skilder.keys.v1.CatalogService/ListTools',
+                request_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListToolsRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListToolsResponse.FromString,
+                _registered_method=True)
         self.DeleteWorkspace = channel.unary_unary(
                 '/skilder.keys.v1.CatalogService/DeleteWorkspace',
                 request_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.DeleteWorkspaceRequest.SerializeToString,
@@ -128,6 +143,36 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMembers(self, request, context):
+        """Lists the members of a workspace, in order of id.
+
+        Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+        do this).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListHats(self, request, context):
+        """Lists the hats of a workspace, in order of id, without their instructions.
+
+        Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+        do this).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTools(self, request, context):
+        """Lists the tools of a workspace, in order of id, also the disabled ones.
+
+        Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+        do this).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteWorkspace(self, request, context):
         """Deletes a workspace permanently. From then on its keys are denied with WORKSPACE_GONE, and its id is never used
         again. Deleting a deleted workspace changes nothing and returns the same response.
@@ -161,6 +206,21 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ListWorkspaces,
                     request_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListWorkspacesRequest.FromString,
                     response_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListWorkspacesResponse.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListMembersRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'ListHats': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHats,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListHatsRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListHatsResponse.SerializeToString,
+            ),
+            'ListTools': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTools,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListToolsRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListToolsResponse.SerializeToString,
             ),
             'DeleteWorkspace': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteWorkspace,
@@ -285,6 +345,87 @@ class CatalogService:
             '/skilder.keys.v1.CatalogService/ListWorkspaces',
             skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListWorkspacesRequest.SerializeToString,
             skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListWorkspacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.CatalogService/ListMembers',
+            skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListMembersRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.CatalogService/ListHats',
+            skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListHatsRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListHatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.CatalogService/ListTools',
+            skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListToolsRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_catalog__service__pb2.ListToolsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,24 @@ class CatalogServiceStub:
 
     Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
     """
+    ListMembers: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListMembersRequest, _catalog_service_pb2.ListMembersResponse]
+    """Lists the members of a workspace, in order of id.
+
+    Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+    do this).
+    """
+    ListHats: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListHatsRequest, _catalog_service_pb2.ListHatsResponse]
+    """Lists the hats of a workspace, in order of id, without their instructions.
+
+    Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+    do this).
+    """
+    ListTools: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListToolsRequest, _catalog_service_pb2.ListToolsResponse]
+    """Lists the tools of a workspace, in order of id, also the disabled ones.
+
+    Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+    do this).
+    """
     DeleteWorkspace: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteWorkspaceRequest, _catalog_service_pb2.DeleteWorkspaceResponse]
     """Deletes a workspace permanently. From then on its keys are denied with WORKSPACE_GONE, and its id is never used
     again. Deleting a deleted workspace changes nothing and returns the same response.
@@ -123,6 +141,24 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     actor is a member of.
 
     Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
+    """
+    ListMembers: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListMembersRequest, _catalog_service_pb2.ListMembersResponse]  # type: ignore[assignment]
+    """Lists the members of a workspace, in order of id.
+
+    Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+    do this).
+    """
+    ListHats: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListHatsRequest, _catalog_service_pb2.ListHatsResponse]  # type: ignore[assignment]
+    """Lists the hats of a workspace, in order of id, without their instructions.
+
+    Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+    do this).
+    """
+    ListTools: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListToolsRequest, _catalog_service_pb2.ListToolsResponse]  # type: ignore[assignment]
+    """Lists the tools of a workspace, in order of id, also the disabled ones.
+
+    Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+    do this).
     """
     DeleteWorkspace: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteWorkspaceRequest, _catalog_service_pb2.DeleteWorkspaceResponse]  # type: ignore[assignment]
     """Deletes a workspace permanently. From then on its keys are denied with WORKSPACE_GONE, and its id is never used
@@ -196,6 +232,42 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         actor is a member of.
 
         Errors: INVALID_ARGUMENT (also for a wrong page token), PERMISSION_DENIED (the caller may not do this).
+        """
+
+    @_abc_1.abstractmethod
+    def ListMembers(
+        self,
+        request: _catalog_service_pb2.ListMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListMembersResponse, _abc.Awaitable[_catalog_service_pb2.ListMembersResponse]]:
+        """Lists the members of a workspace, in order of id.
+
+        Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+        do this).
+        """
+
+    @_abc_1.abstractmethod
+    def ListHats(
+        self,
+        request: _catalog_service_pb2.ListHatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListHatsResponse, _abc.Awaitable[_catalog_service_pb2.ListHatsResponse]]:
+        """Lists the hats of a workspace, in order of id, without their instructions.
+
+        Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+        do this).
+        """
+
+    @_abc_1.abstractmethod
+    def ListTools(
+        self,
+        request: _catalog_service_pb2.ListToolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListToolsResponse, _abc.Awaitable[_catalog_service_pb2.ListToolsResponse]]:
+        """Lists the tools of a workspace, in order of id, also the disabled ones.
+
+        Errors: INVALID_ARGUMENT (also for a wrong page token), NOT_FOUND, PERMISSION_DENIED (the actor or the caller may not
+        do this).
         """
 
     @_abc_1.abstractmethod

@@ -260,6 +260,54 @@ class Hat(_message.Message):
 Global___Hat: _TypeAlias = Hat  # noqa: Y015
 
 @_typing.final
+class HatSummary(_message.Message):
+    """A hat without its instructions, for lists to choose from. It is not a Hat, so that nobody writes it back by mistake,
+    which would remove the instructions.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TEAM_IDS_FIELD_NUMBER: _builtins.int
+    SKILL_IDS_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The hat's id."""
+    name: _builtins.str
+    """Its name."""
+    description: _builtins.str
+    """What it is for."""
+    audience: Global___HatAudience.ValueType
+    """Which keys reach it."""
+    @_builtins.property
+    def team_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The teams that it serves, together with all teams below them."""
+
+    @_builtins.property
+    def skill_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its skills."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        team_ids: _abc.Iterable[_builtins.str] | None = ...,
+        skill_ids: _abc.Iterable[_builtins.str] | None = ...,
+        audience: Global___HatAudience.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "description", b"description", "id", b"id", "name", b"name", "skill_ids", b"skill_ids", "team_ids", b"team_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HatSummary: _TypeAlias = HatSummary  # noqa: Y015
+
+@_typing.final
 class Skill(_message.Message):
     """A skill: the tools for one ability."""
 
