@@ -210,12 +210,19 @@ class Clients:
         code, _ = await self._change(Revoke(key=key.name, begin=now()), request, line)
         return code
 
-    async def apply(self, plan: Plan, version: int, expected: int) -> str:
-        """Try once to bring a workspace to a version, from the expected one; return the status code."""
-        request = catalog_service_pb2.ApplyWorkspaceRequest(workspace=plan.message(), expected_version=expected)
-        code, _ = await self._change(
-            Apply(workspace=plan.id, version=version, reach=plan.reach(), begin=now()), request
-        )
+    async def apply(self, plan: Plan, version: int, expected: int, before: Plan | None = None) -> str:
+        """Try once to bring a workspace to a version, from the expected one; return the status code.
+
+        If the plan of the version before is given, send only the parts that differ.
+        """
+        request: Message
+        if before is None:
+            request = catalog_service_pb2.ApplyWorkspaceRequest(workspace=plan.message(), expected_version=expected)
+        else:
+            request = plan.since(before)
+            request.expected_version = expected
+        change = Apply(workspace=plan.id, version=version, reach=plan.reach(), begin=now())
+        code, _ = await self._change(change, request)
         return code
 
     async def delete(self, workspace: str, version: int) -> str:
@@ -260,6 +267,7 @@ class Clients:
             key_service_pb2.IssueKeyRequest: client.keys.IssueKey,
             key_service_pb2.RevokeKeyRequest: client.keys.RevokeKey,
             catalog_service_pb2.ApplyWorkspaceRequest: client.catalog.ApplyWorkspace,
+            catalog_service_pb2.UpdateWorkspaceRequest: client.catalog.UpdateWorkspace,
             catalog_service_pb2.DeleteWorkspaceRequest: client.catalog.DeleteWorkspace,
         }[type(request)]
         place = self._recorder.begin(change)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SERVERS = (NEAR, FAR)
 WORKSPACES = ("north", "south")
+BUSY_WORKSPACES = ("red", "green", "blue")
+"""Workspaces that change several times a second, with nobody looking."""
 _POOL = 20
 """How many keys there are, besides those that are never revoked."""
 
@@ -49,10 +51,11 @@ class Load:
 
     async def prepare(self) -> None:
         """Create the workspaces, with keys for everybody."""
-        for workspace in WORKSPACES:
+        for workspace in (*WORKSPACES, *BUSY_WORKSPACES):
             await self._apply(Plan.drawn(workspace, self._dice))
-            for subject in (EVERYBODY, *STAYERS, LEAVER):
-                self.show(await self.issued(workspace, subject))
+            keys = await asyncio.gather(*(self.issued(workspace, each) for each in (EVERYBODY, *STAYERS, LEAVER)))
+            for key in keys:
+                self.show(key)
         for _ in range(_POOL):
             await self._add_to_pool()
 
@@ -63,6 +66,8 @@ class Load:
                 group.create_task(self._again(doing))
             for workspace in WORKSPACES:
                 group.create_task(self._again(self._move, workspace))
+            for workspace in BUSY_WORKSPACES:
+                group.create_task(self._again(self._edit, workspace))
 
     def stop(self) -> None:
         """Stop all actions soon."""
@@ -148,9 +153,14 @@ class Load:
         keys = [key for key in self._good if key.workspace == workspace and key.subject in changed]
         chosen = self._dice.sample(keys, min(2, len(keys)))
         await asyncio.gather(*map(self._clients.ask_all, chosen))
-        await self._apply(after)
+        await self._apply(after, in_parts=self._dice.random() < 0.5)
         await asyncio.gather(*map(self._clients.ask_all, chosen))
         await self._pause(0.3)
+
+    async def _edit(self, workspace: str) -> None:
+        """Change a part of a workspace, and then the next one."""
+        await self._apply(self._plans[workspace].moved(self._dice), in_parts=True)
+        await self._pause(0.2)
 
     async def _renew(self) -> None:
         """Renew the secret of a key that was never used, though others have tried its id, or that is being used."""
@@ -186,11 +196,12 @@ class Load:
         self.show(key)
         self._pool.append(key)
 
-    async def _apply(self, plan: Plan) -> None:
-        """Bring a workspace to this next version, retrying until that succeeds."""
+    async def _apply(self, plan: Plan, *, in_parts: bool = False) -> None:
+        """Bring a workspace to this next version, as a whole or by the parts that differ, until that succeeds."""
+        before = self._plans[plan.id] if in_parts else None
         expected = self._versions.get(plan.id, 0)
         version = expected + 1
-        while (code := await self._clients.apply(plan, version, expected)) != OK:
+        while (code := await self._clients.apply(plan, version, expected, before)) != OK:
             if code == "ABORTED":
                 # An attempt succeeded though its response was lost. One more makes the change hold everywhere.
                 expected = version

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
+
+from skilder_keys.domain.difference import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +92,21 @@ def _wait_for_no_unknown_reader() -> None:
     NewServer.seconds_left = seconds_left  # type: ignore[method-assign, assignment]
 
 
+def _ignore(part: Part) -> None:
+    """Apply no change of one kind of part."""
+    from skilder_keys.storage import fence  # noqa: PLC0415 - each mutation imports what it changes
+
+    changes_since = fence.changes_since
+
+    async def without_the_part(connection: Connection, epoch: int) -> list[fence.Change]:
+        return [
+            replace(change, touches=tuple(touch for touch in change.touches if touch.part is not part))
+            for change in await changes_since(connection, epoch)
+        ]
+
+    fence.changes_since = without_the_part
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     "no-invalidation": _keep_invalidated_loads,
     "no-lease-check": _ignore_the_lease_end,
@@ -97,6 +115,10 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "no-clean-start": _keep_memory_after_eviction,
     "no-tag": _compare_epochs_only,
     "no-unknown-readers": _wait_for_no_unknown_reader,
+    "no-member": partial(_ignore, Part.MEMBER),
+    "no-hat": partial(_ignore, Part.HAT),
+    "no-skill": partial(_ignore, Part.SKILL),
+    "no-tool": partial(_ignore, Part.TOOL),
 }
 
 

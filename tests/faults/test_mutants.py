@@ -20,6 +20,10 @@ FAULTS = {
     "no-writer-wait": ["slow the fence down over a revocation"],
     "no-lease-wait": ["stop a worker over a revocation"],
     "no-clean-start": ["stop a worker over a revocation"],
+    "no-member": ["overtake loads"],
+    "no-hat": ["overtake loads"],
+    "no-skill": ["overtake loads"],
+    "no-tool": ["overtake loads"],
 }
 
 
