@@ -15,6 +15,8 @@ import psutil
 
 from faults.postgres import Postgres, send
 from skilder_keys.storage.migrations import migrate
+from tests.support.forked import Forked
+from tests.support.lengths import by_form
 from tests.support.process import COMMAND, environment
 from tests.support.proxy import Proxy
 from tests.support.running import worker_processes
@@ -27,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 NEAR, FAR = "near", "far"
 """The servers: the far one reaches Postgres through the proxy."""
 
+# The short form saves the time that it takes to load the service.
+_START: type[subprocess.Popen[bytes]] = by_form(Forked, subprocess.Popen)
 _WORKERS = {NEAR: 2, FAR: 1}
 _END_SECONDS = 20.0
 # In the forms that the service logs, that Python and pyvoy write, and that Rust and Envoy write.
@@ -63,6 +67,7 @@ class Server:
                 "SKILDER_KEYS_DRAIN_TIMEOUT": "1",
                 # Connections that lost their worker moved to another one. They end early, so the new worker gets some.
                 "SKILDER_KEYS_MAX_CONNECTION_AGE": "3",
+                "PYTHONPATH": str(ROOT),
             }
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,7 +77,7 @@ class Server:
         """Start the server unless it runs."""
         if self._process is None or self._process.poll() is not None:
             with self.log.open("ab") as log:
-                self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._variables, stderr=log)
+                self._process = _START(self._command, cwd=ROOT, env=self._variables, stderr=log)
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes."""
@@ -163,7 +168,9 @@ class Fleet:
 @asynccontextmanager
 async def running_fleet(folder: Path, transport: str, mutation: str | None = None) -> AsyncIterator[Fleet]:
     """Run the fleet with servers of one transport; with a mutation, its workers have that mistake."""
-    command = [str(COMMAND), "serve"] if mutation is None else [sys.executable, "-m", "faults.serve", mutation]
+    command = [str(COMMAND), "serve"] if mutation is None else [str(ROOT / "faults" / "serve.py"), mutation]
+    if _START is subprocess.Popen:
+        command = [sys.executable, *command]
     write_callers(folder / "callers.yaml", [])
     postgres = await asyncio.to_thread(Postgres, folder / "postgres")
     try:

@@ -15,6 +15,7 @@ import importlib
 import io
 import os
 import pickle
+import runpy
 import select
 import signal
 import socket
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def _prepare(arguments: Sequence[bytes]) -> None:
-    if b"serve" in arguments and _MODULES_OF_WORKERS[0] not in sys.modules:
+    if any(b"serve" in each for each in arguments[:2]) and _MODULES_OF_WORKERS[0] not in sys.modules:
         _load(_MODULES_OF_WORKERS)
 
 
@@ -146,10 +147,8 @@ _create_subprocess_exec = asyncio.create_subprocess_exec
 
 
 async def _start_process(*command: str, **options: Any) -> Any:
-    """Fork a worker; start any other program as asyncio does."""
-    from skilder_keys.supervisor.supervisor import WORKER_COMMAND  # noqa: PLC0415 - the command is loaded later
-
-    if command[:-1] != WORKER_COMMAND:
+    """Fork a worker, which is a Python module; start any other program as asyncio does."""
+    if command[0] != sys.executable or "-m" not in command:
         return await _create_subprocess_exec(*command, **options)
     loop = asyncio.get_running_loop()
     forked: asyncio.Future[int] = loop.create_future()
@@ -159,7 +158,7 @@ async def _start_process(*command: str, **options: Any) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)  # that this process has threads
             pid = os.fork()
         if pid == 0:
-            _work(int(command[-1]), options["env"])
+            _work(command[command.index("-m") + 1 :], options["env"])
         forked.set_result(pid)
 
     # Not from a task: in the fork, asyncio would take it for the one that runs.
@@ -192,8 +191,15 @@ class _Worker:
         self._code.set_result(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
 
 
-def _work(descriptor: int, variables: dict[str, str]) -> NoReturn:
-    """Run a worker in this fork of its parent, without anything of the parent's event loop."""
+def _work(command: tuple[str, ...], variables: dict[str, str]) -> NoReturn:
+    """Run a worker in this fork of its parent, without anything of the parent's event loop.
+
+    Args:
+        command: The name of a module, and its arguments; the last one is the descriptor of the worker's socket.
+        variables: The worker's environment.
+    """
+    module, *arguments, last = command
+    descriptor = int(last)
     signal.set_wakeup_fd(-1)
     for number in _IGNORED:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -206,9 +212,9 @@ def _work(descriptor: int, variables: dict[str, str]) -> NoReturn:
     os.environ.update(variables)
     code = 1
     try:
-        from skilder_keys.worker.__main__ import main as work  # noqa: PLC0415 - the command is loaded later
-
-        work(descriptor)
+        sys.path.pop(0)  # the folder of the parent's script
+        sys.argv = [module, *arguments, last]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
