@@ -6,28 +6,30 @@ import math
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skilder_keys.domain.difference import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from skilder_keys.app.authorization.cache import KeyCache, Load
+    from skilder_keys.app.authorization.memory import Memory
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.revision import Revision
     from skilder_keys.storage.database import Connection
 
 
-def _keep_invalidated_loads() -> None:
-    """Cache a load though a change overtook it."""
-    from skilder_keys.app.authorization.cache import KeyCache  # noqa: PLC0415 - each mutation imports what it changes
+def _keep_overtaken_loads() -> None:
+    """Keep what was loaded though a change overtook it."""
+    from skilder_keys.app.authorization.key_cache import KeyCache  # noqa: PLC0415 - each mutation imports what it changes
+    from skilder_keys.app.authorization.snapshots import Snapshots  # noqa: PLC0415
 
-    def invalidate(_self: KeyCache, _touched: Callable[[Load], bool]) -> None:
-        pass
+    def nothing(_self: object, _touched: object) -> list[Any]:
+        return []
 
-    KeyCache._invalidate = invalidate  # type: ignore[method-assign, assignment]  # noqa: SLF001 - that is the mistake
+    KeyCache._overtaken = nothing  # type: ignore[method-assign, assignment]  # noqa: SLF001 - that is the mistake
+    Snapshots._overtaken = nothing  # type: ignore[method-assign, assignment]  # noqa: SLF001
 
 
 def _ignore_the_lease_end() -> None:
@@ -64,13 +66,13 @@ def _wait_for_no_lease() -> None:
 
 
 def _keep_memory_after_eviction() -> None:
-    """Register again after an eviction, and keep the cache."""
-    from skilder_keys.app.authorization.cache import KeyCache  # noqa: PLC0415 - each mutation imports what it changes
+    """Register again after an eviction, and keep memory."""
+    from skilder_keys.app.authorization.memory import Memory  # noqa: PLC0415 - each mutation imports what it changes
 
-    def drop_all(_self: KeyCache) -> None:
+    def drop_all(_self: Memory) -> None:
         pass
 
-    KeyCache.drop_all = drop_all  # type: ignore[method-assign, assignment]
+    Memory.drop_all = drop_all  # type: ignore[method-assign, assignment]
 
 
 def _compare_epochs_only() -> None:
@@ -108,7 +110,7 @@ def _ignore(part: Part) -> None:
 
 
 MUTATIONS: dict[str, Callable[[], None]] = {
-    "no-invalidation": _keep_invalidated_loads,
+    "no-invalidation": _keep_overtaken_loads,
     "no-lease-check": _ignore_the_lease_end,
     "no-writer-wait": _wait_for_nobody,
     "no-lease-wait": _wait_for_no_lease,

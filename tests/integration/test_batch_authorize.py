@@ -306,7 +306,7 @@ async def test_a_cold_batch_is_read_by_a_few_queries(one: Process) -> None:
     tokens = [(await one.issue())[1] for _ in range(100)]
     queries = [AuthorizeQuery(token) for token in (*tokens, *tokens)]
     await one.authorizer.authorize_all(queries)
-    one.cache.drop_all()
+    one.memory.drop_all()
     lent = one.database.lent
     await one.authorizer.authorize_all(queries)
     assert one.database.lent - lent <= 3, "the first keys, those that came meanwhile, and their catalog"
@@ -357,7 +357,7 @@ async def test_a_batch_decides_as_single_calls_do(one: Process) -> None:
     source = random.Random(seed)  # noqa: S311 - noise, not a secret
     for _ in range(150):
         if source.random() < 0.2:
-            one.cache.drop_all()
+            one.memory.drop_all()
         queries = [
             AuthorizeQuery(source.choice(tokens), source.choice(tools), source.choice(versions))
             for _ in range(source.randrange(40))

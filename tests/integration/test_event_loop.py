@@ -21,7 +21,7 @@ import pytest
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest
-from skilder_keys.app.authorization.cache import KeyCache, KnownKey, Scope
+from skilder_keys.app.authorization.key_cache import KeyCache, KnownKey
 from skilder_keys.app.page import Page
 from skilder_keys.domain.ids import HatId, WorkspaceId
 from skilder_keys.domain.keys import Key
@@ -33,7 +33,7 @@ from skilder_keys.offload import Offload
 from skilder_keys.rpc import convert, convert_workspaces
 from tests.support.ids import new_key_id
 from tests.support.largest import largest_workspace
-from tests.support.memory import NO_TOOLS, Memory
+from tests.support.memory import TestedMemory, known_key, minted
 from tests.support.service import TOKENS, serving
 
 if TYPE_CHECKING:
@@ -171,14 +171,13 @@ async def test_no_call_of_the_largest_size_blocks_the_loop(database_url: str, tm
 
 async def test_dropping_very_many_keys_does_not_block_the_loop() -> None:
     """They are gone at once for every caller, and their memory is freed in portions."""
-    memory = Memory()
-    cache = KeyCache(memory.lease, memory.fingerprint, memory.tool_sets, 100_000)
-    scope = Scope(WorkspaceId("w"))
+    memory = TestedMemory()
+    cache = KeyCache(memory.lease, memory.fingerprint, 100_000)
 
     def fill() -> dict[str, KnownKey]:
-        ids = [new_key_id() for _ in range(100_000)]
+        tokens = [minted() for _ in range(100_000)]
         return {
-            id_text(each): KnownKey(each, bytes(range(16)), scope, None, each.bytes * 8, NO_TOOLS, None) for each in ids
+            id_text(each.key_id): known_key(each, cache, memory.fingerprint, WorkspaceId("w"), 0) for each in tokens
         }
 
     keys = fill()

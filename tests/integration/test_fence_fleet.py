@@ -74,7 +74,7 @@ async def test_a_revocation_holds_everywhere_under_load(fleet: list[Process]) ->
                     late += 1
                 elif not late:
                     # Memory is emptied now and then, so that some load is always running.
-                    of.cache.drop([KeyId(key.id)], ())
+                    of.key_cache.apply(KeyId(key.id), None, of.lease.epoch + 1)
                 await asyncio.sleep(0)
             return late
 
@@ -168,7 +168,7 @@ async def test_a_load_that_a_revocation_overtook_serves_no_later_caller(
 
     key, token = await one.issue()
     await one.outcome(token)
-    one.cache.drop_all()
+    one.key_cache.drop_all()
     monkeypatch.setattr(credentials, "find_credentials", slow)
     early = asyncio.create_task(one.outcome(token))
     await reading.wait()

@@ -138,7 +138,7 @@ async def test_renewing_the_tag_in_sql_makes_every_process_start_over(reader: Pr
     tag = await sql.fetchval("SELECT tag FROM fence")
     await until(lambda: reader.lease.revision.tag == tag and reader.lease.valid())
     assert await readers(sql) != first
-    assert len(reader.cache) == 0
+    assert len(reader.key_cache) == 0
 
 
 async def test_a_change_waits_for_readers_that_a_new_server_does_not_know(database_url: str, sql: Sql) -> None:
@@ -191,7 +191,7 @@ async def test_a_pool_that_reaches_another_server_is_not_trusted(reader: Process
     await warm(reader, token)
     first = await readers(sql)
     reader.lease.server = "another"
-    reader.cache.drop_all()
+    reader.memory.drop_all()
     with suppress(UnavailableError):
         assert await reader.outcome(token) == "granted"
     await until(reader.lease.valid)

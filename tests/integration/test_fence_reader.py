@@ -44,7 +44,7 @@ async def test_a_reader_registers_and_acknowledges_what_it_applied(reader: Proce
     await revoke_by_hand(sql, key)
     await until_true(sql, "SELECT (SELECT epoch FROM fence) = (SELECT epoch FROM reader)")
     assert reader.lease.epoch == await epoch(sql) == first["epoch"] + 1
-    assert len(reader.cache) == 0
+    assert len(reader.key_cache) == 0
     assert await reader_id(sql) == first["id"]
 
 
@@ -141,7 +141,7 @@ async def test_an_evicted_reader_starts_over(reader: Process, sql: Sql) -> None:
     await sql.execute("DELETE FROM reader")
     await until_true(sql, "SELECT EXISTS (SELECT FROM reader)")
     assert await reader_id(sql) != first
-    assert len(reader.cache) == 0
+    assert len(reader.key_cache) == 0
     await warm(reader, token)
 
 
@@ -325,11 +325,11 @@ async def test_a_removal_that_fails_ends_no_lease(reader: Process, sql: Sql, mon
     await reader.follow()
     _, token = await reader.issue()
     await warm(reader, token)
-    first, hits, before = await reader_id(sql), reader.cache.hits, calls
+    first, hits, before = await reader_id(sql), reader.memory.hits, calls
     await until(lambda: calls > before + 3)
     assert reader.lease.valid()
     assert await reader.outcome(token) == "granted"
-    assert reader.cache.hits == hits + 1
+    assert reader.memory.hits == hits + 1
     assert await reader_id(sql) == first
 
 

@@ -62,11 +62,11 @@ async def test_many_hashes_are_renewed_by_one_statement_that_changes_nothing_els
     assert await hashes(sql, 16) == KEYS
     assert await epoch(sql) == before
     assert made.database.lent == lent + 1
-    hits = made.cache.hits
+    hits = made.memory.hits
     for _, token in issued:
         assert await made.outcome(token) == "granted"
-    assert made.cache.hits == hits + KEYS
-    made.cache.drop_all()
+    assert made.memory.hits == hits + KEYS
+    made.memory.drop_all()
     for _, token in issued:
         assert await made.outcome(token) == "granted"
     assert made.hasher.checks == checks
@@ -80,7 +80,7 @@ async def test_a_first_sight_does_not_wait_for_its_new_hash(made: Process, sql: 
         assert await made.outcome(token) == "granted"
     assert await hashes(sql, 32) == KEYS
     made.verifier.take_outdated()
-    made.cache.drop_all()
+    made.memory.drop_all()
     for _, token in issued:
         assert await made.outcome(token) == "granted"
 

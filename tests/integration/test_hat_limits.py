@@ -37,9 +37,9 @@ async def fleet(database_url: str) -> AsyncIterator[tuple[Process, Process]]:
 async def reached(of: Process, token: str) -> list[str]:
     """Return the ids of the hats that a token reaches, which must be the same from memory."""
     first = (await of.ask(token)).granted
-    hits = of.cache.hits
+    hits = of.memory.hits
     assert (await of.ask(token)).granted == first
-    assert of.cache.hits == hits + 1
+    assert of.memory.hits == hits + 1
     return [hat.id for hat in first.tool_set.hats]
 
 

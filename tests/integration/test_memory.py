@@ -30,20 +30,20 @@ pytestmark = pytest.mark.stock_too
 async def test_a_decision_from_memory_needs_no_database(one: Process) -> None:
     """Nor argon2, whatever its kind, and its bytes equal those of the decision that needed both."""
     queries = await kinds_of_decisions(one)
-    one.cache.drop_all()
+    one.memory.drop_all()
     for name, query in queries.items():
-        one.cache.drop_all()
+        one.memory.drop_all()
         lent = one.database.lent
         cold = await one.decide(query)
         assert one.database.lent > lent, name
-        lent, checks, hits = one.database.lent, one.hasher.checks, one.cache.hits
+        lent, checks, hits = one.database.lent, one.hasher.checks, one.memory.hits
         for _ in range(3):
             known = await one.decide(query)
             assert known == cold, name
             assert pb.AuthorizeResponse.FromString(known.body) == pb.AuthorizeResponse.FromString(cold.body)
             # As protobuf itself would write it, so that the bytes do not show how they were made.
             assert pb.AuthorizeResponse.FromString(known.body).SerializeToString() == known.body, name
-        assert (one.database.lent, one.hasher.checks, one.cache.hits) == (lent, checks, hits + 3), name
+        assert (one.database.lent, one.hasher.checks, one.memory.hits) == (lent, checks, hits + 3), name
 
 
 async def test_the_fast_grant_equals_the_ordinary_grant(one: Process) -> None:
@@ -55,13 +55,13 @@ async def test_the_fast_grant_equals_the_ordinary_grant(one: Process) -> None:
         decided = await one.decide(query)
         await one.usage.flush()
         one.usage_clock.now += 61
-        before = (one.database.lent, one.cache.misses, one.authorizer.denials.total())
-        hits = one.cache.hits
+        before = (one.database.lent, one.memory.misses, one.authorizer.denials.total())
+        hits = one.memory.hits
         granted = one.authorizer.grant(query)
         # A version that is not the current one must first be checked as a field.
         assert granted == (None if decided.denied or name == "stale version" else decided.body), name
-        assert one.cache.hits - hits == (granted is not None), name
-        assert (one.database.lent, one.cache.misses, one.authorizer.denials.total()) == before, name
+        assert one.memory.hits - hits == (granted is not None), name
+        assert (one.database.lent, one.memory.misses, one.authorizer.denials.total()) == before, name
         await one.usage.flush()
         assert (one.database.lent > before[0]) == (granted is not None), f"{name}: a use is written"
 
@@ -82,7 +82,7 @@ async def test_the_fast_grant_leaves_everything_else_alone(one: Process, databas
     async with process(database_url) as other:
         await other.decide(AuthorizeQuery(token))
         assert other.authorizer.grant(AuthorizeQuery(token)) is None
-        assert other.cache.hits == 0
+        assert other.memory.hits == 0
 
 
 async def test_a_decision_without_a_lease_is_the_same(one: Process, database_url: str) -> None:
@@ -95,7 +95,7 @@ async def test_a_decision_without_a_lease_is_the_same(one: Process, database_url
                 lent = other.database.lent
                 assert await other.decide(query) == expected, name
                 assert other.database.lent > lent
-        assert len(other.cache) == 0
+        assert len(other.key_cache) == 0
 
 
 async def test_a_wrong_secret_for_a_key_in_memory_costs_nothing(one: Process) -> None:
@@ -144,7 +144,7 @@ async def test_a_stampede_reads_a_key_once(one: Process) -> None:
     """All who authorize a token at the same time share one load."""
     _, token = await one.issue()
     await one.outcome(token)
-    one.cache.drop_all()
+    one.memory.drop_all()
     lent = one.database.lent
     found = await asyncio.gather(*(one.outcome(token) for _ in range(200)))
     assert set(found) == {"granted"}
@@ -156,12 +156,12 @@ async def test_many_cold_keys_are_read_by_a_few_queries(one: Process) -> None:
     tokens = [(await one.issue())[1] for _ in range(60)]
     for token in tokens:
         await one.outcome(token)
-    one.cache.drop_all()
+    one.memory.drop_all()
     lent = one.database.lent
     found = await asyncio.gather(*(one.outcome(token) for token in tokens))
     assert set(found) == {"granted"}
     assert one.database.lent - lent <= 2, "the keys and their catalog"
-    assert len(one.cache) == 60
+    assert len(one.key_cache) == 60
 
 
 async def test_keys_of_equal_reach_share_one_tool_set(one: Process) -> None:
@@ -171,19 +171,17 @@ async def test_keys_of_equal_reach_share_one_tool_set(one: Process) -> None:
     limited = (await one.issue(hat_ids=("everyone",)))[1]
     for token in (*tokens, limited):
         await warm(one, token)
-    found = [one.cache.find(token) for token in tokens]
-    assert len({id(each.tool_set) for each in found if each}) == 1
-    other = one.cache.find(limited)
-    assert other is not None
-    assert found[0] is not None
-    assert other.tool_set is not found[0].tool_set
-    assert len(one.tool_sets) == 2
+    found = [one.memory.find(token) for token in (*tokens, limited)]
+    ids = [id(access[1]) for access in found if access]
+    assert len(ids) == 5
+    assert len(set(ids[:4])) == 1
+    assert ids[4] != ids[0]
     assert len({(await one.ask(token)).granted.tool_set.version for token in tokens}) == 1
 
 
 async def test_memory_is_bounded_and_decisions_stay_right(database_url: str) -> None:
-    """Twelve keys of four reaches, with room for three keys and one tool set."""
-    async with process(database_url, lease=LONG, capacity=3, tool_set_bytes=1) as made:
+    """Twelve keys of four reaches, with room for three keys and no tool set."""
+    async with process(database_url, lease=LONG, capacity=3, snapshot_bytes=1) as made:
         await made.apply()
         await made.follow()
         reaches: list[tuple[str, ...]] = [(), ("everyone",), ("engineer",), ("support-desk",)]
@@ -193,8 +191,10 @@ async def test_memory_is_bounded_and_decisions_stay_right(database_url: str) -> 
                 response = await made.ask(token)
                 assert not hats or [hat.id for hat in response.granted.tool_set.hats] == list(hats)
                 assert response.HasField("granted")
-            assert len(made.cache) == 3
-            assert len(made.tool_sets) == 1
+            assert len(made.key_cache) == 3
+            snapshot = made.snapshots.current(WorkspaceId("acme"))
+            assert snapshot is not None
+            assert snapshot.grown == 0
 
 
 async def test_a_user_who_moves_is_moved_in_memory(one: Process) -> None:

@@ -79,9 +79,9 @@ async def warm(of: Process, token: str) -> None:
     """Wait until a token is decided from memory."""
 
     async def is_kept() -> bool:
-        hits = of.cache.hits
+        hits = of.memory.hits
         await of.outcome(token)
-        return of.cache.hits > hits
+        return of.memory.hits > hits
 
     async with asyncio.timeout(60):
         while not await is_kept():

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.authorization.authorizer import Authorizer
-from skilder_keys.app.authorization.cache import KeyCache
+from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.key_loader import KeyLoader
+from skilder_keys.app.authorization.memory import Memory
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
-from skilder_keys.app.authorization.tool_sets import ToolSets
+from skilder_keys.app.authorization.snapshots import Snapshots
 from skilder_keys.app.authorization.usage import Usage
 from skilder_keys.app.authorization.verifier import Verifier
 from skilder_keys.app.fence.lease import Lease
 from skilder_keys.app.fence.reader import Reader
+from skilder_keys.app.fence.reads import FencedReads
 from skilder_keys.app.fence.writer import Writer
 from skilder_keys.app.keys import Keys
 from skilder_keys.app.workspaces import Workspaces
@@ -28,6 +30,7 @@ from skilder_keys.domain.ids import ToolId
 from skilder_keys.domain.keys import KeyLimit, KeySpec
 from skilder_keys.domain.paging import PageTokens
 from skilder_keys.domain.token import KeyType
+from skilder_keys.offload import Offload
 from skilder_keys.rpc import convert_workspaces
 from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.clock import FakeClock
@@ -81,8 +84,9 @@ class Process:
     database: CountedDatabase
     hasher: CountingHasher
     lease: Lease
-    tool_sets: ToolSets
-    cache: KeyCache
+    memory: Memory
+    key_cache: KeyCache
+    snapshots: Snapshots
     reader: Reader
     verifier: Verifier
     authorizer: Authorizer
@@ -155,7 +159,7 @@ async def process(
     clock: Callable[[], float] = BOOTTIME,
     lease: float = 2.0,
     capacity: int = 1000,
-    tool_set_bytes: int = 2**24,
+    snapshot_bytes: int = 2**24,
     hasher: CountingHasher | None = None,
     threads: int = 2,
 ) -> AsyncIterator[Process]:
@@ -165,23 +169,28 @@ async def process(
     database = await CountedDatabase.open(options)
     log, waits = CapturedLog(), list[float]()
     held, fingerprint, hasher = Lease(clock), TokenFingerprint(), hasher or CountingHasher()
-    tool_sets = ToolSets(database, tool_set_bytes)
-    cache = KeyCache(held, fingerprint, tool_sets, capacity)
+    offload = Offload()
+    reads = FencedReads(database, held)
+    key_cache = KeyCache(held, fingerprint, capacity)
+    snapshots = Snapshots(reads, held, offload, snapshot_bytes)
+    memory = Memory(key_cache, snapshots)
+    reads.on_doubt = memory.drop_all
     verifier = Verifier(hasher, fingerprint, threads=threads)
     usage_clock = FakeClock()
     usage = Usage(database, log.logger, usage_clock, 60)
-    reader = Reader(database, cache, held, log.logger, clock, lease)
+    reader = Reader(database, memory, held, log.logger, clock, lease)
     writer, pages = Writer(database, clock, waits.append, reader.new_server), PageTokens(bytes(32))
-    loader = KeyLoader(database, held, cache, tool_sets, fingerprint, verifier, usage)
+    loader = KeyLoader(database, reads, held, key_cache, snapshots, fingerprint, verifier, usage)
     made = Process(
         database=database,
         hasher=hasher,
         lease=held,
-        tool_sets=tool_sets,
-        cache=cache,
+        memory=memory,
+        key_cache=key_cache,
+        snapshots=snapshots,
         reader=reader,
         verifier=verifier,
-        authorizer=Authorizer(cache, loader, usage),
+        authorizer=Authorizer(memory, loader, usage, offload),
         keys=Keys(database, writer, verifier, pages),
         workspaces=Workspaces(database, writer, convert_workspaces.workspace_bytes),
         writer=writer,
@@ -196,6 +205,7 @@ async def process(
         await made.freeze()
         await made.reader.close()
         verifier.close()
+        offload.close()
         await database.close()
 
 

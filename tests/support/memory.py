@@ -1,39 +1,52 @@
-"""A cache whose lease and loads a test controls."""
+"""Both levels of memory, with a lease, loads and changes that a test controls."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from skilder_keys.app.authorization.cache import KeyCache, KnownKey, Load
-from skilder_keys.app.authorization.tool_sets import SharedToolSet, ToolSets
+from skilder_keys.app.authorization.key_cache import KeyCache, KnownKey
+from skilder_keys.app.authorization.memory import Memory
+from skilder_keys.app.authorization.snapshots import Snapshots
 from skilder_keys.app.fence.lease import Lease
 from skilder_keys.domain.hashing import TokenFingerprint
-from skilder_keys.domain.ids import WorkspaceId
-from skilder_keys.domain.permissions import ToolSet
+from skilder_keys.domain.ids import UserId, WorkspaceId
+from skilder_keys.domain.revision import Revision
 from skilder_keys.domain.token import KeyType, Token
+from skilder_keys.offload import Offload
+from skilder_keys.storage.fence import Change, Touch
 from tests.support.clock import FakeClock
 from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from skilder_keys.domain.difference import Part
+    from skilder_keys.domain.ids import KeyId
+
 ACME, GLOBEX = WorkspaceId("acme"), WorkspaceId("globex")
-NO_TOOLS = SharedToolSet(ToolSet())
 
 
-class Memory:
-    """A cache of at most three keys with a running lease, and loads that end when the test says so."""
+class TestedMemory:
+    """Memory for at most three keys, with a running lease, and loads of keys that end when the test says so.
 
-    def __init__(self) -> None:
+    Attributes:
+        reads: The loads of keys that have begun; each ends when its future has a result.
+    """
+
+    __test__ = False
+
+    def __init__(self, reads: Any = None, capacity: int = 2**20) -> None:
+        """Make it empty. `reads` is used by the loads of workspaces."""
         self.clock = FakeClock()
         self.lease = Lease(self.clock)
         self.renew()
         self.fingerprint = TokenFingerprint()
-        no_database: Any = None  # no tool set is read here
-        self.tool_sets = ToolSets(no_database, 2**20)
-        self.cache = KeyCache(self.lease, self.fingerprint, self.tool_sets, 3)
-        self.reads: list[tuple[Load, asyncio.Future[None]]] = []
+        self.keys = KeyCache(self.lease, self.fingerprint, 3)
+        self.offload = Offload()
+        self.snapshots = Snapshots(reads, self.lease, self.offload, capacity)
+        self.memory = Memory(self.keys, self.snapshots)
+        self.reads: list[asyncio.Future[None]] = []
 
     def renew(self) -> None:
         """Give the process a lease of two seconds from now."""
@@ -43,37 +56,36 @@ class Memory:
         """Let the lease run out."""
         self.clock.now += 2
 
-    def known(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey:
-        """Return what a load of the token's key finds."""
-        return KnownKey(
-            key_id=token.key_id,
-            digest=self.fingerprint.digest(token.reveal()),
-            scope=self.cache.scope(workspace_id),
-            denied=None,
-            head=b"",
-            tool_set=NO_TOOLS,
-            runtime=None,
-        )
+    def change(self, *touches: Touch) -> None:
+        """Apply the next change."""
+        epoch = self.lease.epoch + 1
+        self.memory.apply(Change(Revision(epoch, epoch), epoch - 1, touches))
+        self.lease.advance(Revision(epoch, epoch))
 
-    def reading(self, token: Token, workspace_id: WorkspaceId = ACME) -> Callable[[Load], Awaitable[KnownKey | None]]:
-        """Return a load function that finds the key once the test releases it."""
+    def known(self, token: Token, workspace_id: WorkspaceId = ACME, label: int | None = None) -> KnownKey:
+        """Return what a load of the token's key finds; by default at the current epoch."""
+        return known_key(token, self.keys, self.fingerprint, workspace_id, self.lease.epoch if label is None else label)
 
-        async def read(load: Load) -> KnownKey | None:
+    def reading(self, token: Token, workspace_id: WorkspaceId = ACME) -> Callable[[], Awaitable[KnownKey | None]]:
+        """Return a read that finds the key as it is now, once the test releases it."""
+
+        async def read() -> KnownKey | None:
+            known = self.known(token, workspace_id)
             released = asyncio.get_running_loop().create_future()
-            self.reads.append((load, released))
+            self.reads.append(released)
             await released
-            load.workspace_id = workspace_id
-            return self.known(token, workspace_id)
+            return known
 
         return read
 
     async def load(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey | None:
-        """Load a key with a load function that waits until the test releases it."""
-        return await self.cache.load(token, token.key_id, self.reading(token, workspace_id))
+        """Load a key with a read that waits until the test releases it."""
+        digest = self.fingerprint.digest(token.reveal())
+        return await self.keys.load(token.key_id, digest, self.reading(token, workspace_id))
 
     def let_go(self, index: int) -> None:
         """Release a load."""
-        self.reads[index][1].set_result(None)
+        self.reads[index].set_result(None)
 
     async def keep(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey:
         """Load a key, so that it is in memory afterwards."""
@@ -85,12 +97,47 @@ class Memory:
         return known
 
 
+def known_key(
+    token: Token, keys: KeyCache, fingerprint: TokenFingerprint, workspace_id: WorkspaceId, label: int
+) -> KnownKey:
+    """Return a key without a limit, of the user `ann` if it is a user key."""
+    return KnownKey(
+        token.key_id,
+        fingerprint.digest(token.reveal()),
+        keys.scope(workspace_id),
+        UserId("ann") if token.type is KeyType.USER else None,
+        None,
+        None,
+        revoked=False,
+        head=b"",
+        runtime=None,
+        claim=None,
+        version=1,
+        label=label,
+    )
+
+
+def touched_key(key_id: KeyId) -> Touch:
+    """Return the touch of a key."""
+    return Touch(key_id, None, None, None)
+
+
+def touched_keys(workspace_id: WorkspaceId) -> Touch:
+    """Return the touch of all keys of a workspace."""
+    return Touch(None, workspace_id, None, None)
+
+
+def touched_part(part: Part, part_id: str | None = None, workspace_id: WorkspaceId = ACME) -> Touch:
+    """Return the touch of a part of a workspace, or of all parts of a kind."""
+    return Touch(None, workspace_id, part, part_id)
+
+
 async def turns() -> None:
     """Run the event loop until nothing is ready any more."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-def minted() -> Token:
+def minted(type_: KeyType = KeyType.WORKSPACE) -> Token:
     """Make a token of a new key."""
-    return Token.mint(KeyType.WORKSPACE, new_key_id())
+    return Token.mint(type_, new_key_id())

@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
-from skilder_keys.domain.permissions import NOTHING, Reach, ToolGrant, ToolPath, ToolSet, tool_grants, tool_set
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder_keys.domain.ids import HatId, TeamId
+from skilder_keys.domain.permissions import NOTHING, Reach
 from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Skill, Team, Tool
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import TypeVar
-
-    Id = TypeVar("Id", TeamId, HatId, SkillId, ToolId)
-
-TEAMS = [TeamId(f"team-{letter}") for letter in "abcde"]
-HATS = [HatId(f"hat-{letter}") for letter in "abcd"]
-SKILLS = [SkillId(f"skill-{letter}") for letter in "abcde"]
-TOOLS = [ToolId(f"tool-{letter}") for letter in "abcdef"]
-
-
-def some(ids: Sequence[Id]) -> st.SearchStrategy[tuple[Id, ...]]:
-    """Draw some of the ids, each at most once, in any order."""
-    return st.lists(st.sampled_from(ids), unique=True).map(tuple) if ids else st.just(())
-
-
-@st.composite
-def catalogs(draw: st.DrawFn) -> Catalog:
-    """Draw a catalog that passes the checks: a forest of teams, no dangling reference, nothing sorted."""
-    teams: list[Team] = []
-    for team_id in draw(some(TEAMS)):
-        teams.append(Team(team_id, team_id, draw(st.sampled_from([None, *(team.id for team in teams)]))))
-    tools = tuple(Tool(each, f"name of {each}", "server", draw(st.booleans())) for each in draw(some(TOOLS)))
-    tool_ids = [tool.id for tool in tools]
-    skills = tuple(Skill(each, f"name of {each}", "", draw(some(tool_ids))) for each in draw(some(SKILLS)))
-    team_ids, skill_ids = [team.id for team in teams], [skill.id for skill in skills]
-    hats: list[Hat] = []
-    for each in draw(some(HATS)):
-        audience = draw(st.sampled_from(HatAudience))
-        served = draw(some(team_ids)) if audience is HatAudience.TEAMS else ()
-        hats.append(Hat(each, f"name of {each}", "", "", audience, served, draw(some(skill_ids))))
-    return Catalog(tuple(draw(st.permutations(teams))), tuple(hats), skills, tools)
-
-
-# Also teams and hats that are not in the catalog, or no longer.
-REACHES = st.builds(
-    Reach,
-    team_ids=st.none() | some([*TEAMS, TeamId("team-gone")]).map(frozenset),
-    hat_ids=st.none() | some([*HATS, HatId("hat-gone")]).map(frozenset),
-)
+from tests.support.catalogs import HATS, REACHES, SKILLS, TEAMS, TOOLS, catalogs, some
+from tests.support.snapshot_reads import Tools, tool_set_of, tools_of
 
 
 def is_at_or_below(catalog: Catalog, team_id: TeamId, above: TeamId) -> bool:
@@ -92,22 +52,20 @@ def reached(catalog: Catalog, reach: Reach, hat: Hat, skill: Skill, tool: Tool) 
 @given(catalogs(), REACHES)
 def test_the_reached_hats_skills_and_tools_are_those_of_the_rule(catalog: Catalog, reach: Reach) -> None:
     """Hats, their skills, those skills' enabled tools and all tools together, each once and sorted by id."""
-    found = tool_set(catalog, reach)
+    found = tools_of(catalog, reach)
     hats = [hat for hat in sorted(catalog.hats, key=lambda hat: hat.id) if hat_is_reached(catalog, reach, hat)]
-    assert [(hat.id, hat.name, hat.skill_ids) for hat in found.hats] == [
-        (hat.id, hat.name, tuple(sorted(hat.skill_ids))) for hat in hats
-    ]
-    assert [(skill.id, skill.name, list(skill.tool_ids)) for skill in found.skills] == [
+    assert list(found.hats) == [(hat.id, hat.name, tuple(sorted(hat.skill_ids))) for hat in hats]
+    assert list(found.skills) == [
         (
             skill.id,
             skill.name,
-            sorted(tool.id for tool in catalog.tools if not tool.disabled and tool.id in skill.tool_ids),
+            tuple(sorted(tool.id for tool in catalog.tools if not tool.disabled and tool.id in skill.tool_ids)),
         )
         for skill in sorted(catalog.skills, key=lambda skill: skill.id)
         if any(skill.id in hat.skill_ids for hat in hats)
     ]
     assert list(found.tools) == [
-        tool
+        (tool.id, tool.name, tool.mcp_server)
         for tool in sorted(catalog.tools, key=lambda tool: tool.id)
         if any(reached(catalog, reach, hat, skill, tool) for hat in catalog.hats for skill in catalog.skills)
     ]
@@ -117,8 +75,8 @@ def test_the_reached_hats_skills_and_tools_are_those_of_the_rule(catalog: Catalo
 @given(catalogs(), REACHES)
 def test_every_way_to_a_tool_is_found(catalog: Catalog, reach: Reach) -> None:
     """A tool is found exactly where a way leads to it, with the first ten ways in order, and the number of all."""
-    found = tool_set(catalog, reach)
-    grants = tool_grants(found)
+    found = tool_set_of(catalog, reach)
+    listed = {tool_id for tool_id, *_ in tools_of(catalog, reach).tools}
     for tool in catalog.tools:
         ways = sorted(
             (hat.id, skill.id)
@@ -126,9 +84,13 @@ def test_every_way_to_a_tool_is_found(catalog: Catalog, reach: Reach) -> None:
             for skill in catalog.skills
             if reached(catalog, reach, hat, skill, tool)
         )
-        first = tuple(ToolPath(hat_id, skill_id) for hat_id, skill_id in ways[:10])
-        assert grants.get(tool.id) == (ToolGrant(tool, first, len(ways)) if ways else None)
-        assert (tool in found.tools) == bool(ways)
+        field = found.grant(tool.id)
+        assert (field is not None) == (tool.id in listed) == bool(ways)
+        if field is not None:
+            grant = pb.Granted.FromString(field).tool
+            assert (grant.tool.id, grant.tool.name, grant.tool.mcp_server) == (tool.id, tool.name, tool.mcp_server)
+            assert [(path.hat_id, path.skill_id) for path in grant.paths] == ways[:10]
+            assert (grant.path_count, grant.tool_set_version) == (len(ways), found.version)
 
 
 @settings(deadline=None)
@@ -136,19 +98,18 @@ def test_every_way_to_a_tool_is_found(catalog: Catalog, reach: Reach) -> None:
 def test_no_change_to_hats_widens_a_limited_key(changes: list[Catalog], reach: Reach, limit: tuple[HatId, ...]) -> None:
     """After any change it reaches those named hats that a key without the limit would reach, and no other."""
     for catalog in changes:
-        limited = tool_set(catalog, replace(reach, hat_ids=frozenset(limit)))
-        unlimited = tool_set(catalog, replace(reach, hat_ids=None))
-        assert limited.hats == tuple(hat for hat in unlimited.hats if hat.id in limit)
-        reached_ids = {tool_id for skill in limited.skills for tool_id in skill.tool_ids}
-        assert {skill.id for skill in limited.skills} == {each for hat in limited.hats for each in hat.skill_ids}
-        assert {tool.id for tool in limited.tools} == reached_ids
+        limited = tools_of(catalog, reach._replace(hat_ids=frozenset(limit)))
+        unlimited = tools_of(catalog, reach._replace(hat_ids=None))
+        assert limited.hats == tuple(hat for hat in unlimited.hats if hat[0] in limit)
+        assert {skill[0] for skill in limited.skills} == {each for *_, skill_ids in limited.hats for each in skill_ids}
+        assert {tool[0] for tool in limited.tools} == {each for *_, tool_ids in limited.skills for each in tool_ids}
 
 
 @settings(deadline=None)
 @given(catalogs())
 def test_a_runtime_key_reaches_nothing(catalog: Catalog) -> None:
     """It has no hat, whatever the workspace holds."""
-    assert tool_set(catalog, NOTHING) == ToolSet()
+    assert tools_of(catalog, NOTHING) == Tools()
 
 
 def hats_reached(reach: Reach) -> list[str]:
@@ -158,7 +119,7 @@ def hats_reached(reach: Reach) -> list[str]:
     of_teams = {"none": (), "of-top": (top,), "of-left": (left,), "of-low": (low,), "of-both": (right, low)}
     hats = [Hat(HatId(each), each, "", "", HatAudience.TEAMS, served, ()) for each, served in of_teams.items()]
     hats.append(Hat(HatId("all"), "all", "", "", HatAudience.WORKSPACE, (), ()))
-    return [hat.id for hat in tool_set(Catalog(teams, tuple(hats), (), ()), reach).hats]
+    return [hat_id for hat_id, *_ in tools_of(Catalog(teams, tuple(hats), (), ()), reach).hats]
 
 
 @pytest.mark.parametrize(
@@ -204,15 +165,15 @@ def test_a_workspace_key_limited_to_hats_that_are_gone_reaches_nothing() -> None
 @given(catalogs(), REACHES)
 def test_taking_something_away_never_widens(catalog: Catalog, reach: Reach) -> None:
     """Neither a team of a hat, up to its last, nor its audience, nor a team of the user gives a key more."""
-    before = {hat.id for hat in tool_set(catalog, reach).hats}
+    before = {*tools_of(catalog, reach).hats}
     for at, hat in enumerate(catalog.hats):
         less = [replace(hat, team_ids=hat.team_ids[:end]) for end in range(len(hat.team_ids))]
         for smaller in (*less, replace(hat, audience=HatAudience.TEAMS)):
             changed = replace(catalog, hats=(*catalog.hats[:at], smaller, *catalog.hats[at + 1 :]))
-            assert {each.id for each in tool_set(changed, reach).hats} <= before
+            assert {*tools_of(changed, reach).hats} <= before
     for team_id in reach.team_ids or ():
-        smaller_reach = replace(reach, team_ids=(reach.team_ids or frozenset()) - {team_id})
-        assert {each.id for each in tool_set(catalog, smaller_reach).hats} <= before
+        smaller_reach = reach._replace(team_ids=(reach.team_ids or frozenset()) - {team_id})
+        assert {*tools_of(catalog, smaller_reach).hats} <= before
 
 
 @settings(deadline=None)
@@ -220,7 +181,7 @@ def test_taking_something_away_never_widens(catalog: Catalog, reach: Reach) -> N
 def test_nobody_reaches_a_hat_without_a_team(catalog: Catalog, reach: Reach) -> None:
     """Whichever teams or named hats the key has, or none."""
     hats = tuple(replace(hat, audience=HatAudience.TEAMS, team_ids=()) for hat in catalog.hats)
-    assert tool_set(replace(catalog, hats=hats), reach) == ToolSet(hats=(), skills=(), tools=())
+    assert tools_of(replace(catalog, hats=hats), reach) == Tools()
 
 
 def test_a_disabled_tool_is_not_granted() -> None:
@@ -228,10 +189,14 @@ def test_a_disabled_tool_is_not_granted() -> None:
     tools = (Tool(TOOLS[0], "on", "s", disabled=False), Tool(TOOLS[1], "off", "s", disabled=True))
     skills = (Skill(SKILLS[0], "both", "", (TOOLS[1], TOOLS[0])), Skill(SKILLS[1], "off", "", (TOOLS[1],)))
     hats = (Hat(HATS[0], "hat", "", "", HatAudience.WORKSPACE, (), (SKILLS[1], SKILLS[0])),)
-    found = tool_set(Catalog((), hats, skills, tools), Reach(None, None))
-    assert [(skill.id, skill.tool_ids) for skill in found.skills] == [(SKILLS[0], (TOOLS[0],)), (SKILLS[1], ())]
-    assert found.tools == (tools[0],)
-    assert TOOLS[1] not in tool_grants(found)
+    catalog = Catalog((), hats, skills, tools)
+    found = tools_of(catalog, Reach(None, None))
+    assert [(skill_id, tool_ids) for skill_id, _, tool_ids in found.skills] == [
+        (SKILLS[0], (TOOLS[0],)),
+        (SKILLS[1], ()),
+    ]
+    assert found.tools == ((TOOLS[0], "on", "s"),)
+    assert tool_set_of(catalog, Reach(None, None)).grant(TOOLS[1]) is None
 
 
 def test_a_cycle_of_teams_ends() -> None:
@@ -240,5 +205,5 @@ def test_a_cycle_of_teams_ends() -> None:
     hats = tuple(
         Hat(hat_id, "", "", "", HatAudience.TEAMS, (team.id,), ()) for hat_id, team in zip(HATS, teams, strict=False)
     )
-    found = [tool_set(Catalog(teams, hats, (), ()), Reach(frozenset({team.id}), None)).hats for team in teams]
-    assert [[hat.id for hat in each] for each in found] == [HATS[:2], HATS[:2], HATS[2:3]]
+    found = [tools_of(Catalog(teams, hats, (), ()), Reach(frozenset({team.id}), None)).hats for team in teams]
+    assert [[hat_id for hat_id, *_ in each] for each in found] == [HATS[:2], HATS[:2], HATS[2:3]]

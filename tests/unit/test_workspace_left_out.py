@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from skilder_keys.domain.errors import InvalidRequestError
-from skilder_keys.domain.permissions import Reach, tool_set
+from skilder_keys.domain.permissions import Reach
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.rpc import convert_workspaces
+from tests.support.snapshot_reads import tools_of
 from tests.support.workspaces import example_workspace, small_workspace
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def reached(workspace: Workspace) -> set[tuple[str, str, str]]:
     except InvalidRequestError:
         return set()
     keys = {"": Reach(None, None)} | {each.id: Reach(frozenset(each.team_ids), None) for each in found.members}
-    sets = {user: tool_set(found.catalog, reach) for user, reach in keys.items()}
+    sets = {user: tools_of(found.catalog, reach) for user, reach in keys.items()}
     return {
-        (user, kind, each.id)
+        (user, kind, each[0])
         for user, tools in sets.items()
         for kind, parts in (("hat", tools.hats), ("tool", tools.tools))
         for each in parts

@@ -14,6 +14,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def retrieve(task: asyncio.Task[Any]) -> None:
+    """Mark the error of an ended task as retrieved, in case no caller waits for it any more."""
+    if not task.cancelled():
+        task.exception()
+
+
 class SingleFlight(Generic[Item, Result]):
     """Shares one running task among all who need the same result.
 
@@ -33,8 +39,7 @@ class SingleFlight(Generic[Item, Result]):
 
     def _finish(self, item: Item, task: asyncio.Task[Result]) -> None:
         del self._tasks[item]
-        if not task.cancelled():
-            task.exception()  # marks it as retrieved, in case no caller waits for it any more
+        retrieve(task)
 
 
 class Batcher(Generic[Item, Result]):

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from skilder_keys.domain.ids import KeyId
-from skilder_keys.domain.keys import Credential, KeyState
 
 
 class DenialReason(Enum):
@@ -28,9 +27,3 @@ class Denied:
 
     reason: DenialReason
     key_id: KeyId | None = None
-
-
-def check_status(credential: Credential) -> DenialReason | None:
-    """Return why a key, whose token was verified, is denied; None if it may be used."""
-    state = credential.key.state
-    return None if state is KeyState.ACTIVE else DenialReason[state.name]

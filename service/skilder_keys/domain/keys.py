@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 
 from skilder_keys.domain.fields import MAX_KEY_DESCRIPTION, Violations, quoted
-from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, TeamId, UserId, WorkspaceId
+from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.permissions import NOTHING, Reach
 from skilder_keys.domain.principal import Principal
 from skilder_keys.domain.records import canonical_json
@@ -80,6 +80,13 @@ class Key:
         return hint(self.type, self.id)
 
     @property
+    def reach(self) -> Reach:
+        """How much of its workspace it may see, without the teams of its user."""
+        if self.type is KeyType.RUNTIME:
+            return NOTHING
+        return Reach(None, None if self.hat_ids is None else frozenset(self.hat_ids))
+
+    @property
     def state(self) -> KeyState:
         """Whether the key can be used now. Authorize decides by it."""
         return state_of(
@@ -100,28 +107,16 @@ def state_of(*, revoked: bool, workspace_deleted: bool, member_removed: bool) ->
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Everything that decides about a key's token, except the catalog.
+    """What decides about a key's token, except the contents of its workspace.
 
     Attributes:
         secret_hash: The argon2id hash of the secret, a PHC string.
         workspace_version: The version of the workspace at the time of reading.
-        team_ids: The teams of the key's user.
     """
 
     key: Key
     secret_hash: str
     workspace_version: int
-    team_ids: frozenset[TeamId]
-
-    @property
-    def reach(self) -> Reach:
-        """The part of its workspace that the key may see."""
-        if self.key.type is KeyType.RUNTIME:
-            return NOTHING
-        return Reach(
-            team_ids=self.team_ids if self.key.type is KeyType.USER else None,
-            hat_ids=None if self.key.hat_ids is None else frozenset(self.key.hat_ids),
-        )
 
 
 @dataclass(frozen=True, slots=True)

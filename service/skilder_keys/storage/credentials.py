@@ -1,11 +1,11 @@
-"""What decides about the tokens of keys: tables `key`, `key_hat`, `member`, `team_member` and `workspace`."""
+"""What decides about the tokens of keys: tables `key`, `key_hat`, `member` and `workspace`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skilder_keys.domain.ids import KeyId, TeamId
+from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.keys import Credential
 from skilder_keys.domain.revision import Revision
 from skilder_keys.storage import fence
@@ -50,7 +50,7 @@ class RenewedHash:
 
 
 async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> Credentials:
-    """Return everything that decides about the tokens of keys, except the catalog, from one snapshot."""
+    """Return what decides about the tokens of keys, except the contents of workspaces, from one snapshot."""
     # Each key must be looked up by its id, even if Postgres has no statistics. The LIMIT prevents a join of whole
     # tables. The estimated cost must stay small too, because above `jit_above_cost` each run compiles for milliseconds.
     # So the epoch is not a join, which would multiply the cost by the rows that Postgres expects in `fence`, and a
@@ -62,10 +62,7 @@ async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> 
         FROM unnest((SELECT $1::uuid[])) AS wanted (id)
         LEFT JOIN LATERAL (
             SELECT {OWN_COLUMNS}, key.secret_hash, workspace.version AS workspace_version,
-                   workspace.deleted_at IS NOT NULL AS workspace_deleted,
-                   array(SELECT team_id FROM team_member
-                         WHERE team_member.workspace_id = key.workspace_id
-                           AND team_member.user_id = key.user_id) AS team_ids
+                   workspace.deleted_at IS NOT NULL AS workspace_deleted
             FROM key
             LEFT JOIN LATERAL (SELECT version, deleted_at FROM workspace WHERE id = key.workspace_id LIMIT 1)
                 AS workspace ON true
@@ -113,5 +110,4 @@ def _credential(row: asyncpg.Record) -> Credential:
         key=key_of(row),
         secret_hash=row["secret_hash"],
         workspace_version=row["workspace_version"],
-        team_ids=frozenset(map(TeamId, row["team_ids"])),
     )

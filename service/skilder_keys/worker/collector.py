@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from skilder_keys.app.authorization.authorizer import Authorizer
-    from skilder_keys.app.authorization.cache import KeyCache
-    from skilder_keys.app.authorization.tool_sets import ToolSets
+    from skilder_keys.app.authorization.memory import Memory
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.reader import Reader
     from skilder_keys.rpc.pipeline import Pipeline
@@ -51,15 +50,13 @@ class WorkerCollector(Collector):
         self,
         reader: Reader,
         lease: Lease,
-        cache: KeyCache,
-        tool_sets: ToolSets,
+        memory: Memory,
         authorizer: Authorizer,
         pipeline: Pipeline,
     ) -> None:
         self._reader = reader
         self._lease = lease
-        self._cache = cache
-        self._tool_sets = tool_sets
+        self._memory = memory
         self._authorizer = authorizer
         self._pipeline = pipeline
 
@@ -73,10 +70,12 @@ class WorkerCollector(Collector):
         yield _gauge("lease_age_seconds", "Time since the lease was requested; +Inf without one.", self._lease.age())
         yield _gauge("epoch", "The last change that memory has applied.", self._lease.epoch)
         yield _gauge("epoch_lag", "Changes that are known but not applied yet.", reader.known - self._lease.epoch)
-        yield _gauge("cached_keys", "Keys in memory.", len(self._cache))
-        yield _gauge("cached_tool_sets", "Tool sets in memory.", len(self._tool_sets))
-        yield _counter("cache_hits", "Tokens decided from memory.", {(): self._cache.hits})
-        yield _counter("cache_misses", "Tokens that were not in memory.", {(): self._cache.misses})
+        memory = self._memory
+        yield _gauge("cached_keys", "Keys in memory.", memory.key_count)
+        yield _gauge("cached_workspaces", "Workspaces in memory.", memory.workspace_count)
+        yield _gauge("cached_workspaces_bytes", "Estimate of the memory that workspaces take.", memory.workspace_bytes)
+        yield _counter("cache_hits", "Tokens decided from memory.", {(): memory.hits})
+        yield _counter("cache_misses", "Tokens that were not in memory.", {(): memory.misses})
         denials = {(reason.name,): number for reason, number in self._authorizer.denials.items()}
         yield _counter("denials", "Tokens denied, by reason.", denials, "reason")
         yield _counter("calls", "Calls, by method and status code.", self._pipeline.calls, "method", "code")

@@ -9,14 +9,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization.authorizer import Authorizer
-from skilder_keys.app.authorization.cache import KeyCache
 from skilder_keys.app.authorization.hash_renewal import HashRenewal
+from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.key_loader import KeyLoader
-from skilder_keys.app.authorization.tool_sets import ToolSets
+from skilder_keys.app.authorization.memory import Memory
+from skilder_keys.app.authorization.snapshots import Snapshots
 from skilder_keys.app.authorization.usage import Usage
 from skilder_keys.app.authorization.verifier import Verifier
 from skilder_keys.app.fence.lease import Lease
 from skilder_keys.app.fence.reader import Reader
+from skilder_keys.app.fence.reads import FencedReads
 from skilder_keys.app.fence.writer import Writer
 from skilder_keys.app.keys import Keys
 from skilder_keys.app.workspace_reads import WorkspaceReads
@@ -110,9 +112,12 @@ async def start(
     clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
     lease = Lease(clock)
     fingerprint = TokenFingerprint()
-    tool_sets = ToolSets(database, settings.cache_tool_sets_mib * 2**20, offload)
-    cache = KeyCache(lease, fingerprint, tool_sets, settings.cache_keys)
-    reader = Reader(database, cache, lease, log, clock, settings.lease, call_timeout=settings.call_timeout)
+    keys = KeyCache(lease, fingerprint, settings.cache_keys)
+    reads = FencedReads(database, lease)
+    snapshots = Snapshots(reads, lease, offload, settings.cache_workspaces_mib * 2**20)
+    memory = Memory(keys, snapshots)
+    reads.on_doubt = memory.drop_all
+    reader = Reader(database, memory, lease, log, clock, settings.lease, call_timeout=settings.call_timeout)
     stack.push_async_callback(reader.close)
     writer = Writer(database, clock, writer_waits(registry).observe, reader.new_server)
 
@@ -124,14 +129,14 @@ async def start(
     renewal = HashRenewal(database, verifier, log)
     usage = Usage(database, log, clock, settings.usage_interval)
     stack.push_async_callback(usage.close)
-    loader = KeyLoader(database, lease, cache, tool_sets, fingerprint, verifier, usage)
-    authorizer = Authorizer(cache, loader, usage)
+    loader = KeyLoader(database, reads, lease, keys, snapshots, fingerprint, verifier, usage)
+    authorizer = Authorizer(memory, loader, usage, offload)
 
     time_limit = TimeLimit(settings.call_timeout)
     callers = Callers(known, authorizer, fingerprint)
     pipeline = Pipeline(callers, log, time_limit, offload, settings.max_message_bytes)
     stack.callback(pipeline.log_limiter.report)
-    registry.register(WorkerCollector(reader, lease, cache, tool_sets, authorizer, pipeline))
+    registry.register(WorkerCollector(reader, lease, memory, authorizer, pipeline))
     authorization = AuthorizationServicer(authorizer, log_grants=settings.log_grants)
     services = {
         key_service.DESCRIPTOR: KeyServicer(Keys(database, writer, verifier, page_tokens), offload),

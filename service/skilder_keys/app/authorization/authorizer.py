@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.key_loader import require_workspace
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
+from skilder_keys.app.batching import SingleFlight
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.fields import Violations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from skilder_keys.app.authorization.cache import KeyCache, KnownKey
+    from skilder_keys.app.authorization.encoding import EncodedToolSet
     from skilder_keys.app.authorization.key_loader import KeyLoader
-    from skilder_keys.app.authorization.tool_sets import SharedToolSet
+    from skilder_keys.app.authorization.memory import Access, Memory
+    from skilder_keys.app.authorization.snapshot import SharedToolSet
     from skilder_keys.app.authorization.usage import Usage
     from skilder_keys.domain.access import Caller
     from skilder_keys.domain.ids import WorkspaceId
+    from skilder_keys.offload import Offload
 
 MAX_BATCH = 1000
 """The most queries in a batch. `rpc.limits` enforces it."""
@@ -32,16 +35,26 @@ _FRAME_BYTES = 4
 
 
 class Authorizer:
-    """Decides about tokens: from memory if the fence allows it, else from the database.
+    """Decides about tokens: from memory if the fence allows it, else by what the loader finds.
 
     Attributes:
         denials: The number of denied tokens, by reason.
     """
 
-    def __init__(self, cache: KeyCache, loader: KeyLoader, usage: Usage) -> None:
-        self._cache = cache
+    def __init__(self, memory: Memory, loader: KeyLoader, usage: Usage, offload: Offload) -> None:
+        """Make the use cases.
+
+        Args:
+            memory: What this process remembers.
+            loader: Loads what memory lacks.
+            usage: Collects the uses of keys.
+            offload: Where large tool sets are encoded.
+        """
+        self._memory = memory
         self._loader = loader
         self._usage = usage
+        self._offload = offload
+        self._encoding: SingleFlight[SharedToolSet, EncodedToolSet] = SingleFlight()
         self.denials: Counter[DenialReason] = Counter()
 
     def grant(self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None) -> bytes | None:
@@ -49,15 +62,20 @@ class Authorizer:
 
         If memory cannot grant the query, do nothing and return None: then call `authorize`.
         """
-        known = self._cache.peek(query.token)
-        if known is None or known.denied is not None or workspace_id not in (None, known.scope.workspace_id):
+        access = self._memory.find(query.token)
+        if access is None:
             return None
-        reach = _reach(known.tool_set, query)
-        if reach is None or query.tool_set_version not in ("", known.tool_set.version):
+        key, tools = access
+        if isinstance(tools, DenialReason) or workspace_id not in (None, key.workspace_id):
             return None
-        self._cache.hits += 1
-        self._usage.note(known.key_id)
-        return encoding.granted(known.head, reach)
+        if not _is_ready(tools, query) or query.tool_set_version not in ("", tools.version):
+            return None
+        reach = _reach(tools, query)
+        if reach is None:
+            return None
+        self._memory.hits += 1
+        self._usage.note(key.id)
+        return encoding.granted(key.head, reach)
 
     async def authorize(self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None) -> Decision:
         """Decide about a token.
@@ -71,12 +89,14 @@ class Authorizer:
             ForeignWorkspaceError: The key belongs to another workspace.
             UnavailableError: The decision cannot be made now.
         """
-        known = self._cache.find(query.token)
-        if known is None or not _is_expected(known, query):
+        access = self._find(query.token)
+        if not _is_expected(access, query):
             violations = Violations()
             query.check(violations, "")
             violations.raise_if_any()
-        return self._decide(known or await self._loader.load(query.token, workspace_id), query, workspace_id, None)
+        found = access or await self._loader.load(query.token, workspace_id)
+        await self._encode(found, query)
+        return self._decide(found, query, workspace_id, None)
 
     async def read(
         self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None
@@ -90,11 +110,12 @@ class Authorizer:
         if query.tool_id:
             violations.add("request.tool_id", "must not be set: a tool set is read as a whole")
         violations.raise_if_any()
-        known = self._cache.find(query.token) or await self._loader.load(query.token, workspace_id)
-        decision = self._decide(known, query, workspace_id, None)
-        if isinstance(known, Denied) or decision.denied is not None:
+        found = self._find(query.token) or await self._loader.load(query.token, workspace_id)
+        await self._encode(found, query)
+        decision = self._decide(found, query, workspace_id, None)
+        if isinstance(found, Denied) or isinstance(found[1], DenialReason):
             return decision, (decision.body,)
-        return decision, known.tool_set.parts()
+        return decision, found[1].parts()
 
     async def authorize_all(
         self, queries: Sequence[AuthorizeQuery], workspace_id: WorkspaceId | None = None
@@ -104,21 +125,23 @@ class Authorizer:
         Either all are decided, or the call fails. The response has the tool sets for which there is room. The arguments
         and errors are those of `authorize`.
         """
-        remembered = [self._cache.find(query.token) for query in queries]
+        remembered = [self._find(query.token) for query in queries]
         violations = Violations()
-        for index, (known, query) in enumerate(zip(remembered, queries, strict=True)):
-            if (known is None or not _is_expected(known, query)) and not violations.full:
+        for index, (access, query) in enumerate(zip(remembered, queries, strict=True)):
+            if not _is_expected(access, query) and not violations.full:
                 query.check(violations, f"requests[{index}].")
         violations.raise_if_any()
-        missing = [index for index, known in enumerate(remembered) if known is None]
-        loaded = await self._loader.load_all({index: queries[index].token for index in missing}, workspace_id)
+        missing = {index: queries[index].token for index, access in enumerate(remembered) if access is None}
+        loaded = await self._loader.load_all(missing, workspace_id)
         shared: dict[str, SharedToolSet] = {}
         decisions = []
         size = 0
-        for index, (known, query) in enumerate(zip(remembered, queries, strict=True)):
+        for index, (access, query) in enumerate(zip(remembered, queries, strict=True)):
             if index and not index % _SLICE:
                 await asyncio.sleep(0)
-            decisions.append(self._decide(known or loaded[index], query, workspace_id, shared))
+            found = access or loaded[index]
+            await self._encode(found, query)
+            decisions.append(self._decide(found, query, workspace_id, shared))
             size += _FRAME_BYTES + len(decisions[-1].body)
             if size > encoding.MAX_BYTES:
                 violations.add("requests", "would have a response of more than 4 MiB: send fewer tokens at once")
@@ -136,47 +159,80 @@ class Authorizer:
         Raises:
             UnavailableError: The decision cannot be made now.
         """
-        known = self._cache.find(token) or await self._loader.load(token, None)
-        if isinstance(known, Denied) or known.runtime is None or known.denied is not None:
+        found = self._find(token) or await self._loader.load(token, None)
+        if isinstance(found, Denied):
             return None
-        self._usage.note(known.key_id)
-        return known.runtime
+        key, reached = found
+        if key.runtime is None or isinstance(reached, DenialReason):
+            return None
+        self._usage.note(key.id)
+        return key.runtime
+
+    def _find(self, token: str) -> Access | None:
+        """Return what memory knows of a token, and count a hit or a miss."""
+        access = self._memory.find(token)
+        if access is None:
+            self._memory.misses += 1
+        else:
+            self._memory.hits += 1
+        return access
+
+    async def _encode(self, found: Access | Denied, query: AuthorizeQuery) -> None:
+        """Encode the tool set if the decision may need it, in a thread unless it is small."""
+        if isinstance(found, Denied) or isinstance(found[1], DenialReason) or _is_ready(found[1], query):
+            return
+        tools = found[1]
+        tools.keep(await self._encoding.get(tools, lambda: self._offload.run(tools.encode)))
 
     def _decide(
         self,
-        known: KnownKey | Denied,
+        found: Access | Denied,
         query: AuthorizeQuery,
         workspace_id: WorkspaceId | None,
         shared: dict[str, SharedToolSet] | None,
     ) -> Decision:
         """Decide about a query. In a batch, add a tool set that the caller lacks to `shared`, and only name it."""
-        if isinstance(known, Denied):
-            return self._denial(known)
-        require_workspace(known.scope.workspace_id, workspace_id)
-        if known.denied is not None:
-            return self._denial(Denied(known.denied, known.key_id))
-        self._usage.note(known.key_id)
-        tool_set = known.tool_set
-        reach = _reach(tool_set, query)
+        if isinstance(found, Denied):
+            return self._denial(found)
+        key, tools = found
+        require_workspace(key.workspace_id, workspace_id)
+        if isinstance(tools, DenialReason):
+            return self._denial(Denied(tools, key.id))
+        self._usage.note(key.id)
+        reach = _reach(tools, query)
         if reach is None:
-            return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, known.key_id))
-        if shared is not None and reach is tool_set.field:
-            shared[tool_set.version] = tool_set
-            reach = tool_set.reference
-        return Decision(known.key_id, None, encoding.granted(known.head, reach))
+            return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, key.id))
+        if shared is not None and query.tool_id is None and reach is not tools.reference:
+            shared[tools.version] = tools
+            reach = tools.reference
+        return Decision(key.id, None, encoding.granted(key.head, reach))
 
     def _denial(self, denied: Denied) -> Decision:
         self.denials[denied.reason] += 1
         return Decision(denied.key_id, denied.reason, encoding.denied(denied))
 
 
-def _reach(tool_set: SharedToolSet, query: AuthorizeQuery) -> bytes | None:
+def _is_ready(tools: SharedToolSet, query: AuthorizeQuery) -> bool:
+    """Return whether what a grant may need is encoded; encode it now if it is small."""
+    if query.tool_id is not None or tools.is_encoded:
+        return True
+    if tools.is_small:
+        tools.keep(tools.encode())
+    return tools.is_encoded
+
+
+def _reach(tools: SharedToolSet, query: AuthorizeQuery) -> bytes | None:
     """Return the second part of a grant; None if the key does not reach the tool that is asked for."""
     if query.tool_id is not None:
-        return tool_set.grant(query.tool_id)
-    return tool_set.reference if query.tool_set_version == tool_set.version else tool_set.reach
+        return tools.grant(query.tool_id)
+    return tools.reference if query.tool_set_version == tools.version else tools.reach
 
 
-def _is_expected(known: KnownKey, query: AuthorizeQuery) -> bool:
+def _is_expected(access: Access | None, query: AuthorizeQuery) -> bool:
     """Return whether the fields of a query are valid without a check."""
-    return query.tool_id is None and query.tool_set_version in ("", known.tool_set.version)
+    if access is None or query.tool_id is not None:
+        return False
+    tools = access[1]
+    return not query.tool_set_version or (
+        not isinstance(tools, DenialReason) and query.tool_set_version == tools.version
+    )

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from skilder_keys.domain.denial import Denied
+    from skilder_keys.domain.ids import HatId, SkillId, ToolId
     from skilder_keys.domain.keys import Key
-    from skilder_keys.domain.permissions import ReachedHat, ReachedSkill, ToolGrant, ToolSet
-    from skilder_keys.domain.workspace import Tool
+    from skilder_keys.domain.permissions import ToolPath
 
 
 def delimited_tag(number: int) -> bytes:
@@ -43,8 +43,7 @@ MAX_TOOL_SET_BYTES = 3 * 2**20
 PART_BYTES = 2**20
 """About how many bytes a part of a tool set has. Only a single element may have more."""
 
-_PIECE = 50
-"""How many tools are serialised at once."""
+_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class EncodedToolSet:
     """A tool set, serialised.
 
     Attributes:
-        version: 32 hexadecimal digits, a digest of the whole tool set.
+        version: Its version.
         field: The second part of a grant with the whole tool set. BatchAuthorizeResponse has the same field.
         cuts: Where the lists in `field` begin, where they are cut into parts, and where they end.
     """
@@ -68,21 +67,39 @@ class EncodedToolSet:
             yield delimited(_PART, version, content[begin:end])
 
 
-def tool_set(tools: ToolSet) -> EncodedToolSet:
-    """Encode a tool set. Equal tool sets have equal versions, in every process.
+# A tool set is put together from pieces: each hat, skill and tool as an element of its list, serialised once. Its
+# version is a digest of the digests of its hats, each of which is a digest of its piece and of the digests of its
+# skills, each of which is a digest of its piece and of those of its tools. So a change of one tool costs a few digests.
 
-    It is serialised in pieces, which together are one message, because protobuf blocks all threads while it serialises.
-    """
-    messages = (
-        *(pb.ToolSet(hats=[_hat(each)]) for each in tools.hats),
-        *(pb.ToolSet(tools=map(_tool, tools.tools[at : at + _PIECE])) for at in range(0, len(tools.tools), _PIECE)),
-        *(pb.ToolSet(skills=[_skill(each)]) for each in tools.skills),
-    )
-    pieces = [each.SerializeToString(deterministic=True) for each in messages]
-    digest = hashlib.blake2b(digest_size=16)
-    for piece in pieces:
-        digest.update(piece)
-    version = digest.hexdigest()
+
+def tool_piece(tool_id: ToolId, name: str, mcp_server: str) -> bytes:
+    """Return a tool as an element of a tool set."""
+    return pb.ToolSet(tools=[pb.ReachedTool(id=tool_id, name=name, mcp_server=mcp_server)]).SerializeToString()
+
+
+def skill_piece(skill_id: SkillId, name: str, tool_ids: Iterable[ToolId]) -> bytes:
+    """Return a skill, with its enabled tools in order of id, as an element of a tool set."""
+    return pb.ToolSet(skills=[pb.ReachedSkill(id=skill_id, name=name, tool_ids=tool_ids)]).SerializeToString()
+
+
+def hat_piece(hat_id: HatId, name: str, skill_ids: Iterable[SkillId]) -> bytes:
+    """Return a hat, with its skills in order of id, as an element of a tool set."""
+    return pb.ToolSet(hats=[pb.ReachedHat(id=hat_id, name=name, skill_ids=skill_ids)]).SerializeToString()
+
+
+def digest(pieces: Iterable[bytes]) -> bytes:
+    """Return a digest of pieces and digests, in their order."""
+    return hashlib.blake2b(b"".join(pieces), digest_size=_DIGEST_BYTES).digest()
+
+
+def tool_set_version(hat_digests: Iterable[bytes]) -> str:
+    """Return the version of a tool set, 32 hexadecimal digits. Equal tool sets have equal ones, in every process."""
+    return digest(hat_digests).hex()
+
+
+def tool_set(version: str, hats: Iterable[bytes], tools: Iterable[bytes], skills: Iterable[bytes]) -> EncodedToolSet:
+    """Encode a tool set from the pieces of its hats, tools and skills, each in order of id."""
+    pieces = [*hats, *tools, *skills]
     field = delimited(_TOOL_SET, _version(version), *pieces)
     return EncodedToolSet(version, field, _cuts(pieces, len(field)))
 
@@ -123,18 +140,25 @@ def granted_key(key: Key) -> bytes:
     return pb.Granted(key=pb.KeyIdentity(**key_fields(key))).SerializeToString()
 
 
-def tool_set_reference(tools: EncodedToolSet) -> bytes:
+def tool_set_reference(version: str) -> bytes:
     """Return the second part of a grant that only names a tool set, by its version."""
-    return pb.Granted(tool_set_version=tools.version).SerializeToString()
+    return pb.Granted(tool_set_version=version).SerializeToString()
 
 
-def tool_grant_field(grant: ToolGrant, tools: EncodedToolSet) -> bytes:
-    """Return the second part of a grant with the one tool that was asked for, of a tool set."""
+def tool_grant_field(tool: bytes, paths: Iterable[ToolPath], path_count: int, version: str) -> bytes:
+    """Return the second part of a grant of one tool.
+
+    Args:
+        tool: The piece of the tool.
+        paths: The first paths by which the key reaches the tool.
+        path_count: How many paths there are.
+        version: The version of the tool set that has the tool.
+    """
     message = pb.ToolGrant(
-        tool=_tool(grant.tool),
-        paths=[pb.ToolPath(hat_id=path.hat_id, skill_id=path.skill_id) for path in grant.paths],
-        tool_set_version=tools.version,
-        path_count=grant.path_count,
+        tool=pb.ToolSet.FromString(tool).tools[0],
+        paths=[pb.ToolPath(hat_id=path.hat_id, skill_id=path.skill_id) for path in paths],
+        tool_set_version=version,
+        path_count=path_count,
     )
     return pb.Granted(tool=message).SerializeToString()
 
@@ -170,15 +194,3 @@ def _varint(number: int) -> bytes:
     if number <= 0x7F:  # noqa: PLR2004 - seven bits
         return bytes((number,))
     return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
-
-
-def _tool(tool: Tool) -> pb.ReachedTool:
-    return pb.ReachedTool(id=tool.id, name=tool.name, mcp_server=tool.mcp_server)
-
-
-def _hat(hat: ReachedHat) -> pb.ReachedHat:
-    return pb.ReachedHat(id=hat.id, name=hat.name, skill_ids=hat.skill_ids)
-
-
-def _skill(skill: ReachedSkill) -> pb.ReachedSkill:
-    return pb.ReachedSkill(id=skill.id, name=skill.name, tool_ids=skill.tool_ids)

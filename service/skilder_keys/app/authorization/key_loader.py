@@ -1,35 +1,41 @@
-"""The cold path of Authorize: keys that memory does not have are loaded, verified and completed."""
+"""The cold path of Authorize: find the key, verify the token, complete it with its workspace, and remember both."""
 
 from __future__ import annotations
 
 import asyncio
+from hmac import compare_digest
+from sys import intern
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import encoding
-from skilder_keys.app.authorization.cache import KnownKey
+from skilder_keys.app.authorization.key_cache import KnownKey
+from skilder_keys.app.authorization.snapshot import OPEN, SharedToolSet
 from skilder_keys.app.authorization.verifier import verified
 from skilder_keys.app.batching import Batcher
 from skilder_keys.domain.access import Caller, CallerRole
-from skilder_keys.domain.denial import DenialReason, Denied, check_status
+from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.errors import ForeignWorkspaceError, UnavailableError
+from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage import credentials, key_uses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from skilder_keys.app.authorization.cache import KeyCache, Load
-    from skilder_keys.app.authorization.tool_sets import ToolSets
+    from skilder_keys.app.authorization.key_cache import KeyCache
+    from skilder_keys.app.authorization.memory import Access
+    from skilder_keys.app.authorization.snapshot import Snapshot
+    from skilder_keys.app.authorization.snapshots import Snapshots
     from skilder_keys.app.authorization.usage import Usage
     from skilder_keys.app.authorization.verifier import Verifier
     from skilder_keys.app.fence.lease import Lease
+    from skilder_keys.app.fence.reads import FencedReads
     from skilder_keys.domain.hashing import TokenFingerprint
-    from skilder_keys.domain.ids import KeyId, WorkspaceId
+    from skilder_keys.domain.ids import KeyId
     from skilder_keys.domain.keys import Credential, Key
     from skilder_keys.storage.database import Database
 
 _ATTEMPTS = 5
-_READS = 2
 _SLICE = 50
 """How many loads are started before other calls get their turn."""
 _MALFORMED = Denied(DenialReason.MALFORMED)
@@ -37,30 +43,32 @@ _UNKNOWN = Denied(DenialReason.UNKNOWN)
 
 
 class KeyLoader:
-    """Loads the keys of tokens from the database, verifies the tokens, and puts the keys into the cache."""
+    """Loads what memory lacks to decide about tokens."""
 
     def __init__(
         self,
         database: Database,
+        reads: FencedReads,
         lease: Lease,
-        cache: KeyCache,
-        tool_sets: ToolSets,
+        keys: KeyCache,
+        snapshots: Snapshots,
         fingerprint: TokenFingerprint,
         verifier: Verifier,
         usage: Usage,
     ) -> None:
         self._database = database
+        self._reads = reads
         self._lease = lease
-        self._cache = cache
-        self._tool_sets = tool_sets
+        self._keys = keys
+        self._snapshots = snapshots
         self._fingerprint = fingerprint
         self._verifier = verifier
         self._usage = usage
         self._credentials = Batcher(self._find_credentials)
         self._first_uses = Batcher(self._claim_first_uses)
 
-    async def load(self, text: str, workspace_id: WorkspaceId | None) -> KnownKey | Denied:
-        """Return the key of a token, or why there is none.
+    async def load(self, text: str, workspace_id: WorkspaceId | None) -> Access | Denied:
+        """Return the key of a token and what it reaches, or why no key has this token.
 
         Args:
             text: The token.
@@ -68,101 +76,129 @@ class KeyLoader:
 
         Raises:
             ForeignWorkspaceError: The key belongs to another workspace.
-            UnavailableError: The key cannot be loaded now.
+            UnavailableError: The key or its workspace cannot be loaded now.
         """
         try:
             token = Token.parse(text)
         except MalformedTokenError:
             return _MALFORMED
         digest = self._fingerprint.digest(text)
-        if self._cache.rejects(token.key_id, digest):
-            return _UNKNOWN
-        known = await self._cache.load(
-            (digest, workspace_id), token.key_id, lambda load: self._load(load, token, digest, workspace_id)
-        )
-        return _UNKNOWN if known is None else known
+        for attempt in range(_ATTEMPTS):
+            if self._lease.valid():
+                access = await self._with_lease(token, digest, workspace_id, whole=attempt > 0)
+            else:
+                access = await self._without_lease(token, digest, workspace_id)
+            if access is not None:
+                return access
+        raise UnavailableError("The key or its workspace changed repeatedly while it was read: try again.")
 
-    async def load_all(
-        self, tokens: Mapping[int, str], workspace_id: WorkspaceId | None
-    ) -> dict[int, KnownKey | Denied]:
+    async def load_all(self, tokens: Mapping[int, str], workspace_id: WorkspaceId | None) -> dict[int, Access | Denied]:
         """Return what `load` returns for many tokens, each by its number. The errors are those of `load`."""
         tasks = []
         for count, text in enumerate(tokens.values(), 1):
             tasks.append(asyncio.create_task(self.load(text, workspace_id)))
             if not count % _SLICE:
                 await asyncio.sleep(0)
-        loaded: dict[int, KnownKey | Denied] = {}
+        loaded: dict[int, Access | Denied] = {}
         for index, result in zip(tokens, await asyncio.gather(*tasks, return_exceptions=True), strict=True):
             if isinstance(result, BaseException):
                 raise result
             loaded[index] = result
         return loaded
 
-    async def _load(self, load: Load, token: Token, digest: bytes, workspace_id: WorkspaceId | None) -> KnownKey | None:
-        for _ in range(_ATTEMPTS):
-            credential = await self._credentials.get(token.key_id)
-            if credential is not None:
-                load.workspace_id = credential.key.workspace_id
-            credential = await verified(self._verifier, token, digest, credential)
-            if credential is None:
-                return None
-            # Checked before the first use is recorded, because a rejected call does not count as a use of the key.
-            require_workspace(credential.key.workspace_id, workspace_id)
-            known = await self._complete(credential, digest)
-            if known is not None:
-                return known
-        raise UnavailableError("The key or its workspace changed repeatedly while it was read: try again.")
+    async def _with_lease(
+        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, *, whole: bool
+    ) -> Access | Denied | None:
+        """Decide by memory and by what is loaded into it; return None if changes overtook that."""
+        began = self._lease.epoch
+        key = self._keys.get(token.key_id)
+        if key is None:
+            key = await self._keys.load(token.key_id, digest, lambda: self._read(token, digest))
+        if key is None or not compare_digest(key.digest, digest):
+            return _UNKNOWN
+        require_workspace(key.workspace_id, workspace_id)
+        if key.revoked:
+            return (key, DenialReason.REVOKED) if self._holds(began, key) else None
+        snapshot = self._snapshots.current(key.workspace_id)
+        if snapshot is None or snapshot.lacks(key.user_id):
+            snapshot = await self._snapshots.load(key.workspace_id, whole=whole)
+        if snapshot.lacks(key.user_id) or not self._holds(began, key, snapshot):
+            return None
+        access = self._access(key, snapshot)
+        if key.claim is not None and isinstance(access[1], SharedToolSet):
+            claimed = await self._claim(key, key.claim)
+            # Changes may have come while the database was asked.
+            return access if claimed and self._holds(began, key, snapshot) else None
+        return access
 
-    async def _complete(self, credential: Credential, digest: bytes) -> KnownKey | None:
-        """Return the key with its tool set; None if a change between the two reads made them inconsistent."""
-        key, tool_set = credential.key, self._tool_sets.nothing
-        denied = check_status(credential)
-        if denied is None:
-            current = await self._tool_sets.get(key.workspace_id, credential.workspace_version, credential.reach)
-            if current is None or not await self._note_first_use(credential):
-                return None
-            tool_set = current
+    async def _without_lease(
+        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None
+    ) -> Access | Denied | None:
+        """Decide by the database alone; return None if the workspace changed between two reads."""
+        key = await self._read(token, digest)
+        if key is None:
+            return _UNKNOWN
+        require_workspace(key.workspace_id, workspace_id)
+        if key.revoked:
+            return key, DenialReason.REVOKED
+        snapshot = await self._snapshots.at(key.workspace_id, key.version, key.user_id)
+        if snapshot is None:
+            return None
+        access = self._access(key, snapshot)
+        if key.claim is not None and isinstance(access[1], SharedToolSet) and not await self._claim(key, key.claim):
+            return None
+        return access
+
+    async def _read(self, token: Token, digest: bytes) -> KnownKey | None:
+        """Return the key of a token from the database, with its token verified; None if no key has this token."""
+        found = await self._credentials.get(token.key_id)
+        if found is None:
+            return None
+        epoch, credential = found
+        if await verified(self._verifier, token, digest, credential) is None:
+            return None
+        key = credential.key
+        reach = key.reach
         return KnownKey(
-            key_id=key.id,
-            digest=digest,
-            scope=self._cache.scope(key.workspace_id),
-            denied=denied,
+            key.id,
+            digest,
+            self._keys.scope(WorkspaceId(intern(key.workspace_id))),
+            key.user_id,
+            reach.hat_ids,
+            reach.team_ids,
+            revoked=key.revocation is not None,
             head=encoding.granted_key(key),
-            tool_set=tool_set,
             runtime=_runtime(key),
+            claim=credential.secret_hash if key.last_used_at is None else None,
+            version=credential.workspace_version,
+            label=epoch,
         )
 
-    async def _note_first_use(self, credential: Credential) -> bool:
-        key = credential.key
-        if key.last_used_at is not None:
-            return True
-        noted = bool(await self._first_uses.get((key.id, credential.secret_hash)))
-        if noted:
-            self._usage.written(key.id)
-        return noted
+    def _access(self, key: KnownKey, snapshot: Snapshot) -> Access:
+        reached = snapshot.reached(key)
+        if reached is None:
+            raise LookupError("the caller makes sure that nothing is missing")
+        return key, reached
 
-    async def _find_credentials(self, key_ids: list[KeyId]) -> dict[KeyId, Credential]:
-        for _ in range(_READS):
-            lease = self._lease
-            expected, server = lease.revision, lease.server
-            async with self._database.connection() as connection:
-                snapshot = await credentials.find_credentials(connection, key_ids)
-            if server in ("", snapshot.server) and snapshot.revision.epoch >= expected.epoch:
-                return snapshot.credentials
-            # This is another server than the fence's, e.g. a former primary, or a database that was restored to an
-            # older state. It is not known here which of the two is right. So everything is dropped, and both the fence
-            # and this query ask again.
-            leased = lease.valid()
-            lease.doubt()
-            self._cache.drop_all()
-            accepted = not leased and snapshot.revision.epoch >= expected.epoch
-            if accepted:
-                # Without a lease nothing is served from memory, and no newer state is known, so this one can be used.
-                lease.revision, lease.server = snapshot.revision, snapshot.server
-            await self._database.expire()
-            if accepted:
-                return snapshot.credentials
-        raise UnavailableError("The database lacks changes that another server has: try again.")
+    def _holds(self, began: int, *pieces: KnownKey | Snapshot) -> bool:
+        """Return whether one state that is not older than `began` had all the pieces, and the lease is still valid."""
+        now = self._lease.epoch
+        begin = max(began, *(piece.label for piece in pieces))
+        end = min(piece.until if piece.until != OPEN else max(piece.label, now) for piece in pieces)
+        return begin <= end and self._lease.valid()
+
+    async def _claim(self, key: KnownKey, secret_hash: str) -> bool:
+        """Record the first use of a key; return False if the key was revoked, or has another secret now."""
+        if not await self._first_uses.get((key.id, secret_hash)):
+            self._keys.forget(key)  # the database is ahead of memory
+            return False
+        key.claim = None
+        self._usage.written(key.id)
+        return True
+
+    async def _find_credentials(self, key_ids: list[KeyId]) -> dict[KeyId, tuple[int, Credential]]:
+        read = await self._reads.read(lambda connection: credentials.find_credentials(connection, key_ids))
+        return {key_id: (read.revision.epoch, credential) for key_id, credential in read.credentials.items()}
 
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
         async with self._database.connection() as connection:

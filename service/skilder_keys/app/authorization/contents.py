@@ -1,0 +1,210 @@
+"""What the keys of a workspace can reach: its teams, hats, skills and tools, with their serialised pieces.
+
+Nothing here changes once it is made, so threads and calls share it. After a change, new contents share everything with
+the old ones that the change did not touch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from skilder_keys.app.authorization import encoding
+from skilder_keys.domain.difference import Part
+from skilder_keys.domain.permissions import MAX_PATHS, Reach, ToolPath, reached_hats
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from skilder_keys.app.authorization.encoding import EncodedToolSet
+    from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
+    from skilder_keys.domain.workspace import HatAudience
+    from skilder_keys.storage.snapshots import HatRow, SkillRow, SnapshotRead
+
+Id = TypeVar("Id", bound=str)
+Held = TypeVar("Held")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldHat:
+    """A hat in memory: who reaches it, its skills, its piece of a tool set, and the digest of all that it groups."""
+
+    id: HatId
+    name: str
+    audience: HatAudience
+    team_ids: tuple[TeamId, ...]
+    skill_ids: frozenset[SkillId]
+    piece: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSkill:
+    """A skill in memory: its tools, also disabled ones, its piece of a tool set, and the digest of all it groups."""
+
+    id: SkillId
+    name: str
+    tool_ids: tuple[ToolId, ...]
+    piece: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The contents of a workspace at some state.
+
+    Attributes:
+        parents: The team above each team; None for a team at the top.
+        hats: The hats, in order of id.
+        skills: The skills.
+        tools: The pieces of the enabled tools.
+        skills_of: The skills that have a tool, also a disabled one.
+    """
+
+    parents: Mapping[TeamId, TeamId | None]
+    hats: Mapping[HatId, HeldHat]
+    skills: Mapping[SkillId, HeldSkill]
+    tools: Mapping[ToolId, bytes]
+    skills_of: Mapping[ToolId, tuple[SkillId, ...]]
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory they take, as measured."""
+        links = sum(len(hat.team_ids) + len(hat.skill_ids) for hat in self.hats.values())
+        links += sum(len(skill.tool_ids) for skill in self.skills.values())
+        return 1000 * (1 + len(self.hats) + len(self.skills)) + 500 * len(self.tools) + 100 * links
+
+    def reached(self, reach: Reach) -> tuple[HeldHat, ...]:
+        """Return the hats that a key reaches, in order of id."""
+        return reached_hats(self.hats.values(), self.parents, reach)
+
+    def grant(self, hats: Iterable[HeldHat], version: str, tool_id: ToolId) -> bytes | None:
+        """Return the second part of a grant of one tool by some hats; None if they do not reach it.
+
+        Args:
+            hats: The hats, in order of id.
+            version: The version of the tool set of these hats.
+            tool_id: The tool.
+        """
+        piece = self.tools.get(tool_id)
+        having = self.skills_of.get(tool_id)
+        if piece is None or not having:
+            return None
+        paths: list[ToolPath] = []
+        count = 0
+        for hat in hats:
+            skill_ids = hat.skill_ids.intersection(having)
+            count += len(skill_ids)
+            if skill_ids and len(paths) < MAX_PATHS:
+                paths.extend(ToolPath(hat.id, skill_id) for skill_id in sorted(skill_ids))
+        return encoding.tool_grant_field(piece, paths[:MAX_PATHS], count, version) if count else None
+
+    def size(self, hats: Iterable[HeldHat]) -> int:
+        """Return about how many elements the tool set of some hats has; tools of several skills count several times."""
+        return sum(1 + len(self.skills[each].tool_ids) for each in _skill_ids(hats))
+
+    def tool_set(self, hats: Collection[HeldHat], version: str) -> EncodedToolSet:
+        """Encode the tool set of some hats, which are in order of id."""
+        skills = [self.skills[each] for each in sorted(_skill_ids(hats))]
+        tool_ids = frozenset().union(*(skill.tool_ids for skill in skills)) & self.tools.keys()
+        return encoding.tool_set(
+            version,
+            (hat.piece for hat in hats),
+            (self.tools[each] for each in sorted(tool_ids)),
+            (skill.piece for skill in skills),
+        )
+
+
+EMPTY = Contents(parents={}, hats={}, skills={}, tools={}, skills_of={})
+
+
+def _skill_ids(hats: Iterable[HeldHat]) -> frozenset[SkillId]:
+    return frozenset().union(*(hat.skill_ids for hat in hats))
+
+
+def updated(base: Contents, read: SnapshotRead) -> Contents:
+    """Return the contents with the parts that were read in place of the former ones. It may take long: use a thread.
+
+    Args:
+        base: The former contents.
+        read: Parts of the workspace. All parts of `base` that are not among them must be of the same state.
+    """
+    wanted = read.wanted
+    parents = read.parents() if Part.TEAM in wanted else base.parents
+    pieces = {tool.id: encoding.tool_piece(tool.id, tool.name, tool.mcp_server) for tool in read.tools()}
+    tools = _replaced(base.tools, wanted.get(Part.TOOL, ()), pieces)
+    changed_tools: frozenset[ToolId] = _changed(base.tools, wanted.get(Part.TOOL, ()), pieces)
+
+    skill_rows = {row.id: row for row in read.skills()}
+    kept_skills = _replaced(base.skills, wanted.get(Part.SKILL, ()), {})
+    stale = {each for tool_id in changed_tools for each in base.skills_of.get(tool_id, ()) if each in kept_skills}
+    stale_skills: list[SkillRow | HeldSkill] = [kept_skills[each] for each in stale]
+    encoded = {row.id: _skill(row, tools) for row in (*skill_rows.values(), *stale_skills)}
+    skills = {**kept_skills, **encoded}
+    changed_skills: frozenset[SkillId] = _changed(base.skills, wanted.get(Part.SKILL, ()), encoded)
+
+    kept_hats = _replaced(base.hats, wanted.get(Part.HAT, ()), {})
+    stale_hats: list[HatRow | HeldHat] = [
+        hat for hat in kept_hats.values() if not changed_skills.isdisjoint(hat.skill_ids)
+    ]
+    hats = {**kept_hats, **{row.id: _hat(row, skills) for row in (*read.hats(), *stale_hats)}}
+    return Contents(
+        parents=parents,
+        hats={each: hats[each] for each in sorted(hats)},
+        skills=skills,
+        tools=tools,
+        skills_of=_skills_of(base, wanted.get(Part.SKILL, ()), skill_rows),
+    )
+
+
+def _replaced(base: Mapping[Id, Held], ids: Collection[str] | None, read: Mapping[Id, Held]) -> Mapping[Id, Held]:
+    """Return the items, after those with these ids, or all for None, are those that were read."""
+    if ids is None:
+        return read
+    if not ids:
+        return base
+    replaced = {**base, **read}
+    for each in ids:
+        if each not in read:
+            replaced.pop(cast("Id", each), None)
+    return replaced
+
+
+def _changed(base: Mapping[Id, object], ids: Collection[str] | None, made: Mapping[Id, object]) -> frozenset[Id]:
+    """Return the ids of the items that may have changed: those that were read, all for None, and those made anew."""
+    return frozenset({*(base if ids is None else cast("Collection[Id]", ids)), *made})
+
+
+def _skill(row: SkillRow | HeldSkill, tools: Mapping[ToolId, bytes]) -> HeldSkill:
+    enabled = [each for each in row.tool_ids if each in tools]
+    piece = encoding.skill_piece(row.id, row.name, enabled)
+    return HeldSkill(row.id, row.name, row.tool_ids, piece, encoding.digest((piece, *map(tools.__getitem__, enabled))))
+
+
+def _hat(row: HatRow | HeldHat, skills: Mapping[SkillId, HeldSkill]) -> HeldHat:
+    skill_ids = sorted(row.skill_ids)
+    piece = encoding.hat_piece(row.id, row.name, skill_ids)
+    digests = (skills[each].digest for each in skill_ids if each in skills)
+    return HeldHat(
+        row.id, row.name, row.audience, row.team_ids, frozenset(skill_ids), piece, encoding.digest((piece, *digests))
+    )
+
+
+def _skills_of(
+    base: Contents, ids: Collection[str] | None, rows: Mapping[SkillId, SkillRow]
+) -> Mapping[ToolId, tuple[SkillId, ...]]:
+    """Return the skills of each tool, after the skills with these ids, or all for None, are those that were read."""
+    if ids is not None and not ids:
+        return base.skills_of
+    found: dict[ToolId, tuple[SkillId, ...]] = {}
+    if ids is not None:
+        found.update(base.skills_of)
+        for skill_id in base.skills.keys() & ids:
+            for tool_id in base.skills[skill_id].tool_ids:
+                found[tool_id] = tuple(each for each in found[tool_id] if each != skill_id)
+    shared: dict[tuple[SkillId, ...], tuple[SkillId, ...]] = {}
+    for row in rows.values():
+        for tool_id in row.tool_ids:
+            skill_ids = (*found.get(tool_id, ()), row.id)
+            found[tool_id] = shared.setdefault(skill_ids, skill_ids)
+    return found

@@ -1,0 +1,258 @@
+"""The keys in memory: each one's own facts. What its workspace decides is in `snapshots`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from hmac import compare_digest
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from skilder_keys.app.authorization.release import release
+from skilder_keys.app.authorization.snapshot import OPEN, VOID
+from skilder_keys.app.batching import retrieve
+from skilder_keys.domain.token import claimed_id_text, id_text
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from skilder_keys.app.fence.lease import Lease
+    from skilder_keys.domain.access import Caller
+    from skilder_keys.domain.hashing import TokenFingerprint
+    from skilder_keys.domain.ids import HatId, KeyId, TeamId, UserId, WorkspaceId
+
+_RELEASE_CHUNK = 1000
+
+
+class Scope:
+    """The keys of a workspace in memory, for a change of all of them at once.
+
+    Attributes:
+        until: The last epoch at which they were what memory has; OPEN while no change has touched all of them.
+    """
+
+    __slots__ = ("__weakref__", "until", "workspace_id")
+
+    def __init__(self, workspace_id: WorkspaceId) -> None:
+        self.workspace_id = workspace_id
+        self.until: float = OPEN
+
+
+class KnownKey:
+    """A key whose token was verified. Nothing here depends on its workspace.
+
+    Attributes:
+        digest: The `hashing.TokenFingerprint` digest of its only token.
+        user_id: The user of a user key.
+        hat_ids: The hats that a limited key may reach; None without a limit.
+        team_ids: The teams whose hats it reaches, as in `permissions.Reach`; of a user key, the workspace knows them.
+        revoked: Whether it was revoked.
+        head: The first part of every grant: the key, serialised.
+        runtime: The runtime instance of a runtime key, as a caller; None for other keys.
+        claim: The hash of its secret while no use of it is recorded: the first grant records one. Then None.
+        version: The version of its workspace at the label.
+        label: An epoch at which this was its state.
+    """
+
+    __slots__ = (
+        "_until", "claim", "digest", "hat_ids", "head", "id", "label", "revoked", "runtime", "scope", "team_ids",
+        "user_id", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id_: KeyId,
+        digest: bytes,
+        scope: Scope,
+        user_id: UserId | None,
+        hat_ids: frozenset[HatId] | None,
+        team_ids: frozenset[TeamId] | None,
+        *,
+        revoked: bool,
+        head: bytes,
+        runtime: Caller | None,
+        claim: str | None,
+        version: int,
+        label: int,
+    ) -> None:
+        self.id = id_
+        self.digest = digest
+        self.scope = scope
+        self.user_id = user_id
+        self.hat_ids = hat_ids
+        self.team_ids = team_ids
+        self.revoked = revoked
+        self.head = head
+        self.runtime = runtime
+        self.claim = claim
+        self.version = version
+        self.label = label
+        self._until: float = OPEN
+
+    @property
+    def workspace_id(self) -> WorkspaceId:
+        """Its workspace."""
+        return self.scope.workspace_id
+
+    @property
+    def until(self) -> float:
+        """The last epoch at which this was its state; OPEN while no change has touched it."""
+        return min(self._until, self.scope.until)
+
+    def close(self, epoch: float) -> None:
+        """Note that this was its state up to an epoch, and not later."""
+        self._until = min(self._until, epoch)
+
+
+class KeyLoad:
+    """A key that is being loaded, for all calls that need it meanwhile.
+
+    Attributes:
+        touches: The changes that touched it since the load began: their epochs, and the workspace if a change touched
+            all keys of a workspace, which may be that of the key.
+        void: Whether memory was dropped meanwhile.
+    """
+
+    __slots__ = ("digest", "key_id", "task", "touches", "void")
+
+    def __init__(self, key_id: KeyId, digest: bytes) -> None:
+        self.key_id = key_id
+        self.digest = digest
+        self.touches: list[tuple[int, WorkspaceId | None]] = []
+        self.void = False
+        self.task: asyncio.Task[KnownKey | None]
+
+
+class KeyCache:
+    """A bounded cache of keys, which drops the least recently used ones; and the loads that fill it."""
+
+    def __init__(self, lease: Lease, fingerprint: TokenFingerprint, capacity: int) -> None:
+        """Make an empty cache.
+
+        Args:
+            lease: The lease under which keys may be used.
+            fingerprint: Computes the digests of tokens.
+            capacity: The most keys.
+        """
+        self._lease = lease
+        self._fingerprint = fingerprint
+        self._capacity = capacity
+        self._keys: OrderedDict[str, KnownKey] = OrderedDict()  # by `id_text`
+        self._scopes: WeakValueDictionary[WorkspaceId, Scope] = WeakValueDictionary()
+        self._joinable: dict[bytes, KeyLoad] = {}  # by the digest of the token
+        self._running: set[KeyLoad] = set()
+
+    def __len__(self) -> int:
+        """Return the number of keys, including those that a change of all keys of a workspace has touched."""
+        return len(self._keys)
+
+    def find(self, text: str) -> KnownKey | None:
+        """Return the key of a token, as it is at the epoch of memory; None if it is not here, or without a lease."""
+        id_ = claimed_id_text(text)
+        known = self._keys.get(id_)
+        if (
+            known is None
+            or known.scope.until != OPEN
+            or not self._lease.valid()
+            or not compare_digest(known.digest, self._fingerprint.digest(text))
+        ):
+            return None
+        self._keys.move_to_end(id_)
+        return known
+
+    def get(self, key_id: KeyId) -> KnownKey | None:
+        """Return a key, as it is at the epoch of memory, whatever its token is; None as `find`."""
+        known = self._keys.get(id_text(key_id))
+        return known if known is not None and known.scope.until == OPEN and self._lease.valid() else None
+
+    def scope(self, workspace_id: WorkspaceId) -> Scope:
+        """Return what the keys of a workspace share. The next change of all of them ends it."""
+        scope = self._scopes.get(workspace_id)
+        if scope is None:
+            scope = self._scopes[workspace_id] = Scope(workspace_id)
+        return scope
+
+    async def load(
+        self, key_id: KeyId, digest: bytes, read: Callable[[], Awaitable[KnownKey | None]]
+    ) -> KnownKey | None:
+        """Return what `read` returns for a token, and keep it if the fence allows it.
+
+        All calls with the same token share a load, until a change touches the key. Call it only under a lease. The key
+        may be closed, if a change touched it meanwhile.
+        """
+        load = self._joinable.get(digest)
+        if load is None:
+            load = self._joinable[digest] = KeyLoad(key_id, digest)
+            self._running.add(load)
+            load.task = asyncio.create_task(self._run(load, read))
+            load.task.add_done_callback(retrieve)
+        return await asyncio.shield(load.task)
+
+    def apply(self, key_id: KeyId | None, workspace_id: WorkspaceId | None, epoch: int) -> None:
+        """Drop a key that a change has touched, or all keys of a workspace. Let no call join a load of one of them."""
+        if key_id is not None:
+            known = self._keys.pop(id_text(key_id), None)
+            if known is not None:
+                known.close(epoch - 1)
+        elif workspace_id is not None:
+            scope = self._scopes.pop(workspace_id, None)
+            if scope is not None:
+                scope.until = epoch - 1
+        for load in self._overtaken(key_id):
+            load.touches.append((epoch, workspace_id))
+            self._leave(load)
+
+    def forget(self, known: KnownKey) -> None:
+        """Drop a key, so that it is loaded again."""
+        if self._keys.get(id_text(known.id)) is known:
+            del self._keys[id_text(known.id)]
+            known.close(self._lease.epoch)
+
+    def drop_all(self) -> None:
+        """Drop everything, and make the results of all loads unusable."""
+        for scope in self._scopes.values():
+            scope.until = VOID
+        for load in self._running:
+            load.void = True
+        self._joinable = {}
+        self._scopes = WeakValueDictionary()
+        release(self._keys, _RELEASE_CHUNK)
+        self._keys = OrderedDict()
+
+    def _overtaken(self, key_id: KeyId | None) -> list[KeyLoad]:
+        """Return the loads of a key that a change may have overtaken; for None, those of all keys."""
+        return [load for load in self._running if key_id in (None, load.key_id)]
+
+    async def _run(self, load: KeyLoad, read: Callable[[], Awaitable[KnownKey | None]]) -> KnownKey | None:
+        try:
+            known = await read()
+            caught_up = known is None or await self._lease.reach(known.label)
+        finally:
+            self._leave(load)
+            self._running.discard(load)
+        if known is None:
+            return None
+        if load.void:
+            known.close(VOID)
+        for epoch, workspace_id in load.touches:
+            if epoch > known.label and workspace_id in (None, known.workspace_id):
+                known.close(epoch - 1)
+        if not caught_up:
+            known.close(known.label)
+        elif known.until == OPEN:
+            self._keep(known)
+        return known
+
+    def _keep(self, known: KnownKey) -> None:
+        id_ = id_text(known.id)
+        replaced = [self._keys.pop(id_)] if id_ in self._keys else []
+        self._keys[id_] = known
+        if len(self._keys) > self._capacity:
+            replaced.append(self._keys.popitem(last=False)[1])
+        for former in replaced:
+            former.close(self._lease.epoch)  # from now on, no change is noted there
+
+    def _leave(self, load: KeyLoad) -> None:
+        """Let no further call join a load."""
+        if self._joinable.get(load.digest) is load:
+            del self._joinable[load.digest]

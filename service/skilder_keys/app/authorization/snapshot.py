@@ -1,0 +1,292 @@
+"""A workspace in memory: who its members are, and what its keys reach."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+from skilder_keys.app.authorization import encoding
+from skilder_keys.domain.denial import DenialReason
+from skilder_keys.domain.difference import Part
+from skilder_keys.domain.ids import UserId
+from skilder_keys.domain.permissions import Reach
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from skilder_keys.app.authorization.contents import Contents, HeldHat
+    from skilder_keys.app.authorization.encoding import EncodedToolSet
+    from skilder_keys.app.authorization.key_cache import KnownKey
+    from skilder_keys.domain.ids import HatId, TeamId, ToolId, WorkspaceId
+
+    PartKey = tuple[Part, str | None]
+    """A part of a workspace; or all parts of a kind, without an id."""
+
+OPEN = math.inf
+"""The end of what no change has touched yet."""
+VOID = -1
+"""The end of what cannot be used at any epoch: the reader has lost its row, or the database has another history."""
+
+_SMALL = 1000
+"""The most elements of a tool set that is encoded on the event loop, which takes about a millisecond."""
+_GRANT_BYTES = 200
+_SET_BYTES = 1000
+_REACH_BYTES = 300
+_MEMBER_BYTES = 200
+
+
+class SharedToolSet:
+    """What all keys that reach the same hats may use. Each answer is serialised when it is needed first.
+
+    Attributes:
+        version: The digest of its content.
+        reference: The second part of a grant that only names the tool set.
+    """
+
+    __slots__ = ("_charge", "_contents", "_encoded", "_grants", "_hats", "_small", "reference", "version")
+
+    def __init__(self, contents: Contents, hats: tuple[HeldHat, ...], charge: Callable[[int], None]) -> None:
+        self._contents = contents
+        self._hats = hats
+        self._charge = charge
+        self.version = encoding.tool_set_version(hat.digest for hat in hats)
+        self.reference = encoding.tool_set_reference(self.version)
+        self._encoded: EncodedToolSet | None = None
+        self._grants: dict[ToolId, bytes] = {}
+        self._small: bool | None = None
+        charge(_SET_BYTES)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the event loop may encode it."""
+        if self._small is None:
+            self._small = self._contents.size(self._hats) <= _SMALL
+        return self._small
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether `field`, `reach` and `parts` can be used."""
+        return self._encoded is not None
+
+    def encode(self) -> EncodedToolSet:
+        """Return the whole tool set, encoded. This may take long: use a thread unless it is small."""
+        return self._encoded or self._contents.tool_set(self._hats, self.version)
+
+    def keep(self, encoded: EncodedToolSet) -> None:
+        """Keep what `encode` returned."""
+        if self._encoded is None:
+            self._encoded = encoded
+            self._charge(len(encoded.field))
+
+    @property
+    def field(self) -> bytes:
+        """The second part of a grant with the whole tool set."""
+        return self._needed().field
+
+    @property
+    def reach(self) -> bytes:
+        """The second part of a grant to a caller without the tool set: `field`, or `reference` if that is too large."""
+        field = self._needed().field
+        return field if len(field) <= encoding.MAX_TOOL_SET_BYTES else self.reference
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the tool set as ReadToolSetResponses, each one when it is asked for."""
+        return self._needed().parts()
+
+    def grant(self, tool_id: ToolId) -> bytes | None:
+        """Return the second part of a grant of one tool, serialised; None if the tool is not reached."""
+        field = self._grants.get(tool_id)
+        if field is None:
+            field = self._contents.grant(self._hats, self.version, tool_id)
+            if field is not None:
+                self._grants[tool_id] = field
+                self._charge(_GRANT_BYTES + len(field))
+        return field
+
+    def _needed(self) -> EncodedToolSet:
+        if self._encoded is None:
+            raise LookupError("the tool set is not encoded yet")
+        return self._encoded
+
+
+class Snapshot:
+    """A workspace at a state of the database, for all of its keys.
+
+    A part that a change has touched is missing until it is read again. A missing member is missed by the keys of that
+    user only; any other missing part by all keys.
+
+    Attributes:
+        version: The version of the workspace.
+        label: An epoch at which this was its state.
+        until: The last epoch at which it was; OPEN while no change has touched it.
+        missing: The parts that are missing, each with the epoch of the last change that touched it.
+        complete: Whether nothing is missing but single members.
+        weight: About how many bytes of memory it takes.
+        used: When it was used last, as a number of `Snapshots`.
+    """
+
+    __slots__ = (
+        "_by_hats", "_by_reach", "_grown", "complete", "contents", "deleted", "label", "members", "missing",
+        "until", "used", "version", "weight", "workspace_id",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        workspace_id: WorkspaceId,
+        version: int,
+        label: int,
+        contents: Contents,
+        members: dict[UserId, frozenset[TeamId]],
+        *,
+        deleted: bool,
+        missing: dict[PartKey, int] | None = None,
+        grown: Callable[[Snapshot, int], None],
+    ) -> None:
+        """Make a snapshot.
+
+        Args:
+            workspace_id: The workspace.
+            version: The version of the workspace.
+            label: An epoch at which this was its state.
+            contents: The contents.
+            members: The teams of each member. The snapshot changes them.
+            deleted: Whether the workspace does not exist any more.
+            missing: The parts that are missing.
+            grown: Called with the snapshot and the bytes by which it grew.
+        """
+        self.workspace_id = workspace_id
+        self.version = version
+        self.label = label
+        self.until: float = OPEN
+        self.contents = contents
+        self.members = members
+        self.deleted = deleted
+        self.missing = missing or {}
+        self.complete = all(part is Part.MEMBER and id_ is not None for part, id_ in self.missing)
+        self.weight = _weight(contents, members)
+        self.used = 0
+        self._grown = grown
+        self._by_reach: dict[tuple[object, object], SharedToolSet] = {}  # by the fields of a reach
+        self._by_hats: dict[tuple[HatId, ...], SharedToolSet] = {}
+
+    def reached(self, key: KnownKey) -> SharedToolSet | DenialReason | None:
+        """Return what a key of this workspace reaches, or why it is denied; None if that is missing.
+
+        Call it only if the snapshot is complete.
+        """
+        if self.deleted:
+            return DenialReason.WORKSPACE_GONE
+        teams, user_id = key.team_ids, key.user_id
+        if user_id is not None:
+            teams = self.members.get(user_id)
+            if teams is None:
+                return None if (Part.MEMBER, user_id) in self.missing else DenialReason.MEMBER_REMOVED
+        return self._by_reach.get((teams, key.hat_ids)) or self._reach(Reach(teams, key.hat_ids))
+
+    def lacks(self, user_id: UserId | None) -> bool:
+        """Return whether a key needs a part that is missing: a key of this user, or of no user for None."""
+        return not self.complete or (user_id is not None and (Part.MEMBER, user_id) in self.missing)
+
+    def close(self, epoch: int) -> None:
+        """Note that this was the state up to an epoch, or only at its label, if that is later."""
+        self.until = min(self.until, max(epoch, self.label))
+
+    def without(self, parts: Iterable[PartKey], epoch: int) -> Snapshot:
+        """Return the snapshot at a change that touched some parts, and close this one at the epoch before."""
+        self.until = min(self.until, epoch - 1)
+        return Snapshot(
+            self.workspace_id,
+            self.version,
+            epoch,
+            self.contents,
+            self.members.copy(),
+            deleted=self.deleted,
+            missing={**self.missing, **dict.fromkeys(parts, epoch)},
+            grown=self._grown,
+        )
+
+    def lose_members(self, parts: Iterable[PartKey], epoch: int) -> None:
+        """Note that a change has touched some members."""
+        for part, user_id in parts:
+            self.members.pop(UserId(user_id or ""), None)
+            self.missing[part, user_id] = epoch
+
+    def gain_members(
+        self, parts: Iterable[PartKey], members: Mapping[UserId, frozenset[TeamId]], version: int, epoch: int
+    ) -> None:
+        """Fill in members that were read. What this is now, it is at `epoch`, but perhaps not before."""
+        _fill(self.members, parts, members)
+        for each in parts:
+            del self.missing[each]
+        self.version, self.label = max(self.version, version), epoch
+
+    def filled(
+        self,
+        parts: Collection[PartKey],
+        contents: Contents,
+        members: dict[UserId, frozenset[TeamId]],
+        version: int,
+        epoch: int,
+    ) -> Snapshot:
+        """Return the snapshot at an epoch at which these parts, which were missing, are those that were read.
+
+        Args:
+            parts: The parts.
+            contents: The contents with the parts.
+            members: The members among the parts.
+            version: The version of the workspace.
+            epoch: The epoch.
+        """
+        missing = {each: touched for each, touched in self.missing.items() if each not in parts}
+        if (Part.MEMBER, None) not in parts:
+            held = self.members.copy()
+            _fill(held, parts, members)
+            members = held
+        for part, user_id in missing:
+            if part is Part.MEMBER:
+                members.pop(UserId(user_id or ""), None)
+        return Snapshot(
+            self.workspace_id,
+            max(self.version, version),
+            epoch,
+            contents,
+            members,
+            deleted=self.deleted,
+            missing=missing,
+            grown=self._grown,
+        )
+
+    @property
+    def grown(self) -> int:
+        """How many bytes of its weight are tool sets, which can be made again."""
+        return self.weight - _weight(self.contents, self.members)
+
+    def forget_tool_sets(self) -> None:
+        """Free the memory of all tool sets. They are made again when they are needed."""
+        self._by_reach.clear()
+        self._by_hats.clear()
+        self._grown(self, -self.grown)
+
+    def _reach(self, reach: Reach) -> SharedToolSet:
+        hats = self.contents.reached(reach)
+        hat_ids = tuple(hat.id for hat in hats)
+        tools = self._by_hats.get(hat_ids)
+        if tools is None:
+            tools = self._by_hats[hat_ids] = SharedToolSet(self.contents, hats, partial(self._grown, self))
+        self._by_reach[reach] = tools
+        self._grown(self, _REACH_BYTES)
+        return tools
+
+
+def _fill(
+    held: dict[UserId, frozenset[TeamId]], parts: Iterable[PartKey], members: Mapping[UserId, frozenset[TeamId]]
+) -> None:
+    for part, id_ in parts:
+        user_id = UserId(id_ or "")
+        if part is Part.MEMBER and user_id in members:
+            held[user_id] = members[user_id]
+
+
+def _weight(contents: Contents, members: Mapping[UserId, frozenset[TeamId]]) -> int:
+    return contents.weight + _MEMBER_BYTES * len(members)

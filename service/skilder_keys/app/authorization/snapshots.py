@@ -1,0 +1,308 @@
+"""The workspaces in memory: each is read once, and after a change only the parts that it touched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from skilder_keys.app.authorization.contents import EMPTY, Contents, updated
+from skilder_keys.app.authorization.release import release
+from skilder_keys.app.authorization.snapshot import VOID, Snapshot
+from skilder_keys.app.batching import SingleFlight, retrieve
+from skilder_keys.domain.difference import Part
+from skilder_keys.storage import snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from skilder_keys.app.authorization.snapshot import PartKey
+    from skilder_keys.app.fence.lease import Lease
+    from skilder_keys.app.fence.reads import FencedReads
+    from skilder_keys.domain.ids import TeamId, UserId, WorkspaceId
+    from skilder_keys.offload import Offload
+    from skilder_keys.storage.snapshots import SnapshotRead, Wanted
+
+_UNFENCED = 4
+_MAX_MISSING = 100
+"""The most single parts of a kind that may be missing. If there are more, all of the kind are read again."""
+
+
+class Load:
+    """A load of a workspace, for all calls that need it meanwhile.
+
+    Attributes:
+        base: The snapshot whose missing parts are read; None if the whole workspace is read.
+        wanted: What is read.
+        touches: The changes of the workspace since the load began: their epochs and what they touched.
+        void: Whether memory was dropped meanwhile.
+    """
+
+    __slots__ = ("base", "task", "touches", "void", "wanted", "workspace_id")
+
+    def __init__(self, workspace_id: WorkspaceId, base: Snapshot | None) -> None:
+        self.workspace_id = workspace_id
+        self.base = base
+        self.wanted = snapshots.EVERYTHING if base is None else _wanted(base.missing)
+        self.touches: list[tuple[int, Collection[PartKey]]] = []
+        self.void = False
+        self.task: asyncio.Task[Snapshot]
+
+
+class Snapshots:
+    """A bounded store of snapshots, the loads that fill it, and the changes that make parts of them missing.
+
+    Attributes:
+        weight: About how many bytes of memory the snapshots take.
+    """
+
+    def __init__(self, reads: FencedReads, lease: Lease, offload: Offload, capacity: int) -> None:
+        """Make an empty store.
+
+        Args:
+            reads: Reads the database.
+            lease: The lease, which has the state of memory.
+            offload: Where contents are put together.
+            capacity: The most bytes of memory.
+        """
+        self._reads = reads
+        self._lease = lease
+        self._offload = offload
+        self._capacity = capacity
+        self.weight = 0
+        self._turn = 0
+        self._snapshots: dict[WorkspaceId, Snapshot] = {}
+        self._joinable: dict[tuple[WorkspaceId, bool], Load] = {}
+        self._running: set[Load] = set()
+        self._unfenced: dict[WorkspaceId, Snapshot] = {}
+        self._at: SingleFlight[tuple[WorkspaceId, int], Snapshot] = SingleFlight()
+
+    def __len__(self) -> int:
+        """Return the number of snapshots."""
+        return len(self._snapshots)
+
+    def current(self, workspace_id: WorkspaceId) -> Snapshot | None:
+        """Return a workspace as it is at the epoch of memory; None if it is not here, or parts are missing."""
+        snapshot = self._snapshots.get(workspace_id)
+        if snapshot is None or not snapshot.complete:
+            return None
+        self._turn += 1
+        snapshot.used = self._turn
+        return snapshot
+
+    async def load(self, workspace_id: WorkspaceId, *, whole: bool) -> Snapshot:
+        """Read what is missing of a workspace, or all of it, and keep it if the fence allows it.
+
+        All calls share a load until a change touches the workspace. Call it only under a lease.
+
+        Returns:
+            The workspace. It may be closed, and parts may be missing again, if a change touched it meanwhile.
+
+        Raises:
+            UnavailableError: The database does not respond.
+        """
+        base = None if whole else self._snapshots.get(workspace_id)
+        load = self._joinable.get((workspace_id, base is None))
+        if load is None:
+            load = self._joinable[workspace_id, base is None] = Load(workspace_id, base)
+            self._running.add(load)
+            load.task = asyncio.create_task(self._run(load))
+            load.task.add_done_callback(retrieve)
+        return await asyncio.shield(load.task)
+
+    async def at(self, workspace_id: WorkspaceId, version: int, user_id: UserId | None) -> Snapshot | None:
+        """Return a workspace at a version, for a key of a user, without a lease; None if it is at another version now.
+
+        Raises:
+            UnavailableError: The database does not respond.
+        """
+        for held in (self._snapshots.get(workspace_id), self._unfenced.get(workspace_id)):
+            if held is not None and held.version == version and not held.lacks(user_id):
+                return held
+        read = await self._at.get((workspace_id, version), lambda: self._read_unfenced(workspace_id))
+        return read if read.version == version else None
+
+    def apply(self, workspace_id: WorkspaceId, parts: Collection[PartKey], epoch: int) -> None:
+        """Make the parts that a change has touched missing, and let no call join a load that it has overtaken."""
+        for load in self._overtaken(workspace_id):
+            load.touches.append((epoch, parts))
+            self._leave(load)
+        held = self._snapshots.get(workspace_id)
+        if held is not None:
+            self._replace(held, _touched(held, parts, epoch))
+
+    def drop_all(self) -> None:
+        """Drop everything: the database may have lost versions, and may reuse their numbers."""
+        for snapshot in self._snapshots.values():
+            snapshot.until = VOID
+        for load in self._running:
+            load.void = True
+        for unused in (self._snapshots, self._unfenced):
+            release(unused, 1)
+        self._snapshots, self._unfenced, self._joinable, self.weight = {}, {}, {}, 0
+        self._at = SingleFlight()  # running reads return their results to those who wait, but nothing of them is kept
+
+    def _overtaken(self, workspace_id: WorkspaceId) -> list[Load]:
+        """Return the loads of a workspace that a change may have overtaken."""
+        return [load for load in self._running if load.workspace_id == workspace_id]
+
+    async def _run(self, load: Load) -> Snapshot:
+        try:
+            read = await self._reads.read(lambda each: snapshots.read(each, load.workspace_id, load.wanted))
+            base = EMPTY if load.base is None else load.base.contents
+            contents, members = await self._offload.run(_decoded, base, read)
+            caught_up = await self._lease.reach(read.revision.epoch)
+        finally:
+            self._leave(load)
+            self._running.discard(load)
+        if load.base is None:
+            return self._keep(load, self._snapshot(load.workspace_id, read, contents, members), caught_up=caught_up)
+        return self._fill(load, load.base, read, contents, members, caught_up=caught_up)
+
+    def _keep(self, load: Load, loaded: Snapshot, *, caught_up: bool) -> Snapshot:
+        """Keep a workspace that was read as a whole, as it is after the changes that came meanwhile."""
+        if load.void:
+            loaded.until = VOID
+        elif not caught_up:
+            loaded.close(loaded.label)
+        else:
+            held: Snapshot | None = loaded
+            for epoch, parts in load.touches:
+                if held is not None and epoch > loaded.label:
+                    held = _touched(held, parts, epoch)
+            former = self._snapshots.get(load.workspace_id)
+            if held is not None and not held.complete and former is not None and former.complete:
+                held.close(self._lease.epoch)  # a later load was faster
+            else:
+                self._replace(former, held)
+        return loaded
+
+    def _fill(
+        self,
+        load: Load,
+        base: Snapshot,
+        read: SnapshotRead,
+        contents: Contents,
+        members: dict[UserId, frozenset[TeamId]],
+        *,
+        caught_up: bool,
+    ) -> Snapshot:
+        """Fill what was read into the workspace, except what a later change has touched."""
+        held = self._snapshots.get(load.workspace_id)
+        if load.void or not caught_up or held is None or held.contents is not base.contents:
+            return base
+        filled = [
+            each for each, epoch in held.missing.items() if epoch <= read.revision.epoch and _covers(load.wanted, each)
+        ]
+        if not filled:
+            return held
+        if contents is base.contents:  # only single members were missing
+            held.gain_members(filled, members, read.version, self._lease.epoch)
+            return held
+        snapshot = held.filled(filled, contents, members, read.version, self._lease.epoch)
+        self._replace(held, snapshot)
+        return snapshot
+
+    def _snapshot(
+        self,
+        workspace_id: WorkspaceId,
+        read: SnapshotRead,
+        contents: Contents,
+        members: dict[UserId, frozenset[TeamId]],
+    ) -> Snapshot:
+        return Snapshot(
+            workspace_id,
+            read.version,
+            read.revision.epoch,
+            contents,
+            members,
+            deleted=read.deleted,
+            grown=self._grown,
+        )
+
+    async def _read_unfenced(self, workspace_id: WorkspaceId) -> Snapshot:
+        """Read a workspace without a lease. The last few are kept, to be used at exactly their version."""
+        at = self._at
+        read = await self._reads.read(lambda each: snapshots.read(each, workspace_id, snapshots.EVERYTHING))
+        snapshot = self._snapshot(workspace_id, read, *await self._offload.run(_decoded, EMPTY, read))
+        if at is self._at:
+            self._unfenced.pop(workspace_id, None)
+            self._unfenced[workspace_id] = snapshot
+            if len(self._unfenced) > _UNFENCED:
+                del self._unfenced[next(iter(self._unfenced))]
+        return snapshot
+
+    def _leave(self, load: Load) -> None:
+        """Let no further call join a load."""
+        at = load.workspace_id, load.base is None
+        if self._joinable.get(at) is load:
+            del self._joinable[at]
+
+    def _replace(self, former: Snapshot | None, snapshot: Snapshot | None) -> None:
+        """Keep a snapshot in place of another of the same workspace; either may be None."""
+        if former is snapshot:
+            return
+        if former is not None:
+            former.close(self._lease.epoch)  # from now on, no change is noted there
+            self.weight -= former.weight
+            del self._snapshots[former.workspace_id]
+        if snapshot is not None:
+            self._turn += 1
+            snapshot.used = self._turn
+            self.weight += snapshot.weight
+            self._snapshots[snapshot.workspace_id] = snapshot
+            self._trim()
+
+    def _grown(self, snapshot: Snapshot, size: int) -> None:
+        snapshot.weight += size
+        if self._snapshots.get(snapshot.workspace_id) is snapshot:
+            self.weight += size
+            self._trim()
+
+    def _trim(self) -> None:
+        """Drop the workspaces that were not used for longest. If one alone is too large, drop its tool sets."""
+        while self.weight > self._capacity and len(self._snapshots) > 1:
+            self._replace(min(self._snapshots.values(), key=attrgetter("used")), None)
+        if self.weight > self._capacity:
+            (last,) = self._snapshots.values()
+            if last.grown > self._capacity // 2:
+                last.forget_tool_sets()
+
+
+def _decoded(base: Contents, read: SnapshotRead) -> tuple[Contents, dict[UserId, frozenset[TeamId]]]:
+    return updated(base, read), read.members()
+
+
+def _touched(snapshot: Snapshot, parts: Collection[PartKey], epoch: int) -> Snapshot | None:
+    """Return a snapshot after a change that touched some parts; None if the change touched all of it."""
+    if any(part is Part.WORKSPACE for part, _ in parts):
+        snapshot.close(epoch - 1)
+        return None
+    counts = Counter(part for part, _ in {*snapshot.missing, *parts})
+    touched = {(part, None if part is Part.TEAM or counts[part] > _MAX_MISSING else id_) for part, id_ in parts}
+    if all(part is Part.MEMBER and id_ is not None for part, id_ in touched):
+        snapshot.lose_members(touched, epoch)
+        return snapshot
+    return snapshot.without(touched, epoch)
+
+
+def _wanted(missing: Collection[PartKey]) -> Wanted:
+    """Return which parts to read, so that nothing is missing."""
+    wanted: dict[Part, set[str] | None] = {}
+    for part, id_ in missing:
+        ids = wanted.setdefault(part, set())
+        if id_ is None:
+            wanted[part] = None
+        elif ids is not None:
+            ids.add(id_)
+    return wanted
+
+
+def _covers(wanted: Wanted, key: PartKey) -> bool:
+    """Return whether a part was read."""
+    part, id_ = key
+    if part not in wanted:
+        return False
+    ids = wanted[part]
+    return ids is None or id_ in ids
