@@ -50,7 +50,7 @@ VALUES: dict[str, Any] = {
     "usage_interval": 4.5,
     "lease": 0.5,
     "cache_keys": 6,
-    "cache_tool_sets_mib": 9,
+    "cache_workspaces_mib": 9,
     "argon2_memory_kib": 2048,
     "argon2_passes": 2,
     "argon2_lanes": 3,

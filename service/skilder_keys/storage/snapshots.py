@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from skilder_keys.domain.difference import Part
@@ -105,13 +106,18 @@ class SnapshotRead:
 
     def tools(self) -> list[ToolRow]:
         """Return the enabled tools."""
-        return [ToolRow(row["id"], row["name"], row["text"]) for row in self._of("tool")]
+        return [ToolRow(_shared(row["id"]), row["name"], intern(row["text"])) for row in self._of("tool")]
 
     def _of(self, kind: str) -> Iterable[asyncpg.Record]:
         return (row for row in self.rows if row["kind"] == kind)
 
     def _links(self, kind: str) -> dict[Any, list[Any]]:
-        return {row["id"]: row["ids"] for row in self._of(kind)}
+        return {row["id"]: list(map(_shared, row["ids"])) for row in self._of(kind)}
+
+
+def _shared(id_: Any) -> Any:
+    """Return the same text for equal ids, which many links name: one object in place of many."""
+    return intern(id_)
 
 
 # The tables of each kind of part: its kind of row, the table, the column of the part's id, and what is read.
