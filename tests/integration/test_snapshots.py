@@ -142,10 +142,10 @@ async def test_a_change_costs_what_it_changes(
     users = (await one.issue(KeyType.USER, user_id="bob"))[1]
     for token in (*tokens, users):
         await warm(one, token)
-    workspace = small_workspace()
+    changed = small_workspace()
+    change(changed)
     for expected, asked in ((of_nobody, tokens), (of_bob, [users])):
-        for desired in (workspace, small_workspace()):
-            change(desired) if desired is workspace else None
+        for desired in (changed, small_workspace()):
             await one.apply(desired)
             reads.take()
             checks, keys = one.hasher.checks, len(one.key_cache)

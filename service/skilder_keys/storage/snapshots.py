@@ -7,6 +7,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from skilder_keys.domain.difference import Part
+from skilder_keys.domain.ids import ToolId
 from skilder_keys.domain.revision import Revision
 from skilder_keys.domain.workspace import HatAudience
 from skilder_keys.storage import fence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
+    from skilder_keys.domain.ids import HatId, SkillId, TeamId, UserId, WorkspaceId
     from skilder_keys.storage.database import Connection
 
     Wanted = Mapping[Part, Collection[str] | None]
@@ -106,18 +107,14 @@ class SnapshotRead:
 
     def tools(self) -> list[ToolRow]:
         """Return the enabled tools."""
-        return [ToolRow(_shared(row["id"]), row["name"], intern(row["text"])) for row in self._of("tool")]
+        return [ToolRow(ToolId(intern(row["id"])), row["name"], intern(row["text"])) for row in self._of("tool")]
 
     def _of(self, kind: str) -> Iterable[asyncpg.Record]:
         return (row for row in self.rows if row["kind"] == kind)
 
     def _links(self, kind: str) -> dict[Any, list[Any]]:
-        return {row["id"]: list(map(_shared, row["ids"])) for row in self._of(kind)}
-
-
-def _shared(id_: Any) -> Any:
-    """Return the same text for equal ids, which many links name: one object in place of many."""
-    return intern(id_)
+        # Many links name the same id: as one object in place of many.
+        return {row["id"]: list(map(intern, row["ids"])) for row in self._of(kind)}
 
 
 # The tables of each kind of part: its kind of row, the table, the column of the part's id, and what is read.
