@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 test: $(READY) ## run every test, several at once
 	@$(BIN)/pytest -m 'not (alone or fleet)' --numprocesses=auto --dist=worksteal; several=$$?; \
 		$(BIN)/pytest -m fleet --numprocesses=2 tests/faults; two=$$?; \
-		$(BIN)/pytest -m alone; one=$$?; exit $$(( several ? several : two ? two : one ))
+		$(BIN)/pytest -m alone tests/integration; one=$$?; exit $$(( several ? several : two ? two : one ))
 
 check: export SKILDER_KEYS_TEST_LONG := 1
 check: lint test ## do what CI does: the linters, and every test in its long form
