@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from skilder_keys.domain.difference import Change
     from skilder_keys.domain.fields import Violations
     from skilder_keys.domain.ids import WorkspaceId
-    from skilder_keys.domain.totals import Totals
+    from skilder_keys.domain.totals import Noted
     from skilder_keys.domain.workspace import Member, WorkspaceStatus
     from skilder_keys.offload import Offload
     from skilder_keys.storage.audit import AuditAction
@@ -72,7 +72,7 @@ async def write(
     action: AuditAction,
     desired: Workspace,
     changes: Sequence[Change],
-    totals: Totals,
+    noted: Noted,
     version: int,
     origin: Origin,
     offload: Offload,
@@ -84,13 +84,13 @@ async def write(
         action: What is done, for the audit trail.
         desired: The workspace as it is to be, or at least its changed parts.
         changes: What changes.
-        totals: Those of the whole workspace afterwards.
+        noted: What is known of the whole workspace afterwards.
         version: The version of the workspace afterwards.
         origin: Who does it.
         offload: Where long work runs.
     """
     await catalog_changes.replace(transaction, desired, changes, offload)
-    await workspace_contents.save_totals(transaction, desired.id, version, totals)
+    await workspace_contents.save(transaction, desired.id, version, noted)
     details = await offload.run(_details, version, changes)
     await audit.record(transaction, action, origin, desired.id, details=details)
 

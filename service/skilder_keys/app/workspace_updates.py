@@ -9,7 +9,7 @@ from skilder_keys.domain.access import Actor
 from skilder_keys.domain.difference import KINDS, Action, Change, Part, difference
 from skilder_keys.domain.errors import WorkspaceDeletedError, WorkspaceNotFoundError
 from skilder_keys.domain.fields import Violations
-from skilder_keys.domain.totals import Totals
+from skilder_keys.domain.totals import Noted, Totals
 from skilder_keys.domain.workspace_checks import NAMED
 from skilder_keys.domain.workspace_update import (
     Surroundings,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.access import Origin
-    from skilder_keys.domain.totals import Around
     from skilder_keys.domain.workspace import Workspace, WorkspaceStatus
     from skilder_keys.storage.database import Connection, Database
 
@@ -88,12 +87,12 @@ class WorkspaceUpdates:
                 return status.version + bool(changes), changes
         async with self._database.transaction() as transaction:
             status = await locked(transaction, update.workspace_id)
-            after, changes, totals = await self._plan(transaction, status, update, expected_version, origin)
+            after, changes, noted = await self._plan(transaction, status, update, expected_version, origin)
             version = status.version + bool(changes)
             if changes:
                 # This comes before the parts: their triggers advance the version if this transaction has not done so.
                 await workspaces.advance(transaction, after.id, after.name)
-                await write(transaction, "workspace.updated", after, changes, totals, version, origin, self._offload)
+                await write(transaction, "workspace.updated", after, changes, noted, version, origin, self._offload)
         await self._writer.settle()
         return version, changes
 
@@ -104,8 +103,8 @@ class WorkspaceUpdates:
         update: Update,
         expected_version: int | None,
         origin: Origin,
-    ) -> tuple[Workspace, tuple[Change, ...], Totals]:
-        """Check an update; return the touched parts as they will be, the changes, and the totals of the workspace.
+    ) -> tuple[Workspace, tuple[Change, ...], Noted]:
+        """Check an update; return the touched parts as they will be, the changes, and what is noted of the workspace.
 
         The workspace must be locked, or the connection a snapshot.
         """
@@ -119,32 +118,47 @@ class WorkspaceUpdates:
         before = await workspace_parts.load(connection, status.id, status.name, touched, self._offload)
         after = await self._offload.run(updated, before, update)
         changes = await self._offload.run(difference, before, after)
-        around = await _surroundings(connection, update, before, changes, self._offload)
+        around = await surroundings(connection, update, before, changes, self._offload)
         await self._offload.run(check_result, update, around)
-        return after, changes, await self._totals(connection, status, before, after)
-
-    async def _totals(
-        self, connection: Connection, status: WorkspaceStatus, before: Workspace, after: Workspace
-    ) -> Totals:
-        """Return the totals of the workspace with some parts changed, after checking its limits."""
-        totals = await workspace_contents.find_totals(connection, status.id, status.version)
-        if totals is None:
-            # Nobody noted them since the last change: it was made by hand, or by an earlier version of the service.
+        noted = await workspace_contents.find(connection, status.id, status.version)
+        if noted is None:
+            # Nobody noted it since the last change: it was made by hand, or by an earlier version of the service.
             whole = await load(connection, status, self._offload)
-            totals = await self._offload.run(self._totals_of, whole, None)
-        around = await workspace_parts.find_around(connection, status.id, before, after)
-        changed = totals.changed(
-            await self._offload.run(self._totals_of, before, around),
-            await self._offload.run(self._totals_of, after, around),
-        )
-        check_totals(totals, changed)
-        return changed
-
-    def _totals_of(self, workspace: Workspace, around: Around | None) -> Totals:
-        return Totals.of(workspace, self._measure(workspace), around)
+            noted = Noted(Totals.of(whole, await self._offload.run(self._measure, whole)), {})
+        totals = await totals_after(connection, noted.totals, before, after, self._measure, self._offload)
+        check_totals(noted.totals, totals)
+        changed = {change.part for change in changes}
+        digests = {part: digest for part, digest in noted.digests.items() if part not in changed}
+        return after, changes, Noted(totals, digests)
 
 
-async def _surroundings(
+async def totals_after(
+    connection: Connection,
+    totals: Totals,
+    before: Workspace,
+    after: Workspace,
+    measure: Callable[[Workspace], int],
+    offload: Offload,
+) -> Totals:
+    """Return the totals of a workspace with some parts changed.
+
+    Args:
+        connection: Has locked the workspace, or is a snapshot.
+        totals: The totals before.
+        before: The parts that change, as they are.
+        after: The same parts, as they will be.
+        measure: As in `Workspaces`.
+        offload: Where long work runs.
+    """
+    around = await workspace_parts.find_around(connection, before.id, before, after)
+
+    def counted(parts: Workspace) -> Totals:
+        return Totals.of(parts, measure(parts), around)
+
+    return totals.changed(await offload.run(counted, before), await offload.run(counted, after))
+
+
+async def surroundings(
     connection: Connection, update: Update, before: Workspace, changes: Sequence[Change], offload: Offload
 ) -> Surroundings:
     """Return what the checks of an update need to know of the parts that it does not touch."""

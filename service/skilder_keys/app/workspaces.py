@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.workspace_changes import check_arguments, check_version, load, locked, require_admin, write
+from skilder_keys.app.workspace_kinds import ApplyByKinds
 from skilder_keys.domain.access import Actor
-from skilder_keys.domain.difference import Change, check_removals, difference
+from skilder_keys.domain.difference import KINDS, Change, Part, check_removals, difference, parts_of
 from skilder_keys.domain.errors import WorkspaceDeletedError
 from skilder_keys.domain.fields import Violations
-from skilder_keys.domain.totals import Totals
+from skilder_keys.domain.totals import Noted, Totals
 from skilder_keys.domain.workspace_checks import check_bytes, checked
 from skilder_keys.offload import Offload
-from skilder_keys.storage import audit, catalog, catalog_changes, workspaces
+from skilder_keys.storage import audit, catalog, catalog_changes, workspace_contents, workspaces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from skilder_keys.app.fence.writer import Writer
+    from skilder_keys.app.workspace_kinds import AskedWorkspace
     from skilder_keys.domain.access import Origin
     from skilder_keys.domain.ids import WorkspaceId
     from skilder_keys.domain.workspace import Workspace, WorkspaceStatus
@@ -51,6 +53,33 @@ class Workspaces:
         self._database = database
         self._writer = writer
         self._measure = measure
+        self._by_kinds = ApplyByKinds(database, measure, self._offload)
+
+    async def apply_asked(
+        self,
+        asked: AskedWorkspace,
+        expected_version: int | None,
+        origin: Origin,
+        *,
+        max_removals: int | None = None,
+        dry_run: bool = False,
+    ) -> tuple[int, tuple[Change, ...]]:
+        """Do what `apply` does with a workspace that was not converted yet. Kinds that are as they were never are."""
+        check_apply(expected_version, max_removals, origin)
+        found = await self._by_kinds.apply(asked, expected_version, origin, max_removals=max_removals, dry_run=dry_run)
+        if found is None:
+            desired = await self._offload.run(asked.convert, KINDS)
+            return await self.apply(
+                desired,
+                expected_version,
+                origin,
+                max_removals=max_removals,
+                dry_run=dry_run,
+                digests=asked.digests,
+            )
+        if not dry_run:
+            await self._writer.settle()
+        return found
 
     async def apply(
         self,
@@ -60,6 +89,7 @@ class Workspaces:
         *,
         max_removals: int | None = None,
         dry_run: bool = False,
+        digests: Mapping[Part, bytes] | None = None,
     ) -> tuple[int, tuple[Change, ...]]:
         """Replace the contents of a workspace; return its version and what changed. An error changes nothing.
 
@@ -69,6 +99,7 @@ class Workspaces:
             origin: Who does it.
             max_removals: How many parts may be removed; None for half of the current parts.
             dry_run: Whether to make all checks and return the same result, but to write nothing.
+            digests: Digests of the desired parts, to be noted.
 
         Raises:
             InvalidRequestError: Names every invalid field.
@@ -77,11 +108,7 @@ class Workspaces:
             WorkspaceTooLargeError: The desired workspace has too many bytes.
             TooManyChangedError: More parts would be removed than `max_removals` allows.
         """
-        violations = Violations()
-        check_arguments(violations, expected_version, origin)
-        if max_removals is not None and max_removals < 0:
-            violations.add("max_removals", f"is {max_removals}; 0 or more is allowed")
-        violations.raise_if_any()
+        check_apply(expected_version, max_removals, origin)
         desired = await self._offload.run(checked, desired)
         totals = Totals.of(desired, await self._offload.run(self._measure, desired))
         check_bytes(totals.bytes)
@@ -105,7 +132,10 @@ class Workspaces:
                 # This comes before the parts: their triggers advance the version if this transaction has not done so.
                 if not created:
                     await workspaces.advance(transaction, desired.id, desired.name)
-                await write(transaction, "workspace.applied", desired, changes, totals, version, origin, self._offload)
+                noted = Noted(totals, digests or {})
+                await write(transaction, "workspace.applied", desired, changes, noted, version, origin, self._offload)
+            elif digests:
+                await workspace_contents.save(transaction, desired.id, version, Noted(totals, digests))
         await self._writer.settle()
         return version, changes
 
@@ -160,8 +190,18 @@ async def _plan(
     require_admin(origin, (current or desired).members)
     check_version(version, expected_version)
     changes = await offload.run(difference, current, desired)
-    check_removals(current, changes, max_removals)
+    total = 0 if current is None else sum(map(len, parts_of(current).values()))
+    check_removals(total, changes, max_removals)
     return version + bool(changes), changes
+
+
+def check_apply(expected_version: int | None, max_removals: int | None, origin: Origin) -> None:
+    """Check the arguments of an apply, but for the workspace."""
+    violations = Violations()
+    check_arguments(violations, expected_version, origin)
+    if max_removals is not None and max_removals < 0:
+        violations.add("max_removals", f"is {max_removals}; 0 or more is allowed")
+    violations.raise_if_any()
 
 
 def _check_new_id(workspace_id: WorkspaceId) -> None:

@@ -56,21 +56,20 @@ def difference(current: Workspace | None, desired: Workspace) -> tuple[Change, .
     return tuple(_changes(current, desired))
 
 
-def check_removals(current: Workspace | None, changes: Iterable[Change], max_removals: int | None) -> None:
+def check_removals(total: int, changes: Iterable[Change], max_removals: int | None) -> None:
     """Reject changes that remove too many parts.
 
     Each removed member, team, hat, skill and tool counts as one. A link between parts does not count: a hat that loses
     a skill is not a removal.
 
     Args:
-        current: The workspace before the changes; None if it does not exist.
+        total: The number of parts before the changes.
         changes: The changes, as `difference` returns them.
-        max_removals: How many parts may be removed; None for half of the parts of `current`.
+        max_removals: How many parts may be removed; None for half of them.
 
     Raises:
         TooManyChangedError: More would be removed. Its details are `count` and `allowed`.
     """
-    total = 0 if current is None else sum(map(len, parts_of(current).values()))
     allowed = total // 2 if max_removals is None else max_removals
     count = sum(change.action is Action.REMOVED for change in changes)
     if count > allowed:

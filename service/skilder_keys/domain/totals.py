@@ -83,6 +83,19 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """What is known of the contents of a workspace without reading them.
+
+    Attributes:
+        totals: How much it holds.
+        digests: By kind, a digest of the parts as an apply sent them. Whoever sends the same sends what there is.
+    """
+
+    totals: Totals
+    digests: Mapping[Part, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Around:
     """What parts that stay add to the paths of parts that change.
 

@@ -131,7 +131,7 @@ def check_update(update: Update, violations: Violations) -> None:
         violations.text("put.name", update.name, maximum=MAX_NAME)
     check_bounds(violations, "put", update.put)
     check_unique(violations, "put", update.put)
-    _check_named_ids(violations, update.put)
+    check_named_ids(violations, update.put)
     name_entries(violations, update.put)
     put = {part: ids_of(update.put, part) for part in _LIMITS}
     seen: set[PartRef] = set()
@@ -152,7 +152,7 @@ def check_update(update: Update, violations: Violations) -> None:
     violations.raise_if_any()
 
 
-def _check_named_ids(violations: Violations, put: Workspace) -> None:
+def check_named_ids(violations: Violations, put: Workspace) -> None:
     """Check the form of the ids that parts name, as they are looked up in the database."""
     for index, member in enumerate(put.members):
         _check_ids(violations.identifier, f"put.members[{index}].team_ids", member.team_ids)

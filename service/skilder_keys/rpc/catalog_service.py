@@ -8,7 +8,7 @@ from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.workspace import FIELDS
 from skilder_keys.domain.workspace_lists import WorkspaceFilter
-from skilder_keys.rpc import convert, convert_catalog_lists, convert_workspaces
+from skilder_keys.rpc import convert, convert_catalog_lists, convert_workspaces, workspace_digests
 
 if TYPE_CHECKING:
     from skilder_keys.app.workspace_reads import WorkspaceReads
@@ -43,15 +43,15 @@ class CatalogServicer:
         self, request: pb.ApplyWorkspaceRequest, call: Call
     ) -> bytes:
         """Replace the contents of a workspace by the given ones."""
-        desired = await self._offload.run(convert_workspaces.workspace, request.workspace)
-        version, changes = await self._workspaces.apply(
-            desired,
+        asked = await self._offload.run(workspace_digests.asked, request.workspace)
+        version, changes = await self._workspaces.apply_asked(
+            asked,
             _expected_version(request),
             call.origin(request.actor),
             max_removals=request.max_removals if request.HasField("max_removals") else None,
             dry_run=request.dry_run,
         )
-        call.notes.update(workspace=desired.id, version=str(version))
+        call.notes.update(workspace=asked.id, version=str(version))
         if request.dry_run:
             call.notes["dry_run"] = "true"
         return await self._offload.run(convert_workspaces.apply_response, version, changes)

@@ -44,6 +44,14 @@ MAX_CHANGES = 10_000
 MAX_CHANGES_BYTES = 3 * 2**20
 """The most bytes of these changes."""
 
+LISTS = {
+    Part.MEMBER: "members",
+    Part.TEAM: "teams",
+    Part.HAT: "hats",
+    Part.SKILL: "skills",
+    Part.TOOL: "tools",
+}
+"""The field of a workspace that has the parts of a kind."""
 _PARTS = {number: part for part, number in WORKSPACE_PARTS.items()}
 _PIECE = 200
 """How many parts are serialised at once."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from skilder_keys.domain.totals import Totals
+from skilder_keys.domain.difference import KINDS
+from skilder_keys.domain.totals import Noted, Totals
 
 if TYPE_CHECKING:
     from skilder_keys.domain.ids import WorkspaceId
     from skilder_keys.storage.database import Connection
 
-_COLUMNS = [each.name for each in fields(Totals)]
+_TOTALS = [each.name for each in fields(Totals)]
+_COLUMNS = [*_TOTALS, "digests"]
 _FIND = f"SELECT {', '.join(_COLUMNS)} FROM workspace_content WHERE workspace_id = $1 AND version = $2"  # noqa: S608 - names of fields
 _SAVE = f"""
 INSERT INTO workspace_content (workspace_id, version, {", ".join(_COLUMNS)})
@@ -21,12 +23,17 @@ SET version = excluded.version, {", ".join(f"{name} = excluded.{name}" for name 
 """  # noqa: S608 - names of fields
 
 
-async def find_totals(connection: Connection, workspace_id: WorkspaceId, version: int) -> Totals | None:
-    """Return the totals of a workspace at a version; None if they are not known."""
+async def find(connection: Connection, workspace_id: WorkspaceId, version: int) -> Noted | None:
+    """Return what was noted of a workspace at a version; None if nothing was."""
     row = await connection.fetchrow(_FIND, workspace_id, version)
-    return None if row is None else Totals(**dict(row))
+    if row is None:
+        return None
+    digests = {part: digest for part, digest in zip(KINDS, row["digests"], strict=True) if digest}
+    return Noted(Totals(**{name: row[name] for name in _TOTALS}), digests)
 
 
-async def save_totals(connection: Connection, workspace_id: WorkspaceId, version: int, totals: Totals) -> None:
-    """Note the totals of a workspace at a version. Call it in the transaction that makes the version."""
-    await connection.execute(_SAVE, workspace_id, version, *(getattr(totals, name) for name in _COLUMNS))
+async def save(connection: Connection, workspace_id: WorkspaceId, version: int, noted: Noted) -> None:
+    """Note what a workspace has at a version. Call it in the transaction that makes the version, or has locked it."""
+    digests = [noted.digests.get(part, b"") for part in KINDS]
+    values = [getattr(noted.totals, name) for name in _TOTALS]
+    await connection.execute(_SAVE, workspace_id, version, *values, digests)

@@ -10,7 +10,9 @@ CREATE TABLE workspace_content (
     tools        integer NOT NULL,
     links        integer NOT NULL,
     tool_paths   integer NOT NULL,
-    bytes        integer NOT NULL
+    bytes        integer NOT NULL,
+    -- Of the members, teams, hats, skills and tools that an apply sent, if they are what there is; else empty.
+    digests      bytea[] NOT NULL
 ) WITH (fillfactor = 50); -- room to change in place
 
 -- NOT VALID: nobody waits while all events are read, and those that met the narrower rule meet this one too.
