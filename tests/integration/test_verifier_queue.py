@@ -98,6 +98,29 @@ async def test_the_number_of_waiting_checks_of_one_key_is_bounded(database_url: 
         assert await made.outcome(token) == "granted"
 
 
+async def test_a_flood_that_has_all_places_of_first_sights_lets_others_pass(database_url: str) -> None:
+    """The flood is of one key, and keys take turns: the others wait for few of its checks."""
+    hasher = PausedHasher()
+    async with process(database_url, lease=LONG, hasher=hasher, at_once=4) as made:
+        await made.apply()
+        await made.follow()
+        flooded, _ = await made.issue()
+        others = [await made.issue() for _ in range(3)]
+        hasher.paused = flooded.id
+        try:
+            wrong = [Token.mint(KeyType.WORKSPACE, flooded.id).reveal() for _ in range(100)]
+            flood = [asyncio.create_task(made.outcome(token)) for token in wrong]
+            await until(lambda: made.verifier.waiting == 4)
+            waiting = [asyncio.create_task(made.outcome(token)) for _, token in others]
+            await asyncio.sleep(0)
+            hasher.let_go(8)
+            async with asyncio.timeout(60):
+                assert await asyncio.gather(*waiting) == ["granted"] * 3
+        finally:
+            hasher.let_go(1000)
+        assert set(await asyncio.gather(*flood)) == {"UNKNOWN"}
+
+
 @pytest.mark.parametrize("leased", [True, False])
 async def test_one_token_in_very_many_concurrent_calls_is_verified_once(database_url: str, *, leased: bool) -> None:
     """A good key that everybody uses when a process starts is accepted, with or without a lease."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.authorization.authorizer import Authorizer
+from skilder_keys.app.authorization.first_sights import FirstSights
 from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.key_loader import KeyLoader
 from skilder_keys.app.authorization.memory import Memory
@@ -162,6 +163,7 @@ async def process(
     snapshot_bytes: int = 2**24,
     hasher: CountingHasher | None = None,
     threads: int = 2,
+    at_once: int = 100_000,
 ) -> AsyncIterator[Process]:
     """Run a process of the fleet that does not follow the fence yet."""
     # A long time limit, because a machine that runs tests may be busy.
@@ -180,7 +182,8 @@ async def process(
     usage = Usage(database, log.logger, usage_clock, 60)
     reader = Reader(database, memory, held, log.logger, clock, lease)
     writer, pages = Writer(database, clock, waits.append, reader.new_server), PageTokens(bytes(32))
-    loader = KeyLoader(database, reads, held, key_cache, snapshots, fingerprint, verifier, usage)
+    first_sights = FirstSights(BOOTTIME, 100_000, at_once=at_once, longest_wait=3600)
+    loader = KeyLoader(database, reads, held, key_cache, snapshots, fingerprint, verifier, usage, first_sights)
     made = Process(
         database=database,
         hasher=hasher,

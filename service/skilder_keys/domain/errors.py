@@ -31,7 +31,7 @@ class KeysError(Exception):
     reason: ClassVar[str] = "INTERNAL"
     metadata: ClassVar[tuple[str, ...]] = ()
     """The names of what programs need to know, in the order of the contract."""
-    retry_after: ClassVar[timedelta | None] = None
+    retry_after: timedelta | None = None
     """How long the caller should wait before it tries again, if it should."""
 
     def __init__(self, message: str = "", **details: str) -> None:
@@ -158,3 +158,13 @@ class BusyError(UnavailableError):
 
     reason = "BUSY"
     retry_after = timedelta(seconds=2)
+
+    def __init__(self, message: str = "", *, retry_after: timedelta = retry_after) -> None:
+        """Make an error.
+
+        Args:
+            message: As in `KeysError`.
+            retry_after: How long the service expects to be overloaded.
+        """
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from skilder_keys.app.authorization.authorizer import Authorizer
+    from skilder_keys.app.authorization.first_sights import FirstSights
     from skilder_keys.app.authorization.memory import Memory
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.reader import Reader
@@ -53,12 +54,14 @@ class WorkerCollector(Collector):
         memory: Memory,
         authorizer: Authorizer,
         pipeline: Pipeline,
+        first_sights: FirstSights,
     ) -> None:
         self._reader = reader
         self._lease = lease
         self._memory = memory
         self._authorizer = authorizer
         self._pipeline = pipeline
+        self._first_sights = first_sights
 
     def collect(self) -> Iterator[Metric]:
         """Return the current value of every metric."""
@@ -76,6 +79,10 @@ class WorkerCollector(Collector):
         yield _gauge("cached_workspaces_bytes", "Estimate of the memory that workspaces take.", memory.workspace_bytes)
         yield _counter("cache_hits", "Tokens decided from memory.", {(): memory.hits})
         yield _counter("cache_misses", "Tokens that were not in memory.", {(): memory.misses})
+        waiting = self._first_sights.waiting
+        yield _gauge("first_sights_waiting", "Tokens not in memory that wait to be looked up.", waiting)
+        refused = self._first_sights.refused
+        yield _counter("first_sights_refused", "Tokens not in memory that were refused as BUSY.", {(): refused})
         denials = {(reason.name,): number for reason, number in self._authorizer.denials.items()}
         yield _counter("denials", "Tokens denied, by reason.", denials, "reason")
         yield _counter("calls", "Calls, by method and status code.", self._pipeline.calls, "method", "code")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization.authorizer import Authorizer
+from skilder_keys.app.authorization.first_sights import FirstSights
 from skilder_keys.app.authorization.hash_renewal import HashRenewal
 from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.key_loader import KeyLoader
@@ -129,14 +130,16 @@ async def start(
     renewal = HashRenewal(database, verifier, log)
     usage = Usage(database, log, clock, settings.usage_interval)
     stack.push_async_callback(usage.close)
-    loader = KeyLoader(database, reads, lease, keys, snapshots, fingerprint, verifier, usage)
+    # Enough places stay free for calls about keys that are known.
+    first_sights = FirstSights(time.monotonic, settings.max_calls * 3 // 4)
+    loader = KeyLoader(database, reads, lease, keys, snapshots, fingerprint, verifier, usage, first_sights)
     authorizer = Authorizer(memory, loader, usage, offload)
 
     time_limit = TimeLimit(settings.call_timeout)
     callers = Callers(known, authorizer, fingerprint)
     pipeline = Pipeline(callers, log, time_limit, offload, settings.max_message_bytes)
     stack.callback(pipeline.log_limiter.report)
-    registry.register(WorkerCollector(reader, lease, memory, authorizer, pipeline))
+    registry.register(WorkerCollector(reader, lease, memory, authorizer, pipeline, first_sights))
     authorization = AuthorizationServicer(authorizer, log_grants=settings.log_grants)
     services = {
         key_service.DESCRIPTOR: KeyServicer(Keys(database, writer, verifier, page_tokens), offload),

@@ -22,6 +22,7 @@ from skilder_keys.storage import credentials, key_uses
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from skilder_keys.app.authorization.first_sights import FirstSights, Lane
     from skilder_keys.app.authorization.key_cache import KeyCache
     from skilder_keys.app.authorization.memory import Access
     from skilder_keys.app.authorization.snapshot import Snapshot
@@ -55,6 +56,7 @@ class KeyLoader:
         fingerprint: TokenFingerprint,
         verifier: Verifier,
         usage: Usage,
+        first_sights: FirstSights,
     ) -> None:
         self._database = database
         self._reads = reads
@@ -64,17 +66,20 @@ class KeyLoader:
         self._fingerprint = fingerprint
         self._verifier = verifier
         self._usage = usage
+        self._first_sights = first_sights
         self._credentials = Batcher(self._find_credentials)
         self._first_uses = Batcher(self._claim_first_uses)
 
-    async def load(self, text: str, workspace_id: WorkspaceId | None) -> Access | Denied:
+    async def load(self, text: str, workspace_id: WorkspaceId | None, lane: Lane | None = None) -> Access | Denied:
         """Return the key of a token and what it reaches, or why no key has this token.
 
         Args:
             text: The token.
             workspace_id: The only workspace whose keys the caller may authorize; None for any.
+            lane: Where the call waits for the turns of its loads, if it has several.
 
         Raises:
+            BusyError: The call would wait too long.
             ForeignWorkspaceError: The key belongs to another workspace.
             UnavailableError: The key or its workspace cannot be loaded now.
         """
@@ -85,18 +90,19 @@ class KeyLoader:
         digest = self._fingerprint.digest(text)
         for attempt in range(_ATTEMPTS):
             if self._lease.valid():
-                access = await self._with_lease(token, digest, workspace_id, whole=attempt > 0)
+                access = await self._with_lease(token, digest, workspace_id, lane, whole=attempt > 0)
             else:
-                access = await self._without_lease(token, digest, workspace_id)
+                access = await self._without_lease(token, digest, workspace_id, lane)
             if access is not None:
                 return access
         raise UnavailableError("The key or its workspace changed repeatedly while it was read: try again.")
 
     async def load_all(self, tokens: Mapping[int, str], workspace_id: WorkspaceId | None) -> dict[int, Access | Denied]:
         """Return what `load` returns for many tokens, each by its number. The errors are those of `load`."""
+        lane = self._first_sights.batch(len(tokens))
         tasks = []
         for count, text in enumerate(tokens.values(), 1):
-            tasks.append(asyncio.create_task(self.load(text, workspace_id)))
+            tasks.append(asyncio.create_task(self.load(text, workspace_id, lane)))
             if not count % _SLICE:
                 await asyncio.sleep(0)
         loaded: dict[int, Access | Denied] = {}
@@ -107,13 +113,13 @@ class KeyLoader:
         return loaded
 
     async def _with_lease(
-        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, *, whole: bool
+        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, lane: Lane | None, *, whole: bool
     ) -> Access | Denied | None:
         """Decide by memory and by what is loaded into it; return None if changes overtook that."""
         began = self._lease.epoch
         key = self._keys.get(token.key_id)
         if key is None:
-            key = await self._keys.load(token.key_id, digest, lambda: self._read(token, digest))
+            key = await self._keys.load(token.key_id, digest, lambda: self._in_turn(token, digest, lane))
         if key is None or not compare_digest(key.digest, digest):
             return _UNKNOWN
         require_workspace(key.workspace_id, workspace_id)
@@ -132,10 +138,10 @@ class KeyLoader:
         return access
 
     async def _without_lease(
-        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None
+        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, lane: Lane | None
     ) -> Access | Denied | None:
         """Decide by the database alone; return None if the workspace changed between two reads."""
-        key = await self._read(token, digest)
+        key = await self._in_turn(token, digest, lane)
         if key is None:
             return _UNKNOWN
         require_workspace(key.workspace_id, workspace_id)
@@ -148,6 +154,10 @@ class KeyLoader:
         if key.claim is not None and isinstance(access[1], SharedToolSet) and not await self._claim(key, key.claim):
             return None
         return access
+
+    async def _in_turn(self, token: Token, digest: bytes, lane: Lane | None) -> KnownKey | None:
+        async with lane or self._first_sights.lane(token.key_id):
+            return await self._read(token, digest)
 
     async def _read(self, token: Token, digest: bytes) -> KnownKey | None:
         """Return the key of a token from the database, with its token verified; None if no key has this token."""
