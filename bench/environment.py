@@ -29,6 +29,7 @@ from bench.load import ROOT, Generator, Target
 from bench.openloop import OpenLoop
 from skilder_keys.auth.callers_file import local_operator
 from skilder_keys.config import OPERATOR_TOKEN_FILE
+from skilder_keys.supervisor import watchdog
 from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 from tests.support.postgres import database_url
 from tests.support.process import FRESH, run_command, serving_process
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _METRIC = re.compile(r"^skilder_keys_(?:cache_)?(\w+?)(?:_total)?(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _MODE = re.compile('mode="([a-z]+)"')
+_WATCHDOG = Path(watchdog.__file__).name
 _PATIENCE = 30.0
 
 
@@ -240,7 +242,12 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes."""
-        return worker_processes(self.target.server)
+        # The watchdog of another version is not recognised by its path.
+        return [
+            each
+            for each in worker_processes(self.target.server)
+            if not any(Path(part).name == _WATCHDOG for part in each.cmdline())
+        ]
 
     def connections(self, ports: Sequence[int]) -> list[list[int]]:
         """Return for each worker the numbers of its connections, given the local ports of their clients."""

@@ -143,8 +143,7 @@ class KeysInUse:
         return Asked(target.address, _PATH, requests, (target.server, target.database), pick, _CANDIDATES, probes)
 
     def _by_worker(self, ports: Sequence[int]) -> list[list[int]]:
-        # A process without one is no worker: that of an earlier version may not be known by its name.
-        found = [each for each in self.server.connections(ports) if each]
+        found = self.server.connections(ports)
         if len(found) != WORKERS or any(len(each) < _CONNECTIONS_EACH for each in found):
             raise RuntimeError(f"the connections are not spread over {WORKERS} workers: {found}")
         return found
