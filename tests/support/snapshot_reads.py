@@ -14,6 +14,7 @@ from skilder_keys.storage.snapshots import EVERYTHING, SnapshotRead
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from skilder_keys.app.authorization.encoding import EncodedToolSet
     from skilder_keys.domain.permissions import Reach
     from skilder_keys.domain.workspace import Catalog
     from skilder_keys.storage.snapshots import Wanted
@@ -80,9 +81,16 @@ def tool_set_of(catalog: Catalog, reach: Reach) -> SharedToolSet:
     return tools
 
 
+def encoded_of(catalog: Catalog, reach: Reach) -> EncodedToolSet:
+    """Return what a key reaches, as a whole."""
+    encoded = tool_set_of(catalog, reach).encoded
+    assert encoded is not None
+    return encoded
+
+
 def tools_of(catalog: Catalog, reach: Reach) -> Tools:
     """Return what a key reaches, as its grant says it."""
-    found = pb.Granted.FromString(tool_set_of(catalog, reach).field).tool_set
+    found = pb.Granted.FromString(encoded_of(catalog, reach).field).tool_set
     return Tools(
         tuple((each.id, each.name, tuple(each.skill_ids)) for each in found.hats),
         tuple((each.id, each.name, tuple(each.tool_ids)) for each in found.skills),

@@ -20,7 +20,7 @@ from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from tests.support.catalogs import REACHES, catalogs
 from tests.support.ids import new_key_id
-from tests.support.snapshot_reads import tool_set_of
+from tests.support.snapshot_reads import encoded_of
 
 if TYPE_CHECKING:
     from skilder_keys.domain.workspace import Catalog
@@ -142,8 +142,8 @@ def test_a_field_of_any_length_is_encoded_as_protobuf_does(length: int) -> None:
 @given(catalogs(), REACHES)
 def test_concatenated_responses_equal_those_that_protobuf_makes(catalog: Catalog, reach: Reach) -> None:
     """Byte for byte, so a response from memory looks like any other."""
-    tools = tool_set_of(catalog, reach)
-    for each in (tools.field, tools.reference):
+    tools = encoded_of(catalog, reach)
+    for each in (tools.field, encoding.tool_set_reference(tools.version)):
         body = encoding.granted(GRANTED_KEY, each)
         assert pb.AuthorizeResponse.FromString(body).SerializeToString() == body
 

@@ -66,9 +66,9 @@ class Authorizer:
         if access is None:
             return None
         key, tools = access
-        if isinstance(tools, DenialReason) or workspace_id not in (None, key.workspace_id):
+        if isinstance(tools, DenialReason) or (workspace_id is not None and workspace_id != key.workspace_id):
             return None
-        if not _is_ready(tools, query) or query.tool_set_version not in ("", tools.version):
+        if query.tool_set_version and query.tool_set_version != tools.version:
             return None
         reach = _reach(tools, query)
         if reach is None:
@@ -95,7 +95,7 @@ class Authorizer:
             query.check(violations, "")
             violations.raise_if_any()
         found = access or await self._loader.load(query.token, workspace_id)
-        await self._encode(found, query)
+        await self._prepare(found, query)
         return self._decide(found, query, workspace_id, None)
 
     async def read(
@@ -111,11 +111,11 @@ class Authorizer:
             violations.add("request.tool_id", "must not be set: a tool set is read as a whole")
         violations.raise_if_any()
         found = self._find(query.token) or await self._loader.load(query.token, workspace_id)
-        await self._encode(found, query)
+        await self._prepare(found, query)
         decision = self._decide(found, query, workspace_id, None)
         if isinstance(found, Denied) or isinstance(found[1], DenialReason):
             return decision, (decision.body,)
-        return decision, found[1].parts()
+        return decision, (await self._encoded(found[1])).parts()
 
     async def authorize_all(
         self, queries: Sequence[AuthorizeQuery], workspace_id: WorkspaceId | None = None
@@ -140,7 +140,7 @@ class Authorizer:
             if index and not index % _SLICE:
                 await asyncio.sleep(0)
             found = access or loaded[index]
-            await self._encode(found, query)
+            await self._prepare(found, query)
             decisions.append(self._decide(found, query, workspace_id, shared))
             size += _FRAME_BYTES + len(decisions[-1].body)
             if size > encoding.MAX_BYTES:
@@ -148,9 +148,10 @@ class Authorizer:
                 violations.raise_if_any()
         fields = []
         for each in shared.values():
-            if size + len(each.field) <= encoding.MAX_TOOL_SET_BYTES:
-                size += len(each.field)
-                fields.append(each.field)
+            field = (await self._encoded(each)).field
+            if size + len(field) <= encoding.MAX_TOOL_SET_BYTES:
+                size += len(field)
+                fields.append(field)
         return decisions, encoding.batch((each.body for each in decisions), fields)
 
     async def identify_runtime(self, token: str) -> Caller | None:
@@ -177,12 +178,18 @@ class Authorizer:
             self._memory.hits += 1
         return access
 
-    async def _encode(self, found: Access | Denied, query: AuthorizeQuery) -> None:
-        """Encode the tool set if the decision may need it, in a thread unless it is small."""
-        if isinstance(found, Denied) or isinstance(found[1], DenialReason) or _is_ready(found[1], query):
-            return
-        tools = found[1]
-        tools.keep(await self._encoding.get(tools, lambda: self._offload.run(tools.encode)))
+    async def _prepare(self, found: Access | Denied, query: AuthorizeQuery) -> None:
+        """Encode the whole tool set if the decision needs it."""
+        if not isinstance(found, Denied) and not isinstance(found[1], DenialReason) and query.tool_id is None:
+            await self._encoded(found[1])
+
+    async def _encoded(self, tools: SharedToolSet) -> EncodedToolSet:
+        """Return a whole tool set, encoded: in a thread, once for all calls that need it, unless it is small."""
+        if tools.encoded is not None:
+            return tools.encoded
+        if tools.is_small:
+            return tools.keep(tools.encode())
+        return tools.keep(await self._encoding.get(tools, lambda: self._offload.run(tools.encode)))
 
     def _decide(
         self,
@@ -201,6 +208,8 @@ class Authorizer:
         self._usage.note(key.id)
         reach = _reach(tools, query)
         if reach is None:
+            if query.tool_id is None:
+                raise LookupError("the tool set is encoded before the decision")
             return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, key.id))
         if shared is not None and query.tool_id is None and reach is not tools.reference:
             shared[tools.version] = tools
@@ -212,17 +221,11 @@ class Authorizer:
         return Decision(denied.key_id, denied.reason, encoding.denied(denied))
 
 
-def _is_ready(tools: SharedToolSet, query: AuthorizeQuery) -> bool:
-    """Return whether what a grant may need is encoded; encode it now if it is small."""
-    if query.tool_id is not None or tools.is_encoded:
-        return True
-    if tools.is_small:
-        tools.keep(tools.encode())
-    return tools.is_encoded
-
-
 def _reach(tools: SharedToolSet, query: AuthorizeQuery) -> bytes | None:
-    """Return the second part of a grant; None if the key does not reach the tool that is asked for."""
+    """Return the second part of a grant.
+
+    None if the key does not reach the tool that is asked for, or the tool set that is asked for is not encoded yet.
+    """
     if query.tool_id is not None:
         return tools.grant(query.tool_id)
     return tools.reference if query.tool_set_version == tools.version else tools.reach

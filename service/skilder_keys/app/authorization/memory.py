@@ -61,7 +61,7 @@ class Memory:
             return None
         if known.revoked:
             return known, DenialReason.REVOKED
-        snapshot = self._snapshots.current(known.workspace_id)
+        snapshot = self._snapshots.current(known.scope.workspace_id)
         reached = None if snapshot is None else snapshot.reached(known)
         if reached is None or (known.claim is not None and isinstance(reached, SharedToolSet)):
             return None

@@ -13,7 +13,7 @@ from skilder_keys.domain.ids import UserId
 from skilder_keys.domain.permissions import Reach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from skilder_keys.app.authorization.contents import Contents, HeldHat
     from skilder_keys.app.authorization.encoding import EncodedToolSet
@@ -42,19 +42,30 @@ class SharedToolSet:
     Attributes:
         version: The digest of its content.
         reference: The second part of a grant that only names the tool set.
+        encoded: The whole tool set; None until it is needed.
+        reach: The second part of a grant to a caller without the tool set: the whole tool set, or `reference` if that
+            is too large to be sent at once; None until it is encoded.
     """
 
-    __slots__ = ("_charge", "_contents", "_encoded", "_grants", "_hats", "_small", "reference", "version")
+    __slots__ = ("_charge", "_contents", "_grants", "_hats", "_small", "encoded", "reach", "reference", "version")
 
     def __init__(self, contents: Contents, hats: tuple[HeldHat, ...], charge: Callable[[int], None]) -> None:
+        """Make a tool set.
+
+        Args:
+            contents: The contents of the workspace.
+            hats: The hats that are reached, in order of id.
+            charge: Called with the bytes by which its memory grew.
+        """
         self._contents = contents
         self._hats = hats
         self._charge = charge
-        self.version = encoding.tool_set_version(hat.digest for hat in hats)
-        self.reference = encoding.tool_set_reference(self.version)
-        self._encoded: EncodedToolSet | None = None
         self._grants: dict[ToolId, bytes] = {}
         self._small: bool | None = None
+        self.version = encoding.tool_set_version(hat.digest for hat in hats)
+        self.reference = encoding.tool_set_reference(self.version)
+        self.encoded: EncodedToolSet | None = None
+        self.reach: bytes | None = None
         charge(_SET_BYTES)
 
     @property
@@ -64,35 +75,17 @@ class SharedToolSet:
             self._small = self._contents.size(self._hats) <= _SMALL
         return self._small
 
-    @property
-    def is_encoded(self) -> bool:
-        """Whether `field`, `reach` and `parts` can be used."""
-        return self._encoded is not None
-
     def encode(self) -> EncodedToolSet:
         """Return the whole tool set, encoded. This may take long: use a thread unless it is small."""
-        return self._encoded or self._contents.tool_set(self._hats, self.version)
+        return self._contents.tool_set(self._hats, self.version)
 
-    def keep(self, encoded: EncodedToolSet) -> None:
-        """Keep what `encode` returned."""
-        if self._encoded is None:
-            self._encoded = encoded
+    def keep(self, encoded: EncodedToolSet) -> EncodedToolSet:
+        """Keep what `encode` returned, and return it."""
+        if self.encoded is None:
+            self.encoded = encoded
+            self.reach = encoded.field if len(encoded.field) <= encoding.MAX_TOOL_SET_BYTES else self.reference
             self._charge(len(encoded.field))
-
-    @property
-    def field(self) -> bytes:
-        """The second part of a grant with the whole tool set."""
-        return self._needed().field
-
-    @property
-    def reach(self) -> bytes:
-        """The second part of a grant to a caller without the tool set: `field`, or `reference` if that is too large."""
-        field = self._needed().field
-        return field if len(field) <= encoding.MAX_TOOL_SET_BYTES else self.reference
-
-    def parts(self) -> Iterator[bytes]:
-        """Yield the tool set as ReadToolSetResponses, each one when it is asked for."""
-        return self._needed().parts()
+        return encoded
 
     def grant(self, tool_id: ToolId) -> bytes | None:
         """Return the second part of a grant of one tool, serialised; None if the tool is not reached."""
@@ -103,11 +96,6 @@ class SharedToolSet:
                 self._grants[tool_id] = field
                 self._charge(_GRANT_BYTES + len(field))
         return field
-
-    def _needed(self) -> EncodedToolSet:
-        if self._encoded is None:
-            raise LookupError("the tool set is not encoded yet")
-        return self._encoded
 
 
 class Snapshot:
