@@ -12,6 +12,8 @@ Where the rules allow more than the service does, they still allow everything th
 - A call may use every load, also one that changes have overtaken before the call began.
 - A call holds everything that was in memory, or that was loaded, since it began, and answers by any two pieces of it.
   So it need not be told which of them it looked at, and for how long it slept in between.
+- A call may combine what it has loaded with any snapshot that it holds; the service only fills the one in memory. And a
+  filled snapshot gets the label of the load, if that is later, where the service gives it the epoch that is applied.
 - Without a lease a call reads the key, and may find the snapshot of its version in memory at any time afterwards. A
   snapshot that it loads itself is right by its version.
 """
