@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 
+from skilder.keys.v1 import catalog_service_pb2 as pb
+from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.workspace_pb2 import (
     HAT_AUDIENCE_TEAMS,
     HAT_AUDIENCE_WORKSPACE,
@@ -19,11 +25,13 @@ from skilder.keys.v1.workspace_pb2 import (
     Tool,
 )
 from skilder_keys.cli.exits import Exit
-from skilder_keys.cli.parts import HAT, MEMBER, SKILL, TEAM, TOOL, Change
+from skilder_keys.cli.parts import HAT, MEMBER, SKILL, TEAM, TOOL, Change, changed, put
 from tests.support.calls import get_workspace, part
 from tests.support.person import Person
+from tests.support.service import TOKENS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import Any
 
@@ -216,6 +224,52 @@ async def test_a_hat_that_serves_nobody_is_reported(person: Person) -> None:
     done = await person.script("hat", "add", "acme", "new", "--name", "New")
     assert done.returncode == 0
     assert "Warning: the hat 'new' serves nobody." in done.stderr
+
+
+class Interrupted:
+    """A connection to a service in which somebody else is always, or once, a little quicker."""
+
+    def __init__(self, address: str, times: int) -> None:
+        self._address = address
+        self._left = times
+
+    @contextmanager
+    def stub(self, _: object) -> Iterator[Any]:
+        """Yield stubs like those of a command."""
+        token = (("authorization", f"Bearer {TOKENS['operator']}"),)
+        with grpc.insecure_channel(self._address) as channel:
+            real: Any = CatalogServiceStub(channel)
+
+            def update(request: pb.UpdateWorkspaceRequest) -> Any:
+                if self._left:
+                    self._left -= 1
+                    other = pb.WorkspaceParts(
+                        members=[Member(user_id="bob", role=MEMBER_ROLE_VIEWER, team_ids=[f"t{self._left}"])],
+                        teams=[Team(id=f"t{self._left}", name="T")],
+                    )
+                    real.UpdateWorkspace(pb.UpdateWorkspaceRequest(workspace_id="acme", put=other), metadata=token)
+                return real.UpdateWorkspace(request, metadata=token)
+
+            yield SimpleNamespace(
+                GetWorkspace=lambda request: real.GetWorkspace(request, metadata=token), UpdateWorkspace=update
+            )
+
+
+async def test_a_change_that_somebody_makes_in_between_is_kept(service: Service) -> None:
+    """Once: the command reads the part again. Twice: it gives up."""
+    change = changed(
+        MEMBER, "acme", "bob", "", dry_run=False, more={"team_ids": ["engineering"]}, less={"team_ids": None}
+    )
+    once: Any = Interrupted(service.address, 1)
+    await asyncio.to_thread(put, once, change, json=True)
+    assert list((await found(service, MEMBER, "bob")).team_ids) == ["engineering", "t0"]
+    assert (await found(service, MEMBER, "bob")).role == MEMBER_ROLE_VIEWER
+    twice: Any = Interrupted(service.address, 2)
+    change = changed(MEMBER, "acme", "bob", "", dry_run=False, role=MEMBER_ROLE_ADMIN)
+    with pytest.raises(grpc.RpcError) as late:
+        await asyncio.to_thread(put, twice, change, json=True)
+    assert late.value.code() is grpc.StatusCode.ABORTED
+    assert (await found(service, MEMBER, "bob")).role == MEMBER_ROLE_VIEWER
 
 
 def test_a_list_keeps_its_order_and_has_each_id_once() -> None:

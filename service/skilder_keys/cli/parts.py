@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import grpc
 import typer
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import workspace_pb2
@@ -145,7 +146,10 @@ def _put(
     change: Change,
 ) -> tuple[workspace_pb2.Workspace, workspace_pb2.Workspace, pb.UpdateWorkspaceResponse]:
     kind = change.kind
-    found = stub.GetWorkspace(pb.GetWorkspaceRequest(workspace_id=change.workspace_id, actor=change.actor))
+    mask = FieldMask(paths=[kind.list])
+    found = stub.GetWorkspace(
+        pb.GetWorkspaceRequest(workspace_id=change.workspace_id, read_mask=mask, actor=change.actor)
+    )
     (part,) = [each for each in getattr(found.workspace, kind.list) if getattr(each, kind.id) == change.id] or [None]
     if change.is_new and part is not None:
         raise fail(f"there is a {kind.word} {quoted(change.id)} already: use `{kind.word} set`", Exit.CONFLICT)

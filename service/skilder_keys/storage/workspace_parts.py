@@ -24,38 +24,49 @@ if TYPE_CHECKING:
 
 _PIECE = 2_000
 
-# Each part is a row of its own as JSON, because the driver decodes a row in one piece, while nothing else runs.
+# Each part is a row of its own as JSON, because the driver decodes a row in one piece, while nothing else runs. It is
+# looked up by its whole key, once for each id: for a list of ids Postgres, if it has no statistics, may take another
+# index, and read all parts of the workspace.
 _LOAD = {
     Part.MEMBER: """
         SELECT json_build_object('id', user_id, 'role', role, 'team_ids', ARRAY(
             SELECT team_id FROM team_member AS link
             WHERE (link.workspace_id, link.user_id) = (member.workspace_id, member.user_id)))::text AS part
-        FROM member WHERE workspace_id = $1 AND user_id = ANY($2::text[])
+        FROM unnest($2::text[]) AS wanted (id)
+        JOIN LATERAL (SELECT * FROM member WHERE workspace_id = $1 AND user_id = wanted.id LIMIT 1) AS member ON true
         """,
     Part.TEAM: """
-        SELECT json_build_object('id', id, 'name', name, 'parent_id', parent_id)::text AS part
-        FROM team WHERE workspace_id = $1 AND id = ANY($2::text[])
+        SELECT json_build_object('id', team.id, 'name', team.name, 'parent_id', team.parent_id)::text AS part
+        FROM unnest($2::text[]) AS wanted (id)
+        JOIN LATERAL (SELECT * FROM team WHERE workspace_id = $1 AND id = wanted.id LIMIT 1) AS team ON true
         """,
     Part.HAT: """
         SELECT json_build_object(
-            'id', id, 'name', name, 'description', description, 'instructions', instructions, 'audience', audience,
+            'id', hat.id, 'name', hat.name, 'description', hat.description, 'instructions', hat.instructions,
+            'audience', hat.audience,
             'team_ids', ARRAY(
                 SELECT team_id FROM hat_team AS link
                 WHERE (link.workspace_id, link.hat_id) = (hat.workspace_id, hat.id)),
             'skill_ids', ARRAY(
                 SELECT skill_id FROM hat_skill AS link
                 WHERE (link.workspace_id, link.hat_id) = (hat.workspace_id, hat.id)))::text AS part
-        FROM hat WHERE workspace_id = $1 AND id = ANY($2::text[])
+        FROM unnest($2::text[]) AS wanted (id)
+        JOIN LATERAL (SELECT * FROM hat WHERE workspace_id = $1 AND id = wanted.id LIMIT 1) AS hat ON true
         """,
     Part.SKILL: """
-        SELECT json_build_object('id', id, 'name', name, 'description', description, 'tool_ids', ARRAY(
-            SELECT tool_id FROM skill_tool AS link
-            WHERE (link.workspace_id, link.skill_id) = (skill.workspace_id, skill.id)))::text AS part
-        FROM skill WHERE workspace_id = $1 AND id = ANY($2::text[])
+        SELECT json_build_object(
+            'id', skill.id, 'name', skill.name, 'description', skill.description,
+            'tool_ids', ARRAY(
+                SELECT tool_id FROM skill_tool AS link
+                WHERE (link.workspace_id, link.skill_id) = (skill.workspace_id, skill.id)))::text AS part
+        FROM unnest($2::text[]) AS wanted (id)
+        JOIN LATERAL (SELECT * FROM skill WHERE workspace_id = $1 AND id = wanted.id LIMIT 1) AS skill ON true
         """,
     Part.TOOL: """
-        SELECT json_build_object('id', id, 'name', name, 'mcp_server', mcp_server, 'disabled', disabled)::text AS part
-        FROM tool WHERE workspace_id = $1 AND id = ANY($2::text[])
+        SELECT json_build_object(
+            'id', tool.id, 'name', tool.name, 'mcp_server', tool.mcp_server, 'disabled', tool.disabled)::text AS part
+        FROM unnest($2::text[]) AS wanted (id)
+        JOIN LATERAL (SELECT * FROM tool WHERE workspace_id = $1 AND id = wanted.id LIMIT 1) AS tool ON true
         """,
 }
 _TABLES = {Part.TEAM: "team", Part.SKILL: "skill", Part.TOOL: "tool"}
@@ -147,10 +158,13 @@ async def find_namings(
         for piece in pieces(removed[named], _PIECE):
             rows = await connection.fetch(
                 f"""
-                SELECT {named_id} AS named, min({by_id}) AS first, count(*) AS count FROM {table}
-                WHERE workspace_id = $1 AND {named_id} = ANY($2::text[])
-                  AND NOT EXISTS (SELECT FROM unnest($3::text[]) AS touched (id) WHERE touched.id = {table}.{by_id})
-                GROUP BY {named_id}
+                SELECT wanted.id AS named, min(link.by_id) AS first, count(*) AS count
+                FROM unnest($2::text[]) AS wanted (id)
+                JOIN LATERAL (
+                    SELECT {by_id} AS by_id FROM {table} WHERE workspace_id = $1 AND {named_id} = wanted.id OFFSET 0
+                ) AS link ON true
+                WHERE NOT EXISTS (SELECT FROM unnest($3::text[]) AS touched (id) WHERE touched.id = link.by_id)
+                GROUP BY wanted.id
                 """,  # noqa: S608 - the names are the constants above
                 workspace_id,
                 piece,
@@ -177,8 +191,10 @@ async def find_around(connection: Connection, workspace_id: WorkspaceId, before:
     for piece in pieces(named, _PIECE):
         rows = await connection.fetch(
             """
-            SELECT skill_id, count(*) AS size FROM skill_tool
-            WHERE workspace_id = $1 AND skill_id = ANY($2::text[]) GROUP BY skill_id
+            SELECT wanted.id AS skill_id, found.size FROM unnest($2::text[]) AS wanted (id)
+            JOIN LATERAL (
+                SELECT count(*) AS size FROM skill_tool WHERE workspace_id = $1 AND skill_id = wanted.id
+            ) AS found ON true
             """,
             workspace_id,
             piece,
@@ -188,10 +204,13 @@ async def find_around(connection: Connection, workspace_id: WorkspaceId, before:
     for piece in pieces(skills, _PIECE):
         rows = await connection.fetch(
             """
-            SELECT skill_id, count(*) AS count FROM hat_skill
-            WHERE workspace_id = $1 AND skill_id = ANY($2::text[])
-              AND NOT EXISTS (SELECT FROM unnest($3::text[]) AS changed (id) WHERE changed.id = hat_skill.hat_id)
-            GROUP BY skill_id
+            SELECT wanted.id AS skill_id, count(*) AS count
+            FROM unnest($2::text[]) AS wanted (id)
+            JOIN LATERAL (
+                SELECT hat_id FROM hat_skill WHERE workspace_id = $1 AND skill_id = wanted.id OFFSET 0
+            ) AS link ON true
+            WHERE NOT EXISTS (SELECT FROM unnest($3::text[]) AS changed (id) WHERE changed.id = link.hat_id)
+            GROUP BY wanted.id
             """,
             workspace_id,
             piece,
