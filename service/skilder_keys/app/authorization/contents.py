@@ -130,6 +130,8 @@ def updated(base: Contents, read: SnapshotRead) -> Contents:
         read: Parts of the workspace. All parts of `base` that are not among them must be of the same state.
     """
     wanted = read.wanted
+    if wanted.keys() <= {Part.MEMBER}:
+        return base
     parents = read.parents() if Part.TEAM in wanted else base.parents
     pieces = {tool.id: encoding.tool_piece(tool.id, tool.name, tool.mcp_server) for tool in read.tools()}
     tools = _replaced(base.tools, wanted.get(Part.TOOL, ()), pieces)

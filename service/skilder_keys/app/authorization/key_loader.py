@@ -115,7 +115,7 @@ class KeyLoader:
     async def _with_lease(
         self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, lane: Lane | None, *, whole: bool
     ) -> Access | Denied | None:
-        """Decide by memory and by what is loaded into it; return None if changes overtook that."""
+        """Decide by memory and by what is loaded into it; return None to look again."""
         began = self._lease.epoch
         key = self._keys.get(token.key_id)
         if key is None:
@@ -132,9 +132,8 @@ class KeyLoader:
             return None
         access = self._access(key, snapshot)
         if key.claim is not None and isinstance(access[1], SharedToolSet):
-            claimed = await self._claim(key, key.claim)
-            # Changes may have come while the database was asked.
-            return access if claimed and self._holds(began, key, snapshot) else None
+            await self._claim(key, key.claim)
+            return None  # changes may have come while the database was asked, so look again
         return access
 
     async def _without_lease(

@@ -197,7 +197,7 @@ class Snapshots:
         ]
         if not filled:
             return held
-        if contents is base.contents:  # only single members were missing
+        if all(part is Part.MEMBER and id_ is not None for part, id_ in filled):
             held.gain_members(filled, members, read.version, self._lease.epoch)
             return held
         snapshot = held.filled(filled, contents, members, read.version, self._lease.epoch)
