@@ -122,26 +122,28 @@ class _Merge:
     def message(self, message: Message, begin: int, end: int, place: _Place) -> None:
         """Parse the bytes from `begin` to `end` into a message, which must be empty."""
         lists, known, path = place
-        counts: Counter[int] = Counter()
-        parsed: Counter[int] = Counter()
+        # A request may have 250,000 fields, so what the loop looks up is looked up here.
+        numbers, bounded_by_number = known.numbers, lists.by_number.get
+        counts = dict.fromkeys(lists.by_number, 0)
+        parsed = counts.copy()
         done = begin
         most = lists.total + _OTHER_FIELDS
         for index, (number, wire_type, start, content, stop) in enumerate(fields(self._body, begin, end)):
-            if number not in known.numbers or wire_type == START_GROUP:
+            if number not in numbers or wire_type == START_GROUP:
                 raise _unknown(self._body, start, end, known, path, self._steps)
             if index >= most:
                 raise MalformedMessageError("The request has more fields than it can have.")
             if stop - done > SLICE_BYTES:
                 self._slice(message, done, start, place, parsed)
                 parsed, done = counts.copy(), start
-            bounded = lists.by_number.get(number)
+            bounded = bounded_by_number(number)
             if bounded is None or wire_type != LENGTH_DELIMITED:
                 continue
-            counts[number] += 1
-            if counts[number] > (bounded.maximum or 1):
+            count = counts[number] = counts[number] + 1
+            if count > (bounded.maximum or 1):
                 raise bounded.too_many(path) if bounded.maximum else MalformedMessageError(_TWICE)
-            if bounded.inside is not None and stop - start > SLICE_BYTES:
-                child, child_path = _child(message, bounded, path, counts[number] - 1)
+            if stop - start > SLICE_BYTES and bounded.inside is not None:
+                child, child_path = _child(message, bounded, path, count - 1)
                 self.message(child, content, stop, _Place(bounded.inside, known.messages[number][2], child_path))
                 parsed, done = counts.copy(), stop
         self._slice(message, done, end, place, parsed)

@@ -24,7 +24,7 @@ from skilder_keys.domain.workspace_checks import (
 from skilder_keys.domain.workspace_update import MAX_PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
@@ -88,6 +88,20 @@ class Bounded:
         has = f"has {count} elements" if count is not None else f"has more than {self.maximum} elements"
         return InvalidRequestError(FieldViolation(f"{path}{self.name}", f"{has}; at most {self.maximum} are allowed"))
 
+    def check_elements(self, elements: Iterable[tuple[int, Message]], path: str) -> int:
+        """Do what `Lists.check` does with each element of the list, whose own lists are simple; there may be many."""
+        total = 0
+        bounds = [
+            (each.name, each.maximum or 0, each) for each in (self.inside.by_number.values() if self.inside else ())
+        ]
+        for index, element in elements:
+            for name, maximum, each in bounds:
+                count = len(getattr(element, name))
+                if count > maximum:
+                    raise each.too_many(f"{path}{self.name}[{index}].", count)
+                total += count
+        return total
+
 
 class Lists:
     """The bounded fields of a message: its lists and messages.
@@ -96,6 +110,7 @@ class Lists:
         by_number: The bounded fields by their numbers.
         has_lists: Whether it has a list at any depth.
         total: The most elements of these lists together, without the lists of inner messages.
+        is_simple: Whether all of them are lists of values.
         is_large: Whether it can take more than a few milliseconds to check a request.
     """
 
@@ -110,6 +125,7 @@ class Lists:
         self.total = sum(field.maximum or 1 for field in self.by_number.values())
         inside = [field.inside for field in self.by_number.values() if field.inside is not None]
         is_list = [field.maximum is not None for field in self.by_number.values()]
+        self.is_simple: bool = not inside
         self.has_lists: bool = any(is_list) or any(each.has_lists for each in inside)
         self.is_large: bool = self.total > _MANY_ELEMENTS or any(each.is_large for each in inside)
 
@@ -144,7 +160,11 @@ class Lists:
                     total += field.inside.check(getattr(message, field.name), f"{path}{field.name}.")
                 continue
             begin = since.get(field.number, 0)
-            for index, element in enumerate(getattr(message, field.name)[begin:], begin):
+            elements = enumerate(getattr(message, field.name)[begin:], begin)
+            if field.inside.is_simple:
+                total += field.check_elements(elements, path)
+                continue
+            for index, element in elements:
                 total += field.inside.check(element, f"{path}{field.name}[{index}].")
         return total
 
