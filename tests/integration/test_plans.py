@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.revision import Revision
 from skilder_keys.domain.workspace_lists import WorkspaceFilter
 from skilder_keys.offload import Offload
-from skilder_keys.storage import catalog, credentials, fence, key_uses, keys, workspace_lists
+from skilder_keys.storage import catalog, credentials, fence, key_uses, keys, snapshots, workspace_lists
 from skilder_keys.storage.credentials import RenewedHash
 from tests.support.many_keys import JIT_COST, LIMIT, key_id
 from tests.support.plans import Mode, Plan, plans, undone
@@ -128,9 +129,10 @@ async def test_a_batch_of_keys_is_found_by_the_index(full: asyncpg.Connection[An
     "run",
     [
         lambda sql, offload: catalog.load_members(sql, WorkspaceId("acme"), offload),
-        lambda sql, offload: catalog.load_catalog(sql, WorkspaceId("acme"), texts=True, offload=offload),
+        lambda sql, offload: catalog.load_catalog(sql, WorkspaceId("acme"), offload=offload),
+        lambda sql, _: snapshots.read(sql, WorkspaceId("acme"), snapshots.EVERYTHING),
     ],
-    ids=["members", "catalog"],
+    ids=["members", "catalog", "snapshot"],
 )
 async def test_a_workspace_is_read_in_one_pass_of_each_table(
     full: asyncpg.Connection[Any], run: Callable[[Connection, Offload], Awaitable[object]], mode: Mode
@@ -157,11 +159,30 @@ async def test_only_the_tables_of_the_wanted_parts_are_read(
 
     async def load(sql: Connection) -> None:
         with closing(Offload()) as offload:
-            await catalog.load_catalog(sql, WorkspaceId("acme"), texts=True, offload=offload, parts=parts)
+            await catalog.load_catalog(sql, WorkspaceId("acme"), offload=offload, parts=parts)
 
     (plan,) = await plans(full, load, mode, analyze=True)
     begun = {node["Relation Name"] for node in plan.nodes() if node.get("Relation Name") and node["Actual Loops"]}
-    assert begun == {"workspace"}.union(*(_TABLES[name] for name in parts)), plan
+    assert begun == set().union(*(_TABLES[name] for name in parts)), plan
+
+
+_PARTS = {Part.MEMBER: "u77", Part.HAT: "h1", Part.SKILL: "s1", Part.TOOL: "t1"}
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("part", _PARTS)
+async def test_a_touched_part_is_read_by_an_index(full: asyncpg.Connection[Any], part: Part, mode: Mode) -> None:
+    """And no row of another part, however many the workspace has."""
+
+    async def read(sql: Connection) -> None:
+        await snapshots.read(sql, WorkspaceId("acme"), {part: {_PARTS[part]}})
+
+    (plan,) = await plans(full, read, mode, analyze=True)
+    assert plan.cost < JIT_COST, plan
+    assert plan.rows_read("member") <= 1
+    assert plan.rows_read("team_member") <= 1
+    assert plan.rows_read("skill") + plan.rows_read("tool") <= 1
+    assert plan.rows_read("hat") <= 100, "all that there are, in one page of the table"
 
 
 # The user u77 becomes a member of all 2,001 workspaces.

@@ -47,7 +47,7 @@ async def locked(transaction: Connection, workspace_id: WorkspaceId) -> Workspac
 async def load(connection: Connection, status: WorkspaceStatus, offload: Offload) -> Workspace:
     """Return a whole workspace. So that its parts are consistent, it must be locked, or the connection a snapshot."""
     members = await catalog.load_members(connection, status.id, offload)
-    _, contents = await catalog.load_catalog(connection, status.id, texts=True, offload=offload)
+    contents = await catalog.load_catalog(connection, status.id, offload=offload)
     return Workspace(status.id, status.name, members, contents)
 
 

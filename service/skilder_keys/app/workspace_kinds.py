@@ -140,7 +140,7 @@ class ApplyByKinds:
         names = [f"{part.value}s" for part in kinds if part is not Part.MEMBER]
         if not names:
             return Workspace(status.id, status.name, members, Catalog((), (), (), ()))
-        _, contents = await catalog.load_catalog(connection, status.id, texts=True, offload=self._offload, parts=names)
+        contents = await catalog.load_catalog(connection, status.id, offload=self._offload, parts=names)
         return Workspace(status.id, status.name, members, contents)
 
     @staticmethod

@@ -85,9 +85,7 @@ class WorkspaceReads:
             if "members" in read_mask:
                 members = await catalog.load_members(snapshot, workspace_id, self._offload)
             if parts:
-                _, contents = await catalog.load_catalog(
-                    snapshot, workspace_id, texts=True, offload=self._offload, parts=parts
-                )
+                contents = await catalog.load_catalog(snapshot, workspace_id, offload=self._offload, parts=parts)
         return status, Workspace(status.id, status.name, members, contents)
 
     async def list_workspaces(

@@ -30,65 +30,51 @@ async def load_catalog(
     connection: Connection,
     workspace_id: WorkspaceId,
     *,
-    texts: bool,
     offload: Offload,
     parts: Collection[str] = CATALOG_PARTS,
-) -> tuple[int, Catalog]:
-    """Return the version and the catalog of a workspace, from one snapshot.
+) -> Catalog:
+    """Return the catalog of a workspace, from one snapshot.
 
     Args:
         connection: The connection.
-        workspace_id: A workspace that exists or was deleted.
-        texts: Whether to load descriptions and instructions. They decide nothing and can be most of the data; without
-            this they are empty.
+        workspace_id: The workspace.
         offload: Where the rows are decoded.
         parts: Which fields of the catalog to read. The others are empty, and their tables are not read.
-
-    Raises:
-        LookupError: There was never such a workspace.
     """
     # Each part has a row, because the driver decodes a row in one piece, while nothing else runs. Links have rows of
     # their own, so that each table is read once. With a subquery for each part instead, a plan that was made when there
     # were few links would read all links for every part. A table whose part is not wanted is never read, in any plan,
-    # as its condition on $3 does not depend on the row.
+    # as its condition on $2 does not depend on the row.
     rows = await connection.fetch(
         """
-        SELECT 'version' AS kind, workspace.version::text AS part FROM workspace WHERE workspace.id = $1
-        UNION ALL
-        SELECT 'team', json_build_object('id', team.id, 'name', team.name, 'parent_id', team.parent_id)::text
-        FROM team WHERE team.workspace_id = $1 AND 'teams' = ANY($3)
+        SELECT 'team' AS kind,
+               json_build_object('id', team.id, 'name', team.name, 'parent_id', team.parent_id)::text AS part
+        FROM team WHERE team.workspace_id = $1 AND 'teams' = ANY($2)
         UNION ALL
         SELECT 'hat', json_build_object(
             'id', hat.id, 'name', hat.name,
-            'description', CASE WHEN $2 THEN hat.description ELSE '' END,
-            'instructions', CASE WHEN $2 THEN hat.instructions ELSE '' END,
-            'audience', hat.audience)::text
-        FROM hat WHERE hat.workspace_id = $1 AND 'hats' = ANY($3)
+            'description', hat.description, 'instructions', hat.instructions, 'audience', hat.audience)::text
+        FROM hat WHERE hat.workspace_id = $1 AND 'hats' = ANY($2)
         UNION ALL
         SELECT 'hat_team', json_build_array(hat_id, json_agg(team_id))::text
-        FROM hat_team WHERE workspace_id = $1 AND 'hats' = ANY($3) GROUP BY hat_id
+        FROM hat_team WHERE workspace_id = $1 AND 'hats' = ANY($2) GROUP BY hat_id
         UNION ALL
         SELECT 'hat_skill', json_build_array(hat_id, json_agg(skill_id))::text
-        FROM hat_skill WHERE workspace_id = $1 AND 'hats' = ANY($3) GROUP BY hat_id
+        FROM hat_skill WHERE workspace_id = $1 AND 'hats' = ANY($2) GROUP BY hat_id
         UNION ALL
-        SELECT 'skill', json_build_object(
-            'id', skill.id, 'name', skill.name,
-            'description', CASE WHEN $2 THEN skill.description ELSE '' END)::text
-        FROM skill WHERE skill.workspace_id = $1 AND 'skills' = ANY($3)
+        SELECT 'skill', json_build_object('id', skill.id, 'name', skill.name, 'description', skill.description)::text
+        FROM skill WHERE skill.workspace_id = $1 AND 'skills' = ANY($2)
         UNION ALL
         SELECT 'skill_tool', json_build_array(skill_id, json_agg(tool_id))::text
-        FROM skill_tool WHERE workspace_id = $1 AND 'skills' = ANY($3) GROUP BY skill_id
+        FROM skill_tool WHERE workspace_id = $1 AND 'skills' = ANY($2) GROUP BY skill_id
         UNION ALL
         SELECT 'tool', json_build_object(
             'id', tool.id, 'name', tool.name, 'mcp_server', tool.mcp_server, 'disabled', tool.disabled)::text
-        FROM tool WHERE tool.workspace_id = $1 AND 'tools' = ANY($3)
+        FROM tool WHERE tool.workspace_id = $1 AND 'tools' = ANY($2)
         """,
         workspace_id,
-        texts,
         list(parts),
     )
-    if not rows:
-        raise LookupError("there was never such a workspace: even deleted ones keep their row")
     return await offload.run(_catalog, rows)
 
 
@@ -137,11 +123,10 @@ def _members(rows: Sequence[asyncpg.Record]) -> tuple[Member, ...]:
     )
 
 
-def _catalog(rows: Iterable[asyncpg.Record]) -> tuple[int, Catalog]:
+def _catalog(rows: Iterable[asyncpg.Record]) -> Catalog:
     parts: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         parts[row["kind"]].append(json.loads(row["part"]))
-    (version,) = parts["version"]
     teams, skills, tools = (
         {id_: _sorted(ids) for id_, ids in parts[links]} for links in ("hat_team", "hat_skill", "skill_tool")
     )
@@ -153,7 +138,7 @@ def _catalog(rows: Iterable[asyncpg.Record]) -> tuple[int, Catalog]:
         )
         for each in parts["hat"]
     ]
-    return version, Catalog(
+    return Catalog(
         teams=_in_order([Team(**each) for each in parts["team"]]),
         hats=_in_order(hats),
         skills=_in_order([Skill(**each, tool_ids=tools.get(each["id"], ())) for each in parts["skill"]]),

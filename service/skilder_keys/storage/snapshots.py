@@ -163,15 +163,23 @@ def _statement(wanted: Wanted) -> tuple[str, list[list[str]]]:
     ]
     arguments: list[list[str]] = []
     for part, ids in wanted.items():
-        chosen = ""
+        given = None if part is Part.TEAM else ids
+        if given is not None:
+            arguments.append(list(given))
         for kind, table, id_, columns in _TABLES[part]:
-            if ids is not None and part is not Part.TEAM:
-                if not chosen:
-                    arguments.append(list(ids))
-                chosen = f"AND {id_} = ANY(${len(arguments) + 1}::text[])"
-            enabled = "AND NOT disabled" if part is Part.TOOL else ""
-            grouped = f"GROUP BY {id_}" if "array_agg" in columns else ""
+            chosen = f"FROM {table} WHERE workspace_id = $1 {'AND NOT disabled' if part is Part.TOOL else ''}"
+            are_links = "array_agg" in columns
+            if given is None:
+                parts.append(f"SELECT '{kind}', {id_}, {columns} {chosen} {f'GROUP BY {id_}' if are_links else ''}")
+                continue
+            # Each part is looked up by its whole key. For a list of ids, Postgres may read all parts of the workspace
+            # if it has no statistics.
             parts.append(
-                f"SELECT '{kind}', {id_}, {columns} FROM {table} WHERE workspace_id = $1 {chosen} {enabled} {grouped}"  # noqa: S608
+                f"""
+                SELECT '{kind}', wanted.id, found.* FROM unnest(${len(arguments) + 1}::text[]) AS wanted (id)
+                JOIN LATERAL (
+                    SELECT {columns} {chosen} AND {id_} = wanted.id {"HAVING count(*) > 0" if are_links else "LIMIT 1"}
+                ) AS found ON true
+                """  # noqa: S608
             )
     return " UNION ALL ".join(parts), arguments
