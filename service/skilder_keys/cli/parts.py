@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of what to remove.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The ids of what to remove.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
 
 
