@@ -23,6 +23,8 @@ _AT_ONCE = 128
 """How many loads run at a time: enough to share statements and threads, and not too long for the event loop."""
 _LONGEST_SECONDS = 1.0
 _WINDOW_SECONDS = 0.25
+_WINDOW_LOADS = 32
+"""The pace is measured over at least this many seconds and loads, since loads that share a statement end together."""
 _FIRST_GUESS = 0.001
 _LONGEST_RETRY = 30.0
 
@@ -153,8 +155,8 @@ class FirstSights:
         """Note the end of a load while others wait, since only then is the time between two ends the pace."""
         self._finished += 1
         elapsed = self._clock() - self._window_start
-        if self._finished >= self._at_once and elapsed >= _WINDOW_SECONDS:
-            self._pace = (self._pace + elapsed / self._finished) / 2
+        if self._finished >= _WINDOW_LOADS and elapsed >= _WINDOW_SECONDS:
+            self._pace = elapsed / self._finished
             self._window_start, self._finished = self._clock(), 0
 
 

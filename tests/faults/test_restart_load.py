@@ -82,7 +82,12 @@ async def test_a_restart_of_all_workers_under_load_denies_nobody(
     transport: str, database_url: str, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:
     """Until each key is known again; nothing waits for a clock, and no call ends in another way."""
-    settings = {"SKILDER_KEYS_WORKERS": "2", "SKILDER_KEYS_DATABASE_URL": database_url}
+    settings = {
+        "SKILDER_KEYS_WORKERS": "2",
+        "SKILDER_KEYS_DATABASE_URL": database_url,
+        # An old worker serves its connections until they are that old, in seconds.
+        "SKILDER_KEYS_MAX_CONNECTION_AGE": "1",
+    }
     with serving_process(tmp_path, transport=transport, **settings) as server:
         await asyncio.to_thread(lambda: server.address)
         metadata = operator_metadata(server, tmp_path)
