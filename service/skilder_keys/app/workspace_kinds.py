@@ -71,7 +71,10 @@ class ApplyByKinds:
 
         Return None where that use case has to do it: if no kind is known, and for every error, as it names all faults.
         """
+        violations = Violations()
+        violations.identifier("workspace.id", asked.id)
         try:
+            violations.raise_if_any()
             if dry_run:
                 async with self._database.snapshot() as snapshot:
                     status = await workspaces.find(snapshot, asked.id)
