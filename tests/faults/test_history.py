@@ -49,6 +49,6 @@ async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str, po
     }.items():
         assert counts[name] >= a_second * SECONDS, f"{name}\n{report}"
     for worker in ("near 0", "near 1", "far 0"):
-        assert report.hits[worker] >= 2 * SECONDS, f"{worker}\n{report}"
+        assert report.hits[worker] >= SECONDS / 2, f"{worker}\n{report}"
     assert report.right_after() >= 10 * SECONDS, str(report)
     assert len(report.faults) >= SECONDS / 6, str(report)
