@@ -38,7 +38,7 @@ from tests.support.memory import ACME, TestedMemory, minted, touched_key, touche
 from tests.support.snapshot_reads import read_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from skilder_keys.domain.ids import KeyId
     from skilder_keys.domain.token import Token
@@ -110,6 +110,18 @@ CHANGES: dict[str, tuple[Callable[[World], World], Touch]] = {
 }
 
 
+class Elsewhere:
+    """Runs long work at some later moment, which depends on nothing but the seed."""
+
+    def __init__(self, pause: Callable[[], Awaitable[None]]) -> None:
+        self._pause = pause
+
+    async def run(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Run a function and return its result."""
+        await self._pause()
+        return function(*arguments)
+
+
 class Schedule:
     """A process, a database, and what happens to them, by a seed."""
 
@@ -126,6 +138,7 @@ class Schedule:
         reads = FencedReads(self, self.memory.lease)  # type: ignore[arg-type]
         reads.on_doubt = self.memory.memory.drop_all
         self.memory.snapshots._reads = reads  # noqa: SLF001 - the two need each other
+        self.memory.snapshots._offload = Elsewhere(self.pause)  # type: ignore[assignment]  # noqa: SLF001
         self.loader = KeyLoader(
             self,  # type: ignore[arg-type]
             reads,
@@ -369,3 +382,24 @@ async def test_a_member_that_is_read_again_leaves_the_tool_sets_of_all_others(mo
         assert (after.missing, after.complete, after.version) == ({}, True, schedule.history[-1].version)
         assert after.members == {"ann": {"red"}, "bob": {"red"}}
         assert store.current(ACME) is after
+
+
+async def test_a_member_who_leaves_when_a_hat_moves_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one transaction or in two: the new snapshot does not have the member as it was."""
+    schedule = Schedule(1, minted(KeyType.USER))
+    monkeypatch.setattr(snapshots, "read", schedule.read)
+    store = schedule.memory.snapshots
+    member, hat = touched_part(Part.MEMBER, "ann"), touched_part(Part.HAT, "hat")
+    for touches in ([(member, hat)], [(member,), (hat,)], [(hat,), (member,)]):
+        schedule.history.append(World(version=schedule.history[-1].version + 1))
+        schedule.changes.append((touched_part(Part.WORKSPACE),))
+        schedule.apply(schedule.epoch)
+        assert "ann" in (await store.load(ACME, whole=False)).members
+        for each in touches:
+            gone = World(team=None, hat_team="blue", version=schedule.history[-1].version + 1)
+            schedule.history.append(gone)
+            schedule.changes.append(each)
+            schedule.apply(schedule.epoch)
+        after = await store.load(ACME, whole=False)
+        assert not after.missing
+        assert set(after.members) == {"bob"}

@@ -138,7 +138,7 @@ class Snapshot:
             version: The version of the workspace.
             label: An epoch at which this was its state.
             contents: The contents.
-            members: The teams of each member. The snapshot changes them.
+            members: The teams of each member, also of those that are missing. The snapshot changes them.
             deleted: Whether the workspace does not exist any more.
             missing: The parts that are missing.
             grown: Called with the snapshot and the bytes by which it grew.
@@ -151,6 +151,9 @@ class Snapshot:
         self.members = members
         self.deleted = deleted
         self.missing = missing or {}
+        for part, id_ in self.missing:
+            if part is Part.MEMBER:
+                members.pop(UserId(id_ or ""), None)
         self.complete = all(part is Part.MEMBER and id_ is not None for part, id_ in self.missing)
         self.weight = _weight(contents, members)
         self.used = 0
@@ -231,9 +234,6 @@ class Snapshot:
             held = self.members.copy()
             _fill(held, parts, members)
             members = held
-        for part, user_id in missing:
-            if part is Part.MEMBER:
-                members.pop(UserId(user_id or ""), None)
         return Snapshot(
             self.workspace_id,
             max(self.version, version),
