@@ -129,7 +129,8 @@ class BorrowedDatabase:
                 await _remove_rows(sql, await sql.fetch(_FULL, _WRITTEN_ONCE))
                 names = ", ".join(f"{name} = ${number}" for number, name in enumerate(self._fence, 1))
                 await sql.execute(f"UPDATE fence SET {names}", *self._fence.values())  # noqa: S608 - its own columns
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # a TimeoutError is an OSError
+        # A TimeoutError is an OSError. A session that the server has just ended may raise an InternalClientError.
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
             return False
         else:
             return True
