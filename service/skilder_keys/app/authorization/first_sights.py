@@ -93,9 +93,8 @@ class FirstSights:
 
     def _admit(self, lane: Lane, tokens: int, own: int) -> Lane:
         if self._lanes:
-            last = (
-                own + tokens
-            )  # of the lane, that of the last of these tokens; each other lane has as many turns before
+            # The turn of the last of these tokens, in its lane. Each other lane has as many turns before it.
+            last = own + tokens
             ahead = len(self._lanes) if last == 1 else sum(min(len(each.waiting), last) for each in self._lanes)
             wait = ahead * self._seconds_for_one()
             if wait > self._longest_wait or self._alone >= self._max_waiting:

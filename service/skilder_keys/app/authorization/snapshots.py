@@ -259,6 +259,8 @@ class Snapshots:
         if self._snapshots.get(snapshot.workspace_id) is snapshot:
             self.weight += size
             self._trim()
+        else:
+            self._limit(snapshot)  # it is used without a lease, or only by calls that hold it
 
     def _trim(self) -> None:
         """Drop the workspaces that were not used for longest. If one alone is too large, drop its tool sets."""
@@ -266,8 +268,12 @@ class Snapshots:
             self._replace(min(self._snapshots.values(), key=attrgetter("used")), None)
         if self.weight > self._capacity:
             (last,) = self._snapshots.values()
-            if last.grown > self._capacity // 2:
-                last.forget_tool_sets()
+            self._limit(last)
+
+    def _limit(self, snapshot: Snapshot) -> None:
+        """Drop the tool sets of a snapshot that alone is too large."""
+        if snapshot.weight > self._capacity and snapshot.grown > self._capacity // 2:
+            snapshot.forget_tool_sets()
 
 
 def _decoded(base: Contents, read: SnapshotRead) -> tuple[Contents, dict[UserId, frozenset[TeamId]]]:

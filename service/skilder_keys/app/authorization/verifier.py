@@ -35,7 +35,8 @@ class Verifier:
     """Verifies tokens, and hashes the secrets of new ones.
 
     Whether a secret has a given hash never changes, so a verified token can be remembered without a time limit. This
-    says nothing about whether its key may still be used. The digest of a token is remembered, never the token.
+    says nothing about whether its key may still be used. The digest of a token is remembered, never the token: only
+    a few whose hash is outdated are kept, until their hash is renewed a moment later.
 
     The tokens for one hash are verified one after another, and the hashes take turns. So a flood of wrong secrets for
     one key occupies at most one thread, and a token of another key waits for two of them at most. A thread takes
