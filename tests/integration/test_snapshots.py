@@ -18,7 +18,7 @@ from tests.support.fleet import Process, process
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     import asyncpg
 
@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.stock_too
 
 ACME = WorkspaceId("acme")
-
-
-@pytest.fixture
-async def one(database_url: str) -> AsyncIterator[Process]:
-    """A process with a long lease and the small workspace."""
-    async with process(database_url, lease=LONG) as made:
-        await made.apply()
-        await made.follow()
-        yield made
 
 
 class Reads:
@@ -267,6 +258,17 @@ async def test_without_a_lease_a_workspace_is_used_at_exactly_its_version(
             await one.apply()
         assert len([each for each in reads.take() if each == dict(snapshots.EVERYTHING)]) == 4
         assert len(other.snapshots) == 0
+
+
+async def test_tool_sets_are_bounded_without_a_lease_too(one: Process, database_url: str) -> None:
+    """The workspace stays; its tool sets are made again when they are needed."""
+    _, token = await one.issue()
+    async with process(database_url, snapshot_bytes=1) as other:
+        for tool in ("git.commit", "web.search", None):
+            assert await other.outcome(token, tool) == "granted"
+            held = await other.snapshots.at(ACME, 1, None)
+            assert held is not None
+            assert held.grown == 0
 
 
 async def test_the_workspaces_not_used_for_longest_go_first(database_url: str) -> None:
