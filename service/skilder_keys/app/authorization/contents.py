@@ -59,6 +59,7 @@ class Contents:
         skills: The skills.
         tools: The pieces of the enabled tools.
         skills_of: The skills that have a tool, also a disabled one.
+        weight: About how many bytes of memory they take, as measured.
     """
 
     parents: Mapping[TeamId, TeamId | None]
@@ -66,13 +67,7 @@ class Contents:
     skills: Mapping[SkillId, HeldSkill]
     tools: Mapping[ToolId, bytes]
     skills_of: Mapping[ToolId, tuple[SkillId, ...]]
-
-    @property
-    def weight(self) -> int:
-        """About how many bytes of memory they take, as measured."""
-        links = sum(len(hat.team_ids) + len(hat.skill_ids) for hat in self.hats.values())
-        links += sum(len(skill.tool_ids) for skill in self.skills.values())
-        return 1000 * (1 + len(self.hats) + len(self.skills)) + 500 * len(self.tools) + 100 * links
+    weight: int
 
     def reached(self, reach: Reach) -> tuple[HeldHat, ...]:
         """Return the hats that a key reaches, in order of id."""
@@ -115,7 +110,7 @@ class Contents:
         )
 
 
-EMPTY = Contents(parents={}, hats={}, skills={}, tools={}, skills_of={})
+EMPTY = Contents(parents={}, hats={}, skills={}, tools={}, skills_of={}, weight=0)
 
 
 def _skill_ids(hats: Iterable[HeldHat]) -> frozenset[SkillId]:
@@ -156,7 +151,14 @@ def updated(base: Contents, read: SnapshotRead) -> Contents:
         skills=skills,
         tools=tools,
         skills_of=_skills_of(base, wanted.get(Part.SKILL, ()), skill_rows),
+        weight=_weight(hats.values(), skills.values(), len(tools)),
     )
+
+
+def _weight(hats: Collection[HeldHat], skills: Collection[HeldSkill], tools: int) -> int:
+    links = sum(len(hat.team_ids) + len(hat.skill_ids) for hat in hats)
+    links += sum(len(skill.tool_ids) for skill in skills)
+    return 1000 * (1 + len(hats) + len(skills)) + 500 * tools + 100 * links
 
 
 def _replaced(base: Mapping[Id, Held], ids: Collection[str] | None, read: Mapping[Id, Held]) -> Mapping[Id, Held]:
