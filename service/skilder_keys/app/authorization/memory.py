@@ -13,7 +13,7 @@ from skilder_keys.domain.denial import DenialReason
 
 if TYPE_CHECKING:
     from skilder_keys.app.authorization.key_cache import KeyCache, KnownKey
-    from skilder_keys.app.authorization.snapshot import PartKey
+    from skilder_keys.app.authorization.missing import PartKey
     from skilder_keys.app.authorization.snapshots import Snapshots
     from skilder_keys.domain.ids import WorkspaceId
     from skilder_keys.storage.fence import Change

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import encoding
+from skilder_keys.app.authorization.missing import only_members
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import UserId
@@ -18,10 +19,8 @@ if TYPE_CHECKING:
     from skilder_keys.app.authorization.contents import Contents, HeldHat
     from skilder_keys.app.authorization.encoding import EncodedToolSet
     from skilder_keys.app.authorization.key_cache import KnownKey
+    from skilder_keys.app.authorization.missing import PartKey
     from skilder_keys.domain.ids import HatId, TeamId, ToolId, WorkspaceId
-
-    PartKey = tuple[Part, str | None]
-    """A part of a workspace; or all parts of a kind, without an id."""
 
 OPEN = math.inf
 """The end of what no change has touched yet."""
@@ -154,7 +153,7 @@ class Snapshot:
         for part, id_ in self.missing:
             if part is Part.MEMBER:
                 members.pop(UserId(id_ or ""), None)
-        self.complete = all(part is Part.MEMBER and id_ is not None for part, id_ in self.missing)
+        self.complete = only_members(self.missing)
         self.weight = _weight(contents, members)
         self.used = 0
         self._grown = grown

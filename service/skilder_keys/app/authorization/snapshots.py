@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from skilder_keys.app.authorization import missing
 from skilder_keys.app.authorization.contents import EMPTY, Contents, updated
 from skilder_keys.app.authorization.release import release
 from skilder_keys.app.authorization.snapshot import VOID, Snapshot
@@ -17,16 +17,14 @@ from skilder_keys.storage import snapshots
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from skilder_keys.app.authorization.snapshot import PartKey
+    from skilder_keys.app.authorization.missing import PartKey
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.reads import FencedReads
     from skilder_keys.domain.ids import TeamId, UserId, WorkspaceId
     from skilder_keys.offload import Offload
-    from skilder_keys.storage.snapshots import SnapshotRead, Wanted
+    from skilder_keys.storage.snapshots import SnapshotRead
 
 _UNFENCED = 4
-_MAX_MISSING = 100
-"""The most single parts of a kind that may be missing. If there are more, all of the kind are read again."""
 
 
 class Load:
@@ -44,7 +42,7 @@ class Load:
     def __init__(self, workspace_id: WorkspaceId, base: Snapshot | None) -> None:
         self.workspace_id = workspace_id
         self.base = base
-        self.wanted = snapshots.EVERYTHING if base is None else _wanted(base.missing)
+        self.wanted = snapshots.EVERYTHING if base is None else missing.to_read(base.missing)
         self.touches: list[tuple[int, Collection[PartKey]]] = []
         self.void = False
         self.task: asyncio.Task[Snapshot]
@@ -192,12 +190,11 @@ class Snapshots:
         held = self._snapshots.get(load.workspace_id)
         if load.void or not caught_up or held is None or held.contents is not base.contents:
             return base
-        filled = [
-            each for each, epoch in held.missing.items() if epoch <= read.revision.epoch and _covers(load.wanted, each)
-        ]
+        label = read.revision.epoch
+        filled = [each for each, epoch in held.missing.items() if epoch <= label and missing.covers(load.wanted, each)]
         if not filled:
             return held
-        if all(part is Part.MEMBER and id_ is not None for part, id_ in filled):
+        if missing.only_members(filled):
             held.gain_members(filled, members, read.version, self._lease.epoch)
             return held
         snapshot = held.filled(filled, contents, members, read.version, self._lease.epoch)
@@ -285,30 +282,8 @@ def _touched(snapshot: Snapshot, parts: Collection[PartKey], epoch: int) -> Snap
     if any(part is Part.WORKSPACE for part, _ in parts):
         snapshot.close(epoch - 1)
         return None
-    counts = Counter(part for part, _ in {*snapshot.missing, *parts})
-    touched = {(part, None if part is Part.TEAM or counts[part] > _MAX_MISSING else id_) for part, id_ in parts}
-    if all(part is Part.MEMBER and id_ is not None for part, id_ in touched):
+    touched = missing.to_miss(snapshot.missing, parts)
+    if missing.only_members(touched):
         snapshot.lose_members(touched, epoch)
         return snapshot
     return snapshot.without(touched, epoch)
-
-
-def _wanted(missing: Collection[PartKey]) -> Wanted:
-    """Return which parts to read, so that nothing is missing."""
-    wanted: dict[Part, set[str] | None] = {}
-    for part, id_ in missing:
-        ids = wanted.setdefault(part, set())
-        if id_ is None:
-            wanted[part] = None
-        elif ids is not None:
-            ids.add(id_)
-    return wanted
-
-
-def _covers(wanted: Wanted, key: PartKey) -> bool:
-    """Return whether a part was read."""
-    part, id_ = key
-    if part not in wanted:
-        return False
-    ids = wanted[part]
-    return ids is None or id_ in ids
