@@ -17,7 +17,7 @@ from skilder_keys.domain.workspace_checks import MAX_ELEMENTS
 from skilder_keys.rpc.errors import MalformedMessageError
 from skilder_keys.rpc.limits import lists_of
 from skilder_keys.rpc.unknown import Found, Known, has_unknown_fields
-from skilder_keys.rpc.wire import LENGTH_DELIMITED, START_GROUP, fields
+from skilder_keys.rpc.wire import LENGTH_DELIMITED, START_GROUP, field_at, fields, row_of_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,30 +122,37 @@ class _Merge:
     def message(self, message: Message, begin: int, end: int, place: _Place) -> None:
         """Parse the bytes from `begin` to `end` into a message, which must be empty."""
         lists, known, path = place
-        # A request may have 250,000 fields, so what the loop looks up is looked up here.
-        numbers, bounded_by_number = known.numbers, lists.by_number.get
         counts = dict.fromkeys(lists.by_number, 0)
         parsed = counts.copy()
-        done = begin
-        most = lists.total + _OTHER_FIELDS
-        for index, (number, wire_type, start, content, stop) in enumerate(fields(self._body, begin, end)):
-            if number not in numbers or wire_type == START_GROUP:
+        at = done = begin
+        index, most = 0, lists.total + _OTHER_FIELDS
+        while at < end:
+            number, wire_type, start, content, at = field_at(self._body, at, end)
+            if number not in known.numbers or wire_type == START_GROUP:
                 raise _unknown(self._body, start, end, known, path, self._steps)
             if index >= most:
                 raise MalformedMessageError("The request has more fields than it can have.")
-            if stop - done > SLICE_BYTES:
+            index += 1
+            if at - done > SLICE_BYTES:
                 self._slice(message, done, start, place, parsed)
                 parsed, done = counts.copy(), start
-            bounded = bounded_by_number(number)
+            bounded = lists.by_number.get(number)
             if bounded is None or wire_type != LENGTH_DELIMITED:
                 continue
             count = counts[number] = counts[number] + 1
             if count > (bounded.maximum or 1):
                 raise bounded.too_many(path) if bounded.maximum else MalformedMessageError(_TWICE)
-            if stop - start > SLICE_BYTES and bounded.inside is not None:
+            if at - start > SLICE_BYTES and bounded.inside is not None:
                 child, child_path = _child(message, bounded, path, count - 1)
-                self.message(child, content, stop, _Place(bounded.inside, known.messages[number][2], child_path))
-                parsed, done = counts.copy(), stop
+                self.message(child, content, at, _Place(bounded.inside, known.messages[number][2], child_path))
+                parsed, done = counts.copy(), at
+            elif bounded.maximum is not None:
+                # The next elements in the same slice need nothing but to be counted.
+                most_more = min(bounded.maximum - count, most - index)
+                ends = row_of_fields(self._body, start, min(end, done + SLICE_BYTES), 1 + most_more)
+                more = max(len(ends) - 2, 0)
+                index, at = index + more, max(at, ends[-1])
+                counts[number] += more
         self._slice(message, done, end, place, parsed)
 
     def _slice(self, message: Message, begin: int, end: int, place: _Place, parsed: Mapping[int, int]) -> None:
