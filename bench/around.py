@@ -27,10 +27,11 @@ LoadOf: TypeAlias = "Callable[[float], AbstractContextManager[Load]]"
 SETTLE = 3.0
 """The seconds before the first change."""
 RECOVERY = 12.0
-"""The seconds after the first change; shorter after the others."""
+"""The seconds after the first change, for a picture."""
 _PAUSE = 3.0
 _LATE = 1.0
 _QUIET = 1.0
+_WITHOUT = 6.0
 _WARM_UP = 0.5
 _BEFORE, _AFTER = 2.0, 1.0
 
@@ -95,12 +96,14 @@ def around(
     *,
     rounds: int,
     kinds: Sequence[Kind] = KINDS,
+    recovery: float = 0.0,
 ) -> Around:
-    """Make each change so many times under load."""
-    due = [SETTLE, *(SETTLE + RECOVERY + _PAUSE * number for number in range(len(kinds) * rounds - 1))]
+    """Make each change so many times under load, the second one after so many seconds at least."""
+    second = SETTLE + max(_PAUSE, recovery)
+    due = [SETTLE, *(second + _PAUSE * number for number in range(len(kinds) * rounds - 1))]
     changes: list[tuple[float, Kind]] = []
     failed = 0
-    with load(due[-1] + (_PAUSE if len(due) > 1 else RECOVERY)) as running:
+    with load(max(due[-1] + _PAUSE, second)) as running:
         for number, at in enumerate(due):
             kind = kinds[number % len(kinds)]
             sent = running.sleep_until(at)
@@ -111,8 +114,8 @@ def around(
 
 
 def every_second(load: LoadOf, change: Callable[[Kind], None], seconds: int) -> Around:
-    """Make a change every second, after a quarter of that time without one."""
-    quiet = seconds / 4
+    """Make a change every second, after some seconds without one."""
+    quiet = _WITHOUT
     changes: list[tuple[float, Kind]] = []
     failed = 0
     with load(quiet + seconds) as running:

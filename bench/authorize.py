@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 METHOD = "AuthorizationService/Authorize"
 
-_AT_ONCE = {1: 1_500, 16: 4_000}
-_ROUNDS_OF_A_PROCESS = 2
+_WHOLE = "hundred-tool set"
+_AT_ONCE = {1: 1_200, 16: 3_000}
+_ROUNDS_OF_A_PROCESS = 3
 _PEAK_AT_ONCE = (16, 64)
-_OPEN_LOOP_SECONDS = 5
-_TIMES_OPEN = 2
+_OPEN_LOOP_SECONDS = 4
+_TIMES_OPEN = 3
 
 
 def run(environment: Environment, report: Report) -> None:
@@ -37,7 +38,7 @@ def run(environment: Environment, report: Report) -> None:
             version = caller.granted(token).tool_set.version
         whole = pb.AuthorizeRequest(token=token)
         for name, request in {
-            "hundred-tool set": whole,
+            _WHOLE: whole,
             "unchanged version": pb.AuthorizeRequest(token=token, tool_set_version=version),
             "one tool": pb.AuthorizeRequest(token=token, tool_id="slack.slack_post_message"),
         }.items():
@@ -47,6 +48,11 @@ def run(environment: Environment, report: Report) -> None:
             request = pb.AuthorizeRequest(token=direct_token)
             _cpu(environment, report, direct, "hundred-tool set, no lease", request, from_memory=False)
             _latency_of_all(environment, report, (server, whole), (direct, request))
+
+
+def cpu_row(at_once: int) -> str:
+    """Return the name of a limit."""
+    return f"CPU of a warm Authorize to the empty method's, {at_once} at a time"
 
 
 def prepare(server: Server) -> str:
@@ -71,7 +77,8 @@ def _cpu(
     calls = Calls(METHOD, [request])
     body = response(server, request)
     rounds: dict[int, list[tuple[Sample, ...]]] = {at_once: [] for at_once in _AT_ONCE}
-    for _ in range(environment.effort.rounds):
+    limited = from_memory and name == _WHOLE
+    for _ in range(environment.effort.rounds if limited else 1):
         if from_memory:
             server.replace_workers()
         with environment.empty(body) as empty:
@@ -83,13 +90,12 @@ def _cpu(
     for at_once, found in rounds.items():
         report.add_pair(f"{name}, {at_once} at a time", len(body), found)
         cpu, empty_cpu = medians(found, attrgetter("cpu"))
-        if name == "hundred-tool set":
-            row = f"CPU of a warm Authorize to the empty method's, {at_once} at a time"
+        if limited:
             results = {"authorize_us": cpu, "empty_us": empty_cpu}
-            report.add(ratio_row(row, ratios(found, attrgetter("cpu")), 1.15, results))
+            report.add(ratio_row(cpu_row(at_once), ratios(found, attrgetter("cpu")), 1.15, results))
     # The last one measured with sixteen at a time.
     postgres = medians(found, attrgetter("database_cpu"))[0]
-    if name == "hundred-tool set":
+    if limited:
         report.bars.append(Bar("the empty method", empty_cpu, 0))
     report.bars.append(Bar(f"Authorize, {name}", cpu - postgres, postgres))
 
@@ -107,11 +113,8 @@ def _latency_at_half_peak(
             f"The empty method's peak is {peak:,.0f} calls a second, so the open loop's rate is half of that, {rate:,}."
         )
         # The slowest hundredth of a second's calls are few, and other work on the machine decides which they are.
-        rounds = [
-            found
-            for _ in range(_TIMES_OPEN)
-            for found in _open_loop(environment, rate, empty, [(server, calls)], [True])
-        ]
+        times = _TIMES_OPEN * environment.effort.rounds
+        rounds = _open_loop(environment, rate, empty, [(server, calls)], [True], times, warm=True)
     report.add_pair(f"hundred-tool set, {rate:,} a second", len(body), rounds)
     for percent in ("p50", "p99"):
         spread = ratios(rounds, attrgetter(percent))
@@ -132,7 +135,7 @@ def _latency_of_all(environment: Environment, report: Report, *sides: tuple[Serv
     direct, calls = asked[-1]
     rate = round(_peak(environment, direct.target, calls) / 2)
     with environment.empty(response(*sides[0])) as empty:
-        rounds = _open_loop(environment, rate, empty, asked, [True, False])
+        rounds = _open_loop(environment, rate, empty, asked, [True, False], environment.effort.rounds, warm=False)
     report.note(
         f"The plot's latencies are those of all rounds at {rate:,} calls a second, half of the peak without a lease."
     )
@@ -150,6 +153,9 @@ def _open_loop(
     empty: Target,
     asked: Sequence[tuple[Server, Calls]],
     from_memory: Sequence[bool],
+    rounds: int,
+    *,
+    warm: bool,
 ) -> list[tuple[Sample, ...]]:
     """Return the rounds of these calls, and those of the empty method last."""
     number = environment.effort.some(rate * _OPEN_LOOP_SECONDS)
@@ -158,7 +164,7 @@ def _open_loop(
         partial(server.granting, number, partial(load, server.target, calls), from_memory=memory)
         for (server, calls), memory in zip(asked, from_memory, strict=True)
     ]
-    return in_turn(environment.effort.rounds, *ours, partial(load, empty, asked[0][1]))
+    return in_turn(rounds, *ours, partial(load, empty, asked[0][1]), warm=warm)
 
 
 def _peak(environment: Environment, target: Target, calls: Calls) -> float:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 from bench import seed
-from bench.around import around, every_second, one_by_one, statements, steps
+from bench.around import RECOVERY, around, every_second, one_by_one, statements, steps
 from bench.catalog import KINDS, LARGE_USERS, Catalog, large_workspace, reached_tool
-from bench.changes_table import NAIVE
 from bench.keys_in_use import WORKERS, KeysInUse, asks
 from bench.load import percentile
 from bench.machine import machine
 from bench.naive import service as naive
 from bench.openloop import BUSY, MISSING, PROGRAM, bearable
 from bench.restart import restart
-from bench.sides import ENVOY, GRPCIO
+from bench.sides import ENVOY, GRPCIO, NAIVE
 from bench.timeline_plot import AFTER, BEFORE, EARLIER, STEP
 from tests.support.workspaces import example_workspace
 
@@ -24,17 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.around import Around, LoadOf
-    from bench.environment import Environment, Postgres
+    from bench.environment import Environment
     from bench.report import Report
+    from bench.restart import Restart
     from bench.seed import MadeKey
 
 _KEYS = 50_000
-_RATE, _RESTART_RATE = 5_000, 2_000
+_RATE, _RESTART_RATE, _NAIVE_RATE = 5_000, 2_000, 1_000
 _PEAK_CALLS, _PEAK_AT_ONCE = 10_000, 64
 _MOST_ROUNDS = 2
 _CHANGES = 60
 _UPDATES = 30
 _PROBES = 200
+_NAIVE_RESTART_SECONDS = 15.0
 _TOOL = "slack.slack_post_message"
 
 
@@ -60,12 +62,13 @@ def run(environment: Environment, report: Report) -> None:
                         caller.apply(catalog.workspace)
                     keys = seed.add_keys(service.server.sql, catalog.workspace.id, environment.effort.some(_KEYS))
                 requests = [asks(key.token, _TOOL) for key in keys]
-                _many_keys(service, report, catalog, requests, rounds)
+                rate = _many_keys(service, report, catalog, requests, rounds)
                 user_keys = _team_sets(service, report, large, user_keys, requests[:_PROBES], rounds)
-                _restart(service, report, requests)
+                rate = min(rate, _RESTART_RATE)
+                found = restart(service.load(requests, rate), service.end_workers)
+                _add_restart(report, transport, rate, found)
         with KeysInUse(environment, GRPCIO, postgres, "changes", again=True) as service:
-            naive.add_keys(service.server.sql, keys)
-            _naive(service, report, catalog, keys, postgres, rounds)
+            _naive(service, report, (catalog, large), (keys, user_keys), rounds)
 
 
 def earlier(environment: Environment) -> None:
@@ -80,15 +83,15 @@ def earlier(environment: Environment) -> None:
         keys = seed.add_keys(service.server.sql, catalog.workspace.id, environment.effort.some(_KEYS))
         requests = [asks(key.token, _TOOL) for key in keys]
         service.warm(requests)
-        rate = bearable(service.load(requests, _RATE), _RATE)
-        found = around(
-            service.load(requests, rate), lambda kind: catalog.change(kind, caller), rounds=1, kinds=KINDS[:1]
-        )
+        rate = bearable(partial(service.load, requests), _RATE)
+        load = service.load(requests, rate)
+        found = around(load, lambda kind: catalog.change(kind, caller), rounds=1, kinds=KINDS[:1], recovery=RECOVERY)
     content = {"machine": machine(), "rate": rate, "steps": _steps(found)}
     EARLIER.write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _many_keys(service: KeysInUse, report: Report, catalog: Catalog, requests: Sequence[bytes], rounds: int) -> None:
+def _many_keys(service: KeysInUse, report: Report, catalog: Catalog, requests: Sequence[bytes], rounds: int) -> float:
+    """Measure changes of the workspace of all these keys; return the rate of calls."""
     column, table = service.transport, report.changes
     before = service.memory()
     first, second = service.warm(requests)
@@ -99,10 +102,12 @@ def _many_keys(service: KeysInUse, report: Report, catalog: Catalog, requests: S
     table.add("first sight", column, second.per_core_second)
     peak = service.environment.open_loop.once(service.asked(requests[:_PEAK_CALLS]), _PEAK_AT_ONCE)
     table.add("peak", column, peak.rate)
-    rate = bearable(service.load(requests, _RATE), _RATE)
+    rate = bearable(partial(service.load, requests), _RATE)
     load = service.load(requests, rate)
     with service.server.caller() as caller:
-        found = around(load, lambda kind: catalog.change(kind, caller), rounds=rounds)
+        # The picture shows how one transport recovers.
+        recovery = RECOVERY if column == ENVOY else 0.0
+        found = around(load, lambda kind: catalog.change(kind, caller), rounds=rounds, recovery=recovery)
         _add_around(report, column, rate, found)
         table.add("statements", column, max(statements(service, catalog, load, rounds=rounds).values()))
         seconds = service.environment.effort.some(_CHANGES)
@@ -113,6 +118,7 @@ def _many_keys(service: KeysInUse, report: Report, catalog: Catalog, requests: S
         report.note(f"Calls by {column}: {found.outcomes()} around single changes, {lasting.outcomes()} in the minute.")
     if column == ENVOY:
         report.timeline = _steps(found)
+    return rate
 
 
 def _add_around(report: Report, column: str, rate: float, found: Around) -> None:
@@ -146,24 +152,27 @@ def _team_sets(
         service.warm(requests[:WORKERS])
         table.add("snapshot memory", column, (service.memory() - before) / WORKERS / 2**20)
         service.warm(requests)
-        rate = bearable(service.load(requests, _RATE, probes), _RATE)
+        rate = bearable(partial(service.load, requests, probes=probes), _RATE)
         found = around(service.load(requests, rate, probes), lambda kind: large.change(kind, caller), rounds=rounds)
-        table.add("team sets rate", column, rate)
-        table.add("team sets", column, found.after(99))
-        table.add("team sets refused", column, found.refused)
-        if found.refused:
-            report.note(f"Calls by {column} about user keys: {found.outcomes()}.")
-        table.add("held before", column, found.probes_before())
-        table.add("held", column, found.probes_after())
+        _add_team_sets(report, column, rate, found)
         took = one_by_one(lambda kind: large.change(kind, caller), _UPDATES)
         table.add("update", column, percentile(took, 50))
     return keys
 
 
-def _restart(service: KeysInUse, report: Report, requests: Sequence[bytes]) -> None:
-    column, table = service.transport, report.changes
-    rate = bearable(service.load(requests, _RESTART_RATE), _RESTART_RATE)
-    found = restart(service, requests, rate)
+def _add_team_sets(report: Report, column: str, rate: float, found: Around) -> None:
+    table = report.changes
+    table.add("team sets rate", column, rate)
+    table.add("team sets", column, found.after(99))
+    table.add("team sets refused", column, found.refused)
+    if found.refused:
+        report.note(f"Calls by {column} about user keys: {found.outcomes()}.")
+    table.add("held before", column, found.probes_before())
+    table.add("held", column, found.probes_after())
+
+
+def _add_restart(report: Report, column: str, rate: float, found: Restart) -> None:
+    table = report.changes
     table.add("restart rate", column, rate)
     table.add("restart", column, found.seconds)
     table.add("busy", column, found.outcomes[BUSY])
@@ -173,30 +182,41 @@ def _restart(service: KeysInUse, report: Report, requests: Sequence[bytes]) -> N
 
 
 def _naive(
-    service: KeysInUse, report: Report, catalog: Catalog, keys: Sequence[MadeKey], postgres: Postgres, rounds: int
+    service: KeysInUse,
+    report: Report,
+    catalogs: tuple[Catalog, Catalog],
+    keys: tuple[Sequence[MadeKey], Sequence[MadeKey]],
+    rounds: int,
 ) -> None:
     """Measure the application that asks the database each time, while the service is idle and makes the changes."""
     environment, table = service.environment, report.changes
-    requests = [naive.asks(key.token, _TOOL) for key in keys]
+    requests, user_requests = (
+        [naive.asks(key.token, _TOOL) for key in keys[0]],
+        [naive.asks(key.token, reached_tool(user)) for user, key in enumerate(keys[1])],
+    )
+    tokens = [key.token for each in keys for key in each]
     with (
         service.server.caller() as caller,
-        naive.NaiveService.running(environment, postgres, service.server.url, WORKERS) as application,
+        naive.NaiveService.running(environment, service.server, tokens, WORKERS) as application,
     ):
 
-        def load_of(rate: float) -> LoadOf:
-            return lambda seconds: environment.open_loop.running(application.asked(requests), rate, seconds)
+        def load(rate: float, asked: Sequence[bytes] = requests, probes: Sequence[bytes] = ()) -> LoadOf:
+            return lambda seconds: environment.open_loop.running(application.asked(asked, probes), rate, seconds)
 
         peak = environment.open_loop.once(application.asked(requests[:_PEAK_CALLS]), _PEAK_AT_ONCE)
         table.add("peak", NAIVE, peak.rate)
-        rate = bearable(load_of(_RESTART_RATE), _RESTART_RATE)
-        found = around(load_of(rate), lambda kind: catalog.change(kind, caller), rounds=rounds)
-    _add_around(report, NAIVE, rate, found)
-    each = 1 / (table.values["cpu", NAIVE] / 1e6)
-    table.add("first use", NAIVE, each)
-    table.add("first sight", NAIVE, each)
-    report.note(
-        "The naive application sends a statement in each call, and remembers nothing that a change could touch."
-    )
+        for first in ("first use", "first sight"):
+            table.add(first, NAIVE, len(peak.calls) / peak.cpu)
+        rate = bearable(load, _NAIVE_RATE)
+        found = around(load(rate), lambda kind: catalogs[0].change(kind, caller), rounds=rounds)
+        _add_around(report, NAIVE, rate, found)
+        table.add("refused", NAIVE, found.refused)
+        restarted = restart(load(rate), application.end_workers, _NAIVE_RESTART_SECONDS)
+        _add_restart(report, NAIVE, rate, restarted)
+        team_sets = partial(load, asked=user_requests, probes=requests[:_PROBES])
+        rate = bearable(team_sets, _NAIVE_RATE)
+        found = around(team_sets(rate), lambda kind: catalogs[1].change(kind, caller), rounds=rounds)
+        _add_team_sets(report, NAIVE, rate, found)
 
 
 def _steps(found: Around) -> list[tuple[float, float, float]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from bench.sides import ENVOY, GRPCIO
+from bench.sides import ENVOY, GRPCIO, NAIVE, NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NAIVE = "FastAPI, asyncpg"
 COLUMNS = (ENVOY, GRPCIO, NAIVE)
 
 Key = Literal[
@@ -152,7 +151,7 @@ class ChangesTable:
     def _cell(self, key: Key, column: str) -> str:
         value = self.values.get((key, column))
         if value is None:
-            return ""
+            return NOTHING
         # The limits are those of the service.
         missed = column != NAIVE and not LINES[key].meets(value)
         text = LINES[key].form.format(value)

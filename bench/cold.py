@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench import seed
 from bench.authorize import METHOD
 from bench.load import Calls
+from bench.naive.service import NaiveService, asks
 from bench.plot import Bar
 from bench.report import Row
 from bench.rounds import Spread
@@ -23,27 +24,33 @@ if TYPE_CHECKING:
     from bench.report import Report
     from bench.seed import MadeKey
 
-_WARM_UP = 4_000
-_MEASURED = 20_000
+_WARM_UP = 3_000
+_MEASURED = 12_000
+_SIMPLE = 1_000
 _AT_ONCE = 16
-# Last uses are written every five seconds. The cost of that, and its memory meanwhile, belong to the calls.
-_SETTLE_SECONDS = 5.5
+# The cost of writing last uses, and its memory meanwhile, belong to the calls. So these are written every second.
+USAGE_INTERVAL = "1"
+_SETTLE_SECONDS = 1.5
+_FIRST_USES = "first uses a second and core, Postgres included"
 
 
 def run(environment: Environment, report: Report) -> None:
     """Measure both in one go: afterwards exactly these keys are in memory that were not before."""
     effort = environment.effort
     size = effort.some(_MEASURED // effort.rounds)
-    with environment.server("first_uses") as server:
+    with environment.server("first_uses", SKILDER_KEYS_USAGE_INTERVAL=USAGE_INTERVAL) as server:
         with server.caller() as caller:
             caller.apply(example_workspace())
         keys = seed.add_keys(server.sql, "acme", effort.some(_WARM_UP) + effort.rounds * size)
         measured = keys[effort.some(_WARM_UP) :]
         first_uses(environment, server, keys[: effort.some(_WARM_UP)])
         before = _memory(server)
-        samples = [
-            first_uses(environment, server, measured[start : start + size]) for start in range(0, len(measured), size)
-        ]
+        samples, simple = [], []
+        with NaiveService.running(environment, server, [key.token for key in measured]) as application:
+            for start in range(0, len(measured), size):
+                keys_of_round = measured[start : start + size]
+                samples.append(first_uses(environment, server, keys_of_round))
+                simple.append(_simple(environment, application, keys_of_round[: effort.some(_SIMPLE)]))
         grown = _memory(server) - before
         if server.counts()["cached_keys"] != len(keys):
             raise RuntimeError("not every key is in memory")
@@ -52,7 +59,7 @@ def run(environment: Environment, report: Report) -> None:
     results = {"without_postgres": alone, "keys": len(measured)}
     report.add(
         Row(
-            "first uses a second and core, Postgres included",
+            _FIRST_USES,
             whole.median,
             "per second",
             "at least",
@@ -61,6 +68,7 @@ def run(environment: Environment, report: Report) -> None:
             results,
         )
     )
+    report.compare(_FIRST_USES, "per second", median(simple))
     report.note(f"Without the CPU time of Postgres, one core does {alone:,.0f} first uses a second.")
     per_key = grown / len(measured)
     report.add(Row("memory of a key", per_key, "bytes", "at most", 1024, None, {"grown": grown, "keys": len(measured)}))
@@ -73,6 +81,13 @@ def first_uses(environment: Environment, server: Server, keys: Sequence[MadeKey]
     calls = Calls(METHOD, [pb.AuthorizeRequest(token=key.token) for key in keys])
     load = partial(environment.load.closed, number=len(keys), at_once=_AT_ONCE, settle=_SETTLE_SECONDS)
     return server.granting(len(keys), partial(load, server.target, calls), from_memory=False)
+
+
+def _simple(environment: Environment, application: NaiveService, keys: Sequence[MadeKey]) -> float:
+    """Return how many calls about other keys the naive application serves a second and core."""
+    timeline = environment.open_loop.once(application.asked([asks(key.token) for key in keys]), _AT_ONCE)
+    timeline.require_granted()
+    return len(keys) / timeline.cpu
 
 
 def _memory(server: Server) -> int:

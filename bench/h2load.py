@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.cpu import cpu_seconds
-from bench.load import Sample, write_private
+from bench.load import JsonCalls, Sample, write_private
 from skilder_keys.transports.framing import framed
 
 if TYPE_CHECKING:
@@ -76,9 +76,11 @@ class H2Load:
         self._token = token
 
     def closed(
-        self, target: Target, calls: Calls, *, number: int, at_once: int, size: int, latencies: bool = False
+        self, target: Target, calls: Calls | JsonCalls, *, number: int, at_once: int, size: int, latencies: bool = False
     ) -> Sample:
         """Make calls in a closed loop, over one connection for each four at a time, but four at most.
+
+        By HTTP/1.1 each call that is under way has a connection of its own.
 
         Args:
             target: The server to call.
@@ -88,8 +90,9 @@ class H2Load:
             size: The bytes of each response.
             latencies: Whether to measure latencies, for which h2load writes a log, which makes it slower.
         """
-        connections = min(_CONNECTIONS, max(1, at_once // 4))
-        flags = ("-c", str(connections), "-m", str(at_once // connections))
+        by_json = isinstance(calls, JsonCalls)
+        connections = min(at_once, number) if by_json else min(_CONNECTIONS, max(1, at_once // 4))
+        flags = ("-c", str(connections), "-m", "1" if by_json else str(at_once // connections))
         sample, logged_calls = self._run(target, calls, flags, number, size, logged=latencies)
         latency = sorted(float(took) for _, took in logged_calls)
         return replace(sample, latencies=latency, from_sending=latency)
@@ -106,18 +109,16 @@ class H2Load:
         return replace(sample, latencies=_since_due(whole, rate), from_sending=from_sending)
 
     def _run(
-        self, target: Target, calls: Calls, flags: Sequence[str], number: int, size: int, *, logged: bool
+        self, target: Target, calls: Calls | JsonCalls, flags: Sequence[str], number: int, size: int, *, logged: bool
     ) -> tuple[Sample, list[tuple[int, int]]]:
         """Return a sample without latencies and, if logged, when each call was sent and how long it took, in order."""
-        (request,) = calls.requests
-        write_private(self._request, framed(request.SerializeToString()))
         self._log.unlink(missing_ok=True)
+        shape, path, frame_bytes = self._written(calls)
         command = [
-            *(require_h2load(), "-d", str(self._request), "-n", str(number), *flags),
-            *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+            *(require_h2load(), "-n", str(number), *flags, *shape),
             *("-H", f"authorization: Bearer {self._token}"),
             *((f"--log-file={self._log}",) if logged else ()),
-            f"http://{target.address}/skilder.keys.v1.{calls.method}",
+            f"http://{target.address}{path}",
         ]
         before, own = (cpu_seconds(target.server), cpu_seconds(target.database)), _own_seconds()
         text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT).stdout
@@ -126,11 +127,22 @@ class H2Load:
         rate, succeeded, received = _RATE.search(text), _SUCCEEDED.search(text), _BYTES.search(text)
         if rate is None or succeeded is None or received is None:
             raise RuntimeError(f"h2load did not report its results: {text}")
-        if {int(each) for each in succeeded.groups()} != {number} or int(received[1]) != number * (_FRAME_BYTES + size):
+        if {int(each) for each in succeeded.groups()} != {number} or int(received[1]) != number * (frame_bytes + size):
             raise RuntimeError(f"not every call succeeded: {succeeded[0]}, {received[1]} bytes")
         per_call = 1e6 / number
         sample = Sample((server + database) * per_call, database * per_call, float(rate[1]), (), (), own * per_call)
         return sample, _logged(self._log) if logged else []
+
+    def _written(self, calls: Calls | JsonCalls) -> tuple[Sequence[str], str, int]:
+        """Write the request; return flags, the path, and how many bytes are around the message of a response."""
+        if isinstance(calls, JsonCalls):
+            body = () if calls.body is None else ("-d", str(self._request), "-H", "content-type: application/json")
+            write_private(self._request, calls.body or b"")
+            return ("--h1", *body), calls.path, 0
+        (request,) = calls.requests
+        write_private(self._request, framed(request.SerializeToString()))
+        headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
+        return ("-d", str(self._request), *headers), f"/skilder.keys.v1.{calls.method}", _FRAME_BYTES
 
 
 def _own_seconds() -> float:

@@ -66,6 +66,19 @@ class Calls:
 
 
 @dataclass(frozen=True)
+class JsonCalls:
+    """Calls of an application by HTTP/1.1.
+
+    Attributes:
+        path: The path.
+        body: The JSON of each request, or None for a GET.
+    """
+
+    path: str
+    body: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Sample:
     """The cost of one run of calls.
 

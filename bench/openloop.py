@@ -39,6 +39,7 @@ _PATIENCE = 20.0
 _START_SECONDS = 60.0
 _MOST_SECONDS = 300.0
 _BUSY = 0.6
+_TRIES, _TRY_SECONDS, _LEAST_RATE = 2, 1.5, 100.0
 
 
 class Call(NamedTuple):
@@ -237,9 +238,17 @@ def _outcome(status: int, verdict: int) -> str:
     return _OWN_STATUSES.get(status) or _CODES.get(status, f"HTTP {status}")
 
 
-def bearable(load: Callable[[float], AbstractContextManager[Load]], wanted: float, seconds: float = 2.0) -> float:
-    """Return the rate of a load, or a lower one that takes about 60 % of the machine, with generator and Postgres."""
-    with load(seconds) as running:
-        pass
-    busy = (running.timeline.cpu + running.timeline.generator) / (seconds * (psutil.cpu_count() or 1))
-    return wanted if busy <= _BUSY else float(round(wanted * _BUSY / busy, -2))
+def bearable(load_at: Callable[[float], Callable[[float], AbstractContextManager[Load]]], wanted: float) -> float:
+    """Return this rate, or a lower one that takes about 60 % of the machine, with generator and Postgres.
+
+    A call costs less where a server is overloaded and many calls wait. So a lower rate is tried as well.
+    """
+    rate = wanted
+    for _ in range(_TRIES):
+        with load_at(rate)(_TRY_SECONDS) as running:
+            pass
+        busy = (running.timeline.cpu + running.timeline.generator) / (_TRY_SECONDS * (psutil.cpu_count() or 1))
+        if busy <= _BUSY:
+            return rate
+        rate = max(_LEAST_RATE, round(rate * _BUSY / busy, -2))
+    return rate

@@ -13,7 +13,7 @@ from bench.load import ROOT, percentile
 from bench.machine import machine
 from bench.plot import Bar, Curve, plot
 from bench.rounds import medians, ratios
-from bench.sides import EMPTY_ASGI, EMPTY_GRPCIO, ENVOY, GRPCIO
+from bench.sides import EMPTY_ASGI, EMPTY_GRPCIO, ENVOY, GRPCIO, NAIVE, NOTHING
 from bench.stack import picture
 from bench.timeline_plot import picture as around_change
 from tests.docs.pages import replace_part
@@ -43,16 +43,16 @@ PERCENTS = (50, 90, 99, 99.9)
 Unit = Literal["ratio", "per second", "ms", "bytes"]
 
 _FORMATS: Mapping[Unit, str] = {"ratio": "{:.2f}", "per second": "{:,.0f}/s", "ms": "{:.1f} ms", "bytes": "{:,.0f} B"}
-_LIMITS_HEAD = """\
-| what | limit | measured | least to greatest | met |
-|---|---|---|---|---|"""
+_LIMITS_HEAD = f"""\
+| what | limit | measured | least to greatest | met | {NAIVE} |
+|---|---|---|---|---|---|"""
 _PAIRS_HEAD = """\
 | grpcio, loaded by ghz | bytes | CPU µs a call | Postgres's part | empty | ratio | p50 µs | empty | ratio \
 | p99 µs | empty | ratio | calls/s | empty |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
-TRANSPORTS = (GRPCIO, ENVOY, EMPTY_GRPCIO, EMPTY_ASGI)
+TRANSPORTS = (GRPCIO, ENVOY, EMPTY_GRPCIO, EMPTY_ASGI, NAIVE)
 
 
 _COSTS, _LATENCIES, _SENT_LATENCIES = ("cpu", "rate"), ("p50", "p99"), ("sent_p50", "sent_p99")
@@ -85,12 +85,13 @@ class Row:
         """Return whether the value is on the right side of its limit."""
         return self.value <= self.limit if self.bound == "at most" else self.value >= self.limit
 
-    def line(self) -> str:
-        """Return the row of the table of limits."""
+    def line(self, naive: str = NOTHING) -> str:
+        """Return the row of the table of limits, with the value of the naive application."""
         formatted = _FORMATS[self.unit].format
         spread = f"{formatted(self.spread.least)} to {formatted(self.spread.greatest)}" if self.spread else ""
         met = "yes" if self.met else "**no**"
-        return _line(self.name, f"{self.bound} {formatted(self.limit)}", f"**{formatted(self.value)}**", spread, met)
+        limit = f"{self.bound} {formatted(self.limit)}"
+        return _line(self.name, limit, f"**{formatted(self.value)}**", spread, met, naive)
 
     def record(self) -> dict[str, object]:
         """Return the record for the file of results."""
@@ -124,6 +125,7 @@ class Report:
 
     Attributes:
         rows: The results that have limits.
+        naive: Values of the naive application, by the names of the rows.
         pairs: Rows of the table of calls through grpcio beside the empty method, loaded by ghz.
         costs: Rows of the table of CPU time and rates, with a column for each transport.
         latencies: Rows of the table of latencies, with a column for each transport.
@@ -138,6 +140,7 @@ class Report:
     """
 
     rows: list[Row] = field(default_factory=list)
+    naive: dict[str, str] = field(default_factory=dict)
     pairs: list[str] = field(default_factory=list)
     costs: list[str] = field(default_factory=list)
     latencies: list[str] = field(default_factory=list)
@@ -154,6 +157,12 @@ class Report:
         """Add and print a row."""
         self.rows.append(row)
         _say(row.line())
+
+    def compare(self, name: str, unit: Unit, value: float) -> None:
+        """Add what the naive application has in the row of this name, whichever of both comes first."""
+        self.naive[name] = _FORMATS[unit].format(value)
+        self.records.append({"name": f"{name}: {NAIVE}", "value": value, "unit": unit})
+        _say(f"{NAIVE}: {name}: {self.naive[name]}")
 
     def note(self, sentence: str) -> None:
         """Add a sentence about the measurement."""
@@ -180,7 +189,7 @@ class Report:
 
         def row(suffix: str, quantities: Sequence[str]) -> str:
             found = [results[quantity].get(transport) for quantity in quantities for transport in TRANSPORTS]
-            return _line(name + suffix, *("" if each is None else f"{each:,.0f}" for each in found))
+            return _line(name + suffix, *(NOTHING if each is None else f"{each:,.0f}" for each in found))
 
         by_transport = {
             transport: [each[transport] for each in rounds if transport in each] for transport in TRANSPORTS
@@ -218,12 +227,12 @@ class Report:
         lines = [head, "|---" * (1 + len(self.stacks)) + "|"]
         for part in self.parts:
             cells = [dict(stack.parts).get(part) for stack in self.stacks]
-            lines.append(_line(part, *("" if cell is None else f"{cell:.1f}" for cell in cells)))
+            lines.append(_line(part, *(NOTHING if cell is None else f"{cell:.1f}" for cell in cells)))
         return "\n".join([*lines, _line("in all", *(f"**{stack.whole:.1f}**" for stack in self.stacks))])
 
     def summary(self, rounds: int) -> str:
         """Return what goes into the page, of so many rounds."""
-        limits = "\n".join([_LIMITS_HEAD, *(row.line() for row in self.rows)])
+        limits = "\n".join([_LIMITS_HEAD, *(row.line(self.naive.get(row.name, NOTHING)) for row in self.rows)])
         costs = _transports_table(("CPU µs a call", "calls/s"), self.costs)
         return "\n\n".join((_head(rounds), limits, costs))
 

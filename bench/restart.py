@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.openloop import BUSY, GRANTED
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
-    from bench.keys_in_use import KeysInUse
+    from bench.around import LoadOf
 
 _BEFORE = 5.0
 _MOST = 40.0
@@ -41,18 +41,17 @@ class Restart:
         return _others(self.outcomes)
 
 
-def restart(service: KeysInUse, requests: Sequence[bytes], rate: float) -> Restart:
-    """End all workers under load; those that replace them have nothing in memory."""
-    asked = replace(service.asked(requests), processes=())  # they end, so their CPU time cannot be compared
-    with service.environment.open_loop.running(asked, rate, _BEFORE + _MOST) as load:
-        at = load.sleep_until(_BEFORE)
-        service.end_workers()
-        ended = load.now()
-    timeline = load.timeline
+def restart(load: LoadOf, end_workers: Callable[[], None], most: float = _MOST) -> Restart:
+    """End all workers under load, and look at so many seconds more; those that replace them have nothing in memory."""
+    with load(_BEFORE + most) as running:
+        at = running.sleep_until(_BEFORE)
+        end_workers()
+        ended = running.now()
+    timeline = running.timeline
     normal = _NORMAL * timeline.percent(99, 1.0, at - 0.1)
     calm = 0
-    seconds = _MOST
-    for number in range(int(_MOST / _STEP)):
+    seconds = most
+    for number in range(int(most / _STEP)):
         begin = at + number * _STEP
         took = timeline.percent(99, begin, begin + _STEP)
         calm = calm + 1 if took <= normal and timeline.outcomes(begin, begin + _STEP).keys() == {GRANTED} else 0

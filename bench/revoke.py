@@ -5,18 +5,22 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psutil
 
 from bench import seed
-from bench.load import percentile
+from bench.load import JsonCalls, percentile
+from bench.naive.service import NaiveService, asks
 from bench.report import Row
 from bench.rounds import Spread
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.workspaces import example_workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.caller import Caller
     from bench.environment import Environment, Server
     from bench.report import Report
@@ -38,21 +42,34 @@ def run(environment: Environment, report: Report) -> None:
             caller.apply(example_workspace())
         keys = seed.add_keys(server.sql, "acme", environment.effort.some(_REVOKES) + 3 * _FREEZES)
         frozen, idle = keys[: 3 * _FREEZES], keys[3 * _FREEZES :]
-        _beside_idle(server, idle, report)
+        _beside_idle(environment, server, idle, report)
         _beside_frozen(server, frozen, report)
 
 
-def _beside_idle(server: Server, keys: list[MadeKey], report: Report) -> None:
-    with server.caller() as caller:
+def _beside_idle(environment: Environment, server: Server, keys: list[MadeKey], report: Report) -> None:
+    with (
+        server.caller() as caller,
+        NaiveService.running(environment, server, [key.token for key in keys]) as application,
+        application.connection() as connection,
+    ):
         for key in keys:
             caller.granted(key.token)
-        took = sorted(_revoke(caller, key) for key in keys)
+        took, simple = [], []
+        for key in keys:
+            took.append(_milliseconds(partial(caller.revoke, str(key.id))))
+            revoking = JsonCalls(f"/keys/{key.id}/revoke", b"")
+            simple.append(_milliseconds(partial(application.response, connection, revoking)))
         for key in keys:
             _require_revoked(caller, key)
+            if b'"REVOKED"' not in application.response(connection, JsonCalls("/authorize", asks(key.token))):
+                raise RuntimeError("the naive application has not revoked a key")
+    took.sort()
+    simple.sort()
     results = {"revokes": len(took), "least": took[0], "greatest": took[-1]}
     for percent, limit in ((50, 10), (99, 50)):
         name = f"RevokeKey beside {_WORKERS} idle workers, p{percent}"
         report.add(Row(name, percentile(took, percent), "ms", "at most", limit, None, results))
+        report.compare(name, "ms", percentile(simple, percent))
 
 
 def _beside_frozen(server: Server, keys: list[MadeKey], report: Report) -> None:
@@ -66,8 +83,8 @@ def _beside_frozen(server: Server, keys: list[MadeKey], report: Report) -> None:
             asking.granted(known.token)
             worker.send_signal(signal.SIGSTOP)
             try:
-                first.append(_revoke(revoking, known))
-                second.append(_revoke(revoking, other))
+                first.append(_milliseconds(partial(revoking.revoke, str(known.id))))
+                second.append(_milliseconds(partial(revoking.revoke, str(other.id))))
             finally:
                 worker.send_signal(signal.SIGCONT)
             # The worker continues with the key in its memory, and must not decide by that.
@@ -79,10 +96,10 @@ def _beside_frozen(server: Server, keys: list[MadeKey], report: Report) -> None:
     report.add(Row(f"{name}: the one after it, slowest", max(second), "ms", "at most", 50, Spread.of(second)))
 
 
-def _revoke(caller: Caller, key: MadeKey) -> float:
+def _milliseconds(revoke: Callable[[], object]) -> float:
     """Return how many milliseconds a revocation takes."""
     began = time.perf_counter()
-    caller.revoke(str(key.id))
+    revoke()
     return (time.perf_counter() - began) * 1000
 
 

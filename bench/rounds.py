@@ -17,11 +17,11 @@ class Effort:
     """How much to measure.
 
     Attributes:
-        rounds: How often each side is measured, after a warm-up round.
+        rounds: How often each side is measured.
         scale: The part of the calls and keys to use; less than 1 only checks that the benchmark runs.
     """
 
-    rounds: int = 5
+    rounds: int = 3
     scale: float = 1.0
 
     def some(self, number: int) -> int:
@@ -48,17 +48,17 @@ class Spread:
         return Spread(self.median * factor, self.least * factor, self.greatest * factor)
 
 
-def in_turn(rounds: int, *sides: Callable[[], Sample]) -> list[tuple[Sample, ...]]:
+def in_turn(rounds: int, *sides: Callable[[], Sample], warm: bool = False) -> list[tuple[Sample, ...]]:
     """Measure all sides in every round, so that a machine that becomes slower affects all of them.
 
-    The order is reversed each time. The first round is a warm-up and is not returned.
+    The order is reversed each time. Unless all sides are warm, a first round is not returned.
     """
     found = []
-    for number in range(rounds + 1):
+    for number in range(warm, rounds + 1):
         order = range(len(sides)) if number % 2 else reversed(range(len(sides)))
         measured = {index: sides[index]() for index in order}
         found.append(tuple(measured[index] for index in range(len(sides))))
-    return found[1:]
+    return found if warm else found[1:]
 
 
 def ratios(rounds: Sequence[tuple[Sample, ...]], quantity: Callable[[Sample], float]) -> Spread:

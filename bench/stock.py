@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bench import seed
-from bench.cold import first_uses
+from bench.cold import USAGE_INTERVAL, first_uses
 from bench.report import ratio_row
 from bench.rounds import in_turn, medians, ratios
 from tests.support.workspaces import example_workspace
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.report import Report
     from bench.seed import MadeKey
 
-_MEASURED = 10_000
+_MEASURED = 4_500
 _MOST = 1.2
 
 
@@ -50,7 +50,11 @@ def _measure(environment: Environment, report: Report, what: str, sides: Sequenc
         turns = []
         for side in sides:
             again = bool(side.keys)
-            server = stack.enter_context(environment.server(side.database, postgres=side.postgres, again=again))
+            server = stack.enter_context(
+                environment.server(
+                    side.database, postgres=side.postgres, again=again, SKILDER_KEYS_USAGE_INTERVAL=USAGE_INTERVAL
+                )
+            )
             if not again:
                 with server.caller() as caller:
                     caller.apply(example_workspace())

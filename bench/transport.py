@@ -10,11 +10,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench import seed
-from bench.authorize import METHOD, prepare, response
-from bench.load import Calls
+from bench.authorize import METHOD, cpu_row, prepare, response
+from bench.load import Calls, JsonCalls
+from bench.naive import service as naive
 from bench.report import Row, ratio_row
 from bench.rounds import Spread, ratios
-from bench.sides import EMPTY_ASGI, EMPTY_GRPCIO, ENVOY, GRPCIO
+from bench.sides import EMPTY_ASGI, EMPTY_GRPCIO, ENVOY, GRPCIO, NAIVE
 from skilder.keys.v1 import authorization_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -29,15 +30,21 @@ if TYPE_CHECKING:
 MANY = 64
 """This many concurrent calls, over four connections, keep two cores busy on every side."""
 
-_WHOLE = "hundred-tool set"
+TOOL = "slack.slack_post_message"
+"""A tool that every key of the example workspace reaches."""
+
+_WHOLE, _ONE_TOOL = "hundred-tool set", "one tool"
 # How many calls are made first, to warm up and to see how many fit into the time.
 _WARM_UP = {1: 300, 16: 1_000, MANY: 2_000}
 _SECONDS = 0.4
+# A slow side gets this part of the calls to warm up.
+_SLOW = 0.2
 _PEAK_TRIES = 3
 # Where the kernel places the generator beside a server's threads changes the rate by a fifth, from run to run.
-_TURNS = 5
+_TURNS = 3
 _OPEN_LOOP_SECONDS = 2
 _TOKENS = 100
+BATCH_ROW = f"tokens a second and core in batches of {_TOKENS}, by Envoy"
 _BATCHES_AT_ONCE, _BATCHES = 16, 1_000
 
 
@@ -54,7 +61,7 @@ class Side:
     """
 
     target: Target
-    calls: Calls
+    calls: Calls | JsonCalls
     size: int
     server: Server | None = None
     tokens: int = 1
@@ -64,13 +71,19 @@ class Side:
         """Return the side of a server and these calls."""
         return cls(server.target, Calls(METHOD, [request]), len(response(server, request)), server)
 
+    @classmethod
+    def simple(cls, application: naive.NaiveService, calls: JsonCalls) -> Side:
+        """Return the side of the naive application and these calls."""
+        return cls(application.target, calls, application.size(calls))
+
     def closed(self, environment: Environment, at_once: int) -> Sample:
         """Make calls in a closed loop, after a warm-up."""
         return self.measured(environment, at_once, self.warmed(environment, at_once))
 
     def warmed(self, environment: Environment, at_once: int, seconds: float = _SECONDS) -> int:
         """Make calls to warm up; return how many calls fit into this many seconds."""
-        rate = self.measured(environment, at_once, environment.effort.some(_WARM_UP[at_once])).rate
+        share = _SLOW if isinstance(self.calls, JsonCalls) else 1
+        rate = self.measured(environment, at_once, environment.effort.some(round(_WARM_UP[at_once] * share))).rate
         return environment.effort.some(round(rate * seconds))
 
     def measured(self, environment: Environment, at_once: int, number: int) -> Sample:
@@ -81,7 +94,8 @@ class Side:
         return self._checked(number, partial(load, latencies=at_once == 1))
 
     def open(self, environment: Environment, rate: int) -> Sample:
-        """Make calls in an open loop."""
+        """Make calls by gRPC in an open loop."""
+        assert isinstance(self.calls, Calls)
         number = environment.effort.some(rate * _OPEN_LOOP_SECONDS)
         load = partial(environment.h2load.open, self.target, self.calls, number=number, rate=rate, size=self.size)
         return self._checked(number, load)
@@ -95,18 +109,28 @@ def run(environment: Environment, report: Report) -> None:
     with (
         environment.transport("transport_envoy", ENVOY) as envoy,
         environment.transport("transport_grpcio", GRPCIO) as grpcio,
+        ExitStack() as stack,
     ):
-        asked = [(ENVOY, envoy, _requests(envoy)), (GRPCIO, grpcio, _requests(grpcio))]
+        token = prepare(envoy)
+        application = stack.enter_context(naive.NaiveService.running(environment, envoy, [token]))
+        asked = [(ENVOY, envoy, _requests(envoy, token)), (GRPCIO, grpcio, _requests(grpcio, prepare(grpcio)))]
+        simple = {
+            _WHOLE: Side.simple(application, JsonCalls("/authorize", naive.asks(token))),
+            _ONE_TOOL: Side.simple(application, JsonCalls("/authorize", naive.asks(token, TOOL))),
+        }
         whole = asked[0][2][_WHOLE]
         peak = _peak(environment, response(envoy, whole), Calls(METHOD, [whole]))
         found: dict[str, list[Round]] = {}
         for number in range(environment.effort.rounds):
             for _, server, _ in asked:
                 server.replace_workers()
-            for name in asked[0][2]:
-                with ExitStack() as stack:
+            # All limits are for the whole tool set.
+            for name in (_WHOLE,) if number % 2 else asked[0][2]:
+                with ExitStack() as empty:
                     ours = {transport: Side.of(server, requests[name]) for transport, server, requests in asked}
-                    sides = _with_empty(environment, stack, ours, response(envoy, asked[0][2][name]))
+                    sides = _with_empty(environment, empty, ours, response(envoy, asked[0][2][name]))
+                    if name in simple:
+                        sides[NAIVE] = simple[name]
                     if number % 2:
                         sides = dict(reversed(sides.items()))
                     for case, samples in _measured(environment, sides, peak if name == _WHOLE else None).items():
@@ -117,15 +141,14 @@ def run(environment: Environment, report: Report) -> None:
         _add_batches(environment, report, envoy)
 
 
-def _requests(server: Server) -> dict[str, pb.AuthorizeRequest]:
-    """Return the calls to a server, about a key that it has just issued."""
-    token = prepare(server)
+def _requests(server: Server, token: str) -> dict[str, pb.AuthorizeRequest]:
+    """Return the calls to a server about one of its keys."""
     with server.caller() as caller:
         version = caller.granted(token).tool_set.version
     return {
         _WHOLE: pb.AuthorizeRequest(token=token),
         "unchanged version": pb.AuthorizeRequest(token=token, tool_set_version=version),
-        "one tool": pb.AuthorizeRequest(token=token, tool_id="slack.slack_post_message"),
+        _ONE_TOOL: pb.AuthorizeRequest(token=token, tool_id=TOOL),
     }
 
 
@@ -143,9 +166,10 @@ def _measured(environment: Environment, sides: Mapping[str, Side], peak: int | N
     """Return the samples of each case on each side, including open loops where there is a peak."""
     found: dict[str, Round] = {_at_once(number): _closed(environment, sides, number) for number in _WARM_UP}
     if peak is not None:
-        found[_half(peak)] = {name: side.open(environment, round(peak / 2)) for name, side in sides.items()}
+        bearing = {name: side for name, side in sides.items() if name != NAIVE}
+        found[_half(peak)] = {name: side.open(environment, round(peak / 2)) for name, side in bearing.items()}
         # Above a server's own peak, latencies only show how long the load lasted.
-        bearing = {name: side for name, side in sides.items() if name != GRPCIO}
+        bearing = {name: side for name, side in bearing.items() if name != GRPCIO}
         found[_whole(peak)] = {name: side.open(environment, peak) for name, side in bearing.items()}
     return found
 
@@ -182,6 +206,9 @@ def _peak(environment: Environment, body: bytes, calls: Calls) -> int:
 
 
 def _add_limits(report: Report, found: Mapping[str, Sequence[Round]], peak: int) -> None:
+    for at_once in (1, 16):
+        rounds = [(each[NAIVE], each[EMPTY_GRPCIO]) for each in found[f"{_WHOLE}, {_at_once(at_once)}"]]
+        report.compare(cpu_row(at_once), "ratio", ratios(rounds, attrgetter("cpu")).median)
     many, one, at_peak = (found[f"{_WHOLE}, {case}"] for case in (_at_once(MANY), _at_once(1), _whole(peak)))
     what, to_grpcio = "warm Authorize by Envoy", "to the empty grpcio method's"
     add = partial(_add_ratio, report)
@@ -205,6 +232,8 @@ def _add_ratio(report: Report, name: str, rounds: Sequence[Round], quantity: str
     results = {side.replace(" ", "_"): median(value(each[side]) for each in rounds) for side in (ENVOY, against)}
     if quantity == "p99":
         results["ratio_since_sending"] = ratios(pairs, attrgetter("sent_p99")).median
+    if NAIVE in rounds[0]:
+        report.compare(name, "ratio", ratios([(each[NAIVE], each[against]) for each in rounds], value).median)
     report.add(ratio_row(name, spread, limit, results, "at least" if quantity == "rate" else "at most"))
 
 
@@ -225,5 +254,4 @@ def _add_batches(environment: Environment, report: Report, server: Server) -> No
     samples = [side.measured(environment, _BATCHES_AT_ONCE, number) for _ in range(environment.effort.rounds + 1)][1:]
     spread = Spread.of(_TOKENS * 1e6 / sample.cpu for sample in samples)
     results = {"cpu_us": median(sample.cpu for sample in samples), "batches_a_second": median(s.rate for s in samples)}
-    name = f"tokens a second and core in batches of {_TOKENS}, by Envoy"
-    report.add(Row(name, spread.median, "per second", "at least", 100_000, spread, results))
+    report.add(Row(BATCH_ROW, spread.median, "per second", "at least", 100_000, spread, results))

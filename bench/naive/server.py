@@ -1,7 +1,7 @@
 """The application: `uvicorn bench.naive.server:application`, on the database in the environment.
 
-It has the tables of the service, and one of its own with the SHA-256 of each token. Each call asks the database who has
-the key and what it reaches, so every change counts at once, and nothing has to be forgotten.
+It has the service's tables of workspaces, and one of its own for keys, with the SHA-256 of each token. Each call asks
+the database who has the key and what it reaches, so every change counts at once, and nothing has to be forgotten.
 """
 
 from __future__ import annotations
@@ -10,50 +10,65 @@ import hashlib
 import hmac
 import os
 from contextlib import asynccontextmanager
+from datetime import datetime  # noqa: TC003 - FastAPI reads annotations
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID  # noqa: TC003 - FastAPI reads annotations
 
 import asyncpg
-from fastapi import FastAPI, Header, HTTPException
+from fastapi import Depends, FastAPI, Header, HTTPException
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 _DATABASE_URL, _CALLER_SHA256, _POOL_SIZE = "SKILDER_BENCH_DATABASE_URL", "SKILDER_BENCH_CALLER_SHA256", 10
 
 _REACHED = """
-    SELECT key.id, key.workspace_id, key.user_id, key.revoked_at IS NOT NULL AS revoked,
-           key.user_id IS NOT NULL AND member.user_id IS NULL AS gone, workspace.deleted_at IS NOT NULL AS deleted,
+    SELECT naive_key.id, naive_key.workspace_id, naive_key.user_id, naive_key.revoked_at IS NOT NULL AS revoked,
+           naive_key.user_id IS NOT NULL AND member.user_id IS NULL AS gone,
+           workspace.deleted_at IS NOT NULL AS deleted,
            tool.id AS tool_id, tool.name, tool.mcp_server
     FROM naive_key
-    JOIN key ON key.id = naive_key.key_id
-    JOIN workspace ON workspace.id = key.workspace_id
-    LEFT JOIN member ON (member.workspace_id, member.user_id) = (key.workspace_id, key.user_id)
+    JOIN workspace ON workspace.id = naive_key.workspace_id
+    LEFT JOIN member ON (member.workspace_id, member.user_id) = (naive_key.workspace_id, naive_key.user_id)
     LEFT JOIN LATERAL (
         SELECT DISTINCT tool.id, tool.name, tool.mcp_server
         FROM hat
         JOIN hat_skill ON (hat_skill.workspace_id, hat_skill.hat_id) = (hat.workspace_id, hat.id)
         JOIN skill_tool ON (skill_tool.workspace_id, skill_tool.skill_id) = (hat.workspace_id, hat_skill.skill_id)
         JOIN tool ON (tool.workspace_id, tool.id) = (hat.workspace_id, skill_tool.tool_id)
-        WHERE hat.workspace_id = key.workspace_id
+        WHERE hat.workspace_id = naive_key.workspace_id
           AND NOT tool.disabled
-          AND ($2::text IS NULL OR tool.id = $2)
-          AND (NOT key.limited_to_hats
-               OR EXISTS (SELECT FROM key_hat WHERE (key_hat.key_id, key_hat.hat_id) = (key.id, hat.id)))
-          AND (key.user_id IS NULL
+          AND ($2::text IS NULL OR tool.id = $2::text)
+          AND (NOT naive_key.limited_to_hats
+               OR EXISTS (SELECT FROM key_hat WHERE (key_hat.key_id, key_hat.hat_id) = (naive_key.id, hat.id)))
+          AND (naive_key.user_id IS NULL
                OR hat.audience = 'workspace'
                OR EXISTS (
                    WITH RECURSIVE above (id) AS (
                        SELECT team_id FROM team_member
-                       WHERE (workspace_id, user_id) = (key.workspace_id, key.user_id)
+                       WHERE (workspace_id, user_id) = (naive_key.workspace_id, naive_key.user_id)
                        UNION
                        SELECT team.parent_id FROM team JOIN above USING (id)
-                       WHERE team.workspace_id = key.workspace_id AND team.parent_id IS NOT NULL
+                       WHERE team.workspace_id = naive_key.workspace_id AND team.parent_id IS NOT NULL
                    )
                    SELECT FROM hat_team JOIN above ON above.id = hat_team.team_id
                    WHERE (hat_team.workspace_id, hat_team.hat_id) = (hat.workspace_id, hat.id)))
     ) AS tool ON true
-    WHERE naive_key.digest = $1
+    WHERE naive_key.sha256 = $1
+"""
+_ALL_REACHED = f"""
+    SELECT asked.place, found.*
+    FROM unnest($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (sha256, tool_id, place)
+    LEFT JOIN LATERAL ({_REACHED.replace("$1", "asked.sha256").replace("$2::text", "asked.tool_id")}) AS found ON true
+    ORDER BY asked.place
+"""  # noqa: S608 - both parts are constants
+_REVOKE = "UPDATE naive_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL"
+_PAGE = """
+    SELECT id, workspace_id, user_id, description, created_at, revoked_at
+    FROM naive_key WHERE workspace_id = $1 ORDER BY id DESC LIMIT 100
 """
 
 
@@ -83,6 +98,17 @@ class Answer(BaseModel):
     tools: list[Tool] = []
 
 
+class Key(BaseModel):
+    """A key in a list."""
+
+    id: UUID
+    workspace_id: str
+    user_id: str | None
+    description: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
 @asynccontextmanager
 async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
     async with asyncpg.create_pool(os.environ[_DATABASE_URL], min_size=_POOL_SIZE, max_size=_POOL_SIZE) as pool:
@@ -90,17 +116,41 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-application = FastAPI(lifespan=_lifespan)
-
-
-async def authorize(question: Question, authorization: Annotated[str, Header()]) -> Answer:
-    """Return what the key of a token reaches."""
-    digest = hashlib.sha256(authorization.removeprefix("Bearer ").encode()).hexdigest()
+async def _require_caller(authorization: Annotated[str, Header()]) -> None:
+    digest = _sha256(authorization.removeprefix("Bearer ")).hex()
     if not hmac.compare_digest(digest, os.environ[_CALLER_SHA256]):
         raise HTTPException(401)
-    token = hashlib.sha256(question.token.encode()).digest()
-    rows: list[Any] = await application.state.pool.fetch(_REACHED, token, question.tool_id)
-    if not rows:
+
+
+application = FastAPI(lifespan=_lifespan, dependencies=[Depends(_require_caller)])
+
+
+async def authorize(question: Question) -> Answer:
+    """Return what the key of a token reaches."""
+    rows = await application.state.pool.fetch(_REACHED, _sha256(question.token), question.tool_id)
+    return _answer(rows, question)
+
+
+async def authorize_batch(questions: list[Question]) -> list[Answer]:
+    """Return what the keys of many tokens reach, from one statement."""
+    tokens = [_sha256(each.token) for each in questions]
+    rows = await application.state.pool.fetch(_ALL_REACHED, tokens, [each.tool_id for each in questions])
+    groups = (list(group) for _, group in groupby(rows, itemgetter("place")))
+    return [_answer(group, question) for group, question in zip(groups, questions, strict=True)]
+
+
+async def revoke(key_id: UUID) -> None:
+    """Revoke a key."""
+    await application.state.pool.execute(_REVOKE, key_id)
+
+
+async def list_keys(workspace_id: str) -> list[Key]:
+    """Return the newest hundred keys of a workspace."""
+    return [Key(**row) for row in await application.state.pool.fetch(_PAGE, workspace_id)]
+
+
+def _answer(rows: Sequence[Any], question: Question) -> Answer:
+    if not rows or rows[0]["id"] is None:
         return Answer(granted=False, reason="UNKNOWN")
     key = rows[0]
     for reason, holds in (("REVOKED", "revoked"), ("WORKSPACE_GONE", "deleted"), ("MEMBER_REMOVED", "gone")):
@@ -114,4 +164,11 @@ async def authorize(question: Question, authorization: Annotated[str, Header()])
     )
 
 
+def _sha256(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
 application.add_api_route("/authorize", authorize, methods=["POST"])
+application.add_api_route("/authorize_batch", authorize_batch, methods=["POST"])
+application.add_api_route("/keys/{key_id}/revoke", revoke, methods=["POST"])
+application.add_api_route("/keys", list_keys, methods=["GET"])

@@ -1,4 +1,4 @@
-"""The naive application with two workers, on the database of the service and with its keys."""
+"""The naive application, on the database of a server and with its keys."""
 
 from __future__ import annotations
 
@@ -14,45 +14,74 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from bench.load import ROOT
+from bench.load import ROOT, JsonCalls, Target
 from bench.openloop import Asked
+from skilder_keys.domain.token import Token
 from tests.support.stock import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bench.environment import Environment, Postgres, Sql
-    from bench.seed import MadeKey
+    from bench.environment import Environment, Server, Sql
 
 PYTHON = ROOT / "build" / "naive" / "bin" / "python"
 MISSING = "the environment of the naive application was not found: `make build/naive/.ready` makes it"
-_TABLE = "CREATE TABLE naive_key (digest bytea PRIMARY KEY, key_id uuid NOT NULL REFERENCES key)"
-_OPTIONS = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error")
+_TABLE = """
+    CREATE TABLE naive_key (
+        sha256 bytea PRIMARY KEY,
+        id uuid NOT NULL UNIQUE,
+        workspace_id text NOT NULL,
+        user_id text,
+        description text NOT NULL,
+        limited_to_hats boolean NOT NULL,
+        created_at timestamptz NOT NULL,
+        revoked_at timestamptz
+    )
+"""
+# Nobody knows the tokens of most keys of a large database; any other digest will do.
+_COPY = """
+    INSERT INTO naive_key
+    SELECT coalesce(known.sha256, sha256(key.id::text::bytea)), key.id, workspace_id, user_id, description,
+           limited_to_hats, created_at, revoked_at
+    FROM key LEFT JOIN known_token AS known USING (id)
+"""
+_OPTIONS = (
+    *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error"),
+    # A machine that is busy with others must not end connections or workers.
+    *("--timeout-keep-alive", "60", "--timeout-worker-healthcheck", "60"),
+)
 _CONNECTIONS = 64
 _PATIENCE = 30.0
 
 
 class NaiveService:
-    """The running application."""
+    """The running application.
 
-    def __init__(self, address: str, process: psutil.Process, postgres: Postgres) -> None:
-        self._address = address
-        self._processes = (process, postgres.process)
+    Attributes:
+        target: The target of the load.
+    """
+
+    def __init__(self, target: Target, token: str) -> None:
+        self.target = target
+        self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
 
     @classmethod
     @contextmanager
-    def running(cls, environment: Environment, postgres: Postgres, url: str, workers: int) -> Iterator[Self]:
-        """Run it for the duration of the context."""
+    def running(
+        cls, environment: Environment, server: Server, tokens: Sequence[str], workers: int = 1
+    ) -> Iterator[Self]:
+        """Run it for the duration of the context, on all keys of a server, of which it knows these tokens."""
         if not PYTHON.exists():
             raise RuntimeError(MISSING)
+        _add_keys(server.sql, tokens)
         port = free_port()
         variables = {
-            "SKILDER_BENCH_DATABASE_URL": url,
+            "SKILDER_BENCH_DATABASE_URL": server.url,
             "SKILDER_BENCH_CALLER_SHA256": hashlib.sha256(environment.token.encode()).hexdigest(),
         }
         command = [str(PYTHON), "-m", "uvicorn", "bench.naive.server:application", *_OPTIONS]
         with (
-            (environment.folder / "naive.log").open("wb") as log,
+            (environment.folder / "naive.log").open("ab") as log,
             subprocess.Popen(
                 [*command, "--port", str(port), "--workers", str(workers)],
                 cwd=ROOT,
@@ -62,47 +91,85 @@ class NaiveService:
             ) as process,
         ):
             try:
-                address = f"127.0.0.1:{port}"
-                _await(address, environment.token)
-                yield cls(address, psutil.Process(process.pid), postgres)
+                target = Target(f"127.0.0.1:{port}", psutil.Process(process.pid), server.target.database)
+                service = cls(target, environment.token)
+                service.await_ready()
+                yield service
             finally:
                 process.terminate()
-                process.wait(_PATIENCE)
+                try:
+                    process.wait(_PATIENCE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
-    def asked(self, requests: Sequence[bytes]) -> Asked:
+    def asked(self, requests: Sequence[bytes], probes: Sequence[bytes] = ()) -> Asked:
         """Return calls over many connections, which the kernel gives to the workers."""
         return Asked(
-            self._address,
+            self.target.address,
             "/authorize",
             requests,
-            self._processes,
+            (self.target.server, self.target.database),
             lambda ports: range(len(ports)),
             _CONNECTIONS,
+            probes,
             protocol="json",
         )
 
+    def end_workers(self) -> None:
+        """End all workers, and return when they have ended; others replace them."""
+        workers = [each for each in self.target.server.children() if "spawn_main" in " ".join(each.cmdline())]
+        for worker in workers:
+            worker.terminate()
+        psutil.wait_procs(workers, _PATIENCE)
 
-def add_keys(sql: Sql, keys: Sequence[MadeKey]) -> None:
-    """Let the application know keys that the service has."""
-    sql.execute(_TABLE)
-    sql.copy("naive_key", ("digest", "key_id"), [(hashlib.sha256(key.token.encode()).digest(), key.id) for key in keys])
-    sql.execute("VACUUM (ANALYZE) naive_key")
+    def await_ready(self) -> None:
+        """Wait until a call is responded to."""
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
+            with suppress(OSError), self.connection() as connection:
+                self.response(connection, JsonCalls("/authorize", asks("none")))
+                return
+            time.sleep(0.1)
+        raise RuntimeError("the naive application does not serve")
+
+    @contextmanager
+    def connection(self) -> Iterator[HTTPConnection]:
+        """Return a connection, which closes when the context ends."""
+        with closing(HTTPConnection(self.target.address, timeout=_PATIENCE)) as connection:
+            yield connection
+
+    def response(self, connection: HTTPConnection, calls: JsonCalls) -> bytes:
+        """Make a call and return the body of its response."""
+        connection.request("GET" if calls.body is None else "POST", calls.path, calls.body, self._headers)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != HTTPStatus.OK:
+            raise RuntimeError(f"the naive application returned {response.status}: {body!r}")
+        return body
+
+    def size(self, calls: JsonCalls) -> int:
+        """Return the bytes of a response, in which nothing may be denied."""
+        with self.connection() as connection:
+            body = self.response(connection, calls)
+        if b'"granted":false' in body:
+            raise RuntimeError(f"the naive application denied a good token: {body!r}")
+        return len(body)
 
 
-def asks(token: str, tool_id: str) -> bytes:
-    """Return a call about one tool."""
+def asks(token: str, tool_id: str | None = None) -> bytes:
+    """Return a call about one tool, or about all."""
     return json.dumps({"token": token, "tool_id": tool_id}).encode()
 
 
-def _await(address: str, token: str) -> None:
-    """Wait until a call is responded to."""
-    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-    end = time.monotonic() + _PATIENCE
-    while time.monotonic() < end:
-        connection = HTTPConnection(address, timeout=_PATIENCE)
-        with closing(connection), suppress(OSError):
-            connection.request("POST", "/authorize", json.dumps({"token": "none"}), headers)
-            if connection.getresponse().status == HTTPStatus.OK:
-                return
-        time.sleep(0.1)
-    raise RuntimeError("the naive application does not serve")
+def _add_keys(sql: Sql, tokens: Sequence[str]) -> None:
+    """Let the application know all keys that the service has."""
+    sql.execute("DROP TABLE IF EXISTS naive_key")
+    sql.execute(_TABLE)
+    sql.execute("CREATE TEMPORARY TABLE known_token (id uuid PRIMARY KEY, sha256 bytea NOT NULL)")
+    rows = [(Token.parse(token).key_id, hashlib.sha256(token.encode()).digest()) for token in tokens]
+    sql.copy("known_token", ("id", "sha256"), rows)
+    sql.execute("ANALYZE known_token")
+    sql.execute(_COPY)
+    sql.execute("DROP TABLE known_token")
+    sql.execute("CREATE INDEX ON naive_key (workspace_id, id)")
+    sql.execute("VACUUM (ANALYZE) naive_key")

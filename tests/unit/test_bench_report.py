@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench import report
-from bench.changes_table import COLUMNS, LINES, NAIVE
+from bench.changes_table import COLUMNS, LINES
 from bench.plot import Bar, Curve
 from bench.report import CHANGES_MARKS, DETAILS, MARKS, PAGE, Report, ratio_row
 from bench.rounds import Spread
-from bench.sides import ENVOY, GRPCIO
+from bench.sides import ENVOY, GRPCIO, NAIVE, NOTHING
 from tests.docs.pages import replace_part
 
 if TYPE_CHECKING:
@@ -34,10 +34,13 @@ def test_results_are_written_into_both_pages(tmp_path: Path, monkeypatch: pytest
         (tmp_path / name).write_text(f"by people\n<!-- {MARKS}: written -->\nold\n<!-- end of {MARKS} -->\nthe end\n")
     found = Report(curves=[Curve("a case", [100.0, 200.0])], bars=[Bar("a case", 100, 10)])
     found.add(ratio_row("one to the other", Spread(1.5, 1.25, 1.75), 2, {}))
+    found.compare("one to the other", "ratio", 12.5)
+    found.add(ratio_row("what one has", Spread(1.5, 1.25, 1.75), 1, {}))
     found.note("A note.")
     found.write_pages(3)
     page, details = ((tmp_path / name).read_text("utf-8") for name in ("PAGE", "DETAILS"))
-    assert "| one to the other | at most 2.00 | **1.50** | 1.25 to 1.75 | yes |" in page
+    assert "| one to the other | at most 2.00 | **1.50** | 1.25 to 1.75 | yes | 12.50 |" in page
+    assert f"| what one has | at most 1.00 | **1.50** | 1.25 to 1.75 | **no** | {NOTHING} |" in page
     assert "A note." in details
     assert (tmp_path / "PLOT").read_text("utf-8").startswith("<svg")
     for text in (page, details):
@@ -66,7 +69,7 @@ def test_the_table_of_changes_is_written_with_its_picture(tmp_path: Path, monkey
     text = page.read_text("utf-8")
     line = LINES["a member added"]
     assert f"| {line.name} | at most 3.00 | 2.50 | **3.50** | 3.50 |" in text
-    assert f"| {LINES['first sight'].name} | at least 1,500 | **1,400** |  |  |" in text
+    assert f"| {LINES['first sight'].name} | at least 1,500 | **1,400** | {NOTHING} | {NOTHING} |" in text
     assert text.startswith("by people\n")
     assert "old" not in text
     assert all(f"| {each.name} |" in text for each in LINES.values())
