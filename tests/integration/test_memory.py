@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +19,8 @@ from tests.support.decisions import kinds_of_decisions
 from tests.support.fence import LONG, warm
 from tests.support.fleet import Process, process, until
 from tests.support.ids import new_key_id
+from tests.support.memory import minted
+from tests.support.rows import insert_key
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -195,6 +199,31 @@ async def test_memory_is_bounded_and_decisions_stay_right(database_url: str) -> 
             snapshot = made.snapshots.current(WorkspaceId("acme"))
             assert snapshot is not None
             assert snapshot.grown == 0
+
+
+async def test_a_key_in_memory_takes_less_than_a_kib(one: Process, sql: Sql) -> None:
+    """With its proof and its recorded use, so that the limit in keys is one of memory. Each key is used for a while."""
+    made = [minted() for _ in range(900)]
+    for token in made:
+        await insert_key(sql, id=token.key_id, secret_hash=await one.verifier.hash(token.secret), limited_to_hats=False)
+
+    async def use(first: int, last: int) -> None:
+        for number in range(first, last, 25):  # many calls at once would leave large tables, whatever the keys take
+            await asyncio.gather(*(one.outcome(token.reveal()) for token in made[number : number + 25]))
+
+    await use(0, 300)
+    tracemalloc.start()
+    try:
+        await use(300, 900)
+        one.usage_clock.now += 61
+        await use(300, 900)
+        await one.usage.flush()
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(one.key_cache) == 900
+    assert taken / 600 < 1024
 
 
 async def test_a_user_who_moves_is_moved_in_memory(one: Process) -> None:

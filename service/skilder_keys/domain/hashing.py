@@ -8,6 +8,8 @@ import argon2
 
 from skilder_keys.domain.token import Token
 
+_SHORT_BYTES = 16
+
 
 @dataclass(frozen=True, slots=True)
 class HashParameters:
@@ -63,7 +65,7 @@ class SecretHasher:
 
 
 class TokenFingerprint:
-    """Computes digests of tokens with keyed BLAKE2b (RFC 7693). The random key never leaves this process."""
+    """Computes digests with keyed BLAKE2b (RFC 7693). The random key never leaves this process."""
 
     def __init__(self) -> None:
         self._keyed = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
@@ -73,3 +75,7 @@ class TokenFingerprint:
         digest = self._keyed.copy()
         digest.update(token.encode("utf-8", "surrogatepass"))
         return digest.digest()
+
+    def short(self, secret_hash: str) -> bytes:
+        """Return a digest of a secret's hash, 16 bytes, as the name of it in memory."""
+        return self.digest(secret_hash)[:_SHORT_BYTES]

@@ -169,7 +169,7 @@ class KeyLoader:
         key = credential.key
         reach = key.reach
         return KnownKey(
-            key.id,
+            token.key_id,  # not `key.id`, whose class is the driver's: it makes a new number each time it is asked
             digest,
             self._keys.scope(WorkspaceId(intern(key.workspace_id))),
             key.user_id,

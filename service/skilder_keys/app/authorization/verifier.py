@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.errors import BusyError
@@ -60,7 +61,9 @@ class Verifier:
         self._free = threads
         self._waiting: dict[str, dict[bytes, _Proof]] = {}  # by secret hash and digest, in order of arrival
         self._turns: deque[str] = deque()  # the hashes of which tokens wait, and none is being verified
-        self._verified: OrderedDict[str, bytes] = OrderedDict()  # secret hash -> digest of its token
+        # By the digest of a secret hash, that of its token. A digest takes half the memory of a hash, and a dict half
+        # that of an OrderedDict. The order is that of the last use.
+        self._verified: dict[bytes, bytes] = {}
         self._outdated: dict[str, Token] = {}
         self._capacity = capacity
         self._closed = False
@@ -80,9 +83,10 @@ class Verifier:
         Raises:
             BusyError: Too many tokens wait to be verified with this hash.
         """
-        known = self._verified.get(secret_hash)
+        name = self._fingerprint.short(secret_hash)
+        known = self._verified.pop(name, None)
         if known is not None:
-            self._verified.move_to_end(secret_hash)
+            self._verified[name] = known
             return hmac.compare_digest(known, digest)
         # Other calls may wait for the same result.
         return await asyncio.shield(self._proof(token, digest, secret_hash).result)
@@ -98,9 +102,11 @@ class Verifier:
 
     def remember(self, secret_hash: str, digest: bytes) -> None:
         """Remember the digest of the token whose secret has this hash."""
-        self._verified[secret_hash] = digest
+        self._verified[self._fingerprint.short(secret_hash)] = digest
         if len(self._verified) > self._capacity:
-            self._verified.popitem(last=False)
+            # Several at a time: to find the first item of a dict, Python passes all that were deleted before it.
+            for name in list(islice(self._verified, 1 + self._capacity // 1000)):
+                del self._verified[name]
 
     def take_outdated(self) -> dict[str, Token]:
         """Return verified tokens by their hash, which has other parameters than new ones, and forget them here."""
