@@ -10,7 +10,8 @@ import pytest
 from skilder_keys.domain.difference import KINDS, Part
 from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.offload import Offload
-from skilder_keys.storage import catalog_changes, workspace_parts
+from skilder_keys.storage import workspace_parts
+from skilder_keys.storage.plans import prefer_indexes
 from tests.support.plans import Mode, plans
 from tests.support.postgres import new_database
 
@@ -61,14 +62,14 @@ async def _load(sql: Connection) -> None:
 
 async def _load_around(sql: Connection) -> None:
     offload = Offload()
-    await catalog_changes.prefer_indexes(sql)
+    await prefer_indexes(sql)
     parts = await workspace_parts.load(sql, ACME, "Acme", _IDS, offload)
     offload.close()
     await workspace_parts.find_around(sql, ACME, parts, parts)
 
 
 async def _find(sql: Connection) -> None:
-    await catalog_changes.prefer_indexes(sql)
+    await prefer_indexes(sql)
     await workspace_parts.find_existing(sql, ACME, _IDS)
     await workspace_parts.find_tool_names(sql, ACME, [("server", "name77"), ("server", "nowhere")])
     await workspace_parts.find_namings(sql, ACME, _IDS, _IDS)

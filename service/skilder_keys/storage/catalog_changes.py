@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from skilder_keys.domain.difference import Action, Part, parts_of
+from skilder_keys.storage.plans import forget_plans, prefer_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -97,6 +98,7 @@ async def replace(connection: Connection, desired: Workspace, changes: Iterable[
         offload: Where the rows are put together.
     """
     await prefer_indexes(connection)
+    await forget_plans(connection)
     for sql, values in await offload.run(lambda: list(_statements(desired, changes))):
         await connection.execute(sql, desired.id, *values)
 
@@ -104,16 +106,9 @@ async def replace(connection: Connection, desired: Workspace, changes: Iterable[
 async def clear(connection: Connection, workspace_id: WorkspaceId) -> None:
     """Delete the contents of a workspace."""
     await prefer_indexes(connection)
+    await forget_plans(connection)
     for table in (*(table for table, *_ in _LINKS), *_TABLES.values()):
         await connection.execute(f"DELETE FROM {table} WHERE workspace_id = $1", workspace_id)  # noqa: S608 - constants
-
-
-async def prefer_indexes(connection: Connection) -> None:
-    """Make plans use indexes until the commit, also in the checks of foreign keys.
-
-    A plan that is made for a small table reads all of it, and the connection keeps that plan while the table grows.
-    """
-    await connection.execute("SET LOCAL enable_seqscan = off")
 
 
 def _statements(desired: Workspace, changes: Iterable[Change]) -> Iterator[Statement]:

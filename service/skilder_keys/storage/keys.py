@@ -9,6 +9,7 @@ from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import MAX_NAMED_HATS, Key, KeySpec, Revocation
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
+from skilder_keys.storage.plans import forget_plans
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -94,6 +95,7 @@ async def insert(
         request.digest if request else None,
     )
     if key_id is not None and spec.hat_ids:
+        await forget_plans(connection)
         await connection.execute(
             "INSERT INTO key_hat (workspace_id, key_id, hat_id) SELECT $1, $2, unnest($3::text[])",
             spec.workspace_id,

@@ -13,7 +13,8 @@ from skilder_keys.domain.ids import SkillId, TeamId
 from skilder_keys.domain.totals import Around
 from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Member, MemberRole, Skill, Team, Tool, Workspace
 from skilder_keys.domain.workspace_update import Naming, PartRef
-from skilder_keys.storage.catalog_changes import pieces, prefer_indexes
+from skilder_keys.storage.catalog_changes import pieces
+from skilder_keys.storage.plans import prefer_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
