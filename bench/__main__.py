@@ -11,6 +11,7 @@ from bench.environment import environment_of
 from bench.h2load import H2LoadMissingError, require_h2load
 from bench.report import Report
 from bench.rounds import Effort
+from tests.docs.pages import CAPACITY
 from tests.support.stock import MISSING, binaries
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def main() -> None:
         report.write_changes()
     if _OF_PAGES.issubset(cases) and effort.scale == Effort.scale:
         report.write_pages(effort.rounds)
+    if effort.scale == Effort.scale:
+        CAPACITY.path.write_text(CAPACITY.generated(), "utf-8")
 
 
 def _unknown(options: argparse.Namespace) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.docs import errors, json_page, methods, options, reference, roles, sizes
+from tests.docs import capacity, errors, json_page, methods, options, reference, roles, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,6 +57,9 @@ class File:
         return self.make()
 
 
+CAPACITY = Page(ROOT / "docs" / "operations.md", {"capacity": capacity.table})
+"""It has numbers of docs/performance.md, which `make bench` writes."""
+
 PAGES = (
     File(ROOT / "docs" / "service-config.json", methods.service_config),
     Page(ROOT / "docs" / "options.md", {"options": options.table}),
@@ -71,6 +74,7 @@ PAGES = (
         },
     ),
     Page(ROOT / "docs" / "json.md", {"responses": json_page.text}),
+    CAPACITY,
 )
 
 
