@@ -67,7 +67,7 @@ faults: $(READY) ## run five minutes of load and faults (FAULTS_SECONDS=… for 
 		$(if $(FAULTS_TRANSPORT),SKILDER_KEYS_FAULTS_TRANSPORT=$(FAULTS_TRANSPORT)) \
 		$(BIN)/pytest -s tests/faults/test_history.py
 
-bench: $(READY) $(TOOLS)/ghz $(TOOLS)/openloop build/naive/.ready ## measure what calls cost, in half an hour, and write docs/performance.md (ROUNDS=2 is quicker)
+bench: $(READY) $(TOOLS)/ghz $(TOOLS)/openloop build/naive/.ready ## measure what calls cost, in twenty minutes, and write docs/performance.md (ROUNDS=5 is more exact)
 	@command -v h2load >/dev/null || { echo "h2load is needed but was not found. Install it (Debian: apt-get install nghttp2-client)."; exit 1; }
 	$(BIN)/python -m bench $(if $(ROUNDS),--rounds $(ROUNDS))
 
