@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
+import traceback
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from bench import authorize, batch, changes, cold, parts, revoke, size, stock, tools, transport
@@ -31,9 +33,9 @@ _CASES: dict[str, Callable[[Environment, Report], None]] = {
     "stock": stock.run,
     "changes": changes.run,
 }
-_BY_H2LOAD = {"transport", "parts", "batch"}
+_BY_H2LOAD = {"transport", "parts", "batch", "size"}
 _ON_STOCK = {"stock", "changes"}
-_BESIDE_NAIVE = {"transport", "batch", "cold", "revoke", "changes"}
+_BESIDE_NAIVE = {"transport", "batch", "cold", "revoke", "size", "tools", "stock", "changes"}
 _OF_PAGES = set(_CASES) - {"changes"}
 """The cases whose results stand in the tables of one run; the table of changes is written by itself."""
 
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="case", help=f"what to measure: {', '.join(_CASES)}; or all")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="how often each is measured")
     parser.add_argument("--scale", type=float, default=Effort.scale, help="the part of the calls and keys to use")
+    parser.add_argument("--tries", type=int, default=1, help="how often a case is tried that fails")
     parser.add_argument("--earlier", metavar="COMMAND", help="measure changes with an earlier version, for the picture")
     options = parser.parse_args()
     cases = options.cases or list(_CASES)
@@ -61,7 +64,7 @@ def main() -> None:
         with environment_of(effort) as environment:
             for name in cases:
                 case_began = time.monotonic()
-                _CASES[name](environment, report)
+                report = _run(name, environment, report, options.tries)
                 print(f"{name} took {time.monotonic() - case_began:.0f} s", flush=True)  # noqa: T201 - progress
     finally:
         # Results from before a failure are worth keeping.
@@ -79,12 +82,26 @@ def main() -> None:
         CAPACITY.path.write_text(CAPACITY.generated(), "utf-8")
 
 
+def _run(name: str, environment: Environment, report: Report, tries: int) -> Report:
+    """Run a case and return the report with its results; what a failed try has added is dropped."""
+    before = deepcopy(report)
+    try:
+        _CASES[name](environment, report)
+    except Exception:
+        if tries <= 1:
+            raise
+        traceback.print_exc()
+        return _run(name, environment, before, tries - 1)
+    return report
+
+
 def _unknown(options: argparse.Namespace) -> str | None:
     """Return what is wrong with the options, or None."""
     unknown = set(options.cases) - set(_CASES)
     if unknown:
         return f"no such case: {', '.join(unknown)}"
-    return None if options.rounds >= 1 and 0 < options.scale <= 1 else "rounds or scale is out of range"
+    right = options.rounds >= 1 and 0 < options.scale <= 1 and options.tries >= 1
+    return None if right else "rounds, scale or tries is out of range"
 
 
 def _missing(cases: list[str]) -> str | None:

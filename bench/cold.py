@@ -50,7 +50,8 @@ def run(environment: Environment, report: Report) -> None:
             for start in range(0, len(measured), size):
                 keys_of_round = measured[start : start + size]
                 samples.append(first_uses(environment, server, keys_of_round))
-                simple.append(_simple(environment, application, keys_of_round[: effort.some(_SIMPLE)]))
+                asked = [asks(key.token) for key in keys_of_round[: effort.some(_SIMPLE)]]
+                simple.append(application.each_once(environment, asked, _AT_ONCE))
         grown = _memory(server) - before
         if server.counts()["cached_keys"] != len(keys):
             raise RuntimeError("not every key is in memory")
@@ -68,7 +69,7 @@ def run(environment: Environment, report: Report) -> None:
             results,
         )
     )
-    report.compare(_FIRST_USES, "per second", median(simple))
+    report.compare(_FIRST_USES, "per second", median(1e6 / sample.cpu for sample in simple))
     report.note(f"Without the CPU time of Postgres, one core does {alone:,.0f} first uses a second.")
     per_key = grown / len(measured)
     report.add(Row("memory of a key", per_key, "bytes", "at most", 1024, None, {"grown": grown, "keys": len(measured)}))
@@ -81,13 +82,6 @@ def first_uses(environment: Environment, server: Server, keys: Sequence[MadeKey]
     calls = Calls(METHOD, [pb.AuthorizeRequest(token=key.token) for key in keys])
     load = partial(environment.load.closed, number=len(keys), at_once=_AT_ONCE, settle=_SETTLE_SECONDS)
     return server.granting(len(keys), partial(load, server.target, calls), from_memory=False)
-
-
-def _simple(environment: Environment, application: NaiveService, keys: Sequence[MadeKey]) -> float:
-    """Return how many calls about other keys the naive application serves a second and core."""
-    timeline = environment.open_loop.once(application.asked([asks(key.token) for key in keys]), _AT_ONCE)
-    timeline.require_granted()
-    return len(keys) / timeline.cpu
 
 
 def _memory(server: Server) -> int:

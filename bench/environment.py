@@ -118,6 +118,7 @@ class Environment:
         postgres = postgres or self._postgres
         with Sql(postgres.url) as sql:
             if not again:
+                sql.execute(f"DROP DATABASE IF EXISTS {name}")
                 sql.execute(f"CREATE DATABASE {name}")
         url = database_url(postgres.url, name)
         migrated = run_command("migrate", folder=self.folder, command=self.command, SKILDER_KEYS_DATABASE_URL=url)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from bench import seed
 from bench.authorize import METHOD
-from bench.load import Calls
+from bench.load import Calls, JsonCalls
+from bench.naive.service import NaiveService, asks
 from bench.report import ratio_row
 from bench.rounds import in_turn, medians, ratios
+from bench.transport import TOOL
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from tests.support.workspaces import example_workspace
@@ -28,15 +30,19 @@ if TYPE_CHECKING:
 _MANY, _FEW = 1_000_000, 1_000
 _KNOWN_OF_MANY, _KNOWN_OF_FEW = 4_500, 900
 _WARM_KEYS, _WARM_CALLS = 200, 4_000
-_LISTINGS = 300
+_LISTINGS, _SIMPLE_LISTINGS = 300, 200
 _AT_ONCE = 16
 
 
 class _Side:
     """A server with this many keys, and those whose tokens are known."""
 
-    def __init__(self, environment: Environment, server: Server, keys: list[MadeKey]) -> None:
+    def __init__(
+        self, environment: Environment, server: Server, keys: list[MadeKey], application: NaiveService
+    ) -> None:
         self.server = server
+        self._application = application
+        self._simple = [asks(key.token, TOOL) for key in keys[:_WARM_KEYS]]
         self._environment = environment
         self._requests = [pb.AuthorizeRequest(token=key.token) for key in keys]
         self._read = 0
@@ -64,6 +70,17 @@ class _Side:
         calls, number = Calls("KeyService/ListKeys", [request]), self._environment.effort.some(_LISTINGS)
         return self._environment.load.closed(self.server.target, calls, number=number, at_once=1)
 
+    def simple(self, at_once: int) -> Sample:
+        """Ask the naive application about one tool of a few keys. It reads the key in each call."""
+        return self._application.each_once(self._environment, self._simple, at_once)
+
+    def simple_listing(self, workspace_id: str) -> Sample:
+        """List the newest hundred keys by the naive application."""
+        calls = JsonCalls(f"/keys?workspace_id={workspace_id}", None)
+        number, size = self._environment.effort.some(_SIMPLE_LISTINGS), self._application.size(calls)
+        load = self._environment.h2load.closed
+        return load(self._application.target, calls, number=number, at_once=1, size=size, latencies=True)
+
     def _authorize(
         self, requests: list[pb.AuthorizeRequest], number: int, *, at_once: int, from_memory: bool
     ) -> Sample:
@@ -82,18 +99,25 @@ def run(environment: Environment, report: Report) -> None:
         few.verify()
         lots.verify()
         against = f"with {many:,} keys to {_FEW:,}"
-        rounds = in_turn(2 * environment.effort.rounds - 1, lots.warm, few.warm)
-        ours, theirs = medians(rounds, attrgetter("cpu"))
+        simple = [partial(side.simple, _AT_ONCE) for side in (lots, few)]
+        rounds = in_turn(2 * environment.effort.rounds - 1, lots.warm, few.warm, *simple)
+        ours, theirs, *_ = medians(rounds, attrgetter("cpu"))
         spread = ratios(rounds, attrgetter("cpu"))
-        report.add(ratio_row(f"CPU of a warm Authorize {against}", spread, 1.05, {"many_us": ours, "few_us": theirs}))
+        name = f"CPU of a warm Authorize {against}"
+        report.add(ratio_row(name, spread, 1.05, {"many_us": ours, "few_us": theirs}))
+        report.compare(name, "ratio", ratios([each[2:] for each in rounds], attrgetter("cpu")).median)
         listings = {
             name: in_turn(
-                environment.effort.rounds, partial(lots.listing, workspace_id), partial(few.listing, workspace_id)
+                environment.effort.rounds,
+                *(partial(side.listing, workspace_id) for side in (lots, few)),
+                *(partial(side.simple_listing, workspace_id) for side in (lots, few)),
             )
             for name, workspace_id in (("largest", seed.MAIN), ("small", seed.SMALL))
         }
         _add_worst(report, f"a page of 100 keys {against}", listings)
-        _add_worst(report, f"reading a key {against}", {"": in_turn(environment.effort.rounds, lots.read, few.read)})
+        simple = [partial(side.simple, 1) for side in (lots, few)]
+        reads = in_turn(environment.effort.rounds, lots.read, few.read, *simple)
+        _add_worst(report, f"reading a key {against}", {"": reads})
 
 
 def _add_worst(report: Report, what: str, found: dict[str, list[tuple[Sample, ...]]]) -> None:
@@ -102,12 +126,14 @@ def _add_worst(report: Report, what: str, found: dict[str, list[tuple[Sample, ..
         spreads: dict[str, Spread] = {where: ratios(rounds, quantity) for where, rounds in found.items()}
         results: dict[str, float] = {}
         for where, rounds in found.items():
-            ours, theirs = medians(rounds, quantity)
+            ours, theirs, *_ = medians(rounds, quantity)
             prefix = f"{where}_" if where else ""
             results |= {f"{prefix}ratio": spreads[where].median, f"{prefix}many_us": ours, f"{prefix}few_us": theirs}
         worst = max(spreads, key=lambda where: spreads[where].median)
         at = f", {worst} workspace" if worst else ""
-        report.add(ratio_row(f"{name} of {what}{at}", spreads[worst], 1.2, results))
+        row = f"{name} of {what}{at}"
+        report.add(ratio_row(row, spreads[worst], 1.2, results))
+        report.compare(row, "ratio", ratios([each[2:] for each in found[worst]], quantity).median)
 
 
 @contextmanager
@@ -118,4 +144,6 @@ def _filled(environment: Environment, name: str, total: int, known: int) -> Iter
                 workspace = example_workspace()
                 workspace.id = workspace_id
                 caller.apply(workspace)
-        yield _Side(environment, server, seed.fill(server.sql, total, callable_=known))
+        keys = seed.fill(server.sql, total, callable_=known)
+        with NaiveService.running(environment, server, [key.token for key in keys]) as application:
+            yield _Side(environment, server, keys, application)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from bench import seed
 from bench.cold import USAGE_INTERVAL, first_uses
+from bench.naive.service import NaiveService, asks
 from bench.report import ratio_row
 from bench.rounds import in_turn, medians, ratios
 from tests.support.workspaces import example_workspace
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from bench.seed import MadeKey
 
 _MEASURED = 4_500
+_SIMPLE, _AT_ONCE = 300, 16
 _MOST = 1.2
 
 
@@ -47,7 +50,7 @@ def _measure(environment: Environment, report: Report, what: str, sides: Sequenc
     size = effort.some(_MEASURED // effort.rounds)
     number = size * (effort.rounds + 1)  # the first round is a warm-up
     with ExitStack() as stack:
-        turns = []
+        turns, simple = [], []
         for side in sides:
             again = bool(side.keys)
             server = stack.enter_context(
@@ -60,9 +63,16 @@ def _measure(environment: Environment, report: Report, what: str, sides: Sequenc
                     caller.apply(example_workspace())
                 side.keys = seed.add_keys(server.sql, "acme", number, analyse=side.postgres is None)
             turns.append(partial(_next, environment, server, _parts(side.keys, size)))
+            application = stack.enter_context(
+                NaiveService.running(
+                    environment, server, [key.token for key in side.keys], analyse=side.postgres is None
+                )
+            )
+            asked = [asks(key.token) for key in side.keys[: effort.some(_SIMPLE)]]
+            simple.append(partial(application.each_once, environment, asked, _AT_ONCE))
             if side.postgres is not None:
                 stack.callback(_require_no_statistics, server)
-        _report(report, what, in_turn(effort.rounds, *turns))
+        _report(report, what, in_turn(effort.rounds, *turns, *simple))
 
 
 def _parts(keys: Sequence[MadeKey], size: int) -> Iterator[Sequence[MadeKey]]:
@@ -79,16 +89,11 @@ def _require_no_statistics(server: Server) -> None:
 
 
 def _report(report: Report, what: str, rounds: Sequence[tuple[Sample, ...]]) -> None:
-    stock, embedded = (1e6 / cpu for cpu in medians(rounds, lambda sample: sample.cpu))
+    stock, embedded, *_ = (1e6 / cpu for cpu in medians(rounds, attrgetter("cpu")))
+    name = f"CPU of {what} on a stock Postgres, never analysed, to the embedded one"
     results = {"stock_per_second_and_core": stock, "embedded_per_second_and_core": embedded}
-    report.add(
-        ratio_row(
-            f"CPU of {what} on a stock Postgres, never analysed, to the embedded one",
-            ratios(rounds, lambda sample: sample.cpu),
-            _MOST,
-            results,
-        )
-    )
+    report.add(ratio_row(name, ratios(rounds, attrgetter("cpu")), _MOST, results))
+    report.compare(name, "ratio", ratios([each[2:] for each in rounds], attrgetter("cpu")).median)
     report.note(
         f"On the stock Postgres, one core does {stock:,.0f} {what} a second; on the embedded one {embedded:,.0f}."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.authorize import METHOD
 from bench.load import Calls
+from bench.naive.service import NaiveService, asks
 from bench.report import ratio_row
 from bench.rounds import in_turn, medians, ratios
 from skilder.keys.v1 import authorization_service_pb2 as pb
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bench.report import Report
 
 _CALLS = 4_000
+_SIMPLE_CALLS = 200
 _AT_ONCE = 16
 _OPEN_LOOP_SECONDS = 3
 
@@ -28,23 +30,31 @@ def run(environment: Environment, report: Report) -> None:
     """Measure both on one server."""
     number = environment.effort.some(_CALLS)
     with environment.server("tools") as server:
-        asked = []
+        asked, tokens = [], []
         with server.caller() as caller:
             for workspace in (big_workspace(), _ten_tools()):
                 caller.apply(workspace)
                 token = caller.issue(workspace.id)
                 version = caller.granted(token).tool_set.version
+                tokens.append((token, workspace.tools[0].id))
                 asked.append(Calls(METHOD, [pb.AuthorizeRequest(token=token, tool_set_version=version)]))
 
         def closed(calls: Calls) -> Sample:
             load = partial(environment.load.closed, server.target, calls)
             return server.granting(number, partial(load, number=number, at_once=_AT_ONCE))
 
-        rounds = in_turn(2 * environment.effort.rounds - 1, *(partial(closed, calls) for calls in asked))
         against = "with 10,000 tools to 10"
-        ours, theirs = medians(rounds, attrgetter("cpu"))
+        with NaiveService.running(environment, server, [token for token, _ in tokens]) as application:
+            simple = [
+                partial(application.each_once, environment, [asks(token, tool)] * _SIMPLE_CALLS, _AT_ONCE)
+                for token, tool in tokens
+            ]
+            rounds = in_turn(2 * environment.effort.rounds - 1, *(partial(closed, calls) for calls in asked), *simple)
+        ours, theirs, *_ = medians(rounds, attrgetter("cpu"))
         spread = ratios(rounds, attrgetter("cpu"))
-        report.add(ratio_row(f"CPU of a warm Authorize {against}", spread, 1.05, {"many_us": ours, "few_us": theirs}))
+        name = f"CPU of a warm Authorize {against}"
+        report.add(ratio_row(name, spread, 1.05, {"many_us": ours, "few_us": theirs}))
+        report.compare(name, "ratio", ratios([each[2:] for each in rounds], attrgetter("cpu")).median)
 
         rate = round(medians(rounds, attrgetter("rate"))[1] / 2)
         due = environment.effort.some(rate * _OPEN_LOOP_SECONDS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from bench.load import ROOT, JsonCalls, Target
+from bench.load import ROOT, JsonCalls, Sample, Target
 from bench.openloop import Asked
 from skilder_keys.domain.token import Token
 from tests.support.stock import free_port
@@ -68,12 +68,12 @@ class NaiveService:
     @classmethod
     @contextmanager
     def running(
-        cls, environment: Environment, server: Server, tokens: Sequence[str], workers: int = 1
+        cls, environment: Environment, server: Server, tokens: Sequence[str], workers: int = 1, *, analyse: bool = True
     ) -> Iterator[Self]:
         """Run it for the duration of the context, on all keys of a server, of which it knows these tokens."""
         if not PYTHON.exists():
             raise RuntimeError(MISSING)
-        _add_keys(server.sql, tokens)
+        _add_keys(server.sql, tokens, analyse=analyse)
         port = free_port()
         variables = {
             "SKILDER_BENCH_DATABASE_URL": server.url,
@@ -114,6 +114,13 @@ class NaiveService:
             probes,
             protocol="json",
         )
+
+    def each_once(self, environment: Environment, requests: Sequence[bytes], at_once: int) -> Sample:
+        """Make each call once; all must be granted."""
+        timeline = environment.open_loop.once(self.asked(requests), at_once)
+        timeline.require_granted()
+        took = sorted(call.took * 1000 for call in timeline.calls)
+        return Sample(timeline.cpu * 1e6 / len(requests), 0.0, timeline.rate, took, took)
 
     def end_workers(self) -> None:
         """End all workers, and return when they have ended; others replace them."""
@@ -161,7 +168,7 @@ def asks(token: str, tool_id: str | None = None) -> bytes:
     return json.dumps({"token": token, "tool_id": tool_id}).encode()
 
 
-def _add_keys(sql: Sql, tokens: Sequence[str]) -> None:
+def _add_keys(sql: Sql, tokens: Sequence[str], *, analyse: bool) -> None:
     """Let the application know all keys that the service has."""
     sql.execute("DROP TABLE IF EXISTS naive_key")
     sql.execute(_TABLE)
@@ -172,4 +179,5 @@ def _add_keys(sql: Sql, tokens: Sequence[str]) -> None:
     sql.execute(_COPY)
     sql.execute("DROP TABLE known_token")
     sql.execute("CREATE INDEX ON naive_key (workspace_id, id)")
-    sql.execute("VACUUM (ANALYZE) naive_key")
+    if analyse:
+        sql.execute("VACUUM (ANALYZE) naive_key")
