@@ -73,12 +73,12 @@ def main() -> None:
         print(report.changes.text())  # noqa: T201 - the result of a command for people
     print(f"took {time.monotonic() - began:.0f} s")  # noqa: T201 - the progress of a command for people
     # A partial run, or one with fewer calls, must not replace the results of a full run.
-    if effort.scale == Effort.scale:
+    if effort.whole:
         report.write_picture()
         report.write_changes()
-    if _OF_PAGES.issubset(cases) and effort.scale == Effort.scale:
+    if _OF_PAGES.issubset(cases) and effort.whole:
         report.write_pages(effort.rounds)
-    if effort.scale == Effort.scale:
+    if effort.whole:
         CAPACITY.path.write_text(CAPACITY.generated(), "utf-8")
 
 

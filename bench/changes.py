@@ -87,7 +87,8 @@ def earlier(environment: Environment) -> None:
         load = service.load(requests, rate)
         found = around(load, lambda kind: catalog.change(kind, caller), rounds=1, kinds=KINDS[:1], recovery=RECOVERY)
     content = {"machine": machine(), "rate": rate, "steps": _steps(found)}
-    EARLIER.write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
+    if environment.effort.whole:
+        EARLIER.write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _many_keys(service: KeysInUse, report: Report, catalog: Catalog, requests: Sequence[bytes], rounds: int) -> float:

@@ -39,7 +39,9 @@ _PATIENCE = 20.0
 _START_SECONDS = 60.0
 _MOST_SECONDS = 300.0
 _BUSY = 0.6
-_TRIES, _TRY_SECONDS, _LEAST_RATE = 2, 1.5, 100.0
+_TRIES, _TRY_SECONDS, _LEAST_RATE = 2, 2.4, 100.0
+_GROWS, _SHORT = 1.2, 3.0
+"""A median that grows by more than this factor within a third of a try, and is not as short as this (ms), goes on."""
 
 
 class Call(NamedTuple):
@@ -239,16 +241,25 @@ def _outcome(status: int, verdict: int) -> str:
 
 
 def bearable(load_at: Callable[[float], Callable[[float], AbstractContextManager[Load]]], wanted: float) -> float:
-    """Return this rate, or a lower one that takes about 60 % of the machine, with generator and Postgres.
+    """Return this rate, if latency does not grow under it; otherwise one that takes about 60 % of the machine.
 
-    A call costs less where a server is overloaded and many calls wait. So a lower rate is tried as well.
+    That is with the generator and Postgres. A call costs less where a server is overloaded and many calls wait. So the
+    lower rate is tried as well.
     """
     rate = wanted
     for _ in range(_TRIES):
         with load_at(rate)(_TRY_SECONDS) as running:
             pass
-        busy = (running.timeline.cpu + running.timeline.generator) / (_TRY_SECONDS * (psutil.cpu_count() or 1))
-        if busy <= _BUSY:
+        found = running.timeline
+        busy = (found.cpu + found.generator) / (_TRY_SECONDS * (psutil.cpu_count() or 1))
+        if busy <= _BUSY or (rate == wanted and _stable(found)):
             return rate
         rate = max(_LEAST_RATE, round(rate * _BUSY / busy, -2))
     return rate
+
+
+def _stable(found: Timeline) -> bool:
+    """Return whether all calls were granted, and the last ones took no longer than those before: no queue grows."""
+    third = _TRY_SECONDS / 3
+    before, last = (found.percent(50, number * third, (number + 1) * third) for number in (1, 2))
+    return not found.refused and last <= max(_GROWS * before, _SHORT)

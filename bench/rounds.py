@@ -24,6 +24,11 @@ class Effort:
     rounds: int = 3
     scale: float = 1.0
 
+    @property
+    def whole(self) -> bool:
+        """Whether the results may be published."""
+        return self.scale == 1
+
     def some(self, number: int) -> int:
         """Return the part of a number of calls or keys."""
         return max(20, round(number * self.scale))
