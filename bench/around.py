@@ -26,7 +26,7 @@ LoadOf: TypeAlias = "Callable[[float], AbstractContextManager[Load]]"
 
 SETTLE = 3.0
 """The seconds before the first change."""
-RECOVERY = 12.0
+RECOVERY = 10.5
 """The seconds after the first change, for a picture."""
 _PAUSE = 3.0
 _LATE = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -141,7 +142,7 @@ class ChangesTable:
             {
                 "name": LINES[key].name.replace("**", ""),
                 "column": column,
-                "value": value,
+                "value": value if math.isfinite(value) else None,
                 "limit": LINES[key].limit,
                 "met": LINES[key].meets(value),
             }
@@ -154,5 +155,5 @@ class ChangesTable:
             return NOTHING
         # The limits are those of the service.
         missed = column != NAIVE and not LINES[key].meets(value)
-        text = LINES[key].form.format(value)
+        text = "longer" if math.isinf(value) else LINES[key].form.format(value)
         return f"**{text}**" if missed else text

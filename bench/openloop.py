@@ -11,9 +11,11 @@ import os
 import struct
 import subprocess
 import time
+from bisect import bisect_left
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import grpc
@@ -71,9 +73,7 @@ class Timeline:
 
     def took(self, begin: float, end: float, *, probes: bool = False) -> list[float]:
         """Return the sorted latencies, in ms, of the calls that were due in a time: the probes', or all others'."""
-        return sorted(
-            call.took for call in self.calls if begin <= call.due < end and (call.request >= self.probes) == probes
-        )
+        return sorted(call.took for call in self._due(begin, end) if (call.request >= self.probes) == probes)
 
     def percent(self, percent: float, begin: float, end: float) -> float:
         """Return a percentile of these latencies."""
@@ -81,7 +81,11 @@ class Timeline:
 
     def outcomes(self, begin: float = 0.0, end: float = float("inf")) -> Counter[str]:
         """Return how many calls that were due in a time had each outcome."""
-        return Counter(call.outcome for call in self.calls if begin <= call.due < end)
+        return Counter(call.outcome for call in self._due(begin, end))
+
+    def _due(self, begin: float, end: float) -> Sequence[Call]:
+        due = attrgetter("due")
+        return self.calls[bisect_left(self.calls, begin, key=due) : bisect_left(self.calls, end, key=due)]
 
     @property
     def rate(self) -> float:

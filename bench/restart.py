@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
     from bench.around import LoadOf
 
-_BEFORE = 5.0
-_MOST = 40.0
+_BEFORE = 3.0
+_MOST = 35.0
 _NORMAL = 3.0
 """How many times the p99 of before counts as normal again."""
 _STEP = 1.0
@@ -26,7 +27,7 @@ class Restart:
     """What a restart cost.
 
     Attributes:
-        seconds: From the end of the old workers until the p99 of a second was normal, and stayed so.
+        seconds: Until the p99 of a second was normal, and stayed so; infinite if that was not seen.
         outcomes: What the calls got that were due after the old workers had ended.
         cut_off: How many calls before that were neither granted nor got BUSY: they were under way in an old worker.
     """
@@ -50,7 +51,7 @@ def restart(load: LoadOf, end_workers: Callable[[], None], most: float = _MOST) 
     timeline = running.timeline
     normal = _NORMAL * timeline.percent(99, 1.0, at - 0.1)
     calm = 0
-    seconds = most
+    seconds = math.inf
     for number in range(int(most / _STEP)):
         begin = at + number * _STEP
         took = timeline.percent(99, begin, begin + _STEP)

@@ -75,3 +75,13 @@ def test_the_table_of_changes_is_written_with_its_picture(tmp_path: Path, monkey
     assert all(f"| {each.name} |" in text for each in LINES.values())
     assert all(column in text for column in COLUMNS)
     assert "5,000 calls a second" in (tmp_path / "PICTURE").read_text("utf-8")
+
+
+def test_what_was_not_seen_to_end_took_longer() -> None:
+    """It has no number, and misses its limit."""
+    found = Report()
+    found.changes.add("restart", ENVOY, float("inf"))
+    assert f"| {LINES['restart'].name} | at most 30 s | **longer** | {NOTHING} | {NOTHING} |" in found.changes.text()
+    (record,) = found.changes.records()
+    assert record["value"] is None
+    assert not record["met"]
