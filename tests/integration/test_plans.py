@@ -12,12 +12,11 @@ from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.revision import Revision
-from skilder_keys.domain.workspace_lists import WorkspaceFilter
 from skilder_keys.offload import Offload
-from skilder_keys.storage import catalog, credentials, fence, key_uses, keys, snapshots, workspace_lists
+from skilder_keys.storage import catalog, credentials, fence, key_uses, keys, snapshots
 from skilder_keys.storage.credentials import RenewedHash
-from tests.support.many_keys import JIT_COST, LIMIT, key_id
-from tests.support.plans import Mode, Plan, plans, undone
+from tests.support.many_keys import JIT_COST, assert_by_index, key_id, page_of_workspaces
+from tests.support.plans import Mode, plans
 from tests.support.postgres import new_database
 from tests.support.rows import NO_HASH
 
@@ -38,13 +37,6 @@ async def blank(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Conne
         await connection.close()
 
 
-async def page_of_workspaces(sql: Connection, user: str, *, actor: str | None = None, after: str | None = None) -> None:
-    """Read a page of the workspaces that a user is a member of; with an actor, of those that have both."""
-    some, other = WorkspaceFilter(UserId(user)), None if actor is None else UserId(actor)
-    await workspace_lists.list_page(sql, some, actor=other, after=after, limit=LIMIT)
-
-
-ALL_TABLES = ("key", "key_hat", "workspace", "member", "team_member", "hat", "audit_event")
 _REQUEST = keys.IssueRequest("console", "r1234", b"x" * 32)
 _BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "find_credentials of a user key": lambda sql: credentials.find_credentials(sql, [key_id(1204)]),
@@ -67,14 +59,6 @@ _BY_ID: dict[str, Callable[[Connection], Awaitable[object]]] = {
 async def test_one_key_is_found_by_an_index(full: asyncpg.Connection[Any], name: str, mode: Mode) -> None:
     """And so is everything read with it: no table that can grow is read from end to end."""
     assert_by_index(await plans(full, _BY_ID[name], mode))
-
-
-def assert_by_index(found: list[Plan]) -> None:
-    """Fail if a table that can grow is read from end to end, or if each run would compile the plan."""
-    for plan in found:
-        assert plan.cost < JIT_COST, plan
-        for table in ALL_TABLES:
-            assert all(scan.startswith(("Index", "Bitmap Heap Scan")) for scan in plan.scans(table)), plan
 
 
 _BATCH = [key_id(number) for number in range(100, 20_000, 400)]
@@ -183,62 +167,6 @@ async def test_a_touched_part_is_read_by_an_index(full: asyncpg.Connection[Any],
     assert plan.rows_read("team_member") <= 1
     assert plan.rows_read("skill") + plan.rows_read("tool") <= 1
     assert plan.rows_read("hat") <= 100, "all that there are, in one page of the table"
-
-
-# The user u77 becomes a member of all 2,001 workspaces.
-_MEMBERSHIPS = """
-INSERT INTO member (workspace_id, user_id, role)
-SELECT id, 'u77', 'viewer' FROM workspace WHERE id <> 'acme'
-"""
-
-
-@pytest.mark.parametrize("analyzed", [True, False])
-@pytest.mark.parametrize("mode", ["custom", "generic"])
-@pytest.mark.parametrize(
-    ("user", "after", "most"),
-    [("u77", None, 2001), ("u77", "w1500", 2001), ("u78", None, 1)],
-    ids=["many", "later page", "one"],
-)
-async def test_a_page_of_a_members_workspaces_reads_theirs_only(
-    full: asyncpg.Connection[Any], mode: Mode, user: str, after: str | None, most: int, *, analyzed: bool
-) -> None:
-    """By an index; with statistics in its order, and no more of them than the page shows."""
-    async with undone(full):
-        await full.execute(_MEMBERSHIPS)
-        if analyzed:
-            await full.execute("ANALYZE member")
-        (plan,) = await plans(full, lambda sql: page_of_workspaces(sql, user, after=after), mode, analyze=True)
-    assert_by_index([plan])
-    read = max(plan.rows_read("member"), plan.rows_read("workspace"))
-    assert read <= (min(most, LIMIT) if analyzed else most), plan
-    if analyzed:
-        assert {"Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
-
-
-# The user u78 becomes a member of the first 5 and of the last of these.
-_OTHERS = """
-INSERT INTO member (workspace_id, user_id, role)
-SELECT id, 'u78', 'viewer' FROM workspace WHERE id <> 'acme' AND (id = 'w2000' OR id < 'w1003')
-"""
-
-
-@pytest.mark.parametrize("analyzed", [True, False])
-@pytest.mark.parametrize("mode", ["custom", "generic"])
-@pytest.mark.parametrize(("user", "actor"), [("u77", "u78"), ("u78", "u77"), ("u77", "u77"), ("u77", "nobody")])
-async def test_a_page_of_the_workspaces_of_two_reads_those_of_one(
-    full: asyncpg.Connection[Any], mode: Mode, user: str, actor: str, *, analyzed: bool
-) -> None:
-    """And of each whether the other is in it, by an index: never another member of it."""
-    async with undone(full):
-        await full.execute(_MEMBERSHIPS)
-        await full.execute(_OTHERS)
-        if analyzed:
-            await full.execute("ANALYZE member")
-        (plan,) = await plans(full, lambda sql: page_of_workspaces(sql, user, actor=actor), mode, analyze=True)
-        theirs = await full.fetchval("SELECT count(*) FROM member WHERE user_id = $1", user)
-    assert_by_index([plan])
-    assert plan.rows_read("member") <= 2 * theirs, plan
-    assert plan.rows_read("workspace") <= theirs, plan
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.ids import KeyId, UserId
+from skilder_keys.domain.workspace_lists import WorkspaceFilter
+from skilder_keys.storage import workspace_lists
 from tests.support.rows import NO_HASH
+
+if TYPE_CHECKING:
+    from skilder_keys.storage.database import Connection
+    from tests.support.plans import Plan
 
 LIMIT = 101
 """The most keys of a page in these tests."""
 
 JIT_COST = 100_000
 """The default of `jit_above_cost`."""
+
+_ALL_TABLES = ("key", "key_hat", "workspace", "member", "team_member", "hat", "audit_event")
 
 # Of 20,000 keys of `acme`, newest last: 200 users have 25 keys each, 400 are of runtime instances, 1,000 are revoked.
 # Two of the users are no members any more.
@@ -47,3 +56,17 @@ DELETE FROM member WHERE user_id IN ('u7', 'u8')
 def key_id(number: int) -> KeyId:
     """Return the id of a key by its number."""
     return KeyId(UUID(f"0198c2f4-7c3e-7000-8000-{number:012x}"))
+
+
+async def page_of_workspaces(sql: Connection, user: str, *, actor: str | None = None, after: str | None = None) -> None:
+    """Read a page of the workspaces that a user is a member of; with an actor, of those that have both."""
+    some, other = WorkspaceFilter(UserId(user)), None if actor is None else UserId(actor)
+    await workspace_lists.list_page(sql, some, actor=other, after=after, limit=LIMIT)
+
+
+def assert_by_index(found: list[Plan]) -> None:
+    """Fail if a table that can grow is read from end to end, or if each run would compile the plan."""
+    for plan in found:
+        assert plan.cost < JIT_COST, plan
+        for table in _ALL_TABLES:
+            assert all(scan.startswith(("Index", "Bitmap Heap Scan")) for scan in plan.scans(table)), plan
