@@ -173,9 +173,9 @@ async def test_dropping_very_many_keys_does_not_block_the_loop() -> None:
     """They are gone at once for every caller, and their memory is freed in portions."""
     memory = TestedMemory()
     cache = KeyCache(memory.lease, memory.fingerprint, 100_000)
+    tokens = [minted() for _ in range(100_000)]
 
     def fill() -> dict[str, KnownKey]:
-        tokens = [minted() for _ in range(100_000)]
         return {
             id_text(each.key_id): known_key(each, cache, memory.fingerprint, WorkspaceId("w"), 0) for each in tokens
         }
@@ -193,7 +193,9 @@ async def test_dropping_very_many_keys_does_not_block_the_loop() -> None:
             for _ in range(1000):
                 await asyncio.sleep(0)
         longest.append(stall[0])
-    assert min(longest) < piece / 2, (longest, piece)
+        if longest[-1] < piece / 2:
+            return
+    raise AssertionError(f"stalls of {longest} s, and the work in one piece takes {piece} s")
 
 
 async def test_a_page_of_keys_does_not_block_the_loop() -> None:

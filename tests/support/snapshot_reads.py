@@ -73,24 +73,36 @@ def contents_of(catalog: Catalog) -> Contents:
     return updated(EMPTY, read_of(catalog))
 
 
-def tool_set_of(catalog: Catalog, reach: Reach) -> SharedToolSet:
-    """Return what a key reaches."""
-    contents = contents_of(catalog)
+def tool_set_in(contents: Contents, reach: Reach) -> SharedToolSet:
+    """Return what a key reaches in a workspace in memory."""
     tools = SharedToolSet(contents, contents.reached(reach), lambda _: None)
     tools.keep(tools.encode())
     return tools
 
 
+def tool_set_of(catalog: Catalog, reach: Reach) -> SharedToolSet:
+    """Return what a key reaches."""
+    return tool_set_in(contents_of(catalog), reach)
+
+
 def encoded_of(catalog: Catalog, reach: Reach) -> EncodedToolSet:
     """Return what a key reaches, as a whole."""
-    encoded = tool_set_of(catalog, reach).encoded
-    assert encoded is not None
-    return encoded
+    return _encoded(tool_set_of(catalog, reach))
+
+
+def _encoded(tools: SharedToolSet) -> EncodedToolSet:
+    assert tools.encoded is not None
+    return tools.encoded
 
 
 def tools_of(catalog: Catalog, reach: Reach) -> Tools:
     """Return what a key reaches, as its grant says it."""
-    found = pb.Granted.FromString(encoded_of(catalog, reach).field).tool_set
+    return tools_in(contents_of(catalog), reach)
+
+
+def tools_in(contents: Contents, reach: Reach) -> Tools:
+    """Return what a key reaches in a workspace in memory, as its grant says it."""
+    found = pb.Granted.FromString(_encoded(tool_set_in(contents, reach)).field).tool_set
     return Tools(
         tuple((each.id, each.name, tuple(each.skill_ids)) for each in found.hats),
         tuple((each.id, each.name, tuple(each.tool_ids)) for each in found.skills),

@@ -10,7 +10,7 @@ from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.permissions import Reach
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.rpc import convert_workspaces
-from tests.support.snapshot_reads import tools_of
+from tests.support.snapshot_reads import contents_of, tools_in
 from tests.support.workspaces import example_workspace, small_workspace
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def reached(workspace: Workspace) -> set[tuple[str, str, str]]:
     except InvalidRequestError:
         return set()
     keys = {"": Reach(None, None)} | {each.id: Reach(frozenset(each.team_ids), None) for each in found.members}
-    sets = {user: tools_of(found.catalog, reach) for user, reach in keys.items()}
+    contents = contents_of(found.catalog)
+    sets = {user: tools_in(contents, reach) for user, reach in keys.items()}
     return {
         (user, kind, each[0])
         for user, tools in sets.items()
