@@ -21,12 +21,8 @@ serve: $(READY) ## run the service with an embedded Postgres, in the foreground
 # Many container images set this. With it, every process that the tests start would compile all of its code again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Several tests run at once, then the two that have a fleet each, and then, one by one, those that need the machine for
-# themselves.
 test: $(READY) ## run every test, several at once
-	@$(BIN)/pytest -m 'not (alone or fleet)' --numprocesses=auto --dist=worksteal; several=$$?; \
-		$(BIN)/pytest -m fleet --numprocesses=2 tests/faults; two=$$?; \
-		$(BIN)/pytest -m alone tests/integration; one=$$?; exit $$(( several ? several : two ? two : one ))
+	@$(BIN)/pytest --numprocesses=auto --dist=worksteal
 
 check: export SKILDER_KEYS_TEST_LONG := 1
 check: lint test ## do what CI does: the linters, and every test in its long form

@@ -21,7 +21,7 @@ SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", by_form("20", "60"
 SEED = int(os.environ.get("SKILDER_KEYS_FAULTS_SEED", secrets.randbelow(10**6)))
 
 
-@pytest.mark.fleet
+@pytest.mark.long
 @pytest.mark.parametrize("transport", CHOSEN, indirect=True)
 async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str, postgres_files: Path) -> None:
     """Every decision fits the state at some moment of its call, and no key is lost.

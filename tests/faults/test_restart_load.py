@@ -77,7 +77,7 @@ class InUse:
 
 
 @GRPCIO_IF_SHORT
-@pytest.mark.fleet
+@pytest.mark.long
 async def test_a_restart_of_all_workers_under_load_denies_nobody(
     transport: str, database_url: str, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:

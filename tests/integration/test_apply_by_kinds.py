@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import pytest
 
 from skilder_keys.domain.difference import KINDS, Part, difference
 from skilder_keys.domain.errors import InvalidRequestError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     import asyncpg
-    import pytest
 
     from skilder.keys.v1 import catalog_service_pb2 as pb
     from skilder.keys.v1.workspace_pb2 import Workspace
@@ -54,13 +54,14 @@ def changes_of(before: Workspace, after: Workspace) -> list[pb.WorkspaceChange] 
 
 
 @ONLY_GRPCIO
+@pytest.mark.long
 async def test_random_edits_are_found_whoever_made_them(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """By an apply, an update or by hand. Most applies send an older state again, or one in another order."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"random.Random({seed})")  # noqa: T201 - pytest shows it where the test fails
     source = random.Random(seed)  # noqa: S311 - chance, not a secret
     sent = [small_workspace()]
-    for _ in range(by_form(80, 2000)):
+    for _ in range(by_form(80, 600)):
         if source.random() < 0.2:
             await sql.execute(source.choice(BY_HAND))
         if source.random() < 0.2:

@@ -115,7 +115,7 @@ class Calls:
         raise AssertionError(f"{method}: stalls of {longest} s, and the work in one piece takes {self._piece} s")
 
 
-@pytest.mark.alone
+@pytest.mark.long
 async def test_no_call_of_the_largest_size_blocks_the_loop(database_url: str, tmp_path: Path) -> None:
     """Applying, changing, showing and deleting the largest workspace, its first Authorize, and large batches."""
     limits = {"call_timeout": 120, "statement_timeout": 60}

@@ -299,6 +299,7 @@ async def totals(sql: asyncpg.Connection[Any]) -> dict[str, Any]:
 
 
 @ONLY_GRPCIO
+@pytest.mark.long
 async def test_an_update_does_what_an_apply_of_the_whole_does(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """For random updates: the same state, changes and totals; and what one refuses, the other refuses."""
     seed = random.SystemRandom().randrange(2**32)

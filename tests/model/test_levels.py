@@ -111,6 +111,7 @@ def test_two_changes_are_seen_whole_and_in_time(history: tuple[int, int], needed
 
 @pytest.mark.skipif(not LONG, reason="needs a minute or two: set SKILDER_KEYS_TEST_LONG=1")
 @pytest.mark.parametrize("loads", [1, 2])
+@pytest.mark.long
 def test_any_two_changes_are_seen_whole_and_in_time(loads: int) -> None:
     """In the nearest states of every pair of changes."""
     for history in unlike(2):
