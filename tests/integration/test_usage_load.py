@@ -111,7 +111,7 @@ async def longest_slice(usage: Usage) -> float:
     try:
         while not writing.done():
             before = time.thread_time()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)  # without a pause, it would keep the processor busy while Postgres works
             longest = max(longest, time.thread_time() - before)
     finally:
         gc.enable()
