@@ -65,6 +65,27 @@ async def test_items_that_come_while_a_query_runs_share_the_next_query() -> None
     assert await asyncio.gather(*rest) == ["B", "C", None, "B"]
 
 
+async def test_items_that_come_soon_after_a_query_share_the_next_one() -> None:
+    """The first query is sent at once. The next one lingers, and takes also what comes in the meantime."""
+    query = Query()
+    batches = Batcher(query, linger=0.05)
+    first = asked(batches, "a")
+    await turns()
+    assert query.sent == [["a"]]
+    query.let_go(0)
+    await asyncio.gather(*first)
+    rest = asked(batches, "b")
+    await turns()
+    assert query.sent == [["a"]]
+    rest += asked(batches, "c")
+    async with asyncio.timeout(60):
+        while len(query.sent) < 2:
+            await asyncio.sleep(0.001)
+    assert query.sent[1:] == [["b", "c"]]
+    query.let_go(1)
+    assert await asyncio.gather(*rest) == ["B", "C"]
+
+
 async def test_an_item_never_joins_a_query_that_was_already_sent() -> None:
     """The same item is looked up again: the result of the running query may be older than the request."""
     query = Query()

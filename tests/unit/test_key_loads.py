@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,7 @@ from tests.support.memory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from skilder_keys.app.authorization.key_cache import KnownKey
     from skilder_keys.domain.token import Token
@@ -219,3 +220,34 @@ async def test_a_cancelled_caller_does_not_stop_the_load(memory: TestedMemory) -
     memory.let_go(1)
     await turns()
     assert memory.keys.find(alone.reveal()) is not None
+
+
+async def test_a_load_that_nobody_waits_for_any_more_does_not_get_its_turn(memory: TestedMemory) -> None:
+    """It still waits for its turn when the last of its callers gives up. While one remains, it stays."""
+    entered = asyncio.get_running_loop().create_future()
+
+    @asynccontextmanager
+    async def turn() -> AsyncIterator[None]:
+        await asyncio.shield(entered)
+        yield
+
+    def calls(token: Token) -> list[asyncio.Task[KnownKey | None]]:
+        digest = memory.fingerprint.digest(token.reveal())
+        load = memory.keys.load
+        return [asyncio.create_task(load(token.key_id, digest, memory.reading(token), turn)) for _ in range(2)]
+
+    unwanted, wanted, wanted_again = minted(), minted(), minted()
+    waiting = [calls(token) for token in (unwanted, wanted, wanted_again)]
+    await turns()
+    for each in (*waiting[0], waiting[1][0], *waiting[2]):
+        each.cancel()
+    await turns()
+    again = calls(wanted_again)
+    await turns()
+    entered.set_result(None)
+    await turns()
+    assert len(memory.reads) == 2, "not of the one that nobody wants"
+    memory.let_go(0)
+    memory.let_go(1)
+    assert await waiting[1][1] is memory.keys.find(wanted.reveal())
+    assert set(await asyncio.gather(*again)) == {memory.keys.find(wanted_again.reveal())}

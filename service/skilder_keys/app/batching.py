@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -42,6 +44,46 @@ class SingleFlight(Generic[Item, Result]):
         retrieve(task)
 
 
+class Shared(Generic[Result]):
+    """A result that several calls wait for.
+
+    Each call waits by a future of its own, so a call that is cancelled leaves the others alone.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[Result]] = []
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a call still waits for it."""
+        return not all(each.done() for each in self._waiting)
+
+    def wait(self) -> asyncio.Future[Result]:
+        """Return a future of the result, for one call."""
+        waiting: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        return waiting
+
+    def set_result(self, result: Result) -> None:
+        """Give all calls the result."""
+        for each in self._waiting:
+            if not each.done():
+                each.set_result(result)
+
+    def set_exception(self, error: Exception) -> None:
+        """Make all calls fail."""
+        for each in self._waiting:
+            if not each.done():
+                each.set_exception(error)
+
+    def cancel(self) -> None:
+        """Cancel all calls."""
+        for each in self._waiting:
+            each.cancel()
+
+
 class Batcher(Generic[Item, Result]):
     """Collects items while a query runs, and sends the next query for all of them.
 
@@ -55,6 +97,7 @@ class Batcher(Generic[Item, Result]):
         *,
         size: int = 500,
         concurrency: int = 1,
+        linger: float = 0.0,
     ) -> None:
         """Make a batcher.
 
@@ -62,11 +105,14 @@ class Batcher(Generic[Item, Result]):
             query: Returns the results of some items; an item without a result is left out.
             size: The most items in a query.
             concurrency: The most queries at the same time.
+            linger: The seconds to wait for more items, if the last query ended less than that ago.
         """
         self._query = query
         self._size = size
         self._concurrency = concurrency
-        self._waiting: dict[Item, asyncio.Future[Result | None]] = {}
+        self._linger = linger
+        self._ended = -math.inf
+        self._waiting: dict[Item, Shared[Result | None]] = {}
         self._running = 0
         self._tasks: set[asyncio.Task[None]] = set()  # kept here, because the event loop has only weak references
 
@@ -77,29 +123,31 @@ class Batcher(Generic[Item, Result]):
         """
         result = self._waiting.get(item)
         if result is None:
-            result = self._waiting[item] = asyncio.get_running_loop().create_future()
+            result = self._waiting[item] = Shared()
             if self._running < self._concurrency:
                 self._running += 1
                 task = asyncio.create_task(self._run())
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(result)
+        return await result.wait()
 
     async def _run(self) -> None:
         try:
             while self._waiting:
+                if time.monotonic() < self._ended + self._linger:
+                    await asyncio.sleep(self._linger)
                 batch = {item: self._waiting.pop(item) for item in list(islice(self._waiting, self._size))}
                 await self._send(batch)
+                self._ended = time.monotonic()
         finally:
             self._running -= 1
 
-    async def _send(self, batch: dict[Item, asyncio.Future[Result | None]]) -> None:
+    async def _send(self, batch: dict[Item, Shared[Result | None]]) -> None:
         try:
             results = await self._query(list(batch))
         except Exception as error:  # noqa: BLE001 - `get` raises it
             for result in batch.values():
                 result.set_exception(error)
-                result.exception()  # marks it as retrieved, in case no caller waits for it any more
         except asyncio.CancelledError:
             for result in batch.values():
                 result.cancel()

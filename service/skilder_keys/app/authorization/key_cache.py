@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from contextlib import nullcontext
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from skilder_keys.app.authorization.release import release
 from skilder_keys.app.authorization.snapshot import OPEN, VOID
-from skilder_keys.app.batching import retrieve
+from skilder_keys.app.batching import Shared
 from skilder_keys.domain.token import claimed_id_text, id_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.domain.access import Caller
@@ -111,16 +113,20 @@ class KeyLoad:
         touches: The changes that touched it since the load began: their epochs, and the workspace if a change touched
             all keys of a workspace, which may be that of the key.
         void: Whether memory was dropped meanwhile.
+        begun: Whether it has had its turn.
+        result: For the calls.
     """
 
-    __slots__ = ("digest", "key_id", "task", "touches", "void")
+    __slots__ = ("begun", "digest", "key_id", "result", "task", "touches", "void")
 
     def __init__(self, key_id: KeyId, digest: bytes) -> None:
         self.key_id = key_id
         self.digest = digest
         self.touches: list[tuple[int, WorkspaceId | None]] = []
         self.void = False
-        self.task: asyncio.Task[KnownKey | None]
+        self.begun = False
+        self.result: Shared[KnownKey | None] = Shared()
+        self.task: asyncio.Task[None]
 
 
 class KeyCache:
@@ -173,20 +179,37 @@ class KeyCache:
         return scope
 
     async def load(
-        self, key_id: KeyId, digest: bytes, read: Callable[[], Awaitable[KnownKey | None]]
+        self,
+        key_id: KeyId,
+        digest: bytes,
+        read: Callable[[], Awaitable[KnownKey | None]],
+        turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
     ) -> KnownKey | None:
         """Return what `read` returns for a token, and keep it if the fence allows it.
 
         All calls with the same token share a load, until a change touches the key. Call it only under a lease. The key
         may be closed, if a change touched it meanwhile.
+
+        Args:
+            key_id: The key.
+            digest: The digest of the token.
+            read: Reads the key.
+            turn: Returns the context in which a load runs, if there is none to share. While it waits to enter, and all
+                of its calls give up, the load is dropped.
         """
         load = self._joinable.get(digest)
         if load is None:
+            context = turn()
             load = self._joinable[digest] = KeyLoad(key_id, digest)
             self._running.add(load)
-            load.task = asyncio.create_task(self._run(load, read))
-            load.task.add_done_callback(retrieve)
-        return await asyncio.shield(load.task)
+            load.task = asyncio.create_task(self._run(load, read, context))
+        try:
+            return await load.result.wait()
+        except asyncio.CancelledError:
+            if not load.begun and not load.result.wanted:
+                self._leave(load)
+                load.task.cancel()
+            raise
 
     def apply(self, key_id: KeyId | None, workspace_id: WorkspaceId | None, epoch: int) -> None:
         """Drop a key that a change has touched, or all keys of a workspace. Let no call join a load of one of them."""
@@ -223,13 +246,30 @@ class KeyCache:
         """Return the loads of a key that a change may have overtaken; for None, those of all keys."""
         return [load for load in self._running if key_id in (None, load.key_id)]
 
-    async def _run(self, load: KeyLoad, read: Callable[[], Awaitable[KnownKey | None]]) -> KnownKey | None:
+    async def _run(
+        self,
+        load: KeyLoad,
+        read: Callable[[], Awaitable[KnownKey | None]],
+        turn: AbstractAsyncContextManager[object],
+    ) -> None:
         try:
-            known = await read()
+            async with turn:
+                load.begun = True
+                known = await read()
             caught_up = known is None or await self._lease.reach(known.label)
+        except asyncio.CancelledError:
+            load.result.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - `load` raises it
+            load.result.set_exception(error)
+        else:
+            load.result.set_result(self._settled(load, known, caught_up=caught_up))
         finally:
             self._leave(load)
             self._running.discard(load)
+
+    def _settled(self, load: KeyLoad, known: KnownKey | None, *, caught_up: bool) -> KnownKey | None:
+        """Return a key that was read, closed by what has touched it meanwhile, and keep it if it is open."""
         if known is None:
             return None
         if load.void:

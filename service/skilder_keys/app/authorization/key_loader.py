@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from skilder_keys.storage.database import Database
 
 _ATTEMPTS = 5
+_LINGER_SECONDS = 0.001
+"""So many calls share a statement and a thread that it pays, and nobody waits long for it."""
 _SLICE = 50
 """How many loads are started before other calls get their turn."""
 _MALFORMED = Denied(DenialReason.MALFORMED)
@@ -67,8 +69,8 @@ class KeyLoader:
         self._verifier = verifier
         self._usage = usage
         self._first_sights = first_sights
-        self._credentials = Batcher(self._find_credentials)
-        self._first_uses = Batcher(self._claim_first_uses)
+        self._credentials = Batcher(self._find_credentials, linger=_LINGER_SECONDS)
+        self._first_uses = Batcher(self._claim_first_uses, linger=_LINGER_SECONDS)
 
     async def load(self, text: str, workspace_id: WorkspaceId | None, lane: Lane | None = None) -> Access | Denied:
         """Return the key of a token and what it reaches, or why no key has this token.
@@ -119,7 +121,12 @@ class KeyLoader:
         began = self._lease.epoch
         key = self._keys.get(token.key_id)
         if key is None:
-            key = await self._keys.load(token.key_id, digest, lambda: self._in_turn(token, digest, lane))
+            key = await self._keys.load(
+                token.key_id,
+                digest,
+                lambda: self._read(token, digest),
+                lambda: lane or self._first_sights.lane(token.key_id),
+            )
         if key is None or not compare_digest(key.digest, digest):
             return _UNKNOWN
         require_workspace(key.workspace_id, workspace_id)
@@ -140,7 +147,8 @@ class KeyLoader:
         self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, lane: Lane | None
     ) -> Access | Denied | None:
         """Decide by the database alone; return None if the workspace changed between two reads."""
-        key = await self._in_turn(token, digest, lane)
+        async with lane or self._first_sights.lane(token.key_id):
+            key = await self._read(token, digest)
         if key is None:
             return _UNKNOWN
         require_workspace(key.workspace_id, workspace_id)
@@ -153,10 +161,6 @@ class KeyLoader:
         if key.claim is not None and isinstance(access[1], SharedToolSet) and not await self._claim(key, key.claim):
             return None
         return access
-
-    async def _in_turn(self, token: Token, digest: bytes, lane: Lane | None) -> KnownKey | None:
-        async with lane or self._first_sights.lane(token.key_id):
-            return await self._read(token, digest)
 
     async def _read(self, token: Token, digest: bytes) -> KnownKey | None:
         """Return the key of a token from the database, with its token verified; None if no key has this token."""

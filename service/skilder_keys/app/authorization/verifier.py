@@ -11,6 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from skilder_keys.app.batching import Shared
 from skilder_keys.domain.errors import BusyError
 from skilder_keys.storage import credentials
 
@@ -28,7 +29,7 @@ MAX_OUTDATED = 100
 """The most tokens whose hash has outdated parameters that are kept until they are taken."""
 
 _BATCH = 16
-_BATCH_SECONDS = 0.002
+_BATCH_SECONDS = 0.004
 """A thread that has verified tokens for this long reports them, and takes others afterwards."""
 
 
@@ -88,8 +89,7 @@ class Verifier:
         if known is not None:
             self._verified[name] = known
             return hmac.compare_digest(known, digest)
-        # Other calls may wait for the same result.
-        return await asyncio.shield(self._proof(token, digest, secret_hash).result)
+        return await self._proof(token, digest, secret_hash).result.wait()
 
     @property
     def waiting(self) -> int:
@@ -128,7 +128,7 @@ class Verifier:
         if line is None:
             line = self._waiting[secret_hash] = {}
             if self._free and not self._turns:
-                # Not at once, so that all tokens that arrive together are shared out among the threads.
+                # Not at once, so that a thread gets all tokens that arrive together.
                 asyncio.get_running_loop().call_soon(self._start)
             self._turns.append(secret_hash)
         proof = line.get(digest)
@@ -139,9 +139,12 @@ class Verifier:
         return proof
 
     def _start(self) -> None:
-        """Give the free threads their shares of the tokens that wait, at most one of each hash."""
+        """Give the free threads the tokens that wait, at most one of each hash.
+
+        A second thread gets only what is too much for one: each costs a hand-over, and threads wait for each other.
+        """
         while self._free and self._turns and not self._closed:
-            share = min(_BATCH, -(-len(self._turns) // self._free))
+            share = min(_BATCH, len(self._turns))
             proofs = [next(iter(self._waiting[self._turns.popleft()].values())) for _ in range(share)]
             self._free -= 1
             loop = asyncio.get_running_loop()
@@ -176,7 +179,6 @@ class Verifier:
         del line[proof.digest]
         if isinstance(result, Exception):
             proof.result.set_exception(result)
-            proof.result.exception()  # marks it as retrieved, in case no caller waits for it any more
         else:
             proof.result.set_result(result)
         if result is True:
@@ -201,7 +203,7 @@ class _Proof:
         self.token = token
         self.digest = digest
         self.secret_hash = secret_hash
-        self.result: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.result: Shared[bool] = Shared()
 
 
 async def verified(verifier: Verifier, token: Token, digest: bytes, credential: Credential | None) -> Credential | None:
