@@ -197,6 +197,14 @@ class Environment:
                     process.kill()
 
 
+def _works(process: psutil.Process) -> bool:
+    """Return whether a process has not ended, and is no watchdog; that of another version has another path."""
+    try:
+        return all(Path(part).name != _WATCHDOG for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _await_connections(address: str) -> None:
     """Wait until connections are accepted at an address, HOST:PORT."""
     host, _, port = address.rpartition(":")
@@ -243,12 +251,7 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes."""
-        # The watchdog of another version is not recognised by its path.
-        return [
-            each
-            for each in worker_processes(self.target.server)
-            if not any(Path(part).name == _WATCHDOG for part in each.cmdline())
-        ]
+        return [each for each in worker_processes(self.target.server) if _works(each)]
 
     def connections(self, ports: Sequence[int]) -> list[list[int]]:
         """Return for each worker the numbers of its connections, given the local ports of their clients."""
