@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import grpc
 
 from bench.catalog import KINDS
-from bench.environment import Sql
 from bench.load import percentile
+from bench.server import Sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -16,9 +16,10 @@ from tests.support.workspaces import example_workspace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.environment import Environment, Server
+    from bench.environment import Environment
     from bench.load import Sample, Target
     from bench.report import Report
+    from bench.server import Server
 
 METHOD = "AuthorizationService/Authorize"
 

@@ -18,7 +18,7 @@ from skilder.keys.v1.workspace_pb2 import (
 
 if TYPE_CHECKING:
     from bench.caller import Caller
-    from bench.environment import Sql
+    from bench.server import Sql
 
 Kind = Literal["a member added", "a tool switched off", "a hat moved"]
 KINDS: tuple[Kind, ...] = ("a member added", "a tool switched off", "a hat moved")

@@ -19,10 +19,11 @@ from tests.support.workspaces import example_workspace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.environment import Environment, Server
+    from bench.environment import Environment
     from bench.load import Sample
     from bench.report import Report
     from bench.seed import MadeKey
+    from bench.server import Server
 
 _WARM_UP = 3_000
 _MEASURED = 12_000

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.around import LoadOf
-    from bench.environment import Environment, Postgres, Server
+    from bench.environment import Environment, Postgres
     from bench.openloop import Timeline
+    from bench.server import Server
 
 WORKERS = 2
 _PATH = "/skilder.keys.v1.AuthorizationService/Authorize"

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.caller import Caller
-    from bench.environment import Environment, Server
+    from bench.environment import Environment
     from bench.report import Report
     from bench.seed import MadeKey
+    from bench.server import Server
 
 _WORKERS = 8
 _REVOKES = 300

@@ -17,7 +17,7 @@ from tests.support.ids import new_key_id
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.environment import Sql
+    from bench.server import Sql
 
 MAIN, SMALL, OTHERS = "acme", "small", ("other-0", "other-1", "other-2", "other-3")
 """The workspaces of `fill`: one with most of the keys, one with about 150, and some between."""

@@ -21,11 +21,12 @@ from tests.support.workspaces import example_workspace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.environment import Environment, Server
+    from bench.environment import Environment
     from bench.load import Sample
     from bench.report import Report
     from bench.rounds import Spread
     from bench.seed import MadeKey
+    from bench.server import Server
 
 _MANY, _FEW = 1_000_000, 1_000
 _KNOWN_OF_MANY, _KNOWN_OF_FEW = 4_500, 900

@@ -18,10 +18,11 @@ from tests.support.workspaces import example_workspace
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bench.environment import Environment, Postgres, Server
+    from bench.environment import Environment, Postgres
     from bench.load import Sample
     from bench.report import Report
     from bench.seed import MadeKey
+    from bench.server import Server
 
 _MEASURED = 4_500
 _SIMPLE, _AT_ONCE = 300, 16

@@ -21,9 +21,10 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bench.environment import Environment, Server
+    from bench.environment import Environment
     from bench.load import Sample, Target
     from bench.report import Report
+    from bench.server import Server
 
     Round = Mapping[str, Sample]
 

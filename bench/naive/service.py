@@ -22,7 +22,8 @@ from tests.support.stock import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bench.environment import Environment, Server, Sql
+    from bench.environment import Environment
+    from bench.server import Server, Sql
 
 PYTHON = ROOT / "build" / "naive" / "bin" / "python"
 MISSING = "the environment of the naive application was not found: `make build/naive/.ready` makes it"
