@@ -13,7 +13,7 @@ from skilder_keys.supervisor.worker_pool import WorkerPool
 from skilder_keys.supervisor.worker_process import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 
 class Pretended:
@@ -84,11 +84,12 @@ class World:
             frozen_seconds=frozen_seconds,
         )
 
-    async def start(self, index: int) -> Pretended:
+    async def start(self, index: int, prepared: Callable[[], Awaitable[None]]) -> Pretended:
         """Replace WorkerProcess.start."""
         await asyncio.sleep(0)
         if self.fail(index):
             raise StartError("no")
+        await prepared()
         self.started.append(Pretended(index, 100 + len(self.started)))
         return self.started[-1]
 
@@ -134,6 +135,40 @@ async def test_a_worker_that_ended_is_replaced(world: World) -> None:
     assert not any(each.runs for each in world.started)
 
 
+async def test_workers_that_ended_together_listen_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that could listen waits for the other. A reload waits for both, since its worker must listen last."""
+    await world.workers.start(2)
+    events: list[object] = []
+    slow = asyncio.Event()
+    start = world.start
+
+    async def noted(index: int, prepared: Callable[[], Awaitable[None]]) -> Pretended:
+        async def noting() -> None:
+            await prepared()
+            events.append(("listens", index))
+
+        events.append(("starts", index))
+        if index == 1:
+            await slow.wait()
+        return await start(index, noting)
+
+    monkeypatch.setattr(world.workers, "_start", noted)
+    for each in world.started[:2]:
+        each.crash()
+    async with asyncio.timeout(60):
+        while len(events) < 2:
+            await asyncio.sleep(0.01)
+    reloading = asyncio.create_task(world.workers.reload())
+    await asyncio.sleep(0.05)
+    assert events == [("starts", 0), ("starts", 1)]
+    slow.set()
+    await reloading
+    assert set(events[2:4]) == {("listens", 0), ("listens", 1)}
+    assert events[4:] == [("starts", 0), ("listens", 0), ("starts", 1), ("listens", 1)]
+    assert world.started[2].received == world.started[3].received == [("leave", 2), 3]
+    await world.workers.end()
+
+
 async def test_the_pause_before_a_restart_grows_until_a_worker_lives_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """None, then 0.25, 0.5, 1, 2, 4 and 5 seconds; none again after a long life."""
     pauses: list[float] = []
@@ -173,9 +208,10 @@ async def test_a_failed_reload_keeps_the_workers_not_yet_replaced(world: World) 
     await world.workers.start(3)
     world.fail = lambda index: index == 1
     await world.workers.reload()
-    assert [(each.index, each.runs) for each in world.started] == [(0, False), (1, True), (2, True), (0, True)]
+    state = sorted((each.index, each.runs) for each in world.started)
+    assert state == [(0, False), (0, True), (1, True), (2, True)]
     world.fail = lambda _: False
-    world.started[1].crash()
+    next(each for each in world.started if each.index == 1).crash()
     await world.until_started(5)
     assert world.started[4].index == 1
     await world.workers.end()
@@ -264,10 +300,10 @@ async def test_metrics_are_collected_while_workers_change(world: World, monkeypa
     scrapes = []
     start = world.start
 
-    async def start_during_a_scrape(index: int) -> Pretended:
+    async def start_during_a_scrape(index: int, prepared: Callable[[], Awaitable[None]]) -> Pretended:
         scrapes.append(asyncio.create_task(world.workers.metrics()))
         await asyncio.sleep(0)  # it begins
-        return await start(index)
+        return await start(index, prepared)
 
     monkeypatch.setattr(world.workers, "_start", start_during_a_scrape)
     await world.workers.start(3)

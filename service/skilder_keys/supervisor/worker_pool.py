@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from skilder_keys.supervisor.metrics import merge
+from skilder_keys.supervisor.opening import Opening
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +35,7 @@ class WorkerPool:
 
     def __init__(
         self,
-        start: Callable[[int], Awaitable[WorkerProcess]],
+        start: Callable[[int, Callable[[], Awaitable[None]]], Awaitable[WorkerProcess]],
         log: FilteringBoundLogger,
         *,
         end_seconds: float,
@@ -44,7 +45,8 @@ class WorkerPool:
         """Create a pool without workers.
 
         Args:
-            start: Starts the worker with an index, and returns when it serves.
+            start: Starts the worker with an index, and returns when it serves. The worker listens when the function
+                that is passed has returned.
             log: The log.
             end_seconds: The most seconds that a worker may take to end.
             handover_seconds: The most seconds that a worker may take to hand over.
@@ -64,8 +66,12 @@ class WorkerPool:
         self._handing_over: WorkerProcess | None = None
         self._monitors: dict[int, asyncio.Task[None]] = {}
         self._early_exits: dict[int, int] = {}
-        # Replace one worker at a time, so that the order in which the workers began to listen is known.
-        self._replacing = asyncio.Lock()
+        self._opening = Opening()
+        # While a reload starts a worker no other is started, so that the new one is the last that began to listen.
+        self._reloading = asyncio.Lock()
+        self._restarting = 0
+        self._none_restarts = asyncio.Event()
+        self._none_restarts.set()
 
     async def start(self, count: int) -> None:
         """Start this many workers, and return when all serve. Raises as `WorkerProcess.start` does."""
@@ -83,7 +89,8 @@ class WorkerPool:
     async def reload(self) -> None:
         """Replace the workers by new ones, one after another. If a new worker does not start, keep the old ones."""
         for index in sorted(self._current):
-            async with self._replacing:
+            async with self._reloading:
+                await self._none_restarts.wait()
                 listening = sum(worker.runs for worker in self._current.values())
                 old = self._current[index]
                 try:
@@ -167,7 +174,8 @@ class WorkerPool:
 
     async def _add(self, index: int) -> None:
         """Start a worker, make it the current one of its index, and monitor it."""
-        worker = await self._start(index)
+        with self._opening.starting() as prepared:
+            worker = await self._start(index, prepared)
         self._log.info("worker started", worker=index, pid=worker.pid)
         self._current[index] = worker
         monitor = self._monitors.get(index)
@@ -186,13 +194,24 @@ class WorkerPool:
             await asyncio.sleep(self._backoff(index))
             self._early_exits[index] = self._early_exits.get(index, 0) + 1
             try:
-                async with self._replacing:
-                    await self._add(index)
+                await self._restart(index)
             except Exception as error:  # noqa: BLE001 - any error is logged, and the next attempt follows
                 self._log.error("a worker did not start", worker=index, error=_described(error))
             else:
                 self.restarts += 1
                 return
+
+    async def _restart(self, index: int) -> None:
+        """Start a worker beside others that start, but not while a reload starts one."""
+        async with self._reloading:
+            self._restarting += 1
+            self._none_restarts.clear()
+        try:
+            await self._add(index)
+        finally:
+            self._restarting -= 1
+            if not self._restarting:
+                self._none_restarts.set()
 
     def _backoff(self, index: int) -> float:
         """Return the seconds before the next start: 0 after a long run, and twice as many after each early exit."""

@@ -19,7 +19,7 @@ from skilder_keys.storage.migrations import SchemaOutdatedError
 from skilder_keys.transports.listening import ListenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from skilder_keys.config import Settings
     from skilder_keys.ipc.metrics import Family
@@ -66,6 +66,7 @@ class WorkerProcess:
         self.unanswered = 0
         self._pings = 0
         self._pongs = 0
+        self._prepared = asyncio.Event()
         self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._metrics: asyncio.Future[list[Family] | None] | None = None
         self._listening = asyncio.create_task(self._listen())
@@ -78,6 +79,7 @@ class WorkerProcess:
         settings: Settings,
         database_url: str,
         index: int,
+        prepared: Callable[[], Awaitable[None]] | None = None,
         *,
         spawned: Callable[[int], None] = lambda _: None,
     ) -> Self:
@@ -89,6 +91,7 @@ class WorkerProcess:
                 them.
             database_url: The URL of the database.
             index: The number of the worker, from 0.
+            prepared: Called when the worker could listen. It listens when this returns.
             spawned: Called with the process id, before the worker gets its settings.
 
         Raises:
@@ -100,7 +103,7 @@ class WorkerProcess:
         spawned(worker.pid)
         try:
             start = {"worker": index, "settings": _sent_settings(settings), "database_url": database_url}
-            await worker.begin({**start, "folder": str(worker.folder)})
+            await worker.begin({**start, "folder": str(worker.folder)}, prepared)
         except BaseException:
             await worker.end(0)
             raise
@@ -126,11 +129,15 @@ class WorkerProcess:
                 raise
         return cls(index, process, reader, writer)
 
-    async def begin(self, start: dict[str, Any]) -> None:
+    async def begin(self, start: dict[str, Any], prepared: Callable[[], Awaitable[None]] | None) -> None:
         """Send the first message, which says what to serve, and wait until the worker serves. Raises as `start`."""
-        self._send(start)
+        self._send(start if prepared is None else {**start, "opens": True})
         try:
             async with asyncio.timeout(_READY_SECONDS):
+                await self._prepared.wait()
+                if prepared is not None:
+                    await prepared()
+                    self._send({"open": None})
                 await self._ready
         except TimeoutError:
             raise StartError(f"A worker was not ready within {_READY_SECONDS:.0f} s.") from None
@@ -219,12 +226,15 @@ class WorkerProcess:
             self.kill()  # it sent an invalid message, so it may never end by itself
             raise
         finally:
+            self._prepared.set()
             if not self._ready.done():
                 self._ready.set_exception(StartError("A worker ended before it served."))
             if self._metrics is not None:
                 self._metrics.set_result(None)
 
     def _receive(self, message: dict[str, Any]) -> None:
+        if message.keys() & {"prepared", "ready", "failed"}:  # another version of the worker listens without asking
+            self._prepared.set()
         match message:
             case {"ready": str() as address} if not self._ready.done():
                 self._ready.set_result(address)

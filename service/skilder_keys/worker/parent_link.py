@@ -37,10 +37,16 @@ class ParentLink:
         self._registry = registry
         self._frontend = frontend
         self._stopping = stopping
+        self._opening = asyncio.Event()
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message."""
         self._writer.write(messages.encode(message))
+
+    async def open(self) -> None:
+        """Report that this worker could listen, and return when it has to."""
+        self.send({"prepared": None})
+        await self._opening.wait()
 
     def send_failure(self, error: Exception, reason: str) -> None:
         """Report why this worker did not start."""
@@ -66,6 +72,8 @@ class ParentLink:
                 group.create_task(self._send_metrics())
             case {"hand_over": int() as successor}:
                 group.create_task(self._hand_over(successor))
+            case {"open": _}:
+                self._opening.set()
             case {"drain": _}:
                 self._stopping.set()
 

@@ -86,6 +86,7 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
                         frontend,
                         registry,
                         report=lambda serving: parent.send({"serving": serving}),
+                        may_open=parent.open if first.get("opens") else None,
                     ),
                 )
             except Exception as error:  # noqa: BLE001 - the parent must learn of any error

@@ -46,7 +46,7 @@ from skilder_keys.transports.frontend import Api
 from skilder_keys.worker.collector import WorkerCollector, writer_waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from prometheus_client import CollectorRegistry
     from structlog.typing import FilteringBoundLogger
@@ -73,6 +73,7 @@ async def start(
     registry: CollectorRegistry,
     *,
     report: Callable[[bool], None] = lambda _: None,
+    may_open: Callable[[], Awaitable[None]] | None = None,
 ) -> str:
     """Start a server and return the address that it serves on, HOST:PORT.
 
@@ -86,6 +87,7 @@ async def start(
         frontend: Receives the calls.
         registry: Gets the server's metrics.
         report: Called with whether the server serves, as `Health` calls it.
+        may_open: Called when all but listening is done. The server listens when it returns.
 
     Raises:
         UnavailableError: The database could not be reached.
@@ -165,6 +167,8 @@ async def start(
     for part in (reader, health, usage, renewal, time_limit, pipeline.log_limiter):
         stack.push_async_callback(_end, asyncio.create_task(part.run()))
     stack.push_async_callback(frontend.stop, settings.drain_timeout)
+    if may_open is not None:
+        await may_open()
     address = await frontend.start(api, settings)
     stack.callback(health.drain)
     return address
