@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.load import Calls
 from bench.plot import Bar, Curve
 from bench.report import ratio_row
-from bench.rounds import in_turn, medians, ratios
+from bench.rounds import again, in_turn, medians, ratios
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.workspaces import example_workspace
 
@@ -165,7 +165,8 @@ def _open_loop(
         partial(server.granting, number, partial(load, server.target, calls), from_memory=memory)
         for (server, calls), memory in zip(asked, from_memory, strict=True)
     ]
-    return in_turn(rounds, *ours, partial(load, empty, asked[0][1]), warm=warm)
+    sides = (*ours, partial(load, empty, asked[0][1]))
+    return in_turn(rounds, *(partial(again, side) for side in sides), warm=warm)
 
 
 def _peak(environment: Environment, target: Target, calls: Calls) -> float:

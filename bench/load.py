@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from bench.cpu import cpu_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import psutil
     from google.protobuf.message import Message
@@ -125,6 +125,13 @@ class Sample:
         return percentile(self.from_sending, 99)
 
 
+class CallsFailedError(Exception):
+    """Not every call succeeded."""
+
+    def __init__(self, errors: Mapping[str, int]) -> None:
+        super().__init__(f"{self.__doc__} {dict(errors)}")
+
+
 class Generator:
     """Makes calls with ghz. What it sends goes through files that nobody else may read, never through arguments."""
 
@@ -167,7 +174,7 @@ class Generator:
         time.sleep(settle)
         server, database = cpu_seconds(target.server) - before[0], cpu_seconds(target.database) - before[1]
         if report["statusCodeDistribution"] != {"OK": number}:
-            raise RuntimeError(f"not every call succeeded: {report['errorDistribution']}")
+            raise CallsFailedError(report["errorDistribution"])
         from_sending = sorted(each["latency"] / 1000 for each in report["details"])
         latencies = from_sending if rate is None else _since_due(report["details"], rate)
         per_call = 1e6 / number

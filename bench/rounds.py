@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Self
 
+from bench.load import CallsFailedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -64,6 +66,15 @@ def in_turn(rounds: int, *sides: Callable[[], Sample], warm: bool = False) -> li
         measured = {index: sides[index]() for index in order}
         found.append(tuple(measured[index] for index in range(len(sides))))
     return found if warm else found[1:]
+
+
+def again(run: Callable[[], Sample]) -> Sample:
+    """Run an open loop, and once more if calls failed: too many wait where the machine stalls for a second."""
+    try:
+        return run()
+    except CallsFailedError as error:
+        print(error)  # noqa: T201 - the progress of a command for people
+        return run()
 
 
 def ratios(rounds: Sequence[tuple[Sample, ...]], quantity: Callable[[Sample], float]) -> Spread:

@@ -10,7 +10,7 @@ from bench.authorize import METHOD
 from bench.load import Calls
 from bench.naive.service import NaiveService, asks
 from bench.report import ratio_row
-from bench.rounds import in_turn, medians, ratios
+from bench.rounds import again, in_turn, medians, ratios
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE, Hat, Skill, Tool, Workspace
 from tests.support.shapes import big_workspace
@@ -62,7 +62,9 @@ def run(environment: Environment, report: Report) -> None:
         def opened(calls: Calls) -> Sample:
             return server.granting(due, partial(environment.load.open, server.target, calls, number=due, rate=rate))
 
-        rounds = in_turn(environment.effort.rounds, *(partial(opened, calls) for calls in asked), warm=True)
+        rounds = in_turn(
+            environment.effort.rounds, *(partial(again, partial(opened, calls)) for calls in asked), warm=True
+        )
         ours, theirs = medians(rounds, attrgetter("p50"))
         spread = ratios(rounds, attrgetter("p50"))
         name = f"p50 of a warm Authorize {against}, at half of the peak rate"
