@@ -110,3 +110,20 @@ async def test_parts_are_found_by_their_ids(filled: asyncpg.Connection[Any], nam
         for table in TABLES:
             assert all(scan.startswith(("Index", "Bitmap Heap Scan")) for scan in plan.scans(table)), plan
             assert plan.rows_read(table) <= 50, plan
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+async def test_all_ids_are_read_from_an_index(filled: asyncpg.Connection[Any], mode: Mode) -> None:
+    """By the workspace, so that those of others are not."""
+
+    async def find(sql: Connection) -> None:
+        await prefer_indexes(sql)
+        for part in KINDS:
+            await workspace_parts.find_ids(sql, ACME, part)
+
+    async with filled.transaction():
+        found = await plans(filled, find, mode)
+    assert len(found) == len(KINDS)
+    for plan in found:
+        scans = [scan for table in TABLES for scan in plan.scans(table)]
+        assert [scan.split()[0] in {"Index", "Bitmap"} for scan in scans] == [True], plan

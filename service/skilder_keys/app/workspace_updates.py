@@ -114,12 +114,7 @@ class WorkspaceUpdates:
             role = await catalog.member_role(connection, status.id, origin.actor)
             Actor(origin.actor, role).require_admin()
         check_version(status.version, expected_version)
-        touched = {part: update.touched(part) for part in KINDS}
-        before = await workspace_parts.load(connection, status.id, status.name, touched, self._offload)
-        after = await self._offload.run(updated, before, update)
-        changes = await self._offload.run(difference, before, after)
-        around = await surroundings(connection, update, before, changes, self._offload)
-        await self._offload.run(check_result, update, around)
+        before, after, changes = await effect_of(connection, status, update, self._offload)
         noted = await workspace_contents.find(connection, status.id, status.version)
         if noted is None:
             # Nobody noted it since the last change: it was made by hand, or by an earlier version of the service.
@@ -130,6 +125,24 @@ class WorkspaceUpdates:
         changed = {change.part for change in changes}
         digests = {part: digest for part, digest in noted.digests.items() if part not in changed}
         return after, changes, Noted(totals, digests)
+
+
+async def effect_of(
+    connection: Connection, status: WorkspaceStatus, update: Update, offload: Offload
+) -> tuple[Workspace, Workspace, tuple[Change, ...]]:
+    """Return the parts that an update touches as they are and as they will be, and the changes.
+
+    The workspace must be locked, or the connection a snapshot.
+
+    Raises:
+        InvalidRequestError: What the update puts in place does not fit what stays.
+    """
+    touched = {part: update.touched(part) for part in KINDS}
+    before = await workspace_parts.load(connection, status.id, status.name, touched, offload)
+    after = await offload.run(updated, before, update)
+    changes = await offload.run(difference, before, after)
+    await offload.run(check_result, update, await _surroundings(connection, update, before, changes, offload))
+    return before, after, changes
 
 
 async def totals_after(
@@ -158,7 +171,7 @@ async def totals_after(
     return totals.changed(await offload.run(counted, before), await offload.run(counted, after))
 
 
-async def surroundings(
+async def _surroundings(
     connection: Connection, update: Update, before: Workspace, changes: Sequence[Change], offload: Offload
 ) -> Surroundings:
     """Return what the checks of an update need to know of the parts that it does not touch."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.workspace_changes import check_arguments, check_version, load, locked, require_admin, write
-from skilder_keys.app.workspace_kinds import ApplyByKinds
+from skilder_keys.app.workspace_pieces import ApplyByPieces
 from skilder_keys.domain.access import Actor
-from skilder_keys.domain.difference import KINDS, Change, Part, check_removals, difference, parts_of
+from skilder_keys.domain.difference import Change, Part, check_removals, difference, parts_of
 from skilder_keys.domain.errors import WorkspaceDeletedError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.totals import Noted, Totals
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from skilder_keys.app.fence.writer import Writer
-    from skilder_keys.app.workspace_kinds import AskedWorkspace
+    from skilder_keys.app.workspace_pieces import AskedWorkspace
     from skilder_keys.domain.access import Origin
     from skilder_keys.domain.ids import WorkspaceId
     from skilder_keys.domain.workspace import Workspace, WorkspaceStatus
@@ -53,7 +53,7 @@ class Workspaces:
         self._database = database
         self._writer = writer
         self._measure = measure
-        self._by_kinds = ApplyByKinds(database, measure, self._offload)
+        self._by_pieces = ApplyByPieces(database, measure, self._offload)
 
     async def apply_asked(
         self,
@@ -64,11 +64,11 @@ class Workspaces:
         max_removals: int | None = None,
         dry_run: bool = False,
     ) -> tuple[int, tuple[Change, ...]]:
-        """Do what `apply` does with a workspace that was not converted yet. Kinds that are as they were never are."""
+        """Do what `apply` does with a workspace that was not converted yet. Most of what is as it was never is."""
         check_apply(expected_version, max_removals, origin)
-        found = await self._by_kinds.apply(asked, expected_version, origin, max_removals=max_removals, dry_run=dry_run)
+        found = await self._by_pieces.apply(asked, expected_version, origin, max_removals=max_removals, dry_run=dry_run)
         if found is None:
-            desired = await self._offload.run(asked.convert, KINDS)
+            desired = await self._offload.run(asked.convert)
             return await self.apply(
                 desired,
                 expected_version,
@@ -99,7 +99,7 @@ class Workspaces:
             origin: Who does it.
             max_removals: How many parts may be removed; None for half of the current parts.
             dry_run: Whether to make all checks and return the same result, but to write nothing.
-            digests: Digests of the desired parts, to be noted.
+            digests: The digests of `AskedWorkspace`, to be noted.
 
         Raises:
             InvalidRequestError: Names every invalid field.

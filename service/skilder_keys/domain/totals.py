@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Self
 
-from skilder_keys.domain.difference import Part, parts_of
+from skilder_keys.domain.difference import KINDS, Part, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,10 +62,15 @@ class Totals:
             bytes=size,
         )
 
+    def count(self, part: Part) -> int:
+        """Return the number of parts of a kind."""
+        number: int = getattr(self, f"{part.value}s")
+        return number
+
     @property
     def parts(self) -> int:
         """The number of parts of all kinds."""
-        return self.members + self.teams + self.hats + self.skills + self.tools
+        return sum(map(self.count, KINDS))
 
     @property
     def elements(self) -> int:
@@ -88,7 +93,8 @@ class Noted:
 
     Attributes:
         totals: How much it holds.
-        digests: By kind, a digest of the parts as an apply sent them. Whoever sends the same sends what there is.
+        digests: By kind, the digests of the pieces in which an apply sent the parts, joined. Whoever sends a piece with
+            one of them sends what there is. A kind may lack them.
     """
 
     totals: Totals

@@ -8,7 +8,8 @@ from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.workspace import FIELDS
 from skilder_keys.domain.workspace_lists import WorkspaceFilter
-from skilder_keys.rpc import convert, convert_catalog_lists, convert_workspaces, workspace_digests
+from skilder_keys.rpc import convert, convert_catalog_lists, convert_workspaces
+from skilder_keys.rpc.workspace_digests import SentWorkspace
 
 if TYPE_CHECKING:
     from skilder_keys.app.workspace_reads import WorkspaceReads
@@ -43,7 +44,7 @@ class CatalogServicer:
         self, request: pb.ApplyWorkspaceRequest, call: Call
     ) -> bytes:
         """Replace the contents of a workspace by the given ones."""
-        asked = await self._offload.run(workspace_digests.asked, request.workspace)
+        asked = await self._offload.run(SentWorkspace, request.workspace, call.body)
         version, changes = await self._workspaces.apply_asked(
             asked,
             _expected_version(request),

@@ -68,6 +68,7 @@ class Call:
     Attributes:
         caller: The caller.
         context: The call, as its transport sees it.
+        body: The bytes of the request.
         notes: What the method adds to the call's log line. Never a token.
         routine: A method sets it if the call needs no log line.
         denial: A method that denied a token sets it to the reason, which is part of the kind of the log line.
@@ -75,6 +76,7 @@ class Call:
 
     caller: Caller
     context: Context
+    body: bytes
     notes: dict[str, str]
     routine: bool = False
     denial: str = ""
@@ -175,7 +177,7 @@ class Pipeline:
                         request = decoder.decode(body)
                     if with_actor:
                         caller.require_actor(request.actor)
-                    call = Call(caller, context, notes)
+                    call = Call(caller, context, cast("bytes", body), notes)
                     reply = await method(request, call)
                 code, routine, denial = "OK", call.routine, call.denial
                 return reply if isinstance(reply, bytes) else reply.SerializeToString()

@@ -70,7 +70,13 @@ _LOAD = {
         JOIN LATERAL (SELECT * FROM tool WHERE workspace_id = $1 AND id = wanted.id LIMIT 1) AS tool ON true
         """,
 }
-_TABLES = {Part.TEAM: "team", Part.SKILL: "skill", Part.TOOL: "tool"}
+_TABLES = {
+    Part.MEMBER: ("member", "user_id"),
+    Part.TEAM: ("team", "id"),
+    Part.HAT: ("hat", "id"),
+    Part.SKILL: ("skill", "id"),
+    Part.TOOL: ("tool", "id"),
+}
 # What names a part: the kind that is named, the kind that names it, the table, and its columns for both.
 _NAMINGS = (
     (Part.TEAM, Part.MEMBER, "team_member", "team_id", "user_id"),
@@ -96,19 +102,31 @@ async def load(
     return await offload.run(_workspace, workspace_id, name, rows)
 
 
+async def find_ids(connection: Connection, workspace_id: WorkspaceId, part: Part) -> list[str]:
+    """Return the ids of all parts of a kind."""
+    table, id_ = _TABLES[part]
+    rows = await connection.fetch(
+        f"SELECT {id_} AS id FROM {table} WHERE workspace_id = $1",  # noqa: S608 - one of the tables above
+        workspace_id,
+    )
+    return [row["id"] for row in rows]
+
+
 async def find_existing(
     connection: Connection, workspace_id: WorkspaceId, ids: Mapping[Part, Collection[str]]
 ) -> dict[Part, set[str]]:
-    """Return which of the teams, skills and tools with the given ids exist."""
-    found: dict[Part, set[str]] = {part: set() for part in _TABLES}
-    for part, table in _TABLES.items():
-        for piece in pieces(ids[part], _PIECE):
+    """Return which of the parts with the given ids exist."""
+    found: dict[Part, set[str]] = {}
+    for part, wanted in ids.items():
+        table, id_ = _TABLES[part]
+        found[part] = set()
+        for piece in pieces(wanted, _PIECE):
             # The LIMIT prevents a join with all parts of the workspace.
             rows = await connection.fetch(
                 f"""
                 SELECT found.id FROM unnest($2::text[]) AS wanted (id)
                 JOIN LATERAL (
-                    SELECT id FROM {table} WHERE workspace_id = $1 AND id = wanted.id LIMIT 1
+                    SELECT {id_} AS id FROM {table} WHERE workspace_id = $1 AND {id_} = wanted.id LIMIT 1
                 ) AS found ON true
                 """,  # noqa: S608 - one of the tables above
                 workspace_id,
