@@ -219,7 +219,7 @@ async def test_a_page_of_keys_does_not_block_the_loop() -> None:
         )
         for _ in range(1000)
     ]
-    page = Page(keys, more=False, listing="keys", page_tokens=PageTokens(bytes(32)))
+    page = Page(keys, end=None, listing="keys", page_tokens=PageTokens(bytes(32)))
     begin = process_time()
     expected = key_service_pb2.ListKeysResponse(keys=map(convert.key_message, keys))
     piece = process_time() - begin

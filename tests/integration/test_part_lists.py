@@ -30,15 +30,20 @@ pytestmark = GRPCIO_IF_SHORT
 PARTS = ("members", "hats", "tools")
 
 
-async def ids(client: Client, parts: str, **fields: Any) -> list[str]:
-    """Return the ids on all pages."""
-    found: list[str] = []
+async def pages(client: Client, parts: str, **fields: Any) -> list[list[str]]:
+    """Return the ids on each page."""
+    found: list[list[str]] = []
     while True:
         page = await list_parts(client, parts, **fields)
-        found += map(id_of, getattr(page, parts))
+        found.append([id_of(each) for each in getattr(page, parts)])
         if not page.next_page_token:
             return found
         fields["page_token"] = page.next_page_token
+
+
+async def ids(client: Client, parts: str, **fields: Any) -> list[str]:
+    """Return the ids on all pages."""
+    return [each for page in await pages(client, parts, **fields) for each in page]
 
 
 @pytest.mark.parametrize("parts", PARTS)
@@ -177,15 +182,21 @@ async def test_an_invalid_condition_is_refused_by_its_field(
 
 
 async def test_a_search_finds_a_few_of_very_many(service: Service) -> None:
-    """On one page, however many parts come before them."""
+    """A page ends after 2,000 tools that were looked at, with those found among them; the next one goes on there."""
     workspace = small_workspace()
     workspace.tools.extend(Tool(id=f"t{n:05}", name=f"n{n}", mcp_server="m") for n in range(9000))
     await service.operator.apply(workspace)
-    page = await list_parts(service.operator, "tools", text="T0 777", page_size=3)
-    assert [each.id for each in page.tools] == ["t00777", "t01777", "t02777"]
-    assert len(await ids(service.operator, "tools", text="777", page_size=5)) == 18
-    last = await list_parts(service.operator, "tools", text="web_SEARCH", page_size=1)
-    assert ([each.id for each in last.tools], last.next_page_token) == (["web.search"], "")
+    tools = sorted(each.id for each in workspace.tools)
+    for text, size in (("T0 777", 3), ("777", 5), ("777", 1), ("web_SEARCH", 1), ("nowhere", 1000)):
+        expected = [each for each in tools if all(word in each.upper() for word in text.upper().split())]
+        if text == "web_SEARCH":
+            expected = ["web.search"]
+        by_page = await pages(service.operator, "tools", text=text, page_size=size)
+        assert [each for page in by_page for each in page] == expected
+        assert all(len(page) <= size for page in by_page)
+        assert len(by_page) <= len(tools) // 2000 + 1 + len(expected) // size
+    assert await pages(service.operator, "tools", text="nowhere") == [[]] * 5
+    assert len(await pages(service.operator, "tools", page_size=1000)) == 10
 
 
 async def test_the_example_is_searched_as_people_do(service: Service) -> None:

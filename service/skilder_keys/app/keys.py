@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from skilder_keys.app.authorization.verifier import verified_credential
-from skilder_keys.app.page import Page
+from skilder_keys.app.page import Page, first_of
 from skilder_keys.domain.access import Actor
 from skilder_keys.domain.errors import (
     FieldViolation,
@@ -184,7 +184,7 @@ class Keys:
             found = await key_lists.list_page(
                 snapshot, visible, workspace_deleted=deleted, before=before, limit=limit + 1
             )
-        return Page(found[:limit], len(found) > limit, listed_keys, self._page_tokens)
+        return Page(*first_of(found, limit), listed_keys, self._page_tokens)
 
     async def count(self, key_filter: KeyFilter, actor: UserId | None) -> KeyCounts:
         """Return how many keys there are of each type and state, of those that `list` would list.

@@ -25,17 +25,21 @@ class Page(Generic[Listed]):
     """A page of a list, and the token of the next page wherever this one ends.
 
     Attributes:
-        more: Whether there are elements after these.
+        end: The position after which the next page begins, if all elements are shown; None if this is the last page.
         listing: The method, its filter and its actor, for which the token is valid.
     """
 
     elements: list[Listed]
-    more: bool
+    end: str | None
     listing: str
     page_tokens: PageTokens
 
     def next_page_token(self, shown: int) -> str:
         """Return the token of the next page, if this one ends after `shown` elements; empty if it is the last."""
-        if shown == len(self.elements) and not self.more:
-            return ""
-        return self.page_tokens.seal(self.listing, str(self.elements[shown - 1].id))
+        end = self.end if shown == len(self.elements) else str(self.elements[shown - 1].id)
+        return "" if end is None else self.page_tokens.seal(self.listing, end)
+
+
+def first_of(found: list[Listed], limit: int) -> tuple[list[Listed], str | None]:
+    """Return the first `limit` elements, and the position after which there are more; None if there are no more."""
+    return found[:limit], str(found[limit - 1].id) if len(found) > limit else None

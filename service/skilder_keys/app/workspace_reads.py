@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from skilder_keys.app.page import Element, Page
+from skilder_keys.app.page import Element, Page, first_of
 from skilder_keys.domain.access import Actor
 from skilder_keys.domain.errors import WorkspaceNotFoundError
 from skilder_keys.domain.fields import Violations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part", bound=Element)
 
-_PIECE = 2000
-"""How many parts are read at once to search in them."""
+_SEARCHED = 2000
+"""How many parts are looked at for a page of those that are chosen, so that a call is short however rare they are."""
 
 
 class WorkspaceReads:
@@ -110,7 +110,7 @@ class WorkspaceReads:
             found = await workspace_lists.list_page(
                 connection, workspace_filter, actor=actor, after=after, limit=limit + 1
             )
-        return Page(found[:limit], len(found) > limit, listed, self._page_tokens)
+        return Page(*first_of(found, limit), listed, self._page_tokens)
 
     async def list_members(
         self, member_filter: MemberFilter, *, page_size: int, page_token: str, actor: UserId | None
@@ -127,13 +127,13 @@ class WorkspaceReads:
         workspace_id = member_filter.workspace_id
         async with self._database.snapshot() as snapshot:
             await _visible(snapshot, workspace_id, actor)
-            found = await self._matching(
+            found, end = await self._matching(
                 lambda after, limit: catalog_lists.read_members(snapshot, member_filter, after=after, limit=limit),
                 None if words is None else lambda members: [each for each in members if words.occur(each.id)],
                 paging,
             )
-            members = await catalog_lists.with_teams(snapshot, workspace_id, found[: paging.limit])
-        return self._page(members, len(found), paging)
+            members = await catalog_lists.with_teams(snapshot, workspace_id, found)
+        return Page(members, end, paging.listing, self._page_tokens)
 
     async def list_hats(
         self, hat_filter: HatFilter, *, page_size: int, page_token: str, actor: UserId | None
@@ -151,12 +151,12 @@ class WorkspaceReads:
                     hats = reached(hats)
                 return hats if words is None else [each for each in hats if words.occur(each.id, each.name)]
 
-            found = await self._matching(
+            found, end = await self._matching(
                 lambda after, limit: catalog_lists.read_hats(snapshot, workspace_id, after=after, limit=limit),
                 None if reached is None and words is None else chosen,
                 paging,
             )
-        return self._page(found[: paging.limit], len(found), paging)
+        return Page(found, end, paging.listing, self._page_tokens)
 
     async def list_tools(
         self, tool_filter: ToolFilter, *, page_size: int, page_token: str, actor: UserId | None
@@ -166,12 +166,12 @@ class WorkspaceReads:
         words = Words.of(tool_filter.text)
         async with self._database.snapshot() as snapshot:
             await _visible(snapshot, tool_filter.workspace_id, actor)
-            found = await self._matching(
+            found, end = await self._matching(
                 lambda after, limit: catalog_lists.read_tools(snapshot, tool_filter, after=after, limit=limit),
                 None if words is None else lambda tools: [each for each in tools if words.occur(each.id, each.name)],
                 paging,
             )
-        return self._page(found[: paging.limit], len(found), paging)
+        return Page(found, end, paging.listing, self._page_tokens)
 
     def _paging(
         self,
@@ -189,16 +189,13 @@ class WorkspaceReads:
         listed = listing(method, actor, parts)
         return _Paging(listed, self._page_tokens.open(listed, page_token) or "", limit)
 
-    def _page(self, elements: list[Part], found: int, paging: _Paging) -> Page[Part]:
-        return Page(elements, found > paging.limit, paging.listing, self._page_tokens)
-
     async def _matching(
         self,
         read: Callable[[str, int], Awaitable[list[Part]]],
         chosen: Callable[[list[Part]], Iterable[Part]] | None,
         paging: _Paging,
-    ) -> list[Part]:
-        """Return the parts of a page that are chosen, and one more if there is one.
+    ) -> tuple[list[Part], str | None]:
+        """Return the parts of a page that are chosen, and the position where it ends; None if it is the last page.
 
         Texts are compared here, not in Postgres, whose idea of upper and lower case depends on the locale of the
         database: with the locale C it knows only that of ASCII.
@@ -208,15 +205,11 @@ class WorkspaceReads:
             chosen: Returns those of some parts that are listed; None for all.
             paging: Where the page begins, and how long it is.
         """
-        wanted, after = paging.limit + 1, paging.after
-        size = wanted if chosen is None else max(wanted, _PIECE)
-        found: list[Part] = []
-        while True:
-            piece = await read(after, size)
-            found += piece if chosen is None else await self._offload.run(chosen, piece)
-            if len(found) >= wanted or len(piece) < size:
-                return found[:wanted]
-            after = str(piece[-1].id)
+        if chosen is None:
+            return first_of(await read(paging.after, paging.limit + 1), paging.limit)
+        piece = await read(paging.after, _SEARCHED)
+        found, end = first_of(list(await self._offload.run(chosen, piece)), paging.limit)
+        return found, str(piece[-1].id) if end is None and len(piece) == _SEARCHED else end
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,15 +25,17 @@ def pages(call: Callable[[Any], Any], request: Any, field: str, limit: int | Non
     """
     left = limit
     while True:
-        request.page_size = _PAGE_SIZE if left is None else min(left, _PAGE_SIZE)
+        # A page without elements may be followed by others. So whether there are more is known from the next element.
+        request.page_size = _PAGE_SIZE if left is None else min(left or 1, _PAGE_SIZE)
         page = call(request)
         elements = list(getattr(page, field))
-        yield elements
-        request.page_token = page.next_page_token
+        if left == 0 and elements:
+            say(f"There are more: --limit {limit} leaves them out.")
+            return
+        if left != 0:
+            yield elements
         if not page.next_page_token:
             return
+        request.page_token = page.next_page_token
         if left is not None:
             left -= len(elements)
-            if left <= 0:
-                say(f"There are more: --limit {limit} leaves them out.")
-                return

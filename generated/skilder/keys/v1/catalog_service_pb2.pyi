@@ -535,7 +535,9 @@ class ListMembersRequest(_message.Message):
     role: _workspace_pb2.MemberRole.ValueType
     """List only members with this role; unspecified for all."""
     page_size: _builtins.int
-    """The most members on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer."""
+    """The most members on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer or none, even if others
+    follow: with a `text`, no more than 2,000 members are looked at for a page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page; empty for the first page. Valid only with the same other fields, except
     `page_size`.
@@ -612,7 +614,9 @@ class ListHatsRequest(_message.Message):
     the teams above, and those of the whole workspace. None if the user is not a member. Empty for all.
     """
     page_size: _builtins.int
-    """The most hats on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer."""
+    """The most hats on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer or none, even if others
+    follow: with a `text` or a `user_id`, no more than 2,000 hats are looked at for a page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page; empty for the first page. Valid only with the same other fields, except
     `page_size`.
@@ -689,7 +693,9 @@ class ListToolsRequest(_message.Message):
     skill_id: _builtins.str
     """List only the tools of this skill; empty for all."""
     page_size: _builtins.int
-    """The most tools on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer."""
+    """The most tools on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer or none, even if others
+    follow: with a `text`, no more than 2,000 tools are looked at for a page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page; empty for the first page. Valid only with the same other fields, except
     `page_size`.
