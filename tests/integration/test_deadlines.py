@@ -14,6 +14,7 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from tests.support.frames import AUTHORIZE, KNOWN, WHOLE, ask, reason_of
 from tests.support.http2 import PATIENCE, connected
+from tests.support.memory import minted
 from tests.support.service import Service, refusal, serving
 from tests.support.waiting import until_running
 from tests.support.workspaces import small_workspace
@@ -33,6 +34,11 @@ async def locked_keys(sql: asyncpg.Connection[Any]) -> AsyncIterator[None]:
         yield
 
 
+def first_sight() -> pb.AuthorizeRequest:
+    """Return a call about a token that nobody has seen."""
+    return pb.AuthorizeRequest(token=minted().reveal())
+
+
 async def test_a_deadline_ends_the_query_too(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """When the client's deadline has passed, Postgres stops working on the call, and nothing was changed."""
     issued = await service.operator.issue()
@@ -44,6 +50,30 @@ async def test_a_deadline_ends_the_query_too(service: Service, sql: asyncpg.Conn
         await until_running(sql, 0)
     key = (await service.operator.keys.GetKey(key_service_pb2.GetKeyRequest(key_id=issued.key.id))).key
     assert not key.HasField("revoked_at")
+
+
+async def test_a_first_sight_that_cannot_come_in_time_is_refused_at_once(
+    transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+) -> None:
+    """While no key can be read, the estimated wait grows. A call with a short deadline is refused before all others."""
+    limits = {"lock_timeout": 60, "statement_timeout": 60, "call_timeout": 60}
+    async with serving(database_url, tmp_path, transport=transport, **limits) as service, sql.transaction():
+        await sql.execute("LOCK TABLE key")
+        authorization = service.service.authorization
+        batch = pb.BatchAuthorizeRequest(requests=[first_sight() for _ in range(400)])
+        waiting = [asyncio.create_task(refusal(authorization.BatchAuthorize(batch)))]
+        await until_running(sql, 1)
+        waiting += [asyncio.create_task(refusal(authorization.Authorize(first_sight()))) for _ in range(20)]
+        hurried = authorization.Authorize(first_sight(), timeout=0.3)
+        while await hurried.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            hurried = authorization.Authorize(first_sight(), timeout=0.3)
+        assert (await refusal(hurried)).reason == "BUSY"
+        waiting.append(asyncio.create_task(refusal(authorization.Authorize(first_sight()))))
+        await asyncio.wait(waiting, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+        assert not any(each.done() for each in waiting)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_a_cancelled_call_ends_the_query_too(service: Service, sql: asyncpg.Connection[Any]) -> None:

@@ -141,6 +141,26 @@ async def test_a_call_that_would_wait_too_long_is_refused_at_once(first_sights: 
     first_sights.lane("another")
 
 
+async def test_a_call_is_refused_if_its_caller_would_give_up_before(
+    first_sights: FirstSights, clock: FakeClock
+) -> None:
+    """Only then: not if it has time enough, and not if it need not wait."""
+    first_sights.lane("another", lambda: 0.0)
+    loads = await busy(first_sights)
+    loads.add(names("next", 100))
+    await asyncio.sleep(0)
+    clock.now += 4 * AT_ONCE / 1000  # four milliseconds a load
+    await loads.end(*names("first", AT_ONCE))
+    assert first_sights.waiting == 100 - AT_ONCE
+    for admit in (first_sights.lane, first_sights.batch):
+        admit(1, lambda: 0.5)
+        admit(1, lambda: None)
+        with pytest.raises(BusyError):
+            admit(1, lambda: 0.05)
+    assert first_sights.refused == 2
+    await loads.end_all()
+
+
 async def test_the_more_a_call_has_to_load_the_earlier_it_is_refused(first_sights: FirstSights) -> None:
     """A batch waits for all that wait before it; a single call only for one load of each lane. A batch counts whole."""
     loads = await busy(first_sights)

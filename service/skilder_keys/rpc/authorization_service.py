@@ -40,7 +40,9 @@ class AuthorizationServicer:
 
     async def Authorize(self, request: pb.AuthorizeRequest, call: Call) -> bytes:  # noqa: N802
         """Decide about one token."""
-        decision = await self._authorizer.authorize(_query(request), call.caller.workspace_id)
+        decision = await self._authorizer.authorize(
+            _query(request), call.caller.workspace_id, call.context.time_remaining
+        )
         call.routine = decision.denied is None and not self._log_grants
         if not call.routine:
             _note(decision, call)
@@ -49,7 +51,9 @@ class AuthorizationServicer:
     async def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, call: Call) -> bytes:  # noqa: N802
         """Decide about many tokens."""
         queries = [_query(each) for each in request.requests]
-        decisions, body = await self._authorizer.authorize_all(queries, call.caller.workspace_id)
+        decisions, body = await self._authorizer.authorize_all(
+            queries, call.caller.workspace_id, call.context.time_remaining
+        )
         call.notes["tokens"] = str(len(decisions))
         denied = sum(each.denied is not None for each in decisions)
         call.notes["denied"] = str(denied)
@@ -61,7 +65,9 @@ class AuthorizationServicer:
         """Decide about one token, and return everything that it reaches."""
         if not request.HasField("request"):
             raise InvalidRequestError(FieldViolation("request", "is required"))
-        decision, parts = await self._authorizer.read(_query(request.request), call.caller.workspace_id)
+        decision, parts = await self._authorizer.read(
+            _query(request.request), call.caller.workspace_id, call.context.time_remaining
+        )
         _note(decision, call)
         return parts
 

@@ -13,6 +13,9 @@ class Context(Credentials, Protocol):
     def peer(self) -> str:
         """Return the client's address, e.g. `ipv4:127.0.0.1:41234`."""
 
+    def time_remaining(self) -> float | None:
+        """Return about how many seconds the client still waits; None if it has no deadline."""
+
     async def read(self, max_bytes: int) -> object:
         """Return the bytes of the next message; another object if there is none.
 

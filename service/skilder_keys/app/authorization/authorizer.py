@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import encoding
+from skilder_keys.app.authorization.first_sights import endless
 from skilder_keys.app.authorization.key_loader import require_workspace
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
 from skilder_keys.app.batching import SingleFlight
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from skilder_keys.app.authorization.encoding import EncodedToolSet
+    from skilder_keys.app.authorization.first_sights import Patience
     from skilder_keys.app.authorization.key_loader import KeyLoader
     from skilder_keys.app.authorization.memory import Access, Memory
     from skilder_keys.app.authorization.snapshot import SharedToolSet
@@ -77,12 +79,15 @@ class Authorizer:
         self._usage.note(key.id)
         return encoding.granted(key.head, reach)
 
-    async def authorize(self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None) -> Decision:
+    async def authorize(
+        self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None, patience: Patience = endless
+    ) -> Decision:
         """Decide about a token.
 
         Args:
             query: The token, and what is asked about it.
             workspace_id: The only workspace whose keys the caller may authorize; None for any.
+            patience: Returns how many seconds the caller still waits.
 
         Raises:
             InvalidRequestError: A field of the query is out of bounds.
@@ -94,12 +99,12 @@ class Authorizer:
             violations = Violations()
             query.check(violations, "")
             violations.raise_if_any()
-        found = access or await self._loader.load(query.token, workspace_id)
+        found = access or await self._loader.load(query.token, workspace_id, patience=patience)
         await self._prepare(found, query)
         return self._decide(found, query, workspace_id, None)
 
     async def read(
-        self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None
+        self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None, patience: Patience = endless
     ) -> tuple[Decision, Iterable[bytes]]:
         """Decide about a token; return the decision, and the denial or all that the key reaches in parts.
 
@@ -110,7 +115,7 @@ class Authorizer:
         if query.tool_id:
             violations.add("request.tool_id", "must not be set: a tool set is read as a whole")
         violations.raise_if_any()
-        found = self._find(query.token) or await self._loader.load(query.token, workspace_id)
+        found = self._find(query.token) or await self._loader.load(query.token, workspace_id, patience=patience)
         await self._prepare(found, query)
         decision = self._decide(found, query, workspace_id, None)
         if isinstance(found, Denied) or isinstance(found[1], DenialReason):
@@ -118,7 +123,10 @@ class Authorizer:
         return decision, (await self._encoded(found[1])).parts()
 
     async def authorize_all(
-        self, queries: Sequence[AuthorizeQuery], workspace_id: WorkspaceId | None = None
+        self,
+        queries: Sequence[AuthorizeQuery],
+        workspace_id: WorkspaceId | None = None,
+        patience: Patience = endless,
     ) -> tuple[list[Decision], bytes]:
         """Decide about many tokens; return the decisions, in order, and a serialised BatchAuthorizeResponse of all.
 
@@ -132,7 +140,7 @@ class Authorizer:
                 query.check(violations, f"requests[{index}].")
         violations.raise_if_any()
         missing = {index: queries[index].token for index, access in enumerate(remembered) if access is None}
-        loaded = await self._loader.load_all(missing, workspace_id)
+        loaded = await self._loader.load_all(missing, workspace_id, patience)
         shared: dict[str, SharedToolSet] = {}
         decisions = []
         size = 0

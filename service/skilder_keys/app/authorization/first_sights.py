@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from types import TracebackType
 
+    Patience = Callable[[], float | None]
+    """Returns how many seconds a caller still waits; None if it has no deadline."""
+
 _AT_ONCE = 128
 """How many loads run at a time: enough to share statements and threads, and not too long for the event loop."""
 _LONGEST_SECONDS = 1.0
@@ -27,6 +30,10 @@ _WINDOW_LOADS = 32
 """The pace is measured over at least this many seconds and loads, since loads that share a statement end together."""
 _FIRST_GUESS = 0.001
 _LONGEST_RETRY = 30.0
+
+
+def endless() -> None:
+    """Return None, as a caller without a deadline does."""
 
 
 class FirstSights:
@@ -74,30 +81,40 @@ class FirstSights:
         """The number of loads that wait for their turn."""
         return sum(len(lane.waiting) for lane in self._lanes)
 
-    def batch(self, tokens: int) -> Lane:
+    def batch(self, tokens: int, patience: Patience = endless) -> Lane:
         """Return the lane of a call with several tokens: either it may load all of them, or it is refused.
+
+        Args:
+            tokens: How many.
+            patience: Returns how many seconds the caller still waits.
 
         Raises:
             BusyError: The call would wait too long.
         """
-        return self._admit(Lane(self, None), tokens, 0)
+        return self._admit(Lane(self, None), tokens, 0, patience)
 
-    def lane(self, key: Hashable) -> Lane:
+    def lane(self, key: Hashable, patience: Patience = endless) -> Lane:
         """Return the lane of a key, for one load.
+
+        Args:
+            key: The key.
+            patience: Returns how many seconds the caller still waits.
 
         Raises:
             BusyError: The load would wait too long.
         """
         lane = self._of_keys.get(key) or Lane(self, key)
-        return self._admit(lane, 1, len(lane.waiting))
+        return self._admit(lane, 1, len(lane.waiting), patience)
 
-    def _admit(self, lane: Lane, tokens: int, own: int) -> Lane:
+    def _admit(self, lane: Lane, tokens: int, own: int, patience: Patience) -> Lane:
         if self._lanes:
             # The turn of the last of these tokens, in its lane. Each other lane has as many turns before it.
             last = own + tokens
             ahead = len(self._lanes) if last == 1 else sum(min(len(each.waiting), last) for each in self._lanes)
             wait = ahead * self._seconds_for_one()
-            if wait > self._longest_wait or self._alone >= self._max_waiting:
+            left = patience()
+            longest = self._longest_wait if left is None else min(self._longest_wait, left)
+            if wait > longest or self._alone >= self._max_waiting:
                 self.refused += tokens
                 seconds = min(max(wait, self._longest_wait), _LONGEST_RETRY) * _jitter()
                 raise BusyError(retry_after=timedelta(seconds=seconds))

@@ -8,6 +8,7 @@ from sys import intern
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import encoding
+from skilder_keys.app.authorization.first_sights import endless
 from skilder_keys.app.authorization.key_cache import KnownKey
 from skilder_keys.app.authorization.snapshot import OPEN, SharedToolSet
 from skilder_keys.app.authorization.verifier import verified
@@ -20,9 +21,9 @@ from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage import credentials, key_uses
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from skilder_keys.app.authorization.first_sights import FirstSights, Lane
+    from skilder_keys.app.authorization.first_sights import FirstSights, Lane, Patience
     from skilder_keys.app.authorization.key_cache import KeyCache
     from skilder_keys.app.authorization.memory import Access
     from skilder_keys.app.authorization.snapshot import Snapshot
@@ -72,13 +73,20 @@ class KeyLoader:
         self._credentials = Batcher(self._find_credentials, linger=_LINGER_SECONDS)
         self._first_uses = Batcher(self._claim_first_uses, linger=_LINGER_SECONDS)
 
-    async def load(self, text: str, workspace_id: WorkspaceId | None, lane: Lane | None = None) -> Access | Denied:
+    async def load(
+        self,
+        text: str,
+        workspace_id: WorkspaceId | None,
+        lane: Lane | None = None,
+        patience: Patience = endless,
+    ) -> Access | Denied:
         """Return the key of a token and what it reaches, or why no key has this token.
 
         Args:
             text: The token.
             workspace_id: The only workspace whose keys the caller may authorize; None for any.
             lane: Where the call waits for the turns of its loads, if it has several.
+            patience: Returns how many seconds the caller still waits.
 
         Raises:
             BusyError: The call would wait too long.
@@ -90,18 +98,24 @@ class KeyLoader:
         except MalformedTokenError:
             return _MALFORMED
         digest = self._fingerprint.digest(text)
+
+        def turn() -> Lane:
+            return lane or self._first_sights.lane(token.key_id, patience)
+
         for attempt in range(_ATTEMPTS):
             if self._lease.valid():
-                access = await self._with_lease(token, digest, workspace_id, lane, whole=attempt > 0)
+                access = await self._with_lease(token, digest, workspace_id, turn, whole=attempt > 0)
             else:
-                access = await self._without_lease(token, digest, workspace_id, lane)
+                access = await self._without_lease(token, digest, workspace_id, turn)
             if access is not None:
                 return access
         raise UnavailableError("The key or its workspace changed repeatedly while it was read: try again.")
 
-    async def load_all(self, tokens: Mapping[int, str], workspace_id: WorkspaceId | None) -> dict[int, Access | Denied]:
+    async def load_all(
+        self, tokens: Mapping[int, str], workspace_id: WorkspaceId | None, patience: Patience
+    ) -> dict[int, Access | Denied]:
         """Return what `load` returns for many tokens, each by its number. The errors are those of `load`."""
-        lane = self._first_sights.batch(len(tokens))
+        lane = self._first_sights.batch(len(tokens), patience)
         tasks = []
         for count, text in enumerate(tokens.values(), 1):
             tasks.append(asyncio.create_task(self.load(text, workspace_id, lane)))
@@ -115,18 +129,13 @@ class KeyLoader:
         return loaded
 
     async def _with_lease(
-        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, lane: Lane | None, *, whole: bool
+        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, turn: Callable[[], Lane], *, whole: bool
     ) -> Access | Denied | None:
         """Decide by memory and by what is loaded into it; return None to look again."""
         began = self._lease.epoch
         key = self._keys.get(token.key_id)
         if key is None:
-            key = await self._keys.load(
-                token.key_id,
-                digest,
-                lambda: self._read(token, digest),
-                lambda: lane or self._first_sights.lane(token.key_id),
-            )
+            key = await self._keys.load(token.key_id, digest, lambda: self._read(token, digest), turn)
         if key is None or not compare_digest(key.digest, digest):
             return _UNKNOWN
         require_workspace(key.workspace_id, workspace_id)
@@ -144,10 +153,10 @@ class KeyLoader:
         return access
 
     async def _without_lease(
-        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, lane: Lane | None
+        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, turn: Callable[[], Lane]
     ) -> Access | Denied | None:
         """Decide by the database alone; return None if the workspace changed between two reads."""
-        async with lane or self._first_sights.lane(token.key_id):
+        async with turn():
             key = await self._read(token, digest)
         if key is None:
             return _UNKNOWN

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = b"application/grpc"
 _IS_GRPC = re.compile(rb"application/grpc(?:[+;].*)?")
+_TIMEOUT_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _CERTIFICATE_HEADER: Final = CERTIFICATE_HEADER.encode()
 
 
@@ -56,6 +57,12 @@ class AsgiContext:
         """Return the client's address, in grpcio's form."""
         host, port = self._scope["client"]
         return peer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+    def time_remaining(self) -> float | None:
+        """Return how many seconds the client waits, from when it sent the call; None if it has no deadline."""
+        value = self._headers.get(b"grpc-timeout", b"")
+        unit = _TIMEOUT_UNITS.get(value[-1:])
+        return int(value[:-1]) * unit if unit is not None and value[:-1].isdigit() else None
 
     async def read(self, max_bytes: int) -> bytes | None:
         """Return the message of the call, or None if the call has no message.

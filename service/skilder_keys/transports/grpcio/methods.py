@@ -95,6 +95,11 @@ class Context:
         """Return the client's address."""
         return self._context.peer()
 
+    def time_remaining(self) -> float | None:
+        """Return how many seconds the client still waits; None if it has no deadline."""
+        remaining: float | None = self._context.time_remaining()
+        return remaining
+
     async def read(self, max_bytes: int) -> object:
         """Return the bytes of the message, or `grpc.aio.EOF` without a message.
 
