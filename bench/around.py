@@ -30,7 +30,7 @@ RECOVERY = 10.5
 """The seconds after the first change, for a picture."""
 _PAUSE = 3.0
 _LATE = 1.0
-_QUIET = 1.0
+_QUIET, _COUNTS = 1.0, 2
 _WITHOUT = 6.0
 _WARM_UP = 0.5
 _BEFORE, _AFTER = 2.0, 1.0
@@ -136,7 +136,7 @@ def _made(change: Callable[[Kind], None], kind: Kind) -> bool:
     return True
 
 
-def statements(service: KeysInUse, catalog: Catalog, load: LoadOf, *, rounds: int) -> Mapping[Kind, float]:
+def statements(service: KeysInUse, catalog: Catalog, load: LoadOf) -> Mapping[Kind, float]:
     """Return how many statements each process sends because of a change, those of the change itself excluded.
 
     The second after a change is compared with the second before it, as heartbeats go on all the time. The change is
@@ -144,12 +144,12 @@ def statements(service: KeysInUse, catalog: Catalog, load: LoadOf, *, rounds: in
     """
     found: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
     workers = len(service.server.workers())
-    with Sql(service.server.url) as sql, load(_QUIET + 3 * len(KINDS) * rounds) as running:
+    with Sql(service.server.url) as sql, load(_QUIET + 2 * len(KINDS) * _COUNTS) as running:
         sql.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
         sql.execute("SET pg_stat_statements.track = 'none'")
-        for number in range(len(KINDS) * rounds):
+        for number in range(len(KINDS) * _COUNTS):
             kind = KINDS[number % len(KINDS)]
-            at = _QUIET + 3 * number
+            at = _QUIET + 2 * number
             running.sleep_until(at)
             counts = [_count(sql)]
             running.sleep_until(at + 1)
