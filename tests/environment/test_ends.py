@@ -46,7 +46,7 @@ def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) 
         server.workers()[1].suspend()
         server.process.kill()
         assert_gone(left)
-    with serving_process(tmp_path, command=FRESH, transport=transport) as server:
+    with serving_process(tmp_path, transport=transport) as server:
         assert server.address
         assert server.events("migrated") == []
 
@@ -65,7 +65,7 @@ def test_a_killed_start_leaves_nothing_running(request: pytest.FixtureRequest, t
         server.process.kill()
         assert_gone(left)
     if step == "initdb":
-        with serving_process(tmp_path, command=FRESH) as server:
+        with serving_process(tmp_path) as server:
             assert server.address
 
 
@@ -80,14 +80,14 @@ def seen_once(pid: int, condition: Callable[[psutil.Process], bool]) -> list[psu
                     return found
             except psutil.NoSuchProcess:
                 continue
-        time.sleep(0.005)
+        time.sleep(0.02)
     raise AssertionError("it has not started")
 
 
 @pytest.mark.usefixtures("with_postgres_files")
 def test_a_second_signal_stops_everything_at_once(tmp_path: Path) -> None:
     """Signals within a second count as one; a later one ends everything, Postgres included."""
-    with serving_process(tmp_path, command=FRESH, SKILDER_KEYS_DRAIN_DELAY="600") as server:
+    with serving_process(tmp_path, SKILDER_KEYS_DRAIN_DELAY="600") as server:
         assert server.address
         left = family(server.process.pid)
         for _ in range(5):
@@ -103,7 +103,7 @@ def test_a_second_signal_stops_everything_at_once(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("with_postgres_files")
 def test_a_server_ends_though_its_watchdog_is_frozen(tmp_path: Path) -> None:
     """It waits for the watchdog, which may have workers to kill, but not for ever."""
-    with serving_process(tmp_path, command=FRESH) as server:
+    with serving_process(tmp_path) as server:
         assert server.address
         left = family(server.process.pid)
         (dog,) = (each for each in left if watchdog.__file__ in each.cmdline())

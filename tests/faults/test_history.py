@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHOSEN = (transport,) if (transport := os.environ.get("SKILDER_KEYS_FAULTS_TRANSPORT")) else TRANSPORTS
-SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", by_form("20", "60"))) / len(CHOSEN)
+SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", by_form("14", "60"))) / len(CHOSEN)
 SEED = int(os.environ.get("SKILDER_KEYS_FAULTS_SEED", secrets.randbelow(10**6)))
 
 

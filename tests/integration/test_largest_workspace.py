@@ -10,7 +10,7 @@ import pytest
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder_keys.domain.workspace_checks import MAX_BYTES
 from tests.support.calls import call, delete_workspace, get_workspace, list_workspaces
-from tests.support.largest import largest_workspace
+from tests.support.largest import full_workspace, largest_workspace
 from tests.support.lengths import by_form
 from tests.support.person import Person
 from tests.support.service import TOKENS, refusal
@@ -64,24 +64,24 @@ async def test_the_largest_workspace_goes_through_every_method(patient: Service,
 
 async def test_one_byte_more_is_refused(patient: Service) -> None:
     """Also in a dry run, with both numbers; what there is stays as it is."""
-    workspace = largest_workspace("largest")
+    workspace = full_workspace("largest")
     workspace.name += "!"
     for dry_run in by_form((True,), (True, False)):
         refused = await refusal(patient.operator.apply(workspace, dry_run=dry_run))
         assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_TOO_LARGE")
         assert refused.metadata == {"bytes": str(MAX_BYTES + 1), "limit": str(MAX_BYTES)}
     assert not (await list_workspaces(patient.operator)).workspaces
-    workspace.name = "Larges"
+    workspace.name = "Ful"
     await patient.operator.apply(workspace)
-    workspace.name = "Largest!"
+    workspace.name = "Full!"
     assert (await refusal(patient.operator.apply(workspace))).reason == "WORKSPACE_TOO_LARGE"
     shown = await get_workspace(await patient.client(TOKENS["operator"], options=WHOLE), "largest")
-    assert (shown.version, shown.workspace.name) == (1, "Larges")
+    assert (shown.version, shown.workspace.name) == (1, "Ful")
 
 
 async def test_what_is_left_out_counts_too(patient: Service) -> None:
     """The bytes are those that GetWorkspace would return, with the audience of each hat."""
-    workspace = largest_workspace("largest")
+    workspace = full_workspace("largest")
     for hat in workspace.hats:
         hat.ClearField("audience")
     workspace.hats[0].instructions += "i" * 20
