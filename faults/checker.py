@@ -48,12 +48,13 @@ _NEVER = 2**63
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """An outcome that breaks a promise."""
+    """An outcome that breaks a promise. `via` is the server that was called, if a query had the outcome."""
 
     kind: Kind
     subject: str
     at: int
     details: str = ""
+    via: str = ""
 
     def __str__(self) -> str:
         """For people."""
@@ -177,7 +178,7 @@ def _judged(call: Authorize, facts: _Facts) -> Violation | None:
         return None
     expected = " or ".join(sorted(map(str, possible)))
     details = f"asked {call.via or 'a server'} at {call.begin}: {outcome}, expected {expected}"
-    return Violation(_kind(call, possible, facts), name, call.begin, details)
+    return Violation(_kind(call, possible, facts), name, call.begin, details, call.via)
 
 
 def _possible(call: Authorize, facts: _Facts) -> Iterator[Outcome]:

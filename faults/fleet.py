@@ -23,7 +23,7 @@ from tests.support.running import worker_processes
 from tests.support.service import write_callers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
 ROOT = Path(__file__).parents[1]
 NEAR, FAR = "near", "far"
@@ -166,11 +166,8 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running_fleet(folder: Path, transport: str, mutation: str | None = None) -> AsyncIterator[Fleet]:
-    """Run the fleet with servers of one transport; with a mutation, its workers have that mistake."""
-    command = [str(COMMAND), "serve"] if mutation is None else [str(ROOT / "faults" / "serve.py"), mutation]
-    if _START is subprocess.Popen:
-        command = [sys.executable, *command]
+async def running_fleet(folder: Path, transport: str, mutations: Mapping[str, str]) -> AsyncIterator[Fleet]:
+    """Run the fleet with servers of one transport; the workers of a server with a mutation have that mistake."""
     write_callers(folder / "callers.yaml", [])
     postgres = await asyncio.to_thread(Postgres, folder / "postgres")
     try:
@@ -180,7 +177,9 @@ async def running_fleet(folder: Path, transport: str, mutation: str | None = Non
             far_url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?sslmode=disable"
             urls = {NEAR: postgres.url, FAR: far_url}
             fleet = Fleet(
-                postgres, proxy, [Server(name, transport, command, folder, url) for name, url in urls.items()]
+                postgres,
+                proxy,
+                [Server(name, transport, _command(mutations.get(name)), folder, url) for name, url in urls.items()],
             )
             keeping = asyncio.create_task(fleet.keep())
             try:
@@ -193,3 +192,8 @@ async def running_fleet(folder: Path, transport: str, mutation: str | None = Non
                     await asyncio.gather(*(asyncio.to_thread(server.end) for server in fleet.servers.values()))
     finally:
         await asyncio.to_thread(postgres.end)
+
+
+def _command(mutation: str | None) -> list[str]:
+    command = [str(COMMAND), "serve"] if mutation is None else [str(ROOT / "faults" / "serve.py"), mutation]
+    return [sys.executable, *command] if _START is subprocess.Popen else command

@@ -23,7 +23,7 @@ from faults.meter import Meter
 from tests.support.postgres_files import copy_postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from faults.checker import Violation
     from faults.fleet import Fleet
@@ -51,8 +51,8 @@ class RunOptions:
         seconds: How long clients and faults run.
         menu: The faults.
         transport: The transport of the servers.
-        mutation: The mistake in the workers, which then use the grpcio transport.
-        to_the_end: Whether to go on after a call was granted that must not be.
+        mutations: The mistakes in the workers of servers, by server. These use the grpcio transport.
+        until: Returns whether the violations so far are enough to end the run early.
         postgres_files: A data folder whose Postgres is copied, as making one takes long.
     """
 
@@ -60,8 +60,8 @@ class RunOptions:
     seconds: float
     menu: Sequence[str] = EVERYTHING
     transport: str = "grpcio"
-    mutation: str | None = None
-    to_the_end: bool = True
+    mutations: Mapping[str, str] = field(default_factory=dict)
+    until: Callable[[Sequence[Violation]], bool] | None = None
     postgres_files: Path | None = None
 
 
@@ -159,7 +159,7 @@ async def _run(options: RunOptions, progress: _Progress) -> Report:
     with tempfile.TemporaryDirectory(prefix="skilder-keys-faults-") as name:
         if options.postgres_files is not None:
             copy_postgres(options.postgres_files, Path(name))
-        async with running_fleet(Path(name), options.transport, options.mutation) as fleet:
+        async with running_fleet(Path(name), options.transport, options.mutations) as fleet:
             progress.fleet = fleet
             clients = Clients(fleet.addresses, recorder, _dice(options.seed, "clients"), _LINES)
             load = Load(clients, _dice(options.seed, "load"))
@@ -187,9 +187,10 @@ async def _run(options: RunOptions, progress: _Progress) -> Report:
 
 
 async def _under_load(options: RunOptions, recorder: Recorder, fleet: Fleet, load: Load, faults: Faults) -> bool:
-    """Run clients and faults for the given time; return False if a wrong grant ended that early."""
+    """Run clients and faults for the given time; return False if violations ended that early."""
     stopping = asyncio.Event()
     looked = 0
+    violations: list[Violation] = []
     found = False
     end = now() + options.seconds * 1e9
     async with asyncio.TaskGroup() as group:
@@ -197,10 +198,10 @@ async def _under_load(options: RunOptions, recorder: Recorder, fleet: Fleet, loa
         making = group.create_task(faults.run(options.menu, stopping))
         while now() < end and not found:
             await asyncio.sleep(_LOOK_SECONDS)
-            if not options.to_the_end:
-                violations = check(recorder.history(since=looked))
-                found = any(each.kind.startswith("granted") for each in violations)
+            if options.until is not None:
+                violations += check(recorder.history(since=looked))
                 looked = len(recorder.authorizations)
+                found = options.until(violations)
         stopping.set()
         await making
         await fleet.heal()
