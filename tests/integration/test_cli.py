@@ -177,13 +177,13 @@ async def test_a_list_of_parts_can_be_limited(command: CommandLine) -> None:
 
 
 async def test_a_search_goes_on_until_the_last_page(command: CommandLine, sql: asyncpg.Connection[Any]) -> None:
-    """Though pages without a match come first. What comes after the limit is known only from another match."""
+    """Though pages without a match come first, or last. Whether there are more is known only from another match."""
     await sql.execute(
         "INSERT INTO tool SELECT 'acme', 'many' || n, 'n' || n, 'm', false FROM generate_series(1, 5000) AS n"
     )
-    for limit in ([], ["--limit", "1"]):
-        done = await command("workspace", "tools", "acme", "--text", "search", *limit)
-        assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["tool", "web.search"]
+    for text, tool in (("search", "web.search"), ("push", "git.push")):
+        done = await command("workspace", "tools", "acme", "--text", text, "--limit", "1")
+        assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["tool", tool]
         assert "There are more" not in done.stderr
     limited = await command("workspace", "tools", "acme", "--text", "many", "--limit", "1")
     assert "There are more: --limit 1" in limited.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder_keys.domain.ids import UserId, WorkspaceId
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from skilder_keys.offload import Offload
     from skilder_keys.rpc.pipeline import Call
 
+    _ListRequest = pb.ListWorkspacesRequest | pb.ListMembersRequest | pb.ListHatsRequest | pb.ListToolsRequest
+
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["CatalogService"]
+
+
+class _Page(TypedDict):
+    """The arguments that all lists have."""
+
+    page_size: int
+    page_token: str
+    actor: UserId | None
 
 
 class CatalogServicer:
@@ -85,42 +95,25 @@ class CatalogServicer:
         """List the workspaces, in order of id."""
         page = await self._reads.list_workspaces(
             WorkspaceFilter(UserId(request.user_id) if request.user_id else None, request.show_deleted),
-            page_size=request.page_size,
-            page_token=request.page_token,
-            actor=_actor(request),
+            **_page(request),
         )
         return await self._offload.run(convert_workspaces.list_workspaces_response, page)
 
     async def ListMembers(self, request: pb.ListMembersRequest, call: Call) -> bytes:  # noqa: N802
         """List the members of a workspace, in order of id."""
-        page = await self._reads.list_members(
-            convert_catalog_lists.member_filter(request),
-            page_size=request.page_size,
-            page_token=request.page_token,
-            actor=_actor(request),
-        )
+        page = await self._reads.list_members(convert_catalog_lists.member_filter(request), **_page(request))
         call.notes["workspace"] = request.workspace_id
         return await self._offload.run(convert_catalog_lists.list_members_response, page)
 
     async def ListHats(self, request: pb.ListHatsRequest, call: Call) -> bytes:  # noqa: N802
         """List the hats of a workspace, in order of id, without their instructions."""
-        page = await self._reads.list_hats(
-            convert_catalog_lists.hat_filter(request),
-            page_size=request.page_size,
-            page_token=request.page_token,
-            actor=_actor(request),
-        )
+        page = await self._reads.list_hats(convert_catalog_lists.hat_filter(request), **_page(request))
         call.notes["workspace"] = request.workspace_id
         return await self._offload.run(convert_catalog_lists.list_hats_response, page)
 
     async def ListTools(self, request: pb.ListToolsRequest, call: Call) -> bytes:  # noqa: N802
         """List the tools of a workspace, in order of id."""
-        page = await self._reads.list_tools(
-            convert_catalog_lists.tool_filter(request),
-            page_size=request.page_size,
-            page_token=request.page_token,
-            actor=_actor(request),
-        )
+        page = await self._reads.list_tools(convert_catalog_lists.tool_filter(request), **_page(request))
         call.notes["workspace"] = request.workspace_id
         return await self._offload.run(convert_catalog_lists.list_tools_response, page)
 
@@ -141,11 +134,9 @@ def _expected_version(
     return request.expected_version if request.HasField("expected_version") else None
 
 
-def _actor(
-    request: pb.GetWorkspaceRequest
-    | pb.ListWorkspacesRequest
-    | pb.ListMembersRequest
-    | pb.ListHatsRequest
-    | pb.ListToolsRequest,
-) -> UserId | None:
+def _page(request: _ListRequest) -> _Page:
+    return _Page(page_size=request.page_size, page_token=request.page_token, actor=_actor(request))
+
+
+def _actor(request: pb.GetWorkspaceRequest | _ListRequest) -> UserId | None:
     return UserId(request.actor) if request.actor else None
