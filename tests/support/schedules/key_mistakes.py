@@ -1,0 +1,167 @@
+"""Mistakes in how calls answer, and in the level of keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skilder_keys.app.authorization.key_cache import KeyCache
+from skilder_keys.app.authorization.key_loader import KeyLoader
+from skilder_keys.app.authorization.memory import Memory
+from skilder_keys.app.authorization.snapshots import Snapshots
+from tests.support.schedules import key_stories, part_stories
+from tests.support.schedules.plant import Edit
+
+if TYPE_CHECKING:
+    from tests.support.schedules.plant import Mistake
+
+KEY_MISTAKES: dict[str, Mistake] = {
+    "the pieces need no epoch in common": (
+        key_stories.a_key_changes_while_the_workspace_is_read,
+        (Edit(KeyLoader, "begin <= end", "True"),),
+    ),
+    "the labels of the pieces do not count": (
+        key_stories.a_key_changes_while_the_workspace_is_read,
+        (Edit(KeyLoader, "begin = max(began, *(piece.label for piece in pieces))", "begin = began"),),
+    ),
+    "an open piece is good for ever": (
+        key_stories.a_key_is_ahead_when_the_lease_ends,
+        (Edit(KeyLoader, "piece.until if piece.until != OPEN else max(piece.label, now) for", "piece.until for"),),
+    ),
+    "a use that could not be recorded is granted": (
+        key_stories.a_key_is_revoked_before_its_first_use,
+        (Edit(KeyLoader, "return None  # changes may", "return access  # changes may"),),
+    ),
+    "the same without a lease": (
+        key_stories.a_key_is_revoked_before_its_first_use,
+        (Edit(KeyLoader, " and not await self._claim(key, key.claim)", " and False"),),
+    ),
+    "a key whose first use is not recorded is found": (
+        key_stories.a_key_is_revoked_before_its_first_use,
+        (Edit(Memory, " or (known.claim is not None and isinstance(reached, SharedToolSet))", ""),),
+    ),
+    "a change of two workspaces touches one": (
+        part_stories.a_change_touches_two_workspaces,
+        (
+            Edit(
+                Memory,
+                "for workspace_id, touched in parts.items():",
+                "for workspace_id, touched in list(parts.items())[:1]:",
+            ),
+        ),
+    ),
+    "a lost row leaves the keys": (
+        key_stories.the_row_is_lost_when_a_key_arrives,
+        (Edit(Memory, "self._keys.drop_all()", "pass"),),
+    ),
+    "a lost row leaves the workspaces": (None, (Edit(Memory, "self._snapshots.drop_all()", "pass"),)),
+    "a key is found without a lease": (
+        key_stories.a_change_returns_because_the_row_is_removed,
+        (Edit(KeyCache, "            or not self._lease.valid()\n", ""),),
+    ),
+    "a key is found after a change of all keys": (
+        key_stories.a_key_changes_while_the_workspace_is_read,
+        (Edit(KeyCache, "            or known.scope.until != OPEN\n", ""),),
+    ),
+    "a key is used after a change of all keys": (
+        key_stories.a_key_changes_while_the_workspace_is_read,
+        (Edit(KeyCache, " and known.scope.until == OPEN", ""),),
+    ),
+    "a changed key stays open": (
+        key_stories.a_key_changes_while_the_workspace_is_read,
+        (
+            Edit(
+                KeyCache,
+                "if known is not None:\n                known.close(epoch - 1)",
+                "if False:\n                pass",
+            ),
+        ),
+    ),
+    "a changed key is closed at the change": (
+        key_stories.a_key_changes_while_the_workspace_is_read,
+        (
+            Edit(
+                KeyCache,
+                "if known is not None:\n                known.close(epoch - 1)",
+                "if known is not None:\n                known.close(epoch)",
+            ),
+        ),
+    ),
+    "a change of all keys leaves them open": (
+        key_stories.a_key_changes_while_the_workspace_is_read,
+        (Edit(KeyCache, "scope.until = epoch - 1", "pass"),),
+    ),
+    "a change of all keys closes them at itself": (
+        key_stories.a_key_changes_while_the_workspace_is_read,
+        (Edit(KeyCache, "scope.until = epoch - 1", "scope.until = epoch"),),
+    ),
+    "a load of a key does not note changes": (
+        None,
+        (Edit(KeyCache, "load.touches.append((epoch, workspace_id))", "pass"),),
+    ),
+    "a key that is dropped stays open": (
+        key_stories.a_key_changes_while_the_workspace_is_read,
+        (
+            Edit(
+                KeyCache,
+                "del self._keys[id_text(known.id)]\n            known.close(self._lease.epoch)",
+                "del self._keys[id_text(known.id)]",
+            ),
+        ),
+    ),
+    "a key that is evicted stays open": (
+        key_stories.a_key_changes_while_the_workspace_is_read,
+        (Edit(KeyCache, "former.close(self._lease.epoch)", "pass"),),
+    ),
+    "a lost row leaves the keys of calls open": (
+        key_stories.the_row_is_lost_when_a_key_arrives,
+        (Edit(KeyCache, "scope.until = VOID", "pass"),),
+    ),
+    "a lost row leaves the loads of keys": (
+        key_stories.the_row_is_lost_when_a_key_arrives,
+        (Edit(KeyCache, "load.void = True", "pass"),),
+    ),
+    "a lost row ends the keys that are loaded later": (
+        part_stories.the_row_is_lost_while_parts_are_read,
+        (Edit(KeyCache, "self._scopes = WeakValueDictionary()\n        release", "release"),),
+    ),
+    "a void key is kept": (
+        key_stories.the_row_is_lost_when_a_key_arrives,
+        (Edit(KeyCache, "known.close(VOID)", "pass"),),
+    ),
+    "a key is kept as it was before a change": (
+        None,
+        (
+            Edit(
+                KeyCache,
+                "in (None, known.workspace_id):\n                known.close(epoch - 1)",
+                "in (None, known.workspace_id):\n                pass",
+            ),
+        ),
+    ),
+    "keys do not wait for memory": (
+        key_stories.a_key_is_loaded_ahead_of_memory,
+        (Edit(KeyCache, "known is None or await self._lease.reach(known.label)", "True"),),
+    ),
+    "a key that is ahead of memory stays open": (
+        key_stories.a_key_is_ahead_of_the_parts,
+        (Edit(KeyCache, "known.close(known.label)", "pass"),),
+    ),
+    "a closed key is kept": (None, (Edit(KeyCache, "elif known.until == OPEN:", "else:"),)),
+    "overtaken loads are joined, and the begin of the call does not count": (
+        None,
+        (
+            Edit(KeyLoader, "max(began, *(", "max(0, *("),
+            Edit(
+                KeyCache,
+                "load.touches.append((epoch, workspace_id))\n            self._leave(load)",
+                "load.touches.append((epoch, workspace_id))",
+            ),
+            Edit(
+                Snapshots,
+                "load.touches.append((epoch, parts))\n            self._leave(load)",
+                "load.touches.append((epoch, parts))",
+            ),
+        ),
+    ),
+}
+"""By what each mistake says."""
