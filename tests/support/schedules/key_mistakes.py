@@ -95,7 +95,7 @@ KEY_MISTAKES: dict[str, Mistake] = {
         (Edit(KeyCache, "scope.until = epoch - 1", "scope.until = epoch"),),
     ),
     "a load of a key does not note changes": (
-        None,
+        key_stories.a_key_changes_while_it_is_read,
         (Edit(KeyCache, "load.touches.append((epoch, workspace_id))", "pass"),),
     ),
     "a key that is dropped stays open": (
@@ -120,16 +120,12 @@ KEY_MISTAKES: dict[str, Mistake] = {
         key_stories.the_row_is_lost_when_a_key_arrives,
         (Edit(KeyCache, "load.void = True", "pass"),),
     ),
-    "a lost row ends the keys that are loaded later": (
-        part_stories.the_row_is_lost_while_parts_are_read,
-        (Edit(KeyCache, "self._scopes = WeakValueDictionary()\n        release", "release"),),
-    ),
     "a void key is kept": (
         key_stories.the_row_is_lost_when_a_key_arrives,
         (Edit(KeyCache, "known.close(VOID)", "pass"),),
     ),
     "a key is kept as it was before a change": (
-        None,
+        key_stories.a_key_changes_while_it_is_read,
         (
             Edit(
                 KeyCache,

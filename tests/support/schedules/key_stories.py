@@ -159,3 +159,13 @@ async def a_call_without_a_lease_has_an_old_version(schedule: Schedule) -> None:
     await schedule.rush()
     schedule.resume(late)
     await schedule.rush()
+
+
+async def a_key_changes_while_it_is_read(schedule: Schedule) -> None:
+    """The read has seen the state before the change."""
+    await know(schedule, WHOLE)
+    schedule.begin(USER)
+    await schedule.rush("key", 1)
+    await change(schedule, *some(schedule, HAT, MEMBER, SKILL), touch_of(schedule, USER))
+    schedule.begin(USER)
+    await schedule.rush()

@@ -30,5 +30,8 @@ PROGRESS_ONLY: dict[str, Edit] = {
         "load.touches.append((epoch, parts))\n            self._leave(load)",
         "load.touches.append((epoch, parts))",
     ),
+    "keys are loaded into what a lost row has ended": Edit(
+        KeyCache, "self._scopes = WeakValueDictionary()\n        release", "release"
+    ),
 }
 """What each change of the code says that makes calls take longer, and no answer wrong."""

@@ -173,7 +173,7 @@ PART_MISTAKES: dict[str, Mistake] = {
     ),
     "without a lease, another version is read": (None, (Edit(Snapshots, "if read.version == version else None", ""),)),
     "without a lease, nothing is missing": (
-        None,
+        part_stories.a_member_is_missing_when_the_lease_ends,
         (Edit(Snapshots, " and not held.lacks(user_id)", ""),),
     ),
     "a workspace is used though parts are missing": (None, (Edit(Snapshots, " or not snapshot.complete", ""),)),

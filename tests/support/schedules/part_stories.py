@@ -138,3 +138,16 @@ async def an_older_load_is_the_last(schedule: Schedule) -> None:
     for each in (newer, older, call):
         schedule.resume(each)
         await schedule.rush()
+
+
+async def a_member_is_missing_when_the_lease_ends(schedule: Schedule) -> None:
+    """The rest of the workspace has the version that a call without a lease reads."""
+    await know(schedule, USER, WHOLE)
+    await change(schedule, HAT)
+    schedule.begin(WHOLE)
+    await schedule.rush("parts", 0)
+    await change(schedule, HAT, MEMBER)
+    await schedule.rush("parts")
+    schedule.reader.lapse()
+    schedule.begin(USER)
+    await schedule.rush()

@@ -50,7 +50,7 @@ class Schedule:
         self.database = Database(self.clock, self.pause)
         self.database.used |= {client.key_id for client in CLIENTS if self.random.random() < 0.8}
         self.reader = Reader(self.database, self.memory)
-        lease, keys, workspaces = self.memory.lease, self.memory.keys, self.memory.snapshots
+        lease, workspaces = self.memory.lease, self.memory.snapshots
         lease.server = SERVER
         reads = FencedReads(self.database, lease)  # type: ignore[arg-type]
         workspaces._reads, workspaces._offload = reads, self  # type: ignore[assignment]  # noqa: SLF001 - of `memory`
@@ -58,13 +58,14 @@ class Schedule:
             self.database,  # type: ignore[arg-type]
             reads,
             lease,
-            keys,
+            self.memory.keys,
             workspaces,
             self.memory.fingerprint,
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
             FirstSights(self.clock, 1000),
         )
+        self.loader._credentials._linger = self.loader._first_uses._linger = 0  # noqa: SLF001 - that clock is real
         self.answers = 0
         self._calls: list[tuple[Client, asyncio.Task[None]]] = []
         self._waiting: list[Pause] = []
@@ -105,8 +106,8 @@ class Schedule:
     def go_on(self) -> None:
         """Let something that waits go on."""
         if self._waiting:
-            chosen = self.random.choice(self._waiting)
-            self._release(max(self._waiting, key=lambda each: each.priority) if self._goes_by_priority else chosen)
+            by_chance = self.random.choice(self._waiting)
+            self._release(max(self._waiting, key=lambda each: each.priority) if self._goes_by_priority else by_chance)
 
     def _release(self, pause: Pause) -> None:
         self._waiting.remove(pause)
@@ -145,9 +146,8 @@ class Schedule:
 
     def begin(self, client: Client | None = None) -> None:
         """Begin a call."""
-        if client is None:
-            client = self._focus if self.random.random() < 0.7 else self.random.choice(CLIENTS)
-        self._calls.append((client, asyncio.get_running_loop().create_task(self._call(client))))
+        client = client or (self._focus if self.random.random() < 0.7 else self.random.choice(CLIENTS))
+        self._calls.append((client, asyncio.create_task(self._call(client))))
 
     async def _call(self, client: Client) -> None:
         """Authorize. The answer must be that of one state, which is not older than what had returned before."""

@@ -25,4 +25,6 @@ STORIES: tuple[Story, ...] = (
     key_stories.the_row_is_lost_when_a_key_arrives,
     key_stories.a_call_without_a_lease_has_an_old_version,
     part_stories.an_older_load_is_the_last,
+    part_stories.a_member_is_missing_when_the_lease_ends,
+    key_stories.a_key_changes_while_it_is_read,
 )
