@@ -107,7 +107,7 @@ PART_MISTAKES: dict[str, Mistake] = {
     ),
     "a member that a change has touched stays": (
         key_stories.a_key_changes_while_the_workspace_is_read,
-        (Edit(Snapshot, '            self.members.pop(UserId(user_id or ""), None)\n', ""),),
+        (Edit(Snapshot, '                self.members.pop(UserId(id_ or ""), None)', "                pass"),),
     ),
     "a part is filled although a later change has touched it": (
         part_stories.parts_change_while_they_are_read,

@@ -51,7 +51,7 @@ async def a_change_touches_two_workspaces(schedule: Schedule) -> None:
 
 
 async def a_member_leaves_when_a_hat_moves(schedule: Schedule) -> None:
-    """In one transaction or in two, which are applied before anybody calls."""
+    """In one transaction or in two. Perhaps others call in between, so that nothing else is missing at that moment."""
     await know(schedule, USER, OTHER_USER)
     touches = schedule.random.choice([[[MEMBER, HAT]], [[MEMBER], [HAT]], [[HAT], [MEMBER]]])
     for each in touches:
@@ -59,6 +59,8 @@ async def a_member_leaves_when_a_hat_moves(schedule: Schedule) -> None:
             (MEMBER,), schedule.database.epoch + 1
         ).has_left(USER):
             await change(schedule, OTHER_HAT)
+        if schedule.random.random() < 0.5:
+            await know(schedule, OTHER_USER)
         await change(schedule, *each)
     for client in (USER, OTHER_USER):
         schedule.begin(client)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.missing import only_members
@@ -109,13 +110,12 @@ class Snapshot:
         until: The last epoch at which it was; OPEN while no change has touched it.
         missing: The parts that are missing, each with the epoch of the last change that touched it.
         complete: Whether nothing is missing but single members.
-        weight: About how many bytes of memory it takes.
-        used: When it was used last, as a number of `Snapshots`.
+        grown: How many bytes of its weight are tool sets, which can be made again.
     """
 
     __slots__ = (
-        "_by_hats", "_by_reach", "_grown", "complete", "contents", "deleted", "label", "members", "missing",
-        "until", "used", "version", "weight", "workspace_id",
+        "__weakref__", "_by_hats", "_by_reach", "_on_growth", "complete", "contents", "deleted", "grown", "label",
+        "members", "missing", "until", "version", "workspace_id",
     )  # fmt: skip
 
     def __init__(
@@ -128,7 +128,7 @@ class Snapshot:
         *,
         deleted: bool,
         missing: dict[PartKey, int] | None = None,
-        grown: Callable[[Snapshot, int], None],
+        on_growth: Callable[[Snapshot, int], None],
     ) -> None:
         """Make a snapshot.
 
@@ -140,7 +140,7 @@ class Snapshot:
             members: The teams of each member, also of those that are missing. The snapshot changes them.
             deleted: Whether the workspace does not exist any more.
             missing: The parts that are missing.
-            grown: Called with the snapshot and the bytes by which it grew.
+            on_growth: Called with the snapshot and the bytes by which it grew.
         """
         self.workspace_id = workspace_id
         self.version = version
@@ -154,9 +154,8 @@ class Snapshot:
             if part is Part.MEMBER:
                 members.pop(UserId(id_ or ""), None)
         self.complete = only_members(self.missing)
-        self.weight = _weight(contents, members)
-        self.used = 0
-        self._grown = grown
+        self.grown = 0
+        self._on_growth = on_growth
         self._by_reach: dict[tuple[object, object], SharedToolSet] = {}  # by the fields of a reach
         self._by_hats: dict[tuple[HatId, ...], SharedToolSet] = {}
 
@@ -193,23 +192,28 @@ class Snapshot:
             self.members.copy(),
             deleted=self.deleted,
             missing={**self.missing, **dict.fromkeys(parts, epoch)},
-            grown=self._grown,
+            on_growth=self._on_growth,
         )
 
-    def lose_members(self, parts: Iterable[PartKey], epoch: int) -> None:
-        """Note that a change has touched some members."""
-        for part, user_id in parts:
-            self.members.pop(UserId(user_id or ""), None)
-            self.missing[part, user_id] = epoch
+    def lose(self, parts: Iterable[PartKey], epoch: int) -> None:
+        """Note that a change has touched some parts: single members, or any of a snapshot that nobody can use now."""
+        weight = self.weight
+        for part, id_ in parts:
+            if part is Part.MEMBER:
+                self.members.pop(UserId(id_ or ""), None)
+            self.missing[part, id_] = epoch
+        self._on_growth(self, self.weight - weight)
 
     def gain_members(
         self, parts: Iterable[PartKey], members: Mapping[UserId, frozenset[TeamId]], version: int, epoch: int
     ) -> None:
         """Fill in members that were read. What this is now, it is at `epoch`, but perhaps not before."""
+        weight = self.weight
         _fill(self.members, parts, members)
         for each in parts:
             del self.missing[each]
         self.version, self.label = max(self.version, version), epoch
+        self._on_growth(self, self.weight - weight)
 
     def filled(
         self,
@@ -241,28 +245,38 @@ class Snapshot:
             members,
             deleted=self.deleted,
             missing=missing,
-            grown=self._grown,
+            on_growth=self._on_growth,
         )
 
     @property
-    def grown(self) -> int:
-        """How many bytes of its weight are tool sets, which can be made again."""
-        return self.weight - _weight(self.contents, self.members)
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        return self.contents.weight + _MEMBER_BYTES * self._people + self.grown
 
     def forget_tool_sets(self) -> None:
         """Free the memory of all tool sets. They are made again when they are needed."""
         self._by_reach.clear()
         self._by_hats.clear()
-        self._grown(self, -self.grown)
+        self.grow(-self.grown)
+
+    def grow(self, size: int) -> None:
+        """Note that tool sets grew by some bytes."""
+        self.grown += size
+        self._on_growth(self, size)
+
+    @property
+    def _people(self) -> int:
+        """How many members are here or missing, with all other parts that are missing."""
+        return len(self.members) + len(self.missing)
 
     def _reach(self, reach: Reach) -> SharedToolSet:
         hats = self.contents.reached(reach)
         hat_ids = tuple(hat.id for hat in hats)
         tools = self._by_hats.get(hat_ids)
         if tools is None:
-            tools = self._by_hats[hat_ids] = SharedToolSet(self.contents, hats, partial(self._grown, self))
+            tools = self._by_hats[hat_ids] = SharedToolSet(self.contents, hats, partial(_grow, ref(self)))
         self._by_reach[reach] = tools
-        self._grown(self, _REACH_BYTES)
+        self.grow(_REACH_BYTES)
         return tools
 
 
@@ -275,5 +289,8 @@ def _fill(
             held[user_id] = members[user_id]
 
 
-def _weight(contents: Contents, members: Mapping[UserId, frozenset[TeamId]]) -> int:
-    return contents.weight + _MEMBER_BYTES * len(members)
+def _grow(snapshot: ref[Snapshot], size: int) -> None:
+    """Note that a tool set of a snapshot grew. With a reference of its own, neither would be freed after the other."""
+    held = snapshot()
+    if held is not None:
+        held.grow(size)

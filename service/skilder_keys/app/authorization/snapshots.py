@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from operator import attrgetter
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import missing
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from skilder_keys.storage.snapshots import SnapshotRead
 
 _UNFENCED = 4
+_SHARES = 4
+"""Tool sets of one workspace that take more than this part of the memory go before another workspace does."""
 
 
 class Load:
@@ -52,7 +54,7 @@ class Snapshots:
     """A bounded store of snapshots, the loads that fill it, and the changes that make parts of them missing.
 
     Attributes:
-        weight: About how many bytes of memory the snapshots take.
+        weight: About how many bytes of memory the snapshots take, also those that were read without a lease.
     """
 
     def __init__(self, reads: FencedReads, lease: Lease, offload: Offload, capacity: int) -> None:
@@ -69,11 +71,11 @@ class Snapshots:
         self._offload = offload
         self._capacity = capacity
         self.weight = 0
-        self._turn = 0
-        self._snapshots: dict[WorkspaceId, Snapshot] = {}
+        self._snapshots: OrderedDict[WorkspaceId, Snapshot] = OrderedDict()  # the least recently used one first
         self._joinable: dict[tuple[WorkspaceId, bool], Load] = {}
         self._running: set[Load] = set()
-        self._unfenced: dict[WorkspaceId, Snapshot] = {}
+        self._unfenced: OrderedDict[WorkspaceId, Snapshot] = OrderedDict()
+        self._large: set[Snapshot] = set()  # those with more than their share of tool sets
         self._at: SingleFlight[tuple[WorkspaceId, int], Snapshot] = SingleFlight()
 
     def __len__(self) -> int:
@@ -85,8 +87,7 @@ class Snapshots:
         snapshot = self._snapshots.get(workspace_id)
         if snapshot is None or not snapshot.complete:
             return None
-        self._turn += 1
-        snapshot.used = self._turn
+        self._snapshots.move_to_end(workspace_id)
         return snapshot
 
     async def load(self, workspace_id: WorkspaceId, *, whole: bool) -> Snapshot:
@@ -138,7 +139,8 @@ class Snapshots:
             load.void = True
         for unused in (self._snapshots, self._unfenced):
             release(unused, 1)
-        self._snapshots, self._unfenced, self._joinable, self.weight = {}, {}, {}, 0
+        self._snapshots, self._unfenced, self._large = OrderedDict(), OrderedDict(), set()
+        self._joinable, self.weight = {}, 0
         self._at = SingleFlight()  # running reads return their results to those who wait, but nothing of them is kept
 
     def _overtaken(self, workspace_id: WorkspaceId) -> list[Load]:
@@ -215,7 +217,7 @@ class Snapshots:
             contents,
             members,
             deleted=read.deleted,
-            grown=self._grown,
+            on_growth=self._grown,
         )
 
     async def _read_unfenced(self, workspace_id: WorkspaceId) -> Snapshot:
@@ -224,10 +226,12 @@ class Snapshots:
         read = await self._reads.read(lambda each: snapshots.read(each, workspace_id, snapshots.EVERYTHING))
         snapshot = self._snapshot(workspace_id, read, *await self._offload.run(_decoded, EMPTY, read))
         if at is self._at:
-            self._unfenced.pop(workspace_id, None)
-            self._unfenced[workspace_id] = snapshot
+            former = self._unfenced.get(workspace_id)
+            if former is not None:
+                self._remove(self._unfenced, former)
+            self._put(self._unfenced, snapshot)
             if len(self._unfenced) > _UNFENCED:
-                del self._unfenced[next(iter(self._unfenced))]
+                self._remove(self._unfenced, _first(self._unfenced))
         return snapshot
 
     def _leave(self, load: Load) -> None:
@@ -242,35 +246,47 @@ class Snapshots:
             return
         if former is not None:
             former.close(self._lease.epoch)  # from now on, no change is noted there
-            self.weight -= former.weight
-            del self._snapshots[former.workspace_id]
+            self._remove(self._snapshots, former)
         if snapshot is not None:
-            self._turn += 1
-            snapshot.used = self._turn
-            self.weight += snapshot.weight
-            self._snapshots[snapshot.workspace_id] = snapshot
-            self._trim()
+            self._put(self._snapshots, snapshot)
+
+    def _put(self, store: OrderedDict[WorkspaceId, Snapshot], snapshot: Snapshot) -> None:
+        store[snapshot.workspace_id] = snapshot
+        self.weight += snapshot.weight
+        self._trim()
+
+    def _remove(self, store: OrderedDict[WorkspaceId, Snapshot], snapshot: Snapshot) -> None:
+        del store[snapshot.workspace_id]
+        self.weight -= snapshot.weight
+        self._large.discard(snapshot)
 
     def _grown(self, snapshot: Snapshot, size: int) -> None:
-        snapshot.weight += size
-        if self._snapshots.get(snapshot.workspace_id) is snapshot:
+        """Note that a snapshot grew by some bytes."""
+        is_large = snapshot.grown > self._capacity // _SHARES
+        if any(store.get(snapshot.workspace_id) is snapshot for store in (self._snapshots, self._unfenced)):
             self.weight += size
+            if is_large:
+                self._large.add(snapshot)
             self._trim()
-        else:
-            self._limit(snapshot)  # it is used without a lease, or only by calls that hold it
+        elif is_large:
+            snapshot.forget_tool_sets()  # only calls that hold it use it
 
     def _trim(self) -> None:
-        """Drop the workspaces that were not used for longest. If one alone is too large, drop its tool sets."""
-        while self.weight > self._capacity and len(self._snapshots) > 1:
-            self._replace(min(self._snapshots.values(), key=attrgetter("used")), None)
-        if self.weight > self._capacity:
-            (last,) = self._snapshots.values()
-            self._limit(last)
+        """Drop tool sets of workspaces that have many, then the workspaces that were not used for longest.
 
-    def _limit(self, snapshot: Snapshot) -> None:
-        """Drop the tool sets of a snapshot that alone is too large."""
-        if snapshot.weight > self._capacity and snapshot.grown > self._capacity // 2:
-            snapshot.forget_tool_sets()
+        Without a lease, those that were read without one are used; with a lease, the others.
+        """
+        while self.weight > self._capacity and self._large:
+            self._large.pop().forget_tool_sets()
+        while self.weight > self._capacity and len(self._snapshots) + len(self._unfenced) > 1:
+            if self._unfenced and (self._lease.valid() or not self._snapshots):
+                self._remove(self._unfenced, _first(self._unfenced))
+            else:
+                self._replace(_first(self._snapshots), None)
+
+
+def _first(store: OrderedDict[WorkspaceId, Snapshot]) -> Snapshot:
+    return next(iter(store.values()))
 
 
 def _decoded(base: Contents, read: SnapshotRead) -> tuple[Contents, dict[UserId, frozenset[TeamId]]]:
@@ -283,7 +299,7 @@ def _touched(snapshot: Snapshot, parts: Collection[PartKey], epoch: int) -> Snap
         snapshot.close(epoch - 1)
         return None
     touched = missing.to_miss(snapshot.missing, parts)
-    if missing.only_members(touched):
-        snapshot.lose_members(touched, epoch)
+    if not snapshot.complete or missing.only_members(touched):
+        snapshot.lose(touched, epoch)
         return snapshot
     return snapshot.without(touched, epoch)
