@@ -25,9 +25,8 @@ METHOD = "AuthorizationService/Authorize"
 
 _WHOLE = "hundred-tool set"
 _AT_ONCE = {1: 1_200, 16: 3_000}
-_ROUNDS_OF_A_PROCESS = 3
 _PEAK_AT_ONCE = (16, 64)
-_OPEN_LOOP_SECONDS = 4
+_OPEN_LOOP_SECONDS = 3
 _TIMES_OPEN = 3
 
 
@@ -79,7 +78,8 @@ def _cpu(
     body = response(server, request)
     rounds: dict[int, list[tuple[Sample, ...]]] = {at_once: [] for at_once in _AT_ONCE}
     limited = from_memory and name == _WHOLE
-    for _ in range(environment.effort.rounds if limited else 1):
+    processes, each = (environment.effort.rounds, 3) if limited else (1, 2)
+    for _ in range(processes):
         if from_memory:
             server.replace_workers()
         with environment.empty(body) as empty:
@@ -87,7 +87,7 @@ def _cpu(
                 load = partial(environment.load.closed, number=environment.effort.some(number), at_once=at_once)
                 ours = partial(load, server.target, calls)
                 granting = partial(server.granting, environment.effort.some(number), ours, from_memory=from_memory)
-                rounds[at_once] += in_turn(_ROUNDS_OF_A_PROCESS, granting, partial(load, empty, calls))
+                rounds[at_once] += in_turn(each, granting, partial(load, empty, calls))
     for at_once, found in rounds.items():
         report.add_pair(f"{name}, {at_once} at a time", len(body), found)
         cpu, empty_cpu = medians(found, attrgetter("cpu"))
