@@ -271,6 +271,19 @@ async def test_a_database_that_lost_a_version_shows_nothing_of_it(one: Process, 
     assert before.granted.tool_set.version != after.granted.tool_set.version
 
 
+@pytest.mark.parametrize(("seconds", "written"), [(30, False), (70, True), (-3600, True)])
+async def test_a_use_that_is_on_record_is_not_written_again(
+    one: Process, sql: Sql, seconds: int, *, written: bool
+) -> None:
+    """A process that has just started learns of it when it reads the key; a time in the future is corrected."""
+    _, token = await one.issue()
+    await sql.execute("UPDATE key SET last_used_at = now() - make_interval(secs => $1)", seconds)
+    assert await one.outcome(token) == "granted"
+    lent = one.database.lent
+    await one.usage.flush()
+    assert (one.database.lent > lent) is written
+
+
 async def test_uses_decided_from_memory_are_recorded(one: Process, sql: Sql) -> None:
     """As all others, with the next flush. Denied tokens have no use."""
     key, token = await one.issue()

@@ -112,11 +112,13 @@ class Credential:
     Attributes:
         secret_hash: The argon2id hash of the secret, a PHC string.
         workspace_version: The version of the workspace at the time of reading.
+        unused_seconds: How long ago the recorded last use was, by the clock of the database; None without one.
     """
 
     key: Key
     secret_hash: str
     workspace_version: int
+    unused_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> 
         FROM unnest((SELECT $1::uuid[])) AS wanted (id)
         LEFT JOIN LATERAL (
             SELECT {OWN_COLUMNS}, key.secret_hash, workspace.version AS workspace_version,
+                   extract(epoch FROM clock_timestamp() - key.last_used_at)::double precision AS unused_seconds,
                    workspace.deleted_at IS NOT NULL AS workspace_deleted
             FROM key
             LEFT JOIN LATERAL (SELECT version, deleted_at FROM workspace WHERE id = key.workspace_id LIMIT 1)
@@ -110,4 +111,5 @@ def _credential(row: asyncpg.Record) -> Credential:
         key=key_of(row),
         secret_hash=row["secret_hash"],
         workspace_version=row["workspace_version"],
+        unused_seconds=row["unused_seconds"],
     )

@@ -181,6 +181,8 @@ class KeyLoader:
             return None
         key = credential.key
         reach = key.reach
+        if credential.unused_seconds is not None:
+            self._usage.read(token.key_id, credential.unused_seconds)
         return KnownKey(
             token.key_id,  # not `key.id`, whose class is the driver's: it makes a new number each time it is asked
             digest,

@@ -76,6 +76,11 @@ class Usage:
         """Remember that a use of a key was written just now."""
         self._remember(key_id.int, self._clock())
 
+    def read(self, key_id: KeyId, seconds_ago: float) -> None:
+        """Remember when the recorded last use of a key was, which was read just now, if that is recent enough."""
+        if 0 <= seconds_ago < _PRECISION:
+            self._remember(key_id.int, self._clock() - seconds_ago)
+
     async def flush(self) -> None:
         """Write the pending uses. Those that cannot be written now stay pending."""
         async with self._turn:
