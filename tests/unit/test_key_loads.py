@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from skilder_keys.app.authorization.key_cache import KeyLoad
 from skilder_keys.app.authorization.snapshot import OPEN
 from skilder_keys.domain.difference import Part
 from tests.support.ids import new_key_id
@@ -251,3 +252,60 @@ async def test_a_load_that_nobody_waits_for_any_more_does_not_get_its_turn(memor
     memory.let_go(1)
     assert await waiting[1][1] is memory.keys.find(wanted.reveal())
     assert set(await asyncio.gather(*again)) == {memory.keys.find(wanted_again.reveal())}
+
+
+async def test_a_change_does_not_overtake_a_load_that_waits_for_its_turn(memory: TestedMemory) -> None:
+    """The load reads the state after the change, so later calls join it, and it is kept."""
+    entered = asyncio.get_running_loop().create_future()
+
+    @asynccontextmanager
+    async def turn() -> AsyncIterator[None]:
+        await asyncio.shield(entered)
+        yield
+
+    token = minted()
+    digest = memory.fingerprint.digest(token.reveal())
+
+    def call() -> asyncio.Task[KnownKey | None]:
+        return asyncio.create_task(memory.keys.load(token.key_id, digest, memory.reading(token), turn))
+
+    calls = []
+    for touch in (touched_key(token.key_id), touched_keys(ACME)):
+        calls.append(call())
+        await turns()
+        memory.change(touch)
+    calls.append(call())
+    await turns()
+    entered.set_result(None)
+    await turns()
+    assert len(memory.reads) == 1
+    memory.let_go(0)
+    found = await asyncio.gather(*calls)
+    known = memory.keys.find(token.reveal())
+    assert known is not None
+    assert found == [known] * 3
+
+
+async def test_a_change_of_many_keys_looks_at_no_load_of_another_key(
+    memory: TestedMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many loads are under way, a key that changes costs the same."""
+    tokens = [minted() for _ in range(3)]
+    tasks = [asyncio.create_task(memory.load(token)) for token in tokens]
+    await turns()
+    looks = 0
+
+    def look(load: KeyLoad, name: str) -> Any:
+        nonlocal looks
+        looks += 1
+        return object.__getattribute__(load, name)
+
+    with monkeypatch.context() as counting:
+        counting.setattr(KeyLoad, "__getattribute__", look)
+        memory.change(*(touched_key(new_key_id()) for _ in range(100)))
+        assert looks == 0
+        memory.change(touched_key(tokens[0].key_id))
+        assert 0 < looks < 10
+    for index in range(len(tokens)):
+        memory.let_go(index)
+    assert [known and known.until for known in await asyncio.gather(*tasks)] == [1, OPEN, OPEN]

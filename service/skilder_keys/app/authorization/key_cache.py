@@ -146,7 +146,7 @@ class KeyCache:
         self._keys: OrderedDict[str, KnownKey] = OrderedDict()  # by `id_text`
         self._scopes: WeakValueDictionary[WorkspaceId, Scope] = WeakValueDictionary()
         self._joinable: dict[bytes, KeyLoad] = {}  # by the digest of the token
-        self._running: set[KeyLoad] = set()
+        self._reading: dict[KeyId, set[KeyLoad]] = {}
 
     def __len__(self) -> int:
         """Return the number of keys, including those that a change of all keys of a workspace has touched."""
@@ -201,7 +201,6 @@ class KeyCache:
         if load is None:
             context = turn()
             load = self._joinable[digest] = KeyLoad(key_id, digest)
-            self._running.add(load)
             load.task = asyncio.create_task(self._run(load, read, context))
         try:
             return await load.result.wait()
@@ -235,7 +234,7 @@ class KeyCache:
         """Drop everything, and make the results of all loads unusable."""
         for scope in self._scopes.values():
             scope.until = VOID
-        for load in self._running:
+        for load in self._overtaken(None):
             load.void = True
         self._joinable = {}
         self._scopes = WeakValueDictionary()
@@ -243,8 +242,12 @@ class KeyCache:
         self._keys = OrderedDict()
 
     def _overtaken(self, key_id: KeyId | None) -> list[KeyLoad]:
-        """Return the loads of a key that a change may have overtaken; for None, those of all keys."""
-        return [load for load in self._running if key_id in (None, load.key_id)]
+        """Return the loads of a key that a change may have overtaken; for None, those of all keys.
+
+        A load that waits for its turn will read the state after the change.
+        """
+        found = self._reading.values() if key_id is None else [self._reading.get(key_id, ())]
+        return [load for loads in found for load in loads]
 
     async def _run(
         self,
@@ -255,6 +258,7 @@ class KeyCache:
         try:
             async with turn:
                 load.begun = True
+                self._reading.setdefault(load.key_id, set()).add(load)
                 known = await read()
             caught_up = known is None or await self._lease.reach(known.label)
         except asyncio.CancelledError:
@@ -266,7 +270,10 @@ class KeyCache:
             load.result.set_result(self._settled(load, known, caught_up=caught_up))
         finally:
             self._leave(load)
-            self._running.discard(load)
+            loads = self._reading.get(load.key_id, set())
+            loads.discard(load)
+            if not loads:
+                self._reading.pop(load.key_id, None)
 
     def _settled(self, load: KeyLoad, known: KnownKey | None, *, caught_up: bool) -> KnownKey | None:
         """Return a key that was read, closed by what has touched it meanwhile, and keep it if it is open."""
