@@ -17,6 +17,7 @@ from tests.support.calls import call, delete_workspace, get_key, part, remove
 from tests.support.fence import until_true
 from tests.support.ids import new_key_id
 from tests.support.service import Service, refusal, serving
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -395,6 +396,7 @@ async def test_a_change_is_seen_by_the_very_next_call(service: Service) -> None:
         assert hats(await service.service.authorize(issued.token)) == ["everyone"]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_hash_is_renewed_when_the_parameters_changed(
     transport: str, service: Service, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:

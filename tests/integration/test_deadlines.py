@@ -16,6 +16,7 @@ from tests.support.frames import AUTHORIZE, KNOWN, WHOLE, ask, reason_of
 from tests.support.http2 import PATIENCE, connected
 from tests.support.memory import minted
 from tests.support.service import Service, refusal, serving
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.waiting import until_running
 from tests.support.workspaces import small_workspace
 
@@ -123,6 +124,7 @@ async def test_a_request_that_never_arrives_gets_the_services_deadline_too(
         assert reason_of(await ask(connection, WHOLE)) == pb.DENIAL_REASON_MALFORMED
 
 
+@GRPCIO_IF_SHORT
 async def test_a_wait_for_a_lock_has_a_limit(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
@@ -135,6 +137,7 @@ async def test_a_wait_for_a_lock_has_a_limit(
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
 
 
+@GRPCIO_IF_SHORT
 async def test_more_calls_than_connections_wait_their_turn(transport: str, database_url: str, tmp_path: Path) -> None:
     """A small pool serves many concurrent calls, and none of them fails."""
     async with serving(database_url, tmp_path, transport=transport, pool_size=2) as service:
@@ -144,6 +147,7 @@ async def test_more_calls_than_connections_wait_their_turn(transport: str, datab
     assert all(response.HasField("granted") for response in responses)
 
 
+@GRPCIO_IF_SHORT
 async def test_a_pool_that_stays_exhausted_is_unavailable(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:

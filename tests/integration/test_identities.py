@@ -13,6 +13,7 @@ from tests.support.calls import METHODS, call, delete_workspace, list_keys, list
 from tests.support.certificates import Authority
 from tests.support.ids import new_key_id
 from tests.support.service import TOKENS, Client, Refusal, Service, refusal, serving, write_callers
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ async def test_a_runtime_key_is_named_in_the_log_by_its_instance(service: Servic
     assert ("caller" in unknown_call, unknown_call["reason"]) == (False, "UNAUTHENTICATED")
 
 
+@GRPCIO_IF_SHORT
 async def test_the_operators_token_of_the_data_folder_is_accepted(
     transport: str, database_url: str, tmp_path: Path
 ) -> None:

@@ -102,6 +102,7 @@ def until(server: ServerProcess, **wanted: float) -> dict[tuple[str, str], float
     raise AssertionError(f"not {wanted}: {found}")
 
 
+@GRPCIO_IF_SHORT
 def test_the_metrics_of_all_workers_are_in_one_response(shared: ServerProcess) -> None:
     """Each with its worker's label, together with the parent's own."""
     assert place(shared)

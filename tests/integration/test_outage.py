@@ -143,6 +143,7 @@ async def test_memory_decides_in_an_outage_while_the_lease_runs(
         await asyncio.to_thread(postgres.stop)
 
 
+@GRPCIO_IF_SHORT
 async def test_a_runtime_caller_is_not_unauthenticated_in_an_outage(
     service: Service, sql: asyncpg.Connection[Any]
 ) -> None:

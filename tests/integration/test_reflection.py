@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.support import grpcurl
 from tests.support.service import serving
+from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +95,7 @@ async def test_grpcurl_describes(empty_service: Service, symbol: str) -> None:
     assert f"{symbol} is a" in reported.decode()
 
 
+@GRPCIO_IF_SHORT
 async def test_reflection_can_be_turned_off(transport: str, database_url: str, tmp_path: Path) -> None:
     """Then neither version is served."""
     async with serving(database_url, tmp_path, transport=transport, reflection=False) as service:

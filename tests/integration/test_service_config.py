@@ -13,6 +13,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from tests.docs.links import ROOT
 from tests.support.calls import METHODS, list_keys
 from tests.support.service import TOKENS, refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
     import asyncpg
@@ -98,6 +99,7 @@ async def test_a_retry_gets_the_response(service: Service, client: Client, sql: 
     assert await counted(service, "AuthorizationService/Authorize", "OK") == 1
 
 
+@GRPCIO_IF_SHORT
 async def test_retries_end(service: Service, client: Client, sql: asyncpg.Connection[Any]) -> None:
     """After the last attempt the caller gets the error with its details."""
     issued = await client.issue()
@@ -110,6 +112,7 @@ async def test_retries_end(service: Service, client: Client, sql: asyncpg.Connec
         assert await counted(service, method, "UNAVAILABLE") == ATTEMPTS
 
 
+@GRPCIO_IF_SHORT
 async def test_a_call_that_cannot_be_repeated_is_not_retried(
     service: Service, client: Client, sql: asyncpg.Connection[Any]
 ) -> None:
@@ -119,6 +122,7 @@ async def test_a_call_that_cannot_be_repeated_is_not_retried(
     assert await counted(service, "KeyService/IssueKey", "UNAVAILABLE") == 1
 
 
+@GRPCIO_IF_SHORT
 async def test_other_errors_are_not_retried(service: Service, client: Client) -> None:
     """A retry would get the same error."""
     assert (await refusal(list_keys(client, workspace_id="nowhere"))).code is grpc.StatusCode.NOT_FOUND

@@ -186,6 +186,7 @@ async def test_nothing_is_left_of_a_server_that_is_killed(transport: str, databa
         await until_gone(left)
 
 
+@GRPCIO_IF_SHORT
 async def test_a_second_signal_ends_at_once(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
@@ -299,6 +300,7 @@ async def test_sighup_reads_the_callers_file_again(transport: str, database_url:
         assert await response(server) is OK
 
 
+@GRPCIO_IF_SHORT
 async def test_sigterm_ends_a_sighup_too(transport: str, database_url: str, tmp_path: Path) -> None:
     """A draining worker and its successor are drained like the others."""
     async with (
@@ -363,6 +365,7 @@ async def test_every_address_can_be_served_at_once(
                 assert reported["peer"].startswith(peer)
 
 
+@GRPCIO_IF_SHORT
 def test_a_terminal_that_is_closed_ends_the_server(transport: str, database_url: str, tmp_path: Path) -> None:
     """It sends SIGHUP, but nobody is left who could want new workers."""
     ours, theirs = pty.openpty()
