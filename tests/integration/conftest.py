@@ -88,7 +88,7 @@ async def one(database_url: str) -> AsyncIterator[Process]:
         yield made
 
 
-@pytest.fixture(scope="module", params=["analysed", "never analysed"])
+@pytest.fixture(scope="session", params=["analysed", "never analysed"])
 async def full(
     postgres_url: str, template: str, request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection[Any]]:
