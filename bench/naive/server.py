@@ -68,7 +68,7 @@ _ALL_REACHED = f"""
 _REVOKE = "UPDATE naive_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL"
 _PAGE = """
     SELECT id, workspace_id, user_id, description, created_at, revoked_at
-    FROM naive_key WHERE workspace_id = $1 ORDER BY id DESC LIMIT 100
+    FROM naive_key WHERE workspace_id = $1 ORDER BY created_at DESC LIMIT 100
 """
 
 

@@ -179,6 +179,6 @@ def _add_keys(sql: Sql, tokens: Sequence[str], *, analyse: bool) -> None:
     sql.execute("ANALYZE known_token")
     sql.execute(_COPY)
     sql.execute("DROP TABLE known_token")
-    sql.execute("CREATE INDEX ON naive_key (workspace_id, id)")
+    sql.execute("CREATE INDEX ON naive_key (workspace_id, created_at)")
     if analyse:
         sql.execute("VACUUM (ANALYZE) naive_key")
