@@ -17,6 +17,7 @@ from skilder_keys.app.authorization.key_loader import KeyLoader
 from skilder_keys.app.authorization.memory import Memory
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
 from skilder_keys.app.authorization.snapshots import Snapshots
+from skilder_keys.app.authorization.turns import Gates
 from skilder_keys.app.authorization.usage import Usage
 from skilder_keys.app.authorization.verifier import Verifier
 from skilder_keys.app.fence.lease import Lease
@@ -91,6 +92,7 @@ class Process:
     reader: Reader
     verifier: Verifier
     authorizer: Authorizer
+    gates: Gates
     keys: Keys
     workspaces: Workspaces
     writer: Writer
@@ -164,6 +166,7 @@ async def process(
     hasher: CountingHasher | None = None,
     threads: int = 2,
     at_once: int = 100_000,
+    max_waiting: int = 100_000,
 ) -> AsyncIterator[Process]:
     """Run a process of the fleet that does not follow the fence yet."""
     # A long time limit, because a machine that runs tests may be busy.
@@ -182,8 +185,8 @@ async def process(
     usage = Usage(database, log.logger, usage_clock, 60)
     reader = Reader(database, memory, held, log.logger, clock, lease)
     writer, pages = Writer(database, clock, waits.append, reader.new_server), PageTokens(bytes(32))
-    first_sights = FirstSights(BOOTTIME, 100_000, at_once=at_once, longest_wait=3600)
-    loader = KeyLoader(database, reads, held, key_cache, snapshots, fingerprint, verifier, usage, first_sights)
+    gates = Gates(*(FirstSights(BOOTTIME, max_waiting, at_once=at_once, longest_wait=3600) for _ in range(3)))
+    loader = KeyLoader(database, reads, held, key_cache, snapshots, fingerprint, verifier, usage, gates)
     made = Process(
         database=database,
         hasher=hasher,
@@ -194,6 +197,7 @@ async def process(
         reader=reader,
         verifier=verifier,
         authorizer=Authorizer(memory, loader, usage, offload),
+        gates=gates,
         keys=Keys(database, writer, verifier, pages),
         workspaces=Workspaces(database, writer, convert_workspaces.workspace_bytes),
         writer=writer,

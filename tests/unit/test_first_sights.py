@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from skilder_keys.app.authorization.first_sights import Patience
 
 AT_ONCE = 64
 BOUND = 750
@@ -100,14 +103,14 @@ async def test_only_some_run_at_a_time_and_the_others_follow_in_order(first_sigh
 async def test_a_single_call_does_not_wait_for_a_whole_batch(first_sights: FirstSights) -> None:
     """Lanes take turns."""
     loads = await busy(first_sights)
-    lane = first_sights.batch(100)
-    loads.add(names("batch", 100), lambda: lane)
-    await asyncio.sleep(0)
-    loads.add(["single"])
-    await asyncio.sleep(0)
-    await loads.end("first0", "first1", "first2")
-    assert loads.begun[AT_ONCE:] == ["batch0", "single", "batch1"]
-    await loads.end_all()
+    with first_sights.batch(100) as lane:
+        loads.add(names("batch", 100), lambda: lane)
+        await asyncio.sleep(0)
+        loads.add(["single"])
+        await asyncio.sleep(0)
+        await loads.end("first0", "first1", "first2")
+        assert loads.begun[AT_ONCE:] == ["batch0", "single", "batch1"]
+        await loads.end_all()
     assert len(loads.begun) == AT_ONCE + 101
 
 
@@ -121,6 +124,25 @@ async def test_a_flood_for_one_key_takes_turns_with_other_keys(first_sights: Fir
     await loads.end("flood0", "flood1", "flood2", "flood3")
     assert loads.begun[AT_ONCE:] == [f"flood{AT_ONCE}", "other", "third", f"flood{AT_ONCE + 1}"]
     await loads.end_all()
+
+
+async def test_a_flood_of_one_caller_takes_turns_with_other_callers(first_sights: FirstSights) -> None:
+    """However many keys it is about. Neither its singles nor its batches make others wait, or be refused."""
+    loads = Loads(first_sights)
+    with first_sights.batch(1000, "flooder") as lane:
+        loads.add(names("batch", AT_ONCE + 600), lambda: lane)
+        for name in names("flood", 200):
+            loads.add([name], partial(first_sights.lane, name, "flooder"))
+        await asyncio.sleep(0)
+        left: Patience = lambda: 0.005  # noqa: E731 - a short form
+        with pytest.raises(BusyError):
+            first_sights.lane("more", "flooder", left)
+        for name in ("other", "third"):
+            loads.add([name], lambda: first_sights.lane("a key", "another", left))
+        await asyncio.sleep(0)
+        await loads.end(*names("batch", 4))
+        assert loads.begun[AT_ONCE:] == [f"batch{AT_ONCE}", "other", "flood0", "third"]
+        await loads.end_all()
 
 
 async def test_a_call_that_would_wait_too_long_is_refused_at_once(first_sights: FirstSights, clock: FakeClock) -> None:
@@ -145,18 +167,21 @@ async def test_a_call_is_refused_if_its_caller_would_give_up_before(
     first_sights: FirstSights, clock: FakeClock
 ) -> None:
     """Only then: not if it has time enough, and not if it need not wait."""
-    first_sights.lane("another", lambda: 0.0)
+    first_sights.lane("another", patience=lambda: 0.0)
     loads = await busy(first_sights)
     loads.add(names("next", 100))
     await asyncio.sleep(0)
     clock.now += 4 * AT_ONCE / 1000  # four milliseconds a load
     await loads.end(*names("first", AT_ONCE))
     assert first_sights.waiting == 100 - AT_ONCE
-    for admit in (first_sights.lane, first_sights.batch):
-        admit(1, lambda: 0.5)
-        admit(1, lambda: None)
-        with pytest.raises(BusyError):
-            admit(1, lambda: 0.05)
+    first_sights.lane("another", patience=lambda: 0.5)
+    first_sights.lane("another", patience=lambda: None)
+    with pytest.raises(BusyError):
+        first_sights.lane("another", patience=lambda: 0.05)
+    with first_sights.batch(1, patience=lambda: 0.5), first_sights.batch(1, patience=lambda: None):
+        pass
+    with pytest.raises(BusyError), first_sights.batch(1, patience=lambda: 0.05):
+        pass
     assert first_sights.refused == 2
     await loads.end_all()
 
@@ -164,18 +189,29 @@ async def test_a_call_is_refused_if_its_caller_would_give_up_before(
 async def test_the_more_a_call_has_to_load_the_earlier_it_is_refused(first_sights: FirstSights) -> None:
     """A batch waits for all that wait before it; a single call only for one load of each lane. A batch counts whole."""
     loads = await busy(first_sights)
-    lane = first_sights.batch(1000)
-    loads.add(names("batch", 1000), lambda: lane)
-    other = first_sights.batch(1000)
-    await asyncio.sleep(0)
-    loads.add(names("other", 10), lambda: other)
-    await asyncio.sleep(0)
-    with pytest.raises(BusyError):
-        first_sights.batch(1000)
-    assert first_sights.refused == 1000
-    loads.add(["single"])
-    await loads.end_all()
+    with first_sights.batch(1000) as lane, first_sights.batch(1000) as other:
+        loads.add(names("batch", 1000), lambda: lane)
+        await asyncio.sleep(0)
+        loads.add(names("other", 10), lambda: other)
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError), first_sights.batch(1000):
+            pass
+        assert first_sights.refused == 1000
+        loads.add(["single"])
+        await loads.end_all()
     assert len(loads.begun) == AT_ONCE + 1011
+
+
+async def test_batches_that_come_together_are_counted_before_their_loads_begin(first_sights: FirstSights) -> None:
+    """Each counts whole from its admission to its end, whatever became of its loads."""
+    with first_sights.batch(1000), first_sights.batch(1000):
+        with pytest.raises(BusyError), first_sights.batch(1000):
+            pass
+        with pytest.raises(BusyError), first_sights.batch(1000, "another caller"):
+            pass
+        first_sights.lane("single")
+    with first_sights.batch(1000):
+        pass
 
 
 async def test_a_standstill_refuses_more_and_more(first_sights: FirstSights, clock: FakeClock) -> None:
@@ -191,13 +227,15 @@ async def test_a_standstill_refuses_more_and_more(first_sights: FirstSights, clo
 
 
 async def test_the_number_of_calls_that_wait_is_bounded(clock: FakeClock) -> None:
-    """However fast it goes, so that calls about known keys find a place."""
+    """However fast it goes, so that calls about known keys find a place. One caller does not get all places."""
     first_sights = FirstSights(clock, 10, at_once=AT_ONCE)
     loads = await busy(first_sights)
-    loads.add(names("next", 10))
-    await asyncio.sleep(0)
-    with pytest.raises(BusyError):
-        first_sights.lane("another")
+    for caller, expected in (("one", 9), ("two", 10)):
+        for number in range(expected - first_sights.waiting):
+            loads.add([f"{caller}{number}"], partial(first_sights.lane, number, caller))
+            await asyncio.sleep(0)
+        with pytest.raises(BusyError):
+            first_sights.lane("another", caller)
     await loads.end_all()
 
 

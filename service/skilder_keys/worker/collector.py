@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from skilder_keys.app.authorization.authorizer import Authorizer
-    from skilder_keys.app.authorization.first_sights import FirstSights
     from skilder_keys.app.authorization.memory import Memory
+    from skilder_keys.app.authorization.turns import Gates
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.reader import Reader
     from skilder_keys.rpc.pipeline import Pipeline
@@ -54,7 +54,7 @@ class WorkerCollector(Collector):
         memory: Memory,
         authorizer: Authorizer,
         pipeline: Pipeline,
-        first_sights: FirstSights,
+        first_sights: Gates,
     ) -> None:
         self._reader = reader
         self._lease = lease

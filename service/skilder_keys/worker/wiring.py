@@ -9,12 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization.authorizer import Authorizer
-from skilder_keys.app.authorization.first_sights import FirstSights
 from skilder_keys.app.authorization.hash_renewal import HashRenewal
 from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.key_loader import KeyLoader
 from skilder_keys.app.authorization.memory import Memory
 from skilder_keys.app.authorization.snapshots import Snapshots
+from skilder_keys.app.authorization.turns import gates
 from skilder_keys.app.authorization.usage import Usage
 from skilder_keys.app.authorization.verifier import Verifier
 from skilder_keys.app.fence.lease import Lease
@@ -132,8 +132,7 @@ async def start(
     renewal = HashRenewal(database, verifier, log)
     usage = Usage(database, log, clock, settings.usage_interval)
     stack.push_async_callback(usage.close)
-    # Enough places stay free for calls about keys that are known.
-    first_sights = FirstSights(time.monotonic, settings.max_calls * 3 // 4)
+    first_sights = gates(settings.max_calls, settings.pool_size)
     loader = KeyLoader(database, reads, lease, keys, snapshots, fingerprint, verifier, usage, first_sights)
     authorizer = Authorizer(memory, loader, usage, offload)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skilder_keys.app.authorization.first_sights import FirstSights
 from skilder_keys.app.authorization.key_loader import KeyLoader
+from skilder_keys.app.authorization.turns import Gates
 from skilder_keys.app.fence.reads import FencedReads
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.errors import UnavailableError
@@ -63,7 +64,7 @@ class Schedule:
             self.memory.fingerprint,
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
-            FirstSights(self.clock, 1000),
+            Gates(*(FirstSights(self.clock, 1000, at_once=places) for places in (100, 100, 1))),
         )
         self.loader._credentials._linger = self.loader._first_uses._linger = 0  # noqa: SLF001 - that clock is real
         self.answers = 0

@@ -80,7 +80,11 @@ class Authorizer:
         return encoding.granted(key.head, reach)
 
     async def authorize(
-        self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None, patience: Patience = endless
+        self,
+        query: AuthorizeQuery,
+        workspace_id: WorkspaceId | None = None,
+        patience: Patience = endless,
+        caller: str = "",
     ) -> Decision:
         """Decide about a token.
 
@@ -88,6 +92,7 @@ class Authorizer:
             query: The token, and what is asked about it.
             workspace_id: The only workspace whose keys the caller may authorize; None for any.
             patience: Returns how many seconds the caller still waits.
+            caller: The name of the caller.
 
         Raises:
             InvalidRequestError: A field of the query is out of bounds.
@@ -99,12 +104,16 @@ class Authorizer:
             violations = Violations()
             query.check(violations, "")
             violations.raise_if_any()
-        found = access or await self._loader.load(query.token, workspace_id, patience=patience)
+        found = access or await self._loader.load(query.token, workspace_id, patience, caller)
         await self._prepare(found, query)
         return self._decide(found, query, workspace_id, None)
 
     async def read(
-        self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None, patience: Patience = endless
+        self,
+        query: AuthorizeQuery,
+        workspace_id: WorkspaceId | None = None,
+        patience: Patience = endless,
+        caller: str = "",
     ) -> tuple[Decision, Iterable[bytes]]:
         """Decide about a token; return the decision, and the denial or all that the key reaches in parts.
 
@@ -115,7 +124,7 @@ class Authorizer:
         if query.tool_id:
             violations.add("request.tool_id", "must not be set: a tool set is read as a whole")
         violations.raise_if_any()
-        found = self._find(query.token) or await self._loader.load(query.token, workspace_id, patience=patience)
+        found = self._find(query.token) or await self._loader.load(query.token, workspace_id, patience, caller)
         await self._prepare(found, query)
         decision = self._decide(found, query, workspace_id, None)
         if isinstance(found, Denied) or isinstance(found[1], DenialReason):
@@ -127,6 +136,7 @@ class Authorizer:
         queries: Sequence[AuthorizeQuery],
         workspace_id: WorkspaceId | None = None,
         patience: Patience = endless,
+        caller: str = "",
     ) -> tuple[list[Decision], bytes]:
         """Decide about many tokens; return the decisions, in order, and a serialised BatchAuthorizeResponse of all.
 
@@ -140,7 +150,7 @@ class Authorizer:
                 query.check(violations, f"requests[{index}].")
         violations.raise_if_any()
         missing = {index: queries[index].token for index, access in enumerate(remembered) if access is None}
-        loaded = await self._loader.load_all(missing, workspace_id, patience)
+        loaded = await self._loader.load_all(missing, workspace_id, patience, caller)
         shared: dict[str, SharedToolSet] = {}
         decisions = []
         size = 0
@@ -168,7 +178,7 @@ class Authorizer:
         Raises:
             UnavailableError: The decision cannot be made now.
         """
-        found = self._find(token) or await self._loader.load(token, None)
+        found = self._find(token) or await self._loader.load_stranger(token)
         if isinstance(found, Denied):
             return None
         key, reached = found

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import OrderedDict, deque
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 from skilder_keys.domain.errors import BusyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
     from types import TracebackType
 
     Patience = Callable[[], float | None]
@@ -29,6 +30,8 @@ _WINDOW_SECONDS = 0.25
 _WINDOW_LOADS = 32
 """The pace is measured over at least this many seconds and loads, since loads that share a statement end together."""
 _FIRST_GUESS = 0.001
+_SHARE = 8
+"""A caller may have this many times as many loads that wait as there are free places."""
 _LONGEST_RETRY = 30.0
 
 
@@ -37,11 +40,11 @@ def endless() -> None:
 
 
 class FirstSights:
-    """Gives the loads of keys their turns, and refuses those that would wait too long.
+    """Gives the loads of keys, or of workspaces, their turns, and refuses those that would wait too long.
 
-    Each key has a lane, and so has each batch; the lanes take turns. So neither a flood of wrong tokens for one key nor
-    a batch of a thousand new keys makes the others wait for all of it. How long a load has to wait is estimated from
-    the pace of the last moments.
+    Each key has a lane, and so has each batch. The callers take turns, and then the lanes of each caller. So neither a
+    flood of tokens from one caller, nor one of wrong tokens for one key, nor a batch of a thousand new keys makes the
+    others wait for all of it. How long a load has to wait is estimated from the pace of the last moments.
 
     Attributes:
         refused: The number of tokens that were refused.
@@ -59,7 +62,8 @@ class FirstSights:
 
         Args:
             clock: Returns seconds.
-            max_waiting: The most loads that may wait, without those of batches.
+            max_waiting: The most loads that may wait, without those of batches. One caller alone gets most of the
+                places, and the more are taken, the fewer each caller gets: there is always one for another caller.
             at_once: The most loads at the same time.
             longest_wait: The most seconds that a load may have to wait for its turn.
         """
@@ -69,8 +73,8 @@ class FirstSights:
         self._at_once = at_once
         self._longest_wait = longest_wait
         self._running = 0
-        self._lanes: deque[Lane] = deque()  # those with loads that wait, in order of their turns
-        self._of_keys: dict[Hashable, Lane] = {}  # those of keys among them
+        self._lines: OrderedDict[Hashable, _Line] = OrderedDict()  # by caller, in order of their turns
+        self._batches: set[Lane] = set()
         self._alone = 0  # loads that wait, without those of batches
         self._pace = _FIRST_GUESS  # seconds from the end of one load to that of the next, while others wait
         self._window_start = 0.0
@@ -79,65 +83,98 @@ class FirstSights:
     @property
     def waiting(self) -> int:
         """The number of loads that wait for their turn."""
-        return sum(len(lane.waiting) for lane in self._lanes)
+        return sum(line.waiting for line in self._lines.values())
 
-    def batch(self, tokens: int, patience: Patience = endless) -> Lane:
-        """Return the lane of a call with several tokens: either it may load all of them, or it is refused.
+    @contextmanager
+    def batch(self, tokens: int, caller: Hashable = "", patience: Patience = endless) -> Iterator[Lane]:
+        """Give a call with several tokens a lane: either it may load all of them, or it is refused.
 
         Args:
             tokens: How many.
+            caller: Who calls.
             patience: Returns how many seconds the caller still waits.
 
         Raises:
             BusyError: The call would wait too long.
         """
-        return self._admit(Lane(self, None), tokens, 0, patience)
+        lane = self._admit(Lane(self, caller, None), tokens, 0, patience)
+        lane.reserved = tokens
+        self._batches.add(lane)
+        try:
+            yield lane
+        finally:
+            self._batches.discard(lane)
 
-    def lane(self, key: Hashable, patience: Patience = endless) -> Lane:
+    def lane(self, key: Hashable, caller: Hashable = "", patience: Patience = endless) -> Lane:
         """Return the lane of a key, for one load.
 
         Args:
             key: The key.
+            caller: Who calls.
             patience: Returns how many seconds the caller still waits.
 
         Raises:
             BusyError: The load would wait too long.
         """
-        lane = self._of_keys.get(key) or Lane(self, key)
+        line = self._lines.get(caller)
+        lane = line.of_keys.get(key) if line is not None else None
+        lane = lane or Lane(self, caller, key)
         return self._admit(lane, 1, len(lane.waiting), patience)
 
+    def next_of(self, lane: Lane, patience: Patience) -> Lane:
+        """Return the lane of a call with several loads, for the next one.
+
+        Raises:
+            BusyError: The load would wait too long, and neither its call was admitted as a batch nor do others of it
+                wait.
+        """
+        return lane if lane in self._batches or lane.waiting else self._admit(lane, 1, 0, patience)
+
     def _admit(self, lane: Lane, tokens: int, own: int, patience: Patience) -> Lane:
-        if self._lanes:
-            # The turn of the last of these tokens, in its lane. Each other lane has as many turns before it.
-            last = own + tokens
-            ahead = len(self._lanes) if last == 1 else sum(min(len(each.waiting), last) for each in self._lanes)
+        ahead = self._ahead(lane.caller, own + tokens)
+        if ahead:
             wait = ahead * self._seconds_for_one()
             left = patience()
             longest = self._longest_wait if left is None else min(self._longest_wait, left)
-            if wait > longest or self._alone >= self._max_waiting:
+            if wait > longest or self._is_full(lane.caller):
                 self.refused += tokens
                 seconds = min(max(wait, self._longest_wait), _LONGEST_RETRY) * _jitter()
                 raise BusyError(retry_after=timedelta(seconds=seconds))
         return lane
 
+    def _ahead(self, caller: Hashable, last: int) -> int:
+        """Return how many turns come before that of the last of some tokens, which all have one lane."""
+        # Each other lane of the caller has as many turns before it, and then each other caller as many as this one.
+        line = self._lines.get(caller)
+        own = 0
+        if line is not None:
+            lanes = line.lanes
+            own = len(lanes) if last == 1 else sum(min(len(each.waiting), last) for each in lanes)
+        own += sum(min(each.reserved, last) for each in self._batches if each.caller == caller)
+        turns = max(own + 1, last)
+        others = len(self._lines) - (line is not None)
+        if turns > 1 and others:
+            others = sum(min(each.waiting, turns) for each in self._lines.values() if each is not line)
+        return own + others + sum(min(each.reserved, turns) for each in self._batches if each.caller != caller)
+
+    def _is_full(self, caller: Hashable) -> bool:
+        """Return whether a caller has no place left: its bound is in proportion to the places that are free."""
+        line = self._lines.get(caller)
+        return (line.alone if line is not None else 0) >= _SHARE * (self._max_waiting - self._alone)
+
     def _seconds_for_one(self) -> float:
         """Return the seconds from one turn to the next; in a standstill more and more."""
+        if not self._lines:
+            return self._pace
         return max(self._pace, (self._clock() - self._window_start) / (self._finished + self._at_once))
 
     async def begin(self, lane: Lane) -> None:
         """Wait for a turn of a lane."""
-        if self._running < self._at_once and not self._lanes:
+        lane.reserved -= lane.reserved > 0
+        if self._running < self._at_once and not self._lines:
             self._running += 1
             return
-        if not self._lanes:
-            self._window_start, self._finished = self._clock(), 0
-        if lane.key is not None:
-            lane = self._of_keys.setdefault(lane.key, lane)
-            self._alone += 1
-        if not lane.waiting:
-            self._lanes.append(lane)
-        turn = asyncio.get_running_loop().create_future()
-        lane.waiting.append(turn)
+        turn = self._enqueue(lane)
         try:
             await turn
         except asyncio.CancelledError:
@@ -148,23 +185,45 @@ class FirstSights:
     def end(self) -> None:
         """End a turn, and begin the next one. The turns of calls that were given up are skipped."""
         self._running -= 1
-        if self._lanes:
+        if self._lines:
             self._measure()
-        while self._running < self._at_once and self._lanes:
+        while self._running < self._at_once and self._lines:
             turn = self._next()
             if not turn.done():
                 self._running += 1
                 turn.set_result(None)
 
-    def _next(self) -> asyncio.Future[None]:
-        lane = self._lanes.popleft()
-        turn = lane.waiting.popleft()
-        if lane.waiting:
-            self._lanes.append(lane)
+    def _enqueue(self, lane: Lane) -> asyncio.Future[None]:
+        if not self._lines:
+            self._window_start, self._finished = self._clock(), 0
+        line = self._lines.get(lane.caller)
+        if line is None:
+            line = self._lines[lane.caller] = _Line()
         if lane.key is not None:
+            lane = line.of_keys.setdefault(lane.key, lane)
+            line.alone += 1
+            self._alone += 1
+        if not lane.waiting:
+            line.lanes.append(lane)
+        turn = asyncio.get_running_loop().create_future()
+        lane.waiting.append(turn)
+        line.waiting += 1
+        return turn
+
+    def _next(self) -> asyncio.Future[None]:
+        caller, line = self._lines.popitem(last=False)
+        lane = line.lanes.popleft()
+        turn = lane.waiting.popleft()
+        line.waiting -= 1
+        if lane.waiting:
+            line.lanes.append(lane)
+        if line.lanes:
+            self._lines[caller] = line
+        if lane.key is not None:
+            line.alone -= 1
             self._alone -= 1
             if not lane.waiting:
-                del self._of_keys[lane.key]
+                del line.of_keys[lane.key]
         return turn
 
     def _measure(self) -> None:
@@ -177,12 +236,21 @@ class FirstSights:
 
 
 class Lane:
-    """The loads of one key, or of one batch. Each enters the lane as a context, in which it has its turn."""
+    """The loads of one key, or of one batch. Each enters the lane as a context, in which it has its turn.
 
-    __slots__ = ("_first_sights", "key", "waiting")
+    Attributes:
+        caller: For whom they are.
+        key: The key; None for a batch.
+        waiting: Those that wait.
+        reserved: The tokens of a batch that have not come to their loads yet.
+    """
 
-    def __init__(self, first_sights: FirstSights, key: Hashable | None) -> None:
+    __slots__ = ("_first_sights", "caller", "key", "reserved", "waiting")
+
+    def __init__(self, first_sights: FirstSights, caller: Hashable, key: Hashable | None) -> None:
+        self.caller = caller
         self.key = key
+        self.reserved = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
         self._first_sights = first_sights
 
@@ -196,6 +264,24 @@ class Lane:
     ) -> None:
         """End the turn."""
         self._first_sights.end()
+
+
+class _Line:
+    """The lanes of a caller that have loads that wait, in order of their turns.
+
+    Attributes:
+        of_keys: The lanes of keys among them.
+        waiting: How many loads wait.
+        alone: How many of them are not of batches.
+    """
+
+    __slots__ = ("alone", "lanes", "of_keys", "waiting")
+
+    def __init__(self) -> None:
+        self.lanes: deque[Lane] = deque()
+        self.of_keys: dict[Hashable, Lane] = {}
+        self.waiting = 0
+        self.alone = 0
 
 
 def _jitter() -> float:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from hmac import compare_digest
 from sys import intern
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import encoding
-from skilder_keys.app.authorization.first_sights import endless
+from skilder_keys.app.authorization.first_sights import Lane, endless
 from skilder_keys.app.authorization.key_cache import KnownKey
 from skilder_keys.app.authorization.snapshot import OPEN, SharedToolSet
+from skilder_keys.app.authorization.turns import Turns
 from skilder_keys.app.authorization.verifier import verified
 from skilder_keys.app.batching import Batcher
 from skilder_keys.domain.access import Caller, CallerRole
@@ -21,13 +23,14 @@ from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage import credentials, key_uses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from skilder_keys.app.authorization.first_sights import FirstSights, Lane, Patience
+    from skilder_keys.app.authorization.first_sights import Patience
     from skilder_keys.app.authorization.key_cache import KeyCache
     from skilder_keys.app.authorization.memory import Access
     from skilder_keys.app.authorization.snapshot import Snapshot
     from skilder_keys.app.authorization.snapshots import Snapshots
+    from skilder_keys.app.authorization.turns import Gates
     from skilder_keys.app.authorization.usage import Usage
     from skilder_keys.app.authorization.verifier import Verifier
     from skilder_keys.app.fence.lease import Lease
@@ -59,7 +62,7 @@ class KeyLoader:
         fingerprint: TokenFingerprint,
         verifier: Verifier,
         usage: Usage,
-        first_sights: FirstSights,
+        gates: Gates,
     ) -> None:
         self._database = database
         self._reads = reads
@@ -69,7 +72,7 @@ class KeyLoader:
         self._fingerprint = fingerprint
         self._verifier = verifier
         self._usage = usage
-        self._first_sights = first_sights
+        self._gates = gates
         self._credentials = Batcher(self._find_credentials, linger=_LINGER_SECONDS)
         self._first_uses = Batcher(self._claim_first_uses, linger=_LINGER_SECONDS)
 
@@ -77,64 +80,82 @@ class KeyLoader:
         self,
         text: str,
         workspace_id: WorkspaceId | None,
-        lane: Lane | None = None,
         patience: Patience = endless,
+        caller: str = "",
     ) -> Access | Denied:
         """Return the key of a token and what it reaches, or why no key has this token.
 
         Args:
             text: The token.
             workspace_id: The only workspace whose keys the caller may authorize; None for any.
-            lane: Where the call waits for the turns of its loads, if it has several.
             patience: Returns how many seconds the caller still waits.
+            caller: The name of the caller.
 
         Raises:
             BusyError: The call would wait too long.
             ForeignWorkspaceError: The key belongs to another workspace.
             UnavailableError: The key or its workspace cannot be loaded now.
         """
+        of_keys = Turns(self._gates.keys, caller, patience)
+        return await self._load(text, workspace_id, of_keys, Turns(self._gates.workspaces, caller, patience))
+
+    async def load_stranger(self, text: str) -> Access | Denied:
+        """Return what `load` returns for the token of a caller that is not known yet. The errors are the same."""
+        return await self._load(text, None, Turns(self._gates.strangers), Turns(self._gates.workspaces))
+
+    async def load_all(
+        self, tokens: Mapping[int, str], workspace_id: WorkspaceId | None, patience: Patience, caller: str
+    ) -> dict[int, Access | Denied]:
+        """Return what `load` returns for many tokens, each by its number. The errors are those of `load`."""
+        if not tokens:
+            return {}
+        gate = self._gates.workspaces
+        of_workspaces = Turns(gate, caller, patience, Lane(gate, caller, None))
+        tasks = []
+        with self._gates.keys.batch(len(tokens), caller, patience) as lane:
+            of_keys = Turns(self._gates.keys, caller, patience, lane)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for count, text in enumerate(tokens.values(), 1):
+                        tasks.append(group.create_task(self._load(text, workspace_id, of_keys, of_workspaces)))
+                        if not count % _SLICE:
+                            await asyncio.sleep(0)
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+        return dict(zip(tokens, (task.result() for task in tasks), strict=True))
+
+    async def _load(
+        self, text: str, workspace_id: WorkspaceId | None, of_keys: Turns, of_workspaces: Turns
+    ) -> Access | Denied:
         try:
             token = Token.parse(text)
         except MalformedTokenError:
             return _MALFORMED
         digest = self._fingerprint.digest(text)
-
-        def turn() -> Lane:
-            return lane or self._first_sights.lane(token.key_id, patience)
-
         for attempt in range(_ATTEMPTS):
             if self._lease.valid():
-                access = await self._with_lease(token, digest, workspace_id, turn, whole=attempt > 0)
+                access = await self._with_lease(token, digest, workspace_id, of_keys, of_workspaces, whole=attempt > 0)
             else:
-                access = await self._without_lease(token, digest, workspace_id, turn)
+                access = await self._without_lease(token, digest, workspace_id, of_keys, of_workspaces)
             if access is not None:
                 return access
         raise UnavailableError("The key or its workspace changed repeatedly while it was read: try again.")
 
-    async def load_all(
-        self, tokens: Mapping[int, str], workspace_id: WorkspaceId | None, patience: Patience
-    ) -> dict[int, Access | Denied]:
-        """Return what `load` returns for many tokens, each by its number. The errors are those of `load`."""
-        lane = self._first_sights.batch(len(tokens), patience)
-        tasks = []
-        for count, text in enumerate(tokens.values(), 1):
-            tasks.append(asyncio.create_task(self.load(text, workspace_id, lane)))
-            if not count % _SLICE:
-                await asyncio.sleep(0)
-        loaded: dict[int, Access | Denied] = {}
-        for index, result in zip(tokens, await asyncio.gather(*tasks, return_exceptions=True), strict=True):
-            if isinstance(result, BaseException):
-                raise result
-            loaded[index] = result
-        return loaded
-
     async def _with_lease(
-        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, turn: Callable[[], Lane], *, whole: bool
+        self,
+        token: Token,
+        digest: bytes,
+        workspace_id: WorkspaceId | None,
+        of_keys: Turns,
+        of_workspaces: Turns,
+        *,
+        whole: bool,
     ) -> Access | Denied | None:
         """Decide by memory and by what is loaded into it; return None to look again."""
         began = self._lease.epoch
         key = self._keys.get(token.key_id)
         if key is None:
+            turn = partial(of_keys.next, token.key_id)
             key = await self._keys.load(token.key_id, digest, lambda: self._read(token, digest), turn)
         if key is None or not compare_digest(key.digest, digest):
             return _UNKNOWN
@@ -143,7 +164,8 @@ class KeyLoader:
             return (key, DenialReason.REVOKED) if self._holds(began, key) else None
         snapshot = self._snapshots.current(key.workspace_id)
         if snapshot is None or snapshot.lacks(key.user_id):
-            snapshot = await self._snapshots.load(key.workspace_id, whole=whole)
+            turn = partial(of_workspaces.next, key.workspace_id)
+            snapshot = await self._snapshots.load(key.workspace_id, whole=whole, turn=turn)
         if snapshot.lacks(key.user_id) or not self._holds(began, key, snapshot):
             return None
         access = self._access(key, snapshot)
@@ -153,17 +175,23 @@ class KeyLoader:
         return access
 
     async def _without_lease(
-        self, token: Token, digest: bytes, workspace_id: WorkspaceId | None, turn: Callable[[], Lane]
+        self,
+        token: Token,
+        digest: bytes,
+        workspace_id: WorkspaceId | None,
+        of_keys: Turns,
+        of_workspaces: Turns,
     ) -> Access | Denied | None:
         """Decide by the database alone; return None if the workspace changed between two reads."""
-        async with turn():
+        async with of_keys.next(token.key_id):
             key = await self._read(token, digest)
         if key is None:
             return _UNKNOWN
         require_workspace(key.workspace_id, workspace_id)
         if key.revoked:
             return key, DenialReason.REVOKED
-        snapshot = await self._snapshots.at(key.workspace_id, key.version, key.user_id)
+        turn = partial(of_workspaces.next, key.workspace_id)
+        snapshot = await self._snapshots.at(key.workspace_id, key.version, key.user_id, turn)
         if snapshot is None:
             return None
         access = self._access(key, snapshot)

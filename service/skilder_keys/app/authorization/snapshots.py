@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import missing
 from skilder_keys.app.authorization.contents import EMPTY, Contents, updated
 from skilder_keys.app.authorization.release import release
 from skilder_keys.app.authorization.snapshot import VOID, Snapshot
+from skilder_keys.app.authorization.snapshot_load import Load
 from skilder_keys.app.batching import SingleFlight, retrieve
 from skilder_keys.domain.difference import Part
 from skilder_keys.storage import snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from contextlib import AbstractAsyncContextManager
 
     from skilder_keys.app.authorization.missing import PartKey
+    from skilder_keys.app.authorization.snapshot_load import Turn
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.reads import FencedReads
     from skilder_keys.domain.ids import TeamId, UserId, WorkspaceId
@@ -27,27 +31,6 @@ if TYPE_CHECKING:
 _UNFENCED = 4
 _SHARES = 4
 """Tool sets of one workspace that take more than this part of the memory go before another workspace does."""
-
-
-class Load:
-    """A load of a workspace, for all calls that need it meanwhile.
-
-    Attributes:
-        base: The snapshot whose missing parts are read; None if the whole workspace is read.
-        wanted: What is read.
-        touches: The changes of the workspace since the load began: their epochs and what they touched.
-        void: Whether memory was dropped meanwhile.
-    """
-
-    __slots__ = ("base", "task", "touches", "void", "wanted", "workspace_id")
-
-    def __init__(self, workspace_id: WorkspaceId, base: Snapshot | None) -> None:
-        self.workspace_id = workspace_id
-        self.base = base
-        self.wanted = snapshots.EVERYTHING if base is None else missing.to_read(base.missing)
-        self.touches: list[tuple[int, Collection[PartKey]]] = []
-        self.void = False
-        self.task: asyncio.Task[Snapshot]
 
 
 class Snapshots:
@@ -90,10 +73,16 @@ class Snapshots:
         self._snapshots.move_to_end(workspace_id)
         return snapshot
 
-    async def load(self, workspace_id: WorkspaceId, *, whole: bool) -> Snapshot:
+    async def load(self, workspace_id: WorkspaceId, *, whole: bool, turn: Turn = nullcontext) -> Snapshot:
         """Read what is missing of a workspace, or all of it, and keep it if the fence allows it.
 
         All calls share a load until a change touches the workspace. Call it only under a lease.
+
+        Args:
+            workspace_id: The workspace.
+            whole: Whether to read all of it.
+            turn: Returns the context in which a workspace is read that is not in memory at all, if there is no load
+                to share. While the load waits to enter, and all of its calls give up, it is dropped.
 
         Returns:
             The workspace. It may be closed, and parts may be missing again, if a change touched it meanwhile.
@@ -101,17 +90,30 @@ class Snapshots:
         Raises:
             UnavailableError: The database does not respond.
         """
-        base = None if whole else self._snapshots.get(workspace_id)
+        held = self._snapshots.get(workspace_id)
+        base = None if whole else held
         load = self._joinable.get((workspace_id, base is None))
         if load is None:
+            context = turn() if held is None else nullcontext()
             load = self._joinable[workspace_id, base is None] = Load(workspace_id, base)
             self._running.add(load)
-            load.task = asyncio.create_task(self._run(load))
+            load.task = asyncio.create_task(self._run(load, context))
             load.task.add_done_callback(retrieve)
-        return await asyncio.shield(load.task)
+        load.wanted_by += 1
+        try:
+            return await asyncio.shield(load.task)
+        finally:
+            load.wanted_by -= 1
+            if not load.wanted_by and not load.begun:
+                self._leave(load)
+                load.task.cancel()
 
-    async def at(self, workspace_id: WorkspaceId, version: int, user_id: UserId | None) -> Snapshot | None:
+    async def at(
+        self, workspace_id: WorkspaceId, version: int, user_id: UserId | None, turn: Turn = nullcontext
+    ) -> Snapshot | None:
         """Return a workspace at a version, for a key of a user, without a lease; None if it is at another version now.
+
+        It is read in the context that `turn` returns.
 
         Raises:
             UnavailableError: The database does not respond.
@@ -119,7 +121,7 @@ class Snapshots:
         for held in (self._snapshots.get(workspace_id), self._unfenced.get(workspace_id)):
             if held is not None and held.version == version and not held.lacks(user_id):
                 return held
-        read = await self._at.get((workspace_id, version), lambda: self._read_unfenced(workspace_id))
+        read = await self._at.get((workspace_id, version), lambda: self._read_unfenced(workspace_id, turn()))
         return read if read.version == version else None
 
     def apply(self, workspace_id: WorkspaceId, parts: Collection[PartKey], epoch: int) -> None:
@@ -147,11 +149,13 @@ class Snapshots:
         """Return the loads of a workspace that a change may have overtaken."""
         return [load for load in self._running if load.workspace_id == workspace_id]
 
-    async def _run(self, load: Load) -> Snapshot:
+    async def _run(self, load: Load, turn: AbstractAsyncContextManager[object]) -> Snapshot:
         try:
-            read = await self._reads.read(lambda each: snapshots.read(each, load.workspace_id, load.wanted))
-            base = EMPTY if load.base is None else load.base.contents
-            contents, members = await self._offload.run(_decoded, base, read)
+            async with turn:
+                load.begun = True
+                read = await self._reads.read(lambda each: snapshots.read(each, load.workspace_id, load.wanted))
+                base = EMPTY if load.base is None else load.base.contents
+                contents, members = await self._offload.run(_decoded, base, read)
             caught_up = await self._lease.reach(read.revision.epoch)
         finally:
             self._leave(load)
@@ -220,11 +224,13 @@ class Snapshots:
             on_growth=self._grown,
         )
 
-    async def _read_unfenced(self, workspace_id: WorkspaceId) -> Snapshot:
+    async def _read_unfenced(self, workspace_id: WorkspaceId, turn: AbstractAsyncContextManager[object]) -> Snapshot:
         """Read a workspace without a lease. The last few are kept, to be used at exactly their version."""
         at = self._at
-        read = await self._reads.read(lambda each: snapshots.read(each, workspace_id, snapshots.EVERYTHING))
-        snapshot = self._snapshot(workspace_id, read, *await self._offload.run(_decoded, EMPTY, read))
+        async with turn:
+            read = await self._reads.read(lambda each: snapshots.read(each, workspace_id, snapshots.EVERYTHING))
+            decoded = await self._offload.run(_decoded, EMPTY, read)
+        snapshot = self._snapshot(workspace_id, read, *decoded)
         if at is self._at:
             former = self._unfenced.get(workspace_id)
             if former is not None:
