@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+import typer
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
@@ -17,6 +18,7 @@ from skilder.keys.v1.workspace_pb2 import (
     HAT_AUDIENCE_TEAMS,
     HAT_AUDIENCE_WORKSPACE,
     MEMBER_ROLE_ADMIN,
+    MEMBER_ROLE_EDITOR,
     MEMBER_ROLE_VIEWER,
     Hat,
     Member,
@@ -25,7 +27,8 @@ from skilder.keys.v1.workspace_pb2 import (
     Tool,
 )
 from skilder_keys.cli.exits import Exit
-from skilder_keys.cli.parts import HAT, MEMBER, SKILL, TEAM, TOOL, Change, changed, put
+from skilder_keys.cli.part_changes import HAT, MEMBER, SKILL, TEAM, TOOL, ListChange, changed
+from skilder_keys.cli.parts import put
 from tests.support.calls import get_workspace, part
 from tests.support.person import Person
 from tests.support.service import TOKENS
@@ -170,7 +173,8 @@ async def test_nothing_is_removed_without_a_question(person: Person, service: Se
     """In a script it needs --yes; on a terminal the answer decides."""
     refused = await person.script("member", "remove", "acme", "bob", "cyd")
     assert (refused.returncode, refused.stdout) == (Exit.USAGE, "")
-    assert "removes the members 'bob', 'cyd'. There is no terminal to ask on: use --yes" in refused.stderr
+    words = "This removes the members 'bob', 'cyd' from the workspace acme. Their user keys stop working at once. "
+    assert f"{words}There is no terminal to ask on: use --yes" in " ".join(refused.stderr.split())
 
     async def no() -> str:
         return "n\n"
@@ -186,9 +190,16 @@ async def test_nothing_is_removed_without_a_question(person: Person, service: Se
 
 FAULTS = {
     "member add acme ada --role viewer": (Exit.CONFLICT, "there is a member 'ada' already: use `member set`"),
-    "member set acme dan --role viewer": (Exit.NOT_FOUND, "there is no member 'dan': use `member add`"),
+    "member set acme dan --role viewer": (
+        Exit.NOT_FOUND,
+        "there is no member 'dan': `workspace show acme --only members` shows those there are",
+    ),
     "member set acme ada": (Exit.USAGE, "nothing to set: name at least one property, see --help"),
     "member set acme ada --team support --add-team customer": (Exit.USAGE, "--team names them all"),
+    "member set acme ada --no-teams --add-team customer": (Exit.USAGE, "--no-teams names them all"),
+    "member set acme ada --no-teams --team customer": (Exit.USAGE, "--team names them all"),
+    "member set acme ada --add-team support --remove-team support": (Exit.USAGE, "both name 'support'"),
+    "member set acme ada --add-team suport": (Exit.USAGE, "--team or --add-team of 'ada' names 'suport'"),
     "member add acme dan --role viewer --team nowhere": (
         Exit.USAGE,
         "--team of 'dan' names 'nowhere', which does not exist",
@@ -223,7 +234,7 @@ async def test_a_hat_that_serves_nobody_is_reported(person: Person) -> None:
     """On standard error, as by `apply`."""
     done = await person.script("hat", "add", "acme", "new", "--name", "New")
     assert done.returncode == 0
-    assert "Warning: the hat 'new' serves nobody." in done.stderr
+    assert done.stderr == ("Warning: the hat 'new' serves nobody. Set --team or --add-team, or --audience workspace.\n")
 
 
 class Interrupted:
@@ -256,33 +267,93 @@ class Interrupted:
 
 
 async def test_a_change_that_somebody_makes_in_between_is_kept(service: Service) -> None:
-    """Once: the command reads the part again. Twice: it gives up."""
-    change = changed(
-        MEMBER, "acme", "bob", "", dry_run=False, more={"team_ids": ["engineering"]}, less={"team_ids": None}
-    )
-    once: Any = Interrupted(service.address, 1)
-    await asyncio.to_thread(put, once, change, json=True)
+    """The command reads the part again, as often as it must, and gives up in the end."""
+    teams = {"team_ids": ListChange("team", more=["engineering"])}
+    some: Any = Interrupted(service.address, 3)
+    await asyncio.to_thread(put, some, changed(MEMBER, "acme", "bob", "", dry_run=False, lists=teams), json=True)
     assert list((await found(service, MEMBER, "bob")).team_ids) == ["engineering", "t0"]
     assert (await found(service, MEMBER, "bob")).role == MEMBER_ROLE_VIEWER
-    twice: Any = Interrupted(service.address, 2)
+    always: Any = Interrupted(service.address, 1_000_000)
     change = changed(MEMBER, "acme", "bob", "", dry_run=False, role=MEMBER_ROLE_ADMIN)
-    with pytest.raises(grpc.RpcError) as late:
-        await asyncio.to_thread(put, twice, change, json=True)
-    assert late.value.code() is grpc.StatusCode.ABORTED
+    with pytest.raises(typer.Exit) as late:
+        await asyncio.to_thread(put, always, change, json=True, patience=0.0)
+    assert late.value.exit_code == Exit.CONFLICT
     assert (await found(service, MEMBER, "bob")).role == MEMBER_ROLE_VIEWER
 
 
 def test_a_list_keeps_its_order_and_has_each_id_once() -> None:
     """What is added comes last; what is there already is not added again."""
-    change = Change(
-        kind=MEMBER,
-        workspace_id="acme",
-        id="ann",
-        is_new=False,
-        values={"team_ids": None},
-        added={"team_ids": ["c", "a", "d"]},
-        removed={"team_ids": ["b"]},
-        actor="",
-        dry_run=False,
+    assert ListChange("team", more=["c", "a", "d"], less=["b"]).changed(["a", "b", "c"]) == ["a", "c", "d"]
+    assert ListChange("team", only=["b", "a", "b"]).changed(["c"]) == ["b", "a"]
+    assert ListChange("team", none=True).changed(["c"]) == []
+    assert ListChange("team").changed(["b", "a"]) == ["b", "a"]
+
+
+async def test_ids_that_are_not_there_are_reported(person: Person, service: Service) -> None:
+    """On standard error: a mistyped id must not look like a person who was removed."""
+    done = await person.script("member", "remove", "acme", "bib", "bob", "--yes")
+    assert (done.returncode, done.stderr) == (0, "Warning: there is no member 'bib'.\n")
+    done = await person.script("member", "remove", "acme", "bib")
+    assert (done.returncode, done.stderr) == (0, "Warning: there is no member 'bib'.\n")
+    assert done.stdout.endswith("Workspace acme is at version 2: nothing differed.\n")
+    done = await person.script("member", "set", "acme", "cyd", "--role", "editor", "--remove-team", "suport")
+    assert (done.returncode, done.stderr) == (0, "Warning: the member 'cyd' has no team 'suport'.\n")
+    assert (await found(service, MEMBER, "cyd")).role == MEMBER_ROLE_EDITOR
+
+
+async def test_ids_may_begin_with_a_dash(person: Person, service: Service) -> None:
+    """After `--`, everything is an id, so an option there would be lost: it is refused."""
+    id_ = "-rqBZ4aPjEK"
+    assert (await person.script("member", "add", "acme", "--role", "viewer", "--", id_)).returncode == 0
+    assert (await found(service, MEMBER, id_)).role == MEMBER_ROLE_VIEWER
+    refused = await person.script("member", "remove", "acme", "--yes", "--", id_, "--dry-run")
+    assert (refused.returncode, refused.stdout) == (Exit.USAGE, "")
+    assert "--dry-run comes after `--`" in refused.stderr
+    assert (await found(service, MEMBER, id_)).role == MEMBER_ROLE_VIEWER
+    refused = await person.script("member", "remove", "acme", id_)
+    assert "put `--` before ids that begin with a dash" in " ".join(refused.stderr.split())
+
+
+async def test_a_list_is_emptied(person: Person, service: Service) -> None:
+    """By an option of its own, which no unset variable can be."""
+    assert (await person.script("member", "set", "acme", "bob", "--no-teams")).returncode == 0
+    assert list((await found(service, MEMBER, "bob")).team_ids) == []
+    assert (await person.script("skill", "set", "acme", "search", "--no-tools")).returncode == 0
+    assert list((await found(service, SKILL, "search")).tool_ids) == []
+    done = await person.script(
+        "hat", "set", "acme", "customer-care", "--audience", "workspace", "--remove-team", "customer"
     )
-    assert list(change.changed(Member(user_id="ann", team_ids=["a", "b", "c"])).team_ids) == ["a", "c", "d"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (await found(service, HAT, "customer-care")).audience == HAT_AUDIENCE_WORKSPACE
+    refused = await person.script("hat", "set", "acme", "customer-care", "--add-team", "customer")
+    assert refused.returncode == Exit.USAGE
+    assert "set --audience teams too" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "list --user=",
+        "hats acme --user=",
+        "tools acme --skill=",
+        "tools acme --mcp-server=",
+        "members acme --team=",
+        "members acme --text=",
+        "member set acme bob --role admin --actor=",
+        "show acme --actor=",
+    ],
+)
+async def test_an_option_that_is_given_but_empty_is_refused(person: Person, service: Service, line: str) -> None:
+    """An unset variable must not list everything, nor act with the operator's own power."""
+    refused = await person.script(*line.split())
+    assert (refused.returncode, refused.stdout) == (Exit.USAGE, "")
+    assert f"{line.rsplit(maxsplit=1)[1].removesuffix('=')} is empty: give a value, or leave it out" in refused.stderr
+    assert (await get_workspace(service.operator)).version == 1
+
+
+async def test_the_output_without_all_parts_is_no_workspace(person: Person) -> None:
+    """It never has the id, so `apply` refuses it."""
+    refused = await person.script("show", "acme", "--only", "id")
+    assert (refused.returncode, refused.stdout) == (Exit.USAGE, "")
+    shown = await person.script("show", "acme", "--only", "name", "--only", "tools")
+    assert (shown.returncode, "\nid:" in f"\n{shown.stdout}") == (0, False)

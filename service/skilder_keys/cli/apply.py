@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from skilder.keys.v1 import workspace_pb2
 
 _NAMED = 5
+_SERVING = "Write `team_ids: […]` to serve teams, or `audience: workspace` to serve the whole workspace."
 
 Actor = Annotated[str, typer.Option(help="Act for this user, by their id, who must be an admin of the workspace.")]
 ExpectedVersion = Annotated[
@@ -60,7 +61,7 @@ def apply(
     that serve nobody.
     """
     workspace = read_workspace(file)
-    warn_of_unserving(changes.unserving_hats(workspace))
+    warn_of_unserving(changes.unserving_hats(workspace), _SERVING)
     request = pb.ApplyWorkspaceRequest(
         workspace=workspace,
         expected_version=expected_version,
@@ -127,17 +128,11 @@ class _Plan:
         return found
 
 
-def warn_of_unserving(unserving: list[str]) -> None:
-    """Report hats that serve nobody on standard error."""
+def warn_of_unserving(unserving: list[str], advice: str) -> None:
+    """Report hats that serve nobody on standard error, and how to change that."""
     if unserving:
         hats, serve = ("hats", "serve") if len(unserving) > 1 else ("hat", "serves")
-        say(
-            visible(
-                f"Warning: the {hats} {_named(unserving)} {serve} nobody. Write `team_ids: […]` to serve teams, or "
-                "`audience: workspace` to serve the whole workspace.",
-                sys.stderr,
-            )
-        )
+        say(visible(f"Warning: the {hats} {_named(unserving)} {serve} nobody. {advice}", sys.stderr))
 
 
 def _named(ids: list[str]) -> str:

@@ -9,6 +9,7 @@ from skilder_keys.cli import output, parts
 from skilder_keys.cli.apply import Actor
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.enums import short_names
+from skilder_keys.cli.part_changes import HAT, SKILL, TOOL, ListChange, added, changed
 from skilder_keys.cli.part_options import (
     AddSkills,
     AddTeams,
@@ -23,6 +24,9 @@ from skilder_keys.cli.part_options import (
     NewAudience,
     NewMcpServer,
     NewName,
+    NoSkills,
+    NoTeams,
+    NoTools,
     OnlySkills,
     OnlyTeams,
     OnlyTools,
@@ -36,7 +40,7 @@ from skilder_keys.cli.part_options import (
     ToolName,
     Tools,
 )
-from skilder_keys.cli.parts import HAT, SKILL, TOOL, DryRun, WorkspaceId, added, changed
+from skilder_keys.cli.parts import DryRun, WorkspaceId
 from skilder_keys.domain.workspace import HatAudience
 
 hat = typer.Typer(help="Add, change and remove hats.", no_args_is_help=True)
@@ -74,8 +78,7 @@ def add_hat(
         name=name,
         description=description,
         instructions=instructions,
-        team_ids=team,
-        skill_ids=skill,
+        lists={"team_ids": ListChange("team", team), "skill_ids": ListChange("skill", skill)},
         audience=_audience(audience),
     )
     parts.put(service, change, json=json)
@@ -91,9 +94,11 @@ def set_hat(
     description: Description = None,
     instructions: Instructions = None,
     team: OnlyTeams = None,
+    no_teams: NoTeams = False,
     add_team: AddTeams = None,
     remove_team: RemoveTeams = None,
     skill: OnlySkills = None,
+    no_skills: NoSkills = False,
     add_skill: AddSkills = None,
     remove_skill: RemoveSkills = None,
     audience: NewAudience = None,
@@ -102,21 +107,19 @@ def set_hat(
     json: output.Json = False,
 ) -> None:
     """Change a hat. What is not named stays. Warn if it serves nobody any more."""
-    if audience is HatAudience.WORKSPACE and team is None and not add_team:
-        team = []
+    teams = ListChange("team", team, no_teams, add_team, remove_team)
+    if audience is HatAudience.WORKSPACE and not team and not add_team:
+        teams = ListChange("team", none=True)
     change = changed(
         HAT,
         workspace_id,
         id_,
         actor,
         dry_run=dry_run,
-        more={"team_ids": add_team, "skill_ids": add_skill},
-        less={"team_ids": remove_team, "skill_ids": remove_skill},
+        lists={"team_ids": teams, "skill_ids": ListChange("skill", skill, no_skills, add_skill, remove_skill)},
         name=name,
         description=description,
         instructions=instructions,
-        team_ids=team,
-        skill_ids=skill,
         audience=_audience(audience),
     )
     parts.put(service, change, json=json)
@@ -136,7 +139,8 @@ def add_skill(
     json: output.Json = False,
 ) -> None:
     """Add a skill."""
-    change = added(SKILL, workspace_id, id_, actor, dry_run=dry_run, name=name, description=description, tool_ids=tool)
+    tools = {"tool_ids": ListChange("tool", tool)}
+    change = added(SKILL, workspace_id, id_, actor, dry_run=dry_run, lists=tools, name=name, description=description)
     parts.put(service, change, json=json)
 
 
@@ -149,6 +153,7 @@ def set_skill(
     name: NewName = None,
     description: Description = None,
     tool: OnlyTools = None,
+    no_tools: NoTools = False,
     add_tool: AddTools = None,
     remove_tool: RemoveTools = None,
     dry_run: DryRun = False,
@@ -162,11 +167,9 @@ def set_skill(
         id_,
         actor,
         dry_run=dry_run,
-        more={"tool_ids": add_tool},
-        less={"tool_ids": remove_tool},
+        lists={"tool_ids": ListChange("tool", tool, no_tools, add_tool, remove_tool)},
         name=name,
         description=description,
-        tool_ids=tool,
     )
     parts.put(service, change, json=json)
 

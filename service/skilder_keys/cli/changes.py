@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_TEAMS, HAT_AUDIENCE_WORKSPACE, Hat, Workspace
 from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.table import Column
+from skilder_keys.domain.fields import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +29,7 @@ _LISTS = {
 # What the zero of an enum means, where it may be left out.
 _MEANINGS = {"HatAudience": {0: HAT_AUDIENCE_TEAMS}}
 _SHOWN_IDS = 3
+_UNCLEAR = re.compile(r"[\s,;'\"]")  # in a list of ids
 _SHOWN_CHARACTERS = 40
 
 Row = tuple[str, str, str, str]
@@ -153,11 +156,9 @@ def _value(message: Message, field: FieldDescriptor) -> Any:  # noqa: ANN401 - o
 
 
 def _list_difference(old: frozenset[str], new: frozenset[str]) -> str:
-    removed = [f"-{each}" for each in sorted(old - new)]
-    added = [f"+{each}" for each in sorted(new - old)]
     shown = []
-    for ids in (removed, added):
-        shown += ids[:_SHOWN_IDS]
+    for sign, word, ids in (("-", "removed", sorted(old - new)), ("+", "added", sorted(new - old))):
+        shown += [f"{sign}{quoted(each) if _UNCLEAR.search(each) else each}" for each in ids[:_SHOWN_IDS]]
         if len(ids) > _SHOWN_IDS:
-            shown.append(f"and {ids[0][0]}{len(ids) - _SHOWN_IDS} more")
+            shown.append(f"and {len(ids) - _SHOWN_IDS} more {word}")
     return " ".join(shown)

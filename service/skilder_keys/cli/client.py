@@ -24,7 +24,7 @@ from skilder_keys.cli.variables import variable
 from skilder_keys.config import DEFAULT_DATA_DIR, DEFAULT_LISTEN, OPERATOR_TOKEN_FILE, is_host_port, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _TIMEOUT = 30.0
 # A workspace may have 16 MiB, which exceeds the default limit of a gRPC client.
@@ -114,13 +114,15 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
     flags = flags_of({each.name: each for each in own + added})
 
     @functools.wraps(function)
-    def command(**values: object) -> None:
+    def command(context: typer.Context, **values: object) -> None:
         _check_text(values, flags)
+        _check_given(own, values, context, flags)
         service = _connection(flags, **{each.name: values.pop(each.name) for each in added})  # type: ignore[arg-type]
         function(service, **values)
 
     # Typer reads the options from a function's signature, so combine the parameters of both functions in one.
-    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own + added]
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [context, *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own + added)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
@@ -132,6 +134,19 @@ def _check_text(values: Mapping[str, object], flags: Mapping[str, str]) -> None:
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, str) and UNREADABLE.search(each):
                 raise fail(f"{flags.get(name, name)} is not text in this terminal's encoding: {each!a}", Exit.USAGE)
+
+
+def _check_given(
+    parameters: Iterable[inspect.Parameter],
+    values: Mapping[str, object],
+    context: typer.Context,
+    flags: Mapping[str, str],
+) -> None:
+    """End the command if an option is given, but empty, as by an unset variable: it would count as left out."""
+    for each in parameters:
+        source = context.get_parameter_source(each.name)
+        if each.default == values[each.name] == "" and source is not None and source.name == "COMMANDLINE":
+            raise fail(f"{flags[each.name]} is empty: give a value, or leave it out", Exit.USAGE)
 
 
 def _connection(

@@ -72,7 +72,8 @@ def flag_of(field: str, flags: Mapping[str, str]) -> str:
     of_part = _FIELD_OF_PART.fullmatch(field)
     if of_part is not None:
         found = flag_of(of_part["name"], flags)
-        return field if found == of_part["name"] else found
+        added = flags.get(f"add_{of_part['name'].removesuffix('_ids')}")
+        return field if found == of_part["name"] else f"{found} or {added}" if added else found
     match = _FIELD.fullmatch(field)
     if match is None:
         return field

@@ -63,6 +63,8 @@ def run_app() -> int:
     except stdio.OutputError:
         raise
     except TyperException as error:
+        if type(error).__name__ == "NoSuchOption":
+            say("Hint: put `--` before ids that begin with a dash, and options before the `--`.")
         error.show()  # type: ignore[attr-defined]  # every usage error has it; Typer keeps their class to itself
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):

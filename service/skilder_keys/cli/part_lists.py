@@ -63,7 +63,13 @@ def hats(
 ) -> None:
     """List the hats of a workspace, without their instructions."""
     request = pb.ListHatsRequest(workspace_id=workspace_id, text=text, user_id=user, actor=actor)
-    columns = (Column("hat", whole=True), "name", Column("for", drop=1), Column("skills", drop=2))
+    columns = (
+        Column("hat", whole=True),
+        "name",
+        Column("audience", whole=True),
+        Column("teams", drop=1),
+        Column("skills", drop=2),
+    )
     _print(service, "hats", columns, _hat, request, limit, json=json)
 
 
@@ -106,8 +112,8 @@ def _member(member: workspace_pb2.Member) -> tuple[str, ...]:
 
 
 def _hat(hat: workspace_pb2.HatSummary) -> tuple[str, ...]:
-    everybody = hat.audience == workspace_pb2.HAT_AUDIENCE_WORKSPACE
-    return hat.id, hat.name, "everybody" if everybody else _joined(hat.team_ids), _joined(hat.skill_ids)
+    audience = short_name(workspace_pb2.HatAudience.DESCRIPTOR, hat.audience)
+    return hat.id, hat.name, audience, _joined(hat.team_ids), _joined(hat.skill_ids)
 
 
 def _tool(tool: workspace_pb2.Tool) -> tuple[str, ...]:

@@ -38,9 +38,20 @@ OnlySkills = Annotated[
     Ids, typer.Option("--skill", metavar="<skill>", help="Exactly these skills; repeat it for several.")
 ]
 OnlyTools = Annotated[Ids, typer.Option("--tool", metavar="<tool>", help="Exactly these tools; repeat it for several.")]
-AddTeams = Annotated[Ids, typer.Option("--add-team", metavar="<team>", help="One more team.")]
-RemoveTeams = Annotated[Ids, typer.Option("--remove-team", metavar="<team>", help="One team less.")]
-AddSkills = Annotated[Ids, typer.Option("--add-skill", metavar="<skill>", help="One more skill.")]
-RemoveSkills = Annotated[Ids, typer.Option("--remove-skill", metavar="<skill>", help="One skill less.")]
-AddTools = Annotated[Ids, typer.Option("--add-tool", metavar="<tool>", help="One more tool.")]
-RemoveTools = Annotated[Ids, typer.Option("--remove-tool", metavar="<tool>", help="One tool less.")]
+AddTeams = Annotated[Ids, typer.Option("--add-team", metavar="<team>", help="One more team; repeat it for several.")]
+RemoveTeams = Annotated[
+    Ids, typer.Option("--remove-team", metavar="<team>", help="One team less; repeat it for several.")
+]
+AddSkills = Annotated[
+    Ids, typer.Option("--add-skill", metavar="<skill>", help="One more skill; repeat it for several.")
+]
+RemoveSkills = Annotated[
+    Ids, typer.Option("--remove-skill", metavar="<skill>", help="One skill less; repeat it for several.")
+]
+AddTools = Annotated[Ids, typer.Option("--add-tool", metavar="<tool>", help="One more tool; repeat it for several.")]
+RemoveTools = Annotated[
+    Ids, typer.Option("--remove-tool", metavar="<tool>", help="One tool less; repeat it for several.")
+]
+NoTeams = Annotated[bool, typer.Option("--no-teams", help="No teams at all.", show_default=False)]
+NoSkills = Annotated[bool, typer.Option("--no-skills", help="No skills at all.", show_default=False)]
+NoTools = Annotated[bool, typer.Option("--no-tools", help="No tools at all.", show_default=False)]

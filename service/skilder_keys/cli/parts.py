@@ -1,9 +1,10 @@
-"""Change single parts of a workspace: read a part, change some of its fields, and put it in place."""
+"""Put single parts of a workspace in place, and remove them."""
 
 from __future__ import annotations
 
+import random
 import sys
-from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
 import grpc
@@ -17,128 +18,61 @@ from skilder_keys.cli import changes, output
 from skilder_keys.cli.apply import Actor, warn_of_unserving
 from skilder_keys.cli.changed import print_changes, print_summary
 from skilder_keys.cli.client import Connection, connected
-from skilder_keys.cli.exits import Exit, fail
+from skilder_keys.cli.exits import Exit, fail, say
+from skilder_keys.cli.part_changes import HAT
 from skilder_keys.cli.prompts import Yes, confirm
+from skilder_keys.cli.text import visible
 from skilder_keys.domain.fields import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+
+    from skilder_keys.cli.part_changes import Change, Kind
+
+_PATIENCE = 15.0
+_LONGEST_PAUSE = 0.1
 
 WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The ids of what to remove.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of parts.
-
-    Attributes:
-        word: What people call it.
-        list: The field of a workspace that has the parts.
-        part: The kind in a PartRef.
-        id: The field of a part that has its id.
-        message: The class of a part.
-    """
-
-    word: str
-    list: str
-    part: pb.WorkspacePart.ValueType
-    id: str
-    message: type[Any]
-
-
-MEMBER = Kind("member", "members", pb.WORKSPACE_PART_MEMBER, "user_id", workspace_pb2.Member)
-TEAM = Kind("team", "teams", pb.WORKSPACE_PART_TEAM, "id", workspace_pb2.Team)
-HAT = Kind("hat", "hats", pb.WORKSPACE_PART_HAT, "id", workspace_pb2.Hat)
-SKILL = Kind("skill", "skills", pb.WORKSPACE_PART_SKILL, "id", workspace_pb2.Skill)
-TOOL = Kind("tool", "tools", pb.WORKSPACE_PART_TOOL, "id", workspace_pb2.Tool)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a command changes in one part, and how.
-
-    Attributes:
-        kind: The kind of the part.
-        id: Its id.
-        is_new: Whether the part must not exist yet; otherwise it must.
-        values: The new values of its fields; None keeps a value.
-        added: What to add to lists, by field.
-        removed: What to take out of lists, by field.
-        dry_run: Whether to change nothing.
-    """
-
-    kind: Kind
-    workspace_id: str
-    id: str
-    is_new: bool
-    values: dict[str, Any]
-    added: Mapping[str, Sequence[str] | None]
-    removed: Mapping[str, Sequence[str] | None]
-    actor: str
-    dry_run: bool
-
-    def changed(self, part: Any) -> Any:  # noqa: ANN401 - a message of the kind
-        """Return a part with the changes."""
-        after = self.kind.message()
-        after.CopyFrom(part)
-        setattr(after, self.kind.id, self.id)
-        for name, value in self.values.items():
-            if isinstance(value, list):
-                getattr(after, name)[:] = value
-            elif value is not None:
-                setattr(after, name, value)
-        for name, ids in self.removed.items():
-            kept = [each for each in getattr(after, name) if each not in (ids or ())]
-            getattr(after, name)[:] = kept
-        for name, ids in self.added.items():
-            getattr(after, name).extend(each for each in ids or () if each not in getattr(after, name))
-        return after
-
-
-def added(kind: Kind, workspace_id: str, id_: str, actor: str, *, dry_run: bool, **values: Any) -> Change:  # noqa: ANN401 - of each field's type
-    """Return the change that adds a part, with the values of its fields."""
-    return Change(kind, workspace_id, id_, True, values, {}, {}, actor, dry_run)  # noqa: FBT003 - it is new
-
-
-def changed(
-    kind: Kind,
-    workspace_id: str,
-    id_: str,
-    actor: str,
-    *,
-    dry_run: bool,
-    more: dict[str, list[str] | None] | None = None,
-    less: dict[str, list[str] | None] | None = None,
-    **values: Any,  # noqa: ANN401 - of each field's type
-) -> Change:
-    """Return the change of a part that exists. End the command if it changes nothing, or a list in two ways."""
-    more, less = more or {}, less or {}
-    if all(each is None for each in (*values.values(), *more.values(), *less.values())):
-        raise fail("nothing to set: name at least one property, see --help", Exit.USAGE)
-    for name in more:
-        if values.get(name) is not None and (more[name] or less[name]):
-            word = name.removesuffix("_ids")
-            raise fail(f"--{word} names them all, so it does not go with --add-{word} and --remove-{word}", Exit.USAGE)
-    return Change(kind, workspace_id, id_, False, values, more, less, actor, dry_run)  # noqa: FBT003 - it is there
-
-
-def put(service: Connection, change: Change, *, json: bool) -> None:
+def put(service: Connection, change: Change, *, json: bool, patience: float = _PATIENCE) -> None:
     """Put a new or changed part in place, and print what changed.
 
-    Nothing that somebody else changes meanwhile is lost: the change is made to what was read, or made again.
+    Nothing that somebody else changes meanwhile is lost: the change is made to what was read. If that was not the last
+    version, the part is read again, and the change is made again, for at most `patience` seconds.
     """
+    end = monotonic() + patience
     with service.stub(CatalogServiceStub) as stub:
-        try:
-            before, after, response = _put(stub, change)
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.ABORTED:
-                raise
-            before, after, response = _put(stub, change)
+        while True:
+            try:
+                before, after, response = _put(stub, change)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.ABORTED:
+                    raise
+            else:
+                break
+            if monotonic() > end:
+                raise fail(
+                    f"others change the workspace {change.workspace_id} all the time, and nothing was done: try again",
+                    Exit.CONFLICT,
+                )
+            sleep(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311 - no secret
+    _warn_of_missing(change, before)
     if change.kind is HAT and response.change_count:
-        warn_of_unserving(changes.unserving_hats(after))
+        warn_of_unserving(changes.unserving_hats(after), "Set --team or --add-team, or --audience workspace.")
     _print(change.workspace_id, response, changes.details(before, after, response.changes), change.dry_run, json=json)
+
+
+def _warn_of_missing(change: Change, before: workspace_pb2.Workspace) -> None:
+    """Report ids that were to be taken out of a list that does not have them."""
+    for part in getattr(before, change.kind.list):
+        for name, each in change.lists.items():
+            for id_ in each.less or ():
+                if id_ not in getattr(part, name):
+                    words = f"Warning: the {change.kind.word} {quoted(change.id)} has no {each.word} {quoted(id_)}."
+                    say(visible(words, sys.stderr))
 
 
 def _put(
@@ -154,7 +88,12 @@ def _put(
     if change.is_new and part is not None:
         raise fail(f"there is a {kind.word} {quoted(change.id)} already: use `{kind.word} set`", Exit.CONFLICT)
     if not change.is_new and part is None:
-        raise fail(f"there is no {kind.word} {quoted(change.id)}: use `{kind.word} add`", Exit.NOT_FOUND)
+        raise fail(
+            f"there is no {kind.word} {quoted(change.id)}: `workspace show {change.workspace_id} --only {kind.list}` "
+            f"shows those there are, and `{kind.word} add` adds one",
+            Exit.NOT_FOUND,
+        )
+    _refuse_teams_of_wide_hat(change, part)
     before, after = workspace_pb2.Workspace(), workspace_pb2.Workspace()
     if part is not None:
         getattr(before, kind.list).append(part)
@@ -169,8 +108,32 @@ def _put(
     return before, after, stub.UpdateWorkspace(request)
 
 
-def remove_command(kind: Kind, help_: str) -> Callable[..., None]:
-    """Return the command that removes parts of a kind."""
+def _refuse_teams_of_wide_hat(change: Change, part: Any) -> None:  # noqa: ANN401 - a message of the kind
+    """End the command if it gives teams to a hat that serves the whole workspace, and does not say which is meant."""
+    teams = change.lists.get("team_ids")
+    if (
+        change.kind is HAT
+        and part is not None
+        and part.audience == workspace_pb2.HAT_AUDIENCE_WORKSPACE
+        and change.values.get("audience") is None
+        and teams is not None
+        and (teams.only or teams.more)
+    ):
+        raise fail(
+            f"the hat {quoted(change.id)} serves the whole workspace: "
+            "set --audience teams too if it is to serve only these teams",
+            Exit.USAGE,
+        )
+
+
+def remove_command(kind: Kind, help_: str, consequence: str = "") -> Callable[..., None]:
+    """Return the command that removes parts of a kind.
+
+    Args:
+        kind: The kind.
+        help_: The help of the command.
+        consequence: A sentence on what follows, for the question.
+    """
 
     @connected
     def remove(
@@ -183,28 +146,39 @@ def remove_command(kind: Kind, help_: str) -> Callable[..., None]:
         json: output.Json = False,
     ) -> None:
         ids = list(dict.fromkeys(id_))
-        if not dry_run and not yes:
-            _ask(kind, ids)
+        if flags := {"--actor", "--dry-run", "--json", "--yes", "-y"}.intersection(ids):
+            raise fail(f"{min(flags)} comes after `--`, where everything is an id: put it before", Exit.USAGE)
         request = pb.UpdateWorkspaceRequest(
             workspace_id=workspace_id,
             remove=[pb.PartRef(part=kind.part, id=each) for each in ids],
-            dry_run=dry_run,
+            dry_run=True,
             actor=actor,
         )
         with service.stub(CatalogServiceStub) as stub:
             response = stub.UpdateWorkspace(request)
+            there = [each.id for each in response.changes]
+            for each in ids:
+                if each not in there:
+                    say(visible(f"Warning: there is no {kind.word} {quoted(each)}.", sys.stderr))
+            if there and not dry_run:
+                if not yes:
+                    _ask(workspace_id, kind, there, consequence)
+                request.dry_run = False
+                response = stub.UpdateWorkspace(request)
         _print(workspace_id, response, {}, dry_run, json=json)
 
     remove.__doc__ = help_
     return remove
 
 
-def _ask(kind: Kind, ids: Sequence[str]) -> None:
+def _ask(workspace_id: str, kind: Kind, ids: Sequence[str], consequence: str) -> None:
     """Ask before something is removed. End the command if the answer is no, or if nobody can be asked."""
     several = len(ids) > 1
-    question = f"This removes the {kind.word}{'s' if several else ''} {', '.join(map(quoted, ids))}."
+    listed = ", ".join(f"'{each}'" for each in ids)
+    what = f"the {kind.word}{'s' if several else ''} {listed}"
+    question = " ".join(f"This removes {what} from the workspace {workspace_id}. {consequence}".split())
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise fail(f"{question} There is no terminal to ask on: use --yes", Exit.USAGE)
+        raise fail(visible(f"{question} There is no terminal to ask on: use --yes", sys.stderr), Exit.USAGE)
     confirm(f"{question} Go on?", yes=False)
 
 

@@ -9,11 +9,13 @@ from skilder_keys.cli import output, parts
 from skilder_keys.cli.apply import Actor
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.enums import short_names
+from skilder_keys.cli.part_changes import MEMBER, TEAM, ListChange, added, changed
 from skilder_keys.cli.part_options import (
     AddTeams,
     Name,
     NewName,
     NewRole,
+    NoTeams,
     OnlyTeams,
     Parent,
     RemoveTeams,
@@ -22,7 +24,7 @@ from skilder_keys.cli.part_options import (
     Teams,
     UserId,
 )
-from skilder_keys.cli.parts import MEMBER, TEAM, DryRun, WorkspaceId, added, changed
+from skilder_keys.cli.parts import DryRun, WorkspaceId
 from skilder_keys.domain.workspace import MemberRole
 
 member = typer.Typer(help="Add, change and remove members.", no_args_is_help=True)
@@ -46,7 +48,15 @@ def add_member(
     json: output.Json = False,
 ) -> None:
     """Add a member."""
-    change = added(MEMBER, workspace_id, user, actor, dry_run=dry_run, role=_role(role), team_ids=team)
+    change = added(
+        MEMBER,
+        workspace_id,
+        user,
+        actor,
+        dry_run=dry_run,
+        lists={"team_ids": ListChange("team", team)},
+        role=_role(role),
+    )
     parts.put(service, change, json=json)
 
 
@@ -58,6 +68,7 @@ def set_member(
     user: UserId,
     role: NewRole = None,
     team: OnlyTeams = None,
+    no_teams: NoTeams = False,
     add_team: AddTeams = None,
     remove_team: RemoveTeams = None,
     dry_run: DryRun = False,
@@ -71,10 +82,8 @@ def set_member(
         user,
         actor,
         dry_run=dry_run,
-        more={"team_ids": add_team},
-        less={"team_ids": remove_team},
+        lists={"team_ids": ListChange("team", team, no_teams, add_team, remove_team)},
         role=_role(role),
-        team_ids=team,
     )
     parts.put(service, change, json=json)
 
@@ -113,8 +122,13 @@ def set_team(
     parts.put(service, change, json=json)
 
 
-for _group, _kind, _help in (
-    (member, MEMBER, "Remove members. Their user keys stop working at once. Ask first."),
-    (team, TEAM, "Remove teams that no member, hat and team names any more. Ask first."),
-):
-    _group.command("remove")(parts.remove_command(_kind, _help))
+member.command("remove")(
+    parts.remove_command(
+        MEMBER,
+        "Remove members. Their user keys stop working at once. Ask first.",
+        "Their user keys stop working at once.",
+    )
+)
+team.command("remove")(
+    parts.remove_command(TEAM, "Remove teams that no member, hat and team names any more. Ask first.")
+)

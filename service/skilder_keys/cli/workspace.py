@@ -34,7 +34,8 @@ _COLUMNS = (
 _ROLE = Column("role", whole=True)
 _DELETED = Column("deleted", whole=True)
 
-Field = Enum("Field", {name: name for name in FIELDS})  # type: ignore[misc]  # from the records, so none is missing
+# From the records, so none is missing. Without the id the output cannot be applied as if it were a whole workspace.
+Field = Enum("Field", {name: name for name in FIELDS if name != "id"})  # type: ignore[misc]
 Reader = Annotated[str, typer.Option(help="Act for this user, by their id, who must be a member of the workspace.")]
 WorkspaceId = Annotated[str, typer.Argument(help="The workspace's id.")]
 

@@ -287,7 +287,8 @@ def _check_namings(violations: Violations, update: Update, namings: Iterable[Nam
             who = " and ".join(map(_who, found))
             verb = "name" if len(found) > 1 or found[0].count > 1 else "names"
             words = (
-                f"is the {ref.part.value} {quoted(ref.id)}, which {who} still {verb}: change that in the same request"
+                f"is the {ref.part.value} {quoted(ref.id)}, which {who} still {verb}: "
+                "take it out there first, or in the same request"
             )
             violations.add(f"remove[{index}].id", words)
 
