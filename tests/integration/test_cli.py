@@ -144,9 +144,9 @@ async def test_the_workspaces_of_a_user_and_deleted_ones_are_listed(command: Com
             "hats",
             ["--user", "bob", "--text", "e"],
             [
-                ["customer-care", "Customer Care", "customer", "slack-reading"],
-                ["everyone", "Everyone", "everybody", "search"],
-                ["support-desk", "Support Desk", "support", "slack-reading, slack-replies"],
+                ["customer-care", "Customer Care", "teams", "customer", "slack-reading"],
+                ["everyone", "Everyone", "workspace", "-", "search"],
+                ["support-desk", "Support Desk", "teams", "support", "slack-reading, slack-replies"],
             ],
         ),
         ("tools", ["--mcp-server", "git", "--text", "push"], [["git.push", "git_push", "git", "disabled"]]),

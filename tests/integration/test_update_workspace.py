@@ -227,7 +227,7 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "a skill that is named": (
         {"remove": [pb.PartRef(part=SKILL, id="search")]},
-        {"remove[0].id": "is the skill 'search', which 2 hats ('engineer', …) still name: change that"},
+        {"remove[0].id": "is the skill 'search', which 2 hats ('engineer', …) still name: take it out there"},
     ),
     "a tool that is named": (
         {"remove": [pb.PartRef(part=TOOL, id="git.push")]},

@@ -47,6 +47,15 @@ def test_the_contract_is_read_whole() -> None:
     assert {element.name.lower() for element in with_headings} <= anchors(ROOT / "docs" / "api.md")
 
 
+def test_every_method_that_is_not_simply_sent_again_has_advice() -> None:
+    """In the table of retries, to which the table of deadlines refers."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    referring = set(re.findall(r"\[`(\w+)`\]\(#\w+\) \|[^|]*\| Not by itself", page))
+    retries = page.partition("### Retries")[2].partition("### ")[0]
+    assert referring
+    assert referring <= set(re.findall(r"^\| `(\w+)`", retries, re.MULTILINE))
+
+
 def test_every_error_has_advice() -> None:
     """And no advice is about anything else."""
     assert set(errors.advice()) == {kind.reason for kind in STATUS_CODES}

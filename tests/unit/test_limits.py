@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+from skilder_keys.config import Settings
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.rpc import authorization_service, catalog_service, key_service, limits
 from skilder_keys.rpc.limits import LISTS, Lists, lists_of
@@ -21,6 +22,16 @@ SERVICES = [key_service.DESCRIPTOR, catalog_service.DESCRIPTOR, authorization_se
 METHODS = [method for service in SERVICES for method in service.methods]
 PROTOS = {path.name: path.read_text() for path in Path("protos/skilder/keys/v1").glob("*.proto")}
 _KIB = {"KiB": 2**10, "MiB": 2**20}
+
+
+def test_the_option_of_the_service_says_the_bounds_of_methods() -> None:
+    """All of them, largest first, in its description."""
+    described = str(Settings.model_fields["max_message_bytes"].description)
+    sizes = re.findall(r"(\d+) (KiB|MiB) for (\w+)", described)
+    assert {name: int(number) * _KIB[unit] for number, unit, name in sizes} == {
+        **limits.METHODS,
+        "the": limits.MAX_BYTES,
+    }
 
 
 def lists_in(descriptor: Any) -> Iterator[str]:

@@ -197,7 +197,8 @@ class UpdateWorkspaceRequest(_message.Message):
     @_builtins.property
     def put(self) -> Global___WorkspaceParts:
         """The parts to add, or to put in place of those with the same id. Each replaces the whole part: a field that is left
-        out is empty from then on.
+        out is empty from then on, and what somebody else changed in it is lost. If you changed what you read, send the
+        version that you read as `expected_version`.
         """
 
     @_builtins.property
