@@ -256,6 +256,16 @@ async def test_an_older_worker_applies_no_change_in_part(reader: Process, sql: S
     rows = await sql.fetch(older, start, 3)
     assert rows[-1]["epoch"] - start == len(rows)
     assert await sql.fetchval(beat, id_, start + 3, rows[-1]["tag"]) is None
+    # A change of everything, and one after it that touches one workspace.
+    await sql.execute("INSERT INTO workspace (id, name, version) SELECT n, n, 1 FROM generate_series(1, 2001) AS n")
+    everything = await epoch(sql)
+    await sql.execute("UPDATE workspace SET deleted_at = now() WHERE id <> 'acme'")
+    await sql.execute("UPDATE tool SET disabled = false WHERE id = 'web.search'")
+    rows = await sql.fetch(older, everything, 1000)
+    assert rows[-1]["epoch"] - everything == 2 < len(rows)
+    # Where its limit cuts the change of everything.
+    rows = await sql.fetch(older, everything, 1)
+    assert await sql.fetchval(beat, id_, everything + 1, rows[-1]["tag"]) is None
 
 
 async def test_different_lease_lengths_are_logged(database_url: str, sql: Sql) -> None:

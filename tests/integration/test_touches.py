@@ -109,14 +109,35 @@ IN_SQL: dict[str, tuple[str, set[Touched]]] = {
         "DELETE FROM skill_tool; UPDATE workspace SET deleted_at = now(); DELETE FROM hat_skill",
         parts("workspace"),
     ),
-    "workspace set back": (
+    "workspace set back, which has no effect": (
         "UPDATE workspace SET version = version + 5; UPDATE workspace SET version = 2",
-        parts("workspace"),
+        set(),
     ),
     "workspace replicated": (
         "SET LOCAL session_replication_role = replica; UPDATE workspace SET version = version + 1",
         parts("workspace"),
     ),
+    "workspace replicated with the version that it has": (
+        "SET LOCAL session_replication_role = replica; UPDATE workspace SET name = 'Another'",
+        parts("workspace"),
+    ),
+    "workspace replicated with another id": (
+        """
+        SET LOCAL session_replication_role = replica;
+        UPDATE workspace SET version = version + 1; UPDATE workspace SET id = 'other'
+        """,
+        parts("workspace") | parts("workspace", workspace_id="other"),
+    ),
+    **{
+        f"{table} replicated": (
+            f"""
+            DROP TRIGGER {table}_removed ON {table};
+            SET LOCAL session_replication_role = replica; DELETE FROM {table}
+            """,  # noqa: S608 - the names above
+            parts("workspace"),
+        )
+        for table in TABLES
+    },
     "part of a renamed workspace": (
         "UPDATE workspace SET name = 'Another'; UPDATE member SET role = 'viewer' WHERE user_id = 'ada'",
         parts("member ada"),
@@ -224,7 +245,7 @@ async def test_more_than_a_hundred_parts_are_all_of_their_kind(writer: Process, 
 
 
 async def test_a_change_of_very_many_things_is_a_change_of_everything(writer: Process, sql: Sql) -> None:
-    """Its row names nothing, so that no change is too large to be applied at once."""
+    """Its rows name nothing, so that no change is too large to be applied at once."""
     workspaces = [f"w{number}" for number in range(21)]
     await sql.execute(
         "INSERT INTO workspace (id, name, version) SELECT id, id, 1 FROM unnest($1::text[]) AS id", workspaces
@@ -239,8 +260,8 @@ async def test_a_change_of_very_many_things_is_a_change_of_everything(writer: Pr
             await sql.execute(_TOOLS, workspace_id, 201, 300)
     async with writer.database.connection() as connection:
         changes = [await changes_since(connection, before + number) for number in range(3)]
-    assert [[len(change.touches) for change in each] for each in changes] == [[2000], [2000], [1]]
-    assert changes[2][0].touches == (EVERYTHING,)
+    assert [[len(change.touches) for change in each] for each in changes] == [[2000], [2000], [2]]
+    assert changes[2][0].touches == (EVERYTHING, EVERYTHING)
 
 
 async def test_what_is_undone_touches_nothing(writer: Process, sql: Sql) -> None:

@@ -32,8 +32,15 @@ async def test_every_trigger_is_listed(sql: asyncpg.Connection[Any]) -> None:
     ("statement", "words"),
     [
         ("ALTER TABLE key DISABLE TRIGGER key_change", 'ALTER TABLE public."key" ENABLE ALWAYS TRIGGER key_change'),
+        (
+            "ALTER TABLE tool ENABLE TRIGGER tool_replicated",
+            'ALTER TABLE public."tool" ENABLE REPLICA TRIGGER tool_replicated',
+        ),
         # As `pg_restore --data-only --disable-triggers` leaves them.
-        ("ALTER TABLE member ENABLE TRIGGER ALL", "member_added, member_emptied, member_removed, member_updated"),
+        (
+            "ALTER TABLE member ENABLE TRIGGER ALL",
+            "member_added, member_emptied, member_removed, member_replicated, member_updated",
+        ),
         ("DROP TRIGGER tool_updated ON tool", "the triggers tool_updated are missing"),
     ],
 )

@@ -28,7 +28,8 @@ SELECT line FROM (
     UNION ALL
     SELECT 3, indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = $1
     UNION ALL
-    SELECT 4, tgname, pg_get_triggerdef(oid) || CASE tgenabled WHEN 'A' THEN ', always' ELSE '' END
+    SELECT 4, tgname, pg_get_triggerdef(oid)
+           || CASE tgenabled WHEN 'A' THEN ', always' WHEN 'R' THEN ', replica' ELSE '' END
     FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
 ) AS lines
 ORDER BY kind, place COLLATE "C"

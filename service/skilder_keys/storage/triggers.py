@@ -1,4 +1,4 @@
-"""The triggers that the fence and the audit trail depend on: each must exist and fire in every session."""
+"""The triggers that the fence and the audit trail depend on: each must exist and be enabled as it was made."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from skilder_keys.storage.database import Connection
 
 _PARTS = ("member", "team", "team_member", "hat", "hat_team", "hat_skill", "skill", "skill_tool", "tool")
+_REPLICATED = "replicated"
+"""What the triggers are called that fire only where `session_replication_role` is `replica`."""
+_EVENTS = ("added", "updated", "removed", "emptied", _REPLICATED)
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "audit_event": ("audit_event_refuse_change",),
-    "key": ("key_change", "key_gone", "key_refuse_change"),
+    "key": ("key_added", "key_change", "key_gone", "key_refuse_change"),
     "key_hat": ("key_hat_change", "key_hat_emptied"),
     "pending_change": ("pending_change_record",),
-    "workspace": ("workspace_added", "workspace_change", "workspace_gone"),
-    **{part: tuple(f"{part}_{event}" for event in ("added", "updated", "removed", "emptied")) for part in _PARTS},
+    "workspace": ("workspace_added", "workspace_change", "workspace_gone", "workspace_keep_version"),
+    **{part: tuple(f"{part}_{event}" for event in _EVENTS) for part in _PARTS},
 }
 
 
@@ -27,21 +30,23 @@ async def require_triggers(connection: Connection, schema: str) -> None:
     """Require the triggers in `NEEDED`: a restore or a person may have removed or disabled one.
 
     Raises:
-        DatabaseFaultError: A trigger is missing, or is not ENABLE ALWAYS. The message names each of them.
+        DatabaseFaultError: A trigger is missing, or does not fire where it must. The message names each of them.
     """
     needed = [(table, trigger) for table, triggers in NEEDED.items() for trigger in triggers]
     faulty = await connection.fetch(
         """
-        SELECT relname, name, tgname IS NOT NULL AS is_there
-        FROM unnest($1::text[], $2::text[]) AS wanted (relname, name)
+        SELECT relname, name, mode, tgname IS NOT NULL AS is_there
+        FROM (SELECT relname, name, CASE WHEN name LIKE '%' || $4 THEN 'REPLICA' ELSE 'ALWAYS' END AS mode
+              FROM unnest($1::text[], $2::text[]) AS needed (relname, name)) AS wanted
         JOIN pg_class USING (relname)
         LEFT JOIN pg_trigger ON tgrelid = pg_class.oid AND tgname = name
-        WHERE relnamespace = $3::regnamespace AND tgenabled IS DISTINCT FROM 'A'
+        WHERE relnamespace = $3::regnamespace AND tgenabled IS DISTINCT FROM left(mode, 1)::"char"
         ORDER BY relname, name
         """,
         [table for table, _ in needed],
         [trigger for _, trigger in needed],
         schema,
+        _REPLICATED,
     )
     if missing := [row["name"] for row in faulty if not row["is_there"]]:
         raise DatabaseFaultError(
@@ -51,7 +56,7 @@ async def require_triggers(connection: Connection, schema: str) -> None:
     if faulty:
         names = ", ".join(row["name"] for row in faulty)
         repair = "; ".join(
-            f'ALTER TABLE {schema}."{row["relname"]}" ENABLE ALWAYS TRIGGER {row["name"]}' for row in faulty
+            f'ALTER TABLE {schema}."{row["relname"]}" ENABLE {row["mode"]} TRIGGER {row["name"]}' for row in faulty
         )
         raise DatabaseFaultError(
             f"the triggers {names} do not fire in every session, so changes could pass unnoticed."
