@@ -33,11 +33,11 @@ PART_MISTAKES: dict[str, Mistake] = {
     ),
     "a structural change leaves the old snapshot open": (
         key_stories.a_key_is_ahead_of_the_parts,
-        (Edit(Snapshot, "self.until = min(self.until, epoch - 1)", "pass"),),
+        (Edit(Snapshot, "self.close(epoch - 1)", "pass"),),
     ),
     "a structural change closes the old snapshot at itself": (
         key_stories.a_key_is_ahead_of_the_parts,
-        (Edit(Snapshot, "min(self.until, epoch - 1)", "min(self.until, epoch)"),),
+        (Edit(Snapshot, "self.close(epoch - 1)", "self.close(epoch)"),),
     ),
     "the closed snapshot shares its members": (
         part_stories.parts_change_while_they_are_read,

@@ -178,12 +178,12 @@ class Snapshot:
         return not self.complete or (user_id is not None and (Part.MEMBER, user_id) in self.missing)
 
     def close(self, epoch: int) -> None:
-        """Note that this was the state up to an epoch, or only at its label, if that is later."""
-        self.until = min(self.until, max(epoch, self.label))
+        """Note that this was the state up to an epoch, and not later."""
+        self.until = min(self.until, epoch)
 
     def without(self, parts: Iterable[PartKey], epoch: int) -> Snapshot:
         """Return the snapshot at a change that touched some parts, and close this one at the epoch before."""
-        self.until = min(self.until, epoch - 1)
+        self.close(epoch - 1)
         return Snapshot(
             self.workspace_id,
             self.version,

@@ -176,9 +176,8 @@ class Snapshots:
                 if held is not None and epoch > loaded.label:
                     held = _touched(held, parts, epoch)
             former = self._snapshots.get(load.workspace_id)
-            if held is not None and not held.complete and former is not None and former.complete:
-                held.close(self._lease.epoch)  # a later load was faster
-            else:
+            later_was_faster = former is not None and former.complete and held is not None and not held.complete
+            if not later_was_faster:
                 self._replace(former, held)
         return loaded
 
@@ -194,7 +193,7 @@ class Snapshots:
     ) -> Snapshot:
         """Fill what was read into the workspace, except what a later change has touched."""
         held = self._snapshots.get(load.workspace_id)
-        if load.void or not caught_up or held is None or held.contents is not base.contents:
+        if not caught_up or held is None or held.contents is not base.contents:
             return base
         label = read.revision.epoch
         filled = [each for each, epoch in held.missing.items() if epoch <= label and missing.covers(load.wanted, each)]
