@@ -20,7 +20,7 @@ from tests.support.fence import LONG
 from tests.support.fleet import process
 from tests.support.ids import new_key_id
 from tests.support.service import Client, Service, refusal, serving
-from tests.support.transport import ONLY_GRPCIO
+from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -204,6 +204,7 @@ async def test_a_runtime_instance_may_authorize_keys_of_its_own_workspace_only(s
         assert (await service.service.authorize(foreign.token)).HasField("granted")
 
 
+@GRPCIO_IF_SHORT
 async def test_one_undecidable_token_fails_the_call(
     transport: str, service: Service, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from tests.support.fleet import Process
+
 
 @asynccontextmanager
 async def locked_keys(sql: asyncpg.Connection[Any]) -> AsyncIterator[None]:
@@ -92,14 +94,15 @@ async def test_a_cancelled_call_ends_the_query_too(service: Service, sql: asyncp
 
 
 async def test_a_call_without_a_deadline_gets_the_services_own(
-    transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
+    transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any], writer: Process
 ) -> None:
     """`call_timeout` ends it, with a reason."""
-    async with serving(database_url, tmp_path, transport=transport, call_timeout=0.3, lease=0.2) as service:
-        await service.operator.apply(small_workspace())
-        issued = await service.operator.issue()
-        async with locked_keys(sql):
-            refused = await refusal(service.operator.revoke(key_id=issued.key.id))
+    key, _ = await writer.issue()
+    async with (
+        serving(database_url, tmp_path, transport=transport, call_timeout=0.3, lease=0.2) as service,
+        locked_keys(sql),
+    ):
+        refused = await refusal(service.operator.revoke(key_id=str(key.id)))
     assert (refused.code, refused.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
 
 

@@ -58,6 +58,7 @@ async def is_kept(service: Service, token: str) -> bool:
     return await service.metric("cache_hits_total") > before
 
 
+@GRPCIO_IF_SHORT
 async def test_calls_are_unavailable_while_postgres_is_gone_and_work_again_when_it_is_back(
     transport: str, tmp_path: Path, postgres_files: Path
 ) -> None:

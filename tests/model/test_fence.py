@@ -25,7 +25,7 @@ BEFORE_ANOTHER_CHANGE: dict[str, Any] = AFTER_A_RESTORE | {"later": 1}
 MISTAKEN: dict[str, Any] = TWO_READERS | {"readers": by_form(1, 2)}
 
 # The short form visits the nearest states, in which every kind of step is taken, and the long one all of them.
-STATES = by_form(30_000, None)
+STATES = by_form(15_000, None)
 RESTORE_TTL = by_form(1, 2)
 
 # These mistakes need a row that was deleted, or a wait that began, for an earlier change.
