@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from skilder.keys.v1 import key_service_pb2
+    from skilder_keys.app.authorization.memory import Access
     from tests.support.fleet import Process
 
 
@@ -328,6 +331,34 @@ async def test_one_token_a_thousand_times_is_verified_once(database_url: str, *,
         decisions, _ = await made.authorizer.authorize_all([AuthorizeQuery(token)] * 1000)
         assert [each.denied for each in decisions] == [None] * 1000
         assert made.hasher.checks == 1
+
+
+async def test_a_batch_lets_other_calls_have_their_turn_by_time(one: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every five milliseconds, both while memory is asked and while the response is made."""
+    _, token = await one.issue()
+    await one.ask(token)
+    ticks = itertools.count()
+    monkeypatch.setattr(one.authorizer, "_clock", lambda: next(ticks) / 1000)
+    found, turn = [], 0
+    original = one.memory.find
+
+    def find(text: str) -> Access | None:
+        found.append(turn)
+        return original(text)
+
+    async def others() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(one.memory, "find", find)
+    running = asyncio.create_task(others())
+    decisions, _ = await one.authorizer.authorize_all([AuthorizeQuery(token)] * 100)
+    running.cancel()
+    assert [each.denied for each in decisions] == [None] * 100
+    assert max(Counter(found).values()) <= 6
+    assert turn >= 2 * 100 // 6
 
 
 async def test_a_batch_decides_as_single_calls_do(one: Process) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.authorization import encoding
-from skilder_keys.app.authorization.contents import EMPTY, updated
+from skilder_keys.app.authorization.contents import EMPTY, HeldHat, updated
 from skilder_keys.domain.difference import Part
-from skilder_keys.domain.ids import HatId, SkillId, ToolId
+from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
 from skilder_keys.domain.permissions import Reach
 from skilder_keys.domain.workspace import Catalog, Hat, HatAudience, Skill, Team, Tool
 from tests.support.catalogs import REACHES, catalogs
@@ -50,17 +50,18 @@ def test_parts_that_are_read_anew_give_what_a_read_of_everything_gives(steps: li
             Part.TOOL: changed(before.tools, after.tools),
         }
         read = read_of(after, wanted={part: None if part in whole else ids for part, ids in wanted.items() if ids})
-        former, kept = held, (dict(held.tools), dict(held.skills), dict(held.hats), dict(held.skills_of))
+        former, kept = held, (dict(held.tools), dict(held.skills), dict(held.hats))
+        links = dict(held.skills_of), dict(held.hats_of)
         held = updated(held, read)
         expected = contents_of(after)
         assert (held.parents, held.hats, held.skills, held.tools) == (
             expected.parents, expected.hats, expected.skills, expected.tools,
         )  # fmt: skip
         assert list(held.hats) == list(expected.hats)
-        assert {tool_id: {*skill_ids} for tool_id, skill_ids in held.skills_of.items() if skill_ids} == {
-            tool_id: {*skill_ids} for tool_id, skill_ids in expected.skills_of.items()
-        }
-        assert kept == (former.tools, former.skills, former.hats, former.skills_of), "the former contents stay"
+        for found, right in ((held.skills_of, expected.skills_of), (held.hats_of, expected.hats_of)):
+            assert {link: {*ids} for link, ids in found.items() if ids} == {link: {*ids} for link, ids in right.items()}
+        assert kept == (former.tools, former.skills, former.hats), "the former contents stay"
+        assert links == (former.skills_of, former.hats_of)
 
 
 @settings(deadline=None)
@@ -157,3 +158,33 @@ def test_a_part_has_a_mebibyte_or_one_element() -> None:
     encoded = encoding.tool_set("0" * 32, (), (), [*pieces, encoding.skill_piece(*large), pieces[0]])  # type: ignore[arg-type]
     sizes = [len(each) for each in encoded.parts()]
     assert [size > encoding.PART_BYTES for size in sizes] == [False] * 5 + [True, False]
+
+
+@pytest.mark.parametrize(
+    ("reach", "expected"),
+    [
+        (Reach(frozenset({TeamId("team-7")}), None), {"hat-7", "hat-all", "hat-top"}),
+        (Reach(frozenset(), None), {"hat-all"}),
+        (Reach(None, frozenset({HatId("hat-3"), HatId("hat-nobody"), HatId("hat-gone")})), {"hat-3", "hat-nobody"}),
+        (Reach(frozenset({TeamId("team-7")}), frozenset({HatId("hat-3")})), {"hat-3"}),
+    ],
+)
+def test_a_reach_looks_only_at_hats_that_it_may_have(
+    reach: Reach, expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of its teams and of everybody, or those of its limit, however many the workspace has."""
+    top = TeamId("top")
+    teams = (Team(top, "", None), *(Team(TeamId(f"team-{number}"), "", top) for number in range(50)))
+    served: dict[str, tuple[TeamId, ...]] = {f"hat-{number}": (TeamId(f"team-{number}"),) for number in range(50)}
+    served |= {"hat-top": (top,), "hat-nobody": ()}
+    hats = [replace(HAT, id=HatId(name), audience=HatAudience.TEAMS, team_ids=each) for name, each in served.items()]
+    contents = contents_of(Catalog(teams, (*hats, replace(HAT, id=HatId("hat-all"))), (SKILL,), (TOOL,)))
+    seen = set()
+
+    def look(hat: HeldHat, name: str) -> Any:
+        seen.add(object.__getattribute__(hat, "id"))
+        return object.__getattribute__(hat, name)
+
+    monkeypatch.setattr(HeldHat, "__getattribute__", look)
+    contents.reached(reach)
+    assert seen == expected

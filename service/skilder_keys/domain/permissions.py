@@ -62,7 +62,7 @@ def reached_hats(hats: Iterable[AnyHat], parents: Mapping[TeamId, TeamId | None]
         parents: The team above each team of the workspace; None for a team at the top.
         reach: How much the key may see.
     """
-    served = None if reach.team_ids is None else _with_teams_above(reach.team_ids, parents)
+    served = None if reach.team_ids is None else with_teams_above(reach.team_ids, parents)
     return tuple(hat for hat in hats if _reaches(hat, served, reach.hat_ids))
 
 
@@ -74,7 +74,8 @@ def _reaches(hat: AssignedHat, served: frozenset[TeamId] | None, named: frozense
     return any(True for _ in hat.team_ids) if served is None else not served.isdisjoint(hat.team_ids)
 
 
-def _with_teams_above(team_ids: frozenset[TeamId], parents: Mapping[TeamId, TeamId | None]) -> frozenset[TeamId]:
+def with_teams_above(team_ids: frozenset[TeamId], parents: Mapping[TeamId, TeamId | None]) -> frozenset[TeamId]:
+    """Return some teams and all above them: the teams whose hats serve a user of these teams."""
     above: set[TeamId] = set()
     for start in team_ids:
         team_id: TeamId | None = start

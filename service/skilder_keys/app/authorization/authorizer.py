@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,12 @@ from skilder_keys.app.authorization.first_sights import endless
 from skilder_keys.app.authorization.key_loader import require_workspace
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
 from skilder_keys.app.batching import SingleFlight
+from skilder_keys.app.turns import Turns
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.fields import Violations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from skilder_keys.app.authorization.encoding import EncodedToolSet
     from skilder_keys.app.authorization.first_sights import Patience
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 MAX_BATCH = 1000
 """The most queries in a batch. `rpc.limits` enforces it."""
 
-_SLICE = 50
-"""How many tokens of a batch are decided before other calls get their turn."""
 _FRAME_BYTES = 4
 """The most bytes before each decision in the response to a batch: its tag and its length."""
 
@@ -43,7 +42,14 @@ class Authorizer:
         denials: The number of denied tokens, by reason.
     """
 
-    def __init__(self, memory: Memory, loader: KeyLoader, usage: Usage, offload: Offload) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        loader: KeyLoader,
+        usage: Usage,
+        offload: Offload,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Make the use cases.
 
         Args:
@@ -51,11 +57,13 @@ class Authorizer:
             loader: Loads what memory lacks.
             usage: Collects the uses of keys.
             offload: Where large tool sets are encoded.
+            clock: Returns seconds; it decides when a batch lets other calls have their turn.
         """
         self._memory = memory
         self._loader = loader
         self._usage = usage
         self._offload = offload
+        self._clock = clock
         self._encoding: SingleFlight[SharedToolSet, EncodedToolSet] = SingleFlight()
         self.denials: Counter[DenialReason] = Counter()
 
@@ -140,12 +148,18 @@ class Authorizer:
     ) -> tuple[list[Decision], bytes]:
         """Decide about many tokens; return the decisions, in order, and a serialised BatchAuthorizeResponse of all.
 
-        Either all are decided, or the call fails. The response has the tool sets for which there is room. The arguments
-        and errors are those of `authorize`.
+        Either all are decided, or the call fails. Each is decided by a state of its own, which is not older than the
+        begin of the call. The response has the tool sets for which there is room. The arguments and errors are those
+        of `authorize`.
         """
-        remembered = [self._find(query.token) for query in queries]
+        turns = Turns(self._clock)
+        remembered: list[Access | None] = []
         violations = Violations()
-        for index, (access, query) in enumerate(zip(remembered, queries, strict=True)):
+        for index, query in enumerate(queries):
+            if turns.over():
+                await turns.next()
+            access = self._find(query.token)
+            remembered.append(access)
             if not _is_expected(access, query) and not violations.full:
                 query.check(violations, f"requests[{index}].")
         violations.raise_if_any()
@@ -155,17 +169,17 @@ class Authorizer:
         decisions = []
         size = 0
         for index, (access, query) in enumerate(zip(remembered, queries, strict=True)):
-            if index and not index % _SLICE:
-                await asyncio.sleep(0)
-            found = access or loaded[index]
-            await self._prepare(found, query)
-            decisions.append(self._decide(found, query, workspace_id, shared))
+            if turns.over():
+                await turns.next()
+            decisions.append(self._decide(access or loaded[index], query, workspace_id, shared))
             size += _FRAME_BYTES + len(decisions[-1].body)
             if size > encoding.MAX_BYTES:
                 violations.add("requests", "would have a response of more than 4 MiB: send fewer tokens at once")
                 violations.raise_if_any()
         fields = []
         for each in shared.values():
+            if turns.over():
+                await turns.next()
             field = (await self._encoded(each)).field
             if size + len(field) <= encoding.MAX_TOOL_SET_BYTES:
                 size += len(field)
@@ -224,14 +238,15 @@ class Authorizer:
         if isinstance(tools, DenialReason):
             return self._denial(Denied(tools, key.id))
         self._usage.note(key.id)
+        if shared is not None and query.tool_id is None:
+            if query.tool_set_version != tools.version:
+                shared[tools.version] = tools
+            return Decision(key.id, None, encoding.granted(key.head, tools.reference))
         reach = _reach(tools, query)
         if reach is None:
             if query.tool_id is None:
                 raise LookupError("the tool set is encoded before the decision")
             return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, key.id))
-        if shared is not None and query.tool_id is None and reach is not tools.reference:
-            shared[tools.version] = tools
-            reach = tools.reference
         return Decision(key.id, None, encoding.granted(key.head, reach))
 
     def _denial(self, denied: Denied) -> Decision:

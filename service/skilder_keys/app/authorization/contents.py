@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from skilder_keys.app.authorization import encoding
 from skilder_keys.domain.difference import Part
-from skilder_keys.domain.permissions import MAX_PATHS, Reach, ToolPath, reached_hats
+from skilder_keys.domain.permissions import MAX_PATHS, Reach, ToolPath, reached_hats, with_teams_above
+from skilder_keys.domain.workspace import HatAudience
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from skilder_keys.app.authorization.encoding import EncodedToolSet
     from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
-    from skilder_keys.domain.workspace import HatAudience
     from skilder_keys.storage.snapshots import HatRow, SkillRow, SnapshotRead
 
 Id = TypeVar("Id", bound=str)
 Held = TypeVar("Held")
+Row = TypeVar("Row")
+Linked = TypeVar("Linked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Contents:
         hats: The hats, in order of id.
         skills: The skills.
         tools: The pieces of the enabled tools.
+        hats_of: The hats that name a team, by team; for None, those that serve everybody.
         skills_of: The skills that have a tool, also a disabled one.
         weight: About how many bytes of memory they take, as measured.
     """
@@ -66,12 +69,20 @@ class Contents:
     hats: Mapping[HatId, HeldHat]
     skills: Mapping[SkillId, HeldSkill]
     tools: Mapping[ToolId, bytes]
+    hats_of: Mapping[TeamId | None, tuple[HatId, ...]]
     skills_of: Mapping[ToolId, tuple[SkillId, ...]]
     weight: int
 
     def reached(self, reach: Reach) -> tuple[HeldHat, ...]:
-        """Return the hats that a key reaches, in order of id."""
-        return reached_hats(self.hats.values(), self.parents, reach)
+        """Return the hats that a key reaches, in order of id. Look only at those that its teams or its limit name."""
+        if reach.hat_ids is not None:
+            hat_ids: Iterable[HatId] = sorted(reach.hat_ids & self.hats.keys())
+        elif reach.team_ids is not None:
+            served = with_teams_above(reach.team_ids, self.parents)
+            hat_ids = sorted({hat_id for each in (None, *served) for hat_id in self.hats_of.get(each, ())})
+        else:
+            hat_ids = self.hats
+        return reached_hats(map(self.hats.__getitem__, hat_ids), self.parents, reach)
 
     def grant(self, hats: Iterable[HeldHat], version: str, tool_id: ToolId) -> bytes | None:
         """Return the second part of a grant of one tool by some hats; None if they do not reach it.
@@ -110,7 +121,7 @@ class Contents:
         )
 
 
-EMPTY = Contents(parents={}, hats={}, skills={}, tools={}, skills_of={}, weight=0)
+EMPTY = Contents(parents={}, hats={}, skills={}, tools={}, hats_of={}, skills_of={}, weight=0)
 
 
 def _skill_ids(hats: Iterable[HeldHat]) -> frozenset[SkillId]:
@@ -144,13 +155,15 @@ def updated(base: Contents, read: SnapshotRead) -> Contents:
     stale_hats: list[HatRow | HeldHat] = [
         hat for hat in kept_hats.values() if not changed_skills.isdisjoint(hat.skill_ids)
     ]
-    hats = {**kept_hats, **{row.id: _hat(row, skills) for row in (*read.hats(), *stale_hats)}}
+    hat_rows = {row.id: row for row in read.hats()}
+    hats = {**kept_hats, **{row.id: _hat(row, skills) for row in (*hat_rows.values(), *stale_hats)}}
     return Contents(
         parents=parents,
         hats={each: hats[each] for each in sorted(hats)},
         skills=skills,
         tools=tools,
-        skills_of=_skills_of(base, wanted.get(Part.SKILL, ()), skill_rows),
+        hats_of=_linking(base.hats_of, wanted.get(Part.HAT, ()), base.hats, hat_rows, _served),
+        skills_of=_linking(base.skills_of, wanted.get(Part.SKILL, ()), base.skills, skill_rows, _tool_ids),
         weight=_weight(hats.values(), skills.values(), len(tools)),
     )
 
@@ -194,21 +207,41 @@ def _hat(row: HatRow | HeldHat, skills: Mapping[SkillId, HeldSkill]) -> HeldHat:
     )
 
 
-def _skills_of(
-    base: Contents, ids: Collection[str] | None, rows: Mapping[SkillId, SkillRow]
-) -> Mapping[ToolId, tuple[SkillId, ...]]:
-    """Return the skills of each tool, after the skills with these ids, or all for None, are those that were read."""
+def _served(hat: HatRow | HeldHat) -> Iterable[TeamId | None]:
+    return (None,) if hat.audience is HatAudience.WORKSPACE else hat.team_ids
+
+
+def _tool_ids(skill: SkillRow | HeldSkill) -> Iterable[ToolId]:
+    return skill.tool_ids
+
+
+def _linking(
+    former: Mapping[Linked, tuple[Id, ...]],
+    ids: Collection[str] | None,
+    base: Mapping[Id, Held],
+    rows: Mapping[Id, Row],
+    links: Callable[[Held | Row], Iterable[Linked]],
+) -> Mapping[Linked, tuple[Id, ...]]:
+    """Return which items link to what, after the items with these ids, or all for None, are those that were read.
+
+    Args:
+        former: What this returned before.
+        ids: The ids of what was read.
+        base: The items as they were before.
+        rows: The items that were read.
+        links: Returns to what an item links.
+    """
     if ids is not None and not ids:
-        return base.skills_of
-    found: dict[ToolId, tuple[SkillId, ...]] = {}
+        return former
+    found: dict[Linked, tuple[Id, ...]] = {}
     if ids is not None:
-        found.update(base.skills_of)
-        for skill_id in base.skills.keys() & ids:
-            for tool_id in base.skills[skill_id].tool_ids:
-                found[tool_id] = tuple(each for each in found[tool_id] if each != skill_id)
-    shared: dict[tuple[SkillId, ...], tuple[SkillId, ...]] = {}
-    for row in rows.values():
-        for tool_id in row.tool_ids:
-            skill_ids = (*found.get(tool_id, ()), row.id)
-            found[tool_id] = shared.setdefault(skill_ids, skill_ids)
+        found.update(former)
+        for id_ in base.keys() & ids:
+            for link in links(base[id_]):
+                found[link] = tuple(each for each in found[link] if each != id_)
+    shared: dict[tuple[Id, ...], tuple[Id, ...]] = {}
+    for id_, row in rows.items():
+        for link in links(row):
+            linking = (*found.get(link, ()), id_)
+            found[link] = shared.setdefault(linking, linking)
     return found

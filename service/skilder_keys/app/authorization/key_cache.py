@@ -242,18 +242,12 @@ class KeyCache:
         self._keys = OrderedDict()
 
     def _overtaken(self, key_id: KeyId | None) -> list[KeyLoad]:
-        """Return the loads of a key that a change may have overtaken; for None, those of all keys.
-
-        A load that waits for its turn will read the state after the change.
-        """
+        """Return the loads that read a key, or any key for None. What waits for its turn reads it after the change."""
         found = self._reading.values() if key_id is None else [self._reading.get(key_id, ())]
         return [load for loads in found for load in loads]
 
     async def _run(
-        self,
-        load: KeyLoad,
-        read: Callable[[], Awaitable[KnownKey | None]],
-        turn: AbstractAsyncContextManager[object],
+        self, load: KeyLoad, read: Callable[[], Awaitable[KnownKey | None]], turn: AbstractAsyncContextManager[object]
     ) -> None:
         try:
             async with turn:
