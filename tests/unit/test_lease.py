@@ -123,3 +123,26 @@ async def test_a_lease_that_runs_out_ends_the_wait() -> None:
     lease.renew(time.monotonic(), time.monotonic() + 0.05)
     assert not await lease.reach(1)
     assert not lease.valid()
+
+
+@pytest.mark.parametrize("how", ["end", "doubt"])
+async def test_a_lease_that_is_ended_ends_the_wait(how: str) -> None:
+    """At once, though its time would go on."""
+    lease, _, _ = _held()
+    task = asyncio.create_task(lease.reach(6))
+    await asyncio.sleep(0)
+    getattr(lease, how)()
+    async with asyncio.timeout(1):
+        assert not await task
+
+
+def test_a_doubted_lease_is_not_renewed() -> None:
+    """Until the reader, which is woken for that, has registered anew."""
+    lease, clock, woken = _held()
+    lease.doubt()
+    assert woken == [5]
+    lease.renew(clock.now, clock.now + 2)
+    assert not lease.valid()
+    lease.doubted = False
+    lease.renew(clock.now, clock.now + 2)
+    assert lease.valid()
