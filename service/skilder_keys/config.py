@@ -130,7 +130,7 @@ class Settings(BaseModel):
     )
     cache_keys: int = Field(100_000, ge=1, description="The most keys in memory, of about 1 KiB each.")
     cache_workspaces_mib: int = Field(
-        64, ge=1, description="The most memory for workspaces and their tool sets, in MiB, estimated."
+        256, ge=1, description="The most memory for workspaces and their tool sets, in MiB, estimated."
     )
     argon2_memory_kib: int = Field(256, ge=8, le=2**20, description="Memory of a secret's hash, in KiB.")
     argon2_passes: int = Field(1, ge=1, le=100, description="Passes of a secret's hash.")

@@ -288,6 +288,7 @@ async def test_the_workspaces_not_used_for_longest_go_first(database_url: str) -
             await warm(made, tokens[at])
         assert [made.snapshots.current(name) is not None for name in names] == [True, False, True]
         assert made.snapshots.weight <= room
+        assert made.memory.evicted_workspaces == 1
         await warm(made, tokens[1])
         assert made.snapshots.current(names[1]) is not None
 

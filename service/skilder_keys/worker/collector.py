@@ -77,6 +77,8 @@ class WorkerCollector(Collector):
         yield _gauge("cached_keys", "Keys in memory.", memory.key_count)
         yield _gauge("cached_workspaces", "Workspaces in memory.", memory.workspace_count)
         yield _gauge("cached_workspaces_bytes", "Estimate of the memory that workspaces take.", memory.workspace_bytes)
+        evicted = memory.evicted_workspaces
+        yield _counter("workspaces_evicted", "Workspaces dropped from memory to make room for others.", {(): evicted})
         yield _counter("cache_hits", "Tokens decided from memory.", {(): memory.hits})
         yield _counter("cache_misses", "Tokens that were not in memory.", {(): memory.misses})
         waiting = self._first_sights.waiting

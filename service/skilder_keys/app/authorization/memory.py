@@ -51,6 +51,11 @@ class Memory:
         """About how many bytes of memory the workspaces take."""
         return self._snapshots.weight
 
+    @property
+    def evicted_workspaces(self) -> int:
+        """How many workspaces were dropped to make room for others."""
+        return self._snapshots.evicted
+
     def find(self, text: str) -> Access | None:
         """Return what memory knows of a token; None if something is not here, or without a valid lease.
 

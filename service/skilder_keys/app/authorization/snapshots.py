@@ -38,6 +38,7 @@ class Snapshots:
 
     Attributes:
         weight: About how many bytes of memory the snapshots take, also those that were read without a lease.
+        evicted: How many workspaces were dropped to make room for others.
     """
 
     def __init__(self, reads: FencedReads, lease: Lease, offload: Offload, capacity: int) -> None:
@@ -54,6 +55,7 @@ class Snapshots:
         self._offload = offload
         self._capacity = capacity
         self.weight = 0
+        self.evicted = 0
         self._snapshots: OrderedDict[WorkspaceId, Snapshot] = OrderedDict()  # the least recently used one first
         self._joinable: dict[tuple[WorkspaceId, bool], Load] = {}
         self._running: set[Load] = set()
@@ -288,6 +290,7 @@ class Snapshots:
                 self._remove(self._unfenced, _first(self._unfenced))
             else:
                 self._replace(_first(self._snapshots), None)
+                self.evicted += 1
 
 
 def _first(store: OrderedDict[WorkspaceId, Snapshot]) -> Snapshot:
