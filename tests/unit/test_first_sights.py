@@ -239,6 +239,22 @@ async def test_the_number_of_calls_that_wait_is_bounded(clock: FakeClock) -> Non
     await loads.end_all()
 
 
+async def test_the_bound_holds_for_calls_that_come_at_the_same_moment(clock: FakeClock) -> None:
+    """They are all admitted, since nobody waits then. Those that find no place when they begin are refused."""
+    first_sights = FirstSights(clock, 10, at_once=AT_ONCE)
+    lanes = [first_sights.lane(number) for number in range(AT_ONCE + 20)]
+    loads = Loads(first_sights)
+    for number, lane in enumerate(lanes):
+        loads.add([str(number)], partial(next, iter([lane])))
+    await asyncio.sleep(0)
+    assert first_sights.waiting == 9
+    assert first_sights.refused == 11
+    for number in range(AT_ONCE + 9, AT_ONCE + 20):
+        with pytest.raises(BusyError):
+            await loads.end(str(number))
+    await loads.end_all()
+
+
 async def test_idle_time_is_not_taken_for_a_slow_pace(first_sights: FirstSights, clock: FakeClock) -> None:
     """Loads that come one by one say nothing about how many could be done."""
     loads = Loads(first_sights)

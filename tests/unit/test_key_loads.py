@@ -11,6 +11,7 @@ import pytest
 from skilder_keys.app.authorization.key_cache import KeyLoad
 from skilder_keys.app.authorization.snapshot import OPEN
 from skilder_keys.domain.difference import Part
+from skilder_keys.domain.revision import Revision
 from tests.support.ids import new_key_id
 from tests.support.memory import (
     ACME,
@@ -309,3 +310,28 @@ async def test_a_change_of_many_keys_looks_at_no_load_of_another_key(
     for index in range(len(tokens)):
         memory.let_go(index)
     assert [known and known.until for known in await asyncio.gather(*tasks)] == [1, OPEN, OPEN]
+
+
+async def test_a_load_that_waited_when_memory_was_dropped_is_not_kept(memory: TestedMemory) -> None:
+    """It may read before the reader is registered again, and end afterwards: what changed in between is not applied."""
+    token = minted()
+    entered = asyncio.get_running_loop().create_future()
+
+    @asynccontextmanager
+    async def turn() -> AsyncIterator[None]:
+        await asyncio.shield(entered)
+        yield
+
+    digest = memory.fingerprint.digest(token.reveal())
+    task = asyncio.create_task(memory.keys.load(token.key_id, digest, memory.reading(token), turn))
+    await turns()
+    memory.memory.drop_all()
+    entered.set_result(None)
+    await turns()
+    assert len(memory.reads) == 1
+    memory.lease.revision = Revision(9, 9)
+    memory.let_go(0)
+    found = await task
+    assert found is not None
+    assert found.until < found.label
+    assert memory.keys.find(token.reveal()) is None

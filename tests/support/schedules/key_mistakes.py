@@ -118,7 +118,7 @@ KEY_MISTAKES: dict[str, Mistake] = {
     ),
     "a lost row leaves the loads of keys": (
         key_stories.the_row_is_lost_when_a_key_arrives,
-        (Edit(KeyCache, "load.void = True", "pass"),),
+        (Edit(KeyCache, "self._drops += 1", "pass"),),
     ),
     "a void key is kept": (
         key_stories.the_row_is_lost_when_a_key_arrives,

@@ -137,10 +137,13 @@ class FirstSights:
             left = patience()
             longest = self._longest_wait if left is None else min(self._longest_wait, left)
             if wait > longest or self._is_full(lane.caller):
-                self.refused += tokens
-                seconds = min(max(wait, self._longest_wait), _LONGEST_RETRY) * _jitter()
-                raise BusyError(retry_after=timedelta(seconds=seconds))
+                raise self._refusal(tokens, wait)
         return lane
+
+    def _refusal(self, tokens: int, wait: float) -> BusyError:
+        self.refused += tokens
+        seconds = min(max(wait, self._longest_wait), _LONGEST_RETRY) * _jitter()
+        return BusyError(retry_after=timedelta(seconds=seconds))
 
     def _ahead(self, caller: Hashable, last: int) -> int:
         """Return how many turns come before that of the last of some tokens, which all have one lane."""
@@ -169,11 +172,17 @@ class FirstSights:
         return max(self._pace, (self._clock() - self._window_start) / (self._finished + self._at_once))
 
     async def begin(self, lane: Lane) -> None:
-        """Wait for a turn of a lane."""
+        """Wait for a turn of a lane.
+
+        Raises:
+            BusyError: So many were admitted at the same moment that there is no place.
+        """
         lane.reserved -= lane.reserved > 0
         if self._running < self._at_once and not self._lines:
             self._running += 1
             return
+        if lane.key is not None and self._is_full(lane.caller):
+            raise self._refusal(1, 0)
         turn = self._enqueue(lane)
         try:
             await turn

@@ -112,18 +112,18 @@ class KeyLoad:
     Attributes:
         touches: The changes that touched it since the load began: their epochs, and the workspace if a change touched
             all keys of a workspace, which may be that of the key.
-        void: Whether memory was dropped meanwhile.
+        drops: How often memory had been dropped when it was made.
         begun: Whether it has had its turn.
         result: For the calls.
     """
 
-    __slots__ = ("begun", "digest", "key_id", "result", "task", "touches", "void")
+    __slots__ = ("begun", "digest", "drops", "key_id", "result", "task", "touches")
 
-    def __init__(self, key_id: KeyId, digest: bytes) -> None:
+    def __init__(self, key_id: KeyId, digest: bytes, drops: int) -> None:
         self.key_id = key_id
         self.digest = digest
         self.touches: list[tuple[int, WorkspaceId | None]] = []
-        self.void = False
+        self.drops = drops
         self.begun = False
         self.result: Shared[KnownKey | None] = Shared()
         self.task: asyncio.Task[None]
@@ -147,6 +147,7 @@ class KeyCache:
         self._scopes: WeakValueDictionary[WorkspaceId, Scope] = WeakValueDictionary()
         self._joinable: dict[bytes, KeyLoad] = {}  # by the digest of the token
         self._reading: dict[KeyId, set[KeyLoad]] = {}
+        self._drops = 0
 
     def __len__(self) -> int:
         """Return the number of keys, including those that a change of all keys of a workspace has touched."""
@@ -200,7 +201,7 @@ class KeyCache:
         load = self._joinable.get(digest)
         if load is None:
             context = turn()
-            load = self._joinable[digest] = KeyLoad(key_id, digest)
+            load = self._joinable[digest] = KeyLoad(key_id, digest, self._drops)
             load.task = asyncio.create_task(self._run(load, read, context))
         try:
             return await load.result.wait()
@@ -234,8 +235,7 @@ class KeyCache:
         """Drop everything, and make the results of all loads unusable."""
         for scope in self._scopes.values():
             scope.until = VOID
-        for load in self._overtaken(None):
-            load.void = True
+        self._drops += 1  # so all loads are void, also those that wait for their turn
         self._joinable = {}
         self._scopes = WeakValueDictionary()
         release(self._keys, _RELEASE_CHUNK)
@@ -273,7 +273,7 @@ class KeyCache:
         """Return a key that was read, closed by what has touched it meanwhile, and keep it if it is open."""
         if known is None:
             return None
-        if load.void:
+        if load.drops != self._drops:
             known.close(VOID)
         for epoch, workspace_id in load.touches:
             if epoch > known.label and workspace_id in (None, known.workspace_id):

@@ -108,6 +108,7 @@ class Snapshots:
             load.wanted_by -= 1
             if not load.wanted_by and not load.begun:
                 self._leave(load)
+                self._running.discard(load)  # the task does not do it if it has not started yet
                 load.task.cancel()
 
     async def at(
