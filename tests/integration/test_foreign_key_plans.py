@@ -140,3 +140,23 @@ async def test_a_key_with_hats_is_issued_without_reading_the_others(planned: asy
         )
     async with _reading(planned, 20 * len(hats)):
         await issue()
+
+
+async def test_a_change_of_many_keys_in_sql_reads_each_a_few_times(planned: asyncpg.Connection[Any]) -> None:
+    """Also in a session that has changed keys when there were few. The triggers of the fence keep their plans."""
+    add = """
+        INSERT INTO key (id, type, workspace_id, description, limited_to_hats, secret_hash, created_by_kind,
+                         created_by_id)
+        SELECT gen_random_uuid(), 'workspace', 'many', 'key', true, '$argon2id$', 'caller', 'test'
+        FROM generate_series(1, $1)
+    """
+    await planned.execute("SET session_replication_role = replica")  # foreign keys are not checked
+    await planned.execute(add, 20)
+    await planned.execute("ANALYZE key")
+    for n in range(2):
+        await planned.execute("UPDATE key SET description = $1", f"few {n}")
+        await planned.execute("INSERT INTO key_hat SELECT workspace_id, id, $1 FROM key", f"few {n}")
+    await planned.execute(add, 1000)
+    async with _reading(planned, 20 * 1000):
+        await planned.execute("UPDATE key SET description = 'many'")
+        await planned.execute("INSERT INTO key_hat SELECT workspace_id, id, 'many' FROM key")

@@ -15,6 +15,7 @@ import pytest
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage import migrations
 from skilder_keys.storage.migrations import Migration, SchemaOutdatedError, migrate, require_schema, schema_version
+from tests.support.fence import until_true
 from tests.support.ids import new_key_id
 from tests.support.postgres import database_url, new_database
 from tests.support.rows import NO_HASH, insert, insert_key
@@ -158,6 +159,20 @@ async def test_changes_and_readers_are_kept(empty_url: str, monkeypatch: pytest.
         assert added is not None
         assert (added["epoch"], added["previous_tag"]) == (before[-1]["epoch"] + 1, before[-1]["tag"])
         assert (added["part"], added["part_id"]) == ("member", "ada")
+
+
+async def test_a_change_by_hand_does_not_stop_a_migration(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has locked a part, waits for its workspace, which the migration has locked, and is made all the same."""
+    await migrate_to(empty_url, 14, monkeypatch)
+    async with connected(empty_url) as sql, connected(empty_url) as other:
+        await insert(sql, "workspace", id="acme", name="Acme", version=1)
+        await insert(sql, "member", workspace_id="acme", user_id="ada", role="admin")
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE tool, member IN ROW EXCLUSIVE MODE")
+            migration = asyncio.create_task(migrate(empty_url))
+            await until_true(other, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            await sql.execute("DELETE FROM member")
+        assert [each.number for each in await migration] == [each.number for each in migrations.migrations()[14:]]
 
 
 async def test_an_older_version_reads_no_catalog(sql: asyncpg.Connection[Any]) -> None:

@@ -1,9 +1,29 @@
 -- Changes by hand and by logical replication that passed the fence unseen, and the version of a workspace, which must
 -- never stand for two states. No trigger is dropped, since that would make every reader of its table wait.
 
--- Changes are kept out while the triggers are made, in the order in which the service locks.
-LOCK TABLE workspace, member, team, team_member, hat, hat_team, hat_skill, skill, skill_tool, tool, key
-    IN SHARE ROW EXCLUSIVE MODE;
+-- Changes are kept out while the triggers are made. The service locks a workspace before its parts, and a change by hand
+-- a part before its workspace. So no order is safe, and the locks are given back when one of them takes long.
+DO $$
+DECLARE
+    patience text := current_setting('lock_timeout');
+    tries integer := 0;
+BEGIN
+    PERFORM set_config('lock_timeout', '100ms', true);
+    LOOP
+        BEGIN
+            LOCK TABLE workspace, member, team, team_member, hat, hat_team, hat_skill, skill, skill_tool, tool, key
+                IN SHARE ROW EXCLUSIVE MODE;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            tries := tries + 1;
+            IF tries >= 50 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(0.1 * random());
+        END;
+    END LOOP;
+    PERFORM set_config('lock_timeout', patience, true);
+END $$;
 
 -- The version of a workspace names one state of it, since a process without a lease uses what it has read of that
 -- version. So the version never goes back. It moves on if the workspace is deleted or restored, and with every change
@@ -162,8 +182,9 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- A plan that is made for a small table reads all of it, and a session keeps that plan while the table grows. And
--- whatever the session's search_path: a table of another schema, or a temporary one, may have the same name.
+-- Whatever the session's search_path: a table of another schema, or a temporary one, may have the same name. Plans use
+-- indexes, as a session keeps a plan that reads all of a small table while the table grows. `fence` has no index that
+-- helps. That makes the plan look so costly that Postgres would compile it, for longer than the whole change takes.
 DO $$
 DECLARE
     name text;
@@ -174,5 +195,6 @@ BEGIN
     LOOP
         EXECUTE format('ALTER FUNCTION %I() SET search_path = %I, pg_temp', name, current_schema());
         EXECUTE format('ALTER FUNCTION %I() SET enable_seqscan = off', name);
+        EXECUTE format('ALTER FUNCTION %I() SET jit = off', name);
     END LOOP;
 END $$;
