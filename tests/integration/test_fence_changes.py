@@ -27,7 +27,7 @@ pytestmark = pytest.mark.stock_too
 
 async def another_hash(of: Process, key: Key) -> None:
     """Hash a used key again."""
-    async with of.database.connection() as connection:
+    async with of.database.transaction() as connection:
         old = await connection.fetchval("SELECT secret_hash FROM key WHERE id = $1", key.id)
         renewed = RenewedHash(key.id, old, "$argon2id$other")
         assert await credentials.renew_hashes(connection, [renewed]) == {key.id}

@@ -298,8 +298,9 @@ async def test_old_changes_are_removed_in_portions(reader: Process, sql: Sql, mo
     for _ in range(12):
         await sql.execute(CHANGE)
     last = await epoch(sql)
-    async with reader.database.connection() as connection:
+    async with reader.database.transaction() as connection:
         assert await fence.prune(connection)
+    async with reader.database.transaction() as connection:
         rows = await sql.fetch("SELECT epoch, count(*) AS n FROM change GROUP BY epoch ORDER BY epoch")
         assert [tuple(row) for row in rows] == [(number, 4) for number in range(last - 7, last + 1)]
         while await fence.prune(connection):

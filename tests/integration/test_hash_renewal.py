@@ -79,7 +79,7 @@ async def test_a_key_that_was_revoked_replaced_or_locked_is_left_alone(one: Proc
     await one.revoke(revoked)
     await sql.execute("UPDATE key SET secret_hash = '$argon2id$other' WHERE id = $1", replaced.id)
     renewed = [RenewedHash(key_id, each, f"$argon2id$new-{key_id}") for key_id, each in old.items()]
-    async with one.database.connection() as connection, sql.transaction():
+    async with one.database.transaction() as connection, sql.transaction():
         await sql.execute("SELECT FROM key WHERE id = $1 FOR NO KEY UPDATE", locked.id)
         assert await credentials.renew_hashes(connection, renewed) == {good.id}
     found = {row["id"]: row["secret_hash"] for row in await sql.fetch("SELECT id, secret_hash FROM key")}

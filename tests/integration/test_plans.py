@@ -15,10 +15,12 @@ from skilder_keys.domain.revision import Revision
 from skilder_keys.offload import Offload
 from skilder_keys.storage import catalog, credentials, fence, key_uses, keys, snapshots
 from skilder_keys.storage.credentials import RenewedHash
+from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.many_keys import JIT_COST, assert_by_index, key_id, page_of_workspaces
 from tests.support.plans import Mode, plans
 from tests.support.postgres import new_database
 from tests.support.rows import NO_HASH
+from tests.support.sql import connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -218,3 +220,38 @@ async def test_the_request_of_a_retry_is_found_by_its_constraint(full: asyncpg.C
     """By caller and request together."""
     (plan,) = await plans(full, _BY_ID["lock_issued"], "custom")
     assert plan.scans("key") == ["Index Scan key_request"]
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+async def test_old_changes_are_removed_without_reading_the_others(changed: asyncpg.Connection[Any], mode: Mode) -> None:
+    """However many there are to keep, and to remove later."""
+    found = await plans(changed, fence.prune, mode, analyze=True)
+    assert_by_index([plan for plan in found if "change" in plan.query])
+    for plan in found:
+        assert plan.rows_read("change") <= 1002, plan
+
+
+async def test_a_connection_that_stays_open_finds_changes_by_the_index(postgres_url: str, template: str) -> None:
+    """The fence's own one: whatever it planned when there were no changes yet, and whoever has analysed that."""
+    async with new_database(postgres_url, template) as url, connected(url) as sql:
+        await sql.execute("VACUUM ANALYZE")
+        database = await Database.open(DatabaseOptions(url))
+        async with database.dedicated("skilder-keys fence", 60) as connection:
+            for _ in range(8):
+                assert await fence.changes_since(connection, 0) == []
+            await sql.execute(
+                """
+                INSERT INTO change (epoch, workspace_id, part)
+                SELECT n, 'acme', 'tool' FROM generate_series(1, 5000) AS n
+                """
+            )
+            async with connection.transaction():
+                assert len(await fence.changes_since(connection, 4_990)) == 10
+                read = await connection.fetchval(
+                    """
+                    SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
+                    WHERE relname = 'change'
+                    """
+                )
+            assert read <= 30
+        await database.close()

@@ -99,7 +99,7 @@ async def test_every_method_works_with_the_documented_privileges(
             assert await other.service.denial(each.token) == "REVOKED"
         await operator.catalog.DeleteWorkspace(DeleteWorkspaceRequest(workspace_id="acme"))
     database = await Database.open(DatabaseOptions(url))
-    async with database.connection() as connection:
+    async with database.transaction() as connection:
         await prune(connection)
     await database.close()
     for forbidden in ("DELETE FROM audit_event", "UPDATE signing_key SET name = name", "DELETE FROM schema_migration"):

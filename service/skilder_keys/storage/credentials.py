@@ -10,6 +10,7 @@ from skilder_keys.domain.keys import Credential
 from skilder_keys.domain.revision import Revision
 from skilder_keys.storage import fence
 from skilder_keys.storage.keys import OWN_COLUMNS, key_of
+from skilder_keys.storage.plans import prefer_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +85,10 @@ async def renew_hashes(connection: Connection, hashes: Iterable[RenewedHash]) ->
 
     This changes nobody's access, so the trigger of the fence ignores it: each row sets the one hash that the trigger
     ignores just before that row is updated, and Postgres decides whether the trigger fires just after that.
+
+    Call it inside a transaction.
     """
+    await prefer_indexes(connection)
     renewed = list(hashes)
     rows = await connection.fetch(
         """

@@ -14,7 +14,7 @@ from skilder_keys.storage.sessions import Connector, DatabaseFaultError, Session
 from skilder_keys.storage.url import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from skilder_keys.storage import sessions
 
@@ -139,12 +139,14 @@ class Database:
     async def dedicated(self, name: str, time_limit: float) -> AsyncIterator[Connection]:
         """Open a connection outside of the pool, which load on the pool cannot delay, and close it afterwards.
 
+        It stays open for long, so its plans use indexes: a plan that is made for a small table is kept while it grows.
+
         Args:
             name: Its application_name in Postgres.
             time_limit: The most seconds for connecting, and for each statement.
         """
         with translated_errors():
-            connection = await self._connect(name, time_limit)
+            connection = await self._connect(name, time_limit, {"enable_seqscan": "off"})
             try:
                 yield connection
             finally:
@@ -170,11 +172,11 @@ class Database:
                     self._probe = None
                 raise
 
-    async def _connect(self, name: str, time_limit: float) -> Session:
+    async def _connect(self, name: str, time_limit: float, settings: Mapping[str, str] | None = None) -> Session:
         # Postgres enforces the limit too. A backend that waits for a lock does not notice that its client is gone, and
         # each attempt would leave one more backend behind, until Postgres had none left.
-        limits = _limits(time_limit, time_limit)
-        return await self._connector.connect(name, time_limit, command_timeout=time_limit, settings=limits)
+        settings = {**_limits(time_limit, time_limit), **(settings or {})}
+        return await self._connector.connect(name, time_limit, command_timeout=time_limit, settings=settings)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import KeyId, WorkspaceId
 from skilder_keys.domain.revision import Revision
+from skilder_keys.storage.plans import prefer_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -239,22 +240,20 @@ async def changes_since(connection: Connection, epoch: int) -> list[Change]:
 async def prune(connection: Connection) -> bool:
     """Remove about 1,000 rows of the changes before the last 10,000, and return whether there may be more.
 
-    A change is removed as a whole, so that no reader takes a part of it for the whole.
+    A change is removed as a whole, so that no reader takes a part of it for the whole. Call it in its own transaction.
     """
-    removed = await connection.fetchval(
+    await prefer_indexes(connection)
+    # Each bound is looked up first. For a bound that it does not know, Postgres expects a third of the table.
+    before = await connection.fetchval("SELECT epoch - $1 FROM fence", KEPT_CHANGES)
+    last = await connection.fetchval(
         """
-        WITH removed AS (
-            DELETE FROM change WHERE epoch <= (
-                SELECT max(epoch) FROM (
-                    SELECT epoch FROM change WHERE epoch <= (SELECT epoch - $1 FROM fence) ORDER BY epoch LIMIT $2
-                ) AS old
-            )
-            RETURNING 1
-        )
-        SELECT count(*) FROM removed
+        SELECT max(epoch) FROM (SELECT epoch FROM change WHERE epoch <= $1 ORDER BY epoch, sequence LIMIT $2) AS old
         """,
-        KEPT_CHANGES,
+        before,
         _MAX_PRUNED,
+    )
+    removed = await connection.fetchval(
+        "WITH removed AS (DELETE FROM change WHERE epoch <= $1 RETURNING 1) SELECT count(*) FROM removed", last
     )
     return int(removed) >= _MAX_PRUNED
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.ids import KeyId
+from skilder_keys.storage.plans import prefer_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,12 +22,13 @@ async def claim_first_uses(
     a key that was used is never renewed, and a secret that was replaced is never used.
 
     Args:
-        connection: The connection.
+        connection: Inside a transaction.
         secret_hashes: The keys, each with the hash with which its secret was verified.
 
     Returns:
         True for each of `secret_hashes` that is still valid; the others are left out.
     """
+    await prefer_indexes(connection)
     # In order of id, so that two processes that claim the same keys do not deadlock.
     ordered = sorted(secret_hashes)
     rows = await connection.fetch(

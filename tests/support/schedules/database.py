@@ -75,6 +75,8 @@ class Database:
         await self._pause()
         yield self
 
+    transaction = connection
+
     async def expire(self) -> None:
         """Replace the connections."""
 

@@ -55,7 +55,7 @@ class HashRenewal:
         }
         if not hashes:
             return
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             renewed = await credentials.renew_hashes(connection, hashes.values())
         for key_id in renewed:
             old, new = hashes[key_id].old, hashes[key_id].new

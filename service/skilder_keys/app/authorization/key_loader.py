@@ -253,7 +253,7 @@ class KeyLoader:
         return {key_id: (read.revision.epoch, credential) for key_id, credential in read.credentials.items()}
 
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             return await key_uses.claim_first_uses(connection, secret_hashes)
 
 

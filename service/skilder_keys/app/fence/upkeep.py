@@ -54,7 +54,7 @@ class Upkeep:
     async def _prune(self) -> None:
         more = True
         while more:
-            async with self._database.connection() as connection:
+            async with self._database.transaction() as connection:
                 more = await fence.prune(connection)
 
 
