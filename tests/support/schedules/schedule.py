@@ -38,11 +38,7 @@ class Pause(NamedTuple):
 
 
 class Schedule:
-    """A process with its memory, and all that happens to it.
-
-    Attributes:
-        answers: How many calls were answered.
-    """
+    """A process with its memory, and all that happens to it. `answers` is how many calls were answered."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - no secret
@@ -221,6 +217,7 @@ class Schedule:
         for client in dict.fromkeys(client for client, _ in self._calls):
             self.begin(client)
             await self._finish()
+        assert not self.memory.lease.doubted, "a read was refused, and none has seen an older state"
 
     async def _wander(self) -> None:
         for _ in range(self.random.choice((0, 1, 1, 3))):
