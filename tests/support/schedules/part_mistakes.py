@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skilder_keys.app.authorization import snapshots
+from skilder_keys.app.authorization import missing
 from skilder_keys.app.authorization.snapshot import Snapshot
 from skilder_keys.app.authorization.snapshots import Snapshots
 from tests.support.schedules import key_stories, part_stories
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 PART_MISTAKES: dict[str, Mistake] = {
     "the end of a workspace touches a part of it": (
         part_stories.parts_change_while_they_are_read,
-        (Edit(snapshots, "part is Part.WORKSPACE for", "part is not Part.WORKSPACE for"),),
+        (Edit(missing, "part is Part.WORKSPACE for", "part is not Part.WORKSPACE for"),),
     ),
     "the end of a workspace leaves it open": (
         key_stories.a_key_is_ahead_of_the_parts,
-        (Edit(snapshots, "        snapshot.close(epoch - 1)\n        return None", "        return None"),),
+        (Edit(missing, "        snapshot.close(epoch - 1)\n        return None", "        return None"),),
     ),
     "nothing is ever missing": (
         key_stories.a_key_changes_while_the_workspace_is_read,
@@ -159,8 +159,8 @@ PART_MISTAKES: dict[str, Mistake] = {
         (
             Edit(
                 Snapshots,
-                "if held is not None:\n            self._replace(held, _touched",
-                "if False:\n            self._replace(held, _touched",
+                "if held is not None:\n            self._replace(held, missing.note_change",
+                "if False:\n            self._replace(held, missing.note_change",
             ),
         ),
     ),

@@ -10,6 +10,7 @@ from skilder_keys.domain.difference import Part
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from skilder_keys.app.authorization.snapshot import Snapshot
     from skilder_keys.storage.snapshots import Wanted
 
     PartKey = tuple[Part, str | None]
@@ -49,3 +50,15 @@ def covers(wanted: Wanted, key: PartKey) -> bool:
         return False
     ids = wanted[part]
     return ids is None or id_ in ids
+
+
+def note_change(snapshot: Snapshot, parts: Collection[PartKey], epoch: int) -> Snapshot | None:
+    """Return a snapshot after a change that touched some parts; None if the change touched all of it."""
+    if any(part is Part.WORKSPACE for part, _ in parts):
+        snapshot.close(epoch - 1)
+        return None
+    touched = to_miss(snapshot.missing, parts)
+    if not snapshot.complete or only_members(touched):
+        snapshot.lose(touched, epoch)
+        return snapshot
+    return snapshot.without(touched, epoch)

@@ -13,7 +13,6 @@ from skilder_keys.app.authorization.release import release
 from skilder_keys.app.authorization.snapshot import VOID, Snapshot
 from skilder_keys.app.authorization.snapshot_load import Load
 from skilder_keys.app.batching import SingleFlight, retrieve
-from skilder_keys.domain.difference import Part
 from skilder_keys.storage import snapshots
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ class Snapshots:
             self._leave(load)
         held = self._snapshots.get(workspace_id)
         if held is not None:
-            self._replace(held, _touched(held, parts, epoch))
+            self._replace(held, missing.note_change(held, parts, epoch))
 
     def drop_all(self) -> None:
         """Drop everything: the database may have lost versions, and may reuse their numbers."""
@@ -177,7 +176,7 @@ class Snapshots:
             held: Snapshot | None = loaded
             for epoch, parts in load.touches:
                 if held is not None and epoch > loaded.label:
-                    held = _touched(held, parts, epoch)
+                    held = missing.note_change(held, parts, epoch)
             former = self._snapshots.get(load.workspace_id)
             later_was_faster = former is not None and former.complete and held is not None and not held.complete
             if not later_was_faster:
@@ -300,15 +299,3 @@ def _first(store: OrderedDict[WorkspaceId, Snapshot]) -> Snapshot:
 
 def _decoded(base: Contents, read: SnapshotRead) -> tuple[Contents, dict[UserId, frozenset[TeamId]]]:
     return updated(base, read), read.members()
-
-
-def _touched(snapshot: Snapshot, parts: Collection[PartKey], epoch: int) -> Snapshot | None:
-    """Return a snapshot after a change that touched some parts; None if the change touched all of it."""
-    if any(part is Part.WORKSPACE for part, _ in parts):
-        snapshot.close(epoch - 1)
-        return None
-    touched = missing.to_miss(snapshot.missing, parts)
-    if not snapshot.complete or missing.only_members(touched):
-        snapshot.lose(touched, epoch)
-        return snapshot
-    return snapshot.without(touched, epoch)
