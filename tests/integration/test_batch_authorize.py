@@ -15,6 +15,7 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.query import AuthorizeQuery
+from skilder_keys.app.authorization.snapshot import SharedToolSet
 from skilder_keys.domain.ids import ToolId
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import get_key, part
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from skilder.keys.v1 import key_service_pb2
+    from skilder_keys.app.authorization.encoding import EncodedToolSet
     from skilder_keys.app.authorization.memory import Access
     from tests.support.fleet import Process
 
@@ -331,6 +333,28 @@ async def test_one_token_a_thousand_times_is_verified_once(database_url: str, *,
         decisions, _ = await made.authorizer.authorize_all([AuthorizeQuery(token)] * 1000)
         assert [each.denied for each in decisions] == [None] * 1000
         assert made.hasher.checks == 1
+
+
+async def test_a_tool_set_without_room_is_not_encoded(one: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys have large tool sets, a batch costs what its response has."""
+    tokens = [(await one.issue(hat_ids=hat_ids))[1] for hat_ids in ((), ("everyone",), ("engineer",))]
+    queries = [AuthorizeQuery(token) for token in tokens]
+    _, body = await one.authorizer.authorize_all(queries)
+    whole = pb.BatchAuthorizeResponse.FromString(body)
+    assert len(whole.tool_sets) == 3
+    one.snapshots.drop_all()
+    encoded = []
+    original = SharedToolSet.encode
+
+    def encode(tools: SharedToolSet) -> EncodedToolSet:
+        encoded.append(tools.version)
+        return original(tools)
+
+    monkeypatch.setattr(SharedToolSet, "encode", encode)
+    monkeypatch.setattr(encoding, "MAX_TOOL_SET_BYTES", len(body) - whole.tool_sets[2].ByteSize() + 20)
+    _, body = await one.authorizer.authorize_all(queries)
+    assert [each.version for each in pb.BatchAuthorizeResponse.FromString(body).tool_sets] == encoded
+    assert encoded == [each.version for each in whole.tool_sets[:2]]
 
 
 async def test_a_batch_lets_other_calls_have_their_turn_by_time(one: Process, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,14 +176,7 @@ class Authorizer:
             if size > encoding.MAX_BYTES:
                 violations.add("requests", "would have a response of more than 4 MiB: send fewer tokens at once")
                 violations.raise_if_any()
-        fields = []
-        for each in shared.values():
-            if turns.over():
-                await turns.next()
-            field = (await self._encoded(each)).field
-            if size + len(field) <= encoding.MAX_TOOL_SET_BYTES:
-                size += len(field)
-                fields.append(field)
+        fields = await self._fields(shared.values(), encoding.MAX_TOOL_SET_BYTES - size, turns)
         return decisions, encoding.batch((each.body for each in decisions), fields)
 
     async def identify_runtime(self, token: str) -> Caller | None:
@@ -222,6 +215,20 @@ class Authorizer:
         if tools.is_small:
             return tools.keep(tools.encode())
         return tools.keep(await self._encoding.get(tools, lambda: self._offload.run(tools.encode)))
+
+    async def _fields(self, tool_sets: Iterable[SharedToolSet], room: int, turns: Turns) -> list[bytes]:
+        """Return the tool sets for which there is room, encoded. Do not encode the others."""
+        fields = []
+        for each in tool_sets:
+            if turns.over():
+                await turns.next()
+            if each.least_bytes > room:
+                continue
+            field = (await self._encoded(each)).field
+            if len(field) <= room:
+                room -= len(field)
+                fields.append(field)
+        return fields
 
     def _decide(
         self,

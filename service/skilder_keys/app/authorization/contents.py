@@ -7,6 +7,7 @@ the old ones that the change did not touch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from skilder_keys.app.authorization import encoding
@@ -111,14 +112,24 @@ class Contents:
 
     def tool_set(self, hats: Collection[HeldHat], version: str) -> EncodedToolSet:
         """Encode the tool set of some hats, which are in order of id."""
-        skills = [self.skills[each] for each in sorted(_skill_ids(hats))]
-        tool_ids = frozenset().union(*(skill.tool_ids for skill in skills)) & self.tools.keys()
+        skill_ids, tool_ids = self._ids(hats)
         return encoding.tool_set(
             version,
             (hat.piece for hat in hats),
             (self.tools[each] for each in sorted(tool_ids)),
-            (skill.piece for skill in skills),
+            (self.skills[each].piece for each in sorted(skill_ids)),
         )
+
+    def least_bytes(self, hats: Collection[HeldHat]) -> int:
+        """Return how many bytes the tool set of some hats has at least, encoded; almost as many as it has."""
+        skill_ids, tool_ids = self._ids(hats)
+        pieces = (hat.piece for hat in hats), map(self.tools.__getitem__, tool_ids)
+        return sum(map(len, chain(*pieces))) + sum(len(self.skills[each].piece) for each in skill_ids)
+
+    def _ids(self, hats: Iterable[HeldHat]) -> tuple[frozenset[SkillId], frozenset[ToolId]]:
+        """Return the skills and the enabled tools of some hats."""
+        skill_ids = _skill_ids(hats)
+        return skill_ids, frozenset().union(*(self.skills[each].tool_ids for each in skill_ids)) & self.tools.keys()
 
 
 EMPTY = Contents(parents={}, hats={}, skills={}, tools={}, hats_of={}, skills_of={}, weight=0)

@@ -75,6 +75,11 @@ class SharedToolSet:
             self._small = self._contents.size(self._hats) <= _SMALL
         return self._small
 
+    @property
+    def least_bytes(self) -> int:
+        """How many bytes it has at least, encoded."""
+        return self._contents.least_bytes(self._hats) if self.encoded is None else len(self.encoded.field)
+
     def encode(self) -> EncodedToolSet:
         """Return the whole tool set, encoded. This may take long: use a thread unless it is small."""
         return self._contents.tool_set(self._hats, self.version)
@@ -291,6 +296,5 @@ def _fill(
 
 def _grow(snapshot: ref[Snapshot], size: int) -> None:
     """Note that a tool set of a snapshot grew. With a reference of its own, neither would be freed after the other."""
-    held = snapshot()
-    if held is not None:
+    if (held := snapshot()) is not None:
         held.grow(size)
