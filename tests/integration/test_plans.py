@@ -19,7 +19,7 @@ from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.many_keys import JIT_COST, assert_by_index, key_id, page_of_workspaces
 from tests.support.plans import Mode, plans
 from tests.support.postgres import new_database
-from tests.support.rows import NO_HASH
+from tests.support.rows import NO_HASH, insert, insert_key
 from tests.support.sql import connected
 
 if TYPE_CHECKING:
@@ -79,6 +79,26 @@ async def test_plans_made_for_empty_tables_are_good_for_full_ones(
 ) -> None:
     """A connection keeps such a plan, and only new statistics would replace it."""
     assert_by_index(await plans(blank, _OF_NOTHING[name], mode))
+
+
+_WRITING = {"renew_hashes": _BY_ID["renew_hashes"]} | {
+    name: run for name, run in _OF_MANY.items() if name != "find_credentials"
+}
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", _WRITING)
+async def test_plans_made_for_few_keys_are_good_for_many(
+    postgres_url: str, template: str, name: str, mode: Mode
+) -> None:
+    """Where statistics say that it is cheapest to read all of them."""
+    async with new_database(postgres_url, template) as url, connected(url) as sql:
+        await insert(sql, "workspace", id="acme", name="Acme", version=1)
+        for _ in range(5):
+            await insert_key(sql)
+        await sql.execute("VACUUM ANALYZE")
+        for plan in await plans(sql, _WRITING[name], mode):
+            assert "Seq Scan" not in plan.scans("key"), plan
 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
