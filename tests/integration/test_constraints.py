@@ -308,7 +308,7 @@ async def test_removing_a_hat_leaves_its_keys_limited(sql: Sql) -> None:
             id="a member twice",
         ),
         pytest.param(
-            "UPDATE workspace SET version = 0",
+            "INSERT INTO workspace (id, name, version) VALUES ('new', 'New', 0)",
             asyncpg.CheckViolationError,
             "workspace_version_check",
             id="a version before the first",
