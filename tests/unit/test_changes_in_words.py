@@ -91,8 +91,21 @@ def test_many_links_are_counted() -> None:
     for index in range(9):
         after.tools.add(id=f"new-{index}", name=f"new-{index}", mcp_server="new")
     part(after.skills, "code").tool_ids[:] = [f"new-{index}" for index in range(9)]
-    detail = "tool_ids -git.commit -git.push +new-0 +new-1 +new-2 and +6 more"
+    detail = "tool_ids -git.commit -git.push +new-0 +new-1 +new-2 and 6 more added"
     assert details_of(after) == {"code": detail}
+
+
+def test_ids_that_could_be_misread_are_quoted() -> None:
+    """An id may have spaces and commas, which also stand between ids."""
+    before = small_workspace()
+    for id_ in ("a b", "c,d"):
+        before.tools.add(id=id_, name=id_, mcp_server="new")
+    after = Workspace()
+    after.CopyFrom(before)
+    part(before.skills, "code").tool_ids[:] = ["a b", "git.push"]
+    part(after.skills, "code").tool_ids[:] = ["c,d", "git.push"]
+    details = changes.details(before, after, changes_to(after, before))
+    assert list(details.values()) == ["tool_ids -'a b' +'c,d'"]
 
 
 def test_a_hat_that_serves_more_or_nobody_is_named() -> None:
