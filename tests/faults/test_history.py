@@ -16,8 +16,10 @@ from tests.support.service import TRANSPORTS
 if TYPE_CHECKING:
     from pathlib import Path
 
-CHOSEN = (transport,) if (transport := os.environ.get("SKILDER_KEYS_FAULTS_TRANSPORT")) else TRANSPORTS
-SECONDS = float(os.environ.get("SKILDER_KEYS_FAULTS_SECONDS", by_form("14", "60"))) / len(CHOSEN)
+_SECONDS = os.environ.get("SKILDER_KEYS_FAULTS_SECONDS")
+_TRANSPORT = os.environ.get("SKILDER_KEYS_FAULTS_TRANSPORT", "" if _SECONDS else by_form("envoy", ""))
+CHOSEN = (_TRANSPORT,) if _TRANSPORT else TRANSPORTS
+SECONDS = float(_SECONDS or by_form("10", "60")) / len(CHOSEN)
 SEED = int(os.environ.get("SKILDER_KEYS_FAULTS_SEED", secrets.randbelow(10**6)))
 
 

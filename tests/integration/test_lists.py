@@ -19,7 +19,7 @@ from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_TYPE_USER, KEY_TYPE_WORK
 from skilder.keys.v1.key_service_pb2 import KeyFilter, ListKeysRequest
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
 from tests.support.calls import METHODS, id_of
-from tests.support.rows import insert, insert_key
+from tests.support.rows import insert_key
 from tests.support.service import refusal
 from tests.support.transport import ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
@@ -52,6 +52,11 @@ class Listing:
     seen: dict[str, int | None]
 
 
+_COPIES = """
+INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats, created_by_kind, created_by_id)
+SELECT gen_random_uuid(), type, workspace_id, description, secret_hash, limited_to_hats, created_by_kind, created_by_id
+FROM key, generate_series(1, $2) WHERE id = $1
+"""
 _WIDE = "\N{ROBOT FACE}"
 # The trigger would note each row for the fence.
 _LIMITS = """
@@ -68,9 +73,8 @@ async def _fill_keys(service: Service, sql: asyncpg.Connection[Any], *, large: b
     for _ in range(3):
         await service.operator.issue(type=KEY_TYPE_USER, user_id="bob", unlimited=[KEY_LIMIT_HATS])
     fields: dict[str, Any] = {"description": _WIDE * 200, "created_by_id": _WIDE * 255, "limited_to_hats": True}
-    async with sql.transaction():
-        for _ in range(COUNT - 3):
-            await insert_key(sql, **fields if large else {})
+    first = await insert_key(sql, **fields if large else {})
+    await sql.execute(_COPIES, first, COUNT - 4)
     if large:
         await sql.execute(_LIMITS)
 
@@ -78,9 +82,14 @@ async def _fill_keys(service: Service, sql: asyncpg.Connection[Any], *, large: b
 async def _fill_workspaces(service: Service, sql: asyncpg.Connection[Any], *, large: bool = False) -> None:
     for name in ("acme", "other"):
         await service.operator.apply(small_workspace(name))
-    async with sql.transaction():
-        for number in range(COUNT - 2):
-            await insert(sql, "workspace", id=f"w{number:04}", name=_WIDE * 128 if large else "W", version=1)
+    await sql.execute(
+        """
+        INSERT INTO workspace (id, name, version)
+        SELECT 'w' || lpad(n::text, 4, '0'), $2, 1 FROM generate_series(0, $1 - 1) AS n
+        """,
+        COUNT - 2,
+        _WIDE * 128 if large else "W",
+    )
 
 
 # $1 is the number of the last element. With $2, elements are so large that a page ends early.

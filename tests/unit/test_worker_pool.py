@@ -89,9 +89,14 @@ class World:
         await asyncio.sleep(0)
         if self.fail(index):
             raise StartError("no")
-        await prepared()
-        self.started.append(Pretended(index, 100 + len(self.started)))
-        return self.started[-1]
+        worker = Pretended(index, 100 + len(self.started))
+        self.started.append(worker)
+        try:
+            await prepared()
+        except asyncio.CancelledError:
+            worker.crash()
+            raise
+        return worker
 
     async def until_started(self, count: int) -> None:
         """Wait until this many workers were started."""
@@ -118,6 +123,28 @@ async def test_the_first_worker_starts_alone(world: World) -> None:
         await world.workers.start(3)
     await world.workers.end()
     assert not any(each.runs for each in world.started)
+
+
+async def test_the_workers_of_a_new_server_listen_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is prepared before the others start, and listens after all are prepared."""
+    events: list[tuple[str, int]] = []
+    start = world.start
+
+    async def noted(index: int, prepared: Callable[[], Awaitable[None]]) -> Pretended:
+        async def noting() -> None:
+            events.append(("prepared", index))
+            await prepared()
+            events.append(("listens", index))
+
+        events.append(("starts", index))
+        return await start(index, noting)
+
+    monkeypatch.setattr(world.workers, "_start", noted)
+    await world.workers.start(3)
+    assert events[:4] == [("starts", 0), ("prepared", 0), ("starts", 1), ("starts", 2)]
+    assert set(events[4:6]) == {("prepared", 1), ("prepared", 2)}
+    assert {name for name, _ in events[6:]} == {"listens"}
+    await world.workers.end()
 
 
 async def test_a_worker_that_ended_is_replaced(world: World) -> None:
@@ -310,6 +337,6 @@ async def test_metrics_are_collected_while_workers_change(world: World, monkeypa
     await world.workers.reload()
     answering.set()
     up = [{each.labels["worker"]: each.value for each in (await scrape)[0].samples} for scrape in scrapes]
-    assert up[:3] == [{}, {"0": 1}, {"0": 1}]
+    assert up[:3] == [{}, {}, {}]
     assert up[3:] == [{"0": 1, "1": 1, "2": 1}] * 3
     await world.workers.end()

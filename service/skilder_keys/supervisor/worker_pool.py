@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -76,15 +77,27 @@ class WorkerPool:
     async def start(self, count: int) -> None:
         """Start this many workers, and return when all serve. Raises as `WorkerProcess.start` does."""
         self._pinging = asyncio.create_task(self._ping())
-        # Start the first one alone, so that an error is reported once, and files of a first start are created once.
-        await self._add(0)
-        tasks = [asyncio.create_task(self._add(index)) for index in range(1, count)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        # The first one prepares alone, so that an error is reported once, and files of a first start are created once.
+        first_is_prepared = asyncio.Event()
+
+        async def first_prepared() -> None:
+            first_is_prepared.set()
+            await prepared[0]()
+
+        with ExitStack() as stack:
+            prepared = [stack.enter_context(self._opening.starting()) for _ in range(count)]
+            tasks = [asyncio.create_task(self._add(0, first_prepared))]
+            try:
+                preparing = asyncio.create_task(first_is_prepared.wait())
+                await asyncio.wait([*tasks, preparing], return_when=asyncio.FIRST_COMPLETED)
+                preparing.cancel()
+                if first_is_prepared.is_set():
+                    tasks += [asyncio.create_task(self._add(index, prepared[index])) for index in range(1, count)]
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def reload(self) -> None:
         """Replace the workers by new ones, one after another. If a new worker does not start, keep the old ones."""
@@ -94,7 +107,7 @@ class WorkerPool:
                 listening = sum(worker.runs for worker in self._current.values())
                 old = self._current[index]
                 try:
-                    await self._add(index)
+                    await self._add_alone(index)
                 except Exception as error:  # noqa: BLE001 - after any error the old workers continue to serve
                     self._log.error("reload failed: the old workers stay", worker=index, error=_described(error))
                     return
@@ -172,10 +185,14 @@ class WorkerPool:
                     self.freezes += 1
                     worker.kill()
 
-    async def _add(self, index: int) -> None:
-        """Start a worker, make it the current one of its index, and monitor it."""
-        with self._opening.starting() as prepared:
-            worker = await self._start(index, prepared)
+    async def _add(self, index: int, prepared: Callable[[], Awaitable[None]]) -> None:
+        """Start a worker, make it the current one of its index, and monitor it.
+
+        Args:
+            index: Its index.
+            prepared: Awaited when it could listen; it listens afterwards.
+        """
+        worker = await self._start(index, prepared)
         self._log.info("worker started", worker=index, pid=worker.pid)
         self._current[index] = worker
         monitor = self._monitors.get(index)
@@ -207,11 +224,16 @@ class WorkerPool:
             self._restarting += 1
             self._none_restarts.clear()
         try:
-            await self._add(index)
+            await self._add_alone(index)
         finally:
             self._restarting -= 1
             if not self._restarting:
                 self._none_restarts.set()
+
+    async def _add_alone(self, index: int) -> None:
+        """Add a worker, which listens together with those that others start at this time."""
+        with self._opening.starting() as prepared:
+            await self._add(index, prepared)
 
     def _backoff(self, index: int) -> float:
         """Return the seconds before the next start: 0 after a long run, and twice as many after each early exit."""

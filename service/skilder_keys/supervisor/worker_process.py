@@ -135,7 +135,7 @@ class WorkerProcess:
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await self._prepared.wait()
-                if prepared is not None:
+                if prepared is not None and not self._ready.done():
                     await prepared()
                     self._send({"open": None})
                 await self._ready
