@@ -8,6 +8,7 @@ import logging
 import os
 import uuid
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -30,16 +31,16 @@ from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 
 _REAPER = pytest.StashKey[Companion]()
 _REAPER_SECONDS = 30.0
 _MAX_PROCESSES = 8
+_ENVIRONMENT = Path(__file__).parent / "environment"
 
 
 # Of Hypothesis: the long form tries as many examples as it does by default.
-settings.register_profile("form", max_examples=by_form(40, 100))
+settings.register_profile("form", max_examples=by_form(25, 100))
 settings.load_profile("form")
 
 
@@ -60,13 +61,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many tests run at the same time: more than there are cores, as most of their time is waiting."""
-    return min(2 * (os.cpu_count() or 1), _MAX_PROCESSES)
+    return min(2 * (os.cpu_count() or 1) + 1, _MAX_PROCESSES)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests marked `long` first."""
-    items.sort(key=lambda each: each.get_closest_marker("long") is None)
+    """Put the tests marked `long` first, and then those that wait most: the others fill their time."""
+    items.sort(key=lambda each: (each.get_closest_marker("long") is None, _ENVIRONMENT not in each.path.parents))
 
 
 def pytest_collection_finish() -> None:

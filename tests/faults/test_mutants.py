@@ -32,7 +32,7 @@ FAULTS = {
 }
 # The short form has a few of them. With a pair, a server harms nobody but its own callers: each server has another one.
 PAIRS = {"no-member": "no-tool"}
-SHORT = ["no-invalidation", "no-writer-wait"]
+SHORT = ["no-invalidation"]
 
 
 def wrongly_granted(violations: Sequence[Violation]) -> set[str]:

@@ -214,6 +214,7 @@ async def test_a_second_signal_ends_at_once(
 
 
 @pytest.mark.long
+@GRPCIO_IF_SHORT
 async def test_sighup_loses_no_call(transport: str, database_url: str, tmp_path: Path) -> None:
     """Every worker is replaced, twice in the long form, while clients call all the time and new ones connect."""
     rounds = by_form(1, 2)
