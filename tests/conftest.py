@@ -61,13 +61,31 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many tests run at the same time: more than there are cores, as most of their time is waiting."""
-    return min(2 * (os.cpu_count() or 1) + 1, _MAX_PROCESSES)
+    return min(2 * (os.cpu_count() or 1), _MAX_PROCESSES)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests marked `long` first, and then those that wait most: the others fill their time."""
-    items.sort(key=lambda each: (each.get_closest_marker("long") is None, _ENVIRONMENT not in each.path.parents))
+    """Put the tests marked `long` first, and then those that wait most: the others fill their time.
+
+    Each process of a parallel run gets a run of tests of the same length, so each of them begins with some of these.
+    """
+    first: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for each in items:
+        early = each.get_closest_marker("long") is not None or _ENVIRONMENT in each.path.parents
+        (first if early else others).append(each)
+    first.sort(key=lambda each: each.get_closest_marker("long") is None)
+    left = len(items)
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ordered: list[pytest.Item] = []
+    for number in range(processes):
+        length = left // (processes - number)
+        left -= length
+        mine = first[number::processes]
+        ordered += mine + others[: length - len(mine)]
+        others = others[max(0, length - len(mine)) :]
+    items[:] = ordered + others
 
 
 def pytest_collection_finish() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from skilder_keys.supervisor import watchdog
 from tests.support import reaper
+from tests.support.lengths import by_form
 from tests.support.process import FRESH, environment, serving_process
 from tests.support.running import assert_gone, family, postmaster
 
@@ -33,7 +34,7 @@ def test_that_takes_long(postgres_url):
 """
 
 
-@pytest.mark.parametrize("transport", ["grpcio", "envoy"], indirect=True)
+@pytest.mark.parametrize("transport", by_form(["envoy"], ["grpcio", "envoy"]), indirect=True)
 @pytest.mark.usefixtures("with_postgres_files")
 def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) -> None:
     """Neither its workers, one of them frozen, nor its Postgres; the next start finds the data."""
@@ -112,7 +113,7 @@ def test_a_server_ends_though_its_watchdog_is_frozen(tmp_path: Path) -> None:
         assert_gone(left)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", by_form([signal.SIGINT], [signal.SIGTERM, signal.SIGINT]))
 @pytest.mark.usefixtures("with_postgres_files")
 def test_a_signal_to_make_serve_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
     """A signal to the process group reaches the service twice, since make passes it on."""
@@ -144,7 +145,7 @@ def test_a_signal_to_make_serve_stops_everything(tmp_path: Path, number: signal.
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", by_form([signal.SIGKILL], [signal.SIGTERM, signal.SIGKILL]))
 @pytest.mark.usefixtures("with_postgres_files")
 def test_a_killed_test_run_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
     """Neither its Postgres nor its services, though pytest itself had no chance to stop anything."""

@@ -49,6 +49,7 @@ async def until_gone(processes: Iterable[psutil.Process]) -> None:
     assert alive == []
 
 
+@GRPCIO_IF_SHORT
 async def test_every_worker_serves(transport: str, database_url: str, tmp_path: Path) -> None:
     """Connections go to all of them, and each responds."""
     async with (
@@ -124,6 +125,7 @@ async def test_a_worker_that_is_killed_is_replaced(transport: str, database_url:
         assert await status_of(await channel_to(after[0], server, stack), metadata) is OK
 
 
+@GRPCIO_IF_SHORT
 async def test_workers_end_with_their_parent(transport: str, database_url: str, tmp_path: Path) -> None:
     """Even if the parent is killed, so that no worker serves on without control."""
     async with serving(tmp_path, database_url, transport=transport) as server:
@@ -176,6 +178,7 @@ async def test_a_worker_that_is_frozen_is_replaced(transport: str, database_url:
         assert await status_of(await channel_to(after[0], server, stack), metadata) is OK
 
 
+@GRPCIO_IF_SHORT
 async def test_nothing_is_left_of_a_server_that_is_killed(transport: str, database_url: str, tmp_path: Path) -> None:
     """Not even a frozen worker, which could not end by itself."""
     async with serving(tmp_path, database_url, transport=transport) as server:
