@@ -156,13 +156,14 @@ def remove_command(kind: Kind, help_: str, consequence: str = "") -> Callable[..
         )
         with service.stub(CatalogServiceStub) as stub:
             response = stub.UpdateWorkspace(request)
-            there = [each.id for each in response.changes]
+            there = dict.fromkeys(each.id for each in response.changes)
+            is_cut = response.change_count > len(response.changes)  # very many changes are not all named
             for each in ids:
-                if each not in there:
+                if each not in there and not is_cut:
                     say(visible(f"Warning: there is no {kind.word} {quoted(each)}.", sys.stderr))
             if there and not dry_run:
                 if not yes:
-                    _ask(workspace_id, kind, there, consequence)
+                    _ask(workspace_id, kind, list(there), consequence)
                 request.dry_run = False
                 response = stub.UpdateWorkspace(request)
         _print(workspace_id, response, {}, dry_run, json=json)

@@ -11,7 +11,7 @@ from skilder_keys.app.authorization.first_sights import endless
 from skilder_keys.app.authorization.key_loader import require_workspace
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
 from skilder_keys.app.batching import SingleFlight
-from skilder_keys.app.turns import Turns
+from skilder_keys.app.time_slices import TimeSlices
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.fields import Violations
 
@@ -152,12 +152,12 @@ class Authorizer:
         begin of the call. The response has the tool sets for which there is room. The arguments and errors are those
         of `authorize`.
         """
-        turns = Turns(self._clock)
+        slices = TimeSlices(self._clock)
         remembered: list[Access | None] = []
         violations = Violations()
         for index, query in enumerate(queries):
-            if turns.over():
-                await turns.next()
+            if slices.over():
+                await slices.next()
             access = self._find(query.token)
             remembered.append(access)
             if not _is_expected(access, query) and not violations.full:
@@ -169,14 +169,14 @@ class Authorizer:
         decisions = []
         size = 0
         for index, (access, query) in enumerate(zip(remembered, queries, strict=True)):
-            if turns.over():
-                await turns.next()
+            if slices.over():
+                await slices.next()
             decisions.append(self._decide(access or loaded[index], query, workspace_id, shared))
             size += _FRAME_BYTES + len(decisions[-1].body)
             if size > encoding.MAX_BYTES:
                 violations.add("requests", "would have a response of more than 4 MiB: send fewer tokens at once")
                 violations.raise_if_any()
-        fields = await self._fields(shared.values(), encoding.MAX_TOOL_SET_BYTES - size, turns)
+        fields = await self._fields(shared.values(), encoding.MAX_TOOL_SET_BYTES - size, slices)
         return decisions, encoding.batch((each.body for each in decisions), fields)
 
     async def identify_runtime(self, token: str) -> Caller | None:
@@ -216,12 +216,12 @@ class Authorizer:
             return tools.keep(tools.encode())
         return tools.keep(await self._encoding.get(tools, lambda: self._offload.run(tools.encode)))
 
-    async def _fields(self, tool_sets: Iterable[SharedToolSet], room: int, turns: Turns) -> list[bytes]:
+    async def _fields(self, tool_sets: Iterable[SharedToolSet], room: int, slices: TimeSlices) -> list[bytes]:
         """Return the tool sets for which there is room, encoded. Do not encode the others."""
         fields = []
         for each in tool_sets:
-            if turns.over():
-                await turns.next()
+            if slices.over():
+                await slices.next()
             if each.least_bytes > room:
                 continue
             field = (await self._encoded(each)).field

@@ -13,16 +13,16 @@ _SECONDS = 0.005
 """Short beside the 20 ms that nobody may hold the event loop, and long beside what a turn of the loop costs."""
 
 
-class Turns:
-    """The turns of one call, each of some milliseconds.
+class TimeSlices:
+    """The slices of one call's work, each of some milliseconds.
 
-    Between two turns anything may change. So what needs two looks at memory must be within one turn.
+    Between two slices anything may change. So what needs two looks at memory must be within one slice.
     """
 
     __slots__ = ("_clock", "_end")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin the first turn.
+        """Begin the first slice.
 
         Args:
             clock: Returns seconds.
@@ -35,6 +35,6 @@ class Turns:
         return self._clock() >= self._end
 
     async def next(self) -> None:
-        """Let the others have their turns, and begin the next one."""
+        """Let the others have their turns, and begin the next slice."""
         await asyncio.sleep(0)
         self._end = self._clock() + _SECONDS
