@@ -27,6 +27,12 @@ REVOKED: dict[str, Any] = {
     "revoked_by_id": "ada",
     "revoke_reason": "",
 }
+SUSPENDED: dict[str, Any] = {
+    "suspended_at": datetime(2026, 7, 1, tzinfo=UTC),
+    "suspended_by_kind": "user",
+    "suspended_by_id": "ada",
+    "suspend_reason": "",
+}
 REQUEST: dict[str, Any] = {"request_caller": "console", "request_id": "r-1", "request_digest": b"x" * 32}
 
 
@@ -87,6 +93,10 @@ async def test_the_audit_trail_is_append_only(sql: Sql, statement: str, empty: b
         "revoked_by_id = 'bob'",
         "revoke_reason = 'another'",
         "secret_hash = '$argon2id$v=19$m=8,t=1,p=1$other$other'",
+        "guarded_hash = '$argon2id$v=19$m=8,t=1,p=1$other$other'",
+        "expires_at = now() + interval '1 day'",
+        "suspended_at = now(), suspended_by_kind = 'user', suspended_by_id = 'ada', suspend_reason = ''",
+        "limited_to_hats = true",
     ],
 )
 async def test_a_revocation_is_for_good(sql: Sql, change: str) -> None:
@@ -104,12 +114,13 @@ async def test_a_revocation_is_for_good(sql: Sql, change: str) -> None:
         {"type": "user", "user_id": "ada"},
         {"type": "runtime", "runtime_id": "runtime-7"},
         {"workspace_id": "globex"},
-        {"limited_to_hats": True},
+        {"family_id": new_key_id()},
+        {"predecessor_id": new_key_id()},
         {"created_at": datetime(2020, 1, 1, tzinfo=UTC)},
     ],
 )
 async def test_the_purpose_of_a_key_cannot_change(sql: Sql, changes: dict[str, Any]) -> None:
-    """Type, workspace, user, limits and creation time stay as issued."""
+    """Type, workspace, user, creation time and the keys that it follows stay as issued."""
     id_ = await insert_key(sql)
     places = ", ".join(f"{name} = ${index}" for index, name in enumerate(changes, 2))
     error = await refused(sql, f"UPDATE key SET {places} WHERE id = $1", id_, *changes.values())  # noqa: S608
@@ -145,11 +156,51 @@ async def test_the_owner_of_a_key_cannot_change(sql: Sql) -> None:
         pytest.param(REQUEST | {"request_id": "x" * 65}, "key_request_id_check", id="a long request"),
         pytest.param(REQUEST | {"request_digest": b"x" * 31}, "key_request_digest_check", id="a short digest"),
         pytest.param(REVOKED | {"revoke_reason": "x" * 501}, "key_revoke_reason_check", id="a long reason"),
+        pytest.param({"secret_hash": None}, "key_hash_check", id="no hash"),
+        pytest.param(
+            SUSPENDED | {"secret_hash": None, "guarded_hash": "WSK_0123456789"},
+            "key_guarded_hash_check",
+            id="a token for a guarded hash",
+        ),
+        pytest.param(SUSPENDED | {"suspended_by_id": None}, "key_suspension_check", id="a suspension by nobody"),
+        pytest.param(SUSPENDED | {"suspended_by_kind": "other"}, "key_suspended_by_kind_check", id="by something"),
+        pytest.param(SUSPENDED | {"suspend_reason": "x" * 501}, "key_suspend_reason_check", id="a longer reason"),
+        pytest.param({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "key_expiry_check", id="never valid"),
+        pytest.param({"version": 0}, "key_version_check", id="version 0"),
     ],
 )
 async def test_every_rule_of_a_key_has_a_constraint(sql: Sql, row: dict[str, Any], constraint: str) -> None:
     """A row that breaks one rule is refused by that rule's constraint."""
     assert await refused_row(sql, "key", **row) == (asyncpg.CheckViolationError, constraint)
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "constraint"),
+    [
+        ({"family_id": "first"}, None, None),
+        ({"family_id": "first", "predecessor_id": "first"}, None, None),
+        ({"predecessor_id": "first"}, asyncpg.CheckViolationError, "key_family_check"),
+        ({"family_id": "itself"}, asyncpg.CheckViolationError, "key_family_check"),
+        ({"family_id": "first", "predecessor_id": "itself"}, asyncpg.CheckViolationError, "key_family_check"),
+        ({"family_id": "foreign"}, asyncpg.ForeignKeyViolationError, "key_family_fkey"),
+        (
+            {"family_id": "first", "predecessor_id": "foreign"},
+            asyncpg.ForeignKeyViolationError,
+            "key_predecessor_fkey",
+        ),
+    ],
+)
+async def test_a_key_follows_keys_of_its_own_workspace(
+    sql: Sql, row: dict[str, str], error: type[Exception] | None, constraint: str | None
+) -> None:
+    """Never itself; and who follows a key belongs to its family."""
+    named = {"itself": new_key_id(), "first": await insert_key(sql)}
+    named["foreign"] = await insert_key(sql, workspace_id="globex")
+    values = {column: named[name] for column, name in row.items()} | {"id": named["itself"]}
+    if error is None:
+        await insert_key(sql, **values)
+    else:
+        assert await refused_row(sql, "key", **values) == (error, constraint)
 
 
 async def test_a_key_has_a_workspace_and_a_unique_request(sql: Sql) -> None:

@@ -223,8 +223,9 @@ async def test_who_issued_and_revoked_keys_is_carried_over(empty_url: str, monke
         same = "SELECT to_jsonb(key) - '{created_by,revoked_by}'::text[] - '{%s}'::text[] FROM key ORDER BY id"
         new = "created_by_kind,created_by_id,revoked_by_kind,revoked_by_id"
         before = await sql.fetch(same % new)
-        await migrate(empty_url)
+        await migrate_to(empty_url, 10, monkeypatch)
         assert await sql.fetch(same % new) == before
+        await migrate(empty_url)
         rows = await sql.fetch(f"SELECT description, {new} FROM key")  # noqa: S608 - constants
         assert len(rows) == len(people) * (len(people) + 1)
         for description, *found in rows:
@@ -233,6 +234,42 @@ async def test_who_issued_and_revoked_keys_is_carried_over(empty_url: str, monke
             assert tuple(found) == (*people[created_by], *revoker), description
         with pytest.raises(asyncpg.RaiseError, match="is revoked, which cannot be undone"):
             await sql.execute("UPDATE key SET revoked_by_kind = 'user' WHERE revoked_by_kind = 'caller'")
+
+
+async def test_no_key_is_written_anew(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their rows stay where they are, so the time of the migration hardly depends on them, and mean the same."""
+    await migrate_to(empty_url, 15, monkeypatch)
+    async with connected(empty_url) as sql:
+        await insert(sql, "workspace", id="acme", name="Acme", version=1)
+        revocation = {"revoked_by_kind": "user", "revoked_by_id": "ada", "revoke_reason": "rotated"}
+        await insert_key(sql, revoked_at=datetime(2026, 1, 1, tzinfo=UTC), **revocation)
+        await insert_key(sql)
+        where = "SELECT ctid, xmin, pg_relation_filenode('key') FROM key ORDER BY id"
+        before, epoch = await sql.fetch(where), await sql.fetchval("SELECT epoch FROM fence")
+        await migrate(empty_url)
+        assert await sql.fetch(where) == before
+        assert await sql.fetchval("SELECT epoch FROM fence") == epoch
+        new = "secret_hash, guarded_hash, expires_at, suspended_at, family_id, predecessor_id, version, updated_at"
+        rows = await sql.fetch(f"SELECT {new} FROM key")  # noqa: S608 - constants
+        assert [tuple(row) for row in rows] == [(NO_HASH, None, None, None, None, None, 1, None)] * 2
+        assert await sql.fetchval("SELECT count(*) FROM pg_constraint WHERE NOT convalidated") == 0
+
+
+async def test_whoever_holds_keys_for_a_moment_does_not_stop_a_migration(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits for them, others that read keys go on: it gives its place back again and again."""
+    await migrate_to(empty_url, 15, monkeypatch)
+    async with connected(empty_url) as sql, connected(empty_url) as other:
+        await insert(sql, "workspace", id="acme", name="Acme", version=1)
+        await insert_key(sql)
+        async with sql.transaction():
+            await sql.execute("SELECT FROM key")
+            migration = asyncio.create_task(migrate(empty_url))
+            await until_true(other, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            await other.execute("SELECT FROM key")
+            assert not migration.done()
+        assert [each.number for each in await migration] == [each.number for each in migrations.migrations()[15:]]
 
 
 async def test_an_older_version_writes_no_key(sql: asyncpg.Connection[Any]) -> None:
