@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-from skilder.keys.v1 import key_pb2
 from skilder_keys.rpc.limits import max_bytes
 from skilder_keys.rpc.status import STATUS_CODES
 from tests.docs import errors
@@ -32,7 +31,6 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     for workspace_id in ("other", "deleted"):
         await operator.apply(small_workspace(workspace_id))
     await delete_workspace(operator, "deleted")
-    runtime = await operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-1")
     foreign = await operator.issue(workspace_id="other")
     key = await operator.issue(description="Bot")
     used = await operator.issue(description="Bot", request_id="used")
@@ -42,8 +40,18 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     await operator.apply(full_workspace("full"))
     too_large = largest_workspace("large")
     too_large.name += "!"
-    values = {"foreign token": foreign.token, "key id": key.key.id, "too large": MessageToDict(too_large)}
-    callers = {"ACTOR_REQUIRED": service.console, "FOREIGN_WORKSPACE": await service.client(runtime.token)}
+    values = {
+        "token": key.token,
+        "foreign token": foreign.token,
+        "foreign key id": foreign.key.id,
+        "key id": key.key.id,
+        "too large": MessageToDict(too_large),
+    }
+    callers = {
+        "ACTOR_REQUIRED": service.console,
+        "FOREIGN_WORKSPACE": service.of_acme,
+        "FOREIGN_MCP_SERVER": service.of_slack,
+    }
 
     for reason, advice in ADVICE.items():
         for method, request in advice.requests.items():

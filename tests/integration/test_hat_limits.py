@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from skilder_keys.domain.access import NO_LIMITS
 from skilder_keys.domain.token import KeyType
 from tests.support.calls import part, remove
 from tests.support.fence import LONG
@@ -67,7 +68,7 @@ async def test_a_limited_key_reaches_the_named_hats_through_all_changes(
         for key, token, limit_ids, served in issued:
             for of in fleet:
                 assert await reached(of, token) == sorted((limit_ids & served) - gone)
-            shown = await other.keys.get(str(key.id), None)
+            shown = await other.keys.get(str(key.id), None, NO_LIMITS)
             assert shown.hat_ids == key.hat_ids
 
 
@@ -87,7 +88,7 @@ async def test_keys_of_a_deleted_workspace_keep_their_limit(fleet: tuple[Process
     key, token = await one.issue(hat_ids=("engineer",))
     await one.workspaces.delete(key.workspace_id, None, ORIGIN)
     assert await other.outcome(token) == "WORKSPACE_GONE"
-    assert (await other.keys.get(str(key.id), None)).hat_ids == ("engineer",)
+    assert (await other.keys.get(str(key.id), None, NO_LIMITS)).hat_ids == ("engineer",)
 
 
 async def test_an_older_process_keeps_the_limit_too(

@@ -11,6 +11,7 @@ import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.authorization.query import AuthorizeQuery
+from skilder_keys.domain.access import CallerLimits
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.ids import ToolId, WorkspaceId
 from skilder_keys.domain.token import KeyType, Token
@@ -74,8 +75,12 @@ async def test_the_fast_grant_leaves_everything_else_alone(one: Process, databas
     """Foreign keys, fields over their bounds, stale keys, and any query without a lease."""
     key, token = await one.issue()
     await warm(one, token)
-    assert one.authorizer.grant(AuthorizeQuery(token), key.workspace_id) is not None
-    assert one.authorizer.grant(AuthorizeQuery(token), WorkspaceId("other")) is None
+    assert one.authorizer.grant(AuthorizeQuery(token), CallerLimits(frozenset({key.workspace_id}))) is not None
+    assert one.authorizer.grant(AuthorizeQuery(token), CallerLimits(frozenset({WorkspaceId("other")}))) is None
+    slack = CallerLimits(mcp_servers=frozenset({"slack"}))
+    assert one.authorizer.grant(AuthorizeQuery(token, ToolId("slack.post")), slack) is not None
+    assert one.authorizer.grant(AuthorizeQuery(token, ToolId("git.commit")), slack) is None
+    assert one.authorizer.grant(AuthorizeQuery(token), slack) is None
     assert one.authorizer.grant(AuthorizeQuery(token, None, "\x00")) is None
     assert one.authorizer.grant(AuthorizeQuery(token, ToolId("slack.post"), "\x00")) is None
     assert one.authorizer.grant(AuthorizeQuery(token, ToolId(""))) is None

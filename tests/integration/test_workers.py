@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import pty
 import signal
@@ -266,6 +267,42 @@ async def test_a_health_watch_does_not_delay_sighup(transport: str, database_url
         again = stub.Watch(health_pb2.HealthCheckRequest())
         assert (await again.read()).status == health_pb2.HealthCheckResponse.SERVING
         again.cancel()
+
+
+@pytest.mark.long
+@GRPCIO_IF_SHORT
+async def test_a_caller_changes_its_token_without_a_refused_call(
+    transport: str, database_url: str, tmp_path: Path
+) -> None:
+    """As docs/callers.md says: both tokens work until the old one is taken out of the file."""
+    callers, old, new = tmp_path / "callers.yaml", "o" * 40, "n" * 40
+
+    async def responses(server: ServerProcess) -> list[grpc.StatusCode]:
+        found = []
+        for token in (old, new):
+            async with grpc.aio.insecure_channel(server.address) as channel:
+                found.append(await status_of(channel, (("authorization", f"Bearer {token}"),)))
+        return found
+
+    def allow(*tokens: str) -> None:
+        digests = [hashlib.sha256(token.encode()).hexdigest() for token in tokens]
+        write_callers(callers, [{"name": "gateway", "role": "service", "token_sha256": digests}])
+
+    allow(old)
+    async with serving(
+        tmp_path,
+        database_url,
+        transport=transport,
+        SKILDER_KEYS_CALLERS=str(callers),
+        SKILDER_KEYS_MAX_CONNECTION_AGE="1",
+        SKILDER_KEYS_WORKERS="1",
+    ) as server:
+        assert await responses(server) == [OK, grpc.StatusCode.UNAUTHENTICATED]
+        for tokens, expected in (((old, new), [OK, OK]), ((new,), [grpc.StatusCode.UNAUTHENTICATED, OK])):
+            allow(*tokens)
+            server.process.send_signal(signal.SIGHUP)
+            await asyncio.to_thread(server.wait_for, "worker replaced")
+            assert await responses(server) == expected
 
 
 @pytest.mark.long

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from skilder_keys.domain.ids import UserId, WorkspaceId
+from skilder_keys.domain.workspace_lists import WorkspaceFilter
+from skilder_keys.storage import workspace_lists
 from tests.support.many_keys import LIMIT, assert_by_index, page_of_workspaces
 from tests.support.plans import Mode, plans, undone
 
@@ -71,3 +74,20 @@ async def test_a_page_of_the_workspaces_of_two_reads_those_of_one(
     assert_by_index([plan])
     assert plan.rows_read("member") <= 2 * theirs, plan
     assert plan.rows_read("workspace") <= theirs, plan
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+async def test_a_page_of_a_limited_caller_reads_only_what_it_is_allowed(members: Members, mode: Mode) -> None:
+    """However many other workspaces lie between. Of a member's workspaces, those of that member."""
+    only = {WorkspaceId(each) for each in ("w1", "w1500", "w2000", "nowhere")}
+    theirs = await members.sql.fetchval("SELECT count(*) FROM member WHERE user_id = 'u78'")
+    for user, after, most in ((None, None, 3), (None, "w1400", 2), ("u78", None, theirs)):
+        some = WorkspaceFilter(None if user is None else UserId(user))
+        (plan,) = await plans(
+            members.sql,
+            lambda sql: workspace_lists.list_page(sql, some, actor=None, after=after, limit=LIMIT, only=only),  # noqa: B023 - called at once
+            mode,
+            analyze=True,
+        )
+        assert_by_index([plan])
+        assert max(plan.rows_read("workspace"), plan.rows_read("member")) <= most, plan

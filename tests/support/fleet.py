@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from skilder_keys.domain.keys import Key
     from skilder_keys.domain.token import Token
 
-ORIGIN = Origin(Caller("tests", CallerRole.OPERATOR, None), None, "tests")
+ORIGIN = Origin(Caller("tests", CallerRole.OPERATOR), None, "tests")
 BOOTTIME = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 

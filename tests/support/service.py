@@ -41,7 +41,12 @@ TRANSPORTS = ("grpcio", "envoy")
 """The transports; see `Settings.transport`."""
 
 ROLES = ("operator", "auditor", "console", "service")
-TOKENS = {role: f"{role}-token-of-the-tests-0123456789abcdef" for role in ROLES}
+LIMITED: dict[str, dict[str, Any]] = {
+    "of-acme": {"role": "operator", "workspaces": ["acme"]},
+    "of-slack": {"role": "service", "mcp_servers": ["slack"]},
+}
+"""Callers with limits, by their names."""
+TOKENS = {name: f"{name}-token-of-the-tests-0123456789abcdef" for name in (*ROLES, *LIMITED)}
 _CLOSE_SECONDS = 15.0
 
 
@@ -169,6 +174,7 @@ class Service:
 
     Attributes:
         operator, auditor, console, service: Four callers, by their roles.
+        of_acme, of_slack: An operator that is limited to the workspace `acme`, and a service limited to `slack`.
         collect: Returns the metrics.
     """
 
@@ -185,6 +191,8 @@ class Service:
         self.auditor = await self.client(TOKENS["auditor"])
         self.console = await self.client(TOKENS["console"])
         self.service = await self.client(TOKENS["service"])
+        self.of_acme = await self.client(TOKENS["of-acme"])
+        self.of_slack = await self.client(TOKENS["of-slack"])
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -316,10 +324,10 @@ async def _served_by_a_worker(settings: Settings, database_url: str, folder: Pat
     return Service(settings.listen, database_url, log, TokenWatch(), stack, collect)
 
 
-def write_callers(path: Path, more: list[dict[str, str]]) -> None:
+def write_callers(path: Path, more: list[dict[str, Any]]) -> None:
     """Write a callers file with the callers of TOKENS and some more."""
     known = [
-        {"name": role, "role": role, "token_sha256": hashlib.sha256(token.encode()).hexdigest()}
-        for role, token in TOKENS.items()
+        {"name": name, "role": name, "token_sha256": hashlib.sha256(token.encode()).hexdigest()} | LIMITED.get(name, {})
+        for name, token in TOKENS.items()
     ]
     path.write_text(yaml.safe_dump({"callers": known + more}))

@@ -14,7 +14,8 @@ import yaml
 from skilder_keys.auth.callers import KnownCaller
 from skilder_keys.auth.callers_file import load_callers, local_operator
 from skilder_keys.auth.errors import CallersFileError
-from skilder_keys.domain.access import Caller, CallerRole
+from skilder_keys.domain.access import NO_LIMITS, Caller, CallerLimits, CallerRole
+from skilder_keys.domain.ids import WorkspaceId
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,9 +54,9 @@ def test_callers_are_read(path: Path) -> None:
     both = {"name": "ops-1.acme_x", "role": "operator", "san": "ops.acme.example", "token_sha256": "0" * 63 + "a"}
     path.write_text(yaml.safe_dump({"callers": [entry(), gateway, both]}))
     assert load_callers(path) == [
-        KnownCaller(Caller("console", CallerRole.CONSOLE), hashlib.sha256(b"a token").digest(), None),
-        KnownCaller(Caller("gateway", CallerRole.SERVICE), None, "spiffe://acme.example/gateway"),
-        KnownCaller(Caller("ops-1.acme_x", CallerRole.OPERATOR), bytes(31) + b"\x0a", "ops.acme.example"),
+        KnownCaller(Caller("console", CallerRole.CONSOLE), (hashlib.sha256(b"a token").digest(),), None),
+        KnownCaller(Caller("gateway", CallerRole.SERVICE), (), "spiffe://acme.example/gateway"),
+        KnownCaller(Caller("ops-1.acme_x", CallerRole.OPERATOR), (bytes(31) + b"\x0a",), "ops.acme.example"),
     ]
 
 
@@ -83,6 +84,15 @@ def test_a_file_may_have_no_callers(path: Path) -> None:
         ({"token_sha256": f"{SHA}\n"}, "token_sha256"),
         ({"token_sha256": TOKEN}, "token_sha256"),
         ({"token_sha256": ""}, "token_sha256"),
+        ({"token_sha256": []}, "token_sha256"),
+        ({"token_sha256": [SHA, "0" * 64, "1" * 64]}, "token_sha256"),
+        ({"token_sha256": [SHA, TOKEN]}, "token_sha256"),
+        ({"token_sha256": [SHA, 7]}, "token_sha256[1]"),
+        ({"workspaces": "acme"}, "workspaces"),
+        ({"workspaces": [""]}, "workspaces[0]"),
+        ({"workspaces": {"acme": "all"}}, "workspaces"),
+        ({"mcp_servers": "slack", "role": "service"}, "mcp_servers"),
+        ({"mcp_servers": ["s" * 256], "role": "service"}, "mcp_servers[0]"),
         ({"san": ""}, "san"),
         ({"san": ["a", "b"]}, "san"),
         ({"token": TOKEN}, "token"),
@@ -92,15 +102,53 @@ def test_a_file_may_have_no_callers(path: Path) -> None:
 def test_a_field_at_fault_is_named(path: Path, fields: dict[str, Any], field: str) -> None:
     """The error gives the caller's place in the file and the field."""
     message = refusal(path, yaml.safe_dump({"callers": [entry(**fields)]}))
-    assert re.match(rf"callers\[0\](?: '(console|7)')?: {field}: ", message), message
+    assert re.match(rf"callers\[0\](?: '(console|7)')?: {re.escape(field)}: ", message), message
 
 
 def test_a_digest_may_be_in_upper_case(path: Path) -> None:
     """Windows tools write it so. Two callers cannot share a digest by writing it differently."""
     path.write_text(yaml.safe_dump({"callers": [entry(token_sha256=SHA.upper())]}))
-    assert load_callers(path)[0].token_sha256 == bytes.fromhex(SHA)
+    assert load_callers(path)[0].token_sha256 == (bytes.fromhex(SHA),)
     both = [entry(), entry(name="other", token_sha256=SHA.upper())]
     assert "the same token_sha256: callers[0] and callers[1]" in refusal(path, yaml.safe_dump({"callers": both}))
+
+
+def test_a_caller_may_have_two_tokens_while_it_changes_them(path: Path) -> None:
+    """Both are the caller's own: neither twice, and neither another caller's."""
+    path.write_text(yaml.safe_dump({"callers": [entry(token_sha256=[SHA, "0" * 64])]}))
+    assert load_callers(path)[0].token_sha256 == (bytes.fromhex(SHA), bytes(32))
+    twice = {"callers": [entry(token_sha256=[SHA, SHA.upper()])]}
+    assert "callers[0] has the same token_sha256 twice" in refusal(path, yaml.safe_dump(twice))
+    both = {"callers": [entry(token_sha256=["0" * 64, SHA]), entry(name="other", token_sha256=[SHA])]}
+    assert "the same token_sha256: callers[0] and callers[1]" in refusal(path, yaml.safe_dump(both))
+
+
+def test_a_limit_that_is_set_and_empty_allows_nothing(path: Path) -> None:
+    """It is not the same as a limit that is left out."""
+    limits = {"workspaces": ["acme", "other"], "mcp_servers": ["slack"]}
+    nothing: dict[str, Any] = {"workspaces": [], "mcp_servers": []}
+    gateway = entry(role="service", name="gateway", token_sha256="0" * 64)
+    agent = entry(role="service", name="agent", token_sha256="1" * 64)
+    path.write_text(yaml.safe_dump({"callers": [entry(), gateway | limits, agent | nothing]}))
+    assert [each.caller.limits for each in load_callers(path)] == [
+        NO_LIMITS,
+        CallerLimits(frozenset(map(WorkspaceId, limits["workspaces"])), frozenset({"slack"})),
+        CallerLimits(frozenset(), frozenset()),
+    ]
+
+
+@pytest.mark.parametrize("field", ["workspaces", "mcp_servers"])
+def test_a_limit_without_a_value_is_refused(path: Path, field: str) -> None:
+    """Somebody who removed the last entry may mean none, and YAML reads it as nothing."""
+    content = f"callers:\n- name: gateway\n  role: service\n  token_sha256: {SHA}\n  {field}:\n"
+    assert refusal(path, content).startswith(f"callers[0] 'gateway': {field}: has no value: write [] to allow none")
+
+
+@pytest.mark.parametrize("role", ["operator", "auditor", "console"])
+def test_only_a_service_is_limited_to_mcp_servers(path: Path, role: str) -> None:
+    """The others see and change whole workspaces, so the limit would promise what it does not do."""
+    content = yaml.safe_dump({"callers": [entry(role=role, mcp_servers=["slack"])]})
+    assert "mcp_servers is only for the role service" in refusal(path, content)
 
 
 @pytest.mark.parametrize("role", [role for role in CallerRole if role is not CallerRole.RUNTIME])
@@ -131,7 +179,7 @@ def test_a_value_that_yaml_does_not_read_as_text_must_be_quoted(path: Path) -> N
 def test_a_file_may_come_from_windows(path: Path, encoding: str) -> None:
     """It may have a byte order mark, UTF-16 and Windows line breaks."""
     path.write_bytes(yaml.safe_dump({"callers": [entry()]}).replace("\n", "\r\n").encode(encoding))
-    assert load_callers(path) == [KnownCaller(Caller("console", CallerRole.CONSOLE), bytes.fromhex(SHA), None)]
+    assert load_callers(path) == [KnownCaller(Caller("console", CallerRole.CONSOLE), (bytes.fromhex(SHA),), None)]
 
 
 def test_a_caller_needs_a_token_or_a_certificate(path: Path) -> None:
@@ -203,7 +251,9 @@ def test_the_operators_token_is_made_once(path: Path) -> None:
     token = path.read_text().strip()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(token) >= 50
-    assert first == KnownCaller(Caller("local-operator", CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
+    assert first == KnownCaller(
+        Caller("local-operator", CallerRole.OPERATOR), (hashlib.sha256(token.encode()).digest(),)
+    )
     assert local_operator(path) == first
     assert path.read_text().strip() == token
 
@@ -232,7 +282,7 @@ def test_a_token_that_others_may_read_is_refused(path: Path, mode: int) -> None:
         local_operator(path)
     assert TOKEN not in str(caught.value)
     path.chmod(0o600)
-    assert local_operator(path).token_sha256 == hashlib.sha256(TOKEN.encode()).digest()
+    assert local_operator(path).token_sha256 == (hashlib.sha256(TOKEN.encode()).digest(),)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from skilder_keys.storage import audit, catalog, key_lists, keys, workspaces
 if TYPE_CHECKING:
     from skilder_keys.app.authorization.verifier import Verifier
     from skilder_keys.app.fence.writer import Writer
-    from skilder_keys.domain.access import Origin
+    from skilder_keys.domain.access import CallerLimits, Origin
     from skilder_keys.domain.ids import UserId, WorkspaceId
     from skilder_keys.domain.keys import Key, KeyCounts, KeyFilter, KeySpec
     from skilder_keys.domain.paging import PageTokens
@@ -94,7 +94,7 @@ class Keys:
                 transaction, spec, secret_hash=secret_hash, created_by=origin.principal, request=request
             )
             if key_id is not None:
-                key = await _find(transaction, key_id)
+                key = await _find(transaction, key_id, origin.caller.limits)
                 details = {"type": key.type.value, "description": key.description, "hat_ids": key.hat_ids}
                 await audit.record(
                     transaction, "key.issued", origin, key.workspace_id, key_id=key.id, details=_subject(key) | details
@@ -112,14 +112,15 @@ class Keys:
         Raises:
             InvalidRequestError: Names every invalid field.
             KeyNotFoundError: There is no such key.
+            ForeignWorkspaceError: The caller is not allowed the workspace of the key.
         """
         violations = Violations()
         parsed = _parsed_id(violations, key_id)
         _check_revocation(violations, reason, origin)
         violations.raise_if_any()
         async with self._database.transaction() as transaction:
+            key = await _find(transaction, parsed, origin.caller.limits)
             if origin.actor is not None:
-                key = await _find(transaction, parsed)
                 (await _actor(transaction, key.workspace_id, origin.actor)).require_key(key)
             revoked = await _revoke(transaction, parsed, reason, origin)
         await self._writer.settle()
@@ -131,6 +132,7 @@ class Keys:
         Raises:
             InvalidRequestError: Names every invalid field, including a malformed token.
             KeyNotFoundError: No key has this token.
+            ForeignWorkspaceError: The caller is not allowed the workspace of the key.
         """
         violations = Violations()
         try:
@@ -139,26 +141,34 @@ class Keys:
             violations.add("token", "is not a token: its length, characters, prefix or checksum are wrong")
         _check_revocation(violations, reason, origin)
         violations.raise_if_any()
-        if await verified_credential(self._database, self._verifier, token) is None:
+        credential = await verified_credential(self._database, self._verifier, token)
+        if credential is None:
             raise KeyNotFoundError("No key has this token.")
+        origin.caller.limits.require_workspace(credential.key.workspace_id)
         async with self._database.transaction() as transaction:
             revoked = await _revoke(transaction, token.key_id, reason, origin)
         await self._writer.settle()
         return revoked
 
-    async def get(self, key_id: str, actor: UserId | None) -> Key:
+    async def get(self, key_id: str, actor: UserId | None, limits: CallerLimits) -> Key:
         """Return a key.
+
+        Args:
+            key_id: The key.
+            actor: For whom; None for the caller itself.
+            limits: What the caller is limited to.
 
         Raises:
             InvalidRequestError: `key_id` or `actor` is invalid.
             KeyNotFoundError: There is no such key.
+            ForeignWorkspaceError: The caller is not allowed the workspace of the key.
         """
         violations = Violations()
         parsed = _parsed_id(violations, key_id)
         violations.actor(actor)
         violations.raise_if_any()
         async with self._database.connection() as connection:
-            key = await _find(connection, parsed)
+            key = await _find(connection, parsed, limits)
             if actor is not None:
                 (await _actor(connection, key.workspace_id, actor)).require_key(key)
             return key
@@ -238,16 +248,17 @@ async def _renew(
 async def _revoke(transaction: Connection, key_id: KeyId, reason: str, origin: Origin) -> Key:
     key = await keys.revoke(transaction, key_id, by=origin.principal, reason=reason)
     if key is None:  # it was revoked before, or does not exist
-        return await _find(transaction, key_id)
+        return await _find(transaction, key_id, origin.caller.limits)
     details = _subject(key) | {"reason": reason}
     await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
     return key
 
 
-async def _find(connection: Connection, key_id: KeyId) -> Key:
+async def _find(connection: Connection, key_id: KeyId, limits: CallerLimits) -> Key:
     key = await keys.find(connection, key_id)
     if key is None:
         raise KeyNotFoundError(f"There is no key {key_id}.")
+    limits.require_workspace(key.workspace_id)
     return key
 
 

@@ -21,6 +21,7 @@ from skilder_keys.storage import catalog, catalog_lists, workspace_lists, worksp
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from skilder_keys.domain.access import CallerLimits
     from skilder_keys.domain.ids import UserId, WorkspaceId
     from skilder_keys.domain.paging import PageTokens
     from skilder_keys.domain.workspace import Hat, Member, Tool, WorkspaceStatus
@@ -89,9 +90,17 @@ class WorkspaceReads:
         return status, Workspace(status.id, status.name, members, contents)
 
     async def list_workspaces(
-        self, workspace_filter: WorkspaceFilter, *, page_size: int, page_token: str, actor: UserId | None
+        self,
+        workspace_filter: WorkspaceFilter,
+        *,
+        page_size: int,
+        page_token: str,
+        actor: UserId | None,
+        limits: CallerLimits,
     ) -> Page[ListedWorkspace]:
         """Return a page of workspaces, in order of id. An actor sees only those that they are a member of.
+
+        A caller that is limited to workspaces sees only those.
 
         With both an actor and a user, list those that have both as members: whoever is in a workspace may see who else
         is in it, but not which other workspaces that person is in.
@@ -108,7 +117,7 @@ class WorkspaceReads:
         after = self._page_tokens.open(listed, page_token)
         async with self._database.connection() as connection:
             found = await workspace_lists.list_page(
-                connection, workspace_filter, actor=actor, after=after, limit=limit + 1
+                connection, workspace_filter, actor=actor, after=after, limit=limit + 1, only=limits.workspaces
             )
         return Page(*first_of(found, limit), listed, self._page_tokens)
 

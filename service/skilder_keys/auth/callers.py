@@ -38,15 +38,15 @@ class Credentials(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KnownCaller:
-    """A caller, and its bearer token, its client certificate, or both.
+    """A caller, and its bearer tokens, its client certificate, or both.
 
     Attributes:
-        token_sha256: The SHA-256 of its bearer token, 32 bytes.
+        token_sha256: The SHA-256 of each of its bearer tokens, 32 bytes. While it changes its token, it has two.
         san: A subject alternative name of its client certificate: a DNS name or a URI.
     """
 
     caller: Caller
-    token_sha256: bytes | None = None
+    token_sha256: tuple[bytes, ...] = ()
     san: str | None = None
 
 
@@ -54,7 +54,7 @@ class Callers:
     """Authenticates the callers of the service."""
 
     def __init__(self, known: Sequence[KnownCaller], authorizer: Authorizer, fingerprint: TokenFingerprint) -> None:
-        self._by_token = [(each.token_sha256, each.caller) for each in known if each.token_sha256 is not None]
+        self._by_token = [(digest, each.caller) for each in known for digest in each.token_sha256]
         self._by_san = {each.san: each.caller for each in known if each.san is not None}
         self._authorizer = authorizer
         self._fingerprint = fingerprint
@@ -89,7 +89,7 @@ class Callers:
         digest = hashlib.sha256(bearer.encode()).digest()
         match = None
         for expected, caller in self._by_token:
-            # The loop compares with every caller, so that its time reveals nothing.
+            # The loop compares with every token, so that its time reveals nothing.
             if hmac.compare_digest(digest, expected):
                 match = caller
         return match

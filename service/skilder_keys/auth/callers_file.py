@@ -7,6 +7,8 @@ callers:
   - name: gateway
     role: service
     san: spiffe://acme.example/gateway
+    workspaces: [acme]
+    mcp_servers: [slack]
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import os
 import re
 import secrets
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skilder_keys.auth.callers import KnownCaller
 from skilder_keys.auth.errors import CallersFileError
-from skilder_keys.domain.access import Caller, CallerRole
+from skilder_keys.domain.access import NO_LIMITS, Caller, CallerLimits, CallerRole
+from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.yaml_files import reader
 from skilder_keys.yaml_files.reader import Mapping, Scalar, Sequence, YamlFileError
 from skilder_keys.yaml_files.scalars import Kind
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 LOCAL_OPERATOR = "local-operator"
 _MAX_FAULTS = 10
+_MAX_TOKENS = 2
+_Allowed = Annotated[str, Field(min_length=1, max_length=255)]
 # What pydantic's errors are called here, by their type.
 _FAULTS = {
     "extra_forbidden": "there is no such field",
@@ -52,8 +57,10 @@ class _Caller(BaseModel):
 
     name: str
     role: Literal["operator", "auditor", "console", "service"]
-    token_sha256: str | None = None
+    token_sha256: list[str] | None = None
     san: str | None = Field(None, min_length=1, max_length=500)
+    workspaces: list[_Allowed] | None = Field(None, max_length=1000)
+    mcp_servers: list[_Allowed] | None = Field(None, max_length=1000)
 
     @field_validator("name")
     @classmethod
@@ -62,19 +69,48 @@ class _Caller(BaseModel):
             raise ValueError("must be 1 to 64 letters, digits or ._-, a letter or digit first")
         return value
 
+    @field_validator("token_sha256", mode="before")
+    @classmethod
+    def _as_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
     @field_validator("token_sha256")
     @classmethod
-    def _check_digest(cls, value: str | None) -> str | None:
-        if value is not None and not _SHA256.fullmatch(value):
+    def _check_digests(cls, value: list[str] | None) -> list[str] | None:
+        if value is None:
+            return None
+        if not all(map(_SHA256.fullmatch, value)):
             raise ValueError("is not a SHA-256: write the 64 hexadecimal digits that `sha256sum` prints")
+        if not 0 < len(value) <= _MAX_TOKENS:
+            raise ValueError(f"has {len(value)} values: write one, or two while the caller changes its token")
         # Tools of Windows print the digits in upper case.
-        return value and value.lower()
+        return [each.lower() for each in value]
+
+    @field_validator("workspaces", "mcp_servers", mode="before")
+    @classmethod
+    def _check_limit(cls, value: object) -> object:
+        # A limit without a value could be meant as either.
+        if value is None:
+            raise ValueError("has no value: write [] to allow none, or leave the field out to allow all")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.token_sha256 is None and self.san is None:
             raise ValueError("needs token_sha256, san or both")
+        if self.mcp_servers is not None and self.role != CallerRole.SERVICE.value:
+            raise ValueError("mcp_servers is only for the role service: what others see is not divided by MCP server")
         return self
+
+    @property
+    def limits(self) -> CallerLimits:
+        """What the caller is limited to."""
+        if self.workspaces is None and self.mcp_servers is None:
+            return NO_LIMITS
+        return CallerLimits(
+            None if self.workspaces is None else frozenset(map(WorkspaceId, self.workspaces)),
+            None if self.mcp_servers is None else frozenset(self.mcp_servers),
+        )
 
 
 class _CallersFile(BaseModel):
@@ -88,8 +124,11 @@ class _CallersFile(BaseModel):
             seen: dict[str, int] = {}
             for index, each in enumerate(self.callers):
                 value = getattr(each, field)
-                if value is not None and (first := seen.setdefault(value, index)) != index:
-                    raise ValueError(f"two callers have the same {field}: callers[{first}] and callers[{index}]")
+                for one in value if isinstance(value, list) else [value]:
+                    if one in seen and seen[one] == index:
+                        raise ValueError(f"callers[{index}] has the same {field} twice")
+                    if one is not None and (first := seen.setdefault(one, index)) != index:
+                        raise ValueError(f"two callers have the same {field}: callers[{first}] and callers[{index}]")
         if any(each.name == LOCAL_OPERATOR for each in self.callers):
             raise ValueError(f"the name {LOCAL_OPERATOR} is reserved for the operator token in the data folder")
         return self
@@ -115,8 +154,8 @@ def load_callers(path: Path) -> list[KnownCaller]:
         raise CallersFileError("; ".join(islice(messages, _MAX_FAULTS))) from None
     return [
         KnownCaller(
-            Caller(each.name, CallerRole(each.role)),
-            None if each.token_sha256 is None else bytes.fromhex(each.token_sha256),
+            Caller(each.name, CallerRole(each.role), each.limits),
+            tuple(map(bytes.fromhex, each.token_sha256 or ())),
             each.san,
         )
         for each in parsed.callers
@@ -148,7 +187,7 @@ def local_operator(path: Path) -> KnownCaller:
         token = ""
     if len(token) < 32:  # noqa: PLR2004 - much shorter than our tokens, so it was cut short or made by hand
         raise CallersFileError(f"{path}: contains no token: remove it to make a new one")
-    return KnownCaller(Caller(LOCAL_OPERATOR, CallerRole.OPERATOR), hashlib.sha256(token.encode()).digest())
+    return KnownCaller(Caller(LOCAL_OPERATOR, CallerRole.OPERATOR), (hashlib.sha256(token.encode()).digest(),))
 
 
 def _texts(path: Path, root: Node, node: Node, at: tuple[int | str, ...]) -> object:

@@ -9,6 +9,7 @@ from skilder_keys.domain.errors import (
     ActorRequiredError,
     CallerNotAllowedError,
     FieldViolation,
+    ForeignWorkspaceError,
 )
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeyFilter, KeySpec
@@ -54,18 +55,47 @@ _ABILITIES = {
 
 
 @dataclass(frozen=True, slots=True)
+class CallerLimits:
+    """What a caller is limited to. A limit that is set and empty allows nothing.
+
+    Attributes:
+        workspaces: The only workspaces that it may see, change and authorize keys of; None for any.
+        mcp_servers: The only MCP servers for whose tools it may authorize tokens; None for any.
+    """
+
+    workspaces: frozenset[WorkspaceId] | None = None
+    mcp_servers: frozenset[str] | None = None
+
+    def allow_workspace(self, workspace_id: WorkspaceId) -> bool:
+        """Return whether the caller is allowed a workspace."""
+        return self.workspaces is None or workspace_id in self.workspaces
+
+    def allow_server(self, mcp_server: str) -> bool:
+        """Return whether the caller is allowed an MCP server."""
+        return self.mcp_servers is None or mcp_server in self.mcp_servers
+
+    def require_workspace(self, workspace_id: WorkspaceId) -> None:
+        """Raise ForeignWorkspaceError if the caller is limited to other workspaces."""
+        if not self.allow_workspace(workspace_id):
+            raise ForeignWorkspaceError
+
+
+NO_LIMITS = CallerLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """A program that calls the service.
 
     Attributes:
         name: Its name in the callers file; `runtime:` and the instance's id for a runtime instance.
         role: What decides about its abilities.
-        workspace_id: The only workspace whose keys a runtime instance may authorize; None for any.
+        limits: What it is limited to; its own workspace for a runtime instance.
     """
 
     name: str
     role: CallerRole
-    workspace_id: WorkspaceId | None = None
+    limits: CallerLimits = NO_LIMITS
 
     def may(self, ability: Ability) -> bool:
         """Return whether the role has an ability."""

@@ -76,9 +76,15 @@ class CallerNotAllowedError(KeysError):
 
 
 class ForeignWorkspaceError(KeysError):
-    """A runtime instance may ask about keys of its own workspace only."""
+    """The caller is limited to other workspaces."""
 
     reason = "FOREIGN_WORKSPACE"
+
+
+class ForeignMcpServerError(KeysError):
+    """The caller is limited to other MCP servers."""
+
+    reason = "FOREIGN_MCP_SERVER"
 
 
 class ActorNotMemberError(KeysError):

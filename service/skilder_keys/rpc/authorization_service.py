@@ -41,7 +41,7 @@ class AuthorizationServicer:
     async def Authorize(self, request: pb.AuthorizeRequest, call: Call) -> bytes:  # noqa: N802
         """Decide about one token."""
         decision = await self._authorizer.authorize(
-            _query(request), call.caller.workspace_id, call.context.time_remaining, call.caller.name
+            _query(request), call.caller.limits, call.context.time_remaining, call.caller.name
         )
         call.routine = decision.denied is None and not self._log_grants
         if not call.routine:
@@ -52,7 +52,7 @@ class AuthorizationServicer:
         """Decide about many tokens."""
         queries = [_query(each) for each in request.requests]
         decisions, body = await self._authorizer.authorize_all(
-            queries, call.caller.workspace_id, call.context.time_remaining, call.caller.name
+            queries, call.caller.limits, call.context.time_remaining, call.caller.name
         )
         call.notes["tokens"] = str(len(decisions))
         denied = sum(each.denied is not None for each in decisions)
@@ -66,13 +66,13 @@ class AuthorizationServicer:
         if not request.HasField("request"):
             raise InvalidRequestError(FieldViolation("request", "is required"))
         decision, parts = await self._authorizer.read(
-            _query(request.request), call.caller.workspace_id, call.context.time_remaining, call.caller.name
+            _query(request.request), call.caller.limits, call.context.time_remaining, call.caller.name
         )
         _note(decision, call)
         return parts
 
     def _grant(self, request: pb.AuthorizeRequest, caller: Caller) -> bytes | None:
-        return self._authorizer.grant(_query(request), caller.workspace_id)
+        return self._authorizer.grant(_query(request), caller.limits)
 
 
 def _query(request: pb.AuthorizeRequest) -> AuthorizeQuery:

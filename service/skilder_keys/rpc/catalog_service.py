@@ -91,11 +91,12 @@ class CatalogServicer:
         call.notes["workspace"] = workspace.id
         return await self._offload.run(convert_workspaces.get_response, status, workspace, read_mask)
 
-    async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, call: Call) -> bytes:  # noqa: ARG002, N802
+    async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, call: Call) -> bytes:  # noqa: N802
         """List the workspaces, in order of id."""
         page = await self._reads.list_workspaces(
             WorkspaceFilter(UserId(request.user_id) if request.user_id else None, request.show_deleted),
             **_page(request),
+            limits=call.caller.limits,
         )
         return await self._offload.run(convert_workspaces.list_workspaces_response, page)
 

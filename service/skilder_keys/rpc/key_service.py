@@ -70,6 +70,6 @@ class KeyServicer:
 
     async def GetKey(self, request: pb.GetKeyRequest, call: Call) -> pb.GetKeyResponse:  # noqa: N802
         """Return a key."""
-        key = await self._keys.get(request.key_id, UserId(request.actor) if request.actor else None)
+        key = await self._keys.get(request.key_id, UserId(request.actor) if request.actor else None, call.caller.limits)
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
         return pb.GetKeyResponse(key=convert.key_message(key))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skilder.keys.v1 import common_pb2
 from skilder_keys.app.enums import ABILITIES
+from skilder_keys.domain.ids import WorkspaceId
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from google.protobuf.descriptor import MethodDescriptor
 
     from skilder_keys.domain.access import Ability
@@ -25,6 +28,16 @@ def ability_of(method: MethodDescriptor) -> Ability:
     if ability is None:
         raise ValueError(f"{method.full_name} has no `option (ability)`")
     return ability
+
+
+def named_workspace(method: MethodDescriptor) -> Callable[[Any], WorkspaceId] | None:
+    """Return what returns the workspace that a request of a method names; None if such requests name none."""
+    fields = method.input_type.fields_by_name
+    if "workspace_id" in fields:
+        return lambda request: WorkspaceId(request.workspace_id)
+    if "workspace" in fields:
+        return lambda request: WorkspaceId(request.workspace.id)
+    return None
 
 
 def takes_actor(method: MethodDescriptor) -> bool:

@@ -10,7 +10,9 @@ It is one function around each method, instead of a chain of interceptors. Its s
 4. The pipeline parses the message, not gRPC, so that bad bytes cause a clear error instead of a bare INTERNAL. The
    lengths of lists are checked before any element is touched. Both bounds are in `rpc.limits`, for all methods. A
    field or an enum value that this version does not know is refused: see `rpc.unknown`.
-5. A caller that acts only for people must name an actor, if the request has that field.
+5. A caller that acts only for people must name an actor, if the request has that field. A caller that is limited to
+   workspaces must name one of them, if the request has that field. What a key or a token belongs to is not known yet:
+   the use cases check that.
 6. The method runs. A method with a stream returns its messages, and they are sent one by one.
 7. Every error becomes a KeysError. The transport sends it as a status, by the table in `rpc.status`.
 8. The call is counted, and one line is logged. The line has the notes of the method, never the request. A method that
@@ -38,7 +40,7 @@ from skilder_keys.rpc.decoding import Decoder
 from skilder_keys.rpc.errors import DeadlineExceededError
 from skilder_keys.rpc.fast_path import FastPath
 from skilder_keys.rpc.log_limiter import LogLimiter
-from skilder_keys.rpc.options import ability_of, takes_actor
+from skilder_keys.rpc.options import ability_of, named_workspace, takes_actor
 from skilder_keys.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
@@ -161,6 +163,7 @@ class Pipeline:
         decoder = _decoder(descriptor)
         max_bytes = self._max_bytes(descriptor)
         with_actor = takes_actor(descriptor)
+        workspace_of = named_workspace(descriptor)
 
         async def serve(context: Context) -> bytes:
             started = perf_counter()
@@ -177,6 +180,8 @@ class Pipeline:
                         request = decoder.decode(body)
                     if with_actor:
                         caller.require_actor(request.actor)
+                    if workspace_of is not None:
+                        caller.limits.require_workspace(workspace_of(request))
                     call = Call(caller, context, cast("bytes", body), notes)
                     reply = await method(request, call)
                 code, routine, denial = "OK", call.routine, call.denial

@@ -35,6 +35,7 @@ STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     errors.CallerNotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.ForeignWorkspaceError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.ForeignMcpServerError: grpc.StatusCode.PERMISSION_DENIED,
     errors.ActorNotMemberError: grpc.StatusCode.PERMISSION_DENIED,
     errors.ActorNotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.KeyNotFoundError: grpc.StatusCode.NOT_FOUND,

@@ -11,6 +11,7 @@ from skilder_keys.app.authorization.first_sights import FirstSights
 from skilder_keys.app.authorization.key_loader import KeyLoader
 from skilder_keys.app.authorization.turns import Gates
 from skilder_keys.app.fence.reads import FencedReads
+from skilder_keys.domain.access import NO_LIMITS
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.errors import UnavailableError
 from tests.support.memory import TestedMemory, touched_keys, touched_part
@@ -151,7 +152,7 @@ class Schedule:
         lease = self.memory.lease
         begin = max(self.reader.settled, lease.epoch if lease.valid() else 0)
         try:
-            access = self.memory.memory.find(client.text) or await self.loader.load(client.text, None)
+            access = self.memory.memory.find(client.text) or await self.loader.load(client.text, NO_LIMITS)
         except UnavailableError:
             assert not self._is_quiet, "nothing changes, and still the call is not answered"
             return

@@ -43,7 +43,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ACTOR_NOT_MEMBER: _ErrorReason.ValueType  # 8
     """PERMISSION_DENIED. The actor is not a member of the workspace."""
     ERROR_REASON_FOREIGN_WORKSPACE: _ErrorReason.ValueType  # 9
-    """PERMISSION_DENIED. A runtime instance asked about a key of another workspace."""
+    """PERMISSION_DENIED. The caller is limited to other workspaces: a runtime instance to its own, others by the callers
+    file.
+    """
     ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 10
     """NOT_FOUND. There is no such key."""
     ERROR_REASON_WORKSPACE_NOT_FOUND: _ErrorReason.ValueType  # 11
@@ -72,6 +74,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED. The call took too long."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 23
     """INTERNAL. The service failed; its log says why."""
+    ERROR_REASON_FOREIGN_MCP_SERVER: _ErrorReason.ValueType  # 27
+    """PERMISSION_DENIED. The caller is limited to other MCP servers, or named none."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is the name of one of these values without `ERROR_REASON_`, and
@@ -100,7 +104,9 @@ ERROR_REASON_ACTOR_NOT_ALLOWED: ErrorReason.ValueType  # 7
 ERROR_REASON_ACTOR_NOT_MEMBER: ErrorReason.ValueType  # 8
 """PERMISSION_DENIED. The actor is not a member of the workspace."""
 ERROR_REASON_FOREIGN_WORKSPACE: ErrorReason.ValueType  # 9
-"""PERMISSION_DENIED. A runtime instance asked about a key of another workspace."""
+"""PERMISSION_DENIED. The caller is limited to other workspaces: a runtime instance to its own, others by the callers
+file.
+"""
 ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 10
 """NOT_FOUND. There is no such key."""
 ERROR_REASON_WORKSPACE_NOT_FOUND: ErrorReason.ValueType  # 11
@@ -129,4 +135,6 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 22
 """DEADLINE_EXCEEDED. The call took too long."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 23
 """INTERNAL. The service failed; its log says why."""
+ERROR_REASON_FOREIGN_MCP_SERVER: ErrorReason.ValueType  # 27
+"""PERMISSION_DENIED. The caller is limited to other MCP servers, or named none."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.first_sights import endless
-from skilder_keys.app.authorization.key_loader import require_workspace
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
 from skilder_keys.app.batching import SingleFlight
 from skilder_keys.app.time_slices import TimeSlices
+from skilder_keys.domain.access import NO_LIMITS
 from skilder_keys.domain.denial import DenialReason, Denied
+from skilder_keys.domain.errors import ForeignMcpServerError
 from skilder_keys.domain.fields import Violations
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from skilder_keys.app.authorization.memory import Access, Memory
     from skilder_keys.app.authorization.snapshot import SharedToolSet
     from skilder_keys.app.authorization.usage import Usage
-    from skilder_keys.domain.access import Caller
-    from skilder_keys.domain.ids import WorkspaceId
+    from skilder_keys.domain.access import Caller, CallerLimits
     from skilder_keys.offload import Offload
 
 MAX_BATCH = 1000
@@ -67,7 +67,7 @@ class Authorizer:
         self._encoding: SingleFlight[SharedToolSet, EncodedToolSet] = SingleFlight()
         self.denials: Counter[DenialReason] = Counter()
 
-    def grant(self, query: AuthorizeQuery, workspace_id: WorkspaceId | None = None) -> bytes | None:
+    def grant(self, query: AuthorizeQuery, limits: CallerLimits = NO_LIMITS) -> bytes | None:
         """Return a grant from memory, as a serialised AuthorizeResponse.
 
         If memory cannot grant the query, do nothing and return None: then call `authorize`.
@@ -76,7 +76,11 @@ class Authorizer:
         if access is None:
             return None
         key, tools = access
-        if isinstance(tools, DenialReason) or (workspace_id is not None and workspace_id != key.workspace_id):
+        if isinstance(tools, DenialReason):
+            return None
+        if limits is not NO_LIMITS and not (
+            limits.allow_workspace(key.workspace_id) and _is_allowed(tools, query, limits)
+        ):
             return None
         if query.tool_set_version and query.tool_set_version != tools.version:
             return None
@@ -90,7 +94,7 @@ class Authorizer:
     async def authorize(
         self,
         query: AuthorizeQuery,
-        workspace_id: WorkspaceId | None = None,
+        limits: CallerLimits = NO_LIMITS,
         patience: Patience = endless,
         caller: str = "",
     ) -> Decision:
@@ -98,13 +102,14 @@ class Authorizer:
 
         Args:
             query: The token, and what is asked about it.
-            workspace_id: The only workspace whose keys the caller may authorize; None for any.
+            limits: What the caller is limited to.
             patience: Returns how many seconds the caller still waits.
             caller: The name of the caller.
 
         Raises:
             InvalidRequestError: A field of the query is out of bounds.
-            ForeignWorkspaceError: The key belongs to another workspace.
+            ForeignWorkspaceError: The key belongs to a workspace that the caller is not allowed.
+            ForeignMcpServerError: The query is not about an MCP server that the caller is allowed.
             UnavailableError: The decision cannot be made now.
         """
         access = self._find(query.token)
@@ -112,14 +117,15 @@ class Authorizer:
             violations = Violations()
             query.check(violations, "")
             violations.raise_if_any()
-        found = access or await self._loader.load(query.token, workspace_id, patience, caller)
+        _require_scope(query, limits)
+        found = access or await self._loader.load(query.token, limits, patience, caller)
         await self._prepare(found, query)
-        return self._decide(found, query, workspace_id, None)
+        return self._decide(found, query, limits, None)
 
     async def read(
         self,
         query: AuthorizeQuery,
-        workspace_id: WorkspaceId | None = None,
+        limits: CallerLimits = NO_LIMITS,
         patience: Patience = endless,
         caller: str = "",
     ) -> tuple[Decision, Iterable[bytes]]:
@@ -132,9 +138,10 @@ class Authorizer:
         if query.tool_id:
             violations.add("request.tool_id", "must not be set: a tool set is read as a whole")
         violations.raise_if_any()
-        found = self._find(query.token) or await self._loader.load(query.token, workspace_id, patience, caller)
+        _require_scope(query, limits)
+        found = self._find(query.token) or await self._loader.load(query.token, limits, patience, caller)
         await self._prepare(found, query)
-        decision = self._decide(found, query, workspace_id, None)
+        decision = self._decide(found, query, limits, None)
         if isinstance(found, Denied) or isinstance(found[1], DenialReason):
             return decision, (decision.body,)
         return decision, (await self._encoded(found[1])).parts()
@@ -142,7 +149,7 @@ class Authorizer:
     async def authorize_all(
         self,
         queries: Sequence[AuthorizeQuery],
-        workspace_id: WorkspaceId | None = None,
+        limits: CallerLimits = NO_LIMITS,
         patience: Patience = endless,
         caller: str = "",
     ) -> tuple[list[Decision], bytes]:
@@ -163,15 +170,17 @@ class Authorizer:
             if not _is_expected(access, query) and not violations.full:
                 query.check(violations, f"requests[{index}].")
         violations.raise_if_any()
+        for query in queries if limits.mcp_servers is not None else ():
+            _require_scope(query, limits)
         missing = {index: queries[index].token for index, access in enumerate(remembered) if access is None}
-        loaded = await self._loader.load_all(missing, workspace_id, patience, caller)
+        loaded = await self._loader.load_all(missing, limits, patience, caller)
         shared: dict[str, SharedToolSet] = {}
         decisions = []
         size = 0
         for index, (access, query) in enumerate(zip(remembered, queries, strict=True)):
             if slices.over():
                 await slices.next()
-            decisions.append(self._decide(access or loaded[index], query, workspace_id, shared))
+            decisions.append(self._decide(access or loaded[index], query, limits, shared))
             size += _FRAME_BYTES + len(decisions[-1].body)
             if size > encoding.MAX_BYTES:
                 violations.add("requests", "would have a response of more than 4 MiB: send fewer tokens at once")
@@ -234,16 +243,18 @@ class Authorizer:
         self,
         found: Access | Denied,
         query: AuthorizeQuery,
-        workspace_id: WorkspaceId | None,
+        limits: CallerLimits,
         shared: dict[str, SharedToolSet] | None,
     ) -> Decision:
         """Decide about a query. In a batch, add a tool set that the caller lacks to `shared`, and only name it."""
         if isinstance(found, Denied):
             return self._denial(found)
         key, tools = found
-        require_workspace(key.workspace_id, workspace_id)
+        limits.require_workspace(key.workspace_id)
         if isinstance(tools, DenialReason):
             return self._denial(Denied(tools, key.id))
+        if not _is_allowed(tools, query, limits):
+            raise ForeignMcpServerError
         self._usage.note(key.id)
         if shared is not None and query.tool_id is None:
             if query.tool_set_version != tools.version:
@@ -259,6 +270,26 @@ class Authorizer:
     def _denial(self, denied: Denied) -> Decision:
         self.denials[denied.reason] += 1
         return Decision(denied.key_id, denied.reason, encoding.denied(denied))
+
+
+def _require_scope(query: AuthorizeQuery, limits: CallerLimits) -> None:
+    """Raise ForeignMcpServerError if a caller that is limited to MCP servers asks about the tools of all of them."""
+    if limits.mcp_servers is not None and query.tool_id is None:
+        raise ForeignMcpServerError("The caller is limited to MCP servers: name a tool.")
+
+
+def _is_allowed(tools: SharedToolSet, query: AuthorizeQuery, limits: CallerLimits) -> bool:
+    """Return whether a caller is allowed the MCP server that a query is about.
+
+    That is the tool's own server, whether the key reaches the tool or not. A tool that the workspace does not have, or
+    has disabled, has no server, and is denied to everybody.
+    """
+    if limits.mcp_servers is None:
+        return True
+    if query.tool_id is None:
+        return False
+    server = tools.server_of(query.tool_id)
+    return server is None or limits.allow_server(server)
 
 
 def _reach(tools: SharedToolSet, query: AuthorizeQuery) -> bytes | None:

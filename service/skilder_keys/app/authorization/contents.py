@@ -106,6 +106,11 @@ class Contents:
                 paths.extend(ToolPath(hat.id, skill_id) for skill_id in sorted(skill_ids))
         return encoding.tool_grant_field(piece, paths[:MAX_PATHS], count, version) if count else None
 
+    def server_of(self, tool_id: ToolId) -> str | None:
+        """Return the MCP server of an enabled tool; None if there is no such tool."""
+        piece = self.tools.get(tool_id)
+        return None if piece is None else encoding.server_of(piece)
+
     def size(self, hats: Iterable[HeldHat]) -> int:
         """Return about how many elements the tool set of some hats has; tools of several skills count several times."""
         return sum(1 + len(self.skills[each].tool_ids) for each in _skill_ids(hats))

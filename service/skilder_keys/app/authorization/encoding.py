@@ -77,6 +77,12 @@ def tool_piece(tool_id: ToolId, name: str, mcp_server: str) -> bytes:
     return pb.ToolSet(tools=[pb.ReachedTool(id=tool_id, name=name, mcp_server=mcp_server)]).SerializeToString()
 
 
+@lru_cache(maxsize=4096)
+def server_of(tool: bytes) -> str:
+    """Return the MCP server of the piece of a tool."""
+    return pb.ToolSet.FromString(tool).tools[0].mcp_server
+
+
 def skill_piece(skill_id: SkillId, name: str, tool_ids: Iterable[ToolId]) -> bytes:
     """Return a skill, with its enabled tools in order of id, as an element of a tool set."""
     return pb.ToolSet(skills=[pb.ReachedSkill(id=skill_id, name=name, tool_ids=tool_ids)]).SerializeToString()

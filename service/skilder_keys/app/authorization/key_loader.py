@@ -15,9 +15,9 @@ from skilder_keys.app.authorization.snapshot import OPEN, SharedToolSet
 from skilder_keys.app.authorization.turns import Turns
 from skilder_keys.app.authorization.verifier import verified
 from skilder_keys.app.batching import Batcher
-from skilder_keys.domain.access import Caller, CallerRole
+from skilder_keys.domain.access import NO_LIMITS, Caller, CallerLimits, CallerRole
 from skilder_keys.domain.denial import DenialReason, Denied
-from skilder_keys.domain.errors import ForeignWorkspaceError, UnavailableError
+from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage import credentials, key_uses
@@ -79,7 +79,7 @@ class KeyLoader:
     async def load(
         self,
         text: str,
-        workspace_id: WorkspaceId | None,
+        limits: CallerLimits,
         patience: Patience = endless,
         caller: str = "",
     ) -> Access | Denied:
@@ -87,24 +87,24 @@ class KeyLoader:
 
         Args:
             text: The token.
-            workspace_id: The only workspace whose keys the caller may authorize; None for any.
+            limits: What the caller is limited to.
             patience: Returns how many seconds the caller still waits.
             caller: The name of the caller.
 
         Raises:
             BusyError: The call would wait too long.
-            ForeignWorkspaceError: The key belongs to another workspace.
+            ForeignWorkspaceError: The key belongs to a workspace that the caller is not allowed.
             UnavailableError: The key or its workspace cannot be loaded now.
         """
         of_keys = Turns(self._gates.keys, caller, patience)
-        return await self._load(text, workspace_id, of_keys, Turns(self._gates.workspaces, caller, patience))
+        return await self._load(text, limits, of_keys, Turns(self._gates.workspaces, caller, patience))
 
     async def load_stranger(self, text: str) -> Access | Denied:
         """Return what `load` returns for the token of a caller that is not known yet. The errors are the same."""
-        return await self._load(text, None, Turns(self._gates.strangers), Turns(self._gates.workspaces))
+        return await self._load(text, NO_LIMITS, Turns(self._gates.strangers), Turns(self._gates.workspaces))
 
     async def load_all(
-        self, tokens: Mapping[int, str], workspace_id: WorkspaceId | None, patience: Patience, caller: str
+        self, tokens: Mapping[int, str], limits: CallerLimits, patience: Patience, caller: str
     ) -> dict[int, Access | Denied]:
         """Return what `load` returns for many tokens, each by its number. The errors are those of `load`."""
         if not tokens:
@@ -117,16 +117,14 @@ class KeyLoader:
             try:
                 async with asyncio.TaskGroup() as group:
                     for count, text in enumerate(tokens.values(), 1):
-                        tasks.append(group.create_task(self._load(text, workspace_id, of_keys, of_workspaces)))
+                        tasks.append(group.create_task(self._load(text, limits, of_keys, of_workspaces)))
                         if not count % _SLICE:
                             await asyncio.sleep(0)
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
         return dict(zip(tokens, (task.result() for task in tasks), strict=True))
 
-    async def _load(
-        self, text: str, workspace_id: WorkspaceId | None, of_keys: Turns, of_workspaces: Turns
-    ) -> Access | Denied:
+    async def _load(self, text: str, limits: CallerLimits, of_keys: Turns, of_workspaces: Turns) -> Access | Denied:
         try:
             token = Token.parse(text)
         except MalformedTokenError:
@@ -134,9 +132,9 @@ class KeyLoader:
         digest = self._fingerprint.digest(text)
         for attempt in range(_ATTEMPTS):
             if self._lease.valid():
-                access = await self._with_lease(token, digest, workspace_id, of_keys, of_workspaces, whole=attempt > 0)
+                access = await self._with_lease(token, digest, limits, of_keys, of_workspaces, whole=attempt > 0)
             else:
-                access = await self._without_lease(token, digest, workspace_id, of_keys, of_workspaces)
+                access = await self._without_lease(token, digest, limits, of_keys, of_workspaces)
             if access is not None:
                 return access
         raise UnavailableError("The key or its workspace changed repeatedly while it was read: try again.")
@@ -145,7 +143,7 @@ class KeyLoader:
         self,
         token: Token,
         digest: bytes,
-        workspace_id: WorkspaceId | None,
+        limits: CallerLimits,
         of_keys: Turns,
         of_workspaces: Turns,
         *,
@@ -159,7 +157,7 @@ class KeyLoader:
             key = await self._keys.load(token.key_id, digest, lambda: self._read(token, digest), turn)
         if key is None or not compare_digest(key.digest, digest):
             return _UNKNOWN
-        require_workspace(key.workspace_id, workspace_id)
+        limits.require_workspace(key.workspace_id)
         if key.revoked:
             return (key, DenialReason.REVOKED) if self._holds(began, key) else None
         snapshot = self._snapshots.current(key.workspace_id)
@@ -178,7 +176,7 @@ class KeyLoader:
         self,
         token: Token,
         digest: bytes,
-        workspace_id: WorkspaceId | None,
+        limits: CallerLimits,
         of_keys: Turns,
         of_workspaces: Turns,
     ) -> Access | Denied | None:
@@ -187,7 +185,7 @@ class KeyLoader:
             key = await self._read(token, digest)
         if key is None:
             return _UNKNOWN
-        require_workspace(key.workspace_id, workspace_id)
+        limits.require_workspace(key.workspace_id)
         if key.revoked:
             return key, DenialReason.REVOKED
         turn = partial(of_workspaces.next, key.workspace_id)
@@ -257,13 +255,7 @@ class KeyLoader:
             return await key_uses.claim_first_uses(connection, secret_hashes)
 
 
-def require_workspace(workspace_id: WorkspaceId, allowed: WorkspaceId | None) -> None:
-    """Raise ForeignWorkspaceError if a key's workspace is not the allowed one; None allows any."""
-    if allowed not in (None, workspace_id):
-        raise ForeignWorkspaceError
-
-
 def _runtime(key: Key) -> Caller | None:
     if key.runtime_id is None:
         return None
-    return Caller(f"runtime:{key.runtime_id}", CallerRole.RUNTIME, key.workspace_id)
+    return Caller(f"runtime:{key.runtime_id}", CallerRole.RUNTIME, CallerLimits(frozenset({key.workspace_id})))

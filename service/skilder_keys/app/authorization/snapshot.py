@@ -92,6 +92,10 @@ class SharedToolSet:
             self._charge(len(encoded.field))
         return encoded
 
+    def server_of(self, tool_id: ToolId) -> str | None:
+        """Return the MCP server of an enabled tool of the workspace, reached or not; None if there is no such tool."""
+        return self._contents.server_of(tool_id)
+
     def grant(self, tool_id: ToolId) -> bytes | None:
         """Return the second part of a grant of one tool, serialised; None if the tool is not reached."""
         field = self._grants.get(tool_id)
