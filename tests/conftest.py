@@ -20,6 +20,7 @@ from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.supervisor.companion import Companion
 from tests.support import reaper
 from tests.support.lengths import LONG, by_form
+from tests.support.memory_folder import use_memory
 from tests.support.postgres import test_postgres
 from tests.support.postgres_files import copy_postgres, made_once
 from tests.support.progress import Progress
@@ -39,6 +40,8 @@ _MAX_PROCESSES = 8
 _ENVIRONMENT = Path(__file__).parent / "environment"
 
 
+# Before anything asks for a temporary folder.
+use_memory()
 # Of Hypothesis: the long form tries as many examples as it does by default.
 settings.register_profile("form", max_examples=by_form(25, 100))
 settings.load_profile("form")
