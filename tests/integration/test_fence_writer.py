@@ -27,10 +27,12 @@ pytestmark = pytest.mark.stock_too
 
 
 async def revoking(of: Process, key: Key) -> asyncio.Task[None]:
-    """Start to revoke a key, and return once the writer has asked several times which readers lag."""
-    lent = of.database.lent
+    """Start to revoke a key, and return once the writer has looked several times who lags behind that change."""
+    waits = len(of.writer._waits)  # noqa: SLF001 - looks for earlier changes show nothing about this one
     task = asyncio.create_task(of.revoke(key))
-    await until(lambda: task.done() or of.database.lent > lent + 6)
+    await until(lambda: task.done() or len(of.writer._waits) > waits)  # noqa: SLF001 - the same
+    lent = of.database.lent
+    await until(lambda: task.done() or of.database.lent > lent + 4)
     return task
 
 
