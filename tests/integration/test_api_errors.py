@@ -11,7 +11,7 @@ from skilder_keys.rpc.limits import max_bytes
 from skilder_keys.rpc.status import STATUS_CODES
 from tests.docs import errors
 from tests.support.calls import METHODS, call, delete_workspace, request_type
-from tests.support.largest import full_workspace, largest_workspace
+from tests.support.largest import full_workspace
 from tests.support.service import refusal
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
@@ -38,7 +38,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     revoked = await operator.issue(description="Bot", request_id="revoked")
     await operator.revoke(key_id=revoked.key.id)
     await operator.apply(full_workspace("full"))
-    too_large = largest_workspace("large")
+    too_large = full_workspace("large")
     too_large.name += "!"
     values = {
         "token": key.token,
