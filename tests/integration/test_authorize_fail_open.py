@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1.common_pb2 import ToolName
 from skilder_keys.cli.exits import Exit
 from tests.support.calls import call
 from tests.support.process import run_command
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.support.service import Service
 
 KEY = pb.KeyIdentity(id="k", workspace_id="acme")
+COMMIT = ToolName(mcp_server="git", name="git_commit")
 TOOL = pb.ToolGrant(tool=pb.ReachedTool(id="web.search"))
 UNKNOWN = b"\xfa\x01\x01x"
 """A field with the number 31."""
@@ -45,6 +47,32 @@ async def test_no_field_of_authorize_that_is_left_out_or_empty_grants_more(servi
         (pb.AuthorizeRequest(token=token, tool_set_version=""), {"tool_set", "tool_set_version"}),
         (pb.AuthorizeRequest(token=token, tool_set_version="unknown"), {"tool_set", "tool_set_version"}),
         (pb.AuthorizeRequest(), {"MALFORMED"}),
+        (pb.AuthorizeRequest(token=token, tool_name=COMMIT), {"TOOL_NOT_ALLOWED"}),
+        (pb.AuthorizeRequest(token=token, tool_name=ToolName()), {"INVALID_REQUEST"}),
+        (pb.AuthorizeRequest(token=token, tool_name=ToolName(name="web_search")), {"INVALID_REQUEST"}),
+        (pb.AuthorizeRequest(token=token, tool_name=ToolName(mcp_server="web")), {"INVALID_REQUEST"}),
+        (pb.AuthorizeRequest(token=token, mcp_server=""), {"INVALID_REQUEST"}),
+        (
+            pb.AuthorizeRequest(token=token, mcp_server="git", tool_set_version=version),
+            {"tool_set", "tool_set_version"},
+        ),
+        (pb.AuthorizeRequest(token=token, view=pb.TOOL_SET_VIEW_NONE), {"None"}),
+        (
+            pb.AuthorizeRequest.FromString(pb.AuthorizeRequest(token=token).SerializeToString() + b"\x38\x07"),
+            {"UNKNOWN_FIELD"},
+        ),
+        *(
+            (pb.AuthorizeRequest(token=token, view=view, **scope), {"INVALID_REQUEST"})
+            for view in (pb.TOOL_SET_VIEW_NONE, pb.TOOL_SET_VIEW_FULL)
+            for scope in ({"tool_id": "web.search"}, {"tool_name": COMMIT})
+        ),
+        (pb.AuthorizeRequest(token=token, tool_id=tool_id, view=pb.TOOL_SET_VIEW_BASIC), {"TOOL_NOT_ALLOWED"}),
+        (
+            pb.AuthorizeRequest.FromString(
+                pb.AuthorizeRequest(token=token, tool_name=COMMIT).SerializeToString() + b"\x22\x04" + UNKNOWN
+            ),
+            {"UNKNOWN_FIELD"},
+        ),
         (pb.AuthorizeRequest.FromString(whole.SerializeToString() + UNKNOWN), {"UNKNOWN_FIELD"}),
         (
             pb.AuthorizeRequest.FromString(pb.AuthorizeRequest(token=token).SerializeToString() + UNKNOWN),
@@ -84,6 +112,11 @@ async def test_a_read_without_a_field_sends_no_more(service: Service) -> None:
         (("--tool", "a"), pb.AuthorizeResponse(granted=pb.Granted(key=KEY)).SerializeToString()),
         (("--tool", "a"), pb.AuthorizeResponse(granted=pb.Granted(key=KEY, tool_set=pb.ToolSet())).SerializeToString()),
         (("--tool", "a"), pb.AuthorizeResponse(granted=pb.Granted(tool_set_version="x")).SerializeToString()),
+        (("--tool-name", "a/b"), pb.AuthorizeResponse(granted=pb.Granted(key=KEY)).SerializeToString()),
+        (("--mcp-server", "a"), pb.AuthorizeResponse(granted=pb.Granted(key=KEY, tool=TOOL)).SerializeToString()),
+        (("--view", "none"), b""),
+        (("--view", "none"), pb.AuthorizeResponse(granted=pb.Granted()).SerializeToString()),
+        (("--view", "none"), pb.AuthorizeResponse(granted=pb.Granted(key=KEY, tool=TOOL)).SerializeToString()),
     ],
 )
 async def test_the_command_reports_only_what_was_asked_as_granted(
@@ -96,10 +129,14 @@ async def test_the_command_reports_only_what_was_asked_as_granted(
     assert "neither a denial nor a grant of what was asked" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("--tool", "web.search")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("--mcp-server", "web"), ("--tool", "web.search"), ("--tool-name", "web/web_search")]
+)
 async def test_the_command_reports_what_was_asked(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """The same server, with the right kind of response."""
-    reach: Any = {"tool": TOOL} if arguments else {"tool_set": pb.ToolSet(version="1")}
+    reach: Any = (
+        {"tool": TOOL} if arguments and arguments[0].startswith("--tool") else {"tool_set": pb.ToolSet(version="1")}
+    )
     response = pb.AuthorizeResponse(granted=pb.Granted(key=KEY, **reach)).SerializeToString()
     done = await _authorized(tmp_path, arguments, response)
     assert (done.returncode, done.stdout.split()[0]) == (0, "granted"), done.stderr

@@ -15,7 +15,7 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.query import AuthorizeQuery
-from skilder_keys.app.authorization.snapshot import SharedToolSet
+from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.domain.ids import ToolId
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import get_key, part

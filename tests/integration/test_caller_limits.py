@@ -11,6 +11,7 @@ import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
+from skilder.keys.v1.common_pb2 import ToolName
 from tests.support.calls import METHODS, call, delete_workspace, list_workspaces
 from tests.support.service import Refusal, refusal, serving, write_callers
 from tests.support.valid import valid_requests
@@ -177,6 +178,41 @@ async def test_a_caller_limited_to_servers_asks_about_their_tools_only(service: 
         assert await verdict(client, pb.AuthorizeRequest(token=narrow, tool_id="git.commit")) == FOREIGN_SERVER
     read = pb.ReadToolSetRequest(request=pb.AuthorizeRequest(token=token))
     assert await outcome(client, "AuthorizationService/ReadToolSet", read) == FOREIGN_SERVER
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ({"tool_name": ToolName(mcp_server="slack", name="slack_post_message")}, "granted"),
+        ({"tool_name": ToolName(mcp_server="slack", name="nothing_like_it")}, "denied"),
+        ({"tool_name": ToolName(mcp_server="git", name="git_commit")}, FOREIGN_SERVER),
+        ({"tool_name": ToolName(mcp_server="nowhere", name="nothing")}, FOREIGN_SERVER),
+        ({"mcp_server": "slack"}, "granted"),
+        ({"mcp_server": "slack", "view": pb.TOOL_SET_VIEW_FULL}, "granted"),
+        ({"mcp_server": "slack", "view": pb.TOOL_SET_VIEW_NONE}, "granted"),
+        ({"mcp_server": "git"}, FOREIGN_SERVER),
+        ({"mcp_server": "nowhere"}, FOREIGN_SERVER),
+        ({"mcp_server": "git", "view": pb.TOOL_SET_VIEW_NONE}, FOREIGN_SERVER),
+        ({"view": pb.TOOL_SET_VIEW_NONE}, FOREIGN_SERVER),
+        ({"view": pb.TOOL_SET_VIEW_FULL}, FOREIGN_SERVER),
+    ],
+    ids=str,
+)
+async def test_a_caller_limited_to_servers_names_one_of_them(
+    service: Service, scope: dict[str, Any], expected: object
+) -> None:
+    """By the name of a tool, or for a part of the tool set; whatever the workspace has, cold and warm."""
+    token = (await service.operator.issue()).token
+    request = pb.AuthorizeRequest(token=token, **scope)
+    for _ in range(2):
+        assert await verdict(service.of_slack, request) == expected
+        await service.service.authorization.Authorize(request)  # so that memory has it
+    read = pb.ReadToolSetRequest(request=request)
+    batch = pb.BatchAuthorizeRequest(requests=[pb.AuthorizeRequest(token=token, tool_id="slack.post"), request])
+    if expected == FOREIGN_SERVER:
+        assert await outcome(service.of_slack, "AuthorizationService/BatchAuthorize", batch) == expected
+        if "tool_name" not in scope and scope.get("view") != pb.TOOL_SET_VIEW_NONE:
+            assert await outcome(service.of_slack, "AuthorizationService/ReadToolSet", read) == expected
 
 
 async def test_a_held_version_lifts_no_limit(service: Service) -> None:

@@ -102,7 +102,7 @@ def move_hat(workspace: Workspace) -> None:
 
 
 def describe(workspace: Workspace) -> None:
-    """Change texts that decide nothing."""
+    """Change texts, which a tool set may have."""
     part(workspace.hats, "engineer").description = "Writes code."
     part(workspace.hats, "engineer").instructions = "Be brief."
     part(workspace.skills, "code").description = "Code."
@@ -117,7 +117,11 @@ def describe(workspace: Workspace) -> None:
         (rename_skill, [{Part.SKILL: {"code"}}], [{Part.SKILL: {"code"}}]),
         (change_skill, [{Part.SKILL: {"code"}}], [{Part.SKILL: {"code"}}]),
         (move_hat, [{Part.HAT: {"engineer"}}], [{Part.HAT: {"engineer"}}]),
-        (describe, [], []),
+        (
+            describe,
+            [{Part.HAT: {"engineer"}, Part.SKILL: {"code"}}],
+            [{Part.HAT: {"engineer"}, Part.SKILL: {"code"}}],
+        ),
     ],
 )
 async def test_a_change_costs_what_it_changes(

@@ -56,11 +56,8 @@ IN_SQL: dict[str, tuple[str, set[Touched]]] = {
     ),
     "hat added": ("INSERT INTO hat VALUES ('acme', 'new', 'New', '', '', 'teams')", parts("hat new")),
     "hat named": ("UPDATE hat SET name = 'Another' WHERE id = 'engineer'", parts("hat engineer")),
-    "hat described": ("UPDATE hat SET description = 'd', instructions = 'i'", set()),
-    "hat named and others described": (
-        "UPDATE hat SET description = 'd', name = CASE id WHEN 'engineer' THEN 'E' ELSE name END",
-        parts("hat engineer"),
-    ),
+    "hat described": ("UPDATE hat SET description = 'd', instructions = 'i'", ALL_HATS),
+    "hat instructed": ("UPDATE hat SET instructions = 'i' WHERE id = 'engineer'", parts("hat engineer")),
     "hat for its teams": ("UPDATE hat SET audience = 'teams' WHERE id = 'everyone'", parts("hat everyone")),
     "hat for nobody": ("DELETE FROM hat_team WHERE hat_id = 'engineer'", parts("hat engineer")),
     "hat for everybody": (
@@ -75,7 +72,7 @@ IN_SQL: dict[str, tuple[str, set[Touched]]] = {
     "hat removed": ("DELETE FROM hat WHERE id = 'everyone'", parts("hat everyone")),
     "skill added": ("INSERT INTO skill VALUES ('acme', 'new', 'New', '')", parts("skill new")),
     "skill named": ("UPDATE skill SET name = 'Another' WHERE id = 'code'", parts("skill code")),
-    "skill described": ("UPDATE skill SET description = 'Another'", set()),
+    "skill described": ("UPDATE skill SET description = 'Another' WHERE id = 'code'", parts("skill code")),
     "skill with a tool": ("INSERT INTO skill_tool VALUES ('acme', 'code', 'web.search')", parts("skill code")),
     "skill removed": ("DELETE FROM skill WHERE id = 'search'", parts("skill search", "hat everyone", "hat engineer")),
     "tool added": ("INSERT INTO tool VALUES ('acme', 'new', 'new', 'web', false)", parts("tool new")),
@@ -206,7 +203,7 @@ BY_APPLY: dict[str, tuple[Callable[[workspace_pb2.Workspace], object], set[Touch
         lambda new: setattr(part(new.tools, "web.search"), "disabled", True),
         parts("tool web.search"),
     ),
-    "text": (lambda new: setattr(part(new.hats, "engineer"), "instructions", "Other ones"), set()),
+    "text": (lambda new: setattr(part(new.hats, "engineer"), "instructions", "Other ones"), parts("hat engineer")),
 }
 
 

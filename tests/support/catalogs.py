@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TEAMS = [TeamId(f"team-{letter}") for letter in "abcde"]
 HATS = [HatId(f"hat-{letter}") for letter in "abcd"]
 SKILLS = [SkillId(f"skill-{letter}") for letter in "abcde"]
+SERVERS = ["slack", "git"]
+_TEXTS = st.sampled_from(["", "a text", "long " * 50])
 TOOLS = [ToolId(f"tool-{letter}") for letter in "abcdef"]
 
 
@@ -33,15 +35,17 @@ def catalogs(draw: st.DrawFn) -> Catalog:
     teams: list[Team] = []
     for team_id in draw(some(TEAMS)):
         teams.append(Team(team_id, team_id, draw(st.sampled_from([None, *(team.id for team in teams)]))))
-    tools = tuple(Tool(each, f"name of {each}", "server", draw(st.booleans())) for each in draw(some(TOOLS)))
+    tools = tuple(
+        Tool(each, f"name of {each}", draw(st.sampled_from(SERVERS)), draw(st.booleans())) for each in draw(some(TOOLS))
+    )
     tool_ids = [tool.id for tool in tools]
-    skills = tuple(Skill(each, f"name of {each}", "", draw(some(tool_ids))) for each in draw(some(SKILLS)))
+    skills = tuple(Skill(each, f"name of {each}", draw(_TEXTS), draw(some(tool_ids))) for each in draw(some(SKILLS)))
     team_ids, skill_ids = [team.id for team in teams], [skill.id for skill in skills]
     hats: list[Hat] = []
     for each in draw(some(HATS)):
         audience = draw(st.sampled_from(HatAudience))
         served = draw(some(team_ids)) if audience is HatAudience.TEAMS else ()
-        hats.append(Hat(each, f"name of {each}", "", "", audience, served, draw(some(skill_ids))))
+        hats.append(Hat(each, f"name of {each}", draw(_TEXTS), draw(_TEXTS), audience, served, draw(some(skill_ids))))
     return Catalog(tuple(draw(st.permutations(teams))), tuple(hats), skills, tools)
 
 

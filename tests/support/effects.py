@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf import message_factory
 
+from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest
 from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_STATE_REVOKED, KEY_TYPE_RUNTIME, KEY_TYPE_USER, HatLimit
 from skilder.keys.v1.key_service_pb2 import KeyFilter
 from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE, MEMBER_ROLE_ADMIN, Hat, Workspace
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from skilder.keys.v1.authorization_service_pb2 import ToolSet
     from tests.support.service import Client, Service
 
 Facts = frozenset[tuple[Any, ...]]
 NOTHING: Facts = frozenset()
+_OF_A_TOOL = {"tool_id", "tool_name"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,25 +152,39 @@ def whole_workspace() -> Workspace:
 async def let_through(world: World, case: Case, request: Message, whole: Message) -> Facts:
     """Return the tools that a client lets through: only if the kind of reach is the one that it wanted to ask for."""
     wholes = list(getattr(whole, "requests", [getattr(whole, "request", whole)]))
-    wanted = {each.token: each.WhichOneof("scope") for each in wholes}
+    wanted = {each.token: each.WhichOneof("scope") in _OF_A_TOOL for each in wholes}
     sent = list(getattr(request, "requests", [getattr(request, "request", request)]))
     facts = set()
     for response in await case.send(world, request):
         responses = getattr(response, "responses", [response])
         if case.method.endswith("ReadToolSet"):
-            facts |= {("a set", tool.id) for tool in response.tool_set.tools}
+            facts |= _facts_of(response.tool_set)
             continue
         assert len(responses) == len(sent)
         for asked, each in zip(sent, responses, strict=True):
             kind = each.granted.WhichOneof("reach")
-            if wanted.get(asked.token) == "tool_id" and kind == "tool":
+            if wanted.get(asked.token) is True and kind == "tool":
                 facts.add(("a tool", each.granted.tool.tool.id))
-            elif wanted.get(asked.token) is None and kind in {"tool_set", "tool_set_version"}:
-                facts |= {("a set", tool) for tool in await world.tools(asked.token)}
-            if asked.WhichOneof("scope") is not None and kind not in {None, "tool"}:
+            elif wanted.get(asked.token) is False and kind in {"tool_set", "tool_set_version"}:
+                facts |= await _sent(world, asked)
+            if asked.WhichOneof("scope") in _OF_A_TOOL and kind not in {None, "tool"}:
                 # Whoever looks at `granted` alone takes it for the grant of the tool.
                 facts.add(("more than a tool", kind))
     return frozenset(facts)
+
+
+async def _sent(world: World, asked: AuthorizeRequest) -> set[tuple[str, str]]:
+    """Return what is in the tool set that a request asks about, which the response may only name."""
+    anew = AuthorizeRequest()
+    anew.CopyFrom(asked)
+    anew.ClearField("tool_set_version")
+    return _facts_of((await world.service.service.authorization.Authorize(anew)).granted.tool_set)
+
+
+def _facts_of(tools: ToolSet) -> set[tuple[str, str]]:
+    described: tuple[Any, ...] = (*tools.hats, *tools.skills)
+    texts = {("text", each.id) for each in described if each.description}
+    return texts | {("a set", tool.id) for tool in tools.tools}
 
 
 async def power_of_the_key(world: World, case: Case, request: Message, _: Message) -> Facts:

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest, ReadToolSetRequest
+from skilder.keys.v1.authorization_service_pb2 import (
+    TOOL_SET_VIEW_FULL,
+    AuthorizeRequest,
+    BatchAuthorizeRequest,
+    ReadToolSetRequest,
+)
 from skilder.keys.v1.catalog_service_pb2 import (
     WORKSPACE_PART_MEMBER,
     WORKSPACE_PART_TOOL,
@@ -22,6 +27,7 @@ from skilder.keys.v1.catalog_service_pb2 import (
     UpdateWorkspaceRequest,
     WorkspaceParts,
 )
+from skilder.keys.v1.common_pb2 import ToolName
 from skilder.keys.v1.key_pb2 import (
     KEY_LIMIT_HATS,
     KEY_STATE_ACTIVE,
@@ -76,6 +82,21 @@ async def _tool_out_of_reach(world: World) -> Message:
     return await _one_tool(world, "git.commit")
 
 
+async def _by_name(
+    world: World, mcp_server: str = "slack", name: str = "slack_get_channel_history"
+) -> AuthorizeRequest:
+    return AuthorizeRequest(token=world.narrow, tool_name=ToolName(mcp_server=mcp_server, name=name))
+
+
+async def _name_out_of_reach(world: World) -> Message:
+    return await _by_name(world, "git", "git_commit")
+
+
+async def _a_server(world: World) -> AuthorizeRequest:
+    """Return a request about one server, by a token that reaches others too."""
+    return AuthorizeRequest(token=world.probes["cyd"], mcp_server="git", view=TOOL_SET_VIEW_FULL)
+
+
 async def _a_set(world: World) -> AuthorizeRequest:
     return AuthorizeRequest(token=world.wide, tool_set_version=await world.version(world.wide))
 
@@ -84,8 +105,16 @@ async def _batch(world: World) -> Message:
     return BatchAuthorizeRequest(requests=[await _one_tool(world), await _a_set(world)])
 
 
+async def _batch_of_variants(world: World) -> Message:
+    return BatchAuthorizeRequest(requests=[await _by_name(world), await _a_server(world)])
+
+
 async def _tool_set(world: World) -> Message:
     return ReadToolSetRequest(request=await _a_set(world))
+
+
+async def _tool_set_of_a_server(world: World) -> Message:
+    return ReadToolSetRequest(request=await _a_server(world))
 
 
 def _issue(**fields: Any) -> Callable[[World], Awaitable[Message]]:
@@ -220,6 +249,7 @@ _DISABLED = "ApplyWorkspace is exact: a tool without `disabled` is switched on, 
 _PUT = "A part that is put is the whole part, so a tool without `disabled` is put as one that is switched on."
 _STAYS = "What is not removed stays as it was before the call: a removal that is left out gives nobody anything new."
 _DRY_RUN = "A call without `dry_run` is meant to change something (AIP-163)."
+_SERVER = "A scope that is not set asks about everything, which the kind of reach says too; an empty one is refused."
 _GUARD = "A guard that is left out does not guard. Without `max_removals`, half of the parts is still the most."
 _ADMIN = Member(user_id="eve", role=MEMBER_ROLE_ADMIN)
 _WORKSPACE_KEY: dict[str, Any] = {"type": KEY_TYPE_WORKSPACE, "unlimited": [KEY_LIMIT_HATS]}
@@ -252,9 +282,24 @@ CASES = [
         ("about a tool", _one_tool, {}),
         ("about everything", _a_set, {}),
         ("about a tool out of reach", _tool_out_of_reach, {"refused": True}),
+        ("about a tool by its name", _by_name, {}),
+        ("about a name out of reach", _name_out_of_reach, {"refused": True}),
+        ("about a server", _a_server, {"narrows": ("mcp_server",)}),
     ),
-    *_cases("AuthorizationService/BatchAuthorize", "service", let_through, ("about both", _batch, {})),
-    *_cases("AuthorizationService/ReadToolSet", "service", let_through, ("about everything", _tool_set, {})),
+    *_cases(
+        "AuthorizationService/BatchAuthorize",
+        "service",
+        let_through,
+        ("about both", _batch, {}),
+        ("about variants", _batch_of_variants, {"meant": {"requests.mcp_server": _SERVER}}),
+    ),
+    *_cases(
+        "AuthorizationService/ReadToolSet",
+        "service",
+        let_through,
+        ("about everything", _tool_set, {}),
+        ("about a server", _tool_set_of_a_server, {"meant": {"request.mcp_server": _SERVER}}),
+    ),
     *_cases(
         "KeyService/IssueKey",
         "console",
@@ -361,6 +406,9 @@ CASES = [
 ]
 
 REFUSED_FIELDS = {
-    "AuthorizationService/ReadToolSet": {"request.tool_id": "ReadToolSet sends everything, so it refuses a tool."},
+    "AuthorizationService/ReadToolSet": dict.fromkeys(
+        ("request.tool_id", "request.tool_name", "request.tool_name.mcp_server", "request.tool_name.name"),
+        "ReadToolSet sends everything, so it refuses a tool.",
+    ),
 }
 """Fields that no request of a method may set, so that no case can have them, and why."""

@@ -40,7 +40,7 @@ class Served:
         assert reason_of(response) == pb.DENIAL_REASON_MALFORMED
 
 
-def request(token: str, **fields: str) -> bytes:
+def request(token: str, **fields: Any) -> bytes:
     """Return a framed request to Authorize."""
     return framed(pb.AuthorizeRequest(token=token, **fields).SerializeToString())
 

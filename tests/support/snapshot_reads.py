@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.authorization.contents import EMPTY, Contents, updated
-from skilder_keys.app.authorization.snapshot import SharedToolSet
+from skilder_keys.app.authorization.tool_sets import Servers, SharedToolSet
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.revision import Revision
 from skilder_keys.storage.snapshots import EVERYTHING, SnapshotRead
@@ -57,11 +57,11 @@ def _rows(
     for team in catalog.teams:
         yield Part.TEAM, "team", team.id, None, team.parent_id, ()
     for hat in catalog.hats:
-        yield Part.HAT, "hat", hat.id, hat.name, hat.audience.value, ()
+        yield Part.HAT, "hat", hat.id, hat.name, hat.audience.value, (hat.description, hat.instructions)
         yield Part.HAT, "hat_team", hat.id, None, None, hat.team_ids
         yield Part.HAT, "hat_skill", hat.id, None, None, hat.skill_ids
     for skill in catalog.skills:
-        yield Part.SKILL, "skill", skill.id, skill.name, None, ()
+        yield Part.SKILL, "skill", skill.id, skill.name, None, (skill.description,)
         yield Part.SKILL, "skill_tool", skill.id, None, None, skill.tool_ids
     for tool in catalog.tools:
         if not tool.disabled:
@@ -75,7 +75,7 @@ def contents_of(catalog: Catalog) -> Contents:
 
 def tool_set_in(contents: Contents, reach: Reach) -> SharedToolSet:
     """Return what a key reaches in a workspace in memory."""
-    tools = SharedToolSet(contents, contents.reached(reach), lambda _: None)
+    tools = SharedToolSet(Servers(contents, lambda _: None), contents.reached(reach))
     tools.keep(tools.encode())
     return tools
 

@@ -8,7 +8,14 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2, workspace_pb2
+from skilder.keys.v1 import (
+    authorization_service_pb2,
+    catalog_service_pb2,
+    common_pb2,
+    key_pb2,
+    key_service_pb2,
+    workspace_pb2,
+)
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -47,6 +54,12 @@ def valid_requests() -> dict[str, list[Message]]:
         "actor": "nobody",
     }
     limit = key_pb2.HatLimit(hat_ids=["everyone", "engineer"])
+    name = common_pb2.ToolName(mcp_server="web", name="web_search")
+    scopes: list[dict[str, Any]] = [
+        {"tool_id": "web.search", "tool_set_version": "abc"},
+        {"tool_name": name},
+        {"mcp_server": "web"},
+    ]
     issue, revoke = key_service_pb2.IssueKeyRequest, key_service_pb2.RevokeKeyRequest
     return {
         "KeyService/IssueKey": [
@@ -113,22 +126,30 @@ def valid_requests() -> dict[str, list[Message]]:
         "AuthorizationService/Authorize": [
             authorization_service_pb2.AuthorizeRequest(
                 token=f"WSK_{'0' * 71}", tool_id="web.search", tool_set_version="abc"
-            )
+            ),
+            authorization_service_pb2.AuthorizeRequest(
+                token=f"WSK_{'0' * 71}", tool_name=name, view=authorization_service_pb2.TOOL_SET_VIEW_BASIC
+            ),
+            authorization_service_pb2.AuthorizeRequest(
+                token=f"WSK_{'0' * 71}", mcp_server="web", view=authorization_service_pb2.TOOL_SET_VIEW_FULL
+            ),
         ],
         "AuthorizationService/BatchAuthorize": [
             authorization_service_pb2.BatchAuthorizeRequest(
                 requests=[
                     authorization_service_pb2.AuthorizeRequest(token="no token"),
-                    authorization_service_pb2.AuthorizeRequest(
-                        token=f"WSK_{'0' * 71}", tool_id="web.search", tool_set_version="abc"
-                    ),
+                    authorization_service_pb2.AuthorizeRequest(token=f"WSK_{'0' * 71}", **scope),
                 ]
             )
+            for scope in scopes
         ],
         "AuthorizationService/ReadToolSet": [
             authorization_service_pb2.ReadToolSetRequest(
                 request=authorization_service_pb2.AuthorizeRequest(token=f"WSK_{'0' * 71}", tool_set_version="abc")
-            )
+            ),
+            authorization_service_pb2.ReadToolSetRequest(
+                request=authorization_service_pb2.AuthorizeRequest(token=f"WSK_{'0' * 71}", mcp_server="web")
+            ),
         ],
     }
 

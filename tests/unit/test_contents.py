@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.authorization import encoding
-from skilder_keys.app.authorization.contents import EMPTY, HeldHat, updated
+from skilder_keys.app.authorization.contents import EMPTY, updated
+from skilder_keys.app.authorization.held_parts import HeldHat
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId
 from skilder_keys.domain.permissions import Reach
@@ -51,16 +52,19 @@ def test_parts_that_are_read_anew_give_what_a_read_of_everything_gives(steps: li
         }
         read = read_of(after, wanted={part: None if part in whole else ids for part, ids in wanted.items() if ids})
         former, kept = held, (dict(held.tools), dict(held.skills), dict(held.hats))
+        names = {server: dict(tools) for server, tools in held.tools_by_name.items()}
         links = dict(held.skills_of), dict(held.hats_of)
         held = updated(held, read)
         expected = contents_of(after)
-        assert (held.parents, held.hats, held.skills, held.tools) == (
-            expected.parents, expected.hats, expected.skills, expected.tools,
+        assert (held.parents, held.hats, held.skills, held.tools, held.tools_by_name) == (
+            expected.parents, expected.hats, expected.skills, expected.tools, expected.tools_by_name,
         )  # fmt: skip
+        assert held.weight == expected.weight
         assert list(held.hats) == list(expected.hats)
         for found, right in ((held.skills_of, expected.skills_of), (held.hats_of, expected.hats_of)):
             assert {link: {*ids} for link, ids in found.items() if ids} == {link: {*ids} for link, ids in right.items()}
         assert kept == (former.tools, former.skills, former.hats), "the former contents stay"
+        assert names == former.tools_by_name
         assert links == (former.skills_of, former.hats_of)
 
 
@@ -113,6 +117,17 @@ def test_one_changed_tool_is_encoded_alone() -> None:
     assert [held.tools[each.id] is before.tools[each.id] for each in tools] == [False, True, True, True, True]
     assert [held.skills[each.id] is before.skills[each.id] for each in skills] == [False, True, True, True, True]
     assert [held.hats[each.id] is before.hats[each.id] for each in hats] == [False, True, True, True, True]
+
+
+def test_tools_that_swap_their_names_may_be_read_one_after_the_other() -> None:
+    """What a name means follows the tool that was read last, and no name is lost."""
+    one = replace(TOOL, id=ToolId("one"), name="first")
+    other = replace(TOOL, id=ToolId("other"), name="second")
+    held = contents_of(Catalog((), (), (), (one, other)))
+    after = Catalog((), (), (), (replace(one, name="second"), replace(other, name="first")))
+    for id_ in (one.id, other.id):
+        held = updated(held, read_of(after, wanted={Part.TOOL: {id_}}))
+    assert held.tools_by_name == {"slack": {"second": one.id, "first": other.id}}
 
 
 def test_a_part_that_names_another_that_is_missing_is_held_all_the_same() -> None:

@@ -155,6 +155,7 @@ ENUMS = {
     "WorkspacePart": enums.WORKSPACE_PARTS,
     "ChangeAction": enums.CHANGE_ACTIONS,
     "DenialReason": enums.DENIAL_REASONS,
+    "ToolSetView": enums.TOOL_SET_VIEWS,
 }
 
 

@@ -29,8 +29,9 @@ OPTIONAL = {
     "WorkspaceParts.name": "empty: refused; unset: the name stays",
 }
 ONEOFS = {
-    "AuthorizeRequest.scope": ["tool_id"],
+    "AuthorizeRequest.scope": ["tool_id", "tool_name", "mcp_server"],
     "AuthorizeResponse.verdict": ["granted", "denied"],
+    "Denied.tool": ["tool_id", "tool_name"],
     "Granted.reach": ["tool_set", "tool", "tool_set_version"],
     "ReadToolSetResponse.part": ["tool_set", "denied"],
     "RevokeKeyRequest.target": ["key_id", "token"],

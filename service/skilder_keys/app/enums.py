@@ -12,6 +12,7 @@ from skilder_keys.domain.difference import Action, Part
 from skilder_keys.domain.keys import KeyLimit, KeyState
 from skilder_keys.domain.principal import PrincipalKind
 from skilder_keys.domain.token import KeyType
+from skilder_keys.domain.tool_sets import ToolSetView
 from skilder_keys.domain.workspace import HatAudience, MemberRole
 
 if TYPE_CHECKING:
@@ -50,4 +51,5 @@ MEMBER_ROLES = numbers(MemberRole, _enum(workspace_pb2.DESCRIPTOR, "MemberRole")
 HAT_AUDIENCES = numbers(HatAudience, _enum(workspace_pb2.DESCRIPTOR, "HatAudience"))
 WORKSPACE_PARTS = numbers(Part, _enum(catalog_service_pb2.DESCRIPTOR, "WorkspacePart"))
 CHANGE_ACTIONS = numbers(Action, _enum(catalog_service_pb2.DESCRIPTOR, "ChangeAction"))
+TOOL_SET_VIEWS = numbers(ToolSetView, _enum(authorization_service_pb2.DESCRIPTOR, "ToolSetView"))
 DENIAL_REASONS = numbers(DenialReason, _enum(authorization_service_pb2.DESCRIPTOR, "DenialReason"))

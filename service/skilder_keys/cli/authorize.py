@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
-from skilder.keys.v1 import key_pb2
+from skilder.keys.v1 import common_pb2, key_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder_keys.cli import output
 from skilder_keys.cli.client import Connection, connected
-from skilder_keys.cli.enums import short_name
+from skilder_keys.cli.enums import short_name, short_names
 from skilder_keys.cli.exits import Exit, fail
 from skilder_keys.cli.secrets import read_token
 from skilder_keys.cli.text import Style, styled
@@ -21,25 +22,40 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_VIEWS = pb.ToolSetView.DESCRIPTOR
+View = Enum("View", {name: name for name in short_names(_VIEWS)})  # type: ignore[misc]  # from the contract
+
+
 @connected
 def authorize(
     service: Connection,
     tool: Annotated[str | None, typer.Option(help="Check only this tool, by its id.")] = None,
+    tool_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<server>/<name>", help="Check only this tool, by its MCP server and its name after the last slash."
+        ),
+    ] = None,
+    mcp_server: Annotated[str | None, typer.Option(help="Show only what is reached of this MCP server.")] = None,
+    view: Annotated[
+        View | None, typer.Option(help="What to show of the tools: nothing, ids and names, or texts too.")
+    ] = None,
     json: output.Json = False,
 ) -> None:
     """Check whether a token is valid and which tools it may use.
 
     The token is read from standard input or a prompt. Exit code 0 means granted, 1 denied; all others are errors.
     """
-    request = pb.AuthorizeRequest(token=read_token())
-    if tool is not None:
-        request.tool_id = tool
+    request = _request(tool, tool_name, mcp_server, view)
+    request.token = read_token()
+    has_one_tool = request.WhichOneof("scope") in ("tool_id", "tool_name")
+    expected = None if request.view == pb.TOOL_SET_VIEW_NONE else "tool" if has_one_tool else "tool_set"
     with service.stub(AuthorizationServiceStub) as stub:
         response = stub.Authorize(request)
-        if tool is None and response.granted.WhichOneof("reach") == "tool_set_version":
+        if expected == "tool_set" and response.granted.WhichOneof("reach") == "tool_set_version":
             response = _with_tool_set(response.granted.key, stub.ReadToolSet(pb.ReadToolSetRequest(request=request)))
     denied = response.HasField("denied")
-    if not denied and response.granted.WhichOneof("reach") != ("tool_set" if tool is None else "tool"):
+    if not denied and not (response.granted.HasField("key") and response.granted.WhichOneof("reach") == expected):
         raise fail("the service's response is neither a denial nor a grant of what was asked", Exit.FAILED)
     if json:
         output.print_json(output.as_dict(response))
@@ -51,6 +67,25 @@ def authorize(
         _print_granted(response.granted)
     if denied:
         raise typer.Exit(Exit.DENIED)
+
+
+def _request(tool: str | None, tool_name: str | None, mcp_server: str | None, view: View | None) -> pb.AuthorizeRequest:
+    """Return the request that the options describe, without the token."""
+    if sum(each is not None for each in (tool, tool_name, mcp_server)) > 1:
+        raise fail("give only one of --tool, --tool-name and --mcp-server", Exit.USAGE)
+    request = pb.AuthorizeRequest()
+    if tool is not None:
+        request.tool_id = tool
+    if mcp_server is not None:
+        request.mcp_server = mcp_server
+    if tool_name is not None:
+        server, slash, name = tool_name.rpartition("/")
+        if not slash:
+            raise fail("--tool-name is an MCP server and a name, with a slash between them", Exit.USAGE)
+        request.tool_name.CopyFrom(common_pb2.ToolName(mcp_server=server, name=name))
+    if view is not None:
+        request.view = short_names(_VIEWS)[view.value]  # type: ignore[assignment]  # a plain number
+    return request
 
 
 def _with_tool_set(key: pb.KeyIdentity, parts: Iterable[pb.ReadToolSetResponse]) -> pb.AuthorizeResponse:
@@ -68,10 +103,10 @@ def _with_tool_set(key: pb.KeyIdentity, parts: Iterable[pb.ReadToolSetResponse])
 
 def _print_granted(granted: pb.Granted) -> None:
     key, tool, tool_set = granted.key, granted.tool.tool, granted.tool_set
-    has_one_tool = granted.HasField("tool")
+    has_one_tool, has_tool_set = granted.HasField("tool"), granted.HasField("tool_set")
     paths = "; ".join(f"hat {path.hat_id}, skill {path.skill_id}" for path in granted.tool.paths)
     more = granted.tool.path_count - len(granted.tool.paths)
-    skills = {skill.id: ", ".join(skill.tool_ids) or "-" for skill in tool_set.skills}
+    skills = {skill.id: skill for skill in tool_set.skills}
     output.print_line(styled("granted", Style.GRANTED, sys.stdout))
     output.print_fields(
         [
@@ -83,9 +118,20 @@ def _print_granted(granted: pb.Granted) -> None:
             ("description", key.description),
             ("tool", f"{tool.id} ({tool.name} of {tool.mcp_server})" if has_one_tool else ""),
             ("through", f"{paths}; {more} more" if more else paths),
-            ("tools", "" if has_one_tool else f"{len(tool_set.tools)}, version {tool_set.version}"),
+            ("tools", f"{len(tool_set.tools)}, version {tool_set.version}" if has_tool_set else ""),
         ]
     )
     for hat in tool_set.hats:
         output.print_line(f"\n{styled(output.shown(hat.id), Style.BOLD, sys.stdout)} {output.shown(hat.name)}")
-        output.print_fields((f"  {skill_id}", skills[skill_id]) for skill_id in hat.skill_ids)
+        _print_text(hat.description)
+        _print_text(hat.instructions)
+        output.print_fields((f"  {each}", ", ".join(skills[each].tool_ids) or "-") for each in hat.skill_ids)
+    for skill in tool_set.skills:
+        if skill.description:
+            output.print_line(f"\n{styled(output.shown(skill.id), Style.BOLD, sys.stdout)} {output.shown(skill.name)}")
+            _print_text(skill.description)
+
+
+def _print_text(text: str) -> None:
+    for line in text.splitlines():
+        output.print_line(f"  {output.shown(line)}")

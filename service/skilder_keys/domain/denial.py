@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.ids import KeyId, ToolId
+from skilder_keys.domain.tool_sets import ToolName
 
 
 class DenialReason(Enum):
@@ -23,7 +24,9 @@ class Denied:
 
     Attributes:
         key_id: The key of the token; None if no key has this token.
+        tool: The tool that the key does not reach, as the request named it; None for other reasons.
     """
 
     reason: DenialReason
     key_id: KeyId | None = None
+    tool: ToolId | ToolName | None = None

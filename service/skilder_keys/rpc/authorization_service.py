@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder_keys.app.authorization.query import AuthorizeQuery
+from skilder_keys.app.enums import TOOL_SET_VIEWS
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.ids import ToolId
+from skilder_keys.domain.tool_sets import WHOLE, ToolName, ToolSetView, Variant
+from skilder_keys.rpc.convert import optional
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -76,8 +79,16 @@ class AuthorizationServicer:
 
 
 def _query(request: pb.AuthorizeRequest) -> AuthorizeQuery:
-    tool_id = ToolId(request.tool_id) if request.HasField("tool_id") else None
-    return AuthorizeQuery(request.token, tool_id, request.tool_set_version)
+    scope, view = request.WhichOneof("scope"), request.view
+    tool_id = ToolId(request.tool_id) if scope == "tool_id" else None
+    query = AuthorizeQuery(request.token, tool_id, request.tool_set_version)
+    if scope == "tool_name":
+        query.tool_name = ToolName(request.tool_name.mcp_server, request.tool_name.name)
+    server = request.mcp_server if scope == "mcp_server" else None
+    if view or server is not None:
+        variant = Variant(server, optional("view", view, TOOL_SET_VIEWS) or ToolSetView.BASIC)
+        query.variant = WHOLE if variant == WHOLE else variant
+    return query
 
 
 def _note(decision: Decision, call: Call) -> None:

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from skilder_keys.rpc.errors import UnknownFieldError
 from skilder_keys.rpc.wire import FIXED_32, FIXED_64, LENGTH_DELIMITED, START_GROUP, VARINT, fields
@@ -75,6 +76,7 @@ class Known:
         messages: The fields that are messages, by their numbers: the name, whether it is a list, and what is known.
         has_enums: Whether it has an enum at any depth.
         is_flat: Whether it has neither messages nor enums.
+        is_shallow: Whether `knows` can check it: it has no lists of messages or enums, and its messages are flat.
     """
 
     def __init__(self, descriptor: Any) -> None:  # noqa: ANN401 - one of two classes
@@ -103,6 +105,26 @@ class Known:
         self._with_enums = [inner for inner in self.messages.values() if inner[2].has_enums]
         self.has_enums: bool = bool(self._enums or self._with_enums)
         self.is_flat = not (self._enums or self.messages)
+        inner = [(name, known.is_flat and not is_list) for name, is_list, known in self.messages.values()]
+        self.is_shallow = all(flat for _, flat in inner) and not any(is_list for _, is_list, _ in self._enums)
+        self._values = [(name, values) for name, _, values in self._enums]
+        self._names = [name for name, _ in inner]
+
+    def knows(self, message: Message) -> bool:
+        """Return whether this version knows all fields and enum values of a shallow message.
+
+        This does what `has_unknown_fields` and `find_value` do, but faster, which every Authorize profits from. An
+        object is made for each unknown field, so use it for small messages.
+        """
+        if len(UnknownFieldSet(message)):
+            return False
+        for name, values in self._values:
+            if getattr(message, name) not in values:
+                return False
+        for name in self._names:
+            if message.HasField(name) and len(UnknownFieldSet(getattr(message, name))):
+                return False
+        return True
 
     def find_value(self, message: Message) -> Found | None:
         """Return the first enum field with an unknown value in a message; None if there is none."""

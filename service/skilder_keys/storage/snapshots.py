@@ -28,22 +28,25 @@ EVERYTHING: Wanted = dict.fromkeys((Part.MEMBER, Part.TEAM, Part.HAT, Part.SKILL
 
 @dataclass(frozen=True, slots=True)
 class HatRow:
-    """A hat, as far as it decides."""
+    """A hat, as far as an answer may have it."""
 
     id: HatId
     name: str
     audience: HatAudience
     team_ids: tuple[TeamId, ...]
     skill_ids: tuple[SkillId, ...]
+    description: str
+    instructions: str
 
 
 @dataclass(frozen=True, slots=True)
 class SkillRow:
-    """A skill, as far as it decides."""
+    """A skill, as far as an answer may have it."""
 
     id: SkillId
     name: str
     tool_ids: tuple[ToolId, ...]
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class SnapshotRead:
                 HatAudience(row["text"]),
                 tuple(teams.get(row["id"], ())),
                 tuple(sorted(skills.get(row["id"], ()))),
+                *row["ids"],
             )
             for row in self._of("hat")
         ]
@@ -103,7 +107,10 @@ class SnapshotRead:
     def skills(self) -> list[SkillRow]:
         """Return the skills."""
         tools = self._links("skill_tool")
-        return [SkillRow(row["id"], row["name"], tuple(sorted(tools.get(row["id"], ())))) for row in self._of("skill")]
+        return [
+            SkillRow(row["id"], row["name"], tuple(sorted(tools.get(row["id"], ()))), *row["ids"])
+            for row in self._of("skill")
+        ]
 
     def tools(self) -> list[ToolRow]:
         """Return the enabled tools."""
@@ -125,12 +132,12 @@ _TABLES: Mapping[Part, tuple[tuple[str, str, str, str], ...]] = {
     ),
     Part.TEAM: (("team", "team", "id", "NULL, parent_id, NULL::text[]"),),
     Part.HAT: (
-        ("hat", "hat", "id", "name, audience, NULL::text[]"),
+        ("hat", "hat", "id", "name, audience, ARRAY[description, instructions]"),
         ("hat_team", "hat_team", "hat_id", "NULL, NULL, array_agg(team_id)"),
         ("hat_skill", "hat_skill", "hat_id", "NULL, NULL, array_agg(skill_id)"),
     ),
     Part.SKILL: (
-        ("skill", "skill", "id", "name, NULL, NULL::text[]"),
+        ("skill", "skill", "id", "name, NULL, ARRAY[description]"),
         ("skill_tool", "skill_tool", "skill_id", "NULL, NULL, array_agg(tool_id)"),
     ),
     Part.TOOL: (("tool", "tool", "id", "name, mcp_server, NULL::text[]"),),

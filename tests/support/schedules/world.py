@@ -10,13 +10,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
-from skilder_keys.app.authorization.snapshot import SharedToolSet
+from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import UserId
 from skilder_keys.domain.keys import Credential, Key, Revocation
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
+from skilder_keys.domain.tool_sets import ToolName, ToolSetView, Variant
 from tests.support.memory import ACME, GLOBEX, minted, touched_key, touched_part
 
 if TYPE_CHECKING:
@@ -178,6 +179,11 @@ def seen(access: Access | Denied) -> Answer:
     assert isinstance(reached, SharedToolSet)
     tools = pb.Granted.FromString(reached.encode().field).tool_set
     kinds: tuple[Any, ...] = (tools.hats, tools.skills, tools.tools)
+    full = reached.variant(Variant(None, ToolSetView.FULL), reached.servers.contents)
+    texts = pb.Granted.FromString(full.encode().field).tool_set
+    described: tuple[Any, ...] = (*texts.hats, *texts.skills)
+    assert all(each.description == each.name for each in described), "the texts are of that state"
+    assert all(reached.grant_by_name(ToolName(each.mcp_server, each.name)) for each in tools.tools)
     return "granted", value, *(tuple((each.id, each.name) for each in kind) for kind in kinds)
 
 
@@ -202,23 +208,23 @@ def _team_rows(values: Values) -> Iterator[Row]:
 
 def _hat_rows(values: Values) -> Iterator[Row]:
     for id_, value in values:
-        yield "hat", id_, str(value), "workspace", ()
+        yield "hat", id_, str(value), "workspace", (str(value), "")
         yield "hat_skill", id_, "", None, (id_,)
     for id_ in (*_teams("m", MAX_EPOCH), *_teams("t", MAX_EPOCH)):
-        yield "hat", id_, "", "teams", ()
+        yield "hat", id_, "", "teams", ("", "")
         yield "hat_team", id_, "", None, (id_,)
 
 
 def _skill_rows(values: Values) -> Iterator[Row]:
     for id_, value in values:
-        yield "skill", id_, str(value), None, ()
+        yield "skill", id_, str(value), None, (str(value),)
         yield "skill_tool", id_, "", None, (id_,)
 
 
 def _tool_rows(values: Values) -> Iterator[Row]:
     for id_, value in values:
         if not _is_off(value):
-            yield "tool", id_, str(value), "", ()
+            yield "tool", id_, str(value), id_, ()
 
 
 _ROWS: Mapping[Part, Callable[[Values], Iterator[Row]]] = {

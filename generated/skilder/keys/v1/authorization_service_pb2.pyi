@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from skilder.keys.v1 import common_pb2 as _common_pb2
 from skilder.keys.v1 import key_pb2 as _key_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ToolSetView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolSetViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolSetView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_SET_VIEW_UNSPECIFIED: _ToolSetView.ValueType  # 0
+    """The same as TOOL_SET_VIEW_BASIC."""
+    TOOL_SET_VIEW_NONE: _ToolSetView.ValueType  # 1
+    """No tool set: the key alone."""
+    TOOL_SET_VIEW_BASIC: _ToolSetView.ValueType  # 2
+    """Ids and names, without the texts of hats and skills."""
+    TOOL_SET_VIEW_FULL: _ToolSetView.ValueType  # 3
+    """Also the descriptions of hats and skills, and the instructions of hats: what an agent needs to put a hat on."""
+
+class ToolSetView(_ToolSetView, metaclass=_ToolSetViewEnumTypeWrapper):
+    """How much of a tool set a response has."""
+
+TOOL_SET_VIEW_UNSPECIFIED: ToolSetView.ValueType  # 0
+"""The same as TOOL_SET_VIEW_BASIC."""
+TOOL_SET_VIEW_NONE: ToolSetView.ValueType  # 1
+"""No tool set: the key alone."""
+TOOL_SET_VIEW_BASIC: ToolSetView.ValueType  # 2
+"""Ids and names, without the texts of hats and skills."""
+TOOL_SET_VIEW_FULL: ToolSetView.ValueType  # 3
+"""Also the descriptions of hats and skills, and the instructions of hats: what an agent needs to put a hat on."""
+Global___ToolSetView: _TypeAlias = ToolSetView  # noqa: Y015
 
 class _DenialReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -68,27 +97,47 @@ class AuthorizeRequest(_message.Message):
 
     TOKEN_FIELD_NUMBER: _builtins.int
     TOOL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
     TOOL_SET_VERSION_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The token, as its holder presented it."""
     tool_id: _builtins.str
     """One tool. Then the response has no tool set."""
-    tool_set_version: _builtins.str
-    """The version of the tool set that the caller already has. If it is still current, the tools are not sent again.
-    Ignored if `tool_id` is set.
+    mcp_server: _builtins.str
+    """The tools of one MCP server. Then the tool set has these tools alone, the skills that have any of them, and the
+    hats that have any of these skills. It has a version of its own. For a server without a tool that the key
+    reaches, it is empty.
     """
+    tool_set_version: _builtins.str
+    """The version of the tool set that the caller already has, from a request with the same `mcp_server` and `view`. If
+    it is still current, the tools are not sent again. Ignored if the request asks about one tool, or for the key
+    alone.
+    """
+    view: Global___ToolSetView.ValueType
+    """How much of the tool set to send. TOOL_SET_VIEW_NONE and TOOL_SET_VIEW_FULL are rejected if the request asks about
+    one tool.
+    """
+    @_builtins.property
+    def tool_name(self) -> _common_pb2.ToolName:
+        """One tool, by its name on its MCP server. Then the response has no tool set."""
+
     def __init__(
         self,
         *,
         token: _builtins.str = ...,
         tool_id: _builtins.str = ...,
+        tool_name: _common_pb2.ToolName | None = ...,
+        mcp_server: _builtins.str = ...,
         tool_set_version: _builtins.str = ...,
+        view: Global___ToolSetView.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "tool_id", b"tool_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "scope", b"scope", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "token", b"token", "tool_id", b"tool_id", "tool_set_version", b"tool_set_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "scope", b"scope", "token", b"token", "tool_id", b"tool_id", "tool_name", b"tool_name", "tool_set_version", b"tool_set_version", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_scope: _TypeAlias = _typing.Literal["tool_id"]  # noqa: Y015
+    _WhichOneofReturnType_scope: _TypeAlias = _typing.Literal["tool_id", "tool_name", "mcp_server"]  # noqa: Y015
     _WhichOneofArgType_scope: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_scope) -> _WhichOneofReturnType_scope | None: ...
 
@@ -193,7 +242,7 @@ class Granted(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     TOOL_SET_VERSION_FIELD_NUMBER: _builtins.int
     tool_set_version: _builtins.str
-    """Everything that the key reaches, by its version: the tool set that the caller has already, or one of
+    """What the key reaches, by its version: the tool set that the caller has already, or one of
     `BatchAuthorizeResponse.tool_sets`. If it is neither of them, the response had no room for it, as a tool set may
     have more than 3 MiB: read it with `ReadToolSet`.
     """
@@ -203,7 +252,7 @@ class Granted(_message.Message):
 
     @_builtins.property
     def tool_set(self) -> Global___ToolSet:
-        """Everything that the key reaches."""
+        """Everything that the key reaches, or what it reaches of one MCP server."""
 
     @_builtins.property
     def tool(self) -> Global___ToolGrant:
@@ -271,7 +320,9 @@ Global___KeyIdentity: _TypeAlias = KeyIdentity  # noqa: Y015
 
 @_typing.final
 class ToolSet(_message.Message):
-    """Everything that a key reaches. Keys with the same reach share one tool set and one version."""
+    """Everything that a key reaches, or what it reaches of one MCP server. Keys with the same reach share one tool set and
+    one version.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -283,7 +334,7 @@ class ToolSet(_message.Message):
     """Identifies the content: tool sets with equal versions are equal."""
     @_builtins.property
     def hats(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReachedHat]:
-        """The hats that the key reaches, in order of id."""
+        """The hats that the key reaches, in order of id; of one MCP server, those with a tool of it."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReachedTool]:
@@ -318,10 +369,16 @@ class ReachedHat(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     SKILL_IDS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The hat's id."""
     name: _builtins.str
     """The hat's name."""
+    description: _builtins.str
+    """What it is for; empty without TOOL_SET_VIEW_FULL."""
+    instructions: _builtins.str
+    """What an agent that puts the hat on is told; empty without TOOL_SET_VIEW_FULL."""
     @_builtins.property
     def skill_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ids of its skills, in order of id. Each skill is in `ToolSet.skills`."""
@@ -332,10 +389,12 @@ class ReachedHat(_message.Message):
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         skill_ids: _abc.Iterable[_builtins.str] | None = ...,
+        description: _builtins.str = ...,
+        instructions: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "skill_ids", b"skill_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "id", b"id", "instructions", b"instructions", "name", b"name", "skill_ids", b"skill_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -350,10 +409,13 @@ class ReachedSkill(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     TOOL_IDS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The skill's id."""
     name: _builtins.str
     """The skill's name."""
+    description: _builtins.str
+    """What it is for; empty without TOOL_SET_VIEW_FULL."""
     @_builtins.property
     def tool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ids of its tools that are not disabled, in order of id. Each tool is in `ToolSet.tools`."""
@@ -364,10 +426,11 @@ class ReachedSkill(_message.Message):
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         tool_ids: _abc.Iterable[_builtins.str] | None = ...,
+        description: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "tool_ids", b"tool_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "id", b"id", "name", b"name", "tool_ids", b"tool_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -532,23 +595,35 @@ class Denied(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    TOOL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
     reason: Global___DenialReason.ValueType
     """Why, for programs. Later versions may add reasons: treat an unknown reason as a denial."""
     message: _builtins.str
     """Why, as a sentence for people."""
     key_id: _builtins.str
     """The key's id. Set only if the token's secret was correct."""
+    tool_id: _builtins.str
+    """The tool's id."""
+    @_builtins.property
+    def tool_name(self) -> _common_pb2.ToolName:
+        """The tool's name on its MCP server."""
+
     def __init__(
         self,
         *,
         reason: Global___DenialReason.ValueType = ...,
         message: _builtins.str = ...,
         key_id: _builtins.str = ...,
+        tool_id: _builtins.str = ...,
+        tool_name: _common_pb2.ToolName | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "message", b"message", "reason", b"reason", "tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_tool: _TypeAlias = _typing.Literal["tool_id", "tool_name"]  # noqa: Y015
+    _WhichOneofArgType_tool: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_tool) -> _WhichOneofReturnType_tool | None: ...
 
 Global___Denied: _TypeAlias = Denied  # noqa: Y015

@@ -91,7 +91,7 @@ class AuthorizationServiceServicer:
         The responses are parts of one tool set, of about 1 MiB each. Their lists together are the lists of the tool set.
         If the token is denied, the only response is the denial. If the call fails, its parts are incomplete: call again.
 
-        Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool.
+        Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool, or for the key alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

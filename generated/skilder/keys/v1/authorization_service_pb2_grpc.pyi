@@ -58,7 +58,7 @@ class AuthorizationServiceStub:
     The responses are parts of one tool set, of about 1 MiB each. Their lists together are the lists of the tool set.
     If the token is denied, the only response is the denial. If the call fails, its parts are incomplete: call again.
 
-    Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool.
+    Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool, or for the key alone.
     """
 
 @_typing.type_check_only
@@ -91,7 +91,7 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     The responses are parts of one tool set, of about 1 MiB each. Their lists together are the lists of the tool set.
     If the token is denied, the only response is the denial. If the call fails, its parts are incomplete: call again.
 
-    Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool.
+    Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool, or for the key alone.
     """
 
 class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -139,7 +139,7 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         The responses are parts of one tool set, of about 1 MiB each. Their lists together are the lists of the tool set.
         If the token is denied, the only response is the denial. If the call fails, its parts are incomplete: call again.
 
-        Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool.
+        Errors: as for `Authorize`. INVALID_ARGUMENT if the request asks about one tool, or for the key alone.
         """
 
 def add_AuthorizationServiceServicer_to_server(servicer: AuthorizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

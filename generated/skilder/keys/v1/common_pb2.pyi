@@ -105,6 +105,32 @@ class Principal(_message.Message):
 
 Global___Principal: _TypeAlias = Principal  # noqa: Y015
 
+@_typing.final
+class ToolName(_message.Message):
+    """A tool, as gateways and MCP servers know it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    mcp_server: _builtins.str
+    """The MCP server that offers the tool, as in `Tool.mcp_server`."""
+    name: _builtins.str
+    """The name of the tool on that server, as in `Tool.name`."""
+    def __init__(
+        self,
+        *,
+        mcp_server: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolName: _TypeAlias = ToolName  # noqa: Y015
+
 ABILITY_FIELD_NUMBER: _builtins.int
 ability: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Ability.ValueType]
 """The ability that the method requires of its caller."""

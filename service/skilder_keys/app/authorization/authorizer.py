@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.first_sights import endless
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
-from skilder_keys.app.batching import SingleFlight
+from skilder_keys.app.authorization.scopes import is_allowed, remembered, require_scope
+from skilder_keys.app.authorization.tool_set_encoder import ToolSetEncoder
 from skilder_keys.app.time_slices import TimeSlices
 from skilder_keys.domain.access import NO_LIMITS
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.errors import ForeignMcpServerError
 from skilder_keys.domain.fields import Violations
+from skilder_keys.domain.tool_sets import WHOLE, ToolSetView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from skilder_keys.app.authorization.encoding import EncodedToolSet
     from skilder_keys.app.authorization.first_sights import Patience
     from skilder_keys.app.authorization.key_loader import KeyLoader
     from skilder_keys.app.authorization.memory import Access, Memory
-    from skilder_keys.app.authorization.snapshot import SharedToolSet
+    from skilder_keys.app.authorization.tool_sets import SharedToolSet
     from skilder_keys.app.authorization.usage import Usage
     from skilder_keys.domain.access import Caller, CallerLimits
     from skilder_keys.offload import Offload
@@ -62,9 +63,8 @@ class Authorizer:
         self._memory = memory
         self._loader = loader
         self._usage = usage
-        self._offload = offload
         self._clock = clock
-        self._encoding: SingleFlight[SharedToolSet, EncodedToolSet] = SingleFlight()
+        self._encoder = ToolSetEncoder(offload)
         self.denials: Counter[DenialReason] = Counter()
 
     def grant(self, query: AuthorizeQuery, limits: CallerLimits = NO_LIMITS) -> bytes | None:
@@ -79,12 +79,13 @@ class Authorizer:
         if isinstance(tools, DenialReason):
             return None
         if limits is not NO_LIMITS and not (
-            limits.allow_workspace(key.workspace_id) and _is_allowed(tools, query, limits)
+            limits.allow_workspace(key.workspace_id) and is_allowed(tools, query, limits)
         ):
             return None
-        if query.tool_set_version and query.tool_set_version != tools.version:
+        varied = tools if query.variant is WHOLE else remembered(tools, query)
+        if varied is None or (query.tool_set_version and query.tool_set_version != varied.version):
             return None
-        reach = _reach(tools, query)
+        reach = _reach(varied, query)
         if reach is None:
             return None
         self._memory.hits += 1
@@ -117,10 +118,11 @@ class Authorizer:
             violations = Violations()
             query.check(violations, "")
             violations.raise_if_any()
-        _require_scope(query, limits)
+        require_scope(query, limits)
         found = access or await self._loader.load(query.token, limits, patience, caller)
-        await self._prepare(found, query)
-        return self._decide(found, query, limits, None)
+        varied = await self._encoder.varied(found, query)
+        await self._prepare(varied, query)
+        return self._decide(varied, query, limits, None)
 
     async def read(
         self,
@@ -135,16 +137,20 @@ class Authorizer:
         """
         violations = Violations()
         query.check(violations, "request.")
-        if query.tool_id:
-            violations.add("request.tool_id", "must not be set: a tool set is read as a whole")
+        if query.is_about_a_tool:
+            name = "tool_id" if query.tool_name is None else "tool_name"
+            violations.add(f"request.{name}", "must not be set: a tool set is read as a whole")
+        elif query.variant.view is ToolSetView.NONE:
+            violations.add("request.view", "must not be TOOL_SET_VIEW_NONE: a tool set is what is read")
         violations.raise_if_any()
-        _require_scope(query, limits)
+        require_scope(query, limits)
         found = self._find(query.token) or await self._loader.load(query.token, limits, patience, caller)
+        found = await self._encoder.varied(found, query)
         await self._prepare(found, query)
         decision = self._decide(found, query, limits, None)
         if isinstance(found, Denied) or isinstance(found[1], DenialReason):
             return decision, (decision.body,)
-        return decision, (await self._encoded(found[1])).parts()
+        return decision, (await self._encoder.encoded(found[1])).parts()
 
     async def authorize_all(
         self,
@@ -171,7 +177,7 @@ class Authorizer:
                 query.check(violations, f"requests[{index}].")
         violations.raise_if_any()
         for query in queries if limits.mcp_servers is not None else ():
-            _require_scope(query, limits)
+            require_scope(query, limits)
         missing = {index: queries[index].token for index, access in enumerate(remembered) if access is None}
         loaded = await self._loader.load_all(missing, limits, patience, caller)
         shared: dict[str, SharedToolSet] = {}
@@ -180,12 +186,13 @@ class Authorizer:
         for index, (access, query) in enumerate(zip(remembered, queries, strict=True)):
             if slices.over():
                 await slices.next()
-            decisions.append(self._decide(access or loaded[index], query, limits, shared))
+            found = await self._encoder.varied(access or loaded[index], query)
+            decisions.append(self._decide(found, query, limits, shared))
             size += _FRAME_BYTES + len(decisions[-1].body)
             if size > encoding.MAX_BYTES:
                 violations.add("requests", "would have a response of more than 4 MiB: send fewer tokens at once")
                 violations.raise_if_any()
-        fields = await self._fields(shared.values(), encoding.MAX_TOOL_SET_BYTES - size, slices)
+        fields = await self._encoder.fields(shared.values(), encoding.MAX_TOOL_SET_BYTES - size, slices)
         return decisions, encoding.batch((each.body for each in decisions), fields)
 
     async def identify_runtime(self, token: str) -> Caller | None:
@@ -213,31 +220,11 @@ class Authorizer:
         return access
 
     async def _prepare(self, found: Access | Denied, query: AuthorizeQuery) -> None:
-        """Encode the whole tool set if the decision needs it."""
-        if not isinstance(found, Denied) and not isinstance(found[1], DenialReason) and query.tool_id is None:
-            await self._encoded(found[1])
-
-    async def _encoded(self, tools: SharedToolSet) -> EncodedToolSet:
-        """Return a whole tool set, encoded: in a thread, once for all calls that need it, unless it is small."""
-        if tools.encoded is not None:
-            return tools.encoded
-        if tools.is_small:
-            return tools.keep(tools.encode())
-        return tools.keep(await self._encoding.get(tools, lambda: self._offload.run(tools.encode)))
-
-    async def _fields(self, tool_sets: Iterable[SharedToolSet], room: int, slices: TimeSlices) -> list[bytes]:
-        """Return the tool sets for which there is room, encoded. Do not encode the others."""
-        fields = []
-        for each in tool_sets:
-            if slices.over():
-                await slices.next()
-            if each.least_bytes > room:
-                continue
-            field = (await self._encoded(each)).field
-            if len(field) <= room:
-                room -= len(field)
-                fields.append(field)
-        return fields
+        """Encode the tool set if the decision needs it."""
+        if isinstance(found, Denied) or isinstance(found[1], DenialReason) or query.is_about_a_tool:
+            return
+        if query.variant.view is not ToolSetView.NONE:
+            await self._encoder.encoded(found[1])
 
     def _decide(
         self,
@@ -253,18 +240,18 @@ class Authorizer:
         limits.require_workspace(key.workspace_id)
         if isinstance(tools, DenialReason):
             return self._denial(Denied(tools, key.id))
-        if not _is_allowed(tools, query, limits):
+        if not is_allowed(tools, query, limits):
             raise ForeignMcpServerError
         self._usage.note(key.id)
-        if shared is not None and query.tool_id is None:
+        if shared is not None and not query.is_about_a_tool and query.variant.view is not ToolSetView.NONE:
             if query.tool_set_version != tools.version:
                 shared[tools.version] = tools
             return Decision(key.id, None, encoding.granted(key.head, tools.reference))
         reach = _reach(tools, query)
         if reach is None:
-            if query.tool_id is None:
+            if not query.is_about_a_tool:
                 raise LookupError("the tool set is encoded before the decision")
-            return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, key.id))
+            return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, key.id, query.tool_name or query.tool_id))
         return Decision(key.id, None, encoding.granted(key.head, reach))
 
     def _denial(self, denied: Denied) -> Decision:
@@ -272,39 +259,27 @@ class Authorizer:
         return Decision(denied.key_id, denied.reason, encoding.denied(denied))
 
 
-def _require_scope(query: AuthorizeQuery, limits: CallerLimits) -> None:
-    """Raise ForeignMcpServerError if a caller that is limited to MCP servers asks about the tools of all of them."""
-    if limits.mcp_servers is not None and query.tool_id is None:
-        raise ForeignMcpServerError("The caller is limited to MCP servers: name a tool.")
-
-
-def _is_allowed(tools: SharedToolSet, query: AuthorizeQuery, limits: CallerLimits) -> bool:
-    """Return whether a caller is allowed the MCP server that a query is about.
-
-    That is the tool's own server, whether the key reaches the tool or not. A tool that the workspace does not have, or
-    has disabled, has no server, and is denied to everybody.
-    """
-    if limits.mcp_servers is None:
-        return True
-    if query.tool_id is None:
-        return False
-    server = tools.server_of(query.tool_id)
-    return server is None or limits.allow_server(server)
-
-
 def _reach(tools: SharedToolSet, query: AuthorizeQuery) -> bytes | None:
     """Return the second part of a grant.
 
     None if the key does not reach the tool that is asked for, or the tool set that is asked for is not encoded yet.
+
+    Args:
+        tools: The variant of the tool set that the query is about.
+        query: The query.
     """
     if query.tool_id is not None:
         return tools.grant(query.tool_id)
+    if query.tool_name is not None:
+        return tools.grant_by_name(query.tool_name)
+    if query.variant.view is ToolSetView.NONE:
+        return b""
     return tools.reference if query.tool_set_version == tools.version else tools.reach
 
 
 def _is_expected(access: Access | None, query: AuthorizeQuery) -> bool:
     """Return whether the fields of a query are valid without a check."""
-    if access is None or query.tool_id is not None:
+    if access is None or query.variant is not WHOLE or query.is_about_a_tool:
         return False
     tools = access[1]
     return not query.tool_set_version or (

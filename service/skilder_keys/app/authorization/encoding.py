@@ -13,7 +13,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import common_pb2
 from skilder_keys.app.enums import DENIAL_REASONS, KEY_TYPES
+from skilder_keys.domain.tool_sets import ToolName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -44,6 +46,8 @@ PART_BYTES = 2**20
 """About how many bytes a part of a tool set has. Only a single element may have more."""
 
 _DIGEST_BYTES = 16
+_MORE = 0x80
+"""The top bit of a byte of a varint: more bytes follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class EncodedToolSet:
 # A tool set is put together from pieces: each hat, skill and tool as an element of its list, serialised once. Its
 # version is a digest of the digests of its hats, each of which is a digest of its piece and of the digests of its
 # skills, each of which is a digest of its piece and of those of its tools. So a change of one tool costs a few digests.
+# In a full view, the texts of hats and skills count too.
 
 
 def tool_piece(tool_id: ToolId, name: str, mcp_server: str) -> bytes:
@@ -78,9 +83,10 @@ def tool_piece(tool_id: ToolId, name: str, mcp_server: str) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def server_of(tool: bytes) -> str:
-    """Return the MCP server of the piece of a tool."""
-    return pb.ToolSet.FromString(tool).tools[0].mcp_server
+def tool_name(piece: bytes) -> ToolName:
+    """Return the name of a tool, by its piece."""
+    tool = pb.ToolSet.FromString(piece).tools[0]
+    return ToolName(tool.mcp_server, tool.name)
 
 
 def skill_piece(skill_id: SkillId, name: str, tool_ids: Iterable[ToolId]) -> bytes:
@@ -91,6 +97,26 @@ def skill_piece(skill_id: SkillId, name: str, tool_ids: Iterable[ToolId]) -> byt
 def hat_piece(hat_id: HatId, name: str, skill_ids: Iterable[SkillId]) -> bytes:
     """Return a hat, with its skills in order of id, as an element of a tool set."""
     return pb.ToolSet(hats=[pb.ReachedHat(id=hat_id, name=name, skill_ids=skill_ids)]).SerializeToString()
+
+
+def hat_texts(description: str, instructions: str) -> bytes:
+    """Return what a full view adds to a hat."""
+    return pb.ReachedHat(description=description, instructions=instructions).SerializeToString()
+
+
+def skill_texts(description: str) -> bytes:
+    """Return what a full view adds to a skill."""
+    return pb.ReachedSkill(description=description).SerializeToString()
+
+
+def with_texts(piece: bytes, texts: bytes) -> bytes:
+    """Return the piece of a hat or skill with its texts."""
+    if not texts:
+        return piece
+    at = 1
+    while piece[at] >= _MORE:
+        at += 1
+    return delimited(piece[:1], memoryview(piece)[at + 1 :], texts)
 
 
 def digest(pieces: Iterable[bytes]) -> bytes:
@@ -169,6 +195,11 @@ def tool_grant_field(tool: bytes, paths: Iterable[ToolPath], path_count: int, ve
     return pb.Granted(tool=message).SerializeToString()
 
 
+def tool_name_message(name: ToolName) -> common_pb2.ToolName:
+    """Return the name of a tool as a message."""
+    return common_pb2.ToolName(mcp_server=name.mcp_server, name=name.name)
+
+
 def granted(key: bytes, reach: bytes) -> bytes:
     """Return an AuthorizeResponse with a grant, made of its two parts."""
     return b"".join((_GRANTED, _varint(len(key) + len(reach)), key, reach))
@@ -180,7 +211,10 @@ def denied(denial: Denied) -> bytes:
         reason=DENIAL_REASONS[denial.reason],
         message=denial.reason.value,
         key_id="" if denial.key_id is None else str(denial.key_id),
+        tool_name=tool_name_message(denial.tool) if isinstance(denial.tool, ToolName) else None,
     )
+    if denial.tool is not None and not isinstance(denial.tool, ToolName):
+        message.tool_id = denial.tool
     return pb.AuthorizeResponse(denied=message).SerializeToString()
 
 

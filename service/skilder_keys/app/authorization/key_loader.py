@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.first_sights import Lane, endless
 from skilder_keys.app.authorization.key_cache import KnownKey
-from skilder_keys.app.authorization.snapshot import OPEN, SharedToolSet
+from skilder_keys.app.authorization.snapshot import OPEN
+from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.app.authorization.turns import Turns
 from skilder_keys.app.authorization.verifier import verified
 from skilder_keys.app.batching import Batcher

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from skilder_keys.app.authorization.snapshot import SharedToolSet
+from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.domain.denial import DenialReason
 
 if TYPE_CHECKING:

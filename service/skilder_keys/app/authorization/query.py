@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from skilder_keys.domain.tool_sets import WHOLE, ToolName, ToolSetView, Variant
+
 if TYPE_CHECKING:
     from skilder_keys.domain.denial import DenialReason
     from skilder_keys.domain.fields import Violations
@@ -17,20 +19,51 @@ class AuthorizeQuery:
 
     Attributes:
         token: The token, as its holder presented it.
-        tool_id: The only tool that the query is about; None for the whole tool set. An empty text is rejected.
+        tool_id: The only tool that the query is about; None for a tool set. An empty text is rejected.
         tool_set_version: The version of the tool set that the caller has; empty for none.
+        tool_name: The only tool that the query is about, by its name.
+        variant: Which variant of the tool set it is about. An empty MCP server is rejected.
     """
 
     token: str
     tool_id: ToolId | None = None
     tool_set_version: str = ""
+    tool_name: ToolName | None = None
+    variant: Variant = WHOLE
+
+    @property
+    def is_about_a_tool(self) -> bool:
+        """Whether the query is about one tool."""
+        return self.tool_id is not None or self.tool_name is not None
+
+    @property
+    def mcp_server(self) -> str | None:
+        """The MCP server that the query names; None if it names none, and perhaps a tool by its id."""
+        return self.variant.mcp_server if self.tool_name is None else self.tool_name.mcp_server
+
+    @property
+    def has_variant(self) -> bool:
+        """Whether the query is about a tool set that is not the whole one."""
+        return self.variant is not WHOLE and self.variant.view is not ToolSetView.NONE
 
     def check(self, violations: Violations, path: str) -> None:
         """Add the fields that are out of bounds. The token has no bound: an invalid one is denied."""
+        server = self.variant.mcp_server
         if self.tool_id:
             violations.foreign_id(f"{path}tool_id", self.tool_id)
         elif self.tool_id is not None:
             violations.add(f"{path}tool_id", "is set but empty: name a tool, or leave it out to ask about everything")
+        elif self.tool_name is not None:
+            violations.foreign_id(f"{path}tool_name.mcp_server", self.tool_name.mcp_server)
+            violations.foreign_id(f"{path}tool_name.name", self.tool_name.name)
+        elif server:
+            violations.foreign_id(f"{path}mcp_server", server)
+        elif server is not None:
+            words = "is set but empty: name an MCP server, or leave it out to ask about all of them"
+            violations.add(f"{path}mcp_server", words)
+        if self.is_about_a_tool and self.variant is not WHOLE:
+            words = f"must not be TOOL_SET_VIEW_{self.variant.view.name}: a response about one tool has no tool set"
+            violations.add(f"{path}view", words)
         violations.identifier(f"{path}tool_set_version", self.tool_set_version, required=False)
 
 

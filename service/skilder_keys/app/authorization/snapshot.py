@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.missing import only_members
+from skilder_keys.app.authorization.tool_sets import Servers, SharedToolSet
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import UserId
@@ -17,94 +17,18 @@ from skilder_keys.domain.permissions import Reach
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from skilder_keys.app.authorization.contents import Contents, HeldHat
-    from skilder_keys.app.authorization.encoding import EncodedToolSet
+    from skilder_keys.app.authorization.contents import Contents
     from skilder_keys.app.authorization.key_cache import KnownKey
     from skilder_keys.app.authorization.missing import PartKey
-    from skilder_keys.domain.ids import HatId, TeamId, ToolId, WorkspaceId
+    from skilder_keys.domain.ids import HatId, TeamId, WorkspaceId
 
 OPEN = math.inf
 """The end of what no change has touched yet."""
 VOID = -1
 """The end of what cannot be used at any epoch: the reader has lost its row, or the database has another history."""
 
-_SMALL = 1000
-"""The most elements of a tool set that is encoded on the event loop, which takes about a millisecond."""
-_GRANT_BYTES = 200
-_SET_BYTES = 1000
 _REACH_BYTES = 300
 _MEMBER_BYTES = 200
-
-
-class SharedToolSet:
-    """What all keys that reach the same hats may use. Each answer is serialised when it is needed first.
-
-    Attributes:
-        version: The digest of its content.
-        reference: The second part of a grant that only names the tool set.
-        encoded: The whole tool set; None until it is needed.
-        reach: The second part of a grant to a caller without the tool set: the whole tool set, or `reference` if that
-            is too large to be sent at once; None until it is encoded.
-    """
-
-    __slots__ = ("_charge", "_contents", "_grants", "_hats", "_small", "encoded", "reach", "reference", "version")
-
-    def __init__(self, contents: Contents, hats: tuple[HeldHat, ...], charge: Callable[[int], None]) -> None:
-        """Make a tool set.
-
-        Args:
-            contents: The contents of the workspace.
-            hats: The hats that are reached, in order of id.
-            charge: Called with the bytes by which its memory grew.
-        """
-        self._contents = contents
-        self._hats = hats
-        self._charge = charge
-        self._grants: dict[ToolId, bytes] = {}
-        self._small: bool | None = None
-        self.version = encoding.tool_set_version(hat.digest for hat in hats)
-        self.reference = encoding.tool_set_reference(self.version)
-        self.encoded: EncodedToolSet | None = None
-        self.reach: bytes | None = None
-        charge(_SET_BYTES)
-
-    @property
-    def is_small(self) -> bool:
-        """Whether the event loop may encode it."""
-        if self._small is None:
-            self._small = self._contents.size(self._hats) <= _SMALL
-        return self._small
-
-    @property
-    def least_bytes(self) -> int:
-        """How many bytes it has at least, encoded."""
-        return self._contents.least_bytes(self._hats) if self.encoded is None else len(self.encoded.field)
-
-    def encode(self) -> EncodedToolSet:
-        """Return the whole tool set, encoded. This may take long: use a thread unless it is small."""
-        return self._contents.tool_set(self._hats, self.version)
-
-    def keep(self, encoded: EncodedToolSet) -> EncodedToolSet:
-        """Keep what `encode` returned, and return it."""
-        if self.encoded is None:
-            self.encoded = encoded
-            self.reach = encoded.field if len(encoded.field) <= encoding.MAX_TOOL_SET_BYTES else self.reference
-            self._charge(len(encoded.field))
-        return encoded
-
-    def server_of(self, tool_id: ToolId) -> str | None:
-        """Return the MCP server of an enabled tool of the workspace, reached or not; None if there is no such tool."""
-        return self._contents.server_of(tool_id)
-
-    def grant(self, tool_id: ToolId) -> bytes | None:
-        """Return the second part of a grant of one tool, serialised; None if the tool is not reached."""
-        field = self._grants.get(tool_id)
-        if field is None:
-            field = self._contents.grant(self._hats, self.version, tool_id)
-            if field is not None:
-                self._grants[tool_id] = field
-                self._charge(_GRANT_BYTES + len(field))
-        return field
 
 
 class Snapshot:
@@ -123,8 +47,8 @@ class Snapshot:
     """
 
     __slots__ = (
-        "__weakref__", "_by_hats", "_by_reach", "_on_growth", "complete", "contents", "deleted", "grown", "label",
-        "members", "missing", "until", "version", "workspace_id",
+        "__weakref__", "_by_hats", "_by_reach", "_on_growth", "_servers", "complete", "contents", "deleted", "grown",
+        "label", "members", "missing", "until", "version", "workspace_id",
     )  # fmt: skip
 
     def __init__(
@@ -167,6 +91,7 @@ class Snapshot:
         self._on_growth = on_growth
         self._by_reach: dict[tuple[object, object], SharedToolSet] = {}  # by the fields of a reach
         self._by_hats: dict[tuple[HatId, ...], SharedToolSet] = {}
+        self._servers = Servers(contents, partial(_grow, ref(self)))
 
     def reached(self, key: KnownKey) -> SharedToolSet | DenialReason | None:
         """Return what a key of this workspace reaches, or why it is denied; None if that is missing.
@@ -266,6 +191,7 @@ class Snapshot:
         """Free the memory of all tool sets. They are made again when they are needed."""
         self._by_reach.clear()
         self._by_hats.clear()
+        self._servers.clear()
         self.grow(-self.grown)
 
     def grow(self, size: int) -> None:
@@ -283,7 +209,7 @@ class Snapshot:
         hat_ids = tuple(hat.id for hat in hats)
         tools = self._by_hats.get(hat_ids)
         if tools is None:
-            tools = self._by_hats[hat_ids] = SharedToolSet(self.contents, hats, partial(_grow, ref(self)))
+            tools = self._by_hats[hat_ids] = SharedToolSet(self._servers, hats)
         self._by_reach[reach] = tools
         self.grow(_REACH_BYTES)
         return tools
