@@ -101,6 +101,7 @@ class BorrowedDatabase:
         """End the session."""
         if self._sql is not None:
             self._sql.terminate()
+            self._sql = None
 
     async def empty(self, *, serves: bool = False) -> bool:
         """Remove what a test has written; return whether the database is as before and can be used again.
@@ -135,11 +136,35 @@ class BorrowedDatabase:
         else:
             return True
 
+    async def text_rows(self) -> list[str]:
+        """Return every row of every table as text."""
+        try:
+            return await rows_as_text(await self._session())
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+            self.leave()  # the test has ended the session, or the server
+            return await rows_as_text(await self._session())
+
     async def _session(self) -> asyncpg.Connection[Any]:
         if self._sql is None or self._sql.is_closed():  # a test may end all sessions
             # A lock that stays taken is held by something that outlived its test.
             self._sql = await asyncpg.connect(self.url, server_settings={"lock_timeout": "10s"})
         return self._sql
+
+
+async def rows_of(url: str) -> list[str]:
+    """Return every row of every table of a database as text."""
+    sql = await asyncpg.connect(url)
+    try:
+        return await rows_as_text(sql)
+    finally:
+        await sql.close()
+
+
+async def rows_as_text(sql: asyncpg.Connection[Any]) -> list[str]:
+    """Return every row of every table as text."""
+    tables = await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    rows = " UNION ALL ".join(f'SELECT t::text AS text FROM "{each["tablename"]}" AS t' for each in tables)  # noqa: S608
+    return [each["text"] for each in await sql.fetch(rows)]
 
 
 async def _remove_rows(sql: asyncpg.Connection[Any], tables: list[asyncpg.Record]) -> None:
@@ -194,11 +219,11 @@ class Databases:
         await drop_database(self._server_url, database.url)
 
     @asynccontextmanager
-    async def lent(self) -> AsyncIterator[str]:
-        """Lend the URL of a database."""
+    async def lent(self) -> AsyncIterator[BorrowedDatabase]:
+        """Lend a database."""
         database = await self.take()
         try:
-            yield database.url
+            yield database
         finally:
             await self.give_back(database)
 

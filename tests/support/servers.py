@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.support.databases import BorrowedDatabase
     from tests.support.service import Service
 
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class Borrowed:
     """What one test has until it ends: a database and, perhaps, a service on it."""
 
-    database_url: str
+    database: BorrowedDatabase
     service: Service | None = None
 
 

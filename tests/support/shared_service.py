@@ -28,8 +28,8 @@ class SharedService:
         self._served: tuple[Service, BorrowedDatabase] | None = None
 
     @asynccontextmanager
-    async def lent(self) -> AsyncIterator[Service]:
-        """Lend the service, with new clients and a new log."""
+    async def lent(self) -> AsyncIterator[tuple[Service, BorrowedDatabase]]:
+        """Lend the service, with new clients and a new log, and its database."""
         served, database = self._served or await self._start()
         self._served = None
         assert isinstance(served.log, LogFile)
@@ -39,7 +39,7 @@ class SharedService:
         try:
             async with AsyncExitStack() as clients:
                 lent = Service(served.address, served.database_url, log, TokenWatch(), clients, collect)
-                yield await clients.enter_async_context(lent)
+                yield await clients.enter_async_context(lent), database
             await served.collect()  # fails where the worker has ended
             assert log.faults() == [], log.text()
             is_clean = await database.empty(serves=True)
