@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import key_pb2
 from tests.support.calls import call, delete_workspace, get_key, get_workspace, list_keys, part, remove
@@ -70,16 +71,19 @@ async def test_each_change_of_a_key_is_recorded_once(service: Service, sql: asyn
         hat_limit={"hat_ids": ["everyone", "engineer"]}, actor="ada", request_id="r-1"
     )
     await service.operator.issue(hat_limit={"hat_ids": ["everyone", "engineer"]}, actor="ada", request_id="r-1")
-    user = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob", description="Laptop")
+    user = await service.operator.issue(
+        type=key_pb2.KEY_TYPE_USER, user_id="bob", description="Laptop", expires_at=Timestamp(seconds=1_893_456_000)
+    )
     runtime = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7", description="Runtime")
     await service.operator.revoke(key_id=shared.key.id, reason="Leaked", actor="ada")
     await service.operator.revoke(token=user.token, actor="mallory")
     await service.operator.revoke(key_id=runtime.key.id)
     hat_ids = ["engineer", "everyone"]
     bob, seven = {"user_id": "bob"}, {"runtime_id": "runtime-7"}
-    issued = {"type": "workspace", "description": "Slack Support Bot", "hat_ids": hat_ids}
-    laptop = {"type": "user", "description": "Laptop", "hat_ids": None}
-    instance = {"type": "runtime", "description": "Runtime", "hat_ids": None}
+    without = {"hat_ids": None, "expires_at": None}
+    issued = without | {"type": "workspace", "description": "Slack Support Bot", "hat_ids": hat_ids}
+    laptop = without | {"type": "user", "description": "Laptop", "expires_at": "2030-01-01T00:00:00+00:00"}
+    instance = without | {"type": "runtime", "description": "Runtime"}
     assert (await events(sql))[1:] == [
         key_event("key.issued", shared.key.id, issued, actor="ada"),
         key_event("key.renewed", shared.key.id, {}, actor="ada"),

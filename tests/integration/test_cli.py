@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,6 +56,31 @@ async def test_the_token_alone_goes_to_standard_output(command: CommandLine) -> 
     assert issued.stdout.strip() not in issued.stderr
     assert "Slack Support Bot" in issued.stderr
     assert (await command("authorize", stdin=issued.stdout)).stdout.startswith("granted")
+
+
+async def test_a_key_that_expires(command: CommandLine) -> None:
+    """After a length of time or at a time, in UTC or with an offset; the time is shown wherever the key is."""
+    issue = ("keys", "issue", "-w", "acme", "--all-hats", "Bot")
+    key = (await command.json(*issue, "--expires-in", "90d"))["key"]
+    created, expires = (datetime.fromisoformat(key[name]) for name in ("created_at", "expires_at"))
+    assert expires - created == timedelta(days=90)
+    issued = await command(*issue, "--expires-at", "2031-05-31T18:00+02:00")
+    assert "expires\t2031-05-31 16:00:00Z" in issued.stderr.splitlines()
+    assert "expires\t2031-05-31 16:00:00Z" in (await command("authorize", stdin=issued.stdout)).stdout.splitlines()
+    listed = (await command("keys", "list", "-w", "acme")).stdout.splitlines()
+    assert "expires" in listed[0].split("\t")
+    assert "\t2031-05-31 16:00:00Z\t" in listed[1]
+    for options, words in (
+        (("--expires-in", "90"), "write one as 45s, 30m, 12h, 90d or 2w"),
+        (("--expires-at", "tomorrow"), "is not a time"),
+        (("--expires-in", "1d", "--expires-at", "2031-01-01"), "not both"),
+        (("--expires-in", "0s"), "lifetime is 0 s; 1 s to 3653 days are allowed"),
+        (("--expires-at", "2020-01-01"), "which is past"),
+    ):
+        refused = await command(*issue, *options)
+        assert refused.returncode == 2, options
+        assert words in " ".join(refused.stderr.replace("│", " ").split()), options
+    assert len((await command.json("keys", "list", "-w", "acme"))["keys"]) == 2
 
 
 async def test_a_shown_workspace_applies_as_it_is(command: CommandLine, tmp_path: Path) -> None:

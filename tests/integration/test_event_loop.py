@@ -24,9 +24,7 @@ from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWor
 from skilder_keys.app.authorization.key_cache import KeyCache, KnownKey
 from skilder_keys.app.page import Page
 from skilder_keys.domain.ids import HatId, WorkspaceId
-from skilder_keys.domain.keys import Key
 from skilder_keys.domain.paging import PageTokens
-from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType, Token, id_text
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.offload import Offload
@@ -34,6 +32,7 @@ from skilder_keys.rpc import convert, convert_workspaces
 from tests.support.ids import new_key_id
 from tests.support.largest import largest_workspace
 from tests.support.memory import TestedMemory, known_key, minted
+from tests.support.plain_keys import plain_key
 from tests.support.service import TOKENS, serving
 
 if TYPE_CHECKING:
@@ -202,20 +201,12 @@ async def test_a_page_of_keys_does_not_block_the_loop() -> None:
     """A thousand keys, each limited to a hundred hats, converted as the servicer converts them."""
     now = datetime.now(UTC)
     keys = [
-        Key(
-            id=new_key_id(),
-            type=KeyType.WORKSPACE,
-            workspace_id=WorkspaceId("w"),
-            user_id=None,
-            runtime_id=None,
+        plain_key(
             description="d" * 200,
             hat_ids=tuple(HatId(f"hat-{number}") for number in range(100)),
             created_at=now,
-            created_by=Principal(PrincipalKind.CALLER, "x"),
             last_used_at=now,
-            revocation=None,
-            workspace_deleted=False,
-            user_is_member=False,
+            expires_at=now,
         )
         for _ in range(1000)
     ]

@@ -63,6 +63,8 @@ async def test_the_response_holds_the_whole_key(service: Service, order: dict[st
         state=key_pb2.KEY_STATE_ACTIVE,
         created_at=issued.key.created_at,
         created_by=user(order["actor"]) if "actor" in order else caller("operator"),
+        version=1,
+        updated_at=issued.key.created_at,
     )
     if "hat_limit" in order:
         expected.hat_limit.hat_ids.extend(sorted(order["hat_limit"]["hat_ids"]))

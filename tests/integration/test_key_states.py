@@ -13,6 +13,8 @@ from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from skilder.keys.v1.key_service_pb2 import IssueKeyResponse
     from tests.support.service import Service
 
@@ -40,31 +42,51 @@ async def verdict(service: Service, token: str) -> str:
     return "ACTIVE" if response.HasField("granted") else await service.service.denial(token)
 
 
-async def issued_and_revoked(service: Service) -> dict[str, IssueKeyResponse]:
-    """Issue two keys of each kind, and revoke one of them."""
+async def issued_and_revoked(service: Service, sql: asyncpg.Connection[Any]) -> dict[str, IssueKeyResponse]:
+    """Issue four keys of each kind: of each two, one expires and one is revoked."""
     keys = {}
     for name, kind in KINDS.items():
-        for suffix in ("", ", revoked"):
+        for suffix in ("", ", revoked", ", expired", ", expired, revoked"):
             keys[name + suffix] = await service.operator.issue(**kind, description=name + suffix)
-        await service.operator.revoke(key_id=keys[f"{name}, revoked"].key.id)
+    await expire(sql, *(name for name in keys if "expired" in name))
+    for name in KINDS:
+        for suffix in ("revoked", "expired, revoked"):
+            await service.operator.revoke(key_id=keys[f"{name}, {suffix}"].key.id)
     return keys
+
+
+async def expire(sql: asyncpg.Connection[Any], *names: str) -> None:
+    """Let keys expire, by their descriptions."""
+    await sql.execute(
+        "UPDATE key SET expires_at = created_at + interval '1 microsecond' WHERE description = ANY($1)", names
+    )
+
+
+def expected_state(name: str, *, leaves: bool, deleted: bool) -> str:
+    """Return the state of a key, by its name."""
+    applies = {
+        "REVOKED": name.endswith("revoked"),
+        "WORKSPACE_GONE": deleted,
+        "MEMBER_REMOVED": leaves and "leaves" in name,
+        "EXPIRED": "expired" in name,
+        "ACTIVE": True,
+    }
+    return next(state for state, does_apply in applies.items() if does_apply)
 
 
 @pytest.mark.parametrize("leaves", [False, True], ids=["stays", "leaves"])
 @pytest.mark.parametrize("deleted", [False, True], ids=["workspace", "deleted workspace"])
-async def test_the_state_is_what_authorize_says(service: Service, *, leaves: bool, deleted: bool) -> None:
+async def test_the_state_is_what_authorize_says(
+    service: Service, sql: asyncpg.Connection[Any], *, leaves: bool, deleted: bool
+) -> None:
     """In every situation, also in the order of the reasons; for every key in every filter and count by state."""
-    keys = await issued_and_revoked(service)
+    keys = await issued_and_revoked(service, sql)
     if leaves:
         await leave(service)
     if deleted:
         await delete_workspace(service.operator)
     states = {name: await verdict(service, issued.token) for name, issued in keys.items()}
-    expected = {name: "REVOKED" if name.endswith("revoked") else "ACTIVE" for name in keys}
-    if leaves:
-        expected["user who leaves"] = "MEMBER_REMOVED"
-    if deleted:
-        expected = {name: state if state == "REVOKED" else "WORKSPACE_GONE" for name, state in expected.items()}
+    expected = {name: expected_state(name, leaves=leaves, deleted=deleted) for name in keys}
     assert states == expected
     for name, issued in keys.items():
         found = await get_key(service.operator, issued.key.id)
@@ -94,24 +116,28 @@ async def test_the_state_is_what_authorize_says(service: Service, *, leaves: boo
         assert not counted.partial
 
 
-async def test_states_combine_with_other_filters(service: Service) -> None:
+async def test_states_combine_with_other_filters(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """Types and users, for lists and counts alike."""
-    await issued_and_revoked(service)
+    keys = await issued_and_revoked(service, sql)
     await leave(service)
+    has_left, old = {"user who leaves", "user who leaves, expired"}, key_pb2.KEY_STATE_EXPIRED
     active, gone, left = key_pb2.KEY_STATE_ACTIVE, key_pb2.KEY_STATE_REVOKED, key_pb2.KEY_STATE_MEMBER_REMOVED
     users, shared = key_pb2.KEY_TYPE_USER, key_pb2.KEY_TYPE_WORKSPACE
     cases: list[tuple[dict[str, Any], set[str]]] = [
-        ({"states": [left], "types": [users]}, {"user who leaves"}),
+        ({"states": [left], "types": [users]}, has_left),
         ({"states": [left], "types": [shared]}, set()),
-        ({"states": [left], "types": [shared, users]}, {"user who leaves"}),
-        ({"states": [left], "user_ids": ["bob", "cyd"]}, {"user who leaves"}),
-        ({"states": [left, gone], "user_ids": ["bob"]}, {"user who leaves", "user who leaves, revoked"}),
+        ({"states": [left], "types": [shared, users]}, has_left),
+        ({"states": [left], "user_ids": ["bob", "cyd"]}, has_left),
+        ({"states": [left, gone], "user_ids": ["bob"]}, {name for name in keys if "leaves" in name}),
         ({"states": [active], "types": [users]}, {"user who stays"}),
+        ({"states": [old], "types": [users]}, {"user who stays, expired"}),
+        ({"states": [old], "user_ids": ["bob"]}, set()),
+        ({"states": [old, active], "types": [shared]}, {"workspace", "workspace, expired"}),
         (
             {"states": [active, gone], "types": [users]},
-            {"user who stays", *(f"user who {w}, revoked" for w in ("stays", "leaves"))},
+            {"user who stays", *(name for name in keys if name.startswith("user") and name.endswith("revoked"))},
         ),
-        ({"states": [active, left], "types": [users, shared]}, {"workspace", "user who stays", "user who leaves"}),
+        ({"states": [active, left], "types": [users, shared]}, {"workspace", "user who stays"} | has_left),
         ({"states": [key_pb2.KEY_STATE_WORKSPACE_GONE]}, set()),
     ]
     for wanted, names in cases:

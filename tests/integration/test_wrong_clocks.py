@@ -1,4 +1,4 @@
-"""Ids and last uses follow the database's clock, however wrong the clocks of the processes are."""
+"""Ids, last uses and expiry follow the database's clock, however wrong the clocks of the processes are."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import asyncio
 import os
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import RFC_4122, UUID
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from skilder.keys.v1 import key_pb2
 from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.domain.keys import KeyLimit, KeySpec
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType, hint
 from skilder_keys.storage import keys
 from skilder_keys.storage.database import Database, DatabaseOptions
+from tests.integration.test_expiry import outcome_of, until_expired
 from tests.support.calls import get_key, list_keys
 from tests.support.process import FRESH, ServerProcess, serving_process
 from tests.support.rows import NO_HASH, insert
@@ -27,7 +32,7 @@ from tests.support.workers import operator_metadata
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     import asyncpg
 
@@ -85,12 +90,12 @@ def wrong_clock(offset: str) -> dict[str, str]:
     return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
-@pytest.fixture
-async def servers(database_url: str, tmp_path: Path) -> AsyncIterator[list[Client]]:
-    """Two servers on one database: one clock is three days fast, the other three days slow."""
+@pytest.fixture(params=["3d", "1h"], ids=["three days", "an hour"])
+async def servers(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[list[Client]]:
+    """Two servers on one database: one clock is fast, the other as slow."""
     async with AsyncExitStack() as stack:
         clients = []
-        for name, offset in (("fast", "+3d"), ("slow", "-3d")):
+        for name, offset in (("fast", f"+{request.param}"), ("slow", f"-{request.param}")):
             folder = tmp_path / name
             folder.mkdir()
             server = stack.enter_context(
@@ -116,7 +121,7 @@ async def _client(server: ServerProcess, folder: Path, stack: AsyncExitStack) ->
     return Client(channel)
 
 
-async def test_servers_whose_clocks_are_days_off_agree_on_order_and_last_use(
+async def test_servers_with_wrong_clocks_agree_on_order_and_last_use(
     servers: list[Client], sql: asyncpg.Connection[Any]
 ) -> None:
     """Keys that they issue in turn are listed newest first, and no use is in the future or days ago."""
@@ -138,3 +143,29 @@ async def test_servers_whose_clocks_are_days_off_agree_on_order_and_last_use(
         key = await get_key(servers[0], each.key.id)
         assert began <= key.created_at.ToDatetime(UTC) <= key.last_used_at.ToDatetime(UTC) <= now
     assert os.environ.get("LD_PRELOAD") is None  # the clock of the tests is right
+
+
+async def test_wrong_clocks_neither_lengthen_nor_shorten_a_life(
+    servers: list[Client], sql: asyncpg.Connection[Any]
+) -> None:
+    """Each server issues a key, and both decide about both: by the database's clock, to the moment."""
+    await servers[0].apply(small_workspace())
+    issued = [await server.issue(lifetime=Duration(seconds=2)) for server in servers]
+    for each in issued:
+        made = each.key.created_at.ToDatetime(UTC)
+        assert each.key.expires_at.ToDatetime(UTC) - made == timedelta(seconds=2)
+        ways: dict[str, Callable[[], Awaitable[str]]] = {
+            f"server {number}": partial(_outcome, server, each.token) for number, server in enumerate(servers)
+        }
+        said = await until_expired(sql, each.key.expires_at.ToDatetime(UTC), ways)
+        assert each is not issued[0] or all(answers.count("granted") > 2 for answers in said.values()), said
+    with pytest.raises(grpc.aio.AioRpcError, match="which is past"):
+        await servers[1].issue(expires_at=issued[0].key.expires_at)
+    at = Timestamp()
+    at.FromDatetime(datetime.now(UTC) + timedelta(minutes=10))
+    for server in servers:
+        assert (await server.issue(expires_at=at)).key.state == key_pb2.KEY_STATE_ACTIVE
+
+
+async def _outcome(server: Client, token: str) -> str:
+    return outcome_of(await server.authorize(token))

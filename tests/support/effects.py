@@ -188,10 +188,11 @@ def _facts_of(tools: ToolSet) -> set[tuple[str, str]]:
 
 
 async def power_of_the_key(world: World, case: Case, request: Message, _: Message) -> Facts:
-    """Return what an issued key reaches."""
+    """Return what an issued key reaches, and whether it ever expires."""
     for response in await case.send(world, request):
         reached = {("reaches", tool) for tool in await world.tools(response.token)}
-        return frozenset(reached | {("is", response.key.type, response.key.workspace_id, response.key.user_id)})
+        lives = set() if response.key.HasField("expires_at") else {("never expires",)}
+        return frozenset(reached | lives | {("is", response.key.type, response.key.workspace_id, response.key.user_id)})
     return NOTHING
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 _FUTURE = Timestamp(seconds=4_000_000_000, nanos=5)
+_NEXT_YEAR = Timestamp(seconds=int(time.time()) + 365 * 86400, nanos=5)
 
 
 async def _one_tool(world: World, tool_id: str = "slack.history") -> AuthorizeRequest:
@@ -250,6 +253,7 @@ _PUT = "A part that is put is the whole part, so a tool without `disabled` is pu
 _STAYS = "What is not removed stays as it was before the call: a removal that is left out gives nobody anything new."
 _DRY_RUN = "A call without `dry_run` is meant to change something (AIP-163)."
 _SERVER = "A scope that is not set asks about everything, which the kind of reach says too; an empty one is refused."
+_NO_EXPIRY = "A key without an expiry is meant to live until it is revoked. A time or length of zero is refused."
 _GUARD = "A guard that is left out does not guard. Without `max_removals`, half of the parts is still the most."
 _ADMIN = Member(user_id="eve", role=MEMBER_ROLE_ADMIN)
 _WORKSPACE_KEY: dict[str, Any] = {"type": KEY_TYPE_WORKSPACE, "unlimited": [KEY_LIMIT_HATS]}
@@ -304,8 +308,16 @@ CASES = [
         "KeyService/IssueKey",
         "console",
         power_of_the_key,
-        ("of a workspace", _issue(type=KEY_TYPE_WORKSPACE, actor="ada", hat_limit=_LIMIT), {}),
-        ("without a limit", _issue(actor="ada", **_WORKSPACE_KEY), {}),
+        (
+            "of a workspace",
+            _issue(type=KEY_TYPE_WORKSPACE, actor="ada", hat_limit=_LIMIT, expires_at=_NEXT_YEAR),
+            {"meant": {"expires_at": _NO_EXPIRY}},
+        ),
+        (
+            "without a limit",
+            _issue(actor="ada", lifetime=Duration(seconds=90, nanos=5), **_WORKSPACE_KEY),
+            {"meant": {"lifetime": _NO_EXPIRY}},
+        ),
         ("of a user", _issue(type=KEY_TYPE_USER, user_id="bob", actor="bob", hat_limit=_OWN_LIMIT), {}),
         ("by a member", _issue(actor="bob", **_WORKSPACE_KEY), {"refused": True}),
         ("of a runtime by a person", _issue(type=KEY_TYPE_RUNTIME, runtime_id="r", actor="ada"), {"refused": True}),

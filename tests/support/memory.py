@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 from skilder_keys.app.authorization.key_cache import KeyCache, KnownKey
@@ -108,7 +109,8 @@ def known_key(
         UserId("ann") if token.type is KeyType.USER else None,
         None,
         None,
-        revoked=False,
+        denial=None,
+        fresh_until=math.inf,
         head=b"",
         runtime=None,
         claim=None,

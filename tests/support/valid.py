@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -63,8 +64,19 @@ def valid_requests() -> dict[str, list[Message]]:
     issue, revoke = key_service_pb2.IssueKeyRequest, key_service_pb2.RevokeKeyRequest
     return {
         "KeyService/IssueKey": [
-            issue(type=key_pb2.KEY_TYPE_USER, user_id="ada", hat_limit=limit, **order),
-            issue(type=key_pb2.KEY_TYPE_WORKSPACE, unlimited=[key_pb2.KEY_LIMIT_HATS], **order),
+            issue(
+                type=key_pb2.KEY_TYPE_USER,
+                user_id="ada",
+                hat_limit=limit,
+                expires_at=Timestamp(seconds=1_900_000_000),
+                **order,
+            ),
+            issue(
+                type=key_pb2.KEY_TYPE_WORKSPACE,
+                unlimited=[key_pb2.KEY_LIMIT_HATS],
+                lifetime=Duration(seconds=3600, nanos=5),
+                **order,
+            ),
             issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7", **order),
         ],
         "KeyService/RevokeKey": [

@@ -22,7 +22,7 @@ from skilder_keys.domain.keys import Key, KeyFilter, KeySpec, KeyState, Revocati
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import MemberRole
-from tests.support.ids import new_key_id
+from tests.support.plain_keys import plain_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,20 +58,12 @@ def expected(role: MemberRole | None, *, allowed: bool) -> type[KeysError] | Non
 def made(kind: tuple[KeyType, UserId | None], revocation: Revocation | None = None) -> Key:
     """Make a key that ada issued. Having issued it does not make it hers."""
     runtime = RuntimeId("rt-1") if kind == RUNTIME else None
-    by = Principal(PrincipalKind.USER, ADA)
-    return Key(
-        new_key_id(),
-        kind[0],
-        ACME,
-        kind[1],
-        runtime,
-        "a key",
-        None,
-        NOW,
-        by,
-        None,
-        revocation,
-        workspace_deleted=False,
+    return plain_key(
+        type=kind[0],
+        user_id=kind[1],
+        runtime_id=runtime,
+        created_by=Principal(PrincipalKind.USER, ADA),
+        revocation=revocation,
         user_is_member=True,
     )
 

@@ -13,32 +13,23 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
 from skilder_keys.app.authorization import encoding
 from skilder_keys.domain.denial import DenialReason, Denied
-from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, ToolId, UserId, WorkspaceId
-from skilder_keys.domain.keys import Key
+from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, ToolId, UserId
 from skilder_keys.domain.permissions import Reach, ToolPath
-from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from tests.support.catalogs import REACHES, catalogs
-from tests.support.ids import new_key_id
+from tests.support.plain_keys import plain_key
 from tests.support.snapshot_reads import encoded_of
 
 if TYPE_CHECKING:
     from skilder_keys.domain.workspace import Catalog
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-KEY = Key(
-    id=new_key_id(),
+KEY = plain_key(
     type=KeyType.USER,
-    workspace_id=WorkspaceId("acme"),
     user_id=UserId("ada"),
-    runtime_id=None,
     description="Slack Bot",
-    hat_ids=None,
     created_at=NOW,
-    created_by=Principal(PrincipalKind.USER, "bob"),
     last_used_at=NOW,
-    revocation=None,
-    workspace_deleted=False,
     user_is_member=True,
 )
 TOOL = encoding.tool_piece(ToolId("slack.post"), "slack_post_message", "slack")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -44,6 +45,9 @@ def faults(spec: KeySpec) -> dict[str, str]:
         replace(PERSONAL, hat_ids=tuple(HatId(f"h{at}") for at in range(100)), unlimited=()),
         replace(PERSONAL, user_id=UserId("caller:" + "u" * 248)),
         replace(PLATFORM, runtime_id=RuntimeId("r" * 128), description="日" * 200),
+        replace(SHARED, lifetime=timedelta(seconds=1)),
+        replace(PERSONAL, lifetime=timedelta(days=3653)),
+        replace(PLATFORM, expires_at=datetime(2030, 1, 1, tzinfo=UTC)),
     ],
 )
 def test_good_specs_pass(spec: KeySpec) -> None:
@@ -78,6 +82,10 @@ def test_good_specs_pass(spec: KeySpec) -> None:
         (LIMITED, {"hat_ids": (HatId(""),)}, "hat_limit.hat_ids[0]"),
         (LIMITED, {"hat_ids": (HatId("a"), HatId("b"), HatId("a"))}, "hat_limit.hat_ids[2]"),
         (LIMITED, {"hat_ids": tuple(HatId(f"h{at}") for at in range(101))}, "hat_limit.hat_ids"),
+        (SHARED, {"lifetime": timedelta()}, "lifetime"),
+        (SHARED, {"lifetime": timedelta(seconds=-90)}, "lifetime"),
+        (SHARED, {"lifetime": timedelta(milliseconds=999)}, "lifetime"),
+        (SHARED, {"lifetime": timedelta(days=3653, microseconds=1)}, "lifetime"),
     ],
 )
 def test_a_field_at_fault_is_named(spec: KeySpec, change: dict[str, Any], field: str) -> None:
@@ -124,6 +132,8 @@ SPECS = st.builds(
     st.text(max_size=5),
     st.none() | st.lists(IDS.map(HatId), unique=True, max_size=3).map(tuple),
     st.sampled_from([(), (KeyLimit.HATS,)]),
+    st.none() | st.datetimes(timezones=st.just(UTC)),
+    st.none() | st.timedeltas(),
 )
 ACTORS = st.none() | IDS.map(UserId)
 
@@ -160,6 +170,9 @@ def test_a_digest_stands_for_one_spec_of_one_actor(
         {"hat_ids": ()},
         {"hat_ids": None},
         {"unlimited": ()},
+        {"expires_at": datetime(2030, 1, 1, tzinfo=UTC)},
+        {"lifetime": timedelta(days=90)},
+        {"lifetime": timedelta()},
     ],
 )
 def test_any_other_field_gives_another_digest(change: dict[str, Any]) -> None:
@@ -183,6 +196,8 @@ def test_the_digest_covers_every_field() -> None:
         "description": "Other",
         "hat_ids": (HatId("a"),),
         "unlimited": (),
+        "expires_at": datetime(2030, 1, 1, tzinfo=UTC),
+        "lifetime": timedelta(days=90),
     }
     assert set(others) == {field.name for field in fields(KeySpec)}, "give the new field another value here"
     digests = {replace(SHARED, **{name: value}).digest(None) for name, value in others.items()}

@@ -34,6 +34,7 @@ ONEOFS = {
     "Denied.tool": ["tool_id", "tool_name"],
     "Granted.reach": ["tool_set", "tool", "tool_set_version"],
     "ReadToolSetResponse.part": ["tool_set", "denied"],
+    "IssueKeyRequest.expiry": ["expires_at", "lifetime"],
     "RevokeKeyRequest.target": ["key_id", "token"],
 }
 STREAMS = {"AuthorizationService/ReadToolSet"}

@@ -9,6 +9,7 @@ from uuid import UUID
 from skilder_keys.app.authorization.verifier import verified_credential
 from skilder_keys.app.page import Page, first_of
 from skilder_keys.domain.access import Actor
+from skilder_keys.domain.durations import check_expiry
 from skilder_keys.domain.errors import (
     FieldViolation,
     InvalidRequestError,
@@ -25,6 +26,8 @@ from skilder_keys.domain.token import MalformedTokenError, Token, new_secret
 from skilder_keys.storage import audit, catalog, key_lists, keys, workspaces
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from skilder_keys.app.authorization.verifier import Verifier
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.access import CallerLimits, Origin
@@ -90,12 +93,18 @@ class Keys:
             if origin.actor is not None:
                 (await _actor(transaction, spec.workspace_id, origin.actor)).require_issue(spec)
             await _check_references(transaction, spec)
+            await _check_expiry(transaction, spec.expires_at)
             key_id = await keys.insert(
                 transaction, spec, secret_hash=secret_hash, created_by=origin.principal, request=request
             )
             if key_id is not None:
                 key = await _find(transaction, key_id, origin.caller.limits)
-                details = {"type": key.type.value, "description": key.description, "hat_ids": key.hat_ids}
+                details = {
+                    "type": key.type.value,
+                    "description": key.description,
+                    "hat_ids": key.hat_ids,
+                    "expires_at": key.expires_at.isoformat() if key.expires_at else None,
+                }
                 await audit.record(
                     transaction, "key.issued", origin, key.workspace_id, key_id=key.id, details=_subject(key) | details
                 )
@@ -284,6 +293,13 @@ async def _check_references(connection: Connection, spec: KeySpec) -> None:
         if hat_id in missing:
             violations.add(f"hat_limit.hat_ids[{index}]", f"names {quoted(hat_id)}, which the workspace does not have")
     violations.raise_if_any()
+
+
+async def _check_expiry(connection: Connection, expires_at: datetime | None) -> None:
+    if expires_at is not None:
+        violations = Violations()
+        check_expiry(violations, "expires_at", expires_at, await keys.transaction_time(connection))
+        violations.raise_if_any()
 
 
 def _check_revocation(violations: Violations, reason: str, origin: Origin) -> None:

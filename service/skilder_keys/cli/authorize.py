@@ -116,6 +116,7 @@ def _print_granted(granted: pb.Granted) -> None:
             ("user", key.user_id),
             ("runtime", key.runtime_id),
             ("description", key.description),
+            ("expires", output.moment(key.expires_at) if key.HasField("expires_at") else ""),
             ("tool", f"{tool.id} ({tool.name} of {tool.mcp_server})" if has_one_tool else ""),
             ("through", f"{paths}; {more} more" if more else paths),
             ("tools", f"{len(tool_set.tools)}, version {tool_set.version}" if has_tool_set else ""),

@@ -14,7 +14,7 @@ import typer
 from skilder.keys.v1 import key_pb2
 from skilder.keys.v1 import key_service_pb2 as pb
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
-from skilder_keys.cli import output, stdio
+from skilder_keys.cli import durations, output, stdio
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.enums import short_names
 from skilder_keys.cli.exits import Exit, fail, say
@@ -50,6 +50,26 @@ UnusedDays = Annotated[
 ]
 
 
+ExpiresIn = Annotated[
+    timedelta | None,
+    typer.Option(
+        parser=durations.duration,
+        metavar="DURATION",
+        help="The key expires after this length of time: 45s, 30m, 12h, 90d or 2w.",
+        show_default=False,
+    ),
+]
+ExpiresAt = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=durations.moment,
+        metavar="TIME",
+        help="The key expires at this time, in UTC unless it says otherwise: 2027-01-31 or 2027-01-31T18:00+01:00.",
+        show_default=False,
+    ),
+]
+
+
 @app.command()
 @connected
 def issue(
@@ -67,6 +87,8 @@ def issue(
     all_hats: Annotated[
         bool, typer.Option("--all-hats", help="Do not limit the key to some hats.", show_default=False)
     ] = False,
+    expires_in: ExpiresIn = None,
+    expires_at: ExpiresAt = None,
     actor: Actor = "",
     request_id: Annotated[
         str,
@@ -88,6 +110,8 @@ def issue(
             "give either --hat, once for each hat that the key may reach, or --all-hats for a key without that limit",
             Exit.USAGE,
         )
+    if expires_in is not None and expires_at is not None:
+        raise fail("give --expires-in or --expires-at, not both", Exit.USAGE)
     if stdio.is_closed(1):
         raise fail("standard output is closed, and the token goes there: no key was issued", Exit.USAGE)
     request = pb.IssueKeyRequest(
@@ -101,6 +125,10 @@ def issue(
         unlimited=[key_pb2.KEY_LIMIT_HATS] if all_hats else [],
         actor=actor,
     )
+    if expires_in is not None:
+        request.lifetime.FromTimedelta(expires_in)
+    if expires_at is not None:
+        request.expires_at.FromDatetime(expires_at)
     with _retry_explained(request.request_id):
         with service.stub(KeyServiceStub) as stub:
             response = stub.IssueKey(request)

@@ -117,10 +117,16 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
         ("hats", _hats(key)),
         ("state", short_name(key_pb2.KeyState.DESCRIPTOR, key.state)),
         ("created", f"{moment(key.created_at)} by {_principal(key.created_by)}"),
+        ("expires", moment(key.expires_at) if key.HasField("expires_at") else ""),
         ("last used", moment(key.last_used_at) if key.HasField("last_used_at") else "never"),
+        ("changed", _changed(key)),
         ("revoked", f"{moment(key.revoked_at)} by {_principal(key.revoked_by)}" if key.HasField("revoked_at") else ""),
         ("reason", key.revoke_reason),
     ]
+
+
+def _changed(key: key_pb2.Key) -> str:
+    return f"{moment(key.updated_at)}, version {key.version}" if key.version > 1 else ""
 
 
 def _hats(key: key_pb2.Key) -> str:
@@ -143,6 +149,7 @@ def key_row(key: key_pb2.Key) -> tuple[str, ...]:
         key.description,
         short_name(key_pb2.KeyState.DESCRIPTOR, key.state),
         moment(key.created_at),
+        moment(key.expires_at) if key.HasField("expires_at") else "never",
         moment(key.last_used_at) if key.HasField("last_used_at") else "never",
     )
 
@@ -153,7 +160,8 @@ KEY_COLUMNS = (
     Column("for", drop=3),
     "description",
     Column("state", whole=True, drop=1),
-    Column("created", whole=True, drop=4),
+    Column("created", whole=True, drop=5),
+    Column("expires", whole=True, drop=4),
     Column("last used", whole=True, drop=2),
 )
 

@@ -16,6 +16,7 @@ class DenialReason(Enum):
     MEMBER_REMOVED = "The key's user is no longer a member of the workspace."
     WORKSPACE_GONE = "The key's workspace was deleted."
     TOOL_NOT_ALLOWED = "The key does not reach this tool."
+    EXPIRED = "The key has expired."
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
+from skilder_keys.domain.denial import DenialReason
+from skilder_keys.domain.durations import MAX_LIFETIME, MIN_LIFETIME, check_length
 from skilder_keys.domain.fields import MAX_KEY_DESCRIPTION, Violations, quoted
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.permissions import NOTHING, Reach
@@ -21,6 +23,7 @@ class KeyState(Enum):
     """Whether a key can be used now. If several values apply, a key has the one that comes last here."""
 
     ACTIVE = "active"
+    EXPIRED = "expired"
     MEMBER_REMOVED = "member_removed"
     WORKSPACE_GONE = "workspace_gone"
     REVOKED = "revoked"
@@ -58,6 +61,10 @@ class Key:
         revocation: None if the key was not revoked.
         workspace_deleted: Whether the workspace was deleted.
         user_is_member: Whether the key's user is a member of the workspace; False for a key without a user.
+        expires_at: When it expires; None if it does not.
+        expired: Whether it had expired when it was read, by the database's clock.
+        version: How often it was changed, counted from 1.
+        updated_at: When it was changed last; when it was issued, if it was not.
     """
 
     id: KeyId
@@ -73,6 +80,10 @@ class Key:
     revocation: Revocation | None
     workspace_deleted: bool
     user_is_member: bool
+    expires_at: datetime | None
+    expired: bool
+    version: int
+    updated_at: datetime
 
     @property
     def hint(self) -> str:
@@ -93,16 +104,19 @@ class Key:
             revoked=self.revocation is not None,
             workspace_deleted=self.workspace_deleted,
             member_removed=self.user_id is not None and not self.user_is_member,
+            expired=self.expired,
         )
 
 
-def state_of(*, revoked: bool, workspace_deleted: bool, member_removed: bool) -> KeyState:
+def state_of(*, revoked: bool, workspace_deleted: bool, member_removed: bool, expired: bool) -> KeyState:
     """Return the state of a key, by what decides about it. `storage.key_lists` has the same rule in SQL."""
     if revoked:
         return KeyState.REVOKED
     if workspace_deleted:
         return KeyState.WORKSPACE_GONE
-    return KeyState.MEMBER_REMOVED if member_removed else KeyState.ACTIVE
+    if member_removed:
+        return KeyState.MEMBER_REMOVED
+    return KeyState.EXPIRED if expired else KeyState.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +127,21 @@ class Credential:
         secret_hash: The argon2id hash of the secret, a PHC string.
         workspace_version: The version of the workspace at the time of reading.
         unused_seconds: How long ago the recorded last use was, by the clock of the database; None without one.
+        seconds_left: How long the key was still valid, by the clock of the database; None if it does not expire.
     """
 
     key: Key
     secret_hash: str
     workspace_version: int
     unused_seconds: float | None = None
+    seconds_left: float | None = None
+
+    @property
+    def denial(self) -> DenialReason | None:
+        """Why the token is denied, whatever its workspace has; None if the workspace decides."""
+        if self.key.revocation is not None:
+            return DenialReason.REVOKED
+        return DenialReason.EXPIRED if self.seconds_left is not None and self.seconds_left <= 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +152,8 @@ class KeySpec:
         hat_ids: The hats that the key is limited to; empty for a key that reaches no hat; None without a limit.
         unlimited: The limits that the key does not have. A key that can reach hats needs `hat_ids` or KeyLimit.HATS
             here, so that a limit that was forgotten does not issue a key without one.
+        expires_at: When the key expires; None if that is not given as a time.
+        lifetime: How long the key is valid; None if that is not given. Without both it does not expire.
     """
 
     type: KeyType
@@ -138,6 +163,8 @@ class KeySpec:
     description: str
     hat_ids: tuple[HatId, ...] | None
     unlimited: tuple[KeyLimit, ...]
+    expires_at: datetime | None = None
+    lifetime: timedelta | None = None
 
     def digest(self, actor: UserId | None) -> bytes:
         """Return 32 bytes (SHA-256) that are the same for a retry of this request and differ for any other."""
@@ -156,6 +183,8 @@ class KeySpec:
         elif self.runtime_id:
             violations.add("runtime_id", f"is {quoted(self.runtime_id)}, but is for runtime keys only")
         self._check_limits(violations)
+        if self.lifetime is not None:
+            check_length(violations, "lifetime", self.lifetime, MIN_LIFETIME, MAX_LIFETIME)
         hat_ids = self.hat_ids or ()
         violations.count("hat_limit.hat_ids", hat_ids, maximum=MAX_NAMED_HATS)
         for index, hat_id in enumerate(hat_ids[:MAX_NAMED_HATS]):

@@ -1,8 +1,8 @@
 """Records as JSON that is equal for equal records. It has every field of a record, so a new one cannot be forgotten."""
 
 import json
-from dataclasses import fields
-from datetime import datetime
+from dataclasses import MISSING, fields
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,19 @@ if TYPE_CHECKING:
 def canonical_json(record: "DataclassInstance", *more: object) -> str:
     """Return a JSON array of the fields of a record, followed by more values.
 
-    Enums are written as their values, times in ISO 8601, tuples as sorted arrays.
+    Fields that have their default are left out, and other fields with a default follow as an object. So a version that
+    adds a field with a default writes the same for a record without it as the version before.
+
+    Enums are written as their values, times in ISO 8601, lengths of time in microseconds, tuples as sorted arrays.
     """
-    return json.dumps([*(_plain(getattr(record, field.name)) for field in fields(record)), *map(_plain, more)])
+    values = {field: getattr(record, field.name) for field in fields(record)}
+    always = [value for field, value in values.items() if field.default is MISSING]
+    chosen = {
+        field.name: _plain(value)
+        for field, value in values.items()
+        if field.default is not MISSING and value != field.default
+    }
+    return json.dumps([*map(_plain, (*always, *more)), *([chosen] if chosen else [])])
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401 - of as many types as JSON has
@@ -24,6 +34,8 @@ def _plain(value: object) -> Any:  # noqa: ANN401 - of as many types as JSON has
             return value.value
         case datetime():
             return value.isoformat()
+        case timedelta():
+            return value // timedelta(microseconds=1)
         case tuple():
             return sorted(map(_plain, value), key=json.dumps)
         case _:

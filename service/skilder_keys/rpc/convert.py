@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,6 +17,7 @@ from skilder_keys.domain.keys import Key, KeyCounts, KeyFilter, KeySpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from google.protobuf.duration_pb2 import Duration
     from google.protobuf.message import Message
 
     from skilder_keys.app.page import Listed, Page
@@ -32,7 +33,7 @@ def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
     """Return the key to issue.
 
     Raises:
-        InvalidRequestError: `type` is missing or unknown, or a value of `unlimited` is.
+        InvalidRequestError: `type` is missing or unknown, a value of `unlimited` is, or the expiry is no time.
     """
     return KeySpec(
         type=required("type", request.type, KEY_TYPES),
@@ -42,6 +43,8 @@ def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
         description=request.description,
         hat_ids=tuple(map(HatId, request.hat_limit.hat_ids)) if request.HasField("hat_limit") else None,
         unlimited=_each("unlimited", request.unlimited, KEY_LIMITS),
+        expires_at=_datetime("expires_at", request.expires_at) if request.HasField("expires_at") else None,
+        lifetime=_timedelta("lifetime", request.lifetime) if request.HasField("lifetime") else None,
     )
 
 
@@ -75,6 +78,9 @@ def key_message(key: Key) -> key_pb2.Key:
         hat_limit=None if key.hat_ids is None else key_pb2.HatLimit(hat_ids=key.hat_ids),
         created_by=_principal(key.created_by),
         revoked_by=_principal(revocation.by) if revocation else None,
+        expires_at=timestamp(key.expires_at) if key.expires_at else None,
+        version=key.version,
+        updated_at=timestamp(key.updated_at),
     )
 
 
@@ -134,6 +140,22 @@ def _datetime(field: str, message: Timestamp) -> datetime:
         return message.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise InvalidRequestError(FieldViolation(field, "is not a time between the years 1 and 9999")) from None
+
+
+def _timedelta(field: str, message: Duration) -> timedelta:
+    """Return a length of time, to the microsecond.
+
+    Raises:
+        InvalidRequestError: The message breaks the rules of Duration.
+    """
+    try:
+        message.ToJsonString()  # which checks it
+        return message.ToTimedelta()
+    except (ValueError, OverflowError):
+        words = (
+            "is not a length of time: seconds and nanos of the same sign, nanos below a second, at most 10,000 years"
+        )
+        raise InvalidRequestError(FieldViolation(field, words)) from None
 
 
 def required(field: str, number: int, known: Mapping[Value, int]) -> Value:

@@ -9,7 +9,7 @@ from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.keys import Credential
 from skilder_keys.domain.revision import Revision
 from skilder_keys.storage import fence
-from skilder_keys.storage.keys import OWN_COLUMNS, key_of
+from skilder_keys.storage.keys import OWN_COLUMNS, STORED_HASH, key_of
 from skilder_keys.storage.plans import prefer_indexes
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> 
                (SELECT {fence.SERVER} FROM fence) AS server, found.*
         FROM unnest((SELECT $1::uuid[])) AS wanted (id)
         LEFT JOIN LATERAL (
-            SELECT {OWN_COLUMNS}, key.secret_hash, workspace.version AS workspace_version,
+            SELECT {OWN_COLUMNS}, {STORED_HASH} AS secret_hash, workspace.version AS workspace_version,
+                   extract(epoch FROM key.expires_at - clock_timestamp())::double precision AS seconds_left,
                    extract(epoch FROM clock_timestamp() - key.last_used_at)::double precision AS unused_seconds,
                    workspace.deleted_at IS NOT NULL AS workspace_deleted
             FROM key
@@ -90,19 +91,20 @@ async def renew_hashes(connection: Connection, hashes: Iterable[RenewedHash]) ->
     """
     await prefer_indexes(connection)
     renewed = list(hashes)
+    # A trigger moves the hash of a guarded key into its other column.
     rows = await connection.fetch(
-        """
+        f"""
         WITH outdated AS MATERIALIZED (
             SELECT key.id, renewed.new_hash
             FROM unnest($1::uuid[], $2::text[], $3::text[]) AS renewed (id, old_hash, new_hash)
             JOIN key ON key.id = renewed.id
-            WHERE key.secret_hash = renewed.old_hash AND key.revoked_at IS NULL
+            WHERE {STORED_HASH} = renewed.old_hash AND key.revoked_at IS NULL
             FOR NO KEY UPDATE OF key SKIP LOCKED
         )
         UPDATE key SET secret_hash = set_config('skilder_keys.renewed_hash', outdated.new_hash, true)
         FROM outdated WHERE key.id = outdated.id
         RETURNING key.id
-        """,
+        """,  # noqa: S608
         [each.key_id for each in renewed],
         [each.old for each in renewed],
         [each.new for each in renewed],
@@ -116,4 +118,5 @@ def _credential(row: asyncpg.Record) -> Credential:
         secret_hash=row["secret_hash"],
         workspace_version=row["workspace_version"],
         unused_seconds=row["unused_seconds"],
+        seconds_left=row["seconds_left"],
     )

@@ -27,6 +27,11 @@ _MEMBER_REMOVED = """
 """
 
 
+_EXPIRED = "coalesce(key.expires_at <= statement_timestamp(), false)"
+# What a key that is neither revoked nor of a deleted workspace has the first of.
+_CONDITIONS = {KeyState.MEMBER_REMOVED: _MEMBER_REMOVED, KeyState.EXPIRED: _EXPIRED}
+
+
 class _Search:
     """How the keys that match a filter are found. No value stands in the SQL itself.
 
@@ -93,7 +98,7 @@ def _choices(key_filter: KeyFilter) -> tuple[str, list[str] | None]:
 def _possible_states(*, workspace_deleted: bool) -> frozenset[KeyState]:
     if workspace_deleted:
         return frozenset({KeyState.REVOKED, KeyState.WORKSPACE_GONE})
-    return frozenset({KeyState.REVOKED, KeyState.MEMBER_REMOVED, KeyState.ACTIVE})
+    return frozenset(KeyState) - {KeyState.WORKSPACE_GONE}
 
 
 def _state_condition(states: frozenset[KeyState], *, chosen: bool) -> str:
@@ -106,15 +111,15 @@ def _state_condition(states: frozenset[KeyState], *, chosen: bool) -> str:
     """
     if states == {KeyState.REVOKED}:
         return "key.revoked_at IS NOT NULL"
+    # As a CASE, since Postgres would read all keys of both sides of an OR, and sort them.
+    cases = [f"WHEN {condition} THEN {state in states}" for state, condition in _CONDITIONS.items()]
+    rest = f"CASE {' '.join(cases)} ELSE {KeyState.ACTIVE in states} END"
     if KeyState.REVOKED in states:
-        # As a CASE, since Postgres would read all keys of both sides of an OR, and sort them.
-        member_removed = KeyState.MEMBER_REMOVED in states
-        rest = _MEMBER_REMOVED if member_removed else f"NOT {_MEMBER_REMOVED}"
         return f"CASE WHEN key.revoked_at IS NOT NULL THEN true ELSE {rest} END"
     not_revoked = "num_nulls(key.revoked_at) = 1" if chosen else "key.revoked_at IS NULL"
-    if states == {KeyState.ACTIVE}:
-        return f"{not_revoked} AND NOT {_MEMBER_REMOVED}"
-    return f"{not_revoked} AND {_MEMBER_REMOVED}" if states == {KeyState.MEMBER_REMOVED} else not_revoked
+    if states <= {KeyState.WORKSPACE_GONE} or states >= {KeyState.ACTIVE, *_CONDITIONS}:
+        return not_revoked
+    return f"{not_revoked} AND {rest}"
 
 
 async def list_page(
@@ -162,21 +167,25 @@ async def count(connection: Connection, key_filter: KeyFilter, *, workspace_dele
     if search.is_empty:
         return KeyCounts((), partial=False)
     limit = f"LIMIT {MAX_COUNTED}"
-    columns = f"key.type, key.revoked_at IS NOT NULL AS revoked, {_MEMBER_REMOVED} AS member_removed"
+    columns = f"""key.type, key.revoked_at IS NOT NULL AS revoked, {_MEMBER_REMOVED} AS member_removed,
+                  {_EXPIRED} AS expired"""
     keys = search.select(columns, limit)
     await connection.execute(_BY_INDEX)
     rows = await connection.fetch(
         f"""
-        SELECT type, revoked, member_removed, count(*) AS count
+        SELECT type, revoked, member_removed, expired, count(*) AS count
         FROM (SELECT * FROM ({keys}) AS found {limit}) AS counted
-        GROUP BY type, revoked, member_removed
+        GROUP BY type, revoked, member_removed, expired
         """,  # noqa: S608
         *search.values,
     )
     counts: Counter[tuple[KeyType, KeyState]] = Counter()
     for row in rows:
         state = state_of(
-            revoked=row["revoked"], workspace_deleted=workspace_deleted, member_removed=row["member_removed"]
+            revoked=row["revoked"],
+            workspace_deleted=workspace_deleted,
+            member_removed=row["member_removed"],
+            expired=row["expired"],
         )
         counts[KeyType(row["type"]), state] += row["count"]
     return KeyCounts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.ids import KeyId
+from skilder_keys.storage.keys import STORED_HASH
 from skilder_keys.storage.plans import prefer_indexes
 
 if TYPE_CHECKING:
@@ -32,17 +33,18 @@ async def claim_first_uses(
     # In order of id, so that two processes that claim the same keys do not deadlock.
     ordered = sorted(secret_hashes)
     rows = await connection.fetch(
-        """
+        f"""
         WITH used AS MATERIALIZED (
-            SELECT key.id, key.secret_hash
+            SELECT key.id, verified.secret_hash
             FROM unnest($1::uuid[], $2::text[]) AS verified (id, secret_hash) JOIN key ON key.id = verified.id
-            WHERE key.secret_hash = verified.secret_hash AND key.revoked_at IS NULL
+            WHERE {STORED_HASH} = verified.secret_hash AND key.revoked_at IS NULL
+              AND (key.expires_at > clock_timestamp()) IS NOT false
             ORDER BY key.id
             FOR NO KEY UPDATE OF key
         )
         UPDATE key SET last_used_at = coalesce(key.last_used_at, now()) FROM used WHERE key.id = used.id
         RETURNING used.id, used.secret_hash
-        """,
+        """,  # noqa: S608
         [key_id for key_id, _ in ordered],
         [secret_hash for _, secret_hash in ordered],
     )

@@ -12,6 +12,7 @@ from skilder_keys.domain.token import KeyType
 from skilder_keys.storage.plans import forget_plans
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     import asyncpg
@@ -27,10 +28,13 @@ IS_MEMBER = """
 # The columns that `key_of` needs, without `workspace_deleted`. Only constants are put into SQL in this way, never a
 # value. A key never names more hats than the LIMIT; without the LIMIT and without statistics, Postgres would expect
 # thousands of them.
+# Whether a key has expired is the same for all keys of a statement, so a list shows what its filter has found.
 OWN_COLUMNS = f"""
     key.id, key.type, key.workspace_id, key.user_id, key.runtime_id, key.description, key.limited_to_hats,
     key.created_at, key.created_by_kind, key.created_by_id, key.last_used_at,
     key.revoked_at, key.revoked_by_kind, key.revoked_by_id, key.revoke_reason,
+    key.expires_at, coalesce(key.expires_at <= statement_timestamp(), false) AS expired,
+    key.version, coalesce(key.updated_at, key.revoked_at, key.created_at) AS updated_at,
     array(SELECT hat_id FROM key_hat WHERE key_hat.key_id = key.id LIMIT {MAX_NAMED_HATS}) AS hat_ids,
     {IS_MEMBER} AS user_is_member
 """  # noqa: S608
@@ -55,6 +59,9 @@ class IssueRequest:
     digest: bytes
 
 
+STORED_HASH = "coalesce(key.secret_hash, key.guarded_hash)"
+"""The hash of the secret. It is in `guarded_hash` if the key has anything that older workers would ignore."""
+
 # A UUID version 7 (RFC 9562) of the time in the key's `created_at`: the milliseconds, 12 bits of their fraction, and 62
 # random bits. The database makes it, because lists are in order of id, and the clocks of processes may differ by days.
 _NEW_ID = """
@@ -66,18 +73,30 @@ _NEW_ID = """
 """
 
 
+async def transaction_time(connection: Connection) -> datetime:
+    """Return the start of the transaction by the database's clock, which is also when a key that it makes was made."""
+    moment: datetime = await connection.fetchval("SELECT now()")
+    return moment
+
+
 async def insert(
-    connection: Connection, spec: KeySpec, *, secret_hash: str, created_by: Principal, request: IssueRequest | None
+    connection: Connection,
+    spec: KeySpec,
+    *,
+    secret_hash: str,
+    created_by: Principal,
+    request: IssueRequest | None,
 ) -> KeyId | None:
     """Insert a key and return its id. If the request has issued a key already, insert nothing and return None.
 
-    Ids sort by the start of the transaction that makes them.
+    Ids sort by the start of the transaction that makes them. A lifetime runs from there.
     """
     key_id: UUID | None = await connection.fetchval(
         f"""
         INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, limited_to_hats, secret_hash,
-                         created_by_kind, created_by_id, request_caller, request_id, request_digest)
-        VALUES ({_NEW_ID}, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                         created_by_kind, created_by_id, request_caller, request_id, request_digest, expires_at)
+        VALUES ({_NEW_ID}, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+                coalesce($13::timestamptz, now() + make_interval(secs => $14)))
         ON CONFLICT ON CONSTRAINT key_request DO NOTHING
         RETURNING id
         """,  # noqa: S608
@@ -93,6 +112,8 @@ async def insert(
         request.caller if request else None,
         request.id if request else None,
         request.digest if request else None,
+        spec.expires_at,
+        None if spec.lifetime is None else spec.lifetime.total_seconds(),
     )
     if key_id is not None and spec.hat_ids:
         await forget_plans(connection)
@@ -122,7 +143,10 @@ async def find(connection: Connection, key_id: KeyId) -> Key | None:
 
 
 async def replace_secret(connection: Connection, key_id: KeyId, new_hash: str) -> bool:
-    """Replace the hash of a key's secret by that of another secret, unless the key is revoked; return whether."""
+    """Replace the hash of a key's secret by that of another secret, unless the key is revoked; return whether.
+
+    A trigger moves the hash into the column where it belongs.
+    """
     return bool(
         await connection.fetchval(
             "UPDATE key SET secret_hash = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING true", key_id, new_hash
@@ -165,6 +189,10 @@ def key_of(row: asyncpg.Record) -> Key:
         revocation=revocation,
         workspace_deleted=row["workspace_deleted"],
         user_is_member=row["user_is_member"],
+        expires_at=row["expires_at"],
+        expired=row["expired"],
+        version=row["version"],
+        updated_at=row["updated_at"],
     )
 
 

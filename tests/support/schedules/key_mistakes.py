@@ -56,7 +56,7 @@ KEY_MISTAKES: dict[str, Mistake] = {
     "a lost row leaves the workspaces": (None, (Edit(Memory, "self._snapshots.drop_all()", "pass"),)),
     "a key is found without a lease": (
         key_stories.a_change_returns_because_the_row_is_removed,
-        (Edit(KeyCache, "            or not self._lease.valid()\n", ""),),
+        (Edit(KeyCache, "            or not self._lease.covers(known.fresh_until)\n", ""),),
     ),
     "a key is found after a change of all keys": (
         key_stories.a_key_changes_while_the_workspace_is_read,
@@ -64,7 +64,7 @@ KEY_MISTAKES: dict[str, Mistake] = {
     ),
     "a key is used after a change of all keys": (
         key_stories.a_key_changes_while_the_workspace_is_read,
-        (Edit(KeyCache, " and known.scope.until == OPEN", ""),),
+        (Edit(KeyCache, "if known is None or known.scope.until != OPEN or not", "if known is None or not"),),
     ),
     "a changed key stays open": (
         key_stories.a_key_changes_while_the_workspace_is_read,

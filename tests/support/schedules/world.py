@@ -14,11 +14,12 @@ from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import UserId
-from skilder_keys.domain.keys import Credential, Key, Revocation
+from skilder_keys.domain.keys import Credential, Revocation
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.tool_sets import ToolName, ToolSetView, Variant
 from tests.support.memory import ACME, GLOBEX, minted, touched_key, touched_part
+from tests.support.plain_keys import plain_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,16 +139,13 @@ class World:
         by = Principal(PrincipalKind.CALLER, "x")
         revoked = self.revoked(client)
         user_id = client.user_id
-        key = Key(
+        key = plain_key(
             id=client.key_id,
             type=client.type,
             workspace_id=client.workspace_id,
             user_id=user_id,
-            runtime_id=None,
             description=str(self._values[client.touch]),
-            hat_ids=None,
             created_at=NOW,
-            created_by=by,
             last_used_at=NOW if used else None,
             revocation=Revocation(NOW, by, "") if revoked else None,
             workspace_deleted=self.deleted(client.workspace_id),

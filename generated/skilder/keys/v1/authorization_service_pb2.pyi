@@ -6,6 +6,7 @@ The contract of Skilder Keys, version 1."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from skilder.keys.v1 import common_pb2 as _common_pb2
@@ -69,6 +70,8 @@ class _DenialReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DenialRe
     """The key's workspace was deleted."""
     DENIAL_REASON_TOOL_NOT_ALLOWED: _DenialReason.ValueType  # 6
     """The key is valid but does not reach the tool that the request asked about."""
+    DENIAL_REASON_EXPIRED: _DenialReason.ValueType  # 7
+    """The key has expired."""
 
 class DenialReason(_DenialReason, metaclass=_DenialReasonEnumTypeWrapper):
     """Why a token was denied. All reasons but MALFORMED and UNKNOWN are sent only if the token's secret was correct."""
@@ -87,6 +90,8 @@ DENIAL_REASON_WORKSPACE_GONE: DenialReason.ValueType  # 5
 """The key's workspace was deleted."""
 DENIAL_REASON_TOOL_NOT_ALLOWED: DenialReason.ValueType  # 6
 """The key is valid but does not reach the tool that the request asked about."""
+DENIAL_REASON_EXPIRED: DenialReason.ValueType  # 7
+"""The key has expired."""
 Global___DenialReason: _TypeAlias = DenialReason  # noqa: Y015
 
 @_typing.final
@@ -288,6 +293,7 @@ class KeyIdentity(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     RUNTIME_ID_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's id."""
     type: _key_pb2.KeyType.ValueType
@@ -300,6 +306,10 @@ class KeyIdentity(_message.Message):
     """The runtime instance that a runtime key authenticates; empty for the other types."""
     description: _builtins.str
     """What the key is for, as text."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When the key expires; unset if it does not. Warn people before that: from this time on the token is denied."""
+
     def __init__(
         self,
         *,
@@ -309,10 +319,11 @@ class KeyIdentity(_message.Message):
         user_id: _builtins.str = ...,
         runtime_id: _builtins.str = ...,
         description: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "id", b"id", "runtime_id", b"runtime_id", "type", b"type", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expires_at", b"expires_at", "id", b"id", "runtime_id", b"runtime_id", "type", b"type", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from skilder.keys.v1 import common_pb2 as skilder_dot_keys_dot_v1_dot_common__pb2
 from skilder.keys.v1 import key_pb2 as skilder_dot_keys_dot_v1_dot_key__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skilder/keys/v1/key_service.proto\x12\x0fskilder.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\x1a\x19skilder/keys/v1/key.proto\"\x97\x02\n\x0fIssueKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x12\n\nruntime_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12,\n\that_limit\x18\t \x01(\x0b\x32\x19.skilder.keys.v1.HatLimit\x12,\n\tunlimited\x18\x0f \x03(\x0e\x32\x19.skilder.keys.v1.KeyLimitJ\x04\x08\x07\x10\x08R\x07hat_ids\"I\n\x10IssueKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\x12\x12\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01\"c\n\x10RevokeKeyRequest\x12\x10\n\x06key_id\x18\x01 \x01(\tH\x00\x12\x14\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\tB\x08\n\x06target\"6\n\x11RevokeKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\"\xa3\x01\n\tKeyFilter\x12\'\n\x05types\x18\x01 \x03(\x0e\x32\x18.skilder.keys.v1.KeyType\x12)\n\x06states\x18\x02 \x03(\x0e\x32\x19.skilder.keys.v1.KeyState\x12\x10\n\x08user_ids\x18\x03 \x03(\t\x12\x30\n\x0cunused_since\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb3\x01\n\x0fListKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12*\n\x06\x66ilter\x18\t \x01(\x0b\x32\x1a.skilder.keys.v1.KeyFilterJ\x04\x08\x02\x10\x06R\x04typeR\x07user_idR\x05stateR\x0cunused_since\"O\n\x10ListKeysResponse\x12\"\n\x04keys\x18\x01 \x03(\x0b\x32\x14.skilder.keys.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"c\n\x10\x43ountKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12*\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1a.skilder.keys.v1.KeyFilter\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"O\n\x11\x43ountKeysResponse\x12)\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x19.skilder.keys.v1.KeyCount\x12\x0f\n\x07partial\x18\x02 \x01(\x08\"k\n\x08KeyCount\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.skilder.keys.v1.KeyState\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\".\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"3\n\x0eGetKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key2\xcb\x03\n\nKeyService\x12U\n\x08IssueKey\x12 .skilder.keys.v1.IssueKeyRequest\x1a!.skilder.keys.v1.IssueKeyResponse\"\x04\x90\x82\x19\x02\x12[\n\tRevokeKey\x12!.skilder.keys.v1.RevokeKeyRequest\x1a\".skilder.keys.v1.RevokeKeyResponse\"\x07\x90\x02\x02\x90\x82\x19\x02\x12X\n\x08ListKeys\x12 .skilder.keys.v1.ListKeysRequest\x1a!.skilder.keys.v1.ListKeysResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x12[\n\tCountKeys\x12!.skilder.keys.v1.CountKeysRequest\x1a\".skilder.keys.v1.CountKeysResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x12R\n\x06GetKey\x12\x1e.skilder.keys.v1.GetKeyRequest\x1a\x1f.skilder.keys.v1.GetKeyResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x42\x82\x01\n\x13\x64\x65v.skilder.keys.v1B\x0fKeyServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skilder/keys/v1/key_service.proto\x12\x0fskilder.keys.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\x1a\x19skilder/keys/v1/key.proto\"\x82\x03\n\x0fIssueKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x12\n\nruntime_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12,\n\that_limit\x18\t \x01(\x0b\x32\x19.skilder.keys.v1.HatLimit\x12\x30\n\nexpires_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12-\n\x08lifetime\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12,\n\tunlimited\x18\x0f \x03(\x0e\x32\x19.skilder.keys.v1.KeyLimitB\x08\n\x06\x65xpiryJ\x04\x08\x07\x10\x08R\x07hat_ids\"I\n\x10IssueKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\x12\x12\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01\"c\n\x10RevokeKeyRequest\x12\x10\n\x06key_id\x18\x01 \x01(\tH\x00\x12\x14\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\tB\x08\n\x06target\"6\n\x11RevokeKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\"\xa3\x01\n\tKeyFilter\x12\'\n\x05types\x18\x01 \x03(\x0e\x32\x18.skilder.keys.v1.KeyType\x12)\n\x06states\x18\x02 \x03(\x0e\x32\x19.skilder.keys.v1.KeyState\x12\x10\n\x08user_ids\x18\x03 \x03(\t\x12\x30\n\x0cunused_since\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb3\x01\n\x0fListKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12*\n\x06\x66ilter\x18\t \x01(\x0b\x32\x1a.skilder.keys.v1.KeyFilterJ\x04\x08\x02\x10\x06R\x04typeR\x07user_idR\x05stateR\x0cunused_since\"O\n\x10ListKeysResponse\x12\"\n\x04keys\x18\x01 \x03(\x0b\x32\x14.skilder.keys.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"c\n\x10\x43ountKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12*\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1a.skilder.keys.v1.KeyFilter\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"O\n\x11\x43ountKeysResponse\x12)\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x19.skilder.keys.v1.KeyCount\x12\x0f\n\x07partial\x18\x02 \x01(\x08\"k\n\x08KeyCount\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.skilder.keys.v1.KeyState\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\".\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"3\n\x0eGetKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key2\xcb\x03\n\nKeyService\x12U\n\x08IssueKey\x12 .skilder.keys.v1.IssueKeyRequest\x1a!.skilder.keys.v1.IssueKeyResponse\"\x04\x90\x82\x19\x02\x12[\n\tRevokeKey\x12!.skilder.keys.v1.RevokeKeyRequest\x1a\".skilder.keys.v1.RevokeKeyResponse\"\x07\x90\x02\x02\x90\x82\x19\x02\x12X\n\x08ListKeys\x12 .skilder.keys.v1.ListKeysRequest\x1a!.skilder.keys.v1.ListKeysResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x12[\n\tCountKeys\x12!.skilder.keys.v1.CountKeysRequest\x1a\".skilder.keys.v1.CountKeysResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x12R\n\x06GetKey\x12\x1e.skilder.keys.v1.GetKeyRequest\x1a\x1f.skilder.keys.v1.GetKeyResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x42\x82\x01\n\x13\x64\x65v.skilder.keys.v1B\x0fKeyServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,30 +50,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSERVICE'].methods_by_name['CountKeys']._serialized_options = b'\220\002\001\220\202\031\001'
   _globals['_KEYSERVICE'].methods_by_name['GetKey']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['GetKey']._serialized_options = b'\220\002\001\220\202\031\001'
-  _globals['_ISSUEKEYREQUEST']._serialized_start=145
-  _globals['_ISSUEKEYREQUEST']._serialized_end=424
-  _globals['_ISSUEKEYRESPONSE']._serialized_start=426
-  _globals['_ISSUEKEYRESPONSE']._serialized_end=499
-  _globals['_REVOKEKEYREQUEST']._serialized_start=501
-  _globals['_REVOKEKEYREQUEST']._serialized_end=600
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=602
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=656
-  _globals['_KEYFILTER']._serialized_start=659
-  _globals['_KEYFILTER']._serialized_end=822
-  _globals['_LISTKEYSREQUEST']._serialized_start=825
-  _globals['_LISTKEYSREQUEST']._serialized_end=1004
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1006
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1085
-  _globals['_COUNTKEYSREQUEST']._serialized_start=1087
-  _globals['_COUNTKEYSREQUEST']._serialized_end=1186
-  _globals['_COUNTKEYSRESPONSE']._serialized_start=1188
-  _globals['_COUNTKEYSRESPONSE']._serialized_end=1267
-  _globals['_KEYCOUNT']._serialized_start=1269
-  _globals['_KEYCOUNT']._serialized_end=1376
-  _globals['_GETKEYREQUEST']._serialized_start=1378
-  _globals['_GETKEYREQUEST']._serialized_end=1424
-  _globals['_GETKEYRESPONSE']._serialized_start=1426
-  _globals['_GETKEYRESPONSE']._serialized_end=1477
-  _globals['_KEYSERVICE']._serialized_start=1480
-  _globals['_KEYSERVICE']._serialized_end=1939
+  _globals['_ISSUEKEYREQUEST']._serialized_start=177
+  _globals['_ISSUEKEYREQUEST']._serialized_end=563
+  _globals['_ISSUEKEYRESPONSE']._serialized_start=565
+  _globals['_ISSUEKEYRESPONSE']._serialized_end=638
+  _globals['_REVOKEKEYREQUEST']._serialized_start=640
+  _globals['_REVOKEKEYREQUEST']._serialized_end=739
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=741
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=795
+  _globals['_KEYFILTER']._serialized_start=798
+  _globals['_KEYFILTER']._serialized_end=961
+  _globals['_LISTKEYSREQUEST']._serialized_start=964
+  _globals['_LISTKEYSREQUEST']._serialized_end=1143
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1145
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1224
+  _globals['_COUNTKEYSREQUEST']._serialized_start=1226
+  _globals['_COUNTKEYSREQUEST']._serialized_end=1325
+  _globals['_COUNTKEYSRESPONSE']._serialized_start=1327
+  _globals['_COUNTKEYSRESPONSE']._serialized_end=1406
+  _globals['_KEYCOUNT']._serialized_start=1408
+  _globals['_KEYCOUNT']._serialized_end=1515
+  _globals['_GETKEYREQUEST']._serialized_start=1517
+  _globals['_GETKEYREQUEST']._serialized_end=1563
+  _globals['_GETKEYRESPONSE']._serialized_start=1565
+  _globals['_GETKEYRESPONSE']._serialized_end=1616
+  _globals['_KEYSERVICE']._serialized_start=1619
+  _globals['_KEYSERVICE']._serialized_end=2078
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ The contract of Skilder Keys, version 1."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -34,6 +35,8 @@ class IssueKeyRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     HAT_LIMIT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
     UNLIMITED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a retry safe (AIP-155): 1 to 64 letters, digits or `-_.:`, best a random UUID; empty for no id. A request
@@ -57,6 +60,14 @@ class IssueKeyRequest(_message.Message):
         """Limits the key to these hats. Each hat must exist. Rejected for runtime keys, which have no tools."""
 
     @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """At this time."""
+
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """After this length of time."""
+
+    @_builtins.property
     def unlimited(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.KeyLimit.ValueType]:
         """The limits that the key does not have, each one once. A workspace or user key needs either `hat_limit` or
         KEY_LIMIT_HATS here, so that a limit that was forgotten does not issue a key without one. Rejected for runtime keys.
@@ -73,13 +84,17 @@ class IssueKeyRequest(_message.Message):
         description: _builtins.str = ...,
         actor: _builtins.str = ...,
         hat_limit: _key_pb2.HatLimit | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
         unlimited: _abc.Iterable[_key_pb2.KeyLimit.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hat_limit", b"hat_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "lifetime", b"lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "description", b"description", "hat_limit", b"hat_limit", "request_id", b"request_id", "runtime_id", b"runtime_id", "type", b"type", "unlimited", b"unlimited", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "description", b"description", "expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "lifetime", b"lifetime", "request_id", b"request_id", "runtime_id", b"runtime_id", "type", b"type", "unlimited", b"unlimited", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_expiry: _TypeAlias = _typing.Literal["expires_at", "lifetime"]  # noqa: Y015
+    _WhichOneofArgType_expiry: _TypeAlias = _typing.Literal["expiry", b"expiry"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_expiry) -> _WhichOneofReturnType_expiry | None: ...
 
 Global___IssueKeyRequest: _TypeAlias = IssueKeyRequest  # noqa: Y015
 

@@ -169,7 +169,10 @@ def key_fields(key: Key) -> dict[str, Any]:
 
 def granted_key(key: Key) -> bytes:
     """Return the first part of a grant: the key."""
-    return pb.Granted(key=pb.KeyIdentity(**key_fields(key))).SerializeToString()
+    identity = pb.KeyIdentity(**key_fields(key))
+    if key.expires_at is not None:
+        identity.expires_at.FromDatetime(key.expires_at)
+    return pb.Granted(key=identity).SerializeToString()
 
 
 def tool_set_reference(version: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from contextlib import nullcontext
 from hmac import compare_digest
@@ -12,18 +13,38 @@ from weakref import WeakValueDictionary
 from skilder_keys.app.authorization.release import release
 from skilder_keys.app.authorization.snapshot import OPEN, VOID
 from skilder_keys.app.batching import Shared
+from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.token import claimed_id_text, id_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from skilder_keys.app.authorization.tool_sets import SharedToolSet
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.domain.access import Caller
     from skilder_keys.domain.hashing import TokenFingerprint
     from skilder_keys.domain.ids import HatId, KeyId, TeamId, UserId, WorkspaceId
 
 _RELEASE_CHUNK = 1000
+
+
+_EXACT_SECONDS = 60.0
+
+
+def fresh_until(asked_at: float, seconds_left: float | None) -> float:
+    """Return until when a key can be used without reading it again.
+
+    Of a long time a twentieth comes off, as of a lease, since two clocks never run at the same rate. When the key is
+    read again then, what is left is shorter, so the last minute is counted exactly.
+
+    Args:
+        asked_at: A time before the query was sent.
+        seconds_left: How long the key was still valid, by the database's clock; None if it does not expire.
+    """
+    if seconds_left is None or seconds_left <= 0:
+        return math.inf
+    return asked_at + (seconds_left if seconds_left <= _EXACT_SECONDS else seconds_left * 19 / 20)
 
 
 class Scope:
@@ -48,7 +69,8 @@ class KnownKey:
         user_id: The user of a user key.
         hat_ids: The hats that a limited key may reach; None without a limit.
         team_ids: The teams whose hats it reaches, as in `permissions.Reach`; of a user key, the workspace knows them.
-        revoked: Whether it was revoked.
+        denial: Why it is denied, unless its workspace denies it first: see `outcome`; None if its workspace decides.
+        fresh_until: When it has to be read again, on the clock of the lease: it may have expired by then.
         head: The first part of every grant: the key, serialised.
         runtime: The runtime instance of a runtime key, as a caller; None for other keys.
         claim: The hash of its secret while no use of it is recorded: the first grant records one. Then None.
@@ -57,8 +79,8 @@ class KnownKey:
     """
 
     __slots__ = (
-        "_until", "claim", "digest", "hat_ids", "head", "id", "label", "revoked", "runtime", "scope", "team_ids",
-        "user_id", "version",
+        "_until", "claim", "denial", "digest", "fresh_until", "hat_ids", "head", "id", "label", "runtime", "scope",
+        "team_ids", "user_id", "version",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +92,8 @@ class KnownKey:
         hat_ids: frozenset[HatId] | None,
         team_ids: frozenset[TeamId] | None,
         *,
-        revoked: bool,
+        denial: DenialReason | None,
+        fresh_until: float,
         head: bytes,
         runtime: Caller | None,
         claim: str | None,
@@ -83,7 +106,8 @@ class KnownKey:
         self.user_id = user_id
         self.hat_ids = hat_ids
         self.team_ids = team_ids
-        self.revoked = revoked
+        self.denial = denial
+        self.fresh_until = fresh_until
         self.head = head
         self.runtime = runtime
         self.claim = claim
@@ -100,6 +124,10 @@ class KnownKey:
     def until(self) -> float:
         """The last epoch at which this was its state; OPEN while no change has touched it."""
         return min(self._until, self.scope.until)
+
+    def outcome(self, reached: SharedToolSet | DenialReason) -> SharedToolSet | DenialReason:
+        """Return what the key reaches or why it is denied, by that of its workspace, which denies it first."""
+        return reached if self.denial is None or isinstance(reached, DenialReason) else self.denial
 
     def close(self, epoch: float) -> None:
         """Note that this was its state up to an epoch, and not later."""
@@ -154,13 +182,16 @@ class KeyCache:
         return len(self._keys)
 
     def find(self, text: str) -> KnownKey | None:
-        """Return the key of a token, as it is at the epoch of memory; None if it is not here, or without a lease."""
+        """Return the key of a token, as it is at the epoch of memory.
+
+        None if it is not here, has to be read again, or without a lease.
+        """
         id_ = claimed_id_text(text)
         known = self._keys.get(id_)
         if (
             known is None
             or known.scope.until != OPEN
-            or not self._lease.valid()
+            or not self._lease.covers(known.fresh_until)
             or not compare_digest(known.digest, self._fingerprint.digest(text))
         ):
             return None
@@ -170,7 +201,9 @@ class KeyCache:
     def get(self, key_id: KeyId) -> KnownKey | None:
         """Return a key, as it is at the epoch of memory, whatever its token is; None as `find`."""
         known = self._keys.get(id_text(key_id))
-        return known if known is not None and known.scope.until == OPEN and self._lease.valid() else None
+        if known is None or known.scope.until != OPEN or not self._lease.covers(known.fresh_until):
+            return None
+        return known
 
     def scope(self, workspace_id: WorkspaceId) -> Scope:
         """Return what the keys of a workspace share. The next change of all of them ends it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.first_sights import Lane, endless
-from skilder_keys.app.authorization.key_cache import KnownKey
+from skilder_keys.app.authorization.key_cache import KnownKey, fresh_until
 from skilder_keys.app.authorization.snapshot import OPEN
 from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.app.authorization.turns import Turns
@@ -159,7 +159,7 @@ class KeyLoader:
         if key is None or not compare_digest(key.digest, digest):
             return _UNKNOWN
         limits.require_workspace(key.workspace_id)
-        if key.revoked:
+        if key.denial is DenialReason.REVOKED:
             return (key, DenialReason.REVOKED) if self._holds(began, key) else None
         snapshot = self._snapshots.current(key.workspace_id)
         if snapshot is None or snapshot.lacks(key.user_id):
@@ -187,11 +187,11 @@ class KeyLoader:
         if key is None:
             return _UNKNOWN
         limits.require_workspace(key.workspace_id)
-        if key.revoked:
+        if key.denial is DenialReason.REVOKED:
             return key, DenialReason.REVOKED
         turn = partial(of_workspaces.next, key.workspace_id)
         snapshot = await self._snapshots.at(key.workspace_id, key.version, key.user_id, turn)
-        if snapshot is None:
+        if snapshot is None or self._lease.now() >= key.fresh_until:
             return None
         access = self._access(key, snapshot)
         if key.claim is not None and isinstance(access[1], SharedToolSet) and not await self._claim(key, key.claim):
@@ -203,7 +203,7 @@ class KeyLoader:
         found = await self._credentials.get(token.key_id)
         if found is None:
             return None
-        epoch, credential = found
+        epoch, credential, asked_at = found
         if await verified(self._verifier, token, digest, credential) is None:
             return None
         key = credential.key
@@ -217,7 +217,8 @@ class KeyLoader:
             key.user_id,
             reach.hat_ids,
             reach.team_ids,
-            revoked=key.revocation is not None,
+            denial=credential.denial,
+            fresh_until=fresh_until(asked_at, credential.seconds_left),
             head=encoding.granted_key(key),
             runtime=_runtime(key),
             claim=credential.secret_hash if key.last_used_at is None else None,
@@ -229,17 +230,21 @@ class KeyLoader:
         reached = snapshot.reached(key)
         if reached is None:
             raise LookupError("the caller makes sure that nothing is missing")
-        return key, reached
+        return key, key.outcome(reached)
 
-    def _holds(self, began: int, *pieces: KnownKey | Snapshot) -> bool:
-        """Return whether one state that is not older than `began` had all the pieces, and the lease is still valid."""
+    def _holds(self, began: int, key: KnownKey, *others: Snapshot) -> bool:
+        """Return whether one state that is not older than `began` had a key and the other pieces.
+
+        The lease must still be valid, and the key cannot have expired meanwhile.
+        """
+        pieces: tuple[KnownKey | Snapshot, ...] = (key, *others)
         now = self._lease.epoch
         begin = max(began, *(piece.label for piece in pieces))
         end = min(piece.until if piece.until != OPEN else max(piece.label, now) for piece in pieces)
-        return begin <= end and self._lease.valid()
+        return begin <= end and self._lease.covers(key.fresh_until)
 
     async def _claim(self, key: KnownKey, secret_hash: str) -> bool:
-        """Record the first use of a key; return False if the key was revoked, or has another secret now."""
+        """Record the first use of a key; return False if it cannot be used any more, or has another secret now."""
         if not await self._first_uses.get((key.id, secret_hash)):
             self._keys.forget(key)  # the database is ahead of memory
             return False
@@ -247,9 +252,12 @@ class KeyLoader:
         self._usage.written(key.id)
         return True
 
-    async def _find_credentials(self, key_ids: list[KeyId]) -> dict[KeyId, tuple[int, Credential]]:
+    async def _find_credentials(self, key_ids: list[KeyId]) -> dict[KeyId, tuple[int, Credential, float]]:
+        """Return the epoch, the credential and a time before the query was sent, for each key that there is."""
+        asked_at = self._lease.now()
         read = await self._reads.read(lambda connection: credentials.find_credentials(connection, key_ids))
-        return {key_id: (read.revision.epoch, credential) for key_id, credential in read.credentials.items()}
+        epoch = read.revision.epoch
+        return {key_id: (epoch, credential, asked_at) for key_id, credential in read.credentials.items()}
 
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
         async with self._database.transaction() as connection:

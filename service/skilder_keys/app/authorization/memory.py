@@ -64,13 +64,20 @@ class Memory:
         known = self._keys.find(text)
         if known is None:
             return None
-        if known.revoked:
-            return known, DenialReason.REVOKED
+        if known.denial is not None:
+            return self._denied(known)
         snapshot = self._snapshots.current(known.scope.workspace_id)
         reached = None if snapshot is None else snapshot.reached(known)
         if reached is None or (known.claim is not None and isinstance(reached, SharedToolSet)):
             return None
         return known, reached
+
+    def _denied(self, known: KnownKey) -> Access | None:
+        if known.denial is DenialReason.REVOKED:
+            return known, DenialReason.REVOKED
+        snapshot = self._snapshots.current(known.scope.workspace_id)
+        reached = None if snapshot is None else snapshot.reached(known)
+        return None if reached is None else (known, known.outcome(reached))
 
     def apply(self, change: Change) -> None:
         """Make both levels forget what a change has touched. No other change may be applied meanwhile."""

@@ -46,6 +46,15 @@ class Lease:
         """Return whether the lease is valid at this moment. Check again after every await."""
         return self._clock() < self._end
 
+    def covers(self, moment: float) -> bool:
+        """Return whether the lease is valid, and a moment on its clock has not come yet."""
+        now = self._clock()
+        return now < self._end and now < moment
+
+    def now(self) -> float:
+        """Return the time on the clock of the lease."""
+        return self._clock()
+
     def age(self) -> float:
         """Return the seconds since the heartbeat that renewed the lease was sent; infinite without a lease."""
         return self._clock() - self._start
