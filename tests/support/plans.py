@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from asyncpg.connection import LoggedQuery
 
     Sql = asyncpg.Connection[Any]
+
+_CALL = re.compile(r"SELECT [\w, ]+ FROM (\w+)\(\$1, \$2\)")
+_RETURNED = re.compile(r"RETURN QUERY\s+([^;]+);")
 
 Mode = Literal["custom", "generic"]
 """A custom plan is for given values; a generic one is for any, after five runs of a statement on a connection."""
@@ -88,8 +92,9 @@ async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *
             if each.query.startswith("SET LOCAL "):
                 await sql.execute(each.query)
                 continue
-            text = await explain(sql, options, each.query, each.args)
-            found.append(Plan(each.query, json.loads(text)[0]["Plan"]))
+            query = await _inside(sql, each.query)
+            text = await explain(sql, options, query, each.args)
+            found.append(Plan(query, json.loads(text)[0]["Plan"]))
         return found
 
 
@@ -102,6 +107,18 @@ async def undone(sql: Sql) -> AsyncIterator[None]:
         yield
     finally:
         await transaction.rollback()
+
+
+async def _inside(sql: Sql, query: str) -> str:
+    """Return a query or, for one that only calls a function, the query in that function, under its settings."""
+    call = _CALL.fullmatch(query)
+    if call is None:
+        return query
+    (function,) = await sql.fetch("SELECT prosrc, proconfig FROM pg_proc WHERE proname = $1", call[1])
+    for name, value in (setting.split("=") for setting in function["proconfig"]):
+        await sql.execute(f"SET LOCAL {name} = {value}")
+    (statement,) = _RETURNED.findall(function["prosrc"])
+    return str(statement)
 
 
 async def _explain_custom(sql: Sql, options: str, query: str, values: Any) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.ids import KeyId
-from skilder_keys.storage.keys import STORED_HASH
-from skilder_keys.storage.plans import prefer_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,32 +21,20 @@ async def claim_first_uses(
     a key that was used is never renewed, and a secret that was replaced is never used.
 
     Args:
-        connection: Inside a transaction.
+        connection: The connection. Outside of a transaction this is one round trip.
         secret_hashes: The keys, each with the hash with which its secret was verified.
 
     Returns:
         True for each of `secret_hashes` that is still valid; the others are left out.
     """
-    await prefer_indexes(connection)
     # In order of id, so that two processes that claim the same keys do not deadlock.
     ordered = sorted(secret_hashes)
     rows = await connection.fetch(
-        f"""
-        WITH used AS MATERIALIZED (
-            SELECT key.id, verified.secret_hash
-            FROM unnest($1::uuid[], $2::text[]) AS verified (id, secret_hash) JOIN key ON key.id = verified.id
-            WHERE {STORED_HASH} = verified.secret_hash AND key.revoked_at IS NULL
-              AND (key.expires_at > clock_timestamp()) IS NOT false
-            ORDER BY key.id
-            FOR NO KEY UPDATE OF key
-        )
-        UPDATE key SET last_used_at = coalesce(key.last_used_at, now()) FROM used WHERE key.id = used.id
-        RETURNING used.id, used.secret_hash
-        """,  # noqa: S608
+        "SELECT key_id, verified_hash FROM claim_first_uses($1, $2)",  # migration 19 has its statement
         [key_id for key_id, _ in ordered],
         [secret_hash for _, secret_hash in ordered],
     )
-    return {(KeyId(row["id"]), row["secret_hash"]): True for row in rows}
+    return {(KeyId(row["key_id"]), row["verified_hash"]): True for row in rows}
 
 
 async def note_uses(connection: Connection, ages: Mapping[KeyId, float], precision: float) -> dict[KeyId, float | None]:
