@@ -21,7 +21,7 @@ import pytest
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest
-from skilder_keys.app.authorization.key_cache import KeyCache, KnownKey
+from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.page import Page
 from skilder_keys.domain.ids import HatId, WorkspaceId
 from skilder_keys.domain.paging import PageTokens
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from google.protobuf.message import Message
+
+    from skilder_keys.app.authorization.known_key import KnownKey
 
 _ATTEMPTS = 3
 _PART = 10

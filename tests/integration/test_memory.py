@@ -228,7 +228,8 @@ async def test_a_key_in_memory_takes_less_than_a_kib(one: Process, sql: Sql) -> 
     finally:
         tracemalloc.stop()
     assert len(one.key_cache) == 900
-    assert taken / 600 < 1024
+    proof = 2 * 64  # in memory that Python does not count, and that all workers share
+    assert taken / 600 + proof < 1024
 
 
 async def test_a_user_who_moves_is_moved_in_memory(one: Process) -> None:

@@ -61,6 +61,7 @@ async def test_a_worker_receives_its_settings_and_the_database() -> None:
             "settings": {"listen": "127.0.0.1:7000", "reflection": False},
             "database_url": URL,
             "folder": str(worker.folder),
+            "memory": None,
         }
         assert await metrics_of(worker) == [expected]
         process = psutil.Process(worker.pid)

@@ -8,6 +8,7 @@ import os
 import pty
 import signal
 import subprocess
+import urllib.request
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
 
-from skilder.keys.v1 import catalog_service_pb2, key_service_pb2
+from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, key_service_pb2
 from tests.support.lengths import by_form
 from tests.support.process import COMMAND, FRESH, ServerProcess, environment, run_command, serving_process
 from tests.support.service import TOKENS, Client, write_callers
@@ -124,6 +126,34 @@ async def test_a_worker_that_is_killed_is_replaced(transport: str, database_url:
         assert after[0] != before[0]
         assert after[1] == before[1]
         assert await status_of(await channel_to(after[0], server, stack), metadata) is OK
+
+
+async def test_a_worker_knows_the_keys_that_those_before_it_have_verified(
+    transport: str, database_url: str, tmp_path: Path
+) -> None:
+    """After all workers have ended, nobody has asked the new ones about the key. The metrics show what they know."""
+    metrics = {"SKILDER_KEYS_METRICS_LISTEN": "127.0.0.1:0"}
+    async with serving(tmp_path, database_url, transport=transport, **metrics) as server, AsyncExitStack() as stack:
+        before = server.workers()
+        channel = await channel_to(before[0], server, stack)
+        metadata = operator_metadata(server, tmp_path)
+        request = authorization_service_pb2.AuthorizeRequest(token=(await issued(channel, metadata)).token)
+        response = await Client(channel).authorization.Authorize(request, metadata=metadata)
+        assert response.HasField("granted")
+        for worker in before.values():
+            worker.kill()
+        await until_gone(before.values())
+        async with asyncio.timeout(60):
+            while await known_keys(server) != [1, 1]:
+                await asyncio.sleep(0.05)
+
+
+async def known_keys(server: ServerProcess) -> list[float]:
+    """Return how many keys each worker knows."""
+    place = server.events("serving")[0]["metrics"]
+    with await asyncio.to_thread(urllib.request.urlopen, f"http://{place}/metrics", timeout=60) as response:
+        families = text_string_to_metric_families(response.read().decode())
+    return [each.value for family in families for each in family.samples if each.name == "skilder_keys_cached_keys"]
 
 
 @GRPCIO_IF_SHORT

@@ -15,11 +15,13 @@ from skilder_keys.app.authorization.first_sights import FirstSights
 from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.key_loader import KeyLoader
 from skilder_keys.app.authorization.memory import Memory
+from skilder_keys.app.authorization.proofs import Proofs
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
 from skilder_keys.app.authorization.snapshots import Snapshots
 from skilder_keys.app.authorization.turns import Gates
 from skilder_keys.app.authorization.usage import Usage
 from skilder_keys.app.authorization.verifier import Verifier
+from skilder_keys.app.authorization.warm_up import WarmUp
 from skilder_keys.app.fence.lease import Lease
 from skilder_keys.app.fence.reader import Reader
 from skilder_keys.app.fence.reads import FencedReads
@@ -27,7 +29,7 @@ from skilder_keys.app.fence.writer import Writer
 from skilder_keys.app.keys import Keys
 from skilder_keys.app.workspaces import Workspaces
 from skilder_keys.domain.access import Caller, CallerRole, Origin
-from skilder_keys.domain.hashing import HashParameters, SecretHasher, TokenFingerprint
+from skilder_keys.domain.hashing import HashParameters, SecretHasher
 from skilder_keys.domain.ids import ToolId
 from skilder_keys.domain.keys import KeyLimit, KeySpec
 from skilder_keys.domain.paging import PageTokens
@@ -98,6 +100,7 @@ class Process:
     writer: Writer
     log: CapturedLog
     usage: Usage
+    warm_up: WarmUp
     usage_clock: FakeClock
     waits: list[float] = field(default_factory=list)
     following: asyncio.Task[Any] | None = None
@@ -167,20 +170,22 @@ async def process(
     threads: int = 2,
     at_once: int = 100_000,
     max_waiting: int = 100_000,
+    proofs: Proofs | None = None,
 ) -> AsyncIterator[Process]:
     """Run a process of the fleet that does not follow the fence yet."""
     # A long time limit, because a machine that runs tests may be busy.
     options = DatabaseOptions(database_url, statement_timeout=30, lock_timeout=30, acquire_timeout=30)
     database = await CountedDatabase.open(options)
     log, waits = CapturedLog(), list[float]()
-    held, fingerprint, hasher = Lease(clock), TokenFingerprint(), hasher or CountingHasher()
+    held, hasher, proofs = Lease(clock), hasher or CountingHasher(), proofs or Proofs.of_one_process(1000)
+    fingerprint = proofs.fingerprint
     offload = Offload()
     reads = FencedReads(database, held)
     key_cache = KeyCache(held, fingerprint, capacity)
     snapshots = Snapshots(reads, held, offload, snapshot_bytes)
     memory = Memory(key_cache, snapshots)
     reads.on_doubt = memory.drop_all
-    verifier = Verifier(hasher, fingerprint, threads=threads)
+    verifier = Verifier(hasher, proofs, threads=threads)
     usage_clock = FakeClock()
     usage = Usage(database, log.logger, usage_clock, 60)
     reader = Reader(database, memory, held, log.logger, clock, lease)
@@ -203,6 +208,7 @@ async def process(
         writer=writer,
         log=log,
         usage=usage,
+        warm_up=WarmUp(proofs, loader, key_cache, held, log.logger),
         usage_clock=usage_clock,
         waits=waits,
     )

@@ -24,6 +24,7 @@ import sys
 import traceback
 import warnings
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -158,7 +159,7 @@ async def _start_process(*command: str, **options: Any) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)  # that this process has threads
             pid = os.fork()
         if pid == 0:
-            _work(command[command.index("-m") + 1 :], options["env"])
+            _work(command[command.index("-m") + 1 :], options["env"], options["pass_fds"])
         forked.set_result(pid)
 
     # Not from a task: in the fork, asyncio would take it for the one that runs.
@@ -191,29 +192,31 @@ class _Worker:
         self._code.set_result(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
 
 
-def _work(command: tuple[str, ...], variables: dict[str, str]) -> NoReturn:
+def _work(command: tuple[str, ...], variables: dict[str, str], descriptors: Sequence[int]) -> NoReturn:
     """Run a worker in this fork of its parent, without anything of the parent's event loop.
 
     Args:
-        command: The name of a module, and its arguments; the last one is the descriptor of the worker's socket.
+        command: The name of a module, and its arguments.
         variables: The worker's environment.
+        descriptors: What stays open.
     """
-    module, *arguments, last = command
-    descriptor = int(last)
+    module, *arguments = command
     signal.set_wakeup_fd(-1)
     for number in _IGNORED:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.setpgid(0, 0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.closerange(_STANDARD_ERROR + 1, descriptor)
-    os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
-    os.set_inheritable(descriptor, True)  # noqa: FBT003 - it stays open where Envoy takes over
+    kept = [_STANDARD_ERROR, *sorted(descriptors), os.sysconf("SC_OPEN_MAX")]
+    for before, after in pairwise(kept):
+        os.closerange(before + 1, after)
+    for each in descriptors:
+        os.set_inheritable(each, True)  # noqa: FBT003 - it stays open where Envoy takes over
     os.environ.clear()
     os.environ.update(variables)
     code = 1
     try:
         sys.path.pop(0)  # the folder of the parent's script
-        sys.argv = [module, *arguments, last]
+        sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:

@@ -6,7 +6,8 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
-from skilder_keys.app.authorization.key_cache import KeyCache, KnownKey
+from skilder_keys.app.authorization.key_cache import KeyCache
+from skilder_keys.app.authorization.known_key import KnownKey
 from skilder_keys.app.authorization.memory import Memory
 from skilder_keys.app.authorization.snapshots import Snapshots
 from skilder_keys.app.fence.lease import Lease

@@ -21,6 +21,7 @@ from skilder.keys.v1 import authorization_service_pb2, key_pb2, key_service_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
+from skilder_keys.app.authorization.proofs import Proofs
 from skilder_keys.config import Settings
 from skilder_keys.ipc.metrics import families_of
 from skilder_keys.supervisor.address import reserve_port
@@ -289,7 +290,8 @@ def _options(folder: Path, transport: str) -> dict[str, Any]:
 
 async def _served_here(settings: Settings, database_url: str, stack: AsyncExitStack) -> Service:
     log, registry = CapturedLog(), CollectorRegistry()
-    address = await start(settings, database_url, log.logger, stack, GrpcioFrontend(reuse_port=False), registry)
+    proofs = Proofs.of_one_process(settings.cache_keys)
+    address = await start(settings, database_url, log.logger, stack, GrpcioFrontend(reuse_port=False), registry, proofs)
 
     async def collect() -> list[Family]:
         return families_of(registry.collect())

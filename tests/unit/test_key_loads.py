@@ -27,7 +27,7 @@ from tests.support.memory import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from skilder_keys.app.authorization.key_cache import KnownKey
+    from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.domain.token import Token
     from skilder_keys.storage.fence import Touch
 

@@ -1,4 +1,4 @@
-"""Verifying tokens: argon2 once for each, a fingerprint afterwards, and a bound on what is remembered."""
+"""Verifying tokens: argon2 once for each, and a fingerprint afterwards."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import argon2
 import pytest
 
+from skilder_keys.app.authorization.proofs import Proofs
 from skilder_keys.app.authorization.verifier import MAX_OUTDATED, Verifier
-from skilder_keys.domain.hashing import HashParameters, SecretHasher, TokenFingerprint
+from skilder_keys.domain.hashing import HashParameters, SecretHasher
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.ids import new_key_id
 
@@ -42,8 +43,8 @@ def hasher() -> CountingHasher:
 
 @pytest.fixture
 def verifier(hasher: CountingHasher) -> Iterator[Verifier]:
-    """A verifier that remembers at most two checks."""
-    made = Verifier(hasher, TokenFingerprint(), threads=1, capacity=2)
+    """A verifier with one thread."""
+    made = Verifier(hasher, Proofs.of_one_process(8), threads=1)
     yield made
     made.close()
 
@@ -108,18 +109,17 @@ async def test_a_new_hash_of_the_same_key_is_verified_again(verifier: Verifier, 
     assert hasher.checks == 3
 
 
-async def test_the_least_recently_used_check_is_forgotten_first(verifier: Verifier, hasher: CountingHasher) -> None:
-    """With room for two, the third check drops the least recently used one, which is then verified again."""
-    known = [(token, await verifier.hash(token.secret)) for token in (minted(), minted(), minted())]
-    first, second, third = known
-    for token, kept in (first, second, first, third):
-        assert await verifies(verifier, token, kept)
-    assert hasher.checks == 3
-    for token, kept in (first, third):
-        assert await verifies(verifier, token, kept)
-    assert hasher.checks == 3
-    assert await verifies(verifier, *second)
-    assert hasher.checks == 4
+async def test_a_token_that_another_worker_verified_needs_no_argon2(hasher: CountingHasher) -> None:
+    """They share what was verified. Each still refuses other tokens of the key."""
+    proofs, token = Proofs.of_one_process(8), minted()
+    one, other = Verifier(hasher, proofs), Verifier(hasher, proofs)
+    kept = await one.hash(token.secret)
+    assert await verifies(one, token, kept)
+    assert await verifies(other, token, kept)
+    assert not await verifies(other, Token.mint(token.type, token.key_id), kept)
+    assert hasher.checks == 1
+    one.close()
+    other.close()
 
 
 async def test_a_hash_of_todays_cost_is_not_outdated(verifier: Verifier) -> None:
@@ -142,7 +142,7 @@ async def test_the_right_token_of_an_outdated_hash_is_noted_once(verifier: Verif
 
 async def test_the_number_of_noted_tokens_is_bounded(hasher: CountingHasher) -> None:
     """Tokens whose hashes were not renewed yet are few, since nobody should find many of them in memory."""
-    verifier = Verifier(hasher, TokenFingerprint())
+    verifier = Verifier(hasher, Proofs.of_one_process(1000))
     for _ in range(MAX_OUTDATED + 5):
         assert await verifies(verifier, *outdated())
     assert len(verifier.take_outdated()) == MAX_OUTDATED
@@ -153,15 +153,15 @@ async def test_a_remembered_token_needs_no_argon2(verifier: Verifier, hasher: Co
     """As after the hash of a verified token was renewed."""
     token = minted()
     kept = await verifier.hash(token.secret)
-    verifier.remember(kept, verifier.digest(token))
+    verifier.remember(token, verifier.digest(token), kept)
     assert await verifies(verifier, token, kept)
-    assert not await verifies(verifier, minted(), kept)
+    assert not await verifies(verifier, Token.mint(token.type, token.key_id), kept)
     assert hasher.checks == 0
 
 
 async def test_tokens_that_arrive_together_are_verified_together(hasher: CountingHasher) -> None:
     """A way to a thread and back is shared by several tokens of different hashes; each gets its own result."""
-    verifier = Verifier(hasher, TokenFingerprint(), threads=2)
+    verifier = Verifier(hasher, Proofs.of_one_process(1000), threads=2)
     tokens = [minted() for _ in range(40)]
     hashes = [hasher.hash(token.secret) for token in tokens]
     right = [verifies(verifier, token, kept) for token, kept in zip(tokens, hashes, strict=True)]
@@ -176,7 +176,7 @@ async def test_tokens_that_arrive_together_are_verified_together(hasher: Countin
 
 async def test_closing_cancels_the_calls_that_wait(hasher: CountingHasher) -> None:
     """None waits for ever."""
-    verifier = Verifier(hasher, TokenFingerprint(), threads=1)
+    verifier = Verifier(hasher, Proofs.of_one_process(1000), threads=1)
     kept = hasher.hash(minted().secret)
     waiting = [asyncio.create_task(verifies(verifier, minted(), kept)) for _ in range(20)]
     await asyncio.sleep(0)
@@ -195,7 +195,7 @@ async def test_a_broken_hash_is_an_error_each_time(verifier: Verifier) -> None:
 async def test_closing_ends_the_threads(hasher: CountingHasher) -> None:
     """A closed verifier has no threads and accepts no work."""
     before = set(threading.enumerate())
-    verifier = Verifier(hasher, TokenFingerprint(), threads=2)
+    verifier = Verifier(hasher, Proofs.of_one_process(1000), threads=2)
     kept = await verifier.hash(minted().secret)
     started = set(threading.enumerate()) - before
     assert started

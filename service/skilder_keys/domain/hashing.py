@@ -8,8 +8,6 @@ import argon2
 
 from skilder_keys.domain.token import Token
 
-_SHORT_BYTES = 16
-
 
 @dataclass(frozen=True, slots=True)
 class HashParameters:
@@ -65,17 +63,14 @@ class SecretHasher:
 
 
 class TokenFingerprint:
-    """Computes digests with keyed BLAKE2b (RFC 7693). The random key never leaves this process."""
+    """Computes digests with keyed BLAKE2b (RFC 7693). The random key never leaves the memory of one server."""
 
-    def __init__(self) -> None:
-        self._keyed = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
+    def __init__(self, key: bytes | None = None) -> None:
+        """Use a key of 32 random bytes, or make one."""
+        self._keyed = hashlib.blake2b(key=key or secrets.token_bytes(32), digest_size=32)
 
     def digest(self, token: str) -> bytes:
         """Return the digest of a token's text, 32 bytes."""
         digest = self._keyed.copy()
         digest.update(token.encode("utf-8", "surrogatepass"))
         return digest.digest()
-
-    def short(self, secret_hash: str) -> bytes:
-        """Return a digest of a secret's hash, 16 bytes, as the name of it in memory."""
-        return self.digest(secret_hash)[:_SHORT_BYTES]

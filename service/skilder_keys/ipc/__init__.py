@@ -1,6 +1,7 @@
 """The messages between a worker and its parent: JSON over a Unix socket, one message per line.
 
-    parent  {"worker": INDEX, "settings": {…}, "database_url": "…", "folder": "…"}   once, as the first message
+    parent  {"worker": INDEX, "settings": {…}, "database_url": "…", "folder": "…",
+             "memory": DESCRIPTOR}     once, as the first message; the memory that all workers share
     worker  {"prepared": null}             all but listening is done; only if the first message has {"opens": true}
     parent  {"open": null}                 listen now
     worker  {"ready": "HOST:PORT"} or {"failed": {"kind": "…", "message": "…"}}

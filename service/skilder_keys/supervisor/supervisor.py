@@ -24,6 +24,7 @@ from skilder_keys.supervisor.data_folder import own
 from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, drop_variables
 from skilder_keys.supervisor.http_endpoint import Response, http_endpoint
 from skilder_keys.supervisor.metrics import metrics_endpoint
+from skilder_keys.supervisor.shared_memory import shared_memory
 from skilder_keys.supervisor.worker_pool import WorkerPool
 from skilder_keys.supervisor.worker_process import WorkerProcess
 from skilder_keys.transports.choice import choose
@@ -106,10 +107,14 @@ class _Supervisor:
     async def serve(self, database_url: str) -> None:
         """Serve until a signal stops the server. Raises as `run` does."""
         settings = self._settings
-        with reserve_port(settings.listen) as address, _watchdog() as watch:
+        with (
+            reserve_port(settings.listen) as address,
+            _watchdog() as watch,
+            shared_memory(settings.cache_keys) as memory,
+        ):
             settings = settings.model_copy(update={"listen": address})
             workers = WorkerPool(
-                partial(WorkerProcess.start, self._command, settings, database_url, spawned=watch),
+                partial(WorkerProcess.start, self._command, settings, database_url, memory=memory, spawned=watch),
                 self._log,
                 end_seconds=settings.drain_timeout + _CLOSE_SECONDS,
                 handover_seconds=longest_handover(settings.max_connection_age),

@@ -81,6 +81,7 @@ class WorkerProcess:
         index: int,
         prepared: Callable[[], Awaitable[None]] | None = None,
         *,
+        memory: int | None = None,
         spawned: Callable[[int], None] = lambda _: None,
     ) -> Self:
         """Start a worker and wait until it serves.
@@ -92,6 +93,7 @@ class WorkerProcess:
             database_url: The URL of the database.
             index: The number of the worker, from 0.
             prepared: Called when the worker could listen. It listens when this returns.
+            memory: The descriptor of the memory that all workers share.
             spawned: Called with the process id, before the worker gets its settings.
 
         Raises:
@@ -99,18 +101,19 @@ class WorkerProcess:
                 in the worker.
             StartError: The worker ended, or was not ready in time.
         """
-        worker = await cls._spawn(command, index)
+        worker = await cls._spawn(command, index, () if memory is None else (memory,))
         spawned(worker.pid)
         try:
-            start = {"worker": index, "settings": _sent_settings(settings), "database_url": database_url}
-            await worker.begin({**start, "folder": str(worker.folder)}, prepared)
+            start: dict[str, Any] = {"worker": index, "folder": str(worker.folder), "memory": memory}
+            start |= {"settings": _sent_settings(settings), "database_url": database_url}
+            await worker.begin(start, prepared)
         except BaseException:
             await worker.end(0)
             raise
         return worker
 
     @classmethod
-    async def _spawn(cls, command: Sequence[str], index: int) -> Self:
+    async def _spawn(cls, command: Sequence[str], index: int, descriptors: Sequence[int]) -> Self:
         parent_socket, worker_socket = socket.socketpair()
         with worker_socket:
             reader, writer = await asyncio.open_unix_connection(sock=parent_socket, limit=_LINE_BYTES)
@@ -119,7 +122,7 @@ class WorkerProcess:
                     *command,
                     str(worker_socket.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=[worker_socket.fileno()],
+                    pass_fds=[worker_socket.fileno(), *descriptors],
                     env=_environment(),
                     # Ctrl-C in a terminal must reach only the parent, also while a worker's interpreter starts.
                     process_group=0,

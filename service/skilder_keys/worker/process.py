@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from skilder_keys.app.authorization.proofs import Proofs
 from skilder_keys.auth.errors import CallersFileError
 from skilder_keys.config import Settings
 from skilder_keys.domain.errors import UnavailableError
@@ -85,6 +86,7 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
                         stack,
                         frontend,
                         registry,
+                        _proofs(first.get("memory"), settings),
                         report=lambda serving: parent.send({"serving": serving}),
                         may_open=parent.open if first.get("opens") else None,
                     ),
@@ -104,6 +106,15 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
         writer.close()
         shutil.rmtree(first["folder"], ignore_errors=True)  # the parent does this too, but it may have ended
     return 0
+
+
+def _proofs(descriptor: int | None, settings: Settings) -> Proofs:
+    """Return the table in the memory that the parent holds; a parent of an older version holds none."""
+    if descriptor is None:
+        return Proofs.of_one_process(settings.cache_keys)
+    proofs = Proofs.shared(descriptor)
+    os.close(descriptor)
+    return proofs
 
 
 def _await_termination(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:

@@ -17,6 +17,7 @@ from skilder_keys.app.authorization.snapshots import Snapshots
 from skilder_keys.app.authorization.turns import gates
 from skilder_keys.app.authorization.usage import Usage
 from skilder_keys.app.authorization.verifier import Verifier
+from skilder_keys.app.authorization.warm_up import WarmUp
 from skilder_keys.app.fence.lease import Lease
 from skilder_keys.app.fence.reader import Reader
 from skilder_keys.app.fence.reads import FencedReads
@@ -27,7 +28,7 @@ from skilder_keys.app.workspace_updates import WorkspaceUpdates
 from skilder_keys.app.workspaces import Workspaces
 from skilder_keys.auth.callers import Callers
 from skilder_keys.auth.callers_file import load_callers, local_operator
-from skilder_keys.domain.hashing import HashParameters, SecretHasher, TokenFingerprint
+from skilder_keys.domain.hashing import HashParameters, SecretHasher
 from skilder_keys.domain.paging import PageTokens
 from skilder_keys.offload import Offload
 from skilder_keys.rpc import authorization_service, catalog_service, convert_workspaces, key_service
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from structlog.typing import FilteringBoundLogger
 
+    from skilder_keys.app.authorization.proofs import Proofs
     from skilder_keys.auth.callers import KnownCaller
     from skilder_keys.config import Settings
     from skilder_keys.transports.frontend import Frontend
@@ -71,6 +73,7 @@ async def start(
     stack: AsyncExitStack,
     frontend: Frontend,
     registry: CollectorRegistry,
+    proofs: Proofs,
     *,
     report: Callable[[bool], None] = lambda _: None,
     may_open: Callable[[], Awaitable[None]] | None = None,
@@ -86,6 +89,7 @@ async def start(
         stack: Gets the callbacks that stop the server.
         frontend: Receives the calls.
         registry: Gets the server's metrics.
+        proofs: The tokens that were verified, also by other workers.
         report: Called with whether the server serves, as `Health` calls it.
         may_open: Called when all but listening is done. The server listens when it returns.
 
@@ -114,8 +118,7 @@ async def start(
     offload = stack.enter_context(closing(Offload()))
     clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
     lease = Lease(clock)
-    fingerprint = TokenFingerprint()
-    keys = KeyCache(lease, fingerprint, settings.cache_keys)
+    keys = KeyCache(lease, proofs.fingerprint, settings.cache_keys)
     reads = FencedReads(database, lease)
     snapshots = Snapshots(reads, lease, offload, settings.cache_workspaces_mib * 2**20)
     memory = Memory(keys, snapshots)
@@ -125,19 +128,18 @@ async def start(
     writer = Writer(database, clock, writer_waits(registry).observe, reader.new_server)
 
     parameters = HashParameters(settings.argon2_memory_kib, settings.argon2_passes, settings.argon2_lanes)
-    verifier = Verifier(
-        SecretHasher(parameters), fingerprint, threads=settings.argon2_threads, capacity=settings.cache_keys
-    )
+    verifier = Verifier(SecretHasher(parameters), proofs, threads=settings.argon2_threads)
     stack.callback(verifier.close)
     renewal = HashRenewal(database, verifier, log)
     usage = Usage(database, log, clock, settings.usage_interval)
     stack.push_async_callback(usage.close)
     first_sights = gates(settings.max_calls, settings.pool_size)
-    loader = KeyLoader(database, reads, lease, keys, snapshots, fingerprint, verifier, usage, first_sights)
+    loader = KeyLoader(database, reads, lease, keys, snapshots, proofs.fingerprint, verifier, usage, first_sights)
+    warm_up = WarmUp(proofs, loader, keys, lease, log)
     authorizer = Authorizer(memory, loader, usage, offload)
 
     time_limit = TimeLimit(settings.call_timeout)
-    callers = Callers(known, authorizer, fingerprint)
+    callers = Callers(known, authorizer, proofs.fingerprint)
     pipeline = Pipeline(callers, log, time_limit, offload, settings.max_message_bytes)
     stack.callback(pipeline.log_limiter.report)
     registry.register(WorkerCollector(reader, lease, memory, authorizer, pipeline, first_sights))
@@ -163,7 +165,7 @@ async def start(
         public=(*health.methods, *reflection),
         calls=pipeline.calls,
     )
-    for part in (reader, health, usage, renewal, time_limit, pipeline.log_limiter):
+    for part in (reader, warm_up, health, usage, renewal, time_limit, pipeline.log_limiter):
         stack.push_async_callback(_end, asyncio.create_task(part.run()))
     stack.push_async_callback(frontend.stop, settings.drain_timeout)
     if may_open is not None:

@@ -142,6 +142,14 @@ KEY_MISTAKES: dict[str, Mistake] = {
         key_stories.a_key_is_ahead_of_the_parts,
         (Edit(KeyCache, "known.close(known.label)", "pass"),),
     ),
+    "keys that are loaded ahead do not note changes": (
+        key_stories.keys_are_loaded_ahead_while_one_changes,
+        (Edit(KeyCache, "for load in loads.values():\n            self._begin(load)", "pass"),),
+    ),
+    "keys that are loaded ahead do not wait for memory": (
+        key_stories.keys_are_loaded_ahead_before_memory_has_the_change,
+        (Edit(KeyCache, "bool(found) and await self._lease.reach(found[0].label)", "True"),),
+    ),
     "a closed key is kept": (None, (Edit(KeyCache, "elif known.until == OPEN:", "else:"),)),
     "overtaken loads are joined, and the begin of the call does not count": (
         None,

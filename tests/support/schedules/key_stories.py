@@ -169,3 +169,25 @@ async def a_key_changes_while_it_is_read(schedule: Schedule) -> None:
     await change(schedule, *some(schedule, HAT, MEMBER, SKILL), touch_of(schedule, USER))
     schedule.begin(USER)
     await schedule.rush()
+
+
+async def keys_are_loaded_ahead_while_one_changes(schedule: Schedule) -> None:
+    """Nobody has asked for them yet. The read has seen the state before the change."""
+    await know(schedule, WHOLE)
+    schedule.load_ahead(USER, OTHER_USER)
+    await schedule.rush("key", schedule.random.randrange(2))
+    await change(schedule, *some(schedule, HAT, SKILL), touch_of(schedule, USER))
+    await schedule.rush("key")
+    schedule.begin(USER)
+    await schedule.rush()
+
+
+async def keys_are_loaded_ahead_before_memory_has_the_change(schedule: Schedule) -> None:
+    """The read has seen the state after the change, and the parts are of the state before."""
+    await know(schedule, WHOLE)
+    schedule.database.change(*some(schedule, HAT, MEMBER, SKILL), touch_of(schedule, USER))
+    schedule.load_ahead(USER)
+    await schedule.rush("key")
+    schedule.begin(USER)
+    await schedule.rush("key")
+    await apply(schedule)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skilder_keys.app.authorization.first_sights import FirstSights
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from skilder_keys.domain.ids import KeyId, WorkspaceId
+    from skilder_keys.domain.keys import Key
     from skilder_keys.storage.fence import Touch
 
     Story = Callable[["Schedule"], Awaitable[None]]
@@ -66,6 +68,7 @@ class Schedule:
         self.loader._credentials._linger = self.loader._first_uses._linger = 0  # noqa: SLF001 - that clock is real
         self.answers = 0
         self._calls: list[tuple[Client, asyncio.Task[None]]] = []
+        self._ahead: set[asyncio.Task[None]] = set()
         self._waiting: list[Pause] = []
         self._priorities: dict[object, float] = {}  # by task
         self._is_quiet = False
@@ -84,6 +87,14 @@ class Schedule:
         """Run a function and return its result."""
         await self.pause()
         return function(*arguments)
+
+    def known(self, key: Key, _: str) -> bytes:
+        """Return the digest of the token of a key, as if a worker had verified it before."""
+        return self.memory.fingerprint.digest(next(each.text for each in CLIENTS if each.key_id == key.id))
+
+    def read(self, key_id: KeyId, _: float) -> None:
+        """Note when a key was used."""
+        assert key_id in self.database.used
 
     def written(self, key_id: KeyId) -> None:
         """Note that a use was written."""
@@ -146,6 +157,16 @@ class Schedule:
         """Begin a call."""
         client = client or (self._focus if self.random.random() < 0.7 else self.random.choice(CLIENTS))
         self._calls.append((client, asyncio.create_task(self._call(client))))
+
+    def load_ahead(self, *clients: Client) -> None:
+        """Begin to load keys for which nobody asks, by default all."""
+        task = asyncio.create_task(self._load_ahead([client.key_id for client in clients or CLIENTS]))
+        self._ahead.add(task)
+        task.add_done_callback(self._ahead.discard)
+
+    async def _load_ahead(self, key_ids: list[KeyId]) -> None:
+        with suppress(UnavailableError):
+            await self.loader.load_ahead(key_ids)
 
     async def _call(self, client: Client) -> None:
         """Authorize. The answer must be that of one state, which is not older than what had returned before."""
@@ -239,6 +260,7 @@ class Schedule:
             (reader.tick, reader.send, self.commit, self.go_on, reader.tick, self.go_on, reader.get_answer): 0.3,
             (self.commit, reader.register, reader.renew): 0.3,
             (self.evict_key,): 0.5,
+            (self.evict_key, self.load_ahead): 0.5,
             (self.evict_workspace,): 0.5,
         }
         count = 0

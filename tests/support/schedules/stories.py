@@ -27,4 +27,6 @@ STORIES: tuple[Story, ...] = (
     part_stories.an_older_load_is_the_last,
     part_stories.a_member_is_missing_when_the_lease_ends,
     key_stories.a_key_changes_while_it_is_read,
+    key_stories.keys_are_loaded_ahead_while_one_changes,
+    key_stories.keys_are_loaded_ahead_before_memory_has_the_change,
 )

@@ -151,7 +151,7 @@ class World:
             workspace_deleted=self.deleted(client.workspace_id),
             user_is_member=user_id is not None and not self.has_left(client),
         )
-        return Credential(key, "hash", version)
+        return Credential(key, "hash", version, unused_seconds=1.0 if used else None)
 
     def revoked(self, client: Client) -> bool:
         """Return whether a key is revoked."""

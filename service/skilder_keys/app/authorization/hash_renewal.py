@@ -59,4 +59,5 @@ class HashRenewal:
             renewed = await credentials.renew_hashes(connection, hashes.values())
         for key_id in renewed:
             old, new = hashes[key_id].old, hashes[key_id].new
-            self._verifier.remember(new, self._verifier.digest(outdated[old]))
+            token = outdated[old]
+            self._verifier.remember(token, self._verifier.digest(token), new)

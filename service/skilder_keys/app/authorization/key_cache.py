@@ -3,135 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import OrderedDict
 from contextlib import nullcontext
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from skilder_keys.app.authorization.known_key import Scope
 from skilder_keys.app.authorization.release import release
 from skilder_keys.app.authorization.snapshot import OPEN, VOID
 from skilder_keys.app.batching import Shared
-from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.token import claimed_id_text, id_text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from skilder_keys.app.authorization.tool_sets import SharedToolSet
+    from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.app.fence.lease import Lease
-    from skilder_keys.domain.access import Caller
     from skilder_keys.domain.hashing import TokenFingerprint
-    from skilder_keys.domain.ids import HatId, KeyId, TeamId, UserId, WorkspaceId
+    from skilder_keys.domain.ids import KeyId, WorkspaceId
 
 _RELEASE_CHUNK = 1000
-
-
-_EXACT_SECONDS = 60.0
-
-
-def fresh_until(asked_at: float, seconds_left: float | None) -> float:
-    """Return until when a key can be used without reading it again.
-
-    Of a long time a twentieth comes off, as of a lease, since two clocks never run at the same rate. When the key is
-    read again then, what is left is shorter, so the last minute is counted exactly.
-
-    Args:
-        asked_at: A time before the query was sent.
-        seconds_left: How long the key was still valid, by the database's clock; None if it does not expire.
-    """
-    if seconds_left is None or seconds_left <= 0:
-        return math.inf
-    return asked_at + (seconds_left if seconds_left <= _EXACT_SECONDS else seconds_left * 19 / 20)
-
-
-class Scope:
-    """The keys of a workspace in memory, for a change of all of them at once.
-
-    Attributes:
-        until: The last epoch at which they were what memory has; OPEN while no change has touched all of them.
-    """
-
-    __slots__ = ("__weakref__", "until", "workspace_id")
-
-    def __init__(self, workspace_id: WorkspaceId) -> None:
-        self.workspace_id = workspace_id
-        self.until: float = OPEN
-
-
-class KnownKey:
-    """A key whose token was verified. Nothing here depends on its workspace.
-
-    Attributes:
-        digest: The `hashing.TokenFingerprint` digest of its only token.
-        user_id: The user of a user key.
-        hat_ids: The hats that a limited key may reach; None without a limit.
-        team_ids: The teams whose hats it reaches, as in `permissions.Reach`; of a user key, the workspace knows them.
-        denial: Why it is denied, unless its workspace denies it first: see `outcome`; None if its workspace decides.
-        fresh_until: When it has to be read again, on the clock of the lease: it may have expired by then.
-        head: The first part of every grant: the key, serialised.
-        runtime: The runtime instance of a runtime key, as a caller; None for other keys.
-        claim: The hash of its secret while no use of it is recorded: the first grant records one. Then None.
-        version: The version of its workspace at the label.
-        label: An epoch at which this was its state.
-    """
-
-    __slots__ = (
-        "_until", "claim", "denial", "digest", "fresh_until", "hat_ids", "head", "id", "label", "runtime", "scope",
-        "team_ids", "user_id", "version",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        id_: KeyId,
-        digest: bytes,
-        scope: Scope,
-        user_id: UserId | None,
-        hat_ids: frozenset[HatId] | None,
-        team_ids: frozenset[TeamId] | None,
-        *,
-        denial: DenialReason | None,
-        fresh_until: float,
-        head: bytes,
-        runtime: Caller | None,
-        claim: str | None,
-        version: int,
-        label: int,
-    ) -> None:
-        self.id = id_
-        self.digest = digest
-        self.scope = scope
-        self.user_id = user_id
-        self.hat_ids = hat_ids
-        self.team_ids = team_ids
-        self.denial = denial
-        self.fresh_until = fresh_until
-        self.head = head
-        self.runtime = runtime
-        self.claim = claim
-        self.version = version
-        self.label = label
-        self._until: float = OPEN
-
-    @property
-    def workspace_id(self) -> WorkspaceId:
-        """Its workspace."""
-        return self.scope.workspace_id
-
-    @property
-    def until(self) -> float:
-        """The last epoch at which this was its state; OPEN while no change has touched it."""
-        return min(self._until, self.scope.until)
-
-    def outcome(self, reached: SharedToolSet | DenialReason) -> SharedToolSet | DenialReason:
-        """Return what the key reaches or why it is denied, by that of its workspace, which denies it first."""
-        return reached if self.denial is None or isinstance(reached, DenialReason) else self.denial
-
-    def close(self, epoch: float) -> None:
-        """Note that this was its state up to an epoch, and not later."""
-        self._until = min(self._until, epoch)
 
 
 class KeyLoad:
@@ -180,6 +73,16 @@ class KeyCache:
     def __len__(self) -> int:
         """Return the number of keys, including those that a change of all keys of a workspace has touched."""
         return len(self._keys)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another key would take the place of one."""
+        return len(self._keys) >= self._capacity
+
+    @property
+    def drops(self) -> int:
+        """How often everything was dropped."""
+        return self._drops
 
     def find(self, text: str) -> KnownKey | None:
         """Return the key of a token, as it is at the epoch of memory.
@@ -244,6 +147,30 @@ class KeyCache:
                 load.task.cancel()
             raise
 
+    async def load_ahead(
+        self, key_ids: Iterable[KeyId], read: Callable[[list[KeyId]], Awaitable[Sequence[KnownKey]]]
+    ) -> None:
+        """Load keys for which nobody has asked yet, and keep them if the fence allows it and there is room.
+
+        Call it only under a lease.
+
+        Args:
+            key_ids: The keys. Those that are here already are not read.
+            read: Reads keys in one statement; it may leave some out.
+        """
+        loads = {each: KeyLoad(each, b"", self._drops) for each in key_ids if id_text(each) not in self._keys}
+        for load in loads.values():
+            self._begin(load)
+        try:
+            found = await read(list(loads))
+            caught_up = bool(found) and await self._lease.reach(found[0].label)
+            for known in found:
+                if id_text(known.id) not in self._keys and not self.is_full:
+                    self._settled(loads[known.id], known, caught_up=caught_up)
+        finally:
+            for load in loads.values():
+                self._end(load)
+
     def apply(self, key_id: KeyId | None, workspace_id: WorkspaceId | None, epoch: int) -> None:
         """Drop a key that a change has touched, or all keys of a workspace. Let no call join a load of one of them."""
         if key_id is not None:
@@ -284,8 +211,7 @@ class KeyCache:
     ) -> None:
         try:
             async with turn:
-                load.begun = True
-                self._reading.setdefault(load.key_id, set()).add(load)
+                self._begin(load)
                 known = await read()
             caught_up = known is None or await self._lease.reach(known.label)
         except asyncio.CancelledError:
@@ -296,11 +222,20 @@ class KeyCache:
         else:
             load.result.set_result(self._settled(load, known, caught_up=caught_up))
         finally:
-            self._leave(load)
-            loads = self._reading.get(load.key_id, set())
-            loads.discard(load)
-            if not loads:
-                self._reading.pop(load.key_id, None)
+            self._end(load)
+
+    def _begin(self, load: KeyLoad) -> None:
+        """Note that a load reads its key from now on."""
+        load.begun = True
+        self._reading.setdefault(load.key_id, set()).add(load)
+
+    def _end(self, load: KeyLoad) -> None:
+        """Forget a load."""
+        self._leave(load)
+        loads = self._reading.get(load.key_id, set())
+        loads.discard(load)
+        if not loads:
+            self._reading.pop(load.key_id, None)
 
     def _settled(self, load: KeyLoad, known: KnownKey | None, *, caught_up: bool) -> KnownKey | None:
         """Return a key that was read, closed by what has touched it meanwhile, and keep it if it is open."""

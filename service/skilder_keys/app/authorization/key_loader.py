@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.first_sights import Lane, endless
-from skilder_keys.app.authorization.key_cache import KnownKey, fresh_until
+from skilder_keys.app.authorization.known_key import KnownKey, fresh_until
 from skilder_keys.app.authorization.snapshot import OPEN
 from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.app.authorization.turns import Turns
@@ -46,6 +46,8 @@ _LINGER_SECONDS = 0.001
 """So many calls share a statement and a thread that it pays, and nobody waits long for it."""
 _SLICE = 50
 """How many loads are started before other calls get their turn."""
+_IN_USE_SECONDS = 86_400.0
+"""A key whose last use is longer ago is not loaded before somebody asks about it."""
 _MALFORMED = Denied(DenialReason.MALFORMED)
 _UNKNOWN = Denied(DenialReason.UNKNOWN)
 
@@ -203,15 +205,39 @@ class KeyLoader:
         found = await self._credentials.get(token.key_id)
         if found is None:
             return None
-        epoch, credential, asked_at = found
-        if await verified(self._verifier, token, digest, credential) is None:
+        if await verified(self._verifier, token, digest, found[1]) is None:
             return None
+        return self._known(token.key_id, digest, *found)
+
+    async def load_ahead(self, key_ids: list[KeyId]) -> None:
+        """Load keys for which nobody has asked yet: those whose token a worker has verified, and that are in use.
+
+        Raises:
+            UnavailableError: They cannot be loaded now.
+        """
+        if self._lease.valid():
+            await self._keys.load_ahead(key_ids, self._read_ahead)
+
+    async def _read_ahead(self, key_ids: list[KeyId]) -> list[KnownKey]:
+        found = await self._find_credentials(key_ids) if key_ids else {}
+        keys = []
+        for key_id in key_ids:  # not those of `found`, whose class is the driver's
+            if key_id not in found:
+                continue
+            credential = found[key_id][1]
+            digest = self._verifier.known(credential.key, credential.secret_hash)
+            seconds = credential.unused_seconds
+            if digest is not None and seconds is not None and seconds < _IN_USE_SECONDS:
+                keys.append(self._known(key_id, digest, *found[key_id]))
+        return keys
+
+    def _known(self, key_id: KeyId, digest: bytes, epoch: int, credential: Credential, asked_at: float) -> KnownKey:
         key = credential.key
         reach = key.reach
         if credential.unused_seconds is not None:
-            self._usage.read(token.key_id, credential.unused_seconds)
+            self._usage.read(key_id, credential.unused_seconds)
         return KnownKey(
-            token.key_id,  # not `key.id`, whose class is the driver's: it makes a new number each time it is asked
+            key_id,  # not `key.id`, whose class is the driver's: it makes a new number each time it is asked
             digest,
             self._keys.scope(WorkspaceId(intern(key.workspace_id))),
             key.user_id,
@@ -260,7 +286,7 @@ class KeyLoader:
         return {key_id: (epoch, credential, asked_at) for key_id, credential in read.credentials.items()}
 
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             return await key_uses.claim_first_uses(connection, secret_hashes)
 
 

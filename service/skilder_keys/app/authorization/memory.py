@@ -12,7 +12,8 @@ from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.domain.denial import DenialReason
 
 if TYPE_CHECKING:
-    from skilder_keys.app.authorization.key_cache import KeyCache, KnownKey
+    from skilder_keys.app.authorization.key_cache import KeyCache
+    from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.app.authorization.missing import PartKey
     from skilder_keys.app.authorization.snapshots import Snapshots
     from skilder_keys.domain.ids import WorkspaceId

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from skilder_keys.app.authorization.contents import Contents
-    from skilder_keys.app.authorization.key_cache import KnownKey
+    from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.app.authorization.missing import PartKey
     from skilder_keys.domain.ids import HatId, TeamId, WorkspaceId
 

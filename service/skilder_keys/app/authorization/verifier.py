@@ -8,7 +8,6 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.batching import Shared
@@ -18,8 +17,9 @@ from skilder_keys.storage import credentials
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from skilder_keys.domain.hashing import SecretHasher, TokenFingerprint
-    from skilder_keys.domain.keys import Credential
+    from skilder_keys.app.authorization.proofs import Proofs
+    from skilder_keys.domain.hashing import SecretHasher
+    from skilder_keys.domain.keys import Credential, Key
     from skilder_keys.domain.token import Token
     from skilder_keys.storage.database import Database
 
@@ -45,28 +45,21 @@ class Verifier:
     several tokens at once, of as many hashes, because the way to a thread and back costs about as much as a small hash.
     """
 
-    def __init__(
-        self, hasher: SecretHasher, fingerprint: TokenFingerprint, *, threads: int = 2, capacity: int = 100_000
-    ) -> None:
+    def __init__(self, hasher: SecretHasher, proofs: Proofs, *, threads: int = 2) -> None:
         """Make a verifier.
 
         Args:
             hasher: Hashes secrets and verifies them.
-            fingerprint: Computes the digests of tokens.
+            proofs: The tokens that were verified, also by other workers.
             threads: The most threads for argon2.
-            capacity: The most verified tokens to remember.
         """
         self._hasher = hasher
-        self._fingerprint = fingerprint
+        self._proofs = proofs
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._free = threads
         self._waiting: dict[str, dict[bytes, _Proof]] = {}  # by secret hash and digest, in order of arrival
         self._turns: deque[str] = deque()  # the hashes of which tokens wait, and none is being verified
-        # By the digest of a secret hash, that of its token. A digest takes half the memory of a hash, and a dict half
-        # that of an OrderedDict. The order is that of the last use.
-        self._verified: dict[bytes, bytes] = {}
         self._outdated: dict[str, Token] = {}
-        self._capacity = capacity
         self._closed = False
 
     async def hash(self, secret: bytes) -> str:
@@ -84,10 +77,8 @@ class Verifier:
         Raises:
             BusyError: Too many tokens wait to be verified with this hash.
         """
-        name = self._fingerprint.short(secret_hash)
-        known = self._verified.pop(name, None)
+        known = self._proofs.get(token.key_id, token.type, secret_hash)
         if known is not None:
-            self._verified[name] = known
             return hmac.compare_digest(known, digest)
         return await self._proof(token, digest, secret_hash).result.wait()
 
@@ -98,15 +89,15 @@ class Verifier:
 
     def digest(self, token: Token) -> bytes:
         """Return the digest by which this process recognises a token."""
-        return self._fingerprint.digest(token.reveal())
+        return self._proofs.fingerprint.digest(token.reveal())
 
-    def remember(self, secret_hash: str, digest: bytes) -> None:
-        """Remember the digest of the token whose secret has this hash."""
-        self._verified[self._fingerprint.short(secret_hash)] = digest
-        if len(self._verified) > self._capacity:
-            # Several at a time: to find the first item of a dict, Python passes all that were deleted before it.
-            for name in list(islice(self._verified, 1 + self._capacity // 1000)):
-                del self._verified[name]
+    def known(self, key: Key, secret_hash: str) -> bytes | None:
+        """Return the digest of the token of a key, if it was verified with this hash before."""
+        return self._proofs.get(key.id, key.type, secret_hash)
+
+    def remember(self, token: Token, digest: bytes, secret_hash: str) -> None:
+        """Remember that a token, which has this digest, has the secret of this hash."""
+        self._proofs.add(token.key_id, token.type, secret_hash, digest)
 
     def take_outdated(self) -> dict[str, Token]:
         """Return verified tokens by their hash, which has other parameters than new ones, and forget them here."""
@@ -182,7 +173,7 @@ class Verifier:
         else:
             proof.result.set_result(result)
         if result is True:
-            self.remember(proof.secret_hash, proof.digest)
+            self.remember(proof.token, proof.digest, proof.secret_hash)
             if len(self._outdated) < MAX_OUTDATED and self._hasher.is_outdated(proof.secret_hash):
                 self._outdated[proof.secret_hash] = proof.token
             for other in line.values():  # a secret has one token, and these have other digests
