@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from skilder_keys.app.authorization.proofs import Proofs
+from skilder_keys.domain.hashing import HashParameters, SecretHasher
 from skilder_keys.domain.token import Token
 from tests.support.fence import LONG
 from tests.support.fleet import process, until
@@ -73,6 +74,21 @@ async def test_only_keys_in_use_are_loaded(workers: tuple[Process, Process], sql
         await sql.execute(f"UPDATE key SET {change} WHERE id = $1", Token.parse(token).key_id)  # noqa: S608
     await other.warm_up.load()
     assert len(other.key_cache) == 0
+
+
+async def test_a_key_whose_hash_is_outdated_waits_for_its_token(workers: tuple[Process, Process], sql: Sql) -> None:
+    """Its hash is renewed with the token, which this worker would not see if it knew the key."""
+    one, other = workers
+    token = Token.parse(await used(one))
+    older = SecretHasher(HashParameters(memory_kib=32)).hash(token.secret)
+    await sql.execute("UPDATE key SET secret_hash = $1 WHERE id = $2", older, token.key_id)
+    one.memory.drop_all()
+    assert await one.outcome(token.reveal()) == "granted"
+    await other.warm_up.load()
+    assert len(other.key_cache) == 0
+    assert await other.outcome(token.reveal()) == "granted"
+    assert other.verifier.take_outdated() == {older: token}
+    assert (one.hasher.checks, other.hasher.checks) == (2, 0)
 
 
 async def test_a_revoked_key_is_not_granted(workers: tuple[Process, Process]) -> None:

@@ -129,15 +129,18 @@ async def test_a_hash_of_todays_cost_is_not_outdated(verifier: Verifier) -> None
     assert verifier.take_outdated() == {}
 
 
-async def test_the_right_token_of_an_outdated_hash_is_noted_once(verifier: Verifier) -> None:
-    """A wrong token is not, and what was taken is not noted again while the right token is remembered."""
+async def test_the_right_token_of_an_outdated_hash_is_noted(verifier: Verifier) -> None:
+    """A wrong token is not. It is noted again if its hash was not renewed, also by a worker that need not verify it."""
     token, kept = outdated()
     assert not await verifies(verifier, minted(), kept)
     assert verifier.take_outdated() == {}
     assert await verifies(verifier, token, kept)
     assert verifier.take_outdated() == {kept: token}
-    assert await verifies(verifier, token, kept)
     assert verifier.take_outdated() == {}
+    assert not await verifies(verifier, Token.mint(token.type, token.key_id), kept)
+    assert verifier.take_outdated() == {}
+    assert await verifies(verifier, token, kept)
+    assert verifier.take_outdated() == {kept: token}
 
 
 async def test_the_number_of_noted_tokens_is_bounded(hasher: CountingHasher) -> None:

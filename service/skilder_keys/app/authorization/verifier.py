@@ -79,7 +79,10 @@ class Verifier:
         """
         known = self._proofs.get(token.key_id, token.type, secret_hash)
         if known is not None:
-            return hmac.compare_digest(known, digest)
+            right = hmac.compare_digest(known, digest)
+            if right:
+                self._note_if_outdated(token, secret_hash)
+            return right
         return await self._proof(token, digest, secret_hash).result.wait()
 
     @property
@@ -92,8 +95,11 @@ class Verifier:
         return self._proofs.fingerprint.digest(token.reveal())
 
     def known(self, key: Key, secret_hash: str) -> bytes | None:
-        """Return the digest of the token of a key, if it was verified with this hash before."""
-        return self._proofs.get(key.id, key.type, secret_hash)
+        """Return the digest of the token of a key, if it was verified with this hash before.
+
+        Return None for an outdated hash: only the token can renew it.
+        """
+        return None if self._hasher.is_outdated(secret_hash) else self._proofs.get(key.id, key.type, secret_hash)
 
     def remember(self, token: Token, digest: bytes, secret_hash: str) -> None:
         """Remember that a token, which has this digest, has the secret of this hash."""
@@ -165,6 +171,10 @@ class Verifier:
             self._settle(proof, result)
         self._start()
 
+    def _note_if_outdated(self, token: Token, secret_hash: str) -> None:
+        if len(self._outdated) < MAX_OUTDATED and self._hasher.is_outdated(secret_hash):
+            self._outdated[secret_hash] = token
+
     def _settle(self, proof: _Proof, result: bool | Exception) -> None:  # noqa: FBT001 - a result, not a switch
         line = self._waiting[proof.secret_hash]
         del line[proof.digest]
@@ -174,8 +184,7 @@ class Verifier:
             proof.result.set_result(result)
         if result is True:
             self.remember(proof.token, proof.digest, proof.secret_hash)
-            if len(self._outdated) < MAX_OUTDATED and self._hasher.is_outdated(proof.secret_hash):
-                self._outdated[proof.secret_hash] = proof.token
+            self._note_if_outdated(proof.token, proof.secret_hash)
             for other in line.values():  # a secret has one token, and these have other digests
                 other.result.set_result(False)
             line.clear()
