@@ -31,6 +31,10 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     for workspace_id in ("other", "deleted"):
         await operator.apply(small_workspace(workspace_id))
     await delete_workspace(operator, "deleted")
+    strict = small_workspace("strict")
+    strict.key_policy.require_hat_limit = strict.key_policy.unique_descriptions = True
+    await operator.apply(strict)
+    await operator.issue(workspace_id="strict", description="Bot", hat_limit={"hat_ids": []})
     foreign = await operator.issue(workspace_id="other")
     key = await operator.issue(description="Bot")
     used = await operator.issue(description="Bot", request_id="used")

@@ -257,7 +257,9 @@ async def state_of_the_workspace(world: World, case: Case, request: Message, _: 
     if after.version == before.version:
         return world.untouched
     facts = await _state(world, after.workspace)
-    await world.service.operator.apply(whole_workspace(), max_removals=1000)
+    restored = whole_workspace()
+    restored.key_policy.SetInParent()
+    await world.service.operator.apply(restored, max_removals=1000)
     return facts | {("removed", *part) for part in _parts(before.workspace) - _parts(after.workspace)}
 
 

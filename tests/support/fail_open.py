@@ -49,6 +49,7 @@ from skilder.keys.v1.key_service_pb2 import (
 from skilder.keys.v1.workspace_pb2 import (
     MEMBER_ROLE_ADMIN,
     MEMBER_ROLE_EDITOR,
+    KeyPolicy,
     Member,
     Workspace,
 )
@@ -73,6 +74,13 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+# A rule that is left out does not hold. That changes nothing that the cases measure, as it decides about no old key.
+_POLICY = KeyPolicy(
+    max_lifetime=Duration(seconds=7_776_000, nanos=5_000),
+    max_active_keys_per_user=5,
+    require_hat_limit=True,
+    unique_descriptions=True,
+)
 _FUTURE = Timestamp(seconds=4_000_000_000, nanos=5)
 _NEXT_YEAR = Timestamp(seconds=int(time.time()) + 365 * 86400, nanos=5)
 
@@ -179,6 +187,7 @@ def _apply(*more: Member, shorter: bool = False, **fields: Any) -> Callable[[Wor
     async def make(world: World) -> Message:
         workspace = whole_workspace()
         workspace.members.extend(more)
+        workspace.key_policy.CopyFrom(_POLICY)
         if shorter:
             del workspace.members[-1]
         version = (await get_workspace(world.service.operator)).version
@@ -193,7 +202,7 @@ def _update(**fields: Any) -> Callable[[World], Awaitable[Message]]:
         version = (await get_workspace(world.service.operator)).version
         lists = {field.name: value for field, value in whole_workspace().ListFields() if field.is_repeated}
         removed = [(WORKSPACE_PART_TOOL, "git.commit"), (WORKSPACE_PART_MEMBER, "cyd")]
-        put = WorkspaceParts(name="Another name", **lists)
+        put = WorkspaceParts(name="Another name", key_policy=_POLICY, **lists)
         defaults: dict[str, Any] = {"expected_version": version, "actor": "ada", "put": put}
         request = UpdateWorkspaceRequest(workspace_id="acme", **defaults | fields)
         remove(request.put.tools, "git.commit")

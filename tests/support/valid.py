@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 _TOOL, _MEMBER = catalog_service_pb2.WORKSPACE_PART_TOOL, catalog_service_pb2.WORKSPACE_PART_MEMBER
 _KEY_ID = "0198c2f4-7c3e-7a10-8f5e-3b1d2c4a5e6f"
+_KEY_POLICY = workspace_pb2.KeyPolicy(
+    max_lifetime=Duration(seconds=7_776_000),
+    max_active_keys_per_user=5,
+    require_hat_limit=True,
+    unique_descriptions=True,
+)
 
 
 def valid_requests() -> dict[str, list[Message]]:
@@ -171,13 +177,14 @@ def _full_workspace() -> Workspace:
     workspace.teams[-1].parent_id = "customer"
     workspace.hats[-1].description = workspace.skills[-1].description = "What it is for"
     workspace.hats[-1].instructions = "What to do"
+    workspace.key_policy.CopyFrom(_KEY_POLICY)
     return workspace
 
 
 def _all_parts() -> catalog_service_pb2.WorkspaceParts:
     whole = _full_workspace()
     lists = {field.name: value for field, value in whole.ListFields() if field.is_repeated}
-    return catalog_service_pb2.WorkspaceParts(name=whole.name, **lists)
+    return catalog_service_pb2.WorkspaceParts(name=whole.name, key_policy=_KEY_POLICY, **lists)
 
 
 def with_each_text(request: Message, value: str) -> Iterator[tuple[str, Message]]:

@@ -1,4 +1,4 @@
-"""Waiting for what Postgres does."""
+"""Waiting for a condition."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     import asyncpg
 
 
@@ -21,3 +23,10 @@ async def until_running(sql: asyncpg.Connection[Any], count: int) -> None:
             await asyncio.sleep(0.01)
             # Inside a transaction Postgres keeps showing the first snapshot of the activity, unless that is cleared.
             await sql.execute("SELECT pg_stat_clear_snapshot()")
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(60):
+        while not await holds():
+            await asyncio.sleep(0.05)

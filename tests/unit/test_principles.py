@@ -25,6 +25,7 @@ OPTIONAL = {
     "ApplyWorkspaceRequest.expected_version": "0: the workspace must not exist; unset: any version",
     "ApplyWorkspaceRequest.max_removals": "0: none; unset: half of the parts",
     "DeleteWorkspaceRequest.expected_version": "0: no version is right; unset: any version",
+    "KeyPolicy.max_active_keys_per_user": "0: no user keys; unset: any number",
     "UpdateWorkspaceRequest.expected_version": "0: no version is right; unset: any version",
     "WorkspaceParts.name": "empty: refused; unset: the name stays",
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from skilder_keys.app import key_policies
 from skilder_keys.app.authorization.verifier import verified_credential
 from skilder_keys.app.page import Page, first_of
 from skilder_keys.domain.access import Actor
@@ -77,6 +78,7 @@ class Keys:
             WorkspaceDeletedError: The workspace was deleted.
             RequestUsedError: The key that this request_id issued was used since.
             RequestRevokedError: The key that this request_id issued was revoked since.
+            PolicyViolationError, DescriptionTakenError: The key policy of the workspace does not allow the key.
         """
         violations = Violations()
         violations.identifier("request_id", request_id, required=False)
@@ -89,11 +91,12 @@ class Keys:
         if request_id:
             request = keys.IssueRequest(origin.caller.name, request_id, spec.digest(origin.actor))
         async with self._database.transaction() as transaction:
-            await _lock_workspace(transaction, spec.workspace_id)
+            workspace = await _lock_workspace(transaction, spec.workspace_id)
             if origin.actor is not None:
                 (await _actor(transaction, spec.workspace_id, origin.actor)).require_issue(spec)
             await _check_references(transaction, spec)
             await _check_expiry(transaction, spec.expires_at)
+            spec = await key_policies.hold(transaction, workspace.key_policy, spec, request)
             key_id = await keys.insert(
                 transaction, spec, secret_hash=secret_hash, created_by=origin.principal, request=request
             )
@@ -271,12 +274,13 @@ async def _find(connection: Connection, key_id: KeyId, limits: CallerLimits) -> 
     return key
 
 
-async def _lock_workspace(transaction: Connection, workspace_id: WorkspaceId) -> None:
+async def _lock_workspace(transaction: Connection, workspace_id: WorkspaceId) -> WorkspaceStatus:
     status = await workspaces.lock(transaction, workspace_id, "read")
     if status is None:
         raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
     if status.deleted_at is not None:
         raise WorkspaceDeletedError
+    return status
 
 
 async def _actor(connection: Connection, workspace_id: WorkspaceId, user_id: UserId) -> Actor:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.access import Actor
+from skilder_keys.domain.difference import Part
 from skilder_keys.domain.errors import VersionMismatchError, WorkspaceNotFoundError
 from skilder_keys.domain.workspace import Workspace
 from skilder_keys.storage import audit, catalog, catalog_changes, workspace_contents, workspaces
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from skilder_keys.domain.difference import Change
     from skilder_keys.domain.fields import Violations
     from skilder_keys.domain.ids import WorkspaceId
+    from skilder_keys.domain.key_policy import KeyPolicy
     from skilder_keys.domain.totals import Noted
     from skilder_keys.domain.workspace import Member, WorkspaceStatus
     from skilder_keys.offload import Offload
@@ -48,7 +50,7 @@ async def load(connection: Connection, status: WorkspaceStatus, offload: Offload
     """Return a whole workspace. So that its parts are consistent, it must be locked, or the connection a snapshot."""
     members = await catalog.load_members(connection, status.id, offload)
     contents = await catalog.load_catalog(connection, status.id, offload=offload)
-    return Workspace(status.id, status.name, members, contents)
+    return Workspace(status.id, status.name, members, contents, status.key_policy)
 
 
 def check_version(current: int, expected: int | None) -> None:
@@ -91,16 +93,22 @@ async def write(
     """
     await catalog_changes.replace(transaction, desired, changes, offload)
     await workspace_contents.save(transaction, desired.id, version, noted)
-    details = await offload.run(_details, version, changes)
+    details = await offload.run(_details, version, changes, desired.key_policy)
     await audit.record(transaction, action, origin, desired.id, details=details)
 
 
-def _details(version: int, changes: Iterable[Change]) -> str:
-    """Return JSON such as {"version": 2, "changes": {"hat": {"added": ["support-agent"]}}}."""
+def _details(version: int, changes: Iterable[Change], key_policy: KeyPolicy | None) -> str:
+    """Return JSON such as {"version": 2, "changes": {"hat": {"added": ["support-agent"]}}}.
+
+    If the key policy changes, the new one is there too.
+    """
     ids: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for change in changes:
         ids[change.part.value][change.action.value].append(change.id)
-    return _json({"version": version, "changes": ids})
+    details: dict[str, object] = {"version": version, "changes": ids}
+    if key_policy is not None and Part.KEY_POLICY.value in ids:
+        details["key_policy"] = key_policy.plain()
+    return _json(details)
 
 
 def _json(value: object) -> str:

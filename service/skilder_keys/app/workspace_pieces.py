@@ -108,7 +108,7 @@ class ApplyByPieces:
                 version, after, changes, noted, is_new = plan
                 if changes:
                     # As in `Workspaces.apply`, this comes before the parts.
-                    await workspaces.advance(transaction, after.id, after.name)
+                    await workspaces.advance(transaction, after.id, after.name, after.key_policy)
                     await write(transaction, "workspace.applied", after, changes, noted, version, origin, self._offload)
                 elif is_new:
                     await workspace_contents.save(transaction, asked.id, version, noted)

@@ -87,7 +87,7 @@ class WorkspaceReads:
                 members = await catalog.load_members(snapshot, workspace_id, self._offload)
             if parts:
                 contents = await catalog.load_catalog(snapshot, workspace_id, offload=self._offload, parts=parts)
-        return status, Workspace(status.id, status.name, members, contents)
+        return status, Workspace(status.id, status.name, members, contents, status.key_policy)
 
     async def list_workspaces(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.workspace_changes import check_arguments, check_version, load, locked, write
@@ -91,7 +92,7 @@ class WorkspaceUpdates:
             version = status.version + bool(changes)
             if changes:
                 # This comes before the parts: their triggers advance the version if this transaction has not done so.
-                await workspaces.advance(transaction, after.id, after.name)
+                await workspaces.advance(transaction, after.id, after.name, after.key_policy)
                 await write(transaction, "workspace.updated", after, changes, noted, version, origin, self._offload)
         await self._writer.settle()
         return version, changes
@@ -138,7 +139,8 @@ async def effect_of(
         InvalidRequestError: What the update puts in place does not fit what stays.
     """
     touched = {part: update.touched(part) for part in KINDS}
-    before = await workspace_parts.load(connection, status.id, status.name, touched, offload)
+    found = await workspace_parts.load(connection, status.id, status.name, touched, offload)
+    before = replace(found, key_policy=status.key_policy)
     after = await offload.run(updated, before, update)
     changes = await offload.run(difference, before, after)
     await offload.run(check_result, update, await _surroundings(connection, update, before, changes, offload))

@@ -117,7 +117,7 @@ class Workspaces:
                 status = await workspaces.find(snapshot, desired.id)
                 return await _plan(snapshot, status, desired, expected_version, max_removals, origin, self._offload)
         async with self._database.transaction() as transaction:
-            created = await workspaces.create(transaction, desired.id, desired.name)
+            created = await workspaces.create(transaction, desired.id, desired.name, desired.key_policy)
             status = await locked(transaction, desired.id)
             version, changes = await _plan(
                 transaction,
@@ -131,7 +131,7 @@ class Workspaces:
             if changes:
                 # This comes before the parts: their triggers advance the version if this transaction has not done so.
                 if not created:
-                    await workspaces.advance(transaction, desired.id, desired.name)
+                    await workspaces.advance(transaction, desired.id, desired.name, desired.key_policy)
                 noted = Noted(totals, digests or {})
                 await write(transaction, "workspace.applied", desired, changes, noted, version, origin, self._offload)
             elif digests:

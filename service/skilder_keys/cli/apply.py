@@ -103,7 +103,11 @@ class _Plan:
         self.before: workspace_pb2.Workspace | None = None
         self.changes = list(response.changes)
         is_cut = response.change_count > len(response.changes)
-        if self.version and (is_cut or any(each.action == pb.CHANGE_ACTION_UPDATED for each in response.changes)):
+        shown = (
+            each.action == pb.CHANGE_ACTION_UPDATED or each.part == pb.WORKSPACE_PART_KEY_POLICY
+            for each in response.changes
+        )
+        if self.version and (is_cut or any(shown)):
             wanted = pb.GetWorkspaceRequest(workspace_id=request.workspace.id, actor=request.actor)
             found = stub.GetWorkspace(wanted)
             if found.version != self.version:

@@ -7,9 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_TEAMS, HAT_AUDIENCE_WORKSPACE, Hat, Workspace
+from skilder_keys.cli.durations import shortest
 from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.table import Column
 from skilder_keys.domain.fields import quoted
@@ -24,8 +26,9 @@ _ACTIONS = (pb.CHANGE_ACTION_REMOVED, pb.CHANGE_ACTION_UPDATED, pb.CHANGE_ACTION
 _LISTS = {
     pb.WorkspacePart.Value(f"WORKSPACE_PART_{field.message_type.name.upper()}"): field.name
     for field in Workspace.DESCRIPTOR.fields
-    if field.message_type is not None
+    if field.is_repeated and field.message_type is not None
 }
+_POLICY = pb.WORKSPACE_PART_KEY_POLICY
 # What the zero of an enum means, where it may be left out.
 _MEANINGS = {"HatAudience": {0: HAT_AUDIENCE_TEAMS}}
 _SHOWN_IDS = 3
@@ -37,8 +40,8 @@ COLUMNS = (Column("part", whole=True), Column("id", whole=True), Column("change"
 
 
 def removals(changes: Iterable[pb.WorkspaceChange]) -> int:
-    """Return how many parts are removed."""
-    return sum(change.action == pb.CHANGE_ACTION_REMOVED for change in changes)
+    """Return how many parts are removed. A key policy is no part: nothing that is there stops working without it."""
+    return sum(change.action == pb.CHANGE_ACTION_REMOVED and change.part != _POLICY for change in changes)
 
 
 def with_all_removals(
@@ -53,7 +56,7 @@ def with_all_removals(
             for id_ in _by_id(getattr(before, name))
             if id_ not in kept
         ]
-    return found + [each for each in changes if each.action != pb.CHANGE_ACTION_REMOVED]
+    return found + [each for each in changes if each.action != pb.CHANGE_ACTION_REMOVED or each.part == _POLICY]
 
 
 def rows(changes: Sequence[pb.WorkspaceChange], details: Mapping[tuple[int, str], str]) -> Iterator[Row]:
@@ -92,11 +95,13 @@ def unserving_hats(workspace: Workspace) -> list[str]:
 
 
 def details(before: Workspace, after: Workspace, changes: Iterable[pb.WorkspaceChange]) -> dict[tuple[int, str], str]:
-    """Return the changes of fields for each updated part, by its kind and id."""
+    """Return the changes of fields for each updated part, and all rules of a changed key policy, by kind and id."""
     found: dict[tuple[int, str], str] = {}
     known = {part: (_by_id(getattr(before, name)), _by_id(getattr(after, name))) for part, name in _LISTS.items()}
     for change in changes:
-        if change.action == pb.CHANGE_ACTION_UPDATED:
+        if change.part == _POLICY:
+            found[change.part, change.id] = "; ".join(_differences(before.key_policy, after.key_policy))
+        elif change.action == pb.CHANGE_ACTION_UPDATED:
             old, new = (each.get(change.id) for each in known[change.part]) if change.part in known else (before, after)
             if old is not None and new is not None:
                 found[change.part, change.id] = "; ".join(_differences(old, new))
@@ -126,7 +131,7 @@ def _serves_nobody(hat: Hat) -> bool:
 def _differences(old: Message, new: Message) -> Iterator[str]:
     descriptor: Any = old.DESCRIPTOR  # the C and the Python implementation have different classes
     for field in descriptor.fields:
-        if field.message_type is not None:
+        if field.message_type is not None and field.message_type.full_name != Duration.DESCRIPTOR.full_name:
             continue  # the parts of a workspace have their own changes
         one, other = _value(old, field), _value(new, field)
         if one == other:
@@ -136,7 +141,7 @@ def _differences(old: Message, new: Message) -> Iterator[str]:
         elif max(len(str(one)), len(str(other))) > _SHOWN_CHARACTERS or "\n" in f"{one}{other}":
             yield f"new {field.name}"
         else:
-            yield f"{field.name} {one or 'none'} -> {other or 'none'}"
+            yield f"{field.name} {_or_none(one)} -> {_or_none(other)}"
     if isinstance(old, Hat) and isinstance(new, Hat):
         if _widens(old, new):
             yield "SERVES THE WHOLE WORKSPACE"
@@ -144,10 +149,18 @@ def _differences(old: Message, new: Message) -> Iterator[str]:
             yield "SERVES NOBODY"
 
 
+def _or_none(value: object) -> object:
+    return "none" if value is None or value == "" else value
+
+
 def _value(message: Message, field: FieldDescriptor) -> Any:  # noqa: ANN401 - of the field's type
     value = getattr(message, field.name)
     if field.is_repeated:
         return frozenset(value)
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    if isinstance(value, Duration):
+        return shortest(value.ToTimedelta())
     if field.enum_type is not None:
         return short_name(field.enum_type, _MEANINGS.get(field.enum_type.name, {}).get(value, value))
     if field.type == FieldDescriptor.TYPE_BOOL:

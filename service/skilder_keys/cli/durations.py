@@ -26,6 +26,14 @@ def duration(text: str) -> timedelta:
     return int(number) * _UNITS[unit]
 
 
+def shortest(length: timedelta) -> str:
+    """Return a length of time with the largest unit that it is a whole number of, such as `90d`."""
+    for name, unit in (("d", _UNITS["d"]), ("h", _UNITS["h"]), ("m", _UNITS["m"])):
+        if length >= unit and not length % unit:
+            return f"{length // unit}{name}"
+    return f"{length.total_seconds():.15g}s"
+
+
 def moment(text: str) -> datetime:
     """Return a time that a person has written: a date, or a date and a time; in UTC without a time zone.
 

@@ -43,6 +43,8 @@ _PARAMETERS = {
     "hat_limit": "hat",
     "hat_limit.hat_ids": "hat",
     "page_size": "limit",
+    "put.key_policy.max_active_keys_per_user": "max_keys_per_user",
+    "put.key_policy.max_lifetime": "max_lifetime",
     "unlimited": "all_hats",
 }
 # A field of the part that a command like `workspace member set` puts. There is one, so its place says nothing.

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
+from typer import BadParameter
 
+from skilder_keys.cli.durations import duration
 from skilder_keys.cli.enums import short_names
 from skilder_keys.domain.fields import quoted, shortened
 from skilder_keys.yaml_files import reader
@@ -32,6 +36,7 @@ _LONGEST = 80
 _OWN_IDS = ("id", "user_id")
 _REQUIRED = {"id", "user_id", "name", "mcp_server"}
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_SECONDS = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,9})?s")
 _TRUE = {"true", "yes", "on"}
 _WELL_KNOWN = "google.protobuf."
 # What to write instead of a field that there was before, by message and field.
@@ -134,6 +139,8 @@ def _scalar(field: FieldDescriptor, node: Scalar) -> Any:  # noqa: ANN401 - of t
         raise ValueError("has no value")
     if field.enum_type is not None:
         return _enum(field.enum_type, node)
+    if field.message_type is not None and field.message_type.full_name == Duration.DESCRIPTOR.full_name:
+        return _duration(node)
     if field.type == FieldDescriptor.TYPE_BOOL:
         if node.kind is not Kind.TRUTH:
             raise ValueError(f"is {quoted(node.text)}: write true or false, without quotes")
@@ -144,6 +151,16 @@ def _scalar(field: FieldDescriptor, node: Scalar) -> Any:  # noqa: ANN401 - of t
             f'{written} without quotes is {node.kind.value} in YAML, and not a text: quote it: "{written}"'
         )
     return int(node.text) if node.kind is Kind.NUMBER and _INTEGER.fullmatch(node.text) else node.text
+
+
+def _duration(node: Scalar) -> str:
+    """Return a length of time, given as `90d` or, as in the API's JSON, as `7776000s` or `1.5s`."""
+    if _SECONDS.fullmatch(node.text):
+        return node.text
+    try:
+        return f"{duration(node.text) // timedelta(seconds=1)}s"
+    except BadParameter as error:
+        raise ValueError(str(error)) from None
 
 
 def _enum(enum: EnumDescriptor, node: Scalar) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import grpc
 import typer
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from skilder_keys.cli.part_changes import Change, Kind
 
+Made = TypeVar("Made")
+
 _PATIENCE = 15.0
 _LONGEST_PAUSE = 0.1
 
@@ -43,26 +45,31 @@ def put(service: Connection, change: Change, *, json: bool, patience: float = _P
     Nothing that somebody else changes meanwhile is lost: the change is made to what was read. If that was not the last
     version, the part is read again, and the change is made again, for at most `patience` seconds.
     """
-    end = monotonic() + patience
     with service.stub(CatalogServiceStub) as stub:
-        while True:
-            try:
-                before, after, response = _put(stub, change)
-            except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.ABORTED:
-                    raise
-            else:
-                break
-            if monotonic() > end:
-                raise fail(
-                    f"others change the workspace {change.workspace_id} all the time, and nothing was done: try again",
-                    Exit.CONFLICT,
-                )
-            sleep(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311 - no secret
+        before, after, response = until_made(lambda: _put(stub, change), change.workspace_id, patience)
     _warn_of_missing(change, before)
     if change.kind is HAT and response.change_count:
         warn_of_unserving(changes.unserving_hats(after), "Set --team or --add-team, or --audience workspace.")
-    _print(change.workspace_id, response, changes.details(before, after, response.changes), change.dry_run, json=json)
+    print_response(
+        change.workspace_id, response, changes.details(before, after, response.changes), change.dry_run, json=json
+    )
+
+
+def until_made(attempt: Callable[[], Made], workspace_id: str, patience: float = _PATIENCE) -> Made:
+    """Return the result of an attempt. Repeat it while somebody else has changed the workspace meanwhile."""
+    end = monotonic() + patience
+    while True:
+        try:
+            return attempt()
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.ABORTED:
+                raise
+        if monotonic() > end:
+            raise fail(
+                f"others change the workspace {workspace_id} all the time, and nothing was done: try again",
+                Exit.CONFLICT,
+            )
+        sleep(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311 - no secret
 
 
 def _warn_of_missing(change: Change, before: workspace_pb2.Workspace) -> None:
@@ -166,7 +173,7 @@ def remove_command(kind: Kind, help_: str, consequence: str = "") -> Callable[..
                     _ask(workspace_id, kind, list(there), consequence)
                 request.dry_run = False
                 response = stub.UpdateWorkspace(request)
-        _print(workspace_id, response, {}, dry_run, json=json)
+        print_response(workspace_id, response, {}, dry_run, json=json)
 
     remove.__doc__ = help_
     return remove
@@ -183,7 +190,7 @@ def _ask(workspace_id: str, kind: Kind, ids: Sequence[str], consequence: str) ->
     confirm(f"{question} Go on?", yes=False)
 
 
-def _print(
+def print_response(
     workspace_id: str,
     response: pb.UpdateWorkspaceResponse,
     details: dict[tuple[int, str], str],
@@ -191,6 +198,7 @@ def _print(
     *,
     json: bool,
 ) -> None:
+    """Print what an update has changed, or would change."""
     if json:
         output.print_json(output.as_dict(response))
         return

@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import workspace_pb2
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from skilder_keys.cli import catalog_commands, output, people_commands
+from skilder_keys.cli import catalog_commands, output, people_commands, policy_commands
 from skilder_keys.cli.apply import Actor, ExpectedVersion, apply
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.enums import short_name
@@ -47,6 +47,7 @@ app.add_typer(people_commands.team, name="team")
 app.add_typer(catalog_commands.hat, name="hat")
 app.add_typer(catalog_commands.skill, name="skill")
 app.add_typer(catalog_commands.tool, name="tool")
+app.add_typer(policy_commands.policy, name="policy")
 
 
 @app.command()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from google.protobuf.duration_pb2 import Duration
+
 from skilder.keys.v1 import catalog_service_pb2, workspace_pb2
 from skilder_keys.cli import message_file, output
+from skilder_keys.cli.durations import shortest
 from skilder_keys.cli.enums import short_name
 from skilder_keys.cli.exits import Exit, fail
 from skilder_keys.yaml_files.reader import Mapping, YamlFileError
@@ -40,5 +43,8 @@ def print_workspace(response: catalog_service_pb2.GetWorkspaceResponse, *, json:
     ):
         for each in shown.get(parts, ()):
             each[field] = short_name(enum, enum.values_by_name[each[field]].number)
+    for rule, value in response.workspace.key_policy.ListFields():
+        if isinstance(value, Duration):
+            shown["key_policy"][rule.name] = shortest(value.ToTimedelta())
     output.print_line(f"# version {response.version}, last changed {output.moment(response.updated_at)}")
     output.print_yaml(shown)

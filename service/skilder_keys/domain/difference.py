@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from skilder_keys.domain.errors import TooManyChangedError
+from skilder_keys.domain.key_policy import NO_POLICY, KeyPolicy
 from skilder_keys.domain.workspace import Workspace
 
 
@@ -18,10 +19,11 @@ class Part(Enum):
     HAT = "hat"
     SKILL = "skill"
     TOOL = "tool"
+    KEY_POLICY = "key_policy"
 
 
-KINDS: tuple[Part, ...] = tuple(part for part in Part if part is not Part.WORKSPACE)
-"""The kinds of parts that are in lists: all but the workspace itself."""
+KINDS: tuple[Part, ...] = tuple(part for part in Part if part not in (Part.WORKSPACE, Part.KEY_POLICY))
+"""The kinds of parts that are in lists: all but the workspace itself and its key policy."""
 
 
 class Action(Enum):
@@ -60,7 +62,7 @@ def check_removals(total: int, changes: Iterable[Change], max_removals: int | No
     """Reject changes that remove too many parts.
 
     Each removed member, team, hat, skill and tool counts as one. A link between parts does not count: a hat that loses
-    a skill is not a removal.
+    a skill is not a removal. Nor does the key policy.
 
     Args:
         total: The number of parts before the changes.
@@ -71,7 +73,7 @@ def check_removals(total: int, changes: Iterable[Change], max_removals: int | No
         TooManyChangedError: More would be removed. Its details are `count` and `allowed`.
     """
     allowed = total // 2 if max_removals is None else max_removals
-    count = sum(change.action is Action.REMOVED for change in changes)
+    count = sum(change.action is Action.REMOVED and change.part in KINDS for change in changes)
     if count > allowed:
         raise TooManyChangedError(
             f"This would remove {count} of the {total} parts of the workspace, and at most {allowed} may be removed. "
@@ -86,9 +88,18 @@ def _changes(current: Workspace | None, desired: Workspace) -> Iterator[Change]:
         yield Change(Part.WORKSPACE, desired.id, Action.ADDED)
     elif current.name != desired.name:
         yield Change(Part.WORKSPACE, desired.id, Action.UPDATED)
+    yield from _policy_change((current and current.key_policy) or NO_POLICY, desired)
     before = {} if current is None else parts_of(current)
     for part, after in parts_of(desired).items():
         yield from _part_changes(part, before.get(part, ()), after)
+
+
+def _policy_change(before: KeyPolicy, desired: Workspace) -> Iterator[Change]:
+    after = desired.key_policy
+    if after is None or after == before:
+        return
+    action = Action.ADDED if before == NO_POLICY else Action.REMOVED if after == NO_POLICY else Action.UPDATED
+    yield Change(Part.KEY_POLICY, desired.id, action)
 
 
 def parts_of(workspace: Workspace) -> dict[Part, Sequence[Any]]:

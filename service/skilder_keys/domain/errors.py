@@ -152,6 +152,20 @@ class RequestRevokedError(KeysError):
     metadata = ("key_id",)
 
 
+class PolicyViolationError(KeysError):
+    """The key would break the key policy of its workspace."""
+
+    reason = "POLICY_VIOLATION"
+    metadata = ("rule", "limit")
+
+
+class DescriptionTakenError(KeysError):
+    """Another key of the workspace has this description, and its key policy requires each to be unique."""
+
+    reason = "DESCRIPTION_TAKEN"
+    metadata = ("key_id",)
+
+
 class UnavailableError(KeysError):
     """The service cannot decide now: try again."""
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import Enum
 
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
+from skilder_keys.domain.key_policy import NO_POLICY, KeyPolicy
 
 
 class HatAudience(Enum):
@@ -91,15 +92,24 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A whole workspace, as it is or as it is to be."""
+    """A whole workspace, as it is or as it is to be.
+
+    Attributes:
+        key_policy: What its keys must keep to. None in a workspace as it is to be: the policy stays.
+    """
 
     id: WorkspaceId
     name: str
     members: tuple[Member, ...]
     catalog: Catalog
+    key_policy: KeyPolicy | None = None
 
 
-FIELDS = tuple(each.name for record in (Workspace, Catalog) for each in fields(record) if each.name != "catalog")
+FIELDS = tuple(
+    name
+    for each in fields(Workspace)
+    for name in ([each.name] if each.name != "catalog" else [part.name for part in fields(Catalog)])
+)
 """The fields of a workspace as a message, which a mask can name: those of the records, without `catalog` itself."""
 
 
@@ -109,6 +119,7 @@ class WorkspaceStatus:
 
     Attributes:
         version: 1 at first; each change adds 1.
+        key_policy: What its keys must keep to.
         created_at: The time when it was first applied.
         updated_at: The time of the last change.
         deleted_at: The time when it was deleted; None while it exists.
@@ -120,3 +131,4 @@ class WorkspaceStatus:
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None
+    key_policy: KeyPolicy = NO_POLICY

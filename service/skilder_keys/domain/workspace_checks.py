@@ -116,6 +116,8 @@ def name_entries(violations: Violations, workspace: Workspace) -> None:
 def check_bounds(violations: Violations, root: str, workspace: Workspace) -> None:
     """Check each field of each part by itself. The paths of the fields begin with `root`."""
     catalog = workspace.catalog
+    if workspace.key_policy is not None:
+        workspace.key_policy.check(violations, f"{root}.key_policy")
     for at, member in _paths(f"{root}.members", workspace.members):
         violations.foreign_id(f"{at}.user_id", member.id)
     for at, team in _paths(f"{root}.teams", catalog.teams):
@@ -164,6 +166,8 @@ def check_references(
         known: The ids that exist, of each kind in `NAMED`; a set, or a mapping.
     """
     catalog = workspace.catalog
+    if workspace.key_policy is not None:
+        workspace.key_policy.check(violations, f"{root}.key_policy")
     for at, member in _paths(f"{root}.members", workspace.members):
         _references(violations, f"{at}.team_ids", member.team_ids, known[Part.TEAM])
     for at, hat in _paths(f"{root}.hats", catalog.hats):

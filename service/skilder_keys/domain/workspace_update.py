@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from skilder_keys.domain.difference import Part, parts_of
+from skilder_keys.domain.difference import KINDS, Part, parts_of
 from skilder_keys.domain.fields import MAX_NAME, Violations, quoted
 from skilder_keys.domain.workspace_checks import (
     MAX_ELEMENTS,
@@ -137,7 +137,7 @@ def check_update(update: Update, violations: Violations) -> None:
     seen: set[PartRef] = set()
     for index, each in enumerate(update.remove):
         at = f"remove[{index}].id"
-        if each.part is Part.WORKSPACE:
+        if each.part not in KINDS:
             violations.add(f"remove[{index}].part", "is required: name a member, team, hat, skill or tool")
             continue
         if each.part in _FOREIGN:

@@ -44,7 +44,7 @@ def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
         hat_ids=tuple(map(HatId, request.hat_limit.hat_ids)) if request.HasField("hat_limit") else None,
         unlimited=_each("unlimited", request.unlimited, KEY_LIMITS),
         expires_at=_datetime("expires_at", request.expires_at) if request.HasField("expires_at") else None,
-        lifetime=_timedelta("lifetime", request.lifetime) if request.HasField("lifetime") else None,
+        lifetime=duration("lifetime", request.lifetime) if request.HasField("lifetime") else None,
     )
 
 
@@ -142,7 +142,7 @@ def _datetime(field: str, message: Timestamp) -> datetime:
         raise InvalidRequestError(FieldViolation(field, "is not a time between the years 1 and 9999")) from None
 
 
-def _timedelta(field: str, message: Duration) -> timedelta:
+def duration(field: str, message: Duration) -> timedelta:
     """Return a length of time, to the microsecond.
 
     Raises:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
 
 from skilder.keys.v1 import catalog_service_pb2, workspace_pb2
 from skilder_keys.app.authorization.encoding import delimited, delimited_tag
@@ -11,6 +14,7 @@ from skilder_keys.domain.difference import Part
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import HatId, SkillId, TeamId, ToolId, UserId, WorkspaceId
+from skilder_keys.domain.key_policy import NO_POLICY, KeyPolicy
 from skilder_keys.domain.texts import with_line_feeds
 from skilder_keys.domain.workspace import (
     FIELDS,
@@ -27,10 +31,11 @@ from skilder_keys.domain.workspace import (
 )
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.domain.workspace_update import PartRef, Update
-from skilder_keys.rpc.convert import list_response, optional, required, timestamp
+from skilder_keys.rpc.convert import duration, list_response, optional, required, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from datetime import timedelta
 
     from skilder_keys.app.page import Page
     from skilder_keys.domain.difference import Change
@@ -127,6 +132,7 @@ def _parts(
             ),
             tools=tuple(Tool(ToolId(each.id), each.name, each.mcp_server, each.disabled) for each in message.tools),
         ),
+        key_policy=_key_policy(violations, f"{root}.key_policy", message),
     )
 
 
@@ -148,8 +154,8 @@ def apply_response(version: int, changes: Sequence[Change]) -> bytes:
 
 
 def workspace_bytes(source: Workspace) -> int:
-    """Return the number of bytes of a workspace as a message."""
-    return sum(map(len, _workspace_pieces(source)))
+    """Return the number of bytes of a workspace as a message, without its key policy: there is always room for that."""
+    return sum(map(len, _workspace_pieces(source, [name for name in FIELDS if name != "key_policy"])))
 
 
 def get_response(status: WorkspaceStatus, source: Workspace, names: Collection[str] = FIELDS) -> bytes:
@@ -169,6 +175,8 @@ def _workspace_pieces(source: Workspace, names: Collection[str] = FIELDS) -> Ite
     catalog = source.catalog
     texts = {name: getattr(source, name) for name in ("id", "name") if name in names}
     yield workspace_pb2.Workspace(**texts).SerializeToString()
+    if "key_policy" in names and source.key_policy not in (None, NO_POLICY):
+        yield workspace_pb2.Workspace(key_policy=_policy_message(source.key_policy)).SerializeToString()
     for members in _pieces(source.members if "members" in names else ()):
         yield workspace_pb2.Workspace(members=map(member_message, members)).SerializeToString()
     for teams in _pieces(catalog.teams if "teams" in names else ()):
@@ -240,6 +248,33 @@ def change_message(change: Change) -> catalog_service_pb2.WorkspaceChange:
     return catalog_service_pb2.WorkspaceChange(
         part=WORKSPACE_PARTS[change.part], id=change.id, action=CHANGE_ACTIONS[change.action]
     )
+
+
+def _key_policy(
+    violations: Violations, at: str, message: workspace_pb2.Workspace | catalog_service_pb2.WorkspaceParts
+) -> KeyPolicy | None:
+    if not message.HasField("key_policy"):
+        return None
+    policy = message.key_policy
+    lengths: dict[str, timedelta] = {}
+    for field, length in policy.ListFields():
+        if isinstance(length, Duration):
+            try:
+                lengths[field.name] = duration(f"{at}.{field.name}", length)
+            except InvalidRequestError as error:
+                violations.extend(error.violations)
+    return KeyPolicy(
+        **lengths,
+        max_active_keys_per_user=policy.max_active_keys_per_user
+        if policy.HasField("max_active_keys_per_user")
+        else None,
+        require_hat_limit=policy.require_hat_limit,
+        unique_descriptions=policy.unique_descriptions,
+    )
+
+
+def _policy_message(policy: KeyPolicy) -> workspace_pb2.KeyPolicy:
+    return workspace_pb2.KeyPolicy(**{each.name: getattr(policy, each.name) for each in fields(policy)})
 
 
 def _role(violations: Violations, field: str, number: int) -> MemberRole:

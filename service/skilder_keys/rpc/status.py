@@ -44,6 +44,8 @@ STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     errors.TooManyChangedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.WorkspaceTooLargeError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.VersionMismatchError: grpc.StatusCode.ABORTED,
+    errors.PolicyViolationError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.DescriptionTakenError: grpc.StatusCode.ALREADY_EXISTS,
     errors.RequestUsedError: grpc.StatusCode.ALREADY_EXISTS,
     errors.RequestRevokedError: grpc.StatusCode.FAILED_PRECONDITION,
     rpc_errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,

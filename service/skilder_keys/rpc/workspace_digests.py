@@ -92,6 +92,8 @@ class SentWorkspace:
         if not self.digests:
             return None
         some = workspace_pb2.Workspace(id=self.id, name=self.name)
+        if self._message.HasField("key_policy"):
+            some.key_policy.CopyFrom(self._message.key_policy)
         ids: dict[Part, list[str]] = {}
         for part, digests in self.digests.items():
             before = known.get(part, b"")

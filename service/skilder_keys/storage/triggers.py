@@ -21,7 +21,13 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "key": ("key_added", "key_change", "key_gone", "key_guard", "key_refuse_change", "key_version"),
     "key_hat": ("key_hat_change", "key_hat_emptied"),
     "pending_change": ("pending_change_record",),
-    "workspace": ("workspace_added", "workspace_change", "workspace_gone", "workspace_keep_version"),
+    "workspace": (
+        "workspace_added",
+        "workspace_change",
+        "workspace_gone",
+        "workspace_keep_version",
+        "workspace_policy_version",
+    ),
     **{part: tuple(f"{part}_{event}" for event in _EVENTS) for part in _PARTS},
 }
 

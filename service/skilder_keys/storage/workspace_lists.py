@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from skilder_keys.domain.workspace import MemberRole
 from skilder_keys.domain.workspace_lists import ListedWorkspace
-from skilder_keys.storage.workspaces import status_of
+from skilder_keys.storage.workspaces import COLUMNS, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -39,11 +39,11 @@ async def list_page(
     if only is not None:
         return await _among(connection, only, after=after, limit=limit, show_deleted=workspace_filter.show_deleted)
     rows = await connection.fetch(
-        """
-        SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace
+        f"""
+        SELECT {COLUMNS} FROM workspace
         WHERE (deleted_at IS NULL OR $3) AND id > $1
         ORDER BY id LIMIT $2
-        """,
+        """,  # noqa: S608 - a constant
         after or "",
         limit,
         workspace_filter.show_deleted,
@@ -56,11 +56,11 @@ async def _among(
 ) -> list[ListedWorkspace]:
     """Return some of the given workspaces. This reads no other, unlike one statement for both cases."""
     rows = await connection.fetch(
-        """
-        SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace
+        f"""
+        SELECT {COLUMNS} FROM workspace
         WHERE id = ANY($1) AND (deleted_at IS NULL OR $4) AND id > $2
         ORDER BY id LIMIT $3
-        """,
+        """,  # noqa: S608 - a constant
         list(only),
         after or "",
         limit,
@@ -85,10 +85,10 @@ async def _of_member(
     # The LIMIT of a subquery prevents a join with the whole table. The comparison of rows fits only the index that
     # begins with the user: by the other one, Postgres may read all members of the workspaces that follow.
     rows = await connection.fetch(
-        """
+        f"""
         SELECT found.*, member.role FROM member
         JOIN LATERAL (
-            SELECT id, name, version, created_at, updated_at, deleted_at FROM workspace
+            SELECT {COLUMNS} FROM workspace
             WHERE id = member.workspace_id LIMIT 1
         ) AS found ON true
         WHERE member.user_id = $1 AND (member.user_id, member.workspace_id) > ($1, $2) AND deleted_at IS NULL
@@ -98,7 +98,7 @@ async def _of_member(
               WHERE other.workspace_id = member.workspace_id AND other.user_id = $4 LIMIT 1
           ) IS NOT NULL)
         ORDER BY member.workspace_id LIMIT $3
-        """,
+        """,  # noqa: S608 - a constant
         user_id,
         after or "",
         limit,

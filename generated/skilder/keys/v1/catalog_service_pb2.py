@@ -28,7 +28,7 @@ from skilder.keys.v1 import common_pb2 as skilder_dot_keys_dot_v1_dot_common__pb
 from skilder.keys.v1 import workspace_pb2 as skilder_dot_keys_dot_v1_dot_workspace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%skilder/keys/v1/catalog_service.proto\x12\x0fskilder.keys.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\x1a\x1fskilder/keys/v1/workspace.proto\"\xca\x01\n\x15\x41pplyWorkspaceRequest\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12!\n\x10\x65xpected_version\x18\x02 \x01(\x03\x42\x02\x30\x01H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x19\n\x0cmax_removals\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x13\n\x11_expected_versionB\x0f\n\r_max_removals\"v\n\x16\x41pplyWorkspaceResponse\x12\x13\n\x07version\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x31\n\x07\x63hanges\x18\x02 \x03(\x0b\x32 .skilder.keys.v1.WorkspaceChange\x12\x14\n\x0c\x63hange_count\x18\x03 \x01(\x05\"\xde\x01\n\x16UpdateWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12!\n\x10\x65xpected_version\x18\x02 \x01(\x03\x42\x02\x30\x01H\x00\x88\x01\x01\x12,\n\x03put\x18\x03 \x01(\x0b\x32\x1f.skilder.keys.v1.WorkspaceParts\x12(\n\x06remove\x18\x04 \x03(\x0b\x32\x18.skilder.keys.v1.PartRef\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\tB\x13\n\x11_expected_version\"\xf8\x01\n\x0eWorkspaceParts\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12(\n\x07members\x18\x03 \x03(\x0b\x32\x17.skilder.keys.v1.Member\x12$\n\x05teams\x18\x04 \x03(\x0b\x32\x15.skilder.keys.v1.Team\x12\"\n\x04hats\x18\x05 \x03(\x0b\x32\x14.skilder.keys.v1.Hat\x12&\n\x06skills\x18\x06 \x03(\x0b\x32\x16.skilder.keys.v1.Skill\x12$\n\x05tools\x18\x07 \x03(\x0b\x32\x15.skilder.keys.v1.ToolB\x07\n\x05_nameJ\x04\x08\x01\x10\x02R\x02id\"C\n\x07PartRef\x12,\n\x04part\x18\x01 \x01(\x0e\x32\x1e.skilder.keys.v1.WorkspacePart\x12\n\n\x02id\x18\x02 \x01(\t\"w\n\x17UpdateWorkspaceResponse\x12\x13\n\x07version\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x31\n\x07\x63hanges\x18\x02 \x03(\x0b\x32 .skilder.keys.v1.WorkspaceChange\x12\x14\n\x0c\x63hange_count\x18\x03 \x01(\x05\"z\n\x0fWorkspaceChange\x12,\n\x04part\x18\x01 \x01(\x0e\x32\x1e.skilder.keys.v1.WorkspacePart\x12\n\n\x02id\x18\x02 \x01(\t\x12-\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.skilder.keys.v1.ChangeAction\"i\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12-\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"\xba\x01\n\x14GetWorkspaceResponse\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12\x13\n\x07version\x18\x02 \x01(\x03\x42\x02\x30\x01\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x15ListWorkspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x05 \x01(\x08\"h\n\x16ListWorkspacesResponse\x12\x35\n\nworkspaces\x18\x01 \x03(\x0b\x32!.skilder.keys.v1.WorkspaceSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x01\n\x12ListMembersRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07team_id\x18\x03 \x01(\t\x12)\n\x04role\x18\x04 \x01(\x0e\x32\x1b.skilder.keys.v1.MemberRole\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\"X\n\x13ListMembersResponse\x12(\n\x07members\x18\x01 \x03(\x0b\x32\x17.skilder.keys.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x0fListHatsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\"V\n\x10ListHatsResponse\x12)\n\x04hats\x18\x01 \x03(\x0b\x32\x1b.skilder.keys.v1.HatSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x92\x01\n\x10ListToolsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x12\n\nmcp_server\x18\x03 \x01(\t\x12\x10\n\x08skill_id\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\"R\n\x11ListToolsResponse\x12$\n\x05tools\x18\x01 \x03(\x0b\x32\x15.skilder.keys.v1.Tool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12!\n\x10\x65xpected_version\x18\x02 \x01(\x03\x42\x02\x30\x01H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\tB\x13\n\x11_expected_version\"I\n\x17\x44\x65leteWorkspaceResponse\x12.\n\ndeleted_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xcc\x01\n\rWorkspacePart\x12\x1e\n\x1aWORKSPACE_PART_UNSPECIFIED\x10\x00\x12\x1c\n\x18WORKSPACE_PART_WORKSPACE\x10\x01\x12\x19\n\x15WORKSPACE_PART_MEMBER\x10\x02\x12\x17\n\x13WORKSPACE_PART_TEAM\x10\x03\x12\x16\n\x12WORKSPACE_PART_HAT\x10\x04\x12\x18\n\x14WORKSPACE_PART_SKILL\x10\x05\x12\x17\n\x13WORKSPACE_PART_TOOL\x10\x06*|\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_ACTION_ADDED\x10\x01\x12\x19\n\x15\x43HANGE_ACTION_UPDATED\x10\x02\x12\x19\n\x15\x43HANGE_ACTION_REMOVED\x10\x03\x32\xc0\x06\n\x0e\x43\x61talogService\x12g\n\x0e\x41pplyWorkspace\x12&.skilder.keys.v1.ApplyWorkspaceRequest\x1a\'.skilder.keys.v1.ApplyWorkspaceResponse\"\x04\x90\x82\x19\x04\x12j\n\x0fUpdateWorkspace\x12\'.skilder.keys.v1.UpdateWorkspaceRequest\x1a(.skilder.keys.v1.UpdateWorkspaceResponse\"\x04\x90\x82\x19\x04\x12\x64\n\x0cGetWorkspace\x12$.skilder.keys.v1.GetWorkspaceRequest\x1a%.skilder.keys.v1.GetWorkspaceResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12j\n\x0eListWorkspaces\x12&.skilder.keys.v1.ListWorkspacesRequest\x1a\'.skilder.keys.v1.ListWorkspacesResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12\x61\n\x0bListMembers\x12#.skilder.keys.v1.ListMembersRequest\x1a$.skilder.keys.v1.ListMembersResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12X\n\x08ListHats\x12 .skilder.keys.v1.ListHatsRequest\x1a!.skilder.keys.v1.ListHatsResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12[\n\tListTools\x12!.skilder.keys.v1.ListToolsRequest\x1a\".skilder.keys.v1.ListToolsResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12m\n\x0f\x44\x65leteWorkspace\x12\'.skilder.keys.v1.DeleteWorkspaceRequest\x1a(.skilder.keys.v1.DeleteWorkspaceResponse\"\x07\x90\x02\x02\x90\x82\x19\x04\x42\x86\x01\n\x13\x64\x65v.skilder.keys.v1B\x13\x43\x61talogServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%skilder/keys/v1/catalog_service.proto\x12\x0fskilder.keys.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\x1a\x1fskilder/keys/v1/workspace.proto\"\xca\x01\n\x15\x41pplyWorkspaceRequest\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12!\n\x10\x65xpected_version\x18\x02 \x01(\x03\x42\x02\x30\x01H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x19\n\x0cmax_removals\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x13\n\x11_expected_versionB\x0f\n\r_max_removals\"v\n\x16\x41pplyWorkspaceResponse\x12\x13\n\x07version\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x31\n\x07\x63hanges\x18\x02 \x03(\x0b\x32 .skilder.keys.v1.WorkspaceChange\x12\x14\n\x0c\x63hange_count\x18\x03 \x01(\x05\"\xde\x01\n\x16UpdateWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12!\n\x10\x65xpected_version\x18\x02 \x01(\x03\x42\x02\x30\x01H\x00\x88\x01\x01\x12,\n\x03put\x18\x03 \x01(\x0b\x32\x1f.skilder.keys.v1.WorkspaceParts\x12(\n\x06remove\x18\x04 \x03(\x0b\x32\x18.skilder.keys.v1.PartRef\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\tB\x13\n\x11_expected_version\"\xa8\x02\n\x0eWorkspaceParts\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12(\n\x07members\x18\x03 \x03(\x0b\x32\x17.skilder.keys.v1.Member\x12$\n\x05teams\x18\x04 \x03(\x0b\x32\x15.skilder.keys.v1.Team\x12\"\n\x04hats\x18\x05 \x03(\x0b\x32\x14.skilder.keys.v1.Hat\x12&\n\x06skills\x18\x06 \x03(\x0b\x32\x16.skilder.keys.v1.Skill\x12$\n\x05tools\x18\x07 \x03(\x0b\x32\x15.skilder.keys.v1.Tool\x12.\n\nkey_policy\x18\x08 \x01(\x0b\x32\x1a.skilder.keys.v1.KeyPolicyB\x07\n\x05_nameJ\x04\x08\x01\x10\x02R\x02id\"C\n\x07PartRef\x12,\n\x04part\x18\x01 \x01(\x0e\x32\x1e.skilder.keys.v1.WorkspacePart\x12\n\n\x02id\x18\x02 \x01(\t\"w\n\x17UpdateWorkspaceResponse\x12\x13\n\x07version\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x31\n\x07\x63hanges\x18\x02 \x03(\x0b\x32 .skilder.keys.v1.WorkspaceChange\x12\x14\n\x0c\x63hange_count\x18\x03 \x01(\x05\"z\n\x0fWorkspaceChange\x12,\n\x04part\x18\x01 \x01(\x0e\x32\x1e.skilder.keys.v1.WorkspacePart\x12\n\n\x02id\x18\x02 \x01(\t\x12-\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.skilder.keys.v1.ChangeAction\"i\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12-\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"\xba\x01\n\x14GetWorkspaceResponse\x12-\n\tworkspace\x18\x01 \x01(\x0b\x32\x1a.skilder.keys.v1.Workspace\x12\x13\n\x07version\x18\x02 \x01(\x03\x42\x02\x30\x01\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x15ListWorkspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x05 \x01(\x08\"h\n\x16ListWorkspacesResponse\x12\x35\n\nworkspaces\x18\x01 \x03(\x0b\x32!.skilder.keys.v1.WorkspaceSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x01\n\x12ListMembersRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07team_id\x18\x03 \x01(\t\x12)\n\x04role\x18\x04 \x01(\x0e\x32\x1b.skilder.keys.v1.MemberRole\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\"X\n\x13ListMembersResponse\x12(\n\x07members\x18\x01 \x03(\x0b\x32\x17.skilder.keys.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x0fListHatsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\"V\n\x10ListHatsResponse\x12)\n\x04hats\x18\x01 \x03(\x0b\x32\x1b.skilder.keys.v1.HatSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x92\x01\n\x10ListToolsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x12\n\nmcp_server\x18\x03 \x01(\t\x12\x10\n\x08skill_id\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\"R\n\x11ListToolsResponse\x12$\n\x05tools\x18\x01 \x03(\x0b\x32\x15.skilder.keys.v1.Tool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12!\n\x10\x65xpected_version\x18\x02 \x01(\x03\x42\x02\x30\x01H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\tB\x13\n\x11_expected_version\"I\n\x17\x44\x65leteWorkspaceResponse\x12.\n\ndeleted_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xeb\x01\n\rWorkspacePart\x12\x1e\n\x1aWORKSPACE_PART_UNSPECIFIED\x10\x00\x12\x1c\n\x18WORKSPACE_PART_WORKSPACE\x10\x01\x12\x19\n\x15WORKSPACE_PART_MEMBER\x10\x02\x12\x17\n\x13WORKSPACE_PART_TEAM\x10\x03\x12\x16\n\x12WORKSPACE_PART_HAT\x10\x04\x12\x18\n\x14WORKSPACE_PART_SKILL\x10\x05\x12\x17\n\x13WORKSPACE_PART_TOOL\x10\x06\x12\x1d\n\x19WORKSPACE_PART_KEY_POLICY\x10\x07*|\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_ACTION_ADDED\x10\x01\x12\x19\n\x15\x43HANGE_ACTION_UPDATED\x10\x02\x12\x19\n\x15\x43HANGE_ACTION_REMOVED\x10\x03\x32\xc0\x06\n\x0e\x43\x61talogService\x12g\n\x0e\x41pplyWorkspace\x12&.skilder.keys.v1.ApplyWorkspaceRequest\x1a\'.skilder.keys.v1.ApplyWorkspaceResponse\"\x04\x90\x82\x19\x04\x12j\n\x0fUpdateWorkspace\x12\'.skilder.keys.v1.UpdateWorkspaceRequest\x1a(.skilder.keys.v1.UpdateWorkspaceResponse\"\x04\x90\x82\x19\x04\x12\x64\n\x0cGetWorkspace\x12$.skilder.keys.v1.GetWorkspaceRequest\x1a%.skilder.keys.v1.GetWorkspaceResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12j\n\x0eListWorkspaces\x12&.skilder.keys.v1.ListWorkspacesRequest\x1a\'.skilder.keys.v1.ListWorkspacesResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12\x61\n\x0bListMembers\x12#.skilder.keys.v1.ListMembersRequest\x1a$.skilder.keys.v1.ListMembersResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12X\n\x08ListHats\x12 .skilder.keys.v1.ListHatsRequest\x1a!.skilder.keys.v1.ListHatsResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12[\n\tListTools\x12!.skilder.keys.v1.ListToolsRequest\x1a\".skilder.keys.v1.ListToolsResponse\"\x07\x90\x02\x01\x90\x82\x19\x03\x12m\n\x0f\x44\x65leteWorkspace\x12\'.skilder.keys.v1.DeleteWorkspaceRequest\x1a(.skilder.keys.v1.DeleteWorkspaceResponse\"\x07\x90\x02\x02\x90\x82\x19\x04\x42\x86\x01\n\x13\x64\x65v.skilder.keys.v1B\x13\x43\x61talogServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,10 +64,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATALOGSERVICE'].methods_by_name['ListTools']._serialized_options = b'\220\002\001\220\202\031\003'
   _globals['_CATALOGSERVICE'].methods_by_name['DeleteWorkspace']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['DeleteWorkspace']._serialized_options = b'\220\002\002\220\202\031\004'
-  _globals['_WORKSPACEPART']._serialized_start=2728
-  _globals['_WORKSPACEPART']._serialized_end=2932
-  _globals['_CHANGEACTION']._serialized_start=2934
-  _globals['_CHANGEACTION']._serialized_end=3058
+  _globals['_WORKSPACEPART']._serialized_start=2776
+  _globals['_WORKSPACEPART']._serialized_end=3011
+  _globals['_CHANGEACTION']._serialized_start=3013
+  _globals['_CHANGEACTION']._serialized_end=3137
   _globals['_APPLYWORKSPACEREQUEST']._serialized_start=189
   _globals['_APPLYWORKSPACEREQUEST']._serialized_end=391
   _globals['_APPLYWORKSPACERESPONSE']._serialized_start=393
@@ -75,37 +75,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=514
   _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=736
   _globals['_WORKSPACEPARTS']._serialized_start=739
-  _globals['_WORKSPACEPARTS']._serialized_end=987
-  _globals['_PARTREF']._serialized_start=989
-  _globals['_PARTREF']._serialized_end=1056
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1058
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1177
-  _globals['_WORKSPACECHANGE']._serialized_start=1179
-  _globals['_WORKSPACECHANGE']._serialized_end=1301
-  _globals['_GETWORKSPACEREQUEST']._serialized_start=1303
-  _globals['_GETWORKSPACEREQUEST']._serialized_end=1408
-  _globals['_GETWORKSPACERESPONSE']._serialized_start=1411
-  _globals['_GETWORKSPACERESPONSE']._serialized_end=1597
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=1599
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=1715
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=1717
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1821
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=1824
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=1994
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1996
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2084
-  _globals['_LISTHATSREQUEST']._serialized_start=2086
-  _globals['_LISTHATSREQUEST']._serialized_end=2210
-  _globals['_LISTHATSRESPONSE']._serialized_start=2212
-  _globals['_LISTHATSRESPONSE']._serialized_end=2298
-  _globals['_LISTTOOLSREQUEST']._serialized_start=2301
-  _globals['_LISTTOOLSREQUEST']._serialized_end=2447
-  _globals['_LISTTOOLSRESPONSE']._serialized_start=2449
-  _globals['_LISTTOOLSRESPONSE']._serialized_end=2531
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=2533
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=2650
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=2652
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=2725
-  _globals['_CATALOGSERVICE']._serialized_start=3061
-  _globals['_CATALOGSERVICE']._serialized_end=3893
+  _globals['_WORKSPACEPARTS']._serialized_end=1035
+  _globals['_PARTREF']._serialized_start=1037
+  _globals['_PARTREF']._serialized_end=1104
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1106
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1225
+  _globals['_WORKSPACECHANGE']._serialized_start=1227
+  _globals['_WORKSPACECHANGE']._serialized_end=1349
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=1351
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=1456
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=1459
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=1645
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=1647
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=1763
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=1765
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1869
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1872
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=2042
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=2044
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2132
+  _globals['_LISTHATSREQUEST']._serialized_start=2134
+  _globals['_LISTHATSREQUEST']._serialized_end=2258
+  _globals['_LISTHATSRESPONSE']._serialized_start=2260
+  _globals['_LISTHATSRESPONSE']._serialized_end=2346
+  _globals['_LISTTOOLSREQUEST']._serialized_start=2349
+  _globals['_LISTTOOLSREQUEST']._serialized_end=2495
+  _globals['_LISTTOOLSRESPONSE']._serialized_start=2497
+  _globals['_LISTTOOLSRESPONSE']._serialized_end=2579
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=2581
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=2698
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=2700
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=2773
+  _globals['_CATALOGSERVICE']._serialized_start=3140
+  _globals['_CATALOGSERVICE']._serialized_end=3972
 # @@protoc_insertion_point(module_scope)

@@ -42,6 +42,8 @@ class _WorkspacePartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Workspa
     """A skill."""
     WORKSPACE_PART_TOOL: _WorkspacePart.ValueType  # 6
     """A tool."""
+    WORKSPACE_PART_KEY_POLICY: _WorkspacePart.ValueType  # 7
+    """The key policy, by the id of its workspace."""
 
 class WorkspacePart(_WorkspacePart, metaclass=_WorkspacePartEnumTypeWrapper):
     """The kinds of parts of a workspace."""
@@ -60,6 +62,8 @@ WORKSPACE_PART_SKILL: WorkspacePart.ValueType  # 5
 """A skill."""
 WORKSPACE_PART_TOOL: WorkspacePart.ValueType  # 6
 """A tool."""
+WORKSPACE_PART_KEY_POLICY: WorkspacePart.ValueType  # 7
+"""The key policy, by the id of its workspace."""
 Global___WorkspacePart: _TypeAlias = WorkspacePart  # noqa: Y015
 
 class _ChangeAction:
@@ -237,6 +241,7 @@ class WorkspaceParts(_message.Message):
     HATS_FIELD_NUMBER: _builtins.int
     SKILLS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    KEY_POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The new name of the workspace; unset to keep it."""
     @_builtins.property
@@ -259,6 +264,10 @@ class WorkspaceParts(_message.Message):
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_workspace_pb2.Tool]:
         """Tools, at most 5,000."""
 
+    @_builtins.property
+    def key_policy(self) -> _workspace_pb2.KeyPolicy:
+        """The new key policy, as a whole; unset to keep it, empty for none."""
+
     def __init__(
         self,
         *,
@@ -268,10 +277,11 @@ class WorkspaceParts(_message.Message):
         hats: _abc.Iterable[_workspace_pb2.Hat] | None = ...,
         skills: _abc.Iterable[_workspace_pb2.Skill] | None = ...,
         tools: _abc.Iterable[_workspace_pb2.Tool] | None = ...,
+        key_policy: _workspace_pb2.KeyPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "name", b"name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "key_policy", b"key_policy", "name", b"name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "hats", b"hats", "members", b"members", "name", b"name", "skills", b"skills", "teams", b"teams", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "hats", b"hats", "key_policy", b"key_policy", "members", b"members", "name", b"name", "skills", b"skills", "teams", b"teams", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
@@ -288,7 +298,9 @@ class PartRef(_message.Message):
     PART_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     part: Global___WorkspacePart.ValueType
-    """The kind: a member, team, hat, skill or tool. A workspace is removed by DeleteWorkspace only."""
+    """The kind: a member, team, hat, skill or tool. A workspace is removed by DeleteWorkspace only, a key
+    policy by an empty one.
+    """
     id: _builtins.str
     """The part's id."""
     def __init__(

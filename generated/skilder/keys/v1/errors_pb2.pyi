@@ -76,6 +76,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL. The service failed; its log says why."""
     ERROR_REASON_FOREIGN_MCP_SERVER: _ErrorReason.ValueType  # 27
     """PERMISSION_DENIED. The caller is limited to other MCP servers, or named none."""
+    ERROR_REASON_POLICY_VIOLATION: _ErrorReason.ValueType  # 28
+    """FAILED_PRECONDITION. The key would break the key policy of its workspace. Metadata: `rule`, a PolicyRule without its
+    prefix, and `limit`, what the rule allows: a Duration as in JSON, a number, or true.
+    """
+    ERROR_REASON_DESCRIPTION_TAKEN: _ErrorReason.ValueType  # 29
+    """ALREADY_EXISTS. The key policy requires unique descriptions, and another key has this one. Metadata: `key_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is the name of one of these values without `ERROR_REASON_`, and
@@ -137,4 +143,10 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 23
 """INTERNAL. The service failed; its log says why."""
 ERROR_REASON_FOREIGN_MCP_SERVER: ErrorReason.ValueType  # 27
 """PERMISSION_DENIED. The caller is limited to other MCP servers, or named none."""
+ERROR_REASON_POLICY_VIOLATION: ErrorReason.ValueType  # 28
+"""FAILED_PRECONDITION. The key would break the key policy of its workspace. Metadata: `rule`, a PolicyRule without its
+prefix, and `limit`, what the rule allows: a Duration as in JSON, a number, or true.
+"""
+ERROR_REASON_DESCRIPTION_TAKEN: ErrorReason.ValueType  # 29
+"""ALREADY_EXISTS. The key policy requires unique descriptions, and another key has this one. Metadata: `key_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

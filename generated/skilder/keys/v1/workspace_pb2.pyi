@@ -5,6 +5,7 @@ The contract of Skilder Keys, version 1."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -102,6 +103,7 @@ class Workspace(_message.Message):
     HATS_FIELD_NUMBER: _builtins.int
     SKILLS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    KEY_POLICY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The workspace's id."""
     name: _builtins.str
@@ -126,6 +128,12 @@ class Workspace(_message.Message):
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
         """Its tools, at most 20,000. There are at most 50,000 different paths hat, skill, tool."""
 
+    @_builtins.property
+    def key_policy(self) -> Global___KeyPolicy:
+        """What keys that are issued in it must keep to. Unset in a request: the policy stays as it is. Set and empty: there is
+        no policy. Unset in a response: there is none.
+        """
+
     def __init__(
         self,
         *,
@@ -136,14 +144,62 @@ class Workspace(_message.Message):
         hats: _abc.Iterable[Global___Hat] | None = ...,
         skills: _abc.Iterable[Global___Skill] | None = ...,
         tools: _abc.Iterable[Global___Tool] | None = ...,
+        key_policy: Global___KeyPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key_policy", b"key_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hats", b"hats", "id", b"id", "members", b"members", "name", b"name", "skills", b"skills", "teams", b"teams", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hats", b"hats", "id", b"id", "key_policy", b"key_policy", "members", b"members", "name", b"name", "skills", b"skills", "teams", b"teams", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Workspace: _TypeAlias = Workspace  # noqa: Y015
+
+@_typing.final
+class KeyPolicy(_message.Message):
+    """What the keys of a workspace must keep to when they are issued, rotated or changed. A stricter policy changes no key
+    that exists. Each rule that is left out does not hold: a policy is set as a whole.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_LIFETIME_FIELD_NUMBER: _builtins.int
+    MAX_ACTIVE_KEYS_PER_USER_FIELD_NUMBER: _builtins.int
+    REQUIRE_HAT_LIMIT_FIELD_NUMBER: _builtins.int
+    UNIQUE_DESCRIPTIONS_FIELD_NUMBER: _builtins.int
+    max_active_keys_per_user: _builtins.int
+    """The most user keys that a user may have, from 0 to 10,000. Counted are keys that are neither revoked nor expired. A
+    key that was rotated and its successor count as one. Unset: any number.
+    """
+    require_hat_limit: _builtins.bool
+    """Whether workspace keys must have a `hat_limit`."""
+    unique_descriptions: _builtins.bool
+    """Whether each key must have a description that no other key of the workspace has. Upper and lower case count as the
+    same, as far as the locale of the database knows them. Keys that are revoked or expired do not count, nor do those
+    of the same family.
+    """
+    @_builtins.property
+    def max_lifetime(self) -> _duration_pb2.Duration:
+        """The longest lifetime, from 1 second to 10 years. A key that is issued without an expiry gets it. A longer one is
+        refused with `POLICY_VIOLATION`. So is a later expiry than that, counted from when the key was issued.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_lifetime: _duration_pb2.Duration | None = ...,
+        max_active_keys_per_user: _builtins.int | None = ...,
+        require_hat_limit: _builtins.bool = ...,
+        unique_descriptions: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_active_keys_per_user", b"_max_active_keys_per_user", "max_active_keys_per_user", b"max_active_keys_per_user", "max_lifetime", b"max_lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_active_keys_per_user", b"_max_active_keys_per_user", "max_active_keys_per_user", b"max_active_keys_per_user", "max_lifetime", b"max_lifetime", "require_hat_limit", b"require_hat_limit", "unique_descriptions", b"unique_descriptions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_active_keys_per_user: _TypeAlias = _typing.Literal["max_active_keys_per_user"]  # noqa: Y015
+    _WhichOneofArgType__max_active_keys_per_user: _TypeAlias = _typing.Literal["_max_active_keys_per_user", b"_max_active_keys_per_user"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_active_keys_per_user) -> _WhichOneofReturnType__max_active_keys_per_user | None: ...
+
+Global___KeyPolicy: _TypeAlias = KeyPolicy  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):
