@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,10 +164,11 @@ def test_a_killed_test_run_leaves_nothing_running(tmp_path: Path, number: signal
     command = [sys.executable, "-m", "pytest", *options, tmp_path / "run.py"]
     with (
         (tmp_path / "log").open("w") as log,
+        tempfile.TemporaryDirectory(prefix="skilder-keys-tests-") as files,  # a killed run removes none of its files
         subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "STARTED": str(started), "FOLDER": str(tmp_path)},
+            env={**os.environ, "STARTED": str(started), "FOLDER": str(tmp_path), "TMPDIR": files},
             stdout=log,
             stderr=log,
         ) as run,
