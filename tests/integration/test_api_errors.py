@@ -49,6 +49,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
         "foreign token": foreign.token,
         "foreign key id": foreign.key.id,
         "key id": key.key.id,
+        "revoked key id": revoked.key.id,
         "too large": MessageToDict(too_large),
     }
     callers = {

@@ -74,13 +74,34 @@ async def test_a_key_that_expires(command: CommandLine) -> None:
         (("--expires-in", "90"), "write one as 45s, 30m, 12h, 90d or 2w"),
         (("--expires-at", "tomorrow"), "is not a time"),
         (("--expires-in", "1d", "--expires-at", "2031-01-01"), "not both"),
-        (("--expires-in", "0s"), "lifetime is 0 s; 1 s to 3653 days are allowed"),
+        (("--expires-in", "0s"), "--expires-in is 0 s; 1 s to 3653 days are allowed"),
         (("--expires-at", "2020-01-01"), "which is past"),
     ):
         refused = await command(*issue, *options)
         assert refused.returncode == 2, options
         assert words in " ".join(refused.stderr.replace("│", " ").split()), options
     assert len((await command.json("keys", "list", "-w", "acme"))["keys"]) == 2
+
+
+async def test_a_key_is_suspended_and_resumed(command: CommandLine) -> None:
+    """By its hint, too. Whoever looks at the key sees why; a revoked key is refused."""
+    issued = await command.json("keys", "issue", "-w", "acme", "--all-hats", "Bot")
+    key_id, hint = issued["key"]["id"], issued["key"]["hint"]
+    suspended = await command("keys", "suspend", hint, "-w", "acme", "--reason", "Odd calls", "--actor", "ada")
+    assert suspended.returncode == 0
+    shown = (await command("keys", "show", key_id)).stdout.splitlines()
+    assert "state\tsuspended" in shown
+    assert "why suspended\tOdd calls" in shown
+    assert any(line.startswith("suspended\t") and line.endswith("Z by user ada") for line in shown)
+    listed = await command.json("keys", "list", "-w", "acme", "--state", "suspended")
+    assert [key["id"] for key in listed["keys"]] == [key_id]
+    assert (await command.json("authorize", stdin=issued["token"], code=1))["denied"]["reason"].endswith("SUSPENDED")
+    resumed = await command.json("keys", "resume", key_id, "--reason", "All was well")
+    assert (resumed["state"], resumed["version"]) == ("KEY_STATE_ACTIVE", "3")
+    await command("keys", "revoke", key_id, "--yes")
+    for verb in ("suspend", "resume"):
+        refused = await command("keys", verb, key_id)
+        assert (refused.returncode, "is revoked, which cannot be undone" in refused.stderr) == (5, True)
 
 
 async def test_a_shown_workspace_applies_as_it_is(command: CommandLine, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ PASSING: dict[str, Callable[[Process, Sql, Key], Awaitable[object]]] = {
     "revoke": lambda of, _, key: of.revoke(key),
     "revoke by hand": lambda _, sql, key: revoke_by_hand(sql, key),
     "renewed secret": lambda of, _, __: of.issue(request_id="r"),
+    "suspend": lambda of, _, key: of.changes.suspend(str(key.id), "", ORIGIN),
     "apply": lambda of, _, __: moved(of),
     "delete": lambda of, _, __: of.workspaces.delete(small_workspace().id, None, ORIGIN),  # type: ignore[arg-type]
     "hash by hand": lambda _, sql, key: sql.execute("UPDATE key SET secret_hash = '$argon2id$x' WHERE id = $1", key.id),
@@ -81,6 +82,7 @@ CHANGING_NOTHING: dict[str, Callable[[Process, Sql, Key, str], Awaitable[object]
     "apply of a new text": lambda of, *_: renamed(of),
     "version by hand": lambda _, sql, *__: sql.execute("UPDATE workspace SET version = version + 1"),
     "revoke of a revoked key": lambda of, _, key, __: of.revoke(key),
+    "resume of a key that is not suspended": lambda of, _, key, __: of.changes.resume(str(key.id), "", ORIGIN),
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from skilder.keys.v1 import key_pb2
+from skilder.keys.v1.key_service_pb2 import SuspendKeyRequest
 from tests.support.calls import count_keys, delete_workspace, get_key, list_keys, remove
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
@@ -26,6 +27,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "user who leaves": {"type": key_pb2.KEY_TYPE_USER, "user_id": "bob"},
     "runtime": {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"},
 }
+SUFFIXES = (
+    "",
+    ", revoked",
+    ", expired",
+    ", expired, revoked",
+    ", suspended",
+    ", suspended, expired",
+    ", suspended, revoked",
+)
 STATES = [each for each in key_pb2.KeyState.values() if each]
 
 
@@ -43,15 +53,18 @@ async def verdict(service: Service, token: str) -> str:
 
 
 async def issued_and_revoked(service: Service, sql: asyncpg.Connection[Any]) -> dict[str, IssueKeyResponse]:
-    """Issue four keys of each kind: of each two, one expires and one is revoked."""
+    """Issue keys of each kind: some are suspended, some expire, some are revoked, and some several of that."""
     keys = {}
     for name, kind in KINDS.items():
-        for suffix in ("", ", revoked", ", expired", ", expired, revoked"):
+        for suffix in SUFFIXES:
             keys[name + suffix] = await service.operator.issue(**kind, description=name + suffix)
+    for name, issued in keys.items():
+        if "suspended" in name:
+            await service.operator.keys.SuspendKey(SuspendKeyRequest(key_id=issued.key.id))
     await expire(sql, *(name for name in keys if "expired" in name))
-    for name in KINDS:
-        for suffix in ("revoked", "expired, revoked"):
-            await service.operator.revoke(key_id=keys[f"{name}, {suffix}"].key.id)
+    for name, issued in keys.items():
+        if name.endswith("revoked"):
+            await service.operator.revoke(key_id=issued.key.id)
     return keys
 
 
@@ -69,6 +82,7 @@ def expected_state(name: str, *, leaves: bool, deleted: bool) -> str:
         "WORKSPACE_GONE": deleted,
         "MEMBER_REMOVED": leaves and "leaves" in name,
         "EXPIRED": "expired" in name,
+        "SUSPENDED": "suspended" in name,
         "ACTIVE": True,
     }
     return next(state for state, does_apply in applies.items() if does_apply)
@@ -120,7 +134,8 @@ async def test_states_combine_with_other_filters(service: Service, sql: asyncpg.
     """Types and users, for lists and counts alike."""
     keys = await issued_and_revoked(service, sql)
     await leave(service)
-    has_left, old = {"user who leaves", "user who leaves, expired"}, key_pb2.KEY_STATE_EXPIRED
+    has_left = {name for name in keys if "leaves" in name and not name.endswith("revoked")}
+    old, off = key_pb2.KEY_STATE_EXPIRED, key_pb2.KEY_STATE_SUSPENDED
     active, gone, left = key_pb2.KEY_STATE_ACTIVE, key_pb2.KEY_STATE_REVOKED, key_pb2.KEY_STATE_MEMBER_REMOVED
     users, shared = key_pb2.KEY_TYPE_USER, key_pb2.KEY_TYPE_WORKSPACE
     cases: list[tuple[dict[str, Any], set[str]]] = [
@@ -130,9 +145,10 @@ async def test_states_combine_with_other_filters(service: Service, sql: asyncpg.
         ({"states": [left], "user_ids": ["bob", "cyd"]}, has_left),
         ({"states": [left, gone], "user_ids": ["bob"]}, {name for name in keys if "leaves" in name}),
         ({"states": [active], "types": [users]}, {"user who stays"}),
-        ({"states": [old], "types": [users]}, {"user who stays, expired"}),
-        ({"states": [old], "user_ids": ["bob"]}, set()),
-        ({"states": [old, active], "types": [shared]}, {"workspace", "workspace, expired"}),
+        ({"states": [old], "types": [users]}, {"user who stays, expired", "user who stays, suspended, expired"}),
+        ({"states": [off], "types": [users]}, {"user who stays, suspended"}),
+        ({"states": [old, off], "user_ids": ["bob"]}, set()),
+        ({"states": [off, active], "types": [shared]}, {"workspace", "workspace, suspended"}),
         (
             {"states": [active, gone], "types": [users]},
             {"user who stays", *(name for name in keys if name.startswith("user") and name.endswith("revoked"))},

@@ -25,7 +25,9 @@ from skilder.keys.v1.key_service_pb2 import (
     GetKeyRequest,
     IssueKeyRequest,
     ListKeysRequest,
+    ResumeKeyRequest,
     RevokeKeyRequest,
+    SuspendKeyRequest,
 )
 from tests.support.calls import METHODS
 from tests.support.largest import largest_workspace
@@ -124,6 +126,9 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller) -
     parts = await caller.call("AuthorizationService/ReadToolSet", ReadToolSetRequest(request=ask))
     assert sum(len(part.tool_set.tools) for part in parts) == len(workspace.tools)
 
+    key_id, reason = limited[0].key.id, "r" * 500
+    await caller.call("KeyService/SuspendKey", SuspendKeyRequest(key_id=key_id, reason=reason, actor=ACTOR))
+    await caller.call("KeyService/ResumeKey", ResumeKeyRequest(key_id=key_id, reason=reason, actor=ACTOR))
     await caller.call("KeyService/RevokeKey", RevokeKeyRequest(key_id=wide.key.id, reason="r" * 500, actor=ACTOR))
     await caller.call("CatalogService/DeleteWorkspace", DeleteWorkspaceRequest(workspace_id="largest", actor=ACTOR))
 

@@ -14,7 +14,16 @@ import grpc
 from google.protobuf import message_factory
 
 from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest
-from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_STATE_REVOKED, KEY_TYPE_RUNTIME, KEY_TYPE_USER, HatLimit
+from skilder.keys.v1.key_pb2 import (
+    KEY_LIMIT_HATS,
+    KEY_STATE_ACTIVE,
+    KEY_STATE_REVOKED,
+    KEY_STATE_SUSPENDED,
+    KEY_TYPE_RUNTIME,
+    KEY_TYPE_USER,
+    HatLimit,
+    KeyState,
+)
 from skilder.keys.v1.key_service_pb2 import KeyFilter
 from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE, MEMBER_ROLE_ADMIN, Hat, Workspace
 from tests.support.calls import METHODS, call, delete_workspace, get_workspace, id_of, list_keys, list_workspaces
@@ -198,17 +207,31 @@ async def power_of_the_key(world: World, case: Case, request: Message, _: Messag
 
 async def revoked(world: World, case: Case, request: Message, whole: Message) -> Facts:
     """Return the keys that are revoked after a call but were not before; the one that it aims at is the target."""
-    before = await _revoked_keys(world)
+    return await _become(KEY_STATE_REVOKED, world, case, request, whole)
+
+
+async def suspended(world: World, case: Case, request: Message, whole: Message) -> Facts:
+    """Return the keys that are suspended after a call but were not before, as `revoked`."""
+    return await _become(KEY_STATE_SUSPENDED, world, case, request, whole)
+
+
+async def resumed(world: World, case: Case, request: Message, whole: Message) -> Facts:
+    """Return the keys that are active after a call but were not before, as `revoked`."""
+    return await _become(KEY_STATE_ACTIVE, world, case, request, whole)
+
+
+async def _become(state: KeyState.ValueType, world: World, case: Case, request: Message, whole: Message) -> Facts:
+    before = await _keys_in(world, state)
     await case.send(world, request)
     reason = whole.reason  # type: ignore[attr-defined]
     return frozenset(
-        ("revoked", "target" if description == reason else description)
-        for description in (await _revoked_keys(world) - before).elements()
+        (KeyState.Name(state), "target" if description == reason else description)
+        for description in (await _keys_in(world, state) - before).elements()
     )
 
 
-async def _revoked_keys(world: World) -> Counter[str]:
-    page = await list_keys(world.service.operator, page_size=1000, filter=KeyFilter(states=[KEY_STATE_REVOKED]))
+async def _keys_in(world: World, state: KeyState.ValueType) -> Counter[str]:
+    page = await list_keys(world.service.operator, page_size=1000, filter=KeyFilter(states=[state]))
     assert not page.next_page_token
     return Counter(key.description for key in page.keys)
 

@@ -44,7 +44,9 @@ from skilder.keys.v1.key_service_pb2 import (
     IssueKeyRequest,
     KeyFilter,
     ListKeysRequest,
+    ResumeKeyRequest,
     RevokeKeyRequest,
+    SuspendKeyRequest,
 )
 from skilder.keys.v1.workspace_pb2 import (
     MEMBER_ROLE_ADMIN,
@@ -63,9 +65,11 @@ from tests.support.effects import (
     listed,
     power_of_the_key,
     read,
+    resumed,
     revoked,
     send,
     state_of_the_workspace,
+    suspended,
     whole_workspace,
 )
 
@@ -135,6 +139,29 @@ def _issue(**fields: Any) -> Callable[[World], Awaitable[Message]]:
         )
 
     return make
+
+
+async def _suspend(world: World, actor: str = "ada") -> Message:
+    name = world.new("target")
+    issued = await world.service.operator.issue(description=name, unlimited=[KEY_LIMIT_HATS])
+    return SuspendKeyRequest(key_id=issued.key.id, reason=name, actor=actor)
+
+
+async def _suspend_by_bob(world: World) -> Message:
+    return await _suspend(world, "bob")
+
+
+async def _resume(world: World, actor: str = "ada") -> Message:
+    name = world.new("target")
+    issued = await world.service.operator.issue(
+        type=KEY_TYPE_USER, user_id="bob", description=name, unlimited=[KEY_LIMIT_HATS]
+    )
+    await world.service.operator.keys.SuspendKey(SuspendKeyRequest(key_id=issued.key.id))
+    return ResumeKeyRequest(key_id=issued.key.id, reason=name, actor=actor)
+
+
+async def _resume_by_bob(world: World) -> Message:
+    return await _resume(world, "bob")
 
 
 def _revoke(*, by_token: bool, actor: str = "ada") -> Callable[[World], Awaitable[Message]]:
@@ -344,6 +371,20 @@ CASES = [
         ("by id", _revoke(by_token=False), {}),
         ("by token", _revoke(by_token=True), {}),
         ("by a member", _revoke(by_token=False, actor="bob"), {"refused": True}),
+    ),
+    *_cases(
+        "KeyService/SuspendKey",
+        "console",
+        suspended,
+        ("by an admin", _suspend, {}),
+        ("by a member", _suspend_by_bob, {"refused": True}),
+    ),
+    *_cases(
+        "KeyService/ResumeKey",
+        "console",
+        resumed,
+        ("by an admin", _resume, {}),
+        ("by a member", _resume_by_bob, {"refused": True}),
     ),
     *_cases(
         "KeyService/ListKeys",

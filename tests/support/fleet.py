@@ -26,6 +26,7 @@ from skilder_keys.app.fence.lease import Lease
 from skilder_keys.app.fence.reader import Reader
 from skilder_keys.app.fence.reads import FencedReads
 from skilder_keys.app.fence.writer import Writer
+from skilder_keys.app.key_changes import KeyChanges
 from skilder_keys.app.keys import Keys
 from skilder_keys.app.workspaces import Workspaces
 from skilder_keys.domain.access import Caller, CallerRole, Origin
@@ -96,6 +97,7 @@ class Process:
     authorizer: Authorizer
     gates: Gates
     keys: Keys
+    changes: KeyChanges
     workspaces: Workspaces
     writer: Writer
     log: CapturedLog
@@ -204,6 +206,7 @@ async def process(
         authorizer=Authorizer(memory, loader, usage, offload),
         gates=gates,
         keys=Keys(database, writer, verifier, pages),
+        changes=KeyChanges(database, writer),
         workspaces=Workspaces(database, writer, convert_workspaces.workspace_bytes),
         writer=writer,
         log=log,

@@ -31,6 +31,7 @@ def plain_key(**fields: Any) -> Key:
         "user_is_member": False,
         "expires_at": None,
         "expired": False,
+        "suspension": None,
         "version": 1,
         "updated_at": created_at,
     }

@@ -89,6 +89,12 @@ def valid_requests() -> dict[str, list[Message]]:
             revoke(key_id=_KEY_ID, reason="Leaked", actor="nobody"),
             revoke(token=f"WSK_{'0' * 71}", reason="Leaked", actor="nobody"),
         ],
+        "KeyService/SuspendKey": [
+            key_service_pb2.SuspendKeyRequest(key_id=_KEY_ID, reason="Odd calls", actor="nobody")
+        ],
+        "KeyService/ResumeKey": [
+            key_service_pb2.ResumeKeyRequest(key_id=_KEY_ID, reason="All was well", actor="nobody")
+        ],
         "KeyService/ListKeys": [
             key_service_pb2.ListKeysRequest(
                 workspace_id="acme",

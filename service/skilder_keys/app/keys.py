@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from skilder_keys.app import key_policies
-from skilder_keys.app.authorization.verifier import verified_credential
-from skilder_keys.app.page import Page, first_of
-from skilder_keys.domain.access import Actor
-from skilder_keys.domain.durations import check_expiry
-from skilder_keys.domain.errors import (
-    FieldViolation,
-    InvalidRequestError,
-    KeyNotFoundError,
-    RequestRevokedError,
-    RequestUsedError,
-    WorkspaceDeletedError,
-    WorkspaceNotFoundError,
+from skilder_keys.app.key_steps import (
+    IssuedKey,
+    actor_in,
+    check_revocation,
+    find_key,
+    lock_workspace,
+    parsed_key_id,
+    proven_key_id,
+    renew,
+    subject,
 )
-from skilder_keys.domain.fields import MAX_DESCRIPTION, Violations, quoted
+from skilder_keys.app.page import Page, first_of
+from skilder_keys.domain.durations import check_expiry
+from skilder_keys.domain.errors import WorkspaceNotFoundError
+from skilder_keys.domain.fields import Violations, quoted
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.paging import listing
-from skilder_keys.domain.token import MalformedTokenError, Token, new_secret
+from skilder_keys.domain.token import Token, new_secret
 from skilder_keys.storage import audit, catalog, key_lists, keys, workspaces
 
 if TYPE_CHECKING:
@@ -32,22 +32,11 @@ if TYPE_CHECKING:
     from skilder_keys.app.authorization.verifier import Verifier
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.access import CallerLimits, Origin
-    from skilder_keys.domain.ids import UserId, WorkspaceId
+    from skilder_keys.domain.ids import UserId
     from skilder_keys.domain.keys import Key, KeyCounts, KeyFilter, KeySpec
     from skilder_keys.domain.paging import PageTokens
     from skilder_keys.domain.workspace import WorkspaceStatus
     from skilder_keys.storage.database import Connection, Database
-
-
-_LONGEST_ID = 36
-
-
-@dataclass(frozen=True, slots=True)
-class IssuedKey:
-    """A new key with its token, which is never shown again."""
-
-    key: Key
-    token: Token
 
 
 class Keys:
@@ -91,9 +80,9 @@ class Keys:
         if request_id:
             request = keys.IssueRequest(origin.caller.name, request_id, spec.digest(origin.actor))
         async with self._database.transaction() as transaction:
-            workspace = await _lock_workspace(transaction, spec.workspace_id)
+            workspace = await lock_workspace(transaction, spec.workspace_id)
             if origin.actor is not None:
-                (await _actor(transaction, spec.workspace_id, origin.actor)).require_issue(spec)
+                (await actor_in(transaction, spec.workspace_id, origin.actor)).require_issue(spec)
             await _check_references(transaction, spec)
             await _check_expiry(transaction, spec.expires_at)
             spec = await key_policies.hold(transaction, workspace.key_policy, spec, request)
@@ -101,7 +90,7 @@ class Keys:
                 transaction, spec, secret_hash=secret_hash, created_by=origin.principal, request=request
             )
             if key_id is not None:
-                key = await _find(transaction, key_id, origin.caller.limits)
+                key = await find_key(transaction, key_id, origin.caller.limits)
                 details = {
                     "type": key.type.value,
                     "description": key.description,
@@ -109,12 +98,12 @@ class Keys:
                     "expires_at": key.expires_at.isoformat() if key.expires_at else None,
                 }
                 await audit.record(
-                    transaction, "key.issued", origin, key.workspace_id, key_id=key.id, details=_subject(key) | details
+                    transaction, "key.issued", origin, key.workspace_id, key_id=key.id, details=subject(key) | details
                 )
                 return IssuedKey(key, Token(key.type, key.id, secret))
             if request is None:
                 raise LookupError("an insert without a request_id has no conflict, but wrote nothing")
-            renewed = await _renew(transaction, request, secret, secret_hash, origin)
+            renewed = await renew(transaction, request, secret, secret_hash, origin)
         await self._writer.settle()
         return renewed
 
@@ -127,13 +116,13 @@ class Keys:
             ForeignWorkspaceError: The caller is not allowed the workspace of the key.
         """
         violations = Violations()
-        parsed = _parsed_id(violations, key_id)
-        _check_revocation(violations, reason, origin)
+        parsed = parsed_key_id(violations, key_id)
+        check_revocation(violations, reason, origin)
         violations.raise_if_any()
         async with self._database.transaction() as transaction:
-            key = await _find(transaction, parsed, origin.caller.limits)
+            key = await find_key(transaction, parsed, origin.caller.limits)
             if origin.actor is not None:
-                (await _actor(transaction, key.workspace_id, origin.actor)).require_key(key)
+                (await actor_in(transaction, key.workspace_id, origin.actor)).require_key(key)
             revoked = await _revoke(transaction, parsed, reason, origin)
         await self._writer.settle()
         return revoked
@@ -147,18 +136,10 @@ class Keys:
             ForeignWorkspaceError: The caller is not allowed the workspace of the key.
         """
         violations = Violations()
-        try:
-            token = Token.parse(text)
-        except MalformedTokenError:
-            violations.add("token", "is not a token: its length, characters, prefix or checksum are wrong")
-        _check_revocation(violations, reason, origin)
-        violations.raise_if_any()
-        credential = await verified_credential(self._database, self._verifier, token)
-        if credential is None:
-            raise KeyNotFoundError("No key has this token.")
-        origin.caller.limits.require_workspace(credential.key.workspace_id)
+        check_revocation(violations, reason, origin)
+        key_id = await proven_key_id(self._database, self._verifier, text, violations, origin)
         async with self._database.transaction() as transaction:
-            revoked = await _revoke(transaction, token.key_id, reason, origin)
+            revoked = await _revoke(transaction, key_id, reason, origin)
         await self._writer.settle()
         return revoked
 
@@ -176,13 +157,13 @@ class Keys:
             ForeignWorkspaceError: The caller is not allowed the workspace of the key.
         """
         violations = Violations()
-        parsed = _parsed_id(violations, key_id)
+        parsed = parsed_key_id(violations, key_id)
         violations.actor(actor)
         violations.raise_if_any()
         async with self._database.connection() as connection:
-            key = await _find(connection, parsed, limits)
+            key = await find_key(connection, parsed, limits)
             if actor is not None:
-                (await _actor(connection, key.workspace_id, actor)).require_key(key)
+                (await actor_in(connection, key.workspace_id, actor)).require_key(key)
             return key
 
     async def list(self, key_filter: KeyFilter, *, page_size: int, page_token: str, actor: UserId | None) -> Page[Key]:
@@ -232,59 +213,17 @@ async def _visible(
     if workspace is None:
         raise WorkspaceNotFoundError
     if actor is not None:
-        key_filter = (await _actor(connection, key_filter.workspace_id, actor)).visible(key_filter)
+        key_filter = (await actor_in(connection, key_filter.workspace_id, actor)).visible(key_filter)
     return workspace, key_filter
-
-
-async def _renew(
-    transaction: Connection, request: keys.IssueRequest, secret: bytes, secret_hash: str, origin: Origin
-) -> IssuedKey:
-    """Give a new secret to the key that a request has issued before, if nobody can have used its first secret."""
-    key, digest = await keys.lock_issued(transaction, request)
-    if digest != request.digest:
-        raise InvalidRequestError(
-            FieldViolation("request_id", f"has issued key {key.id} already, with other arguments: use a new one")
-        )
-    if key.revocation is not None:
-        raise RequestRevokedError(key_id=str(key.id))
-    if key.last_used_at is not None:
-        raise RequestUsedError(
-            f"This request_id issued key {key.id}, which has been used since: use a new request_id.",
-            key_id=str(key.id),
-        )
-    await keys.replace_secret(transaction, key.id, secret_hash)
-    await audit.record(transaction, "key.renewed", origin, key.workspace_id, key_id=key.id, details=_subject(key))
-    return IssuedKey(key, Token(key.type, key.id, secret))
 
 
 async def _revoke(transaction: Connection, key_id: KeyId, reason: str, origin: Origin) -> Key:
     key = await keys.revoke(transaction, key_id, by=origin.principal, reason=reason)
     if key is None:  # it was revoked before, or does not exist
-        return await _find(transaction, key_id, origin.caller.limits)
-    details = _subject(key) | {"reason": reason}
+        return await find_key(transaction, key_id, origin.caller.limits)
+    details = subject(key) | {"reason": reason}
     await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
     return key
-
-
-async def _find(connection: Connection, key_id: KeyId, limits: CallerLimits) -> Key:
-    key = await keys.find(connection, key_id)
-    if key is None:
-        raise KeyNotFoundError(f"There is no key {key_id}.")
-    limits.require_workspace(key.workspace_id)
-    return key
-
-
-async def _lock_workspace(transaction: Connection, workspace_id: WorkspaceId) -> WorkspaceStatus:
-    status = await workspaces.lock(transaction, workspace_id, "read")
-    if status is None:
-        raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
-    if status.deleted_at is not None:
-        raise WorkspaceDeletedError
-    return status
-
-
-async def _actor(connection: Connection, workspace_id: WorkspaceId, user_id: UserId) -> Actor:
-    return Actor(user_id, await catalog.member_role(connection, workspace_id, user_id))
 
 
 async def _check_references(connection: Connection, spec: KeySpec) -> None:
@@ -304,25 +243,3 @@ async def _check_expiry(connection: Connection, expires_at: datetime | None) -> 
         violations = Violations()
         check_expiry(violations, "expires_at", expires_at, await keys.transaction_time(connection))
         violations.raise_if_any()
-
-
-def _check_revocation(violations: Violations, reason: str, origin: Origin) -> None:
-    violations.text("reason", reason, maximum=MAX_DESCRIPTION, required=False)
-    violations.actor(origin.actor)
-
-
-def _parsed_id(violations: Violations, key_id: str) -> KeyId:
-    """Return a key id. Only its canonical spelling is accepted, so that a key has the same id in every log."""
-    try:
-        parsed = UUID(key_id)
-    except ValueError:
-        parsed = UUID(int=0)
-    if str(parsed) != key_id:
-        # A longer text may be the secret of a token, so it is not quoted.
-        quote = f"is {quoted(key_id)}, which " if len(key_id) <= _LONGEST_ID else ""
-        violations.add("key_id", f"{quote}is not a key id, a UUID in lower case" if key_id else "is required")
-    return KeyId(parsed)
-
-
-def _subject(key: Key) -> dict[str, object]:
-    return {"user_id": key.user_id, "runtime_id": key.runtime_id}

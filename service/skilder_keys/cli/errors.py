@@ -42,6 +42,7 @@ _PARAMETERS = {
     "filter.user_ids": "user",
     "hat_limit": "hat",
     "hat_limit.hat_ids": "hat",
+    "lifetime": "expires_in",
     "page_size": "limit",
     "put.key_policy.max_active_keys_per_user": "max_keys_per_user",
     "put.key_policy.max_lifetime": "max_lifetime",

@@ -1,4 +1,4 @@
-"""skilder-keys keys: issue, list, count, show, revoke."""
+"""skilder-keys keys: issue, list, count, show, revoke; `cli.key_changes` has others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import typer
 from skilder.keys.v1 import key_pb2
 from skilder.keys.v1 import key_service_pb2 as pb
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
-from skilder_keys.cli import durations, output, stdio
+from skilder_keys.cli import output, stdio
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.enums import short_names
 from skilder_keys.cli.exits import Exit, fail, say
 from skilder_keys.cli.find_key import KeyName, WorkspaceOfKey, find_key_id
+from skilder_keys.cli.key_changes import resume, suspend
+from skilder_keys.cli.key_options import Actor, ExpiresAt, ExpiresIn, WorkspaceId
 from skilder_keys.cli.paging import pages
 from skilder_keys.cli.prompts import Yes, confirm, require_terminal
 from skilder_keys.cli.secrets import read_token
@@ -31,13 +33,9 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import EnumDescriptor
 
-app = typer.Typer(help="Issue, find and revoke keys.", no_args_is_help=True)
+app = typer.Typer(help="Issue, find, suspend and revoke keys.", no_args_is_help=True)
 
 
-Actor = Annotated[
-    str, typer.Option(help="Act for this user, by their id; the service then checks that they may do it.")
-]
-WorkspaceId = Annotated[str, typer.Option("--workspace", "-w", help="The workspace's id.")]
 Types = Annotated[
     list[KeyType] | None, typer.Option("--type", "-t", help="Only keys of this type; repeat it for several.")
 ]
@@ -47,26 +45,6 @@ Users = Annotated[
 States = Annotated[list[KeyState] | None, typer.Option(help="Only keys in this state; repeat it for several.")]
 UnusedDays = Annotated[
     int | None, typer.Option(min=0, max=36500, help="Only keys that were not used in this many days.")
-]
-
-
-ExpiresIn = Annotated[
-    timedelta | None,
-    typer.Option(
-        parser=durations.duration,
-        metavar="DURATION",
-        help="The key expires after this length of time: 45s, 30m, 12h, 90d or 2w.",
-        show_default=False,
-    ),
-]
-ExpiresAt = Annotated[
-    datetime | None,
-    typer.Option(
-        parser=durations.moment,
-        metavar="TIME",
-        help="The key expires at this time, in UTC unless it says otherwise: 2027-01-31 or 2027-01-31T18:00+01:00.",
-        show_default=False,
-    ),
 ]
 
 
@@ -239,7 +217,7 @@ def show(
     with service.stub(KeyServiceStub) as stub:
         key_id = find_key_id(stub, key, workspace, actor)
         found = stub.GetKey(pb.GetKeyRequest(key_id=key_id, actor=actor)).key
-    _print(found, json=json)
+    output.print_key(found, json=json)
 
 
 @app.command()
@@ -269,7 +247,7 @@ def revoke(
         if not yes:
             _show_before(stub, request)
         revoked = stub.RevokeKey(request).key
-    _print(revoked, json=json)
+    output.print_key(revoked, json=json)
 
 
 def _show_before(stub: Any, request: pb.RevokeKeyRequest) -> None:  # noqa: ANN401 - stubs have no types
@@ -291,8 +269,5 @@ def _show_before(stub: Any, request: pb.RevokeKeyRequest) -> None:  # noqa: ANN4
     confirm("Everything that uses this key stops working at once. This cannot be undone. Go on?", yes=False)
 
 
-def _print(key: key_pb2.Key, *, json: bool) -> None:
-    if json:
-        output.print_json(output.as_dict(key))
-    else:
-        output.print_fields(output.key_fields(key))
+app.command()(suspend)
+app.command()(resume)

@@ -120,9 +120,22 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
         ("expires", moment(key.expires_at) if key.HasField("expires_at") else ""),
         ("last used", moment(key.last_used_at) if key.HasField("last_used_at") else "never"),
         ("changed", _changed(key)),
+        (
+            "suspended",
+            f"{moment(key.suspended_at)} by {_principal(key.suspended_by)}" if key.HasField("suspended_at") else "",
+        ),
+        ("why suspended", key.suspend_reason),
         ("revoked", f"{moment(key.revoked_at)} by {_principal(key.revoked_by)}" if key.HasField("revoked_at") else ""),
         ("reason", key.revoke_reason),
     ]
+
+
+def print_key(key: key_pb2.Key, *, json: bool) -> None:
+    """Print a key to standard output, as named values or as JSON."""
+    if json:
+        print_json(as_dict(key))
+    else:
+        print_fields(key_fields(key))
 
 
 def _changed(key: key_pb2.Key) -> str:

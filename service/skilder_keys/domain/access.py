@@ -168,10 +168,19 @@ class Actor:
             raise ActorNotAllowedError("The actor may issue user keys to themselves only: set user_id to the actor.")
 
     def require_key(self, key: Key) -> None:
-        """Require what seeing and revoking a key takes: an admin for any key, the user for their own user keys."""
+        """Require what seeing, suspending and revoking a key takes: an admin for any, a user for their own."""
         self.require_member()
         if self.role is not MemberRole.ADMIN and key.user_id != self.user_id:
-            raise ActorNotAllowedError("Only an admin of the workspace may see or revoke keys other than their own.")
+            raise ActorNotAllowedError(
+                "Only an admin of the workspace may see, suspend or revoke keys other than their own."
+            )
+
+    def require_resume(self, key: Key) -> None:
+        """Require what resuming a key takes: an admin for any key; the user for their own that they suspended."""
+        self.require_key(key)
+        by = None if key.suspension is None else key.suspension.by
+        if self.role is not MemberRole.ADMIN and by not in (None, Principal(PrincipalKind.USER, self.user_id)):
+            raise ActorNotAllowedError("Only an admin of the workspace may resume a key that somebody else suspended.")
 
     def visible(self, key_filter: KeyFilter) -> KeyFilter:
         """Return the filter for those of the keys that the person may see: an admin all, others their own user keys.

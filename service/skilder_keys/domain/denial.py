@@ -17,6 +17,7 @@ class DenialReason(Enum):
     WORKSPACE_GONE = "The key's workspace was deleted."
     TOOL_NOT_ALLOWED = "The key does not reach this tool."
     EXPIRED = "The key has expired."
+    SUSPENDED = "The key is suspended."
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,13 @@ class RequestRevokedError(KeysError):
     metadata = ("key_id",)
 
 
+class KeyNotActiveError(KeysError):
+    """The key is not active."""
+
+    reason = "KEY_NOT_ACTIVE"
+    metadata = ("key_id", "state")
+
+
 class PolicyViolationError(KeysError):
     """The key would break the key policy of its workspace."""
 

@@ -23,6 +23,7 @@ class KeyState(Enum):
     """Whether a key can be used now. If several values apply, a key has the one that comes last here."""
 
     ACTIVE = "active"
+    SUSPENDED = "suspended"
     EXPIRED = "expired"
     MEMBER_REMOVED = "member_removed"
     WORKSPACE_GONE = "workspace_gone"
@@ -50,6 +51,15 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspension:
+    """The suspension of a key, with the attributes of a `Revocation`."""
+
+    at: datetime
+    by: Principal
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """A key, without its secret.
 
@@ -63,6 +73,7 @@ class Key:
         user_is_member: Whether the key's user is a member of the workspace; False for a key without a user.
         expires_at: When it expires; None if it does not.
         expired: Whether it had expired when it was read, by the database's clock.
+        suspension: None if it is not suspended.
         version: How often it was changed, counted from 1.
         updated_at: When it was changed last; when it was issued, if it was not.
     """
@@ -82,6 +93,7 @@ class Key:
     user_is_member: bool
     expires_at: datetime | None
     expired: bool
+    suspension: Suspension | None
     version: int
     updated_at: datetime
 
@@ -105,10 +117,13 @@ class Key:
             workspace_deleted=self.workspace_deleted,
             member_removed=self.user_id is not None and not self.user_is_member,
             expired=self.expired,
+            suspended=self.suspension is not None,
         )
 
 
-def state_of(*, revoked: bool, workspace_deleted: bool, member_removed: bool, expired: bool) -> KeyState:
+def state_of(
+    *, revoked: bool, workspace_deleted: bool, member_removed: bool, expired: bool, suspended: bool
+) -> KeyState:
     """Return the state of a key, by what decides about it. `storage.key_lists` has the same rule in SQL."""
     if revoked:
         return KeyState.REVOKED
@@ -116,7 +131,9 @@ def state_of(*, revoked: bool, workspace_deleted: bool, member_removed: bool, ex
         return KeyState.WORKSPACE_GONE
     if member_removed:
         return KeyState.MEMBER_REMOVED
-    return KeyState.EXPIRED if expired else KeyState.ACTIVE
+    if expired:
+        return KeyState.EXPIRED
+    return KeyState.SUSPENDED if suspended else KeyState.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +158,9 @@ class Credential:
         """Why the token is denied, whatever its workspace has; None if the workspace decides."""
         if self.key.revocation is not None:
             return DenialReason.REVOKED
-        return DenialReason.EXPIRED if self.seconds_left is not None and self.seconds_left <= 0 else None
+        if self.seconds_left is not None and self.seconds_left <= 0:
+            return DenialReason.EXPIRED
+        return None if self.key.suspension is None else DenialReason.SUSPENDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def key_filter(workspace_id: str, message: key_service_pb2.KeyFilter) -> KeyFilt
 
 def key_message(key: Key) -> key_pb2.Key:
     """Return a key as a message."""
-    revocation = key.revocation
+    revocation, suspension = key.revocation, key.suspension
     return key_pb2.Key(
         **key_fields(key),
         hint=key.hint,
@@ -79,6 +79,9 @@ def key_message(key: Key) -> key_pb2.Key:
         created_by=_principal(key.created_by),
         revoked_by=_principal(revocation.by) if revocation else None,
         expires_at=timestamp(key.expires_at) if key.expires_at else None,
+        suspended_at=timestamp(suspension.at) if suspension else None,
+        suspended_by=_principal(suspension.by) if suspension else None,
+        suspend_reason=suspension.reason if suspension else "",
         version=key.version,
         updated_at=timestamp(key.updated_at),
     )

@@ -10,6 +10,7 @@ from skilder_keys.domain.ids import UserId
 from skilder_keys.rpc import convert
 
 if TYPE_CHECKING:
+    from skilder_keys.app.key_changes import KeyChanges
     from skilder_keys.app.keys import Keys
     from skilder_keys.offload import Offload
     from skilder_keys.rpc.pipeline import Call
@@ -20,14 +21,16 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["KeyService"]
 class KeyServicer:
     """Converts requests, calls the use case, and converts its results."""
 
-    def __init__(self, keys: Keys, offload: Offload) -> None:
+    def __init__(self, keys: Keys, changes: KeyChanges, offload: Offload) -> None:
         """Make the servicer.
 
         Args:
-            keys: The use cases.
+            keys: The use cases, but for those below.
+            changes: The use cases that change keys.
             offload: Where long messages are converted.
         """
         self._keys = keys
+        self._changes = changes
         self._offload = offload
 
     async def IssueKey(self, request: pb.IssueKeyRequest, call: Call) -> pb.IssueKeyResponse:  # noqa: N802
@@ -48,6 +51,18 @@ class KeyServicer:
                 raise InvalidRequestError(FieldViolation("target", "is required: set key_id or token"))
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
         return pb.RevokeKeyResponse(key=convert.key_message(key))
+
+    async def SuspendKey(self, request: pb.SuspendKeyRequest, call: Call) -> pb.SuspendKeyResponse:  # noqa: N802
+        """Suspend a key."""
+        key = await self._changes.suspend(request.key_id, request.reason, call.origin(request.actor))
+        call.notes.update(key=str(key.id), workspace=key.workspace_id)
+        return pb.SuspendKeyResponse(key=convert.key_message(key))
+
+    async def ResumeKey(self, request: pb.ResumeKeyRequest, call: Call) -> pb.ResumeKeyResponse:  # noqa: N802
+        """Resume a key."""
+        key = await self._changes.resume(request.key_id, request.reason, call.origin(request.actor))
+        call.notes.update(key=str(key.id), workspace=key.workspace_id)
+        return pb.ResumeKeyResponse(key=convert.key_message(key))
 
     async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> bytes:  # noqa: N802
         """List the keys of a workspace, newest first."""

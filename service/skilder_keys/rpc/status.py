@@ -41,6 +41,7 @@ STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     errors.KeyNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.WorkspaceNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.WorkspaceDeletedError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.KeyNotActiveError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TooManyChangedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.WorkspaceTooLargeError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.VersionMismatchError: grpc.StatusCode.ABORTED,

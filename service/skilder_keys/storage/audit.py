@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from skilder_keys.storage.database import Connection
 
 AuditAction = Literal[
-    "key.issued", "key.renewed", "key.revoked", "workspace.applied", "workspace.updated", "workspace.deleted"
+    "key.issued",
+    "key.renewed",
+    "key.revoked",
+    "key.suspended",
+    "key.resumed",
+    "workspace.applied",
+    "workspace.updated",
+    "workspace.deleted",
 ]
 
 

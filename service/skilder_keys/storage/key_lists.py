@@ -28,8 +28,9 @@ _MEMBER_REMOVED = """
 
 
 _EXPIRED = "coalesce(key.expires_at <= statement_timestamp(), false)"
+_SUSPENDED = "(key.suspended_at IS NOT NULL)"
 # What a key that is neither revoked nor of a deleted workspace has the first of.
-_CONDITIONS = {KeyState.MEMBER_REMOVED: _MEMBER_REMOVED, KeyState.EXPIRED: _EXPIRED}
+_CONDITIONS = {KeyState.MEMBER_REMOVED: _MEMBER_REMOVED, KeyState.EXPIRED: _EXPIRED, KeyState.SUSPENDED: _SUSPENDED}
 
 
 class _Search:
@@ -168,14 +169,14 @@ async def count(connection: Connection, key_filter: KeyFilter, *, workspace_dele
         return KeyCounts((), partial=False)
     limit = f"LIMIT {MAX_COUNTED}"
     columns = f"""key.type, key.revoked_at IS NOT NULL AS revoked, {_MEMBER_REMOVED} AS member_removed,
-                  {_EXPIRED} AS expired"""
+                  {_EXPIRED} AS expired, {_SUSPENDED} AS suspended"""
     keys = search.select(columns, limit)
     await connection.execute(_BY_INDEX)
     rows = await connection.fetch(
         f"""
-        SELECT type, revoked, member_removed, expired, count(*) AS count
+        SELECT type, revoked, member_removed, expired, suspended, count(*) AS count
         FROM (SELECT * FROM ({keys}) AS found {limit}) AS counted
-        GROUP BY type, revoked, member_removed, expired
+        GROUP BY type, revoked, member_removed, expired, suspended
         """,  # noqa: S608
         *search.values,
     )
@@ -186,6 +187,7 @@ async def count(connection: Connection, key_filter: KeyFilter, *, workspace_dele
             workspace_deleted=workspace_deleted,
             member_removed=row["member_removed"],
             expired=row["expired"],
+            suspended=row["suspended"],
         )
         counts[KeyType(row["type"]), state] += row["count"]
     return KeyCounts(

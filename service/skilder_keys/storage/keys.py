@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
-from skilder_keys.domain.keys import MAX_NAMED_HATS, Key, KeySpec, Revocation
+from skilder_keys.domain.keys import MAX_NAMED_HATS, Key, KeySpec, Revocation, Suspension
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.storage.plans import forget_plans
@@ -34,6 +34,7 @@ OWN_COLUMNS = f"""
     key.created_at, key.created_by_kind, key.created_by_id, key.last_used_at,
     key.revoked_at, key.revoked_by_kind, key.revoked_by_id, key.revoke_reason,
     key.expires_at, coalesce(key.expires_at <= statement_timestamp(), false) AS expired,
+    key.suspended_at, key.suspended_by_kind, key.suspended_by_id, key.suspend_reason,
     key.version, coalesce(key.updated_at, key.revoked_at, key.created_at) AS updated_at,
     array(SELECT hat_id FROM key_hat WHERE key_hat.key_id = key.id LIMIT {MAX_NAMED_HATS}) AS hat_ids,
     {IS_MEMBER} AS user_is_member
@@ -170,11 +171,47 @@ async def revoke(connection: Connection, key_id: KeyId, *, by: Principal, reason
     return None if row is None else key_of(row)
 
 
+async def lock(connection: Connection, key_id: KeyId) -> None:
+    """Keep a key from being changed by others until the transaction ends, if there is such a key."""
+    await connection.execute("SELECT FROM key WHERE id = $1 FOR NO KEY UPDATE", key_id)
+
+
+async def suspend(connection: Connection, key_id: KeyId, *, by: Principal, reason: str) -> Key:
+    """Suspend a key that is locked, and neither revoked nor suspended; return it."""
+    row = await connection.fetchrow(
+        f"""
+        UPDATE key SET suspended_at = now(), suspended_by_kind = $2, suspended_by_id = $3, suspend_reason = $4
+        WHERE id = $1 RETURNING {KEY_COLUMNS}
+        """,  # noqa: S608
+        key_id,
+        by.kind.value,
+        by.id,
+        reason,
+    )
+    return key_of(_present(row))
+
+
+async def resume(connection: Connection, key_id: KeyId) -> Key:
+    """End the suspension of a key that is locked and not revoked; return it."""
+    row = await connection.fetchrow(
+        f"""
+        UPDATE key
+        SET suspended_at = NULL, suspended_by_kind = NULL, suspended_by_id = NULL, suspend_reason = NULL
+        WHERE id = $1 RETURNING {KEY_COLUMNS}
+        """,  # noqa: S608
+        key_id,
+    )
+    return key_of(_present(row))
+
+
 def key_of(row: asyncpg.Record) -> Key:
     """Return the key in a row with `KEY_COLUMNS`."""
     revocation = None
     if row["revoked_at"] is not None:
         revocation = Revocation(row["revoked_at"], _principal(row, "revoked_by"), row["revoke_reason"])
+    suspension = None
+    if row["suspended_at"] is not None:
+        suspension = Suspension(row["suspended_at"], _principal(row, "suspended_by"), row["suspend_reason"])
     return Key(
         id=KeyId(row["id"]),
         type=KeyType(row["type"]),
@@ -191,6 +228,7 @@ def key_of(row: asyncpg.Record) -> Key:
         user_is_member=row["user_is_member"],
         expires_at=row["expires_at"],
         expired=row["expired"],
+        suspension=suspension,
         version=row["version"],
         updated_at=row["updated_at"],
     )

@@ -22,6 +22,7 @@ from skilder_keys.app.fence.lease import Lease
 from skilder_keys.app.fence.reader import Reader
 from skilder_keys.app.fence.reads import FencedReads
 from skilder_keys.app.fence.writer import Writer
+from skilder_keys.app.key_changes import KeyChanges
 from skilder_keys.app.keys import Keys
 from skilder_keys.app.workspace_reads import WorkspaceReads
 from skilder_keys.app.workspace_updates import WorkspaceUpdates
@@ -145,7 +146,9 @@ async def start(
     registry.register(WorkerCollector(reader, lease, memory, authorizer, pipeline, first_sights))
     authorization = AuthorizationServicer(authorizer, log_grants=settings.log_grants)
     services = {
-        key_service.DESCRIPTOR: KeyServicer(Keys(database, writer, verifier, page_tokens), offload),
+        key_service.DESCRIPTOR: KeyServicer(
+            Keys(database, writer, verifier, page_tokens), KeyChanges(database, writer), offload
+        ),
         catalog_service.DESCRIPTOR: CatalogServicer(
             Workspaces(database, writer, convert_workspaces.workspace_bytes, offload),
             WorkspaceUpdates(database, writer, convert_workspaces.workspace_bytes, offload),

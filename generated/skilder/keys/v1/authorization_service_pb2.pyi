@@ -72,6 +72,8 @@ class _DenialReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DenialRe
     """The key is valid but does not reach the tool that the request asked about."""
     DENIAL_REASON_EXPIRED: _DenialReason.ValueType  # 7
     """The key has expired."""
+    DENIAL_REASON_SUSPENDED: _DenialReason.ValueType  # 8
+    """The key is suspended. It may be resumed."""
 
 class DenialReason(_DenialReason, metaclass=_DenialReasonEnumTypeWrapper):
     """Why a token was denied. All reasons but MALFORMED and UNKNOWN are sent only if the token's secret was correct."""
@@ -92,6 +94,8 @@ DENIAL_REASON_TOOL_NOT_ALLOWED: DenialReason.ValueType  # 6
 """The key is valid but does not reach the tool that the request asked about."""
 DENIAL_REASON_EXPIRED: DenialReason.ValueType  # 7
 """The key has expired."""
+DENIAL_REASON_SUSPENDED: DenialReason.ValueType  # 8
+"""The key is suspended. It may be resumed."""
 Global___DenialReason: _TypeAlias = DenialReason  # noqa: Y015
 
 @_typing.final

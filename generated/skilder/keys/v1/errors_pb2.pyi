@@ -74,6 +74,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED. The call took too long."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 23
     """INTERNAL. The service failed; its log says why."""
+    ERROR_REASON_KEY_NOT_ACTIVE: _ErrorReason.ValueType  # 24
+    """FAILED_PRECONDITION. The key is not active. Metadata: `key_id`, and `state`, a KeyState without its prefix."""
     ERROR_REASON_FOREIGN_MCP_SERVER: _ErrorReason.ValueType  # 27
     """PERMISSION_DENIED. The caller is limited to other MCP servers, or named none."""
     ERROR_REASON_POLICY_VIOLATION: _ErrorReason.ValueType  # 28
@@ -141,6 +143,8 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 22
 """DEADLINE_EXCEEDED. The call took too long."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 23
 """INTERNAL. The service failed; its log says why."""
+ERROR_REASON_KEY_NOT_ACTIVE: ErrorReason.ValueType  # 24
+"""FAILED_PRECONDITION. The key is not active. Metadata: `key_id`, and `state`, a KeyState without its prefix."""
 ERROR_REASON_FOREIGN_MCP_SERVER: ErrorReason.ValueType  # 27
 """PERMISSION_DENIED. The caller is limited to other MCP servers, or named none."""
 ERROR_REASON_POLICY_VIOLATION: ErrorReason.ValueType  # 28

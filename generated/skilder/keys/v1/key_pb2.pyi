@@ -61,6 +61,8 @@ class _KeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyState.Val
     """The token is granted."""
     KEY_STATE_REVOKED: _KeyState.ValueType  # 2
     """The key was revoked. This is permanent."""
+    KEY_STATE_SUSPENDED: _KeyState.ValueType  # 3
+    """The key is suspended. ResumeKey makes it active again."""
     KEY_STATE_EXPIRED: _KeyState.ValueType  # 4
     """The key has expired, by the database's clock."""
     KEY_STATE_MEMBER_REMOVED: _KeyState.ValueType  # 5
@@ -70,7 +72,7 @@ class _KeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyState.Val
 
 class KeyState(_KeyState, metaclass=_KeyStateEnumTypeWrapper):
     """Whether a key can be used now: what Authorize would say of its token. If several apply, a key has the first of:
-    revoked, workspace gone, member removed, expired, active. Later versions may add states: treat an unknown one as not usable.
+    revoked, workspace gone, member removed, expired, suspended, active. Later versions may add states: treat an unknown one as not usable.
     """
 
 KEY_STATE_UNSPECIFIED: KeyState.ValueType  # 0
@@ -79,6 +81,8 @@ KEY_STATE_ACTIVE: KeyState.ValueType  # 1
 """The token is granted."""
 KEY_STATE_REVOKED: KeyState.ValueType  # 2
 """The key was revoked. This is permanent."""
+KEY_STATE_SUSPENDED: KeyState.ValueType  # 3
+"""The key is suspended. ResumeKey makes it active again."""
 KEY_STATE_EXPIRED: KeyState.ValueType  # 4
 """The key has expired, by the database's clock."""
 KEY_STATE_MEMBER_REMOVED: KeyState.ValueType  # 5
@@ -153,6 +157,9 @@ class Key(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     REVOKED_BY_FIELD_NUMBER: _builtins.int
+    SUSPENDED_AT_FIELD_NUMBER: _builtins.int
+    SUSPENDED_BY_FIELD_NUMBER: _builtins.int
+    SUSPEND_REASON_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -175,6 +182,8 @@ class Key(_message.Message):
     """Whether the key can be used now."""
     revoke_reason: _builtins.str
     """Why the key was revoked, as text; may be empty."""
+    suspend_reason: _builtins.str
+    """Why the key is suspended, as text; may be empty."""
     version: _builtins.int
     """How often the key was changed, counted from 1. A use of the key is no change."""
     @_builtins.property
@@ -210,6 +219,14 @@ class Key(_message.Message):
         """Who revoked the key; unset if it was not revoked."""
 
     @_builtins.property
+    def suspended_at(self) -> _timestamp_pb2.Timestamp:
+        """When the key was suspended; unset if it is not suspended. It is set whatever `state` is."""
+
+    @_builtins.property
+    def suspended_by(self) -> _common_pb2.Principal:
+        """Who suspended the key; unset if it is not suspended."""
+
+    @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When the key was changed last; when it was issued, if it was not."""
 
@@ -232,12 +249,15 @@ class Key(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         created_by: _common_pb2.Principal | None = ...,
         revoked_by: _common_pb2.Principal | None = ...,
+        suspended_at: _timestamp_pb2.Timestamp | None = ...,
+        suspended_by: _common_pb2.Principal | None = ...,
+        suspend_reason: _builtins.str = ...,
         version: _builtins.int = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "last_used_at", b"last_used_at", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "last_used_at", b"last_used_at", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

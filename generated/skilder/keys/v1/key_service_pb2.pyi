@@ -187,6 +187,114 @@ class RevokeKeyResponse(_message.Message):
 Global___RevokeKeyResponse: _TypeAlias = RevokeKeyResponse  # noqa: Y015
 
 @_typing.final
+class SuspendKeyRequest(_message.Message):
+    """The key to suspend."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key's id."""
+    reason: _builtins.str
+    """Why, as text: at most 500 characters in one line; may be empty."""
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "key_id", b"key_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspendKeyRequest: _TypeAlias = SuspendKeyRequest  # noqa: Y015
+
+@_typing.final
+class SuspendKeyResponse(_message.Message):
+    """The suspended key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> _key_pb2.Key:
+        """The key as it is now. If it was suspended before, it has the time, user and reason of that suspension."""
+
+    def __init__(
+        self,
+        *,
+        key: _key_pb2.Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspendKeyResponse: _TypeAlias = SuspendKeyResponse  # noqa: Y015
+
+@_typing.final
+class ResumeKeyRequest(_message.Message):
+    """The key to resume."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key's id."""
+    reason: _builtins.str
+    """Why, as text for the audit trail: at most 500 characters in one line; may be empty."""
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "key_id", b"key_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeKeyRequest: _TypeAlias = ResumeKeyRequest  # noqa: Y015
+
+@_typing.final
+class ResumeKeyResponse(_message.Message):
+    """The resumed key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> _key_pb2.Key:
+        """The key as it is now. It is not suspended, but may not be active for another reason: see `state`."""
+
+    def __init__(
+        self,
+        *,
+        key: _key_pb2.Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeKeyResponse: _TypeAlias = ResumeKeyResponse  # noqa: Y015
+
+@_typing.final
 class KeyFilter(_message.Message):
     """Some of the keys of a workspace. A key must match every field that is set, and one value of each list that is not
     empty. Without any field, every key matches.

@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class KeyServiceStub:
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
+    """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
-    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
-    the caller's role decides.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
+    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
     """
@@ -52,6 +52,16 @@ class KeyServiceStub:
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.SuspendKey = channel.unary_unary(
+                '/skilder.keys.v1.KeyService/SuspendKey',
+                request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.SuspendKeyRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.SuspendKeyResponse.FromString,
+                _registered_method=True)
+        self.ResumeKey = channel.unary_unary(
+                '/skilder.keys.v1.KeyService/ResumeKey',
+                request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyResponse.FromString,
+                _registered_method=True)
         self.ListKeys = channel.unary_unary(
                 '/skilder.keys.v1.KeyService/ListKeys',
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
@@ -70,12 +80,12 @@ class KeyServiceStub:
 
 
 class KeyServiceServicer:
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
+    """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
-    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
-    the caller's role decides.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
+    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
     """
@@ -96,6 +106,29 @@ class KeyServiceServicer:
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
         PERMISSION_DENIED (the actor or the caller may not do this).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendKey(self, request, context):
+        """Suspends a key, immediately: its token is denied until the key is resumed. For an incident that is not understood
+        yet. Suspending a suspended key changes nothing and returns the same key.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+        actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeKey(self, request, context):
+        """Ends the suspension of a key. Resuming a key that is not suspended changes nothing and returns the same key.
+
+        An admin may resume any key of their workspace. Another member may resume their own keys, if they suspended them.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+        actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +176,16 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyRequest.FromString,
                     response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyResponse.SerializeToString,
             ),
+            'SuspendKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendKey,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.SuspendKeyRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.SuspendKeyResponse.SerializeToString,
+            ),
+            'ResumeKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeKey,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyResponse.SerializeToString,
+            ),
             'ListKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ListKeys,
                     request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListKeysRequest.FromString,
@@ -167,12 +210,12 @@ def add_KeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyService:
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
+    """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
-    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
-    the caller's role decides.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
+    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
     """
@@ -221,6 +264,60 @@ class KeyService:
             '/skilder.keys.v1.KeyService/RevokeKey',
             skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyRequest.SerializeToString,
             skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.KeyService/SuspendKey',
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.SuspendKeyRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.SuspendKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.KeyService/ResumeKey',
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

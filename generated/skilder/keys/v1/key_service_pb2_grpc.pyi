@@ -27,12 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KeyServiceStub:
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
+    """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
-    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
-    the caller's role decides.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
+    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
     """
@@ -54,6 +54,21 @@ class KeyServiceStub:
     Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
     PERMISSION_DENIED (the actor or the caller may not do this).
     """
+    SuspendKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.SuspendKeyRequest, _key_service_pb2.SuspendKeyResponse]
+    """Suspends a key, immediately: its token is denied until the key is resumed. For an incident that is not understood
+    yet. Suspending a suspended key changes nothing and returns the same key.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+    actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
+    """
+    ResumeKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ResumeKeyRequest, _key_service_pb2.ResumeKeyResponse]
+    """Ends the suspension of a key. Resuming a key that is not suspended changes nothing and returns the same key.
+
+    An admin may resume any key of their workspace. Another member may resume their own keys, if they suspended them.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+    actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
+    """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
     """Lists the keys of a workspace, newest first. For an actor who is not an admin, lists only their own user keys.
 
@@ -74,12 +89,12 @@ class KeyServiceStub:
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
+    """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
-    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
-    the caller's role decides.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
+    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
     """
@@ -97,6 +112,21 @@ class KeyServiceAsyncStub(KeyServiceStub):
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
     PERMISSION_DENIED (the actor or the caller may not do this).
+    """
+    SuspendKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.SuspendKeyRequest, _key_service_pb2.SuspendKeyResponse]  # type: ignore[assignment]
+    """Suspends a key, immediately: its token is denied until the key is resumed. For an incident that is not understood
+    yet. Suspending a suspended key changes nothing and returns the same key.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+    actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
+    """
+    ResumeKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ResumeKeyRequest, _key_service_pb2.ResumeKeyResponse]  # type: ignore[assignment]
+    """Ends the suspension of a key. Resuming a key that is not suspended changes nothing and returns the same key.
+
+    An admin may resume any key of their workspace. Another member may resume their own keys, if they suspended them.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+    actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists the keys of a workspace, newest first. For an actor who is not an admin, lists only their own user keys.
@@ -117,12 +147,12 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Issues, finds and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
+    """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see and revoke all
-    its keys; a member may issue, see and revoke their own user keys; no user may issue runtime keys. Without an actor,
-    the caller's role decides.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
+    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
     """
@@ -150,6 +180,33 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
         PERMISSION_DENIED (the actor or the caller may not do this).
+        """
+
+    @_abc_1.abstractmethod
+    def SuspendKey(
+        self,
+        request: _key_service_pb2.SuspendKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.SuspendKeyResponse, _abc.Awaitable[_key_service_pb2.SuspendKeyResponse]]:
+        """Suspends a key, immediately: its token is denied until the key is resumed. For an incident that is not understood
+        yet. Suspending a suspended key changes nothing and returns the same key.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+        actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeKey(
+        self,
+        request: _key_service_pb2.ResumeKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.ResumeKeyResponse, _abc.Awaitable[_key_service_pb2.ResumeKeyResponse]]:
+        """Ends the suspension of a key. Resuming a key that is not suspended changes nothing and returns the same key.
+
+        An admin may resume any key of their workspace. Another member may resume their own keys, if they suspended them.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+        actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
         """
 
     @_abc_1.abstractmethod
