@@ -218,6 +218,7 @@ async def test_a_tool_out_of_reach_is_denied(service: Service, tool_id: str) -> 
             reason=pb.DENIAL_REASON_TOOL_NOT_ALLOWED,
             message="The key does not reach this tool.",
             key_id=issued.key.id,
+            tool_id=tool_id,
         )
     )
 
