@@ -86,6 +86,8 @@ async def test_an_empty_request_is_a_request(service: Service) -> None:
         "KeyService/RevokeKey": ["target"],
         "KeyService/ListKeys": ["workspace_id"],
         "KeyService/GetKey": ["key_id"],
+        "KeyService/ExplainKey": ["key_id"],
+        "KeyService/ListToolUsers": ["tool"],
         "CatalogService/ApplyWorkspace": ["workspace.id", "workspace.name"],
         "CatalogService/UpdateWorkspace": ["workspace_id"],
         "CatalogService/GetWorkspace": ["workspace_id"],

@@ -14,7 +14,7 @@ import sys
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from time import process_time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,10 +22,16 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest
 from skilder_keys.app.authorization.key_cache import KeyCache
+from skilder_keys.app.authorization.query import AuthorizeQuery
+from skilder_keys.app.authorization.tool_set_encoder import ToolSetEncoder
+from skilder_keys.app.authorization.tool_sets import Servers, SharedToolSet
 from skilder_keys.app.page import Page
+from skilder_keys.domain.denial import Denied
 from skilder_keys.domain.ids import HatId, WorkspaceId
 from skilder_keys.domain.paging import PageTokens
+from skilder_keys.domain.permissions import Reach
 from skilder_keys.domain.token import KeyType, Token, id_text
+from skilder_keys.domain.tool_sets import ToolSetView, Variant
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.offload import Offload
 from skilder_keys.rpc import convert, convert_workspaces
@@ -34,6 +40,7 @@ from tests.support.largest import largest_workspace
 from tests.support.memory import TestedMemory, known_key, minted
 from tests.support.plain_keys import plain_key
 from tests.support.service import TOKENS, serving
+from tests.support.snapshot_reads import contents_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.app.authorization.known_key import KnownKey
 
+BASIC, FULL = ToolSetView.BASIC, ToolSetView.FULL
 _ATTEMPTS = 3
 _PART = 10
 """A stall is less than the work in one piece, divided by this."""
@@ -136,13 +144,22 @@ async def test_no_call_of_the_largest_size_blocks_the_loop(database_url: str, tm
             await calls.hold_nobody_up("CatalogService/ApplyWorkspace", applied)
             await calls.hold_nobody_up("CatalogService/ApplyWorkspace", lambda attempt: applied(attempt + _ATTEMPTS))
             await calls.hold_nobody_up("CatalogService/GetWorkspace", lambda _: GetWorkspaceRequest(workspace_id="w"))
-            tokens = [(await service.operator.issue(workspace_id="w", description=f"{each}")).token for each in "abc"]
+            issued = [await service.operator.issue(workspace_id="w", description=f"{each}") for each in "abc"]
+            tokens = [each.token for each in issued]
             await calls.hold_nobody_up(
                 "AuthorizationService/Authorize", lambda attempt: pb.AuthorizeRequest(token=tokens[attempt])
             )
             await calls.hold_nobody_up(
                 "AuthorizationService/ReadToolSet",
                 lambda attempt: pb.ReadToolSetRequest(request=pb.AuthorizeRequest(token=tokens[attempt])),
+            )
+            await calls.hold_nobody_up(
+                "KeyService/ExplainKey",
+                lambda _: key_service_pb2.ExplainKeyRequest(key_id=issued[0].key.id, page_size=1000),
+            )
+            await calls.hold_nobody_up(
+                "KeyService/ListToolUsers",
+                lambda _: key_service_pb2.ListToolUsersRequest(workspace_id="w", tool_id="tool-00000", page_size=1000),
             )
             await calls.hold_nobody_up(
                 "AuthorizationService/BatchAuthorize",
@@ -168,6 +185,33 @@ async def test_no_call_of_the_largest_size_blocks_the_loop(database_url: str, tm
         finally:
             client.terminate()
             await client.wait()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", [Variant(None, FULL), Variant("server", BASIC), Variant("server", FULL)], ids=str)
+async def test_a_variant_of_the_largest_tool_set_does_not_block_the_loop(variant: Variant) -> None:
+    """What it is made of, and its serialised form, are made in a thread."""
+    workspace = convert_workspaces.workspace(largest_workspace("w"))
+    contents = contents_of(workspace.catalog)
+    key: Any = object()  # nothing here looks at the key
+    pieces, longest = [], []
+    with closing(Offload()) as offload:
+        for _ in range(_ATTEMPTS):
+            servers = Servers(contents, lambda _: None)
+            tools = SharedToolSet(servers, contents.reached(Reach(None, None)))
+            begin = process_time()
+            whole = servers.make("server") if variant.mcp_server else contents
+            tools.variant(variant, whole).encode()
+            pieces.append(process_time() - begin)
+            encoder = ToolSetEncoder(offload)
+            fresh = SharedToolSet(Servers(contents, lambda _: None), contents.reached(Reach(None, None)))
+            async with watched() as stall:
+                found = await encoder.varied((key, fresh), AuthorizeQuery("", variant=variant))
+                assert not isinstance(found, Denied)
+                assert isinstance(found[1], SharedToolSet)
+                assert (await encoder.encoded(found[1])).version
+            longest.append(stall[0])
+    assert min(longest) < min(pieces) / 2, (longest, pieces)
 
 
 async def test_dropping_very_many_keys_does_not_block_the_loop() -> None:

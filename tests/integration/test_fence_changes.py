@@ -45,6 +45,12 @@ async def renamed(of: Process) -> None:
     workspace = small_workspace()
     workspace.name = "Acme, the other one"
     workspace.teams[0].name = "Another team"
+    assert await of.apply(workspace) == 2
+
+
+async def described(of: Process) -> None:
+    """Change texts that a grant may have."""
+    workspace = small_workspace()
     workspace.skills[0].description = "Another description"
     workspace.hats[0].description = workspace.hats[0].instructions = "Other instructions"
     assert await of.apply(workspace) == 2
@@ -56,6 +62,7 @@ PASSING: dict[str, Callable[[Process, Sql, Key], Awaitable[object]]] = {
     "renewed secret": lambda of, _, __: of.issue(request_id="r"),
     "suspend": lambda of, _, key: of.changes.suspend(str(key.id), "", ORIGIN),
     "apply": lambda of, _, __: moved(of),
+    "apply of other texts": lambda of, _, __: described(of),
     "delete": lambda of, _, __: of.workspaces.delete(small_workspace().id, None, ORIGIN),  # type: ignore[arg-type]
     "hash by hand": lambda _, sql, key: sql.execute("UPDATE key SET secret_hash = '$argon2id$x' WHERE id = $1", key.id),
 }
@@ -68,7 +75,11 @@ async def test_a_change_raises_the_epoch_by_one(writer: Process, sql: Sql, name:
     before = await epoch(sql)
     await PASSING[name](writer, sql, key)
     assert await epoch(sql) == before + 1
-    of_workspace = {"apply": parts("member bob"), "delete": parts("workspace")}
+    of_workspace = {
+        "apply": parts("member bob"),
+        "apply of other texts": parts("skill search", "hat everyone"),
+        "delete": parts("workspace"),
+    }
     assert await touched(sql, before) == of_workspace.get(name, {(key.id, None, None, None)})
 
 
@@ -79,7 +90,7 @@ CHANGING_NOTHING: dict[str, Callable[[Process, Sql, Key, str], Awaitable[object]
     "noted use": lambda _, sql, __, ___: sql.execute("UPDATE key SET last_used_at = now()"),
     "apply without a change": lambda of, *_: of.apply(),
     "apply of a new one": lambda of, *_: of.apply(small_workspace("globex")),
-    "apply of a new text": lambda of, *_: renamed(of),
+    "apply of new names": lambda of, *_: renamed(of),
     "version by hand": lambda _, sql, *__: sql.execute("UPDATE workspace SET version = version + 1"),
     "revoke of a revoked key": lambda of, _, key, __: of.revoke(key),
     "resume of a key that is not suspended": lambda of, _, key, __: of.changes.resume(str(key.id), "", ORIGIN),
@@ -88,7 +99,7 @@ CHANGING_NOTHING: dict[str, Callable[[Process, Sql, Key, str], Awaitable[object]
 
 @pytest.mark.parametrize("name", CHANGING_NOTHING)
 async def test_a_change_that_takes_nothing_away_leaves_the_epoch_alone(writer: Process, sql: Sql, name: str) -> None:
-    """A new key, a use, a workspace that is unchanged or new, texts that decide nothing."""
+    """A new key, a use, a workspace that is unchanged or new, names that are in no grant."""
     key, token = await writer.issue()
     if name == "revoke of a revoked key":
         await writer.revoke(key)

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.protobuf import message_factory
 
-from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest, ReadToolSetRequest
+from skilder.keys.v1.authorization_service_pb2 import (
+    TOOL_SET_VIEW_FULL,
+    AuthorizeRequest,
+    BatchAuthorizeRequest,
+    ReadToolSetRequest,
+)
 from skilder.keys.v1.catalog_service_pb2 import (
     ApplyWorkspaceRequest,
     DeleteWorkspaceRequest,
@@ -22,9 +27,11 @@ from skilder.keys.v1.catalog_service_pb2 import (
 from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_TYPE_WORKSPACE, HatLimit
 from skilder.keys.v1.key_service_pb2 import (
     CountKeysRequest,
+    ExplainKeyRequest,
     GetKeyRequest,
     IssueKeyRequest,
     ListKeysRequest,
+    ListToolUsersRequest,
     ResumeKeyRequest,
     RevokeKeyRequest,
     SuspendKeyRequest,
@@ -109,12 +116,22 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller) -
     order_limited = IssueKeyRequest(hat_limit=limit, **order)
     limited = [(await caller.call("KeyService/IssueKey", order_limited))[0] for _ in range(20)]
     await caller.call("KeyService/GetKey", GetKeyRequest(key_id=limited[0].key.id, actor=ACTOR))
+    explain = ExplainKeyRequest(key_id=wide.key.id, page_size=1000, actor=ACTOR)
+    (explained,) = await caller.call("KeyService/ExplainKey", explain)
+    assert (len(explained.hats), len(explained.tools)) == (len(workspace.hats), 1000)
+    users = ListToolUsersRequest(workspace_id="largest", tool_id=workspace.tools[0].id, page_size=1000, actor=ACTOR)
+    assert (await caller.call("KeyService/ListToolUsers", users))[0].users
     await caller.call("KeyService/ListKeys", ListKeysRequest(workspace_id="largest", page_size=1000, actor=ACTOR))
     await caller.call("KeyService/CountKeys", CountKeysRequest(workspace_id="largest", actor=ACTOR))
 
     ask = AuthorizeRequest(token=wide.token)
     (response,) = await caller.call("AuthorizationService/Authorize", ask)
     assert response.granted.WhichOneof("reach") == "tool_set_version"
+    for fields in ({"view": TOOL_SET_VIEW_FULL}, {"mcp_server": "server"}):
+        ask_in_part = AuthorizeRequest(token=wide.token, **fields)
+        (response,) = await caller.call("AuthorizationService/Authorize", ask_in_part)
+        assert response.granted.WhichOneof("reach") == "tool_set_version"
+        await caller.call("AuthorizationService/ReadToolSet", ReadToolSetRequest(request=ask_in_part))
     ask_about_a_tool = AuthorizeRequest(token=wide.token, tool_id=workspace.tools[0].id)
     (response,) = await caller.call("AuthorizationService/Authorize", ask_about_a_tool)
     assert response.granted.WhichOneof("reach") == "tool"

@@ -128,4 +128,6 @@ def remove(parts: Any, *ids: str) -> None:
 
 def id_of(message: Any) -> str:
     """Return the id of an element of a list."""
+    if isinstance(message, key_service_pb2.ToolUser):
+        return str(message.user_id or message.key.id)
     return str(message.user_id if isinstance(message, workspace_pb2.Member) else message.id)

@@ -249,6 +249,23 @@ async def listed(world: World, case: Case, request: Any, _: Message) -> Facts:
     return frozenset(("listed", id_of(each)) for each in elements)
 
 
+async def explained(world: World, case: Case, request: Any, _: Message) -> Facts:
+    """Return what a key is said to reach, on all pages; a page size and a page token only choose the page."""
+    if not await case.send(world, request):
+        return NOTHING
+    asked = type(request)()
+    asked.CopyFrom(request)
+    asked.page_token, asked.page_size = "", 1000
+    (found,) = await case.send(world, asked)
+    assert not found.next_page_token
+    tools = [*found.tools, found.tool.tool] if found.HasField("tool") else found.tools
+    return frozenset(
+        {("of", found.key.id, found.denial)}
+        | {("hat", hat.hat_id, hat.reach) for hat in found.hats}
+        | {("reaches", tool.id) for tool in tools}
+    )
+
+
 async def counted(world: World, case: Case, request: Message, _: Message) -> Facts:
     """Return how many keys of each type and state were counted."""
     return frozenset(

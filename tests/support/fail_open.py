@@ -40,10 +40,12 @@ from skilder.keys.v1.key_pb2 import (
 )
 from skilder.keys.v1.key_service_pb2 import (
     CountKeysRequest,
+    ExplainKeyRequest,
     GetKeyRequest,
     IssueKeyRequest,
     KeyFilter,
     ListKeysRequest,
+    ListToolUsersRequest,
     ResumeKeyRequest,
     RevokeKeyRequest,
     SuspendKeyRequest,
@@ -61,6 +63,7 @@ from tests.support.effects import (
     World,
     counted,
     deleted,
+    explained,
     let_through,
     listed,
     power_of_the_key,
@@ -174,6 +177,7 @@ def _revoke(*, by_token: bool, actor: str = "ada") -> Callable[[World], Awaitabl
     return make
 
 
+_POST = ToolName(mcp_server="slack", name="slack_post_message")
 _FILTER = KeyFilter(
     types=[KEY_TYPE_WORKSPACE, KEY_TYPE_USER], states=[KEY_STATE_ACTIVE], user_ids=["bob"], unused_since=_FUTURE
 )
@@ -206,6 +210,29 @@ def _key(actor: str) -> Callable[[World], Awaitable[Message]]:
     async def make(world: World) -> Message:
         (page,) = await send(world.service.console, "KeyService/ListKeys", await _own_keys(world))
         return GetKeyRequest(key_id=page.keys[0].id, actor=actor)
+
+    return make
+
+
+def _explained(actor: str, *, more: bool = False, **fields: Any) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        (page,) = await send(world.service.console, "KeyService/ListKeys", await _own_keys(world))
+        request = ExplainKeyRequest(key_id=page.keys[0].id, actor=actor, page_size=1, **fields)
+        if more:
+            (found,) = await send(world.service.console, "KeyService/ExplainKey", request)
+            request.page_token = found.next_page_token
+        return request
+
+    return make
+
+
+def _tool_users(*, more: bool = False, **fields: Any) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        request = ListToolUsersRequest(workspace_id="acme", **fields)
+        if more:
+            (page,) = await send(world.service.console, "KeyService/ListToolUsers", request)
+            request.page_token = page.next_page_token
+        return request
 
     return make
 
@@ -400,6 +427,26 @@ CASES = [
         counted,
         ("with a filter", _count, {"narrows": ("filter",)}),
         ("of a member", _own_count, {}),
+    ),
+    *_cases(
+        "KeyService/ExplainKey",
+        "console",
+        explained,
+        ("of a member", _explained("bob"), {}),
+        ("second page", _explained("bob", more=True), {}),
+        ("about a tool", _explained("bob", tool_id="slack.post"), {"narrows": ("tool_id",)}),
+        ("about a name", _explained("bob", tool_name=_POST), {"narrows": ("tool_name",)}),
+        ("of another member", _explained("cyd"), {"refused": True}),
+    ),
+    *_cases(
+        "KeyService/ListToolUsers",
+        "console",
+        listed,
+        ("by an admin", _tool_users(actor="ada", tool_id="slack.history"), {}),
+        ("by the name of the tool", _tool_users(actor="ada", tool_name=_POST), {}),
+        ("second page", _tool_users(more=True, actor="ada", tool_id="slack.history", page_size=1), {}),
+        ("by a member", _tool_users(actor="bob", tool_id="slack.history"), {}),
+        ("by nobody", _tool_users(actor="nobody", tool_id="slack.history"), {"refused": True}),
     ),
     *_cases(
         "KeyService/GetKey",

@@ -62,6 +62,7 @@ def valid_requests() -> dict[str, list[Message]]:
     }
     limit = key_pb2.HatLimit(hat_ids=["everyone", "engineer"])
     name = common_pb2.ToolName(mcp_server="web", name="web_search")
+    tools: list[dict[str, Any]] = [{"tool_id": "web.search"}, {"tool_name": name}]
     scopes: list[dict[str, Any]] = [
         {"tool_id": "web.search", "tool_set_version": "abc"},
         {"tool_name": name},
@@ -106,6 +107,16 @@ def valid_requests() -> dict[str, list[Message]]:
         ],
         "KeyService/CountKeys": [
             key_service_pb2.CountKeysRequest(workspace_id="nowhere", filter=some_keys, actor="nobody")
+        ],
+        "KeyService/ExplainKey": [
+            key_service_pb2.ExplainKeyRequest(key_id=_KEY_ID, page_size=10, page_token="abc", actor="nobody", **tool)
+            for tool in tools
+        ],
+        "KeyService/ListToolUsers": [
+            key_service_pb2.ListToolUsersRequest(
+                workspace_id="nowhere", page_size=10, page_token="abc", actor="nobody", **tool
+            )
+            for tool in tools
         ],
         "KeyService/GetKey": [key_service_pb2.GetKeyRequest(key_id=_KEY_ID, actor="nobody")],
         "CatalogService/ApplyWorkspace": [

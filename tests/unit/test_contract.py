@@ -161,6 +161,7 @@ ENUMS = {
     "ChangeAction": enums.CHANGE_ACTIONS,
     "DenialReason": enums.DENIAL_REASONS,
     "ToolSetView": enums.TOOL_SET_VIEWS,
+    "HatReach": enums.HAT_REACHES,
 }
 
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from skilder.keys.v1 import authorization_service_pb2, catalog_service_pb2, common_pb2, key_pb2, workspace_pb2
+from skilder.keys.v1 import (
+    authorization_service_pb2,
+    catalog_service_pb2,
+    common_pb2,
+    key_pb2,
+    key_service_pb2,
+    workspace_pb2,
+)
 from skilder_keys.domain.access import Ability
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.difference import Action, Part
+from skilder_keys.domain.explanations import HatReach
 from skilder_keys.domain.keys import KeyLimit, KeyState
 from skilder_keys.domain.principal import PrincipalKind
 from skilder_keys.domain.token import KeyType
@@ -51,5 +59,6 @@ MEMBER_ROLES = numbers(MemberRole, _enum(workspace_pb2.DESCRIPTOR, "MemberRole")
 HAT_AUDIENCES = numbers(HatAudience, _enum(workspace_pb2.DESCRIPTOR, "HatAudience"))
 WORKSPACE_PARTS = numbers(Part, _enum(catalog_service_pb2.DESCRIPTOR, "WorkspacePart"))
 CHANGE_ACTIONS = numbers(Action, _enum(catalog_service_pb2.DESCRIPTOR, "ChangeAction"))
+HAT_REACHES = numbers(HatReach, _enum(key_service_pb2.DESCRIPTOR, "HatReach"))
 TOOL_SET_VIEWS = numbers(ToolSetView, _enum(authorization_service_pb2.DESCRIPTOR, "ToolSetView"))
 DENIAL_REASONS = numbers(DenialReason, _enum(authorization_service_pb2.DESCRIPTOR, "DenialReason"))

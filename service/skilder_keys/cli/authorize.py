@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
-from skilder.keys.v1 import common_pb2, key_pb2
+from skilder.keys.v1 import key_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder_keys.cli import output
 from skilder_keys.cli.client import Connection, connected
@@ -17,6 +17,7 @@ from skilder_keys.cli.enums import short_name, short_names
 from skilder_keys.cli.exits import Exit, fail
 from skilder_keys.cli.secrets import read_token
 from skilder_keys.cli.text import Style, styled
+from skilder_keys.cli.tool_options import ToolId, ToolName, put_tool, shown_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,13 +30,8 @@ View = Enum("View", {name: name for name in short_names(_VIEWS)})  # type: ignor
 @connected
 def authorize(
     service: Connection,
-    tool: Annotated[str | None, typer.Option(help="Check only this tool, by its id.")] = None,
-    tool_name: Annotated[
-        str | None,
-        typer.Option(
-            metavar="<server>/<name>", help="Check only this tool, by its MCP server and its name after the last slash."
-        ),
-    ] = None,
+    tool: ToolId = None,
+    tool_name: ToolName = None,
     mcp_server: Annotated[str | None, typer.Option(help="Show only what is reached of this MCP server.")] = None,
     view: Annotated[
         View | None, typer.Option(help="What to show of the tools: nothing, ids and names, or texts too.")
@@ -71,18 +67,12 @@ def authorize(
 
 def _request(tool: str | None, tool_name: str | None, mcp_server: str | None, view: View | None) -> pb.AuthorizeRequest:
     """Return the request that the options describe, without the token."""
-    if sum(each is not None for each in (tool, tool_name, mcp_server)) > 1:
+    if mcp_server is not None and not (tool is None and tool_name is None):
         raise fail("give only one of --tool, --tool-name and --mcp-server", Exit.USAGE)
     request = pb.AuthorizeRequest()
-    if tool is not None:
-        request.tool_id = tool
+    put_tool(request, tool, tool_name)
     if mcp_server is not None:
         request.mcp_server = mcp_server
-    if tool_name is not None:
-        server, slash, name = tool_name.rpartition("/")
-        if not slash:
-            raise fail("--tool-name is an MCP server and a name, with a slash between them", Exit.USAGE)
-        request.tool_name.CopyFrom(common_pb2.ToolName(mcp_server=server, name=name))
     if view is not None:
         request.view = short_names(_VIEWS)[view.value]  # type: ignore[assignment]  # a plain number
     return request
@@ -104,8 +94,6 @@ def _with_tool_set(key: pb.KeyIdentity, parts: Iterable[pb.ReadToolSetResponse])
 def _print_granted(granted: pb.Granted) -> None:
     key, tool, tool_set = granted.key, granted.tool.tool, granted.tool_set
     has_one_tool, has_tool_set = granted.HasField("tool"), granted.HasField("tool_set")
-    paths = "; ".join(f"hat {path.hat_id}, skill {path.skill_id}" for path in granted.tool.paths)
-    more = granted.tool.path_count - len(granted.tool.paths)
     skills = {skill.id: skill for skill in tool_set.skills}
     output.print_line(styled("granted", Style.GRANTED, sys.stdout))
     output.print_fields(
@@ -118,7 +106,7 @@ def _print_granted(granted: pb.Granted) -> None:
             ("description", key.description),
             ("expires", output.moment(key.expires_at) if key.HasField("expires_at") else ""),
             ("tool", f"{tool.id} ({tool.name} of {tool.mcp_server})" if has_one_tool else ""),
-            ("through", f"{paths}; {more} more" if more else paths),
+            ("through", shown_paths(granted.tool.paths, granted.tool.path_count)),
             ("tools", f"{len(tool_set.tools)}, version {tool_set.version}" if has_tool_set else ""),
         ]
     )

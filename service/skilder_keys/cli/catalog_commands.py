@@ -9,6 +9,7 @@ from skilder_keys.cli import output, parts
 from skilder_keys.cli.apply import Actor
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.enums import short_names
+from skilder_keys.cli.explain import tool_users
 from skilder_keys.cli.part_changes import HAT, SKILL, TOOL, ListChange, added, changed
 from skilder_keys.cli.part_options import (
     AddSkills,
@@ -236,6 +237,8 @@ def enable_tool(
     """Switch a tool on again."""
     parts.put(service, changed(TOOL, workspace_id, id_, actor, dry_run=dry_run, disabled=False), json=json)
 
+
+tool.command("users")(tool_users)
 
 for _group, _kind, _help in (
     (hat, HAT, "Remove hats. Ask first."),

@@ -18,6 +18,7 @@ from skilder_keys.cli import output, stdio
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.enums import short_names
 from skilder_keys.cli.exits import Exit, fail, say
+from skilder_keys.cli.explain import explain
 from skilder_keys.cli.find_key import KeyName, WorkspaceOfKey, find_key_id
 from skilder_keys.cli.key_changes import resume, suspend
 from skilder_keys.cli.key_options import Actor, ExpiresAt, ExpiresIn, WorkspaceId
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import EnumDescriptor
 
-app = typer.Typer(help="Issue, find, suspend and revoke keys.", no_args_is_help=True)
+app = typer.Typer(help="Issue, find, explain, suspend and revoke keys.", no_args_is_help=True)
 
 
 Types = Annotated[
@@ -269,5 +270,6 @@ def _show_before(stub: Any, request: pb.RevokeKeyRequest) -> None:  # noqa: ANN4
     confirm("Everything that uses this key stops working at once. This cannot be undone. Go on?", yes=False)
 
 
+app.command()(explain)
 app.command()(suspend)
 app.command()(resume)

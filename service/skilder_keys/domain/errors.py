@@ -111,6 +111,12 @@ class WorkspaceNotFoundError(KeysError):
     reason = "WORKSPACE_NOT_FOUND"
 
 
+class ToolNotFoundError(KeysError):
+    """The workspace has no such tool."""
+
+    reason = "TOOL_NOT_FOUND"
+
+
 class WorkspaceDeletedError(KeysError):
     """The workspace was deleted, and its id cannot be used again."""
 

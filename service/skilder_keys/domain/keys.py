@@ -120,6 +120,11 @@ class Key:
             suspended=self.suspension is not None,
         )
 
+    @property
+    def denial(self) -> DenialReason | None:
+        """Why Authorize denies its token, whatever is asked; None if it does not."""
+        return None if self.state is KeyState.ACTIVE else DenialReason[self.state.name]
+
 
 def state_of(
     *, revoked: bool, workspace_deleted: bool, member_removed: bool, expired: bool, suspended: bool

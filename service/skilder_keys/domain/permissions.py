@@ -1,6 +1,6 @@
 """The permission rule: key -> workspace -> hats -> skills -> tools."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, KeysView, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -39,6 +39,7 @@ class AssignedHat(Protocol):
     def team_ids(self) -> Iterable[TeamId]: ...  # noqa: D102
 
 
+AnyTeams = frozenset[TeamId] | KeysView[TeamId]
 AnyHat = TypeVar("AnyHat", bound=AssignedHat)
 
 
@@ -63,15 +64,37 @@ def reached_hats(hats: Iterable[AnyHat], parents: Mapping[TeamId, TeamId | None]
         reach: How much the key may see.
     """
     served = None if reach.team_ids is None else with_teams_above(reach.team_ids, parents)
-    return tuple(hat for hat in hats if _reaches(hat, served, reach.hat_ids))
+    return tuple(hat for hat in hats if reaches(hat, served, reach.hat_ids))
 
 
-def _reaches(hat: AssignedHat, served: frozenset[TeamId] | None, named: frozenset[HatId] | None) -> bool:
+def reaches(hat: AssignedHat, served: AnyTeams | None, named: frozenset[HatId] | None) -> bool:
+    """Return whether a key reaches a hat: the rule of `reached_hats` for one.
+
+    Args:
+        hat: The hat.
+        served: The teams whose hats serve the key's user; None for a key without a user.
+        named: The hats that the key is limited to; None without a limit.
+    """
     if named is not None and hat.id not in named:
         return False
     if hat.audience is HatAudience.WORKSPACE:
         return True
     return any(True for _ in hat.team_ids) if served is None else not served.isdisjoint(hat.team_ids)
+
+
+def paths_through(hats: Iterable[tuple[HatId, Collection[SkillId]]]) -> tuple[list[ToolPath], int]:
+    """Return the first MAX_PATHS paths to a tool, and how many there are.
+
+    Args:
+        hats: The reached hats, in order of id, each with those of its skills that have the tool.
+    """
+    paths: list[ToolPath] = []
+    count = 0
+    for hat_id, skill_ids in hats:
+        count += len(skill_ids)
+        if skill_ids and len(paths) < MAX_PATHS:
+            paths.extend(ToolPath(hat_id, skill_id) for skill_id in sorted(skill_ids))
+    return paths[:MAX_PATHS], count
 
 
 def with_teams_above(team_ids: frozenset[TeamId], parents: Mapping[TeamId, TeamId | None]) -> frozenset[TeamId]:

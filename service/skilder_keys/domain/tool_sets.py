@@ -3,6 +3,9 @@
 from enum import Enum
 from typing import NamedTuple
 
+from skilder_keys.domain.fields import Violations
+from skilder_keys.domain.ids import ToolId
+
 
 class ToolName(NamedTuple):
     """A tool, as gateways and MCP servers know it.
@@ -41,3 +44,20 @@ class Variant(NamedTuple):
 
 WHOLE = Variant(None, ToolSetView.BASIC)
 """What a request gets that asks for no variant."""
+
+
+def check_tool(violations: Violations, path: str, tool: ToolId | ToolName) -> None:
+    """Check a tool that a request names by its id or by its name.
+
+    Args:
+        violations: Gets what is invalid.
+        path: The path of the message with the fields `tool_id` and `tool_name`, with a dot at its end.
+        tool: The tool.
+    """
+    if isinstance(tool, ToolName):
+        violations.foreign_id(f"{path}tool_name.mcp_server", tool.mcp_server)
+        violations.foreign_id(f"{path}tool_name.name", tool.name)
+    elif tool:
+        violations.foreign_id(f"{path}tool_id", tool)
+    else:
+        violations.add(f"{path}tool_id", "is set but empty: name a tool, or leave it out to ask about everything")

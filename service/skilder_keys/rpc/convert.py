@@ -98,21 +98,24 @@ def list_keys_response(page: Page[Key]) -> bytes:
     )
 
 
-def list_response(page: Page[Listed], response: Callable[[Sequence[Listed], str], Message]) -> bytes:
+def list_response(
+    page: Page[Listed], response: Callable[[Sequence[Listed], str], Message], room: int = MAX_PAGE_BYTES
+) -> bytes:
     """Return the response of a method that lists, serialised.
 
-    It ends early if the next element would make it longer than MAX_PAGE_BYTES.
+    It ends early if the next element would make it too long.
 
     Args:
         page: The page.
         response: Makes a response of some elements and a page token. Concatenated, several are one response.
+        room: The most bytes of the elements.
     """
     pieces: list[bytes] = []
     size = 0
     for element in page.elements:
         piece = response([element], "").SerializeToString()
         size += len(piece)
-        if size > MAX_PAGE_BYTES:
+        if size > room:
             break
         pieces.append(piece)
     token = page.next_page_token(len(pieces))

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import key_service_pb2 as pb
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
-from skilder_keys.domain.ids import UserId
-from skilder_keys.rpc import convert
+from skilder_keys.domain.ids import UserId, WorkspaceId
+from skilder_keys.rpc import convert, convert_explanations
 
 if TYPE_CHECKING:
+    from skilder_keys.app.explanations import Explanations
     from skilder_keys.app.key_changes import KeyChanges
     from skilder_keys.app.keys import Keys
+    from skilder_keys.app.tool_users import ToolUsers
     from skilder_keys.offload import Offload
     from skilder_keys.rpc.pipeline import Call
 
@@ -21,16 +23,22 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["KeyService"]
 class KeyServicer:
     """Converts requests, calls the use case, and converts its results."""
 
-    def __init__(self, keys: Keys, changes: KeyChanges, offload: Offload) -> None:
+    def __init__(
+        self, keys: Keys, changes: KeyChanges, explanations: Explanations, tool_users: ToolUsers, offload: Offload
+    ) -> None:
         """Make the servicer.
 
         Args:
             keys: The use cases, but for those below.
             changes: The use cases that change keys.
+            explanations: The one that explains what a key reaches.
+            tool_users: The one that lists who reaches a tool.
             offload: Where long messages are converted.
         """
         self._keys = keys
         self._changes = changes
+        self._explanations = explanations
+        self._tool_users = tool_users
         self._offload = offload
 
     async def IssueKey(self, request: pb.IssueKeyRequest, call: Call) -> pb.IssueKeyResponse:  # noqa: N802
@@ -88,3 +96,31 @@ class KeyServicer:
         key = await self._keys.get(request.key_id, UserId(request.actor) if request.actor else None, call.caller.limits)
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
         return pb.GetKeyResponse(key=convert.key_message(key))
+
+    async def ExplainKey(self, request: pb.ExplainKeyRequest, call: Call) -> bytes:  # noqa: N802
+        """Explain what a key reaches and why."""
+        explanation, page = await self._explanations.explain(
+            request.key_id,
+            convert_explanations.asked_tool(request),
+            page_size=request.page_size,
+            page_token=request.page_token,
+            actor=UserId(request.actor) if request.actor else None,
+            limits=call.caller.limits,
+        )
+        call.notes.update(key=str(explanation.key.id), workspace=explanation.key.workspace_id)
+        return await self._offload.run(convert_explanations.explain_key_response, explanation, page)
+
+    async def ListToolUsers(self, request: pb.ListToolUsersRequest, call: Call) -> bytes:  # noqa: N802
+        """List who reaches a tool."""
+        tool = convert_explanations.asked_tool(request)
+        if tool is None:
+            raise InvalidRequestError(FieldViolation("tool", "is required: set tool_id or tool_name"))
+        page = await self._tool_users.page(
+            WorkspaceId(request.workspace_id),
+            tool,
+            page_size=request.page_size,
+            page_token=request.page_token,
+            actor=UserId(request.actor) if request.actor else None,
+        )
+        call.notes["workspace"] = request.workspace_id
+        return await self._offload.run(convert_explanations.list_tool_users_response, page)

@@ -40,6 +40,7 @@ STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     errors.ActorNotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.KeyNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.WorkspaceNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.ToolNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.WorkspaceDeletedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.KeyNotActiveError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TooManyChangedError: grpc.StatusCode.FAILED_PRECONDITION,

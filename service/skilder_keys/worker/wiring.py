@@ -18,12 +18,14 @@ from skilder_keys.app.authorization.turns import gates
 from skilder_keys.app.authorization.usage import Usage
 from skilder_keys.app.authorization.verifier import Verifier
 from skilder_keys.app.authorization.warm_up import WarmUp
+from skilder_keys.app.explanations import Explanations
 from skilder_keys.app.fence.lease import Lease
 from skilder_keys.app.fence.reader import Reader
 from skilder_keys.app.fence.reads import FencedReads
 from skilder_keys.app.fence.writer import Writer
 from skilder_keys.app.key_changes import KeyChanges
 from skilder_keys.app.keys import Keys
+from skilder_keys.app.tool_users import ToolUsers
 from skilder_keys.app.workspace_reads import WorkspaceReads
 from skilder_keys.app.workspace_updates import WorkspaceUpdates
 from skilder_keys.app.workspaces import Workspaces
@@ -147,7 +149,11 @@ async def start(
     authorization = AuthorizationServicer(authorizer, log_grants=settings.log_grants)
     services = {
         key_service.DESCRIPTOR: KeyServicer(
-            Keys(database, writer, verifier, page_tokens), KeyChanges(database, writer), offload
+            Keys(database, writer, verifier, page_tokens),
+            KeyChanges(database, writer),
+            Explanations(database, page_tokens, offload),
+            ToolUsers(database, page_tokens, offload),
+            offload,
         ),
         catalog_service.DESCRIPTOR: CatalogServicer(
             Workspaces(database, writer, convert_workspaces.workspace_bytes, offload),

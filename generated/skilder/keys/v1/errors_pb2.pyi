@@ -84,6 +84,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_DESCRIPTION_TAKEN: _ErrorReason.ValueType  # 29
     """ALREADY_EXISTS. The key policy requires unique descriptions, and another key has this one. Metadata: `key_id`."""
+    ERROR_REASON_TOOL_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """NOT_FOUND. The workspace has no such tool."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is the name of one of these values without `ERROR_REASON_`, and
@@ -153,4 +155,6 @@ prefix, and `limit`, what the rule allows: a Duration as in JSON, a number, or t
 """
 ERROR_REASON_DESCRIPTION_TAKEN: ErrorReason.ValueType  # 29
 """ALREADY_EXISTS. The key policy requires unique descriptions, and another key has this one. Metadata: `key_id`."""
+ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 30
+"""NOT_FOUND. The workspace has no such tool."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

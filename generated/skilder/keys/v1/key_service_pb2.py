@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from skilder.keys.v1 import authorization_service_pb2 as skilder_dot_keys_dot_v1_dot_authorization__service__pb2
 from skilder.keys.v1 import common_pb2 as skilder_dot_keys_dot_v1_dot_common__pb2
 from skilder.keys.v1 import key_pb2 as skilder_dot_keys_dot_v1_dot_key__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skilder/keys/v1/key_service.proto\x12\x0fskilder.keys.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\x1a\x19skilder/keys/v1/key.proto\"\x82\x03\n\x0fIssueKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x12\n\nruntime_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12,\n\that_limit\x18\t \x01(\x0b\x32\x19.skilder.keys.v1.HatLimit\x12\x30\n\nexpires_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12-\n\x08lifetime\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12,\n\tunlimited\x18\x0f \x03(\x0e\x32\x19.skilder.keys.v1.KeyLimitB\x08\n\x06\x65xpiryJ\x04\x08\x07\x10\x08R\x07hat_ids\"I\n\x10IssueKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\x12\x12\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01\"c\n\x10RevokeKeyRequest\x12\x10\n\x06key_id\x18\x01 \x01(\tH\x00\x12\x14\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\tB\x08\n\x06target\"6\n\x11RevokeKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\"B\n\x11SuspendKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"7\n\x12SuspendKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\"A\n\x10ResumeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"6\n\x11ResumeKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\"\xa3\x01\n\tKeyFilter\x12\'\n\x05types\x18\x01 \x03(\x0e\x32\x18.skilder.keys.v1.KeyType\x12)\n\x06states\x18\x02 \x03(\x0e\x32\x19.skilder.keys.v1.KeyState\x12\x10\n\x08user_ids\x18\x03 \x03(\t\x12\x30\n\x0cunused_since\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb3\x01\n\x0fListKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12*\n\x06\x66ilter\x18\t \x01(\x0b\x32\x1a.skilder.keys.v1.KeyFilterJ\x04\x08\x02\x10\x06R\x04typeR\x07user_idR\x05stateR\x0cunused_since\"O\n\x10ListKeysResponse\x12\"\n\x04keys\x18\x01 \x03(\x0b\x32\x14.skilder.keys.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"c\n\x10\x43ountKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12*\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1a.skilder.keys.v1.KeyFilter\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"O\n\x11\x43ountKeysResponse\x12)\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x19.skilder.keys.v1.KeyCount\x12\x0f\n\x07partial\x18\x02 \x01(\x08\"k\n\x08KeyCount\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.skilder.keys.v1.KeyState\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\".\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"3\n\x0eGetKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key2\x88\x05\n\nKeyService\x12U\n\x08IssueKey\x12 .skilder.keys.v1.IssueKeyRequest\x1a!.skilder.keys.v1.IssueKeyResponse\"\x04\x90\x82\x19\x02\x12[\n\tRevokeKey\x12!.skilder.keys.v1.RevokeKeyRequest\x1a\".skilder.keys.v1.RevokeKeyResponse\"\x07\x90\x02\x02\x90\x82\x19\x02\x12^\n\nSuspendKey\x12\".skilder.keys.v1.SuspendKeyRequest\x1a#.skilder.keys.v1.SuspendKeyResponse\"\x07\x90\x02\x02\x90\x82\x19\x02\x12[\n\tResumeKey\x12!.skilder.keys.v1.ResumeKeyRequest\x1a\".skilder.keys.v1.ResumeKeyResponse\"\x07\x90\x02\x02\x90\x82\x19\x02\x12X\n\x08ListKeys\x12 .skilder.keys.v1.ListKeysRequest\x1a!.skilder.keys.v1.ListKeysResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x12[\n\tCountKeys\x12!.skilder.keys.v1.CountKeysRequest\x1a\".skilder.keys.v1.CountKeysResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x12R\n\x06GetKey\x12\x1e.skilder.keys.v1.GetKeyRequest\x1a\x1f.skilder.keys.v1.GetKeyResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x42\x82\x01\n\x13\x64\x65v.skilder.keys.v1B\x0fKeyServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skilder/keys/v1/key_service.proto\x12\x0fskilder.keys.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a+skilder/keys/v1/authorization_service.proto\x1a\x1cskilder/keys/v1/common.proto\x1a\x19skilder/keys/v1/key.proto\"\x82\x03\n\x0fIssueKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x12\n\nruntime_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12,\n\that_limit\x18\t \x01(\x0b\x32\x19.skilder.keys.v1.HatLimit\x12\x30\n\nexpires_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12-\n\x08lifetime\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12,\n\tunlimited\x18\x0f \x03(\x0e\x32\x19.skilder.keys.v1.KeyLimitB\x08\n\x06\x65xpiryJ\x04\x08\x07\x10\x08R\x07hat_ids\"I\n\x10IssueKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\x12\x12\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01\"c\n\x10RevokeKeyRequest\x12\x10\n\x06key_id\x18\x01 \x01(\tH\x00\x12\x14\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\tB\x08\n\x06target\"6\n\x11RevokeKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\"B\n\x11SuspendKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"7\n\x12SuspendKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\"A\n\x10ResumeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"6\n\x11ResumeKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\"\xa3\x01\n\tKeyFilter\x12\'\n\x05types\x18\x01 \x03(\x0e\x32\x18.skilder.keys.v1.KeyType\x12)\n\x06states\x18\x02 \x03(\x0e\x32\x19.skilder.keys.v1.KeyState\x12\x10\n\x08user_ids\x18\x03 \x03(\t\x12\x30\n\x0cunused_since\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb3\x01\n\x0fListKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12*\n\x06\x66ilter\x18\t \x01(\x0b\x32\x1a.skilder.keys.v1.KeyFilterJ\x04\x08\x02\x10\x06R\x04typeR\x07user_idR\x05stateR\x0cunused_since\"O\n\x10ListKeysResponse\x12\"\n\x04keys\x18\x01 \x03(\x0b\x32\x14.skilder.keys.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"c\n\x10\x43ountKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12*\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1a.skilder.keys.v1.KeyFilter\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"O\n\x11\x43ountKeysResponse\x12)\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x19.skilder.keys.v1.KeyCount\x12\x0f\n\x07partial\x18\x02 \x01(\x08\"k\n\x08KeyCount\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.skilder.keys.v1.KeyState\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\".\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"3\n\x0eGetKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\"\xa4\x01\n\x11\x45xplainKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\x07tool_id\x18\x02 \x01(\tH\x00\x12.\n\ttool_name\x18\x03 \x01(\x0b\x32\x19.skilder.keys.v1.ToolNameH\x00\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\tB\x06\n\x04tool\"j\n\x0eHatExplanation\x12\x0e\n\x06hat_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x05reach\x18\x03 \x01(\x0e\x32\x19.skilder.keys.v1.HatReach\x12\x10\n\x08team_ids\x18\x04 \x03(\t\"\x85\x02\n\x12\x45xplainKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.Key\x12-\n\x06\x64\x65nial\x18\x02 \x01(\x0e\x32\x1d.skilder.keys.v1.DenialReason\x12-\n\x04hats\x18\x03 \x03(\x0b\x32\x1f.skilder.keys.v1.HatExplanation\x12(\n\x04tool\x18\x04 \x01(\x0b\x32\x1a.skilder.keys.v1.ToolGrant\x12+\n\x05tools\x18\x05 \x03(\x0b\x32\x1c.skilder.keys.v1.ReachedTool\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t\"\xad\x01\n\x14ListToolUsersRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\x07tool_id\x18\x02 \x01(\tH\x00\x12.\n\ttool_name\x18\x03 \x01(\x0b\x32\x19.skilder.keys.v1.ToolNameH\x00\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\tB\x06\n\x04tool\"Z\n\x15ListToolUsersResponse\x12(\n\x05users\x18\x01 \x03(\x0b\x32\x19.skilder.keys.v1.ToolUser\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x08ToolUser\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x14.skilder.keys.v1.KeyH\x00\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12(\n\x05paths\x18\x03 \x03(\x0b\x32\x19.skilder.keys.v1.ToolPathB\x06\n\x04user*\x86\x01\n\x08HatReach\x12\x19\n\x15HAT_REACH_UNSPECIFIED\x10\x00\x12\x17\n\x13HAT_REACH_WORKSPACE\x10\x01\x12\x12\n\x0eHAT_REACH_TEAM\x10\x02\x12\x1b\n\x17HAT_REACH_OUTSIDE_LIMIT\x10\x03\x12\x15\n\x11HAT_REACH_NO_TEAM\x10\x04\x32\xd1\x06\n\nKeyService\x12U\n\x08IssueKey\x12 .skilder.keys.v1.IssueKeyRequest\x1a!.skilder.keys.v1.IssueKeyResponse\"\x04\x90\x82\x19\x02\x12[\n\tRevokeKey\x12!.skilder.keys.v1.RevokeKeyRequest\x1a\".skilder.keys.v1.RevokeKeyResponse\"\x07\x90\x02\x02\x90\x82\x19\x02\x12^\n\nSuspendKey\x12\".skilder.keys.v1.SuspendKeyRequest\x1a#.skilder.keys.v1.SuspendKeyResponse\"\x07\x90\x02\x02\x90\x82\x19\x02\x12[\n\tResumeKey\x12!.skilder.keys.v1.ResumeKeyRequest\x1a\".skilder.keys.v1.ResumeKeyResponse\"\x07\x90\x02\x02\x90\x82\x19\x02\x12X\n\x08ListKeys\x12 .skilder.keys.v1.ListKeysRequest\x1a!.skilder.keys.v1.ListKeysResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x12[\n\tCountKeys\x12!.skilder.keys.v1.CountKeysRequest\x1a\".skilder.keys.v1.CountKeysResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x12^\n\nExplainKey\x12\".skilder.keys.v1.ExplainKeyRequest\x1a#.skilder.keys.v1.ExplainKeyResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x12g\n\rListToolUsers\x12%.skilder.keys.v1.ListToolUsersRequest\x1a&.skilder.keys.v1.ListToolUsersResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x12R\n\x06GetKey\x12\x1e.skilder.keys.v1.GetKeyRequest\x1a\x1f.skilder.keys.v1.GetKeyResponse\"\x07\x90\x02\x01\x90\x82\x19\x01\x42\x82\x01\n\x13\x64\x65v.skilder.keys.v1B\x0fKeyServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,40 +53,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\220\002\001\220\202\031\001'
   _globals['_KEYSERVICE'].methods_by_name['CountKeys']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['CountKeys']._serialized_options = b'\220\002\001\220\202\031\001'
+  _globals['_KEYSERVICE'].methods_by_name['ExplainKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['ExplainKey']._serialized_options = b'\220\002\001\220\202\031\001'
+  _globals['_KEYSERVICE'].methods_by_name['ListToolUsers']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['ListToolUsers']._serialized_options = b'\220\002\001\220\202\031\001'
   _globals['_KEYSERVICE'].methods_by_name['GetKey']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['GetKey']._serialized_options = b'\220\002\001\220\202\031\001'
-  _globals['_ISSUEKEYREQUEST']._serialized_start=177
-  _globals['_ISSUEKEYREQUEST']._serialized_end=563
-  _globals['_ISSUEKEYRESPONSE']._serialized_start=565
-  _globals['_ISSUEKEYRESPONSE']._serialized_end=638
-  _globals['_REVOKEKEYREQUEST']._serialized_start=640
-  _globals['_REVOKEKEYREQUEST']._serialized_end=739
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=741
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=795
-  _globals['_SUSPENDKEYREQUEST']._serialized_start=797
-  _globals['_SUSPENDKEYREQUEST']._serialized_end=863
-  _globals['_SUSPENDKEYRESPONSE']._serialized_start=865
-  _globals['_SUSPENDKEYRESPONSE']._serialized_end=920
-  _globals['_RESUMEKEYREQUEST']._serialized_start=922
-  _globals['_RESUMEKEYREQUEST']._serialized_end=987
-  _globals['_RESUMEKEYRESPONSE']._serialized_start=989
-  _globals['_RESUMEKEYRESPONSE']._serialized_end=1043
-  _globals['_KEYFILTER']._serialized_start=1046
-  _globals['_KEYFILTER']._serialized_end=1209
-  _globals['_LISTKEYSREQUEST']._serialized_start=1212
-  _globals['_LISTKEYSREQUEST']._serialized_end=1391
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1393
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1472
-  _globals['_COUNTKEYSREQUEST']._serialized_start=1474
-  _globals['_COUNTKEYSREQUEST']._serialized_end=1573
-  _globals['_COUNTKEYSRESPONSE']._serialized_start=1575
-  _globals['_COUNTKEYSRESPONSE']._serialized_end=1654
-  _globals['_KEYCOUNT']._serialized_start=1656
-  _globals['_KEYCOUNT']._serialized_end=1763
-  _globals['_GETKEYREQUEST']._serialized_start=1765
-  _globals['_GETKEYREQUEST']._serialized_end=1811
-  _globals['_GETKEYRESPONSE']._serialized_start=1813
-  _globals['_GETKEYRESPONSE']._serialized_end=1864
-  _globals['_KEYSERVICE']._serialized_start=1867
-  _globals['_KEYSERVICE']._serialized_end=2515
+  _globals['_HATREACH']._serialized_start=2837
+  _globals['_HATREACH']._serialized_end=2971
+  _globals['_ISSUEKEYREQUEST']._serialized_start=222
+  _globals['_ISSUEKEYREQUEST']._serialized_end=608
+  _globals['_ISSUEKEYRESPONSE']._serialized_start=610
+  _globals['_ISSUEKEYRESPONSE']._serialized_end=683
+  _globals['_REVOKEKEYREQUEST']._serialized_start=685
+  _globals['_REVOKEKEYREQUEST']._serialized_end=784
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=786
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=840
+  _globals['_SUSPENDKEYREQUEST']._serialized_start=842
+  _globals['_SUSPENDKEYREQUEST']._serialized_end=908
+  _globals['_SUSPENDKEYRESPONSE']._serialized_start=910
+  _globals['_SUSPENDKEYRESPONSE']._serialized_end=965
+  _globals['_RESUMEKEYREQUEST']._serialized_start=967
+  _globals['_RESUMEKEYREQUEST']._serialized_end=1032
+  _globals['_RESUMEKEYRESPONSE']._serialized_start=1034
+  _globals['_RESUMEKEYRESPONSE']._serialized_end=1088
+  _globals['_KEYFILTER']._serialized_start=1091
+  _globals['_KEYFILTER']._serialized_end=1254
+  _globals['_LISTKEYSREQUEST']._serialized_start=1257
+  _globals['_LISTKEYSREQUEST']._serialized_end=1436
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1438
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1517
+  _globals['_COUNTKEYSREQUEST']._serialized_start=1519
+  _globals['_COUNTKEYSREQUEST']._serialized_end=1618
+  _globals['_COUNTKEYSRESPONSE']._serialized_start=1620
+  _globals['_COUNTKEYSRESPONSE']._serialized_end=1699
+  _globals['_KEYCOUNT']._serialized_start=1701
+  _globals['_KEYCOUNT']._serialized_end=1808
+  _globals['_GETKEYREQUEST']._serialized_start=1810
+  _globals['_GETKEYREQUEST']._serialized_end=1856
+  _globals['_GETKEYRESPONSE']._serialized_start=1858
+  _globals['_GETKEYRESPONSE']._serialized_end=1909
+  _globals['_EXPLAINKEYREQUEST']._serialized_start=1912
+  _globals['_EXPLAINKEYREQUEST']._serialized_end=2076
+  _globals['_HATEXPLANATION']._serialized_start=2078
+  _globals['_HATEXPLANATION']._serialized_end=2184
+  _globals['_EXPLAINKEYRESPONSE']._serialized_start=2187
+  _globals['_EXPLAINKEYRESPONSE']._serialized_end=2448
+  _globals['_LISTTOOLUSERSREQUEST']._serialized_start=2451
+  _globals['_LISTTOOLUSERSREQUEST']._serialized_end=2624
+  _globals['_LISTTOOLUSERSRESPONSE']._serialized_start=2626
+  _globals['_LISTTOOLUSERSRESPONSE']._serialized_end=2716
+  _globals['_TOOLUSER']._serialized_start=2718
+  _globals['_TOOLUSER']._serialized_end=2834
+  _globals['_KEYSERVICE']._serialized_start=2974
+  _globals['_KEYSERVICE']._serialized_end=3823
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,9 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from skilder.keys.v1 import authorization_service_pb2 as _authorization_service_pb2
+from skilder.keys.v1 import common_pb2 as _common_pb2
 from skilder.keys.v1 import key_pb2 as _key_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +23,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _HatReach:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HatReachEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HatReach.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HAT_REACH_UNSPECIFIED: _HatReach.ValueType  # 0
+    """Never sent."""
+    HAT_REACH_WORKSPACE: _HatReach.ValueType  # 1
+    """Reached: the hat serves the whole workspace, or it serves a team and the key has no user."""
+    HAT_REACH_TEAM: _HatReach.ValueType  # 2
+    """Reached: the hat serves a team of the key's user, or a team above it."""
+    HAT_REACH_OUTSIDE_LIMIT: _HatReach.ValueType  # 3
+    """Not reached: the key's `hat_limit` does not name the hat."""
+    HAT_REACH_NO_TEAM: _HatReach.ValueType  # 4
+    """Not reached: the hat serves no team of the key's user and none above, or no team at all."""
+
+class HatReach(_HatReach, metaclass=_HatReachEnumTypeWrapper):
+    """Whether a key reaches a hat, and why. Later versions may add values: treat an unknown one as not reached."""
+
+HAT_REACH_UNSPECIFIED: HatReach.ValueType  # 0
+"""Never sent."""
+HAT_REACH_WORKSPACE: HatReach.ValueType  # 1
+"""Reached: the hat serves the whole workspace, or it serves a team and the key has no user."""
+HAT_REACH_TEAM: HatReach.ValueType  # 2
+"""Reached: the hat serves a team of the key's user, or a team above it."""
+HAT_REACH_OUTSIDE_LIMIT: HatReach.ValueType  # 3
+"""Not reached: the key's `hat_limit` does not name the hat."""
+HAT_REACH_NO_TEAM: HatReach.ValueType  # 4
+"""Not reached: the hat serves no team of the key's user and none above, or no team at all."""
+Global___HatReach: _TypeAlias = HatReach  # noqa: Y015
 
 @_typing.final
 class IssueKeyRequest(_message.Message):
@@ -547,3 +582,251 @@ class GetKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetKeyResponse: _TypeAlias = GetKeyResponse  # noqa: Y015
+
+@_typing.final
+class ExplainKeyRequest(_message.Message):
+    """Which key to explain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    TOOL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key's id."""
+    tool_id: _builtins.str
+    """The tool's id."""
+    page_size: _builtins.int
+    """The most tools on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer tools."""
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same key, tool and actor."""
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    @_builtins.property
+    def tool_name(self) -> _common_pb2.ToolName:
+        """The tool's name on its MCP server."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        tool_id: _builtins.str = ...,
+        tool_name: _common_pb2.ToolName | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "key_id", b"key_id", "page_size", b"page_size", "page_token", b"page_token", "tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_tool: _TypeAlias = _typing.Literal["tool_id", "tool_name"]  # noqa: Y015
+    _WhichOneofArgType_tool: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_tool) -> _WhichOneofReturnType_tool | None: ...
+
+Global___ExplainKeyRequest: _TypeAlias = ExplainKeyRequest  # noqa: Y015
+
+@_typing.final
+class HatExplanation(_message.Message):
+    """Whether a key reaches a hat, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HAT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REACH_FIELD_NUMBER: _builtins.int
+    TEAM_IDS_FIELD_NUMBER: _builtins.int
+    hat_id: _builtins.str
+    """The hat's id."""
+    name: _builtins.str
+    """The hat's name."""
+    reach: Global___HatReach.ValueType
+    """Whether the key reaches it. If several reasons stand in the way, the first of them in the order of the enum."""
+    @_builtins.property
+    def team_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With HAT_REACH_TEAM: the ids of the teams from one of the user's teams up to the one that the hat serves, by the
+        shortest way. Otherwise empty.
+        """
+
+    def __init__(
+        self,
+        *,
+        hat_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        reach: Global___HatReach.ValueType = ...,
+        team_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hat_id", b"hat_id", "name", b"name", "reach", b"reach", "team_ids", b"team_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HatExplanation: _TypeAlias = HatExplanation  # noqa: Y015
+
+@_typing.final
+class ExplainKeyResponse(_message.Message):
+    """What a key reaches and why. The hats and tools are those that the key reaches apart from `denial`: also those of a key
+    that cannot be used at this moment, so do not let a call through because of them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    DENIAL_FIELD_NUMBER: _builtins.int
+    HATS_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    denial: _authorization_service_pb2.DenialReason.ValueType
+    """Why Authorize would deny the key's token, or the tool that the request asks about; unspecified if it would not."""
+    next_page_token: _builtins.str
+    """The `page_token` of the next page. Only an empty one means that this is the last page."""
+    @_builtins.property
+    def key(self) -> _key_pb2.Key:
+        """The key."""
+
+    @_builtins.property
+    def hats(self) -> _containers.RepeatedCompositeFieldContainer[Global___HatExplanation]:
+        """The hats of the workspace, in order of id. Only on the first page; none for a runtime key, which belongs to no agent."""
+
+    @_builtins.property
+    def tool(self) -> _authorization_service_pb2.ToolGrant:
+        """The tool that the request asks about, if Authorize would grant it. `tool_set_version` is empty."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_authorization_service_pb2.ReachedTool]:
+        """The tools that the key reaches, in order of id. None if the request asks about one tool."""
+
+    def __init__(
+        self,
+        *,
+        key: _key_pb2.Key | None = ...,
+        denial: _authorization_service_pb2.DenialReason.ValueType = ...,
+        hats: _abc.Iterable[Global___HatExplanation] | None = ...,
+        tool: _authorization_service_pb2.ToolGrant | None = ...,
+        tools: _abc.Iterable[_authorization_service_pb2.ReachedTool] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "tool", b"tool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denial", b"denial", "hats", b"hats", "key", b"key", "next_page_token", b"next_page_token", "tool", b"tool", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainKeyResponse: _TypeAlias = ExplainKeyResponse  # noqa: Y015
+
+@_typing.final
+class ListToolUsersRequest(_message.Message):
+    """Whose users to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    TOOL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace of the tool."""
+    tool_id: _builtins.str
+    """The tool's id."""
+    page_size: _builtins.int
+    """The most users on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer users, also none."""
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same workspace, tool and
+    actor.
+    """
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    @_builtins.property
+    def tool_name(self) -> _common_pb2.ToolName:
+        """The tool's name on its MCP server."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        tool_id: _builtins.str = ...,
+        tool_name: _common_pb2.ToolName | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "page_size", b"page_size", "page_token", b"page_token", "tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_tool: _TypeAlias = _typing.Literal["tool_id", "tool_name"]  # noqa: Y015
+    _WhichOneofArgType_tool: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_tool) -> _WhichOneofReturnType_tool | None: ...
+
+Global___ListToolUsersRequest: _TypeAlias = ListToolUsersRequest  # noqa: Y015
+
+@_typing.final
+class ListToolUsersResponse(_message.Message):
+    """A page of the users of a tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The `page_token` of the next page. Only an empty one means that this is the last page."""
+    @_builtins.property
+    def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolUser]:
+        """The users. Nobody, if the tool is disabled."""
+
+    def __init__(
+        self,
+        *,
+        users: _abc.Iterable[Global___ToolUser] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolUsersResponse: _TypeAlias = ListToolUsersResponse  # noqa: Y015
+
+@_typing.final
+class ToolUser(_message.Message):
+    """Who reaches a tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """A member, by their user id, who could use the tool with a user key without a `hat_limit`."""
+    @_builtins.property
+    def key(self) -> _key_pb2.Key:
+        """A key that can be used now."""
+
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedCompositeFieldContainer[_authorization_service_pb2.ToolPath]:
+        """The first 10 hats and skills through which the key or member reaches the tool, in order; at least one."""
+
+    def __init__(
+        self,
+        *,
+        key: _key_pb2.Key | None = ...,
+        user_id: _builtins.str = ...,
+        paths: _abc.Iterable[_authorization_service_pb2.ToolPath] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "user", b"user", "user_id", b"user_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "paths", b"paths", "user", b"user", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_user: _TypeAlias = _typing.Literal["key", "user_id"]  # noqa: Y015
+    _WhichOneofArgType_user: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_user) -> _WhichOneofReturnType_user | None: ...
+
+Global___ToolUser: _TypeAlias = ToolUser  # noqa: Y015

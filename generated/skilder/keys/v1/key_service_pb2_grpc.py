@@ -72,6 +72,16 @@ class KeyServiceStub:
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysRequest.SerializeToString,
                 response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysResponse.FromString,
                 _registered_method=True)
+        self.ExplainKey = channel.unary_unary(
+                '/skilder.keys.v1.KeyService/ExplainKey',
+                request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ExplainKeyRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ExplainKeyResponse.FromString,
+                _registered_method=True)
+        self.ListToolUsers = channel.unary_unary(
+                '/skilder.keys.v1.KeyService/ListToolUsers',
+                request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListToolUsersRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListToolUsersResponse.FromString,
+                _registered_method=True)
         self.GetKey = channel.unary_unary(
                 '/skilder.keys.v1.KeyService/GetKey',
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.GetKeyRequest.SerializeToString,
@@ -154,6 +164,29 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainKey(self, request, context):
+        """Explains what a key reaches and why, and what stands in the way, by the state of the database at this moment.
+
+        Nothing is decided here: whether a token is good is for Authorize to say.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+        key), PERMISSION_DENIED (the actor or the caller may not do this).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListToolUsers(self, request, context):
+        """Lists who reaches a tool: the members whose keys may reach it, in order of id, then the keys that Authorize grants
+        it to, newest first. For an actor who is not an admin, lists only themselves and their own user keys.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+        workspace, or no such tool), PERMISSION_DENIED (the actor or the caller may not do this).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetKey(self, request, context):
         """Returns one key.
 
@@ -195,6 +228,16 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.CountKeys,
                     request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysRequest.FromString,
                     response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysResponse.SerializeToString,
+            ),
+            'ExplainKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainKey,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ExplainKeyRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ExplainKeyResponse.SerializeToString,
+            ),
+            'ListToolUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListToolUsers,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListToolUsersRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListToolUsersResponse.SerializeToString,
             ),
             'GetKey': grpc.unary_unary_rpc_method_handler(
                     servicer.GetKey,
@@ -372,6 +415,60 @@ class KeyService:
             '/skilder.keys.v1.KeyService/CountKeys',
             skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysRequest.SerializeToString,
             skilder_dot_keys_dot_v1_dot_key__service__pb2.CountKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.KeyService/ExplainKey',
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.ExplainKeyRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.ExplainKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListToolUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.KeyService/ListToolUsers',
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.ListToolUsersRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.ListToolUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

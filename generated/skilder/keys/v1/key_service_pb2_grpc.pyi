@@ -81,6 +81,21 @@ class KeyServiceStub:
     Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
     (the actor or the caller may not do this).
     """
+    ExplainKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ExplainKeyRequest, _key_service_pb2.ExplainKeyResponse]
+    """Explains what a key reaches and why, and what stands in the way, by the state of the database at this moment.
+
+    Nothing is decided here: whether a token is good is for Authorize to say.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+    key), PERMISSION_DENIED (the actor or the caller may not do this).
+    """
+    ListToolUsers: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListToolUsersRequest, _key_service_pb2.ListToolUsersResponse]
+    """Lists who reaches a tool: the members whose keys may reach it, in order of id, then the keys that Authorize grants
+    it to, newest first. For an actor who is not an admin, lists only themselves and their own user keys.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+    workspace, or no such tool), PERMISSION_DENIED (the actor or the caller may not do this).
+    """
     GetKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.GetKeyRequest, _key_service_pb2.GetKeyResponse]
     """Returns one key.
 
@@ -139,6 +154,21 @@ class KeyServiceAsyncStub(KeyServiceStub):
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
     (the actor or the caller may not do this).
+    """
+    ExplainKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ExplainKeyRequest, _key_service_pb2.ExplainKeyResponse]  # type: ignore[assignment]
+    """Explains what a key reaches and why, and what stands in the way, by the state of the database at this moment.
+
+    Nothing is decided here: whether a token is good is for Authorize to say.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+    key), PERMISSION_DENIED (the actor or the caller may not do this).
+    """
+    ListToolUsers: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListToolUsersRequest, _key_service_pb2.ListToolUsersResponse]  # type: ignore[assignment]
+    """Lists who reaches a tool: the members whose keys may reach it, in order of id, then the keys that Authorize grants
+    it to, newest first. For an actor who is not an admin, lists only themselves and their own user keys.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+    workspace, or no such tool), PERMISSION_DENIED (the actor or the caller may not do this).
     """
     GetKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.GetKeyRequest, _key_service_pb2.GetKeyResponse]  # type: ignore[assignment]
     """Returns one key.
@@ -231,6 +261,33 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED
         (the actor or the caller may not do this).
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainKey(
+        self,
+        request: _key_service_pb2.ExplainKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.ExplainKeyResponse, _abc.Awaitable[_key_service_pb2.ExplainKeyResponse]]:
+        """Explains what a key reaches and why, and what stands in the way, by the state of the database at this moment.
+
+        Nothing is decided here: whether a token is good is for Authorize to say.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+        key), PERMISSION_DENIED (the actor or the caller may not do this).
+        """
+
+    @_abc_1.abstractmethod
+    def ListToolUsers(
+        self,
+        request: _key_service_pb2.ListToolUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.ListToolUsersResponse, _abc.Awaitable[_key_service_pb2.ListToolUsersResponse]]:
+        """Lists who reaches a tool: the members whose keys may reach it, in order of id, then the keys that Authorize grants
+        it to, newest first. For an actor who is not an admin, lists only themselves and their own user keys.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
+        workspace, or no such tool), PERMISSION_DENIED (the actor or the caller may not do this).
         """
 
     @_abc_1.abstractmethod

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.held_parts import HeldHat, HeldSkill, basic_piece, full_piece, held_hat, held_skill
 from skilder_keys.domain.difference import Part
-from skilder_keys.domain.permissions import MAX_PATHS, Reach, ToolPath, reached_hats, with_teams_above
+from skilder_keys.domain.permissions import Reach, paths_through, reached_hats, with_teams_above
 from skilder_keys.domain.workspace import HatAudience
 
 if TYPE_CHECKING:
@@ -79,14 +79,8 @@ class Contents:
         having = self.skills_of.get(tool_id)
         if piece is None or not having:
             return None
-        paths: list[ToolPath] = []
-        count = 0
-        for hat in hats:
-            skill_ids = hat.skill_ids.intersection(having)
-            count += len(skill_ids)
-            if skill_ids and len(paths) < MAX_PATHS:
-                paths.extend(ToolPath(hat.id, skill_id) for skill_id in sorted(skill_ids))
-        return encoding.tool_grant_field(piece, paths[:MAX_PATHS], count, version) if count else None
+        paths, count = paths_through((hat.id, hat.skill_ids.intersection(having)) for hat in hats)
+        return encoding.tool_grant_field(piece, paths, count, version) if count else None
 
     def server_of(self, tool_id: ToolId) -> str | None:
         """Return the MCP server of an enabled tool; None if there is no such tool."""

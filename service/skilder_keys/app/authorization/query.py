@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skilder_keys.domain.tool_sets import WHOLE, ToolName, ToolSetView, Variant
+from skilder_keys.domain.tool_sets import WHOLE, ToolName, ToolSetView, Variant, check_tool
 
 if TYPE_CHECKING:
     from skilder_keys.domain.denial import DenialReason
@@ -49,13 +49,9 @@ class AuthorizeQuery:
     def check(self, violations: Violations, path: str) -> None:
         """Add the fields that are out of bounds. The token has no bound: an invalid one is denied."""
         server = self.variant.mcp_server
-        if self.tool_id:
-            violations.foreign_id(f"{path}tool_id", self.tool_id)
-        elif self.tool_id is not None:
-            violations.add(f"{path}tool_id", "is set but empty: name a tool, or leave it out to ask about everything")
-        elif self.tool_name is not None:
-            violations.foreign_id(f"{path}tool_name.mcp_server", self.tool_name.mcp_server)
-            violations.foreign_id(f"{path}tool_name.name", self.tool_name.name)
+        tool = self.tool_name if self.tool_id is None else self.tool_id
+        if tool is not None:
+            check_tool(violations, path, tool)
         elif server:
             violations.foreign_id(f"{path}mcp_server", server)
         elif server is not None:
