@@ -8,7 +8,7 @@ import traceback
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from bench import authorize, batch, changes, cold, parts, revoke, size, stock, tools, transport
+from bench import authorize, batch, changes, cold, lists, parts, revoke, size, stock, tools, transport
 from bench.environment import environment_of
 from bench.h2load import H2LoadMissingError, require_h2load
 from bench.report import Report
@@ -32,12 +32,13 @@ _CASES: dict[str, Callable[[Environment, Report], None]] = {
     "tools": tools.run,
     "stock": stock.run,
     "changes": changes.run,
+    "lists": lists.run,
 }
 _BY_H2LOAD = {"transport", "parts", "batch", "size"}
 _ON_STOCK = {"stock", "changes"}
 _BESIDE_NAIVE = {"transport", "batch", "cold", "revoke", "size", "tools", "stock", "changes"}
-_OF_PAGES = set(_CASES) - {"changes"}
-"""The cases whose results stand in the tables of one run; the table of changes is written by itself."""
+_OF_PAGES = set(_CASES) - {"changes", "lists"}
+"""The cases whose results stand in the tables of one run; the tables of the others are written by themselves."""
 
 
 def main() -> None:

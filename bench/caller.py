@@ -66,6 +66,21 @@ class Caller:
         """Revoke a key."""
         self._call(self._keys.RevokeKey, key_service_pb2.RevokeKeyRequest(key_id=key_id))
 
+    def list_keys(self, request: key_service_pb2.ListKeysRequest) -> key_service_pb2.ListKeysResponse:
+        """Return a page of keys."""
+        response: key_service_pb2.ListKeysResponse = self._call(self._keys.ListKeys, request)
+        return response
+
+    def count_keys(self, request: key_service_pb2.CountKeysRequest) -> key_service_pb2.CountKeysResponse:
+        """Count keys."""
+        response: key_service_pb2.CountKeysResponse = self._call(self._keys.CountKeys, request)
+        return response
+
+    def revoke_keys(self, request: key_service_pb2.RevokeKeysRequest) -> key_service_pb2.RevokeKeysResponse:
+        """Revoke the keys that match a filter."""
+        response: key_service_pb2.RevokeKeysResponse = self._call(self._keys.RevokeKeys, request)
+        return response
+
     def authorize(self, request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
         """Authorize a token."""
         response: pb.AuthorizeResponse = self._call(self._authorization.Authorize, request)

@@ -181,16 +181,21 @@ class _File:
         ]
 
     def _fields(self, message: descriptor_pb2.DescriptorProto, at: int) -> list[Field]:
-        if message.nested_type or message.enum_type:
+        maps = {each.name: each for each in message.nested_type if each.options.map_entry}
+        if len(maps) < len(message.nested_type) or message.enum_type:
             raise NotImplementedError(f"{message.name} has types inside, which the reference does not show")
         fields = []
         for place, field in enumerate(message.field):
-            of_a_list = field.label == _Proto.LABEL_REPEATED
+            entry = maps.get(_short(field.type_name).rpartition(".")[2]) if field.type_name else None
+            of_a_list = field.label == _Proto.LABEL_REPEATED and entry is None
             label = "repeated" if of_a_list else "optional" if field.proto3_optional else ""
             in_one_of = field.HasField("oneof_index") and not field.proto3_optional
             one_of = message.oneof_decl[field.oneof_index].name if in_one_of else ""
             comment = self._comment(_FILE_MESSAGES, at, _MESSAGE_FIELDS, place)
-            kind = _short(field.type_name) if field.type_name else _SCALARS[field.type]
+            if entry is not None:
+                kind = f"map<{', '.join(_SCALARS[each.type] for each in entry.field)}>"
+            else:
+                kind = _short(field.type_name) if field.type_name else _SCALARS[field.type]
             fields.append(Field(field.name, comment, kind, label, one_of))
         return fields
 

@@ -17,7 +17,7 @@ async def test_a_piped_table_is_one_line_a_row(surroundings: Surroundings) -> No
     """With tabs between the columns, no padding and no colour, at any terminal width."""
     done = await surroundings.run("keys", "list", "-w", "acme", COLUMNS="20")
     heading, *rows = [line.split("\t") for line in done.stdout.decode().splitlines()]
-    assert heading == ["key", "hint", "for", "description", "state", "created", "last used"]
+    assert heading == ["key", "hint", "for", "description", "state", "created", "expires", "last used", "attention"]
     assert [row[:2] + row[3:4] for row in rows] == [[key.id, key.hint, key.description] for key in surroundings.keys]
 
 

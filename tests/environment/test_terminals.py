@@ -41,7 +41,7 @@ async def test_columns_stay_straight(surroundings: Surroundings) -> None:
 async def test_columns_that_are_left_out_are_named(surroundings: Surroundings) -> None:
     """At 80 columns there is no room for all."""
     _, shown = await surroundings.terminal("keys", "list", "-w", "acme", width=80)
-    assert "Left out, as the terminal is too narrow: for, created, last used." in shown
+    assert "Left out, as the terminal is too narrow: for, created, expires, last used, attention." in shown
     _, shown = await surroundings.terminal("keys", "list", "-w", "acme", width=300)
     assert "Left out" not in shown
 

@@ -315,8 +315,8 @@ async def test_keys_can_be_listed_by_what_people_look_for(command: CommandLine) 
     assert await listed("--actor", "cyd") == []
     assert await listed("--state", "active", "--state", "member_removed") == await listed()
     assert await listed("--state", "revoked") == []
-    assert await listed("--unused-days", "1") == []
-    assert await listed("--unused-days", "0") == ["Bob's own", "Bot 2", "Bot 1", "Bot 0"]
+    assert await listed("--unused-since", "1d") == []
+    assert await listed("--unused-since", "0d") == ["Bob's own", "Bot 2", "Bot 1", "Bot 0"]
     few = await command("keys", "list", "-w", "acme", "--limit", "2")
     assert "There are more" in few.stderr
 

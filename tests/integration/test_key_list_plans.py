@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from skilder_keys.domain.ids import KeyId, UserId, WorkspaceId
-from skilder_keys.domain.keys import KeyCounts, KeyFilter, KeyState
-from skilder_keys.domain.token import KeyType
+from skilder_keys.domain.ids import RuntimeId, UserId, WorkspaceId
+from skilder_keys.domain.key_filter import KeyCounts, KeyFilter, KeyListing, KeyOrder
+from skilder_keys.domain.keys import KeyLimit, KeyState
+from skilder_keys.domain.principal import Principal, PrincipalKind
+from skilder_keys.domain.token import KeyType, hint
 from skilder_keys.storage import key_lists
 from tests.support.many_keys import JIT_COST, LIMIT, key_id
 from tests.support.plans import Plan, plans, undone
@@ -39,60 +41,173 @@ LISTINGS: dict[str, KeyFilter] = {
     "active": wanted(states=(KeyState.ACTIVE,)),
     "active or revoked": wanted(states=(KeyState.REVOKED, KeyState.ACTIVE)),
     "active, by type": wanted(types=(KeyType.WORKSPACE,), states=(KeyState.ACTIVE,)),
+    "of a creator": wanted(created_by=Principal(PrincipalKind.USER, "ada")),
+    "of the commonest creator": wanted(created_by=Principal(PrincipalKind.CALLER, "console")),
+    "of a runtime": wanted(runtime_ids=(RuntimeId("r51"),)),
     "active or revoked, by type": wanted(types=(KeyType.RUNTIME,), states=(KeyState.ACTIVE, KeyState.REVOKED)),
 }
 SEVERAL: dict[str, tuple[KeyFilter, int]] = {
+    "limits": (wanted(unlimited=(KeyLimit.HATS,)), 2),
     "types": (wanted(types=(KeyType.WORKSPACE, KeyType.RUNTIME)), 2),
+    "runtimes": (wanted(runtime_ids=tuple(RuntimeId(f"r{number * 50 + 1}") for number in range(100))), 100),
     "users": (wanted(user_ids=tuple(UserId(f"u{number}") for number in range(100))), 100),
 }
 
 
+NEWEST, LEAST_USED = KeyOrder.NEWEST, KeyOrder.LEAST_RECENTLY_USED
+
+
+def position(number: int) -> str:
+    """Return the position of a key in the order of the newest."""
+    return f'["{key_id(number)}"]'
+
+
 async def page(
-    sql: asyncpg.Connection[Any], filters: KeyFilter, before: KeyId | None, *, deleted: bool = False
+    sql: asyncpg.Connection[Any],
+    filters: KeyFilter,
+    after: str | None = None,
+    *,
+    order: KeyOrder = NEWEST,
+    deleted: bool = False,
 ) -> Plan:
     """Return the plan of a page after running it; `list_page` asks for a generic plan."""
-    (plan,) = await plans(
+    *_, plan = await plans(
         sql,
         lambda connection: key_lists.list_page(
-            connection, filters, workspace_deleted=deleted, before=before, limit=LIMIT
+            connection, KeyListing(filters, order), workspace_deleted=deleted, after=after, limit=LIMIT
         ),
         "generic",
         analyze=True,
     )
-    assert plan.cost < JIT_COST, plan
+    # Pages in another order have no JIT, as Postgres is told that sorting is costly.
+    assert plan.cost < JIT_COST or order is not NEWEST, plan
+    assert "Seq Scan" not in plan.kinds(), plan
     return plan
 
 
 async def counted(sql: asyncpg.Connection[Any], filters: KeyFilter) -> Plan:
     """Return the plan of a count after running it."""
-    (plan,) = await plans(
+    *_, plan = await plans(
         sql, lambda connection: key_lists.count(connection, filters, workspace_deleted=False), "generic", analyze=True
     )
     assert "Seq Scan" not in plan.kinds(), plan
     return plan
 
 
-@pytest.mark.parametrize("before", [None, key_id(10_000), key_id(5)], ids=["first", "middle", "last"])
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("after", [None, position(10_000), position(5)], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("name", LISTINGS)
 async def test_a_page_reads_about_as_many_keys_as_it_shows(
-    full: asyncpg.Connection[Any], name: str, before: KeyId | None
+    full: asyncpg.Connection[Any], name: str, after: str | None
 ) -> None:
     """Their ids backwards through an index in the filter's order, then the keys by their ids; nothing is sorted."""
-    plan = await page(full, LISTINGS[name], before)
-    assert {"Seq Scan", "Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
+    plan = await page(full, LISTINGS[name], after)
+    assert {"Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
     assert plan.rows_read("key") <= 2 * LIMIT, plan.scans("key")
 
 
-@pytest.mark.parametrize("before", [None, key_id(10_000), key_id(5)], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("after", [None, position(10_000), position(5)], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("name", SEVERAL)
 async def test_a_page_of_several_values_reads_one_page_of_each(
-    full: asyncpg.Connection[Any], name: str, before: KeyId | None
+    full: asyncpg.Connection[Any], name: str, after: str | None
 ) -> None:
     """And then the keys that it shows, by their ids. Only the ids are sorted."""
     filters, values = SEVERAL[name]
-    plan = await page(full, filters, before)
+    plan = await page(full, filters, after)
     assert "Seq Scan" not in plan.kinds(), plan
     assert plan.rows_read("key") <= (values + 1) * LIMIT, plan.scans("key")
+
+
+async def test_a_hint_is_looked_up(full: asyncpg.Connection[Any]) -> None:
+    """The key is found by a number that is made of its id, and then read by its id."""
+    plan = await page(full, wanted(hint=hint(KeyType.WORKSPACE, key_id(10_002))))
+    assert "key_by_hint" in {node.get("Index Name") for node in plan.nodes()}, plan
+    assert plan.rows_read("key") == 2
+    assert (await counted(full, wanted(hint=hint(KeyType.WORKSPACE, key_id(10_002))))).rows_read("key") == 1
+
+
+SEARCHES: dict[str, tuple[KeyFilter, int]] = {
+    "rare words": (wanted(text="release github"), 40),
+    "common words": (wanted(text="Slack"), 19_960),
+    "common and rare words": (wanted(text="Slack release"), 0),
+    "no words": (wanted(text="unheard"), 0),
+    "a label": (wanted(labels=("team=t7",)), 100),
+    "a label with any value": (wanted(labels=("team",)), 10_000),
+    "words and a label": (wanted(text="support", labels=("team=t7",)), 100),
+    "a label of a user": (wanted(labels=("team=t7",), user_ids=(UserId("u7"),)), 100),
+}
+
+
+@pytest.mark.parametrize("order", KeyOrder)
+@pytest.mark.parametrize("name", SEARCHES)
+async def test_a_search_reads_the_keys_that_have_all_words_and_labels(
+    full: asyncpg.Connection[Any], name: str, order: KeyOrder
+) -> None:
+    """Each once, to sort them, and no key of another workspace, although all have the same words."""
+    filters, most = SEARCHES[name]
+    plan = await page(full, filters, order=order)
+    assert "Bitmap Heap Scan" in plan.scans("key")
+    assert plan.rows_read("key") <= most + LIMIT, plan.scans("key")
+    assert (await counted(full, filters)).rows_read("key") <= most
+
+
+PLACES = {"first": None, "middle": f'["2026-07-01", "2026-07-01T12:00:00+00:00", "{key_id(10_000)}"]'}
+BY_USE: dict[str, tuple[KeyFilter, int]] = {
+    "all": (wanted(), 1_000),
+    "of a rare type": (wanted(types=(KeyType.RUNTIME,)), 1_000),
+    "active": (wanted(states=(KeyState.ACTIVE,)), 1_000),
+    "unused": (wanted(unused_since=LONG_AGO), 0),
+    "of a user": (wanted(user_ids=(UserId("u77"),)), 25),
+    "of a creator": (wanted(created_by=Principal(PrincipalKind.USER, "ada")), 100),
+    "of a runtime": (wanted(runtime_ids=(RuntimeId("r51"),)), 1),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", BY_USE)
+async def test_a_page_by_last_use_reads_the_keys_of_few_days(
+    full: asyncpg.Connection[Any], name: str, place: str
+) -> None:
+    """Those of a day are sorted, and no other day is read until they are shown. Of each type, as an index has them."""
+    filters, most = BY_USE[name]
+    plan = await page(full, filters, PLACES[place], order=LEAST_USED)
+    assert plan.rows_read("key") <= most + LIMIT, plan.scans("key")
+
+
+SOON = datetime(2200, 1, 1, tzinfo=UTC)
+BY_EXPIRY: dict[str, tuple[KeyFilter, int]] = {
+    "all": (wanted(), 3 * LIMIT),
+    "of a rare type": (wanted(types=(KeyType.RUNTIME,)), LIMIT),
+    "that expire soon": (wanted(expires_before=SOON), 200),
+    "that expire soon, by type": (wanted(expires_before=SOON, types=(KeyType.RUNTIME,)), 200),
+    "that expire soon, of another type": (wanted(expires_before=SOON, types=(KeyType.USER,)), 0),
+    "that expire later": (wanted(expires_after=SOON), 0),
+    "that can be used": (wanted(states=(KeyState.ACTIVE, KeyState.SUSPENDED)), 3 * LIMIT + 1_000),
+    "of a user": (wanted(user_ids=(UserId("u77"),)), 25),
+}
+
+
+@pytest.mark.parametrize("place", [None, f'["2100-01-01T00:00:00+00:00", "{key_id(9_901)}"]'], ids=["first", "middle"])
+@pytest.mark.parametrize("name", BY_EXPIRY)
+async def test_a_page_by_expiry_reads_about_as_many_keys_as_it_shows(
+    full: asyncpg.Connection[Any], name: str, place: str | None
+) -> None:
+    """Of each type, from an index that has them in this order."""
+    filters, most = BY_EXPIRY[name]
+    plan = await page(full, filters, place, order=KeyOrder.EXPIRES_NEXT)
+    assert plan.rows_read("key") <= most + LIMIT, plan.scans("key")
+
+
+@pytest.mark.parametrize("order", [NEWEST, LEAST_USED])
+async def test_the_keys_of_a_range_of_expiry_are_read_in_any_order(
+    full: asyncpg.Connection[Any], order: KeyOrder
+) -> None:
+    """All of them, to sort them, and no others: few keys expire within a week."""
+    plan = await page(full, wanted(expires_before=SOON), order=order)
+    assert plan.rows_read("key") <= 200 + 2 * LIMIT, plan.scans("key")
+    assert (await counted(full, wanted(expires_before=SOON))).rows_read("key") < 201
 
 
 @pytest.mark.parametrize(
@@ -102,13 +217,19 @@ async def test_a_page_of_several_values_reads_one_page_of_each(
         wanted(types=(KeyType.RUNTIME,), user_ids=(UserId("u77"),)),
         wanted(types=(KeyType.RUNTIME,), states=(KeyState.MEMBER_REMOVED,)),
         wanted(states=(KeyState.WORKSPACE_GONE,)),
+        wanted(runtime_ids=()),
+        wanted(runtime_ids=(RuntimeId("r51"),), user_ids=(UserId("u77"),)),
+        wanted(types=(KeyType.RUNTIME,), unlimited=(KeyLimit.HATS,)),
+        wanted(types=(KeyType.USER,), hint="WSK_0123456789"),
     ],
 )
 async def test_what_can_match_no_key_reads_none(full: asyncpg.Connection[Any], filters: KeyFilter) -> None:
     """The database is not asked."""
     asked: list[object] = []
     with full.query_logger(asked.append):
-        found = await key_lists.list_page(full, filters, workspace_deleted=False, before=None, limit=LIMIT)
+        found = await key_lists.list_page(
+            full, KeyListing(filters, NEWEST), workspace_deleted=False, after=None, limit=LIMIT
+        )
         assert (found, await key_lists.count(full, filters, workspace_deleted=False)) == (
             [],
             KeyCounts((), partial=False),
@@ -119,7 +240,7 @@ async def test_what_can_match_no_key_reads_none(full: asyncpg.Connection[Any], f
 async def test_a_page_of_a_deleted_workspace_reads_as_many_keys_as_it_shows(full: asyncpg.Connection[Any]) -> None:
     """All its keys that are not revoked have one state; the table of members is not asked which."""
     filters = wanted(states=(KeyState.WORKSPACE_GONE,))
-    plan = await page(full, filters, None, deleted=True)
+    plan = await page(full, filters, deleted=True)
     assert plan.rows_read("key") <= 2 * LIMIT, plan.scans("key")
 
 
@@ -146,17 +267,14 @@ async def few(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Connect
             await connection.close()
 
 
-@pytest.mark.parametrize("before", [None, key_id(10_000)], ids=["first", "middle"])
+@pytest.mark.parametrize("after", [None, position(10_000)], ids=["first", "middle"])
 @pytest.mark.parametrize("workspace_id", ["w0", "w1"])
 async def test_a_page_of_one_of_few_workspaces_reads_no_other(
-    few: asyncpg.Connection[Any], workspace_id: str, before: KeyId | None
+    few: asyncpg.Connection[Any], workspace_id: str, after: str | None
 ) -> None:
     """Although the planner does not know the workspace and expects a third of all keys in it."""
-    plan = await page(few, KeyFilter(WorkspaceId(workspace_id)), before)
+    plan = await page(few, KeyFilter(WorkspaceId(workspace_id)), after)
     assert plan.rows_read("key") <= 2 * LIMIT, plan.scans("key")
-
-
-LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +293,8 @@ async def test_a_filter_without_an_index_reads_what_the_others_leave(
     full: asyncpg.Connection[Any], filters: KeyFilter, most: int
 ) -> None:
     """At worst the keys of one workspace, and never all keys."""
-    plan = await page(full, filters, None)
-    assert {"Seq Scan", "Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
+    plan = await page(full, filters)
+    assert {"Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
     assert plan.rows_read("key") <= most + LIMIT, plan.scans("key")
 
 
@@ -187,7 +305,10 @@ COUNTS: dict[str, tuple[KeyFilter, int]] = {
     "revoked": (wanted(states=(KeyState.REVOKED,)), 1_000),
     "active": (wanted(states=(KeyState.ACTIVE,)), 19_000),
     "of users that left": (wanted(states=(KeyState.MEMBER_REMOVED,)), 5_000),
-    "unused": (wanted(unused_since=LONG_AGO), 20_000),
+    "unused": (wanted(unused_since=LONG_AGO), 0),
+    "of a creator": (wanted(created_by=Principal(PrincipalKind.USER, "ada")), 100),
+    "of runtimes": (wanted(runtime_ids=(RuntimeId("r51"), RuntimeId("r101"))), 2),
+    "without a limit": (wanted(unlimited=(KeyLimit.HATS,)), 19_600),
 }
 
 
@@ -210,7 +331,7 @@ async def test_members_are_read_once_to_find_the_keys_of_others(
     """Into a hash table, even if the server's own setting has no memory for it. Not once for each key."""
     async with undone(full):
         await full.execute("SET LOCAL work_mem = '64kB'")
-        plan = await page(full, wanted(states=states), None)
+        plan = await page(full, wanted(states=states))
     assert plan.rows_read("member") <= 9_998 + LIMIT, plan.scans("member")
     assert any("hashed SubPlan" in node.get("Filter", "") for node in plan.nodes()), plan
 

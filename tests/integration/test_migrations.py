@@ -47,7 +47,10 @@ def test_migrations_are_numbered_without_gaps() -> None:
     found = sorted(
         file.name for file in files("skilder_keys.storage.migrations").iterdir() if not file.name.startswith("__")
     )
-    expected = [f"{each.number:04}_{each.name}.sql" for each in migrations.migrations()]
+    expected = [
+        f"{each.number:04}_{each.name}{'.concurrent' if each.concurrent else ''}.sql"
+        for each in migrations.migrations()
+    ]
     assert found == expected
     assert [each.number for each in migrations.migrations()] == list(range(1, len(found) + 1))
 

@@ -30,10 +30,12 @@ from skilder.keys.v1.key_service_pb2 import (
     ExplainKeyRequest,
     GetKeyRequest,
     IssueKeyRequest,
+    KeyFilter,
     ListKeysRequest,
     ListToolUsersRequest,
     ResumeKeyRequest,
     RevokeKeyRequest,
+    RevokeKeysRequest,
     SuspendKeyRequest,
 )
 from tests.support.calls import METHODS
@@ -51,6 +53,10 @@ LIMIT = 4 * KIB * KIB
 LARGE = {"CatalogService/GetWorkspace": 16 * KIB * KIB}
 ACTOR = "user-000000"
 CALLERS = {"AuthorizationService": "service", "KeyService": "console", "CatalogService": "console"}
+
+_ALL_KEYS = RevokeKeysRequest(
+    workspace_id="largest", filter=KeyFilter(types=[KEY_TYPE_WORKSPACE]), dry_run=True, actor=ACTOR
+)
 
 
 class Caller:
@@ -146,6 +152,7 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller) -
     key_id, reason = limited[0].key.id, "r" * 500
     await caller.call("KeyService/SuspendKey", SuspendKeyRequest(key_id=key_id, reason=reason, actor=ACTOR))
     await caller.call("KeyService/ResumeKey", ResumeKeyRequest(key_id=key_id, reason=reason, actor=ACTOR))
+    await caller.call("KeyService/RevokeKeys", _ALL_KEYS)
     await caller.call("KeyService/RevokeKey", RevokeKeyRequest(key_id=wide.key.id, reason="r" * 500, actor=ACTOR))
     await caller.call("CatalogService/DeleteWorkspace", DeleteWorkspaceRequest(workspace_id="largest", actor=ACTOR))
 

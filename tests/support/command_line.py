@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support.process import run_command
 from tests.support.service import TOKENS
+from tests.support.typist import TerminalRun, run_on_terminal
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,14 +26,23 @@ class CommandLine:
 
     async def __call__(self, *arguments: str, stdin: str = "", caller: str = "operator") -> Any:
         """Run a command and return the finished process."""
-        token_file = self._folder / f"{caller}.token"
-        token_file.write_text(TOKENS[caller])
-        variables = {"SKILDER_KEYS_SERVER": self._service.address, "SKILDER_KEYS_TOKEN_FILE": str(token_file)}
+        variables = self._variables(caller)
         done: subprocess.CompletedProcess[str] = await asyncio.to_thread(
             run_command, *arguments, folder=self._folder, stdin=stdin, **variables
         )
         assert "Traceback" not in done.stderr
         return done
+
+    async def terminal(self, *arguments: str, answer: str) -> TerminalRun:
+        """Run a command on a terminal with standard output in a pipe, and answer a question."""
+        return await asyncio.to_thread(
+            run_on_terminal, *arguments, folder=self._folder, answer=lambda: answer, **self._variables("operator")
+        )
+
+    def _variables(self, caller: str) -> dict[str, str]:
+        token_file = self._folder / f"{caller}.token"
+        token_file.write_text(TOKENS[caller])
+        return {"SKILDER_KEYS_SERVER": self._service.address, "SKILDER_KEYS_TOKEN_FILE": str(token_file)}
 
     async def json(self, *arguments: str, stdin: str = "", code: int = 0) -> Any:
         """Run a command with --json and return the document that it prints."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import message_factory
+from google.protobuf.duration_pb2 import Duration
 
 from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest
 from skilder.keys.v1.key_pb2 import (
@@ -127,7 +128,13 @@ class World:
         self.narrow = (await operator.issue(hat_limit=HatLimit(hat_ids=["customer-care"]))).token
         self.probes = {"wide": self.wide, "narrow": self.narrow}
         for user in ("bob", "bob", "bob", "cyd"):
-            issued = await operator.issue(type=KEY_TYPE_USER, user_id=user, unlimited=[KEY_LIMIT_HATS])
+            issued = await operator.issue(
+                type=KEY_TYPE_USER,
+                user_id=user,
+                unlimited=[KEY_LIMIT_HATS],
+                labels={"team": "support", "env": ""},
+                lifetime=Duration(seconds=10_000_000),
+            )
             self.probes[user] = issued.token
         await operator.issue(type=KEY_TYPE_RUNTIME, runtime_id="runtime-1")
         await operator.issue(workspace_id="other", unlimited=[KEY_LIMIT_HATS])

@@ -29,7 +29,7 @@ from skilder.keys.v1.catalog_service_pb2 import (
     UpdateWorkspaceRequest,
     WorkspaceParts,
 )
-from skilder.keys.v1.common_pb2 import ToolName
+from skilder.keys.v1.common_pb2 import PRINCIPAL_KIND_CALLER, Principal, ToolName
 from skilder.keys.v1.key_pb2 import (
     KEY_LIMIT_HATS,
     KEY_STATE_ACTIVE,
@@ -39,6 +39,7 @@ from skilder.keys.v1.key_pb2 import (
     HatLimit,
 )
 from skilder.keys.v1.key_service_pb2 import (
+    KEY_ORDER_LEAST_RECENTLY_USED,
     CountKeysRequest,
     ExplainKeyRequest,
     GetKeyRequest,
@@ -48,6 +49,7 @@ from skilder.keys.v1.key_service_pb2 import (
     ListToolUsersRequest,
     ResumeKeyRequest,
     RevokeKeyRequest,
+    RevokeKeysRequest,
     SuspendKeyRequest,
 )
 from skilder.keys.v1.workspace_pb2 import (
@@ -88,6 +90,7 @@ _POLICY = KeyPolicy(
     require_hat_limit=True,
     unique_descriptions=True,
 )
+_PAST = Timestamp(seconds=1, nanos=5)
 _FUTURE = Timestamp(seconds=4_000_000_000, nanos=5)
 _NEXT_YEAR = Timestamp(seconds=int(time.time()) + 365 * 86400, nanos=5)
 
@@ -178,13 +181,83 @@ def _revoke(*, by_token: bool, actor: str = "ada") -> Callable[[World], Awaitabl
 
 
 _POST = ToolName(mcp_server="slack", name="slack_post_message")
+
+
+async def _revoke_many(world: World, *, actor: str = "ada", **fields: Any) -> RevokeKeysRequest:
+    name = world.new("target")
+    await world.service.operator.issue(
+        type=KEY_TYPE_USER,
+        user_id="bob",
+        description=name,
+        unlimited=[KEY_LIMIT_HATS],
+        labels={"team": "support", "env": ""},
+        lifetime=Duration(seconds=10_000_000),
+    )
+    request = RevokeKeysRequest(workspace_id="acme", filter=_FILTER, reason=name, max_keys=1, actor=actor, **fields)
+    request.filter.text = name
+    return request
+
+
+async def _revoke_many_dry(world: World) -> Message:
+    return await _revoke_many(world, dry_run=True)
+
+
+async def _revoke_many_by_a_member(world: World) -> Message:
+    return await _revoke_many(world, actor="cyd")
+
+
+async def _revoke_by_hint(world: World) -> Message:
+    name = world.new("target")
+    issued = await world.service.operator.issue(description=name)
+    some = KeyFilter(hint=issued.key.hint)
+    return RevokeKeysRequest(workspace_id="acme", filter=some, reason=name, max_keys=1, actor="ada")
+
+
+async def _revoke_of_a_runtime(world: World) -> Message:
+    name = world.new("target")
+    await world.service.operator.issue(type=KEY_TYPE_RUNTIME, runtime_id=name, description=name)
+    some = KeyFilter(runtime_ids=[name])
+    return RevokeKeysRequest(workspace_id="acme", filter=some, reason=name, max_keys=1, actor="ada")
+
+
 _FILTER = KeyFilter(
-    types=[KEY_TYPE_WORKSPACE, KEY_TYPE_USER], states=[KEY_STATE_ACTIVE], user_ids=["bob"], unused_since=_FUTURE
+    types=[KEY_TYPE_WORKSPACE, KEY_TYPE_USER],
+    states=[KEY_STATE_ACTIVE],
+    user_ids=["bob"],
+    created_by=Principal(kind=PRINCIPAL_KIND_CALLER, id="operator"),
+    text="slack bot",
+    labels=["team=support", "env"],
+    created_after=_PAST,
+    created_before=_FUTURE,
+    expires_after=_PAST,
+    expires_before=_FUTURE,
+    unused_since=_FUTURE,
+    unlimited=[KEY_LIMIT_HATS],
 )
+_RUNTIMES = KeyFilter(runtime_ids=["runtime-1", "runtime-2"])
 
 
 async def _keys(_: World) -> Message:
-    return ListKeysRequest(workspace_id="acme", filter=_FILTER, page_size=2, actor="ada")
+    order: Any = {"order_by": KEY_ORDER_LEAST_RECENTLY_USED}
+    return ListKeysRequest(workspace_id="acme", filter=_FILTER, page_size=2, actor="ada", **order)
+
+
+async def _runtimes(_: World) -> Message:
+    return ListKeysRequest(workspace_id="acme", filter=_RUNTIMES, actor="ada")
+
+
+async def _by_hint(world: World) -> Message:
+    (page,) = await send(world.service.console, "KeyService/ListKeys", await _own_keys(world))
+    return ListKeysRequest(workspace_id="acme", filter=KeyFilter(hint=page.keys[0].hint), actor="ada")
+
+
+async def _count_runtimes(_: World) -> Message:
+    return CountKeysRequest(workspace_id="acme", filter=_RUNTIMES, actor="ada")
+
+
+async def _count_by_hint(world: World) -> Message:
+    request: Any = await _by_hint(world)
+    return CountKeysRequest(workspace_id="acme", filter=request.filter, actor="ada")
 
 
 async def _more_keys(world: World) -> Message:
@@ -373,7 +446,13 @@ CASES = [
         power_of_the_key,
         (
             "of a workspace",
-            _issue(type=KEY_TYPE_WORKSPACE, actor="ada", hat_limit=_LIMIT, expires_at=_NEXT_YEAR),
+            _issue(
+                type=KEY_TYPE_WORKSPACE,
+                actor="ada",
+                hat_limit=_LIMIT,
+                expires_at=_NEXT_YEAR,
+                labels={"team": "support", "env": ""},
+            ),
             {"meant": {"expires_at": _NO_EXPIRY}},
         ),
         (
@@ -414,11 +493,23 @@ CASES = [
         ("by a member", _resume_by_bob, {"refused": True}),
     ),
     *_cases(
+        "KeyService/RevokeKeys",
+        "console",
+        revoked,
+        ("with a filter", _revoke_many, {}),
+        ("as a dry run", _revoke_many_dry, {"refused": True, "meant": {"dry_run": _DRY_RUN}}),
+        ("by hint", _revoke_by_hint, {}),
+        ("of a runtime", _revoke_of_a_runtime, {}),
+        ("by a member", _revoke_many_by_a_member, {"refused": True}),
+    ),
+    *_cases(
         "KeyService/ListKeys",
         "console",
         listed,
         ("first page", _keys, {"narrows": ("filter",)}),
         ("second page", _more_keys, {"narrows": ("filter",)}),
+        ("of runtimes", _runtimes, {"narrows": ("filter",)}),
+        ("by hint", _by_hint, {"narrows": ("filter",)}),
         ("of a member", _own_keys, {}),
     ),
     *_cases(
@@ -426,6 +517,8 @@ CASES = [
         "console",
         counted,
         ("with a filter", _count, {"narrows": ("filter",)}),
+        ("of runtimes", _count_runtimes, {"narrows": ("filter",)}),
+        ("by hint", _count_by_hint, {"narrows": ("filter",)}),
         ("of a member", _own_count, {}),
     ),
     *_cases(

@@ -23,7 +23,8 @@ JIT_COST = 100_000
 _ALL_TABLES = ("key", "key_hat", "workspace", "member", "team_member", "hat", "audit_event")
 
 # Of 20,000 keys of `acme`, newest last: 200 users have 25 keys each, 400 are of runtime instances, 1,000 are revoked.
-# Two of the users are no members any more.
+# Two of the users are no members any more. 40 have other words in their description, 100 were issued by `ada`, half
+# have a label, a third was last used in one of the last 100 days, and 200 expire.
 # 2,000 other workspaces have 2 keys each.
 ROWS = """
 INSERT INTO workspace (id, name, version) SELECT 'w' || n, 'W', 1 FROM generate_series(1, 2000) AS n;
@@ -35,15 +36,20 @@ SELECT 'acme', 'u' || n, 't' || n % 100 FROM generate_series(0, 9999) AS n;
 INSERT INTO hat (workspace_id, id, name, description, instructions, audience)
 SELECT 'acme', 'h' || n, 'H', '', '', 'teams' FROM generate_series(0, 99) AS n;
 INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, secret_hash, limited_to_hats,
-                 created_by_kind, created_by_id, request_caller, request_id, request_digest, last_used_at,
+                 created_by_kind, created_by_id, request_caller, request_id, request_digest, labels, last_used_at,
+                 expires_at,
                  revoked_at, revoked_by_kind, revoked_by_id, revoke_reason)
 SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
        CASE WHEN n % 4 = 0 THEN 'user' WHEN n % 50 = 1 THEN 'runtime' ELSE 'workspace' END,
        CASE WHEN n <= 20000 THEN 'acme' ELSE 'w' || (n % 2000 + 1) END,
        CASE WHEN n % 4 = 0 THEN 'u' || n / 4 % 200 END,
        CASE WHEN n % 4 <> 0 AND n % 50 = 1 THEN 'r' || n END,
-       'Slack Support Bot', '{hash}', n % 100 = 2, 'caller', 'console', 'console', 'r' || n, sha256(n::text::bytea),
-       CASE WHEN n % 3 = 0 THEN now() END,
+       CASE WHEN n % 500 = 3 THEN 'GitHub Release-Bot' ELSE 'Slack Support Bot' END, '{hash}', n % 100 = 2,
+       CASE WHEN n % 200 = 5 THEN 'user' ELSE 'caller' END, CASE WHEN n % 200 = 5 THEN 'ada' ELSE 'console' END,
+       'console', 'r' || n, sha256(n::text::bytea),
+       CASE WHEN n % 2 = 0 THEN jsonb_build_object('team', 't' || n / 2 % 100) ELSE '{}' END,
+       CASE WHEN n % 3 = 0 THEN now() - make_interval(days => n / 3 % 100) END,
+       CASE WHEN n % 100 = 1 THEN timestamptz '2100-01-01Z' END,
        CASE WHEN n % 20 = 0 THEN now() END, CASE WHEN n % 20 = 0 THEN 'user' END,
        CASE WHEN n % 20 = 0 THEN 'ada' END, CASE WHEN n % 20 = 0 THEN '' END
 FROM generate_series(1, 24000) AS n;

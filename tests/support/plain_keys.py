@@ -34,5 +34,6 @@ def plain_key(**fields: Any) -> Key:
         "suspension": None,
         "version": 1,
         "updated_at": created_at,
+        "labels": (),
     }
     return Key(**defaults | fields)

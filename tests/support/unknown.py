@@ -91,7 +91,7 @@ def _copy(request: Message) -> Message:
 def _messages(message: Message, path: str, steps: tuple[str | int, ...]) -> Iterator[Place]:
     yield Place(path, steps)
     for field, value in message.ListFields():
-        if field.type != FieldDescriptor.TYPE_MESSAGE:
+        if field.type != FieldDescriptor.TYPE_MESSAGE or _is_map(field):
             continue
         name = joined(path, field.name)
         if not field.is_repeated:
@@ -99,3 +99,7 @@ def _messages(message: Message, path: str, steps: tuple[str | int, ...]) -> Iter
             continue
         for index in sorted({0, len(value) - 1}):
             yield from _messages(value[index], f"{name}[{index}]", (*steps, field.name, index))
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)

@@ -45,12 +45,23 @@ def valid_requests() -> dict[str, list[Message]]:
         "request_id": "r-1",
         "workspace_id": "nowhere",
         "description": "Slack Support Bot",
+        "labels": {"team": "support", "example.com/env": ""},
         "actor": "nobody",
     }
     some_keys = key_service_pb2.KeyFilter(
         types=[key_pb2.KEY_TYPE_USER],
         states=[key_pb2.KEY_STATE_ACTIVE],
         user_ids=["bob", "ada"],
+        runtime_ids=["runtime-7", "runtime-8"],
+        created_by=common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_USER, id="ada"),
+        hint="WSK_4mBq8Jd41x",
+        text="slack bot",
+        labels=["team=support", "env"],
+        created_after=Timestamp(seconds=1_600_000_000),
+        created_before=Timestamp(seconds=1_800_000_000),
+        expires_after=Timestamp(seconds=1_800_000_000),
+        expires_before=Timestamp(seconds=1_900_000_000),
+        unlimited=[key_pb2.KEY_LIMIT_HATS],
         unused_since=Timestamp(seconds=1_700_000_000, nanos=5),
     )
     part_list: dict[str, Any] = {
@@ -96,10 +107,22 @@ def valid_requests() -> dict[str, list[Message]]:
         "KeyService/ResumeKey": [
             key_service_pb2.ResumeKeyRequest(key_id=_KEY_ID, reason="All was well", actor="nobody")
         ],
+        "KeyService/RevokeKeys": [
+            key_service_pb2.RevokeKeysRequest(
+                workspace_id="nowhere",
+                filter=some_keys,
+                reason="Left",
+                dry_run=dry_run,
+                max_keys=5,
+                actor="nobody",
+            )
+            for dry_run in (False, True)
+        ],
         "KeyService/ListKeys": [
             key_service_pb2.ListKeysRequest(
                 workspace_id="acme",
                 filter=some_keys,
+                order_by=key_service_pb2.KEY_ORDER_LEAST_RECENTLY_USED,
                 page_size=10,
                 page_token="abc",
                 actor="nobody",

@@ -43,7 +43,7 @@ def fields_of(descriptor: Any, path: str = "") -> Iterator[str]:
     """Yield the path of every field of a message, at every depth."""
     for field in descriptor.fields:
         yield path + field.name
-        if field.message_type is not None:
+        if field.message_type is not None and not _is_map(field):
             yield from fields_of(field.message_type, f"{path}{field.name}.")
 
 

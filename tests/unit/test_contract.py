@@ -155,6 +155,7 @@ ENUMS = {
     "KeyState": enums.KEY_STATES,
     "HatAudience": enums.HAT_AUDIENCES,
     "KeyLimit": enums.KEY_LIMITS,
+    "KeyOrder": enums.KEY_ORDERS,
     "PrincipalKind": enums.PRINCIPAL_KINDS,
     "MemberRole": enums.MEMBER_ROLES,
     "WorkspacePart": enums.WORKSPACE_PARTS,

@@ -15,12 +15,15 @@ from skilder.keys.v1.key_service_pb2 import IssueKeyRequest
 from skilder_keys.domain.difference import Action, Change, Part
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
-from skilder_keys.domain.keys import KeyFilter, KeyLimit, KeySpec, KeyState, Revocation
+from skilder_keys.domain.key_filter import KeyFilter, KeyListing, KeyOrder
+from skilder_keys.domain.keys import KeyLimit, KeySpec, KeyState, Revocation
+from skilder_keys.domain.labels import Label
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import Hat, HatAudience, Member, MemberRole, Tool, WorkspaceStatus
 from skilder_keys.domain.workspace_lists import ListedWorkspace
 from skilder_keys.rpc import convert, convert_catalog_lists, convert_workspaces
+from skilder_keys.rpc.convert_key_filters import key_filter, key_listing
 from tests.support.plain_keys import plain_key
 from tests.support.workspaces import example_workspace, small_workspace
 
@@ -39,7 +42,7 @@ def refused_field(convert_it: Any, message: Any) -> str:
 
 def refused_filter(**fields: Any) -> str:
     """Return the only field for which a filter is refused."""
-    return refused_field(lambda message: convert.key_filter("acme", message), pb.KeyFilter(**fields))
+    return refused_field(lambda message: key_filter("acme", message), pb.KeyFilter(**fields))
 
 
 @pytest.mark.parametrize("message", [small_workspace(), example_workspace()], ids=["small", "example"])
@@ -112,6 +115,9 @@ def test_a_key_spec_has_every_field_of_the_request() -> None:
     request.unlimited.append(key_pb2.KEY_LIMIT_HATS)
     both = replace(spec, hat_ids=(HatId("b"), HatId("a")), unlimited=(KeyLimit.HATS,))
     assert convert.key_spec(request) == both
+    request.labels.update({"team": "support", "app": ""})
+    both = replace(both, labels=(Label("app", ""), Label("team", "support")))
+    assert convert.key_spec(request) == both
     request.expires_at.CopyFrom(convert.timestamp(NOW))
     assert convert.key_spec(request) == replace(both, expires_at=NOW)
     request.lifetime.FromTimedelta(timedelta(hours=12))
@@ -135,15 +141,56 @@ def test_an_unknown_limit_is_refused_by_its_place(number: Any) -> None:
 
 def test_a_filter_has_every_field_of_the_request() -> None:
     """A field that is unset filters nothing. A value that is there twice is there once."""
-    assert convert.key_filter("acme", pb.KeyFilter()) == KeyFilter(ACME)
+    assert key_filter("acme", pb.KeyFilter()) == KeyFilter(ACME)
     message = pb.KeyFilter(
         types=[key_pb2.KEY_TYPE_RUNTIME, key_pb2.KEY_TYPE_USER, key_pb2.KEY_TYPE_RUNTIME],
         user_ids=["ada", "ada"],
         states=[key_pb2.KEY_STATE_REVOKED],
-        unused_since=convert.timestamp(NOW),
+        runtime_ids=["rt-1", "rt-2"],
+        created_by=common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_CALLER, id="console"),
+        hint="WSK_0123456789",
+        text="slack bot",
+        labels=["team", "team", "a=b"],
+        created_after=convert.timestamp(NOW),
+        created_before=convert.timestamp(NOW + timedelta(days=1)),
+        expires_after=convert.timestamp(NOW + timedelta(days=3)),
+        expires_before=convert.timestamp(NOW + timedelta(days=4)),
+        unused_since=convert.timestamp(NOW + timedelta(days=2)),
+        unlimited=[key_pb2.KEY_LIMIT_HATS],
     )
-    expected = KeyFilter(ACME, (KeyType.RUNTIME, KeyType.USER), (KeyState.REVOKED,), (UserId("ada"),), NOW)
-    assert convert.key_filter("acme", message) == expected
+    assert {field.name for field, _ in message.ListFields()} == {field.name for field in pb.KeyFilter.DESCRIPTOR.fields}
+    assert key_filter("acme", message) == KeyFilter(
+        ACME,
+        types=(KeyType.RUNTIME, KeyType.USER),
+        states=(KeyState.REVOKED,),
+        user_ids=(UserId("ada"),),
+        runtime_ids=(RuntimeId("rt-1"), RuntimeId("rt-2")),
+        created_by=Principal(PrincipalKind.CALLER, "console"),
+        hint="WSK_0123456789",
+        text="slack bot",
+        labels=("team", "a=b"),
+        created_after=NOW,
+        created_before=NOW + timedelta(days=1),
+        expires_after=NOW + timedelta(days=3),
+        expires_before=NOW + timedelta(days=4),
+        unused_since=NOW + timedelta(days=2),
+        unlimited=(KeyLimit.HATS,),
+    )
+
+
+def test_an_order_that_is_not_set_is_newest_first() -> None:
+    """An unknown one is refused."""
+    request = pb.ListKeysRequest(workspace_id="acme")
+    assert key_listing(request) == KeyListing(KeyFilter(ACME), KeyOrder.NEWEST)
+    request.order_by = pb.KEY_ORDER_LEAST_RECENTLY_USED
+    assert key_listing(request).order is KeyOrder.LEAST_RECENTLY_USED
+    assert refused_field(key_listing, pb.ListKeysRequest(order_by=99)) == "order_by"  # type: ignore[arg-type] # unknown
+
+
+@pytest.mark.parametrize("kind", [0, 99])
+def test_a_principal_without_a_known_kind_is_refused(kind: Any) -> None:
+    """A filter by it would find the keys of users, or of callers, or all."""
+    assert refused_filter(created_by=common_pb2.Principal(kind=kind, id="ada")) == "filter.created_by.kind"
 
 
 @pytest.mark.parametrize("field", ["types", "states"])
@@ -166,11 +213,17 @@ def test_an_invalid_time_is_refused_by_its_field(seconds: int, nanos: int) -> No
 def test_a_time_survives_the_round_trip(moment: datetime) -> None:
     """To the microsecond, from the first to the last possible time. A filter at the epoch is still a filter."""
     message = pb.KeyFilter(unused_since=convert.timestamp(moment))
-    assert convert.key_filter("acme", message).unused_since == moment
+    assert key_filter("acme", message).unused_since == moment
     elsewhere = convert.timestamp(NOW.astimezone(timezone(timedelta(hours=-7))))
     assert elsewhere == convert.timestamp(NOW)
+    early = pb.KeyFilter(
+        created_before=Timestamp(seconds=1, nanos=1_001), created_after=Timestamp(seconds=1, nanos=999)
+    )
+    # A part of a microsecond is rounded up: nothing at 1.000001 s is at or after the first, all of it is before.
+    assert key_filter("acme", early).created_after == datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC)
+    assert key_filter("acme", early).created_before == datetime(1970, 1, 1, 0, 0, 1, 2, tzinfo=UTC)
     epoch = pb.KeyFilter(unused_since=Timestamp())
-    assert convert.key_filter("acme", epoch).unused_since == datetime(1970, 1, 1, tzinfo=UTC)
+    assert key_filter("acme", epoch).unused_since == datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def test_an_unused_active_key_leaves_out_unset_fields() -> None:
@@ -188,6 +241,8 @@ def test_an_unused_active_key_leaves_out_unset_fields() -> None:
         version=1,
         updated_at=convert.timestamp(NOW),
     )
+    labelled = convert.key_message(replace(KEY, labels=(Label("a", "b"), Label("team", ""))))
+    assert labelled.labels == {"a": "b", "team": ""}
 
 
 def test_a_used_limited_revoked_key_has_every_field() -> None:

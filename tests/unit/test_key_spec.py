@@ -14,6 +14,7 @@ from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import KeyLimit, KeySpec
+from skilder_keys.domain.labels import Label, labels_of
 from skilder_keys.domain.token import KeyType
 
 ACME, ADA, RUNTIME_ID = WorkspaceId("acme"), UserId("ada"), RuntimeId("rt-1")
@@ -86,6 +87,8 @@ def test_good_specs_pass(spec: KeySpec) -> None:
         (SHARED, {"lifetime": timedelta(seconds=-90)}, "lifetime"),
         (SHARED, {"lifetime": timedelta(milliseconds=999)}, "lifetime"),
         (SHARED, {"lifetime": timedelta(days=3653, microseconds=1)}, "lifetime"),
+        (SHARED, {"labels": (Label("", "x"),)}, "labels"),
+        (SHARED, {"labels": tuple(Label(f"l{at}", "") for at in range(17))}, "labels"),
     ],
 )
 def test_a_field_at_fault_is_named(spec: KeySpec, change: dict[str, Any], field: str) -> None:
@@ -134,6 +137,7 @@ SPECS = st.builds(
     st.sampled_from([(), (KeyLimit.HATS,)]),
     st.none() | st.datetimes(timezones=st.just(UTC)),
     st.none() | st.timedeltas(),
+    st.dictionaries(IDS, IDS, max_size=2).map(labels_of),
 )
 ACTORS = st.none() | IDS.map(UserId)
 
@@ -173,6 +177,7 @@ def test_a_digest_stands_for_one_spec_of_one_actor(
         {"expires_at": datetime(2030, 1, 1, tzinfo=UTC)},
         {"lifetime": timedelta(days=90)},
         {"lifetime": timedelta()},
+        {"labels": (Label("a", "b"),)},
     ],
 )
 def test_any_other_field_gives_another_digest(change: dict[str, Any]) -> None:
@@ -198,6 +203,7 @@ def test_the_digest_covers_every_field() -> None:
         "unlimited": (),
         "expires_at": datetime(2030, 1, 1, tzinfo=UTC),
         "lifetime": timedelta(days=90),
+        "labels": (Label("a", "b"),),
     }
     assert set(others) == {field.name for field in fields(KeySpec)}, "give the new field another value here"
     digests = {replace(SHARED, **{name: value}).digest(None) for name, value in others.items()}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.ids import WorkspaceId
-from skilder_keys.domain.keys import KeyFilter
+from skilder_keys.domain.key_filter import KeyFilter
 from skilder_keys.domain.paging import PageTokens, listing
 from skilder_keys.domain.token import KeyType
 

@@ -26,6 +26,7 @@ OPTIONAL = {
     "ApplyWorkspaceRequest.max_removals": "0: none; unset: half of the parts",
     "DeleteWorkspaceRequest.expected_version": "0: no version is right; unset: any version",
     "KeyPolicy.max_active_keys_per_user": "0: no user keys; unset: any number",
+    "RevokeKeysRequest.max_keys": "0: none; unset: refused, except in a dry run",
     "UpdateWorkspaceRequest.expected_version": "0: no version is right; unset: any version",
     "WorkspaceParts.name": "empty: refused; unset: the name stays",
 }

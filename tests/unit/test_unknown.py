@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc.error_details_pb2 import ErrorInfo
 
 from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest
+from skilder.keys.v1.key_service_pb2 import IssueKeyRequest
 from skilder.keys.v1.workspace_pb2 import Workspace
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.rpc.decoding import SLICE_BYTES, Decoder
 from skilder_keys.rpc.errors import UnknownFieldError
-from skilder_keys.rpc.unknown import Known
 from tests.support.unknown import (
     UNKNOWN_FIELDS,
     UNKNOWN_VALUES,
@@ -150,7 +149,18 @@ def test_the_lists_are_bounded_first() -> None:
         Decoder(ApplyWorkspaceRequest).decode(ApplyWorkspaceRequest(workspace=workspace).SerializeToString())
 
 
-def test_a_map_cannot_be_served() -> None:
-    """A request with one needs code that searches the entries."""
-    with pytest.raises(NotImplementedError, match="is a map"):
-        Known(ErrorInfo.DESCRIPTOR)
+@pytest.mark.parametrize("content", UNKNOWN_FIELDS)
+def test_an_unknown_field_in_an_entry_of_a_map_is_found(content: str) -> None:
+    """Protobuf would drop the whole entry."""
+    entry = b"\x0a\x04team\x12\x07support"
+    good = IssueKeyRequest(labels={"env": "live"}).SerializeToString()
+    assert dict(Decoder(IssueKeyRequest).decode(good + _label(entry)).labels) == {"env": "live", "team": "support"}
+    found = refused(IssueKeyRequest, good + _label(entry + UNKNOWN_FIELDS[content]))
+    assert found == ("labels[1]", "99")
+    # A name that is a number.
+    assert refused(IssueKeyRequest, _label(b"\x08\x01")) == ("labels[0]", "1")
+
+
+def _label(entry: bytes) -> bytes:
+    """Return an entry of the labels of an IssueKeyRequest."""
+    return bytes((13 << 3 | 2,)) + varint(len(entry)) + entry

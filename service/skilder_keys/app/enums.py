@@ -17,6 +17,7 @@ from skilder_keys.domain.access import Ability
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.difference import Action, Part
 from skilder_keys.domain.explanations import HatReach
+from skilder_keys.domain.key_filter import KeyOrder
 from skilder_keys.domain.keys import KeyLimit, KeyState
 from skilder_keys.domain.principal import PrincipalKind
 from skilder_keys.domain.token import KeyType
@@ -54,6 +55,7 @@ ABILITIES = numbers(Ability, _enum(common_pb2.DESCRIPTOR, "Ability"))
 KEY_TYPES = numbers(KeyType, _enum(key_pb2.DESCRIPTOR, "KeyType"))
 KEY_STATES = numbers(KeyState, _enum(key_pb2.DESCRIPTOR, "KeyState"))
 KEY_LIMITS = numbers(KeyLimit, _enum(key_pb2.DESCRIPTOR, "KeyLimit"))
+KEY_ORDERS = numbers(KeyOrder, _enum(key_service_pb2.DESCRIPTOR, "KeyOrder"))
 PRINCIPAL_KINDS = numbers(PrincipalKind, _enum(common_pb2.DESCRIPTOR, "PrincipalKind"))
 MEMBER_ROLES = numbers(MemberRole, _enum(workspace_pb2.DESCRIPTOR, "MemberRole"))
 HAT_AUDIENCES = numbers(HatAudience, _enum(workspace_pb2.DESCRIPTOR, "HatAudience"))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from skilder_keys.domain.access import CallerLimits, Origin
     from skilder_keys.domain.fields import Violations
     from skilder_keys.domain.ids import UserId, WorkspaceId
+    from skilder_keys.domain.key_filter import KeyFilter
     from skilder_keys.domain.keys import Key
     from skilder_keys.domain.workspace import WorkspaceStatus
     from skilder_keys.storage.database import Connection, Database
@@ -95,6 +96,23 @@ async def lock_workspace(transaction: Connection, workspace_id: WorkspaceId) -> 
 async def actor_in(connection: Connection, workspace_id: WorkspaceId, user_id: UserId) -> Actor:
     """Return a person with their role in a workspace."""
     return Actor(user_id, await catalog.member_role(connection, workspace_id, user_id))
+
+
+async def visible_keys(
+    connection: Connection, key_filter: KeyFilter, actor: UserId | None
+) -> tuple[WorkspaceStatus, KeyFilter]:
+    """Return the workspace of a filter, and the filter for those of its keys that an actor may see and revoke.
+
+    Raises:
+        WorkspaceNotFoundError: There is no such workspace.
+        ActorNotMemberError: The actor is not a member of it.
+    """
+    workspace = await workspaces.find(connection, key_filter.workspace_id)
+    if workspace is None:
+        raise WorkspaceNotFoundError
+    if actor is not None:
+        key_filter = (await actor_in(connection, key_filter.workspace_id, actor)).visible(key_filter)
+    return workspace, key_filter
 
 
 def check_revocation(violations: Violations, reason: str, origin: Origin) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from skilder_keys.app import key_policies
 from skilder_keys.app.key_steps import (
@@ -16,15 +15,15 @@ from skilder_keys.app.key_steps import (
     proven_key_id,
     renew,
     subject,
+    visible_keys,
 )
-from skilder_keys.app.page import Page, first_of
+from skilder_keys.app.page import Page
 from skilder_keys.domain.durations import check_expiry
-from skilder_keys.domain.errors import WorkspaceNotFoundError
 from skilder_keys.domain.fields import Violations, quoted
-from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.key_filter import KeyListing
 from skilder_keys.domain.paging import listing
 from skilder_keys.domain.token import Token, new_secret
-from skilder_keys.storage import audit, catalog, key_lists, keys, workspaces
+from skilder_keys.storage import audit, catalog, key_lists, keys
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
     from skilder_keys.app.authorization.verifier import Verifier
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.access import CallerLimits, Origin
-    from skilder_keys.domain.ids import UserId
-    from skilder_keys.domain.keys import Key, KeyCounts, KeyFilter, KeySpec
+    from skilder_keys.domain.ids import KeyId, UserId
+    from skilder_keys.domain.key_filter import KeyCounts, KeyFilter
+    from skilder_keys.domain.keys import Key, KeySpec
     from skilder_keys.domain.paging import PageTokens
-    from skilder_keys.domain.workspace import WorkspaceStatus
     from skilder_keys.storage.database import Connection, Database
 
 
@@ -166,28 +165,32 @@ class Keys:
                 (await actor_in(connection, key.workspace_id, actor)).require_key(key)
             return key
 
-    async def list(self, key_filter: KeyFilter, *, page_size: int, page_token: str, actor: UserId | None) -> Page[Key]:
-        """Return a page of keys, newest first. Of the keys that match, an actor sees only those that they may see.
+    async def list(self, listed: KeyListing, *, page_size: int, page_token: str, actor: UserId | None) -> Page[Key]:
+        """Return a page of keys. Of the keys that match, an actor sees only those that they may see.
 
         Raises:
             InvalidRequestError: Names every invalid field.
             WorkspaceNotFoundError: There is no such workspace.
         """
         violations = Violations()
-        key_filter.check(violations)
+        listed.filter.check(violations)
         limit = violations.page_size(page_size)
         violations.actor(actor)
         violations.raise_if_any()
-        listed_keys = listing("ListKeys", actor, key_filter)
-        position = self._page_tokens.open(listed_keys, page_token)
+        same = listing("ListKeys", actor, listed)
+        position = self._page_tokens.open(same, page_token)
         async with self._database.snapshot() as snapshot:
-            workspace, visible = await _visible(snapshot, key_filter, actor)
-            before = None if position is None else KeyId(UUID(position))
-            deleted = workspace.deleted_at is not None
+            workspace, visible = await visible_keys(snapshot, listed.filter, actor)
             found = await key_lists.list_page(
-                snapshot, visible, workspace_deleted=deleted, before=before, limit=limit + 1
+                snapshot,
+                KeyListing(visible, listed.order),
+                workspace_deleted=workspace.deleted_at is not None,
+                after=position,
+                limit=limit + 1,
             )
-        return Page(*first_of(found, limit), listed_keys, self._page_tokens)
+        positions = [each.position for each in found[:limit]]
+        end = positions[-1] if len(found) > limit else None
+        return Page([each.key for each in found[:limit]], end, same, self._page_tokens, positions)
 
     async def count(self, key_filter: KeyFilter, actor: UserId | None) -> KeyCounts:
         """Return how many keys there are of each type and state, of those that `list` would list.
@@ -201,20 +204,8 @@ class Keys:
         violations.actor(actor)
         violations.raise_if_any()
         async with self._database.snapshot() as snapshot:
-            workspace, visible = await _visible(snapshot, key_filter, actor)
+            workspace, visible = await visible_keys(snapshot, key_filter, actor)
             return await key_lists.count(snapshot, visible, workspace_deleted=workspace.deleted_at is not None)
-
-
-async def _visible(
-    connection: Connection, key_filter: KeyFilter, actor: UserId | None
-) -> tuple[WorkspaceStatus, KeyFilter]:
-    """Return the workspace of a filter, and the filter for those of its keys that an actor may see."""
-    workspace = await workspaces.find(connection, key_filter.workspace_id)
-    if workspace is None:
-        raise WorkspaceNotFoundError
-    if actor is not None:
-        key_filter = (await actor_in(connection, key_filter.workspace_id, actor)).visible(key_filter)
-    return workspace, key_filter
 
 
 async def _revoke(transaction: Connection, key_id: KeyId, reason: str, origin: Origin) -> Key:

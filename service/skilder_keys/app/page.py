@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from skilder_keys.domain.paging import PageTokens
 
 
@@ -27,16 +29,20 @@ class Page(Generic[Listed]):
     Attributes:
         end: The position after which the next page begins, if all elements are shown; None if this is the last page.
         listing: The method, its filter and its actor, for which the token is valid.
+        positions: The position of each element, if it is not its id.
     """
 
     elements: list[Listed]
     end: str | None
     listing: str
     page_tokens: PageTokens
+    positions: Sequence[str] | None = None
 
     def next_page_token(self, shown: int) -> str:
         """Return the token of the next page, if this one ends after `shown` elements; empty if it is the last."""
-        end = self.end if shown == len(self.elements) else str(self.elements[shown - 1].id)
+        end = self.end
+        if shown < len(self.elements):
+            end = str(self.elements[shown - 1].id) if self.positions is None else self.positions[shown - 1]
         return "" if end is None else self.page_tokens.seal(self.listing, end)
 
 

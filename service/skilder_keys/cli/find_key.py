@@ -12,7 +12,7 @@ from skilder.keys.v1 import key_service_pb2 as pb
 from skilder_keys.cli import output
 from skilder_keys.cli.exits import Exit, fail, say
 from skilder_keys.cli.paging import pages
-from skilder_keys.domain.token import TOKEN_PATTERN
+from skilder_keys.domain.token import HINT_PATTERN, TOKEN_PATTERN
 
 if TYPE_CHECKING:
     from skilder.keys.v1 import key_pb2
@@ -52,12 +52,7 @@ def find_key_id(stub: Any, given: str, workspace_id: str, actor: str) -> str:  #
         )
     if len(name) < _SHORTEST:
         raise fail(f"KEY {given!r} is too short: give at least {_SHORTEST} characters", Exit.USAGE)
-    request = pb.ListKeysRequest(workspace_id=workspace_id, actor=actor)
-    found: list[key_pb2.Key] = []
-    for page in pages(stub.ListKeys, request, "keys"):
-        found += [key for key in page if key.hint == name or key.id.startswith(name.lower())]
-        if len(found) > _MAX_CANDIDATES:
-            break
+    found = _matching(stub, name, workspace_id, actor)
     if not found:
         raise fail(f"workspace {workspace_id} has no key with the id or hint {given!r}", Exit.NOT_FOUND)
     if len(found) == 1:
@@ -68,3 +63,16 @@ def find_key_id(stub: Any, given: str, workspace_id: str, actor: str) -> str:  #
         sys.stderr.write("\n")
     more = " and more" if len(found) > _MAX_CANDIDATES else ""
     raise fail(f"KEY {given!r} matches {min(len(found), _MAX_CANDIDATES)} keys{more}: give more of its id", Exit.USAGE)
+
+
+def _matching(stub: Any, name: str, workspace_id: str, actor: str) -> list[key_pb2.Key]:  # noqa: ANN401 - the same
+    """Return the keys of a workspace with a hint, or whose id begins so: a few more than are shown."""
+    request = pb.ListKeysRequest(workspace_id=workspace_id, actor=actor)
+    if HINT_PATTERN.fullmatch(name):
+        request.filter.hint = name
+    found: list[key_pb2.Key] = []
+    for page in pages(stub.ListKeys, request, "keys"):
+        found += [key for key in page if key.hint == name or key.id.startswith(name.lower())]
+        if len(found) > _MAX_CANDIDATES:
+            break
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import grpc
@@ -16,36 +16,40 @@ from skilder.keys.v1 import key_service_pb2 as pb
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
 from skilder_keys.cli import output, stdio
 from skilder_keys.cli.client import Connection, connected
-from skilder_keys.cli.enums import short_names
 from skilder_keys.cli.exits import Exit, fail, say
 from skilder_keys.cli.explain import explain
 from skilder_keys.cli.find_key import KeyName, WorkspaceOfKey, find_key_id
 from skilder_keys.cli.key_changes import resume, suspend
+from skilder_keys.cli.key_filters import filtered, numbers
 from skilder_keys.cli.key_options import Actor, ExpiresAt, ExpiresIn, WorkspaceId
+from skilder_keys.cli.key_revocations import DryRun, MaxKeys, revoke_matching, show_matching
 from skilder_keys.cli.paging import pages
 from skilder_keys.cli.prompts import Yes, confirm, require_terminal
 from skilder_keys.cli.secrets import read_token
 from skilder_keys.cli.text import Style, styled
-from skilder_keys.domain.keys import KeyState
 from skilder_keys.domain.token import KeyType, MalformedTokenError, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from google.protobuf.descriptor import EnumDescriptor
+    from collections.abc import Iterator
 
 app = typer.Typer(help="Issue, find, explain, suspend and revoke keys.", no_args_is_help=True)
 
 
-Types = Annotated[
-    list[KeyType] | None, typer.Option("--type", "-t", help="Only keys of this type; repeat it for several.")
-]
-Users = Annotated[
-    list[str] | None, typer.Option(metavar="<user>", help="Only keys of this user; repeat it for several.")
-]
-States = Annotated[list[KeyState] | None, typer.Option(help="Only keys in this state; repeat it for several.")]
-UnusedDays = Annotated[
-    int | None, typer.Option(min=0, max=36500, help="Only keys that were not used in this many days.")
+class KeySort(Enum):
+    """The orders of a list of keys, as people write them."""
+
+    NEWEST = "newest"
+    LAST_USED = "last-used"
+    EXPIRES = "expires"
+
+
+_ORDERS = {
+    KeySort.NEWEST: pb.KEY_ORDER_NEWEST,
+    KeySort.LAST_USED: pb.KEY_ORDER_LEAST_RECENTLY_USED,
+    KeySort.EXPIRES: pb.KEY_ORDER_EXPIRES_NEXT,
+}
+Sort = Annotated[
+    KeySort, typer.Option(help="The order: the newest first, those unused for longest, or those that expire next.")
 ]
 
 
@@ -68,6 +72,10 @@ def issue(
     ] = False,
     expires_in: ExpiresIn = None,
     expires_at: ExpiresAt = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", "-l", metavar="<label>", help="A label, NAME=VALUE; repeat it for several."),
+    ] = None,
     actor: Actor = "",
     request_id: Annotated[
         str,
@@ -95,13 +103,14 @@ def issue(
         raise fail("standard output is closed, and the token goes there: no key was issued", Exit.USAGE)
     request = pb.IssueKeyRequest(
         request_id=request_id or str(uuid.uuid4()),
-        type=_numbers(key_pb2.KeyType.DESCRIPTOR, [type_])[0],
+        type=numbers(key_pb2.KeyType.DESCRIPTOR, [type_])[0],
         workspace_id=workspace,
         user_id=user,
         runtime_id=runtime,
         description=description,
         hat_limit=key_pb2.HatLimit(hat_ids=hat) if hat else None,
         unlimited=[key_pb2.KEY_LIMIT_HATS] if all_hats else [],
+        labels=_labels(label or []),
         actor=actor,
     )
     if expires_in is not None:
@@ -124,8 +133,17 @@ def issue(
         output.print_line(response.token)
 
 
-def _numbers(enum: EnumDescriptor, values: Iterable[KeyType | KeyState] | None) -> list[Any]:
-    return [short_names(enum)[value.value] for value in values or ()]
+def _labels(given: list[str]) -> dict[str, str]:
+    """Return labels that were given as NAME=VALUE."""
+    labels: dict[str, str] = {}
+    for each in given:
+        name, separator, value = each.partition("=")
+        if not separator:
+            raise fail(f"--label {each!r} has no value: write NAME=VALUE, or NAME= for an empty one", Exit.USAGE)
+        if name in labels:
+            raise fail(f"--label {name} is given twice", Exit.USAGE)
+        labels[name] = value
+    return labels
 
 
 @contextmanager
@@ -148,53 +166,37 @@ def _retry_explained(request_id: str) -> Iterator[None]:
 
 @app.command("list")
 @connected
+@filtered
 def list_(
     service: Connection,
+    key_filter: pb.KeyFilter,
     workspace: WorkspaceId,
-    type_: Types = None,
-    user: Users = None,
-    state: States = None,
-    unused_days: UnusedDays = None,
+    sort: Sort = KeySort.NEWEST,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Show this many keys at most, the newest [default: all].")
+        int | None, typer.Option(min=1, help="Show this many keys at most, the first in order [default: all].")
     ] = None,
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
-    """List the keys of a workspace, newest first."""
-    request = pb.ListKeysRequest(workspace_id=workspace, filter=_filter(type_, user, state, unused_days), actor=actor)
+    """List the keys of a workspace, and mark those that need attention."""
+    request = pb.ListKeysRequest(workspace_id=workspace, filter=key_filter, order_by=_ORDERS[sort], actor=actor)
     with service.stub(KeyServiceStub) as stub:
         found = pages(stub.ListKeys, request, "keys", limit)
         output.print_list("keys", output.KEY_COLUMNS, output.key_row, found, json=json)
 
 
-def _filter(
-    types: list[KeyType] | None, users: list[str] | None, states: list[KeyState] | None, unused_days: int | None
-) -> pb.KeyFilter:
-    key_filter = pb.KeyFilter(
-        types=_numbers(key_pb2.KeyType.DESCRIPTOR, types),
-        user_ids=users,
-        states=_numbers(key_pb2.KeyState.DESCRIPTOR, states),
-    )
-    if unused_days is not None:
-        key_filter.unused_since.FromDatetime(datetime.now(UTC) - timedelta(days=unused_days))
-    return key_filter
-
-
 @app.command()
 @connected
+@filtered
 def count(
     service: Connection,
+    key_filter: pb.KeyFilter,
     workspace: WorkspaceId,
-    type_: Types = None,
-    user: Users = None,
-    state: States = None,
-    unused_days: UnusedDays = None,
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
     """Count the keys of a workspace by type and state."""
-    request = pb.CountKeysRequest(workspace_id=workspace, filter=_filter(type_, user, state, unused_days), actor=actor)
+    request = pb.CountKeysRequest(workspace_id=workspace, filter=key_filter, actor=actor)
     with service.stub(KeyServiceStub) as stub:
         response = stub.CountKeys(request)
     if json:
@@ -223,8 +225,10 @@ def show(
 
 @app.command()
 @connected
+@filtered
 def revoke(
     service: Connection,
+    key_filter: pb.KeyFilter,
     key: KeyName = "",
     workspace: WorkspaceOfKey = "",
     token: Annotated[
@@ -232,12 +236,31 @@ def revoke(
     ] = False,
     reason: Annotated[str, typer.Option(help="Why, as a text for the record.")] = "",
     yes: Yes = False,
+    dry_run: DryRun = False,
+    max_keys: MaxKeys = None,
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
-    """Revoke a key, immediately and permanently. Show it and ask first."""
-    if token == bool(key):
-        raise fail("give either KEY or --token", Exit.USAGE)
+    """Revoke a key, immediately and permanently. Show it and ask first.
+
+    Instead of KEY, options such as --unused-since 90d choose the keys of a workspace. Then show some of them, and ask.
+    """
+    many = bool(key_filter.ListFields())
+    if token + bool(key) + many != 1:
+        raise fail("give KEY, --token, or options that choose the keys of a --workspace", Exit.USAGE)
+    if not many and (dry_run or max_keys is not None):
+        raise fail("--dry-run and --max-keys are for options that choose keys, such as --unused-since", Exit.USAGE)
+    if many:
+        if not workspace:
+            raise fail("set --workspace, the workspace whose keys to revoke", Exit.USAGE)
+        wanted = pb.RevokeKeysRequest(
+            workspace_id=workspace, filter=key_filter, reason=reason, max_keys=max_keys, actor=actor
+        )
+        if dry_run:
+            show_matching(service, wanted, json=json)
+        else:
+            revoke_matching(service, wanted, yes=yes, json=json)
+        return
     require_terminal(yes=yes)
     request = pb.RevokeKeyRequest(reason=reason, actor=actor)
     with service.stub(KeyServiceStub) as stub:

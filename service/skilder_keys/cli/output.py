@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
 
+
+_IDLE = timedelta(days=30)
+"""A key that was not used for so long may not be needed."""
+_EXPIRING = timedelta(days=7)
+"""A key that expires sooner needs a successor."""
+_HOUR = timedelta(hours=1)
+_USABLE = (key_pb2.KEY_STATE_ACTIVE, key_pb2.KEY_STATE_SUSPENDED)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with the API's own field names.")]
 
@@ -114,6 +122,7 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
         ("user", key.user_id),
         ("runtime", key.runtime_id),
         ("description", key.description),
+        ("labels", ", ".join(f"{name}={value}" for name, value in sorted(key.labels.items()))),
         ("hats", _hats(key)),
         ("state", short_name(key_pb2.KeyState.DESCRIPTOR, key.state)),
         ("created", f"{moment(key.created_at)} by {_principal(key.created_by)}"),
@@ -164,18 +173,34 @@ def key_row(key: key_pb2.Key) -> tuple[str, ...]:
         moment(key.created_at),
         moment(key.expires_at) if key.HasField("expires_at") else "never",
         moment(key.last_used_at) if key.HasField("last_used_at") else "never",
+        ", ".join(attention(key, datetime.now(UTC))) or "-",
     )
+
+
+def attention(key: key_pb2.Key, now: datetime) -> list[str]:
+    """Return why somebody should look at a key, if there is a reason."""
+    reasons = []
+    left = key.expires_at.ToDatetime(tzinfo=UTC) - now if key.HasField("expires_at") else _EXPIRING
+    if key.state == key_pb2.KEY_STATE_EXPIRED:
+        reasons.append("expired")
+    elif key.state in _USABLE and left < _EXPIRING:
+        reasons.append(f"expires in {left.days} days" if left.days > 1 else f"expires in {left // _HOUR} hours")
+    used_at = (key.last_used_at if key.HasField("last_used_at") else key.created_at).ToDatetime(tzinfo=UTC)
+    if key.state in _USABLE and now - used_at >= _IDLE:
+        reasons.append(f"idle for {(now - used_at).days} days")
+    return reasons
 
 
 KEY_COLUMNS = (
     Column("key", whole=True),
     Column("hint", whole=True),
-    Column("for", drop=3),
+    Column("for", drop=4),
     "description",
     Column("state", whole=True, drop=1),
-    Column("created", whole=True, drop=5),
-    Column("expires", whole=True, drop=4),
-    Column("last used", whole=True, drop=2),
+    Column("created", whole=True, drop=6),
+    Column("expires", whole=True, drop=5),
+    Column("last used", whole=True, drop=3),
+    Column("attention", drop=2),
 )
 
 

@@ -12,7 +12,8 @@ from skilder_keys.domain.errors import (
     ForeignWorkspaceError,
 )
 from skilder_keys.domain.ids import UserId, WorkspaceId
-from skilder_keys.domain.keys import Key, KeyFilter, KeySpec
+from skilder_keys.domain.key_filter import KeyFilter
+from skilder_keys.domain.keys import Key, KeySpec
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import MemberRole

@@ -131,7 +131,7 @@ class VersionMismatchError(KeysError):
 
 
 class TooManyChangedError(KeysError):
-    """More parts would be removed than max_removals allows."""
+    """More would be removed or revoked than the request allows."""
 
     reason = "TOO_MANY_CHANGED"
     metadata = ("count", "allowed")

@@ -1,7 +1,7 @@
-"""Keys, and the requests to issue and list them."""
+"""Keys, and the requests to issue them."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
@@ -9,14 +9,13 @@ from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.durations import MAX_LIFETIME, MIN_LIFETIME, check_length
 from skilder_keys.domain.fields import MAX_KEY_DESCRIPTION, Violations, quoted
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
+from skilder_keys.domain.labels import Label, check_labels
 from skilder_keys.domain.permissions import NOTHING, Reach
 from skilder_keys.domain.principal import Principal
 from skilder_keys.domain.records import canonical_json
 from skilder_keys.domain.token import KeyType, hint
 
 MAX_NAMED_HATS = 100
-MAX_FILTER_VALUES = 100
-MAX_COUNTED = 1_000_000
 
 
 class KeyState(Enum):
@@ -76,6 +75,7 @@ class Key:
         suspension: None if it is not suspended.
         version: How often it was changed, counted from 1.
         updated_at: When it was changed last; when it was issued, if it was not.
+        labels: In order of name.
     """
 
     id: KeyId
@@ -96,6 +96,7 @@ class Key:
     suspension: Suspension | None
     version: int
     updated_at: datetime
+    labels: tuple[Label, ...]
 
     @property
     def hint(self) -> str:
@@ -178,6 +179,7 @@ class KeySpec:
             here, so that a limit that was forgotten does not issue a key without one.
         expires_at: When the key expires; None if that is not given as a time.
         lifetime: How long the key is valid; None if that is not given. Without both it does not expire.
+        labels: In order of name.
     """
 
     type: KeyType
@@ -189,9 +191,14 @@ class KeySpec:
     unlimited: tuple[KeyLimit, ...]
     expires_at: datetime | None = None
     lifetime: timedelta | None = None
+    labels: tuple[Label, ...] = ()
 
     def digest(self, actor: UserId | None) -> bytes:
-        """Return 32 bytes (SHA-256) that are the same for a retry of this request and differ for any other."""
+        """Return 32 bytes (SHA-256) that are the same for a retry of this request and differ for any other.
+
+        Fields with a default were added later. They count only if they are set, so that a retry after an upgrade is
+        recognized.
+        """
         return hashlib.sha256(canonical_json(self, actor).encode()).digest()
 
     def check(self, violations: Violations) -> None:
@@ -209,6 +216,7 @@ class KeySpec:
         self._check_limits(violations)
         if self.lifetime is not None:
             check_length(violations, "lifetime", self.lifetime, MIN_LIFETIME, MAX_LIFETIME)
+        check_labels(violations, self.labels)
         hat_ids = self.hat_ids or ()
         violations.count("hat_limit.hat_ids", hat_ids, maximum=MAX_NAMED_HATS)
         for index, hat_id in enumerate(hat_ids[:MAX_NAMED_HATS]):
@@ -236,51 +244,3 @@ class KeySpec:
         for index, limit in enumerate(self.unlimited):
             if limit in self.unlimited[:index]:
                 violations.add(f"unlimited[{index}]", f"names KEY_LIMIT_{limit.name} again")
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFilter:
-    """Some keys of a workspace. A key must match each field that is not None, and one value of each tuple.
-
-    Attributes:
-        unused_since: Only keys that were last used before this time or, if never used, issued before it.
-    """
-
-    workspace_id: WorkspaceId
-    types: tuple[KeyType, ...] | None = None
-    states: tuple[KeyState, ...] | None = None
-    user_ids: tuple[UserId, ...] | None = None
-    unused_since: datetime | None = None
-
-    def check(self, violations: Violations) -> None:
-        """Add every invalid field to `violations`."""
-        violations.identifier("workspace_id", self.workspace_id)
-        violations.count("filter.user_ids", self.user_ids or (), maximum=MAX_FILTER_VALUES)
-        for index, user_id in enumerate((self.user_ids or ())[:MAX_FILTER_VALUES]):
-            violations.foreign_id(f"filter.user_ids[{index}]", user_id)
-
-    def of_user(self, user_id: UserId) -> "KeyFilter":
-        """Return the filter for those of the keys that are tied to a user."""
-        narrowed = self.user_ids is None or user_id in self.user_ids
-        return replace(self, user_ids=(user_id,) if narrowed else ())
-
-
-@dataclass(frozen=True, slots=True)
-class KeyCount:
-    """How many keys have a type and a state."""
-
-    type: KeyType
-    state: KeyState
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class KeyCounts:
-    """How many keys there are of each type and state.
-
-    Attributes:
-        partial: Whether the count stopped at MAX_COUNTED keys, so that there may be more.
-    """
-
-    counts: tuple[KeyCount, ...]
-    partial: bool

@@ -1,7 +1,7 @@
 """Records as JSON that is equal for equal records. It has every field of a record, so a new one cannot be forgotten."""
 
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ def canonical_json(record: "DataclassInstance", *more: object) -> str:
     return json.dumps([*map(_plain, (*always, *more)), *([chosen] if chosen else [])])
 
 
-def _plain(value: object) -> Any:  # noqa: ANN401 - of as many types as JSON has
+def _plain(value: Any) -> Any:  # noqa: ANN401 - of as many types as JSON has
     match value:
         case Enum():
             return value.value
@@ -38,5 +38,7 @@ def _plain(value: object) -> Any:  # noqa: ANN401 - of as many types as JSON has
             return value // timedelta(microseconds=1)
         case tuple():
             return sorted(map(_plain, value), key=json.dumps)
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return json.loads(canonical_json(value))
         case _:
             return value

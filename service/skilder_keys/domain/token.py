@@ -26,6 +26,7 @@ _HINT_LENGTH = 10
 SECRET_BYTES = 32
 
 TOKEN_PATTERN = re.compile(r"(?:WSK|USK|RTK)_[0-9A-Za-z]{71}")
+HINT_PATTERN = re.compile(r"(?:WSK|USK|RTK)_[0-9A-Za-z]{10}")
 
 
 class KeyType(Enum):
@@ -113,6 +114,11 @@ def hint(key_type: KeyType, key_id: KeyId) -> str:
     same for keys that were issued together. The hint has nothing of the secret.
     """
     return PREFIXES[key_type] + id_text(key_id)[-_HINT_LENGTH:]
+
+
+def parse_hint(text: str) -> tuple[KeyType, int]:
+    """Return the type of the key that a hint names, and its id modulo 62^10. The text must have HINT_PATTERN."""
+    return _TYPES[text[:_PREFIX_LENGTH]], _decode(text[_PREFIX_LENGTH:])
 
 
 def _id_part(key_type: KeyType, key_id: KeyId) -> str:

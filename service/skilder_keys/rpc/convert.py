@@ -12,7 +12,8 @@ from skilder_keys.app.authorization.encoding import key_fields
 from skilder_keys.app.enums import KEY_LIMITS, KEY_STATES, KEY_TYPES, PRINCIPAL_KINDS
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
-from skilder_keys.domain.keys import Key, KeyCounts, KeyFilter, KeySpec
+from skilder_keys.domain.keys import Key, KeySpec
+from skilder_keys.domain.labels import labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from skilder_keys.app.page import Listed, Page
+    from skilder_keys.domain.key_filter import KeyCounts
     from skilder_keys.domain.principal import Principal
 
 Value = TypeVar("Value")
@@ -42,25 +44,10 @@ def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
         runtime_id=RuntimeId(request.runtime_id) if request.runtime_id else None,
         description=request.description,
         hat_ids=tuple(map(HatId, request.hat_limit.hat_ids)) if request.HasField("hat_limit") else None,
-        unlimited=_each("unlimited", request.unlimited, KEY_LIMITS),
-        expires_at=_datetime("expires_at", request.expires_at) if request.HasField("expires_at") else None,
+        unlimited=each("unlimited", request.unlimited, KEY_LIMITS),
+        expires_at=moment("expires_at", request.expires_at) if request.HasField("expires_at") else None,
         lifetime=duration("lifetime", request.lifetime) if request.HasField("lifetime") else None,
-    )
-
-
-def key_filter(workspace_id: str, message: key_service_pb2.KeyFilter) -> KeyFilter:
-    """Return some of the keys of a workspace. An empty list is no condition.
-
-    Raises:
-        InvalidRequestError: A value of `filter.types` or `filter.states`, or `filter.unused_since` is invalid.
-    """
-    unused_since = message.unused_since if message.HasField("unused_since") else None
-    return KeyFilter(
-        workspace_id=WorkspaceId(workspace_id),
-        types=_unique(_each("filter.types", message.types, KEY_TYPES)),
-        states=_unique(_each("filter.states", message.states, KEY_STATES)),
-        user_ids=_unique(map(UserId, message.user_ids)),
-        unused_since=None if unused_since is None else _datetime("filter.unused_since", unused_since),
+        labels=labels_of(request.labels),
     )
 
 
@@ -84,6 +71,7 @@ def key_message(key: Key) -> key_pb2.Key:
         suspend_reason=suspension.reason if suspension else "",
         version=key.version,
         updated_at=timestamp(key.updated_at),
+        labels={label.name: label.value for label in key.labels},
     )
 
 
@@ -122,15 +110,15 @@ def list_response(
     return b"".join((*pieces, response([], token).SerializeToString()))
 
 
-def count_keys_response(found: KeyCounts) -> key_service_pb2.CountKeysResponse:
+def count_keys_response(counted: KeyCounts) -> key_service_pb2.CountKeysResponse:
     """Return the numbers of keys in order of type and state."""
     messages = [
-        key_service_pb2.KeyCount(type=KEY_TYPES[each.type], state=KEY_STATES[each.state], count=each.count)
-        for each in found.counts
+        key_service_pb2.KeyCount(type=KEY_TYPES[found.type], state=KEY_STATES[found.state], count=found.count)
+        for found in counted.counts
     ]
     return key_service_pb2.CountKeysResponse(
-        counts=sorted(messages, key=lambda each: (each.type, each.state)),
-        partial=found.partial,
+        counts=sorted(messages, key=lambda message: (message.type, message.state)),
+        partial=counted.partial,
     )
 
 
@@ -141,7 +129,12 @@ def timestamp(moment: datetime) -> Timestamp:
     return message
 
 
-def _datetime(field: str, message: Timestamp) -> datetime:
+def moment(field: str, message: Timestamp) -> datetime:
+    """Return a Timestamp as a time.
+
+    Raises:
+        InvalidRequestError: It is not valid.
+    """
     try:
         return message.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
@@ -176,13 +169,13 @@ def required(field: str, number: int, known: Mapping[Value, int]) -> Value:
     return value
 
 
-def _each(field: str, numbers: Iterable[int], known: Mapping[Value, int]) -> tuple[Value, ...]:
+def each(field: str, numbers: Iterable[int], known: Mapping[Value, int]) -> tuple[Value, ...]:
+    """Return the domain's values for the numbers of a list of enum values.
+
+    Raises:
+        InvalidRequestError: A number is zero, or not one of the enum.
+    """
     return tuple(required(f"{field}[{index}]", number, known) for index, number in enumerate(numbers))
-
-
-def _unique(values: Iterable[Value]) -> tuple[Value, ...] | None:
-    """Return each of some values once, or None if there are none."""
-    return tuple(dict.fromkeys(values)) or None
 
 
 def optional(field: str, number: int, known: Mapping[Value, int]) -> Value | None:
@@ -191,8 +184,8 @@ def optional(field: str, number: int, known: Mapping[Value, int]) -> Value | Non
     Raises:
         InvalidRequestError: The number is not one of the enum.
     """
-    for value, each in known.items():
-        if each == number:
+    for value, known_number in known.items():
+        if known_number == number:
             return value
     if number:
         raise InvalidRequestError(FieldViolation(field, f"is {number}, which is not a value of the enum"))

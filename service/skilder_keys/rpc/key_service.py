@@ -8,10 +8,12 @@ from skilder.keys.v1 import key_service_pb2 as pb
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.rpc import convert, convert_explanations
+from skilder_keys.rpc.convert_key_filters import key_filter, key_listing
 
 if TYPE_CHECKING:
     from skilder_keys.app.explanations import Explanations
     from skilder_keys.app.key_changes import KeyChanges
+    from skilder_keys.app.key_revocations import KeyRevocations
     from skilder_keys.app.keys import Keys
     from skilder_keys.app.tool_users import ToolUsers
     from skilder_keys.offload import Offload
@@ -24,13 +26,20 @@ class KeyServicer:
     """Converts requests, calls the use case, and converts its results."""
 
     def __init__(
-        self, keys: Keys, changes: KeyChanges, explanations: Explanations, tool_users: ToolUsers, offload: Offload
+        self,
+        keys: Keys,
+        changes: KeyChanges,
+        revocations: KeyRevocations,
+        explanations: Explanations,
+        tool_users: ToolUsers,
+        offload: Offload,
     ) -> None:
         """Make the servicer.
 
         Args:
             keys: The use cases, but for those below.
             changes: The use cases that change keys.
+            revocations: The one that revokes many keys.
             explanations: The one that explains what a key reaches.
             tool_users: The one that lists who reaches a tool.
             offload: Where long messages are converted.
@@ -39,6 +48,7 @@ class KeyServicer:
         self._changes = changes
         self._explanations = explanations
         self._tool_users = tool_users
+        self._revocations = revocations
         self._offload = offload
 
     async def IssueKey(self, request: pb.IssueKeyRequest, call: Call) -> pb.IssueKeyResponse:  # noqa: N802
@@ -60,6 +70,20 @@ class KeyServicer:
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
         return pb.RevokeKeyResponse(key=convert.key_message(key))
 
+    async def RevokeKeys(self, request: pb.RevokeKeysRequest, call: Call) -> pb.RevokeKeysResponse:  # noqa: N802
+        """Revoke the keys that match a filter."""
+        revoked = await self._revocations.revoke(
+            key_filter(request.workspace_id, request.filter),
+            request.reason,
+            call.origin(request.actor),
+            dry_run=request.dry_run,
+            max_keys=request.max_keys if request.HasField("max_keys") else None,
+        )
+        call.notes["workspace"] = request.workspace_id
+        if not request.dry_run:
+            call.notes["revoked"] = str(revoked.count)
+        return pb.RevokeKeysResponse(key_count=revoked.count, key_ids=map(str, revoked.key_ids), more=revoked.more)
+
     async def SuspendKey(self, request: pb.SuspendKeyRequest, call: Call) -> pb.SuspendKeyResponse:  # noqa: N802
         """Suspend a key."""
         key = await self._changes.suspend(request.key_id, request.reason, call.origin(request.actor))
@@ -73,9 +97,9 @@ class KeyServicer:
         return pb.ResumeKeyResponse(key=convert.key_message(key))
 
     async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> bytes:  # noqa: N802
-        """List the keys of a workspace, newest first."""
+        """List keys of a workspace."""
         page = await self._keys.list(
-            convert.key_filter(request.workspace_id, request.filter),
+            key_listing(request),
             page_size=request.page_size,
             page_token=request.page_token,
             actor=UserId(request.actor) if request.actor else None,
@@ -86,7 +110,7 @@ class KeyServicer:
     async def CountKeys(self, request: pb.CountKeysRequest, call: Call) -> pb.CountKeysResponse:  # noqa: N802
         """Count the keys of a workspace by type and state."""
         found = await self._keys.count(
-            convert.key_filter(request.workspace_id, request.filter), UserId(request.actor) if request.actor else None
+            key_filter(request.workspace_id, request.filter), UserId(request.actor) if request.actor else None
         )
         call.notes["workspace"] = request.workspace_id
         return convert.count_keys_response(found)

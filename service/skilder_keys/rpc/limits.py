@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from skilder_keys.app.authorization.authorizer import MAX_BATCH
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
-from skilder_keys.domain.keys import MAX_FILTER_VALUES, MAX_NAMED_HATS
+from skilder_keys.domain.key_filter import MAX_FILTER_VALUES
+from skilder_keys.domain.keys import MAX_NAMED_HATS
+from skilder_keys.domain.labels import MAX_LABELS
 from skilder_keys.domain.masks import MAX_PATHS
 from skilder_keys.domain.workspace_checks import (
     MAX_HATS,
@@ -39,6 +41,9 @@ LISTS: Mapping[str, int] = {
     "BatchAuthorizeRequest.requests": MAX_BATCH,
     "FieldMask.paths": MAX_PATHS,
     "HatLimit.hat_ids": MAX_NAMED_HATS,
+    "IssueKeyRequest.labels": MAX_LABELS,
+    "KeyFilter.labels": MAX_FILTER_VALUES,
+    "KeyFilter.runtime_ids": MAX_FILTER_VALUES,
     "KeyFilter.user_ids": MAX_FILTER_VALUES,
     "Workspace.members": MAX_MEMBERS,
     "Workspace.teams": MAX_TEAMS,

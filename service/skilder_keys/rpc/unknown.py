@@ -82,8 +82,8 @@ class Known:
     def __init__(self, descriptor: Any) -> None:  # noqa: ANN401 - one of two classes
         """Collect the fields of a type, at every depth.
 
-        Raises:
-            NotImplementedError: It has a map, whose entries cannot be searched.
+        On the wire a map is a list of entries with a key and a value. protobuf takes an entry with an unknown field for
+        an unknown field of the message that has the map.
         """
         self.messages: dict[int, tuple[str, bool, Known]] = {}
         self._wire_types: dict[int, frozenset[int]] = {}
@@ -98,8 +98,6 @@ class Known:
                 values = frozenset(value.number for value in field.enum_type.values)
                 self._enums.append((field.name, field.is_repeated, values))
             elif field.message_type is not None:
-                if field.message_type.GetOptions().map_entry:
-                    raise NotImplementedError(f"{field.full_name} is a map")
                 self.messages[field.number] = (field.name, field.is_repeated, Known(field.message_type))
         self.numbers = frozenset(self._wire_types)
         self._with_enums = [inner for inner in self.messages.values() if inner[2].has_enums]

@@ -56,3 +56,34 @@ async def record(
         origin.peer,
         details if isinstance(details, str) else json.dumps(details),
     )
+
+
+async def record_each(
+    connection: Connection,
+    action: AuditAction,
+    origin: Origin,
+    workspace_id: WorkspaceId,
+    details: Mapping[KeyId, Mapping[str, object]],
+) -> None:
+    """Write an event for each of several keys, as `record` does.
+
+    Args:
+        connection: Inside the transaction of the change.
+        action: What was done.
+        origin: Who did it, on whose behalf, and from where.
+        workspace_id: The workspace in which it was done.
+        details: What else there is to know, by key.
+    """
+    await connection.execute(
+        """
+        INSERT INTO audit_event (action, workspace_id, key_id, caller, actor, peer, details)
+        SELECT $1, $2, key_id, $3, $4, $5, details FROM unnest($6::uuid[], $7::jsonb[]) AS changed (key_id, details)
+        """,
+        action,
+        workspace_id,
+        origin.caller.name,
+        origin.actor,
+        origin.peer,
+        list(details),
+        [json.dumps(each) for each in details.values()],
+    )

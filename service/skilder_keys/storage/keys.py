@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import MAX_NAMED_HATS, Key, KeySpec, Revocation, Suspension
+from skilder_keys.domain.labels import labels_of
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.storage.plans import forget_plans
@@ -32,7 +34,7 @@ IS_MEMBER = """
 OWN_COLUMNS = f"""
     key.id, key.type, key.workspace_id, key.user_id, key.runtime_id, key.description, key.limited_to_hats,
     key.created_at, key.created_by_kind, key.created_by_id, key.last_used_at,
-    key.revoked_at, key.revoked_by_kind, key.revoked_by_id, key.revoke_reason,
+    key.revoked_at, key.revoked_by_kind, key.revoked_by_id, key.revoke_reason, key.labels,
     key.expires_at, coalesce(key.expires_at <= statement_timestamp(), false) AS expired,
     key.suspended_at, key.suspended_by_kind, key.suspended_by_id, key.suspend_reason,
     key.version, coalesce(key.updated_at, key.revoked_at, key.created_at) AS updated_at,
@@ -95,9 +97,9 @@ async def insert(
     key_id: UUID | None = await connection.fetchval(
         f"""
         INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, limited_to_hats, secret_hash,
-                         created_by_kind, created_by_id, request_caller, request_id, request_digest, expires_at)
+                         created_by_kind, created_by_id, request_caller, request_id, request_digest, expires_at, labels)
         VALUES ({_NEW_ID}, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-                coalesce($13::timestamptz, now() + make_interval(secs => $14)))
+                coalesce($13::timestamptz, now() + make_interval(secs => $14)), $15)
         ON CONFLICT ON CONSTRAINT key_request DO NOTHING
         RETURNING id
         """,  # noqa: S608
@@ -115,6 +117,7 @@ async def insert(
         request.digest if request else None,
         spec.expires_at,
         None if spec.lifetime is None else spec.lifetime.total_seconds(),
+        json.dumps({label.name: label.value for label in spec.labels}),
     )
     if key_id is not None and spec.hat_ids:
         await forget_plans(connection)
@@ -231,6 +234,7 @@ def key_of(row: asyncpg.Record) -> Key:
         suspension=suspension,
         version=row["version"],
         updated_at=row["updated_at"],
+        labels=() if row["labels"] == "{}" else labels_of(json.loads(row["labels"])),
     )
 
 

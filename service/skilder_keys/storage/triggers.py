@@ -18,7 +18,7 @@ _EVENTS = ("added", "updated", "removed", "emptied", _REPLICATED)
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "audit_event": ("audit_event_refuse_change",),
-    "key": ("key_added", "key_change", "key_gone", "key_guard", "key_refuse_change", "key_version"),
+    "key": ("key_added", "key_change", "key_gone", "key_guard", "key_refuse_change", "key_used_on", "key_version"),
     "key_hat": ("key_hat_change", "key_hat_emptied"),
     "pending_change": ("pending_change_record",),
     "workspace": (

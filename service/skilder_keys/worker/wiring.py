@@ -24,6 +24,7 @@ from skilder_keys.app.fence.reader import Reader
 from skilder_keys.app.fence.reads import FencedReads
 from skilder_keys.app.fence.writer import Writer
 from skilder_keys.app.key_changes import KeyChanges
+from skilder_keys.app.key_revocations import KeyRevocations
 from skilder_keys.app.keys import Keys
 from skilder_keys.app.tool_users import ToolUsers
 from skilder_keys.app.workspace_reads import WorkspaceReads
@@ -151,6 +152,7 @@ async def start(
         key_service.DESCRIPTOR: KeyServicer(
             Keys(database, writer, verifier, page_tokens),
             KeyChanges(database, writer),
+            KeyRevocations(database, writer),
             Explanations(database, page_tokens, offload),
             ToolUsers(database, page_tokens, offload),
             offload,

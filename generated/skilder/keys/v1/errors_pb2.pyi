@@ -57,7 +57,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WORKSPACE_DELETED: _ErrorReason.ValueType  # 14
     """FAILED_PRECONDITION. The workspace was deleted; its id is never used again."""
     ERROR_REASON_TOO_MANY_CHANGED: _ErrorReason.ValueType  # 15
-    """FAILED_PRECONDITION. More parts would be removed than `max_removals` allows. Metadata: `count`, `allowed`."""
+    """FAILED_PRECONDITION. More parts would be removed than `max_removals` allows, or more keys revoked than `max_keys`
+    allows. Metadata: `count`, `allowed`.
+    """
     ERROR_REASON_WORKSPACE_TOO_LARGE: _ErrorReason.ValueType  # 16
     """FAILED_PRECONDITION. The workspace would have more bytes than a message may have. Metadata: `bytes`, `limit`."""
     ERROR_REASON_VERSION_MISMATCH: _ErrorReason.ValueType  # 17
@@ -128,7 +130,9 @@ ERROR_REASON_REQUEST_REVOKED: ErrorReason.ValueType  # 13
 ERROR_REASON_WORKSPACE_DELETED: ErrorReason.ValueType  # 14
 """FAILED_PRECONDITION. The workspace was deleted; its id is never used again."""
 ERROR_REASON_TOO_MANY_CHANGED: ErrorReason.ValueType  # 15
-"""FAILED_PRECONDITION. More parts would be removed than `max_removals` allows. Metadata: `count`, `allowed`."""
+"""FAILED_PRECONDITION. More parts would be removed than `max_removals` allows, or more keys revoked than `max_keys`
+allows. Metadata: `count`, `allowed`.
+"""
 ERROR_REASON_WORKSPACE_TOO_LARGE: ErrorReason.ValueType  # 16
 """FAILED_PRECONDITION. The workspace would have more bytes than a message may have. Metadata: `bytes`, `limit`."""
 ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 17

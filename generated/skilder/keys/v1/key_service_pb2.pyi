@@ -24,6 +24,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _KeyOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_ORDER_UNSPECIFIED: _KeyOrder.ValueType  # 0
+    """KEY_ORDER_NEWEST."""
+    KEY_ORDER_NEWEST: _KeyOrder.ValueType  # 1
+    """By the time of issue, the last one first."""
+    KEY_ORDER_LEAST_RECENTLY_USED: _KeyOrder.ValueType  # 2
+    """By the last use, the one that is longest ago first. Of a key that was never used, the time of issue counts."""
+    KEY_ORDER_EXPIRES_NEXT: _KeyOrder.ValueType  # 3
+    """By the time of expiry, the earliest first, so those that have expired come before those that will expire. Keys that
+    do not expire come last.
+    """
+
+class KeyOrder(_KeyOrder, metaclass=_KeyOrderEnumTypeWrapper):
+    """The order of a list of keys."""
+
+KEY_ORDER_UNSPECIFIED: KeyOrder.ValueType  # 0
+"""KEY_ORDER_NEWEST."""
+KEY_ORDER_NEWEST: KeyOrder.ValueType  # 1
+"""By the time of issue, the last one first."""
+KEY_ORDER_LEAST_RECENTLY_USED: KeyOrder.ValueType  # 2
+"""By the last use, the one that is longest ago first. Of a key that was never used, the time of issue counts."""
+KEY_ORDER_EXPIRES_NEXT: KeyOrder.ValueType  # 3
+"""By the time of expiry, the earliest first, so those that have expired come before those that will expire. Keys that
+do not expire come last.
+"""
+Global___KeyOrder: _TypeAlias = KeyOrder  # noqa: Y015
+
 class _HatReach:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -62,6 +94,26 @@ class IssueKeyRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
@@ -72,6 +124,7 @@ class IssueKeyRequest(_message.Message):
     HAT_LIMIT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LIFETIME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     UNLIMITED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a retry safe (AIP-155): 1 to 64 letters, digits or `-_.:`, best a random UUID; empty for no id. A request
@@ -103,6 +156,13 @@ class IssueKeyRequest(_message.Message):
         """After this length of time."""
 
     @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What to note about the key, such as `team: support`: at most 16 labels, by the rules of Kubernetes. A label's key
+        has 1 to 63 ASCII letters, digits or `-_.`, a letter or digit first and last. Before it there may be a DNS name in
+        lower case, of at most 253 characters, and `/`. The value is empty or has the same form as a key without a DNS name.
+        """
+
+    @_builtins.property
     def unlimited(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.KeyLimit.ValueType]:
         """The limits that the key does not have, each one once. A workspace or user key needs either `hat_limit` or
         KEY_LIMIT_HATS here, so that a limit that was forgotten does not issue a key without one. Rejected for runtime keys.
@@ -121,11 +181,12 @@ class IssueKeyRequest(_message.Message):
         hat_limit: _key_pb2.HatLimit | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         lifetime: _duration_pb2.Duration | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         unlimited: _abc.Iterable[_key_pb2.KeyLimit.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "lifetime", b"lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "description", b"description", "expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "lifetime", b"lifetime", "request_id", b"request_id", "runtime_id", b"runtime_id", "type", b"type", "unlimited", b"unlimited", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "description", b"description", "expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "labels", b"labels", "lifetime", b"lifetime", "request_id", b"request_id", "runtime_id", b"runtime_id", "type", b"type", "unlimited", b"unlimited", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_expiry: _TypeAlias = _typing.Literal["expires_at", "lifetime"]  # noqa: Y015
     _WhichOneofArgType_expiry: _TypeAlias = _typing.Literal["expiry", b"expiry"]  # noqa: Y015
@@ -330,6 +391,88 @@ class ResumeKeyResponse(_message.Message):
 Global___ResumeKeyResponse: _TypeAlias = ResumeKeyResponse  # noqa: Y015
 
 @_typing.final
+class RevokeKeysRequest(_message.Message):
+    """Which keys to revoke."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    MAX_KEYS_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace whose keys to revoke."""
+    reason: _builtins.str
+    """Why, as text: at most 500 characters in one line; may be empty."""
+    dry_run: _builtins.bool
+    """Only count and name the keys. Nothing is changed."""
+    max_keys: _builtins.int
+    """The most keys that may match; if there are more, the call revokes none (TOO_MANY_CHANGED). Required unless `dry_run`
+    is set. A dry run gives the number.
+    """
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    @_builtins.property
+    def filter(self) -> Global___KeyFilter:
+        """The keys that match this and are not revoked yet. At least one field is required, so that a filter that was
+        forgotten does not revoke every key.
+        """
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        filter: Global___KeyFilter | None = ...,
+        reason: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        max_keys: _builtins.int | None = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_keys", b"_max_keys", "filter", b"filter", "max_keys", b"max_keys"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_keys", b"_max_keys", "actor", b"actor", "dry_run", b"dry_run", "filter", b"filter", "max_keys", b"max_keys", "reason", b"reason", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_keys: _TypeAlias = _typing.Literal["max_keys"]  # noqa: Y015
+    _WhichOneofArgType__max_keys: _TypeAlias = _typing.Literal["_max_keys", b"_max_keys"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_keys) -> _WhichOneofReturnType__max_keys | None: ...
+
+Global___RevokeKeysRequest: _TypeAlias = RevokeKeysRequest  # noqa: Y015
+
+@_typing.final
+class RevokeKeysResponse(_message.Message):
+    """The revoked keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_COUNT_FIELD_NUMBER: _builtins.int
+    KEY_IDS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    key_count: _builtins.int
+    """How many keys this call revoked. In a dry run, how many keys match, up to 1,000,000."""
+    more: _builtins.bool
+    """Whether more keys match: repeat the call."""
+    @_builtins.property
+    def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids, at most 10,000. In a dry run, those that a call would revoke."""
+
+    def __init__(
+        self,
+        *,
+        key_count: _builtins.int = ...,
+        key_ids: _abc.Iterable[_builtins.str] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_count", b"key_count", "key_ids", b"key_ids", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeKeysResponse: _TypeAlias = RevokeKeysResponse  # noqa: Y015
+
+@_typing.final
 class KeyFilter(_message.Message):
     """Some of the keys of a workspace. A key must match every field that is set, and one value of each list that is not
     empty. Without any field, every key matches.
@@ -340,7 +483,25 @@ class KeyFilter(_message.Message):
     TYPES_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     USER_IDS_FIELD_NUMBER: _builtins.int
+    RUNTIME_IDS_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AFTER_FIELD_NUMBER: _builtins.int
+    EXPIRES_BEFORE_FIELD_NUMBER: _builtins.int
     UNUSED_SINCE_FIELD_NUMBER: _builtins.int
+    UNLIMITED_FIELD_NUMBER: _builtins.int
+    hint: _builtins.str
+    """Only the key with this `hint`."""
+    text: _builtins.str
+    """Only keys with all these words in their description: at most 200 characters with at least one letter or digit. Words
+    are divided by spaces and punctuation, in the description too, so `slack-bot` is two words. They are compared as
+    whole words, whether upper or lower case; the order does not matter. Of letters other than A to Z, upper and lower
+    case are the same only if the database's locale knows them.
+    """
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.KeyType.ValueType]:
         """Only keys of these types."""
@@ -354,8 +515,40 @@ class KeyFilter(_message.Message):
         """Only keys that are tied to these users, at most 100."""
 
     @_builtins.property
+    def runtime_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only keys of these runtime instances, at most 100."""
+
+    @_builtins.property
+    def created_by(self) -> _common_pb2.Principal:
+        """Only keys that this user or caller issued."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only keys that have all these labels, at most 100: `team=support` or, with any value, `team`."""
+
+    @_builtins.property
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """Only keys that were issued at or after this time."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Only keys that were issued before this time."""
+
+    @_builtins.property
+    def expires_after(self) -> _timestamp_pb2.Timestamp:
+        """Only keys that expire at or after this time. A key that does not expire never matches."""
+
+    @_builtins.property
+    def expires_before(self) -> _timestamp_pb2.Timestamp:
+        """Only keys that expire before this time. A key that does not expire never matches."""
+
+    @_builtins.property
     def unused_since(self) -> _timestamp_pb2.Timestamp:
         """Only keys that were last used before this time, or were never used and issued before it."""
+
+    @_builtins.property
+    def unlimited(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.KeyLimit.ValueType]:
+        """Only keys that lack one of these limits. A runtime key, which has no tools, does not lack KEY_LIMIT_HATS."""
 
     def __init__(
         self,
@@ -363,11 +556,21 @@ class KeyFilter(_message.Message):
         types: _abc.Iterable[_key_pb2.KeyType.ValueType] | None = ...,
         states: _abc.Iterable[_key_pb2.KeyState.ValueType] | None = ...,
         user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        runtime_ids: _abc.Iterable[_builtins.str] | None = ...,
+        created_by: _common_pb2.Principal | None = ...,
+        hint: _builtins.str = ...,
+        text: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        created_after: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        expires_after: _timestamp_pb2.Timestamp | None = ...,
+        expires_before: _timestamp_pb2.Timestamp | None = ...,
         unused_since: _timestamp_pb2.Timestamp | None = ...,
+        unlimited: _abc.Iterable[_key_pb2.KeyLimit.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["unused_since", b"unused_since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "created_by", b"created_by", "expires_after", b"expires_after", "expires_before", b"expires_before", "unused_since", b"unused_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["states", b"states", "types", b"types", "unused_since", b"unused_since", "user_ids", b"user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "created_by", b"created_by", "expires_after", b"expires_after", "expires_before", b"expires_before", "hint", b"hint", "labels", b"labels", "runtime_ids", b"runtime_ids", "states", b"states", "text", b"text", "types", b"types", "unlimited", b"unlimited", "unused_since", b"unused_since", "user_ids", b"user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,16 +587,19 @@ class ListKeysRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace whose keys to list."""
     page_size: _builtins.int
     """The most keys on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer keys."""
     page_token: _builtins.str
-    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same workspace, filter and
-    actor.
+    """The `next_page_token` of the previous page; empty for the first page. Valid only with the same workspace, filter,
+    order and actor.
     """
     actor: _builtins.str
     """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    order_by: Global___KeyOrder.ValueType
+    """The order. A key that is used while pages are read moves in the order of last use, so it may be listed twice."""
     @_builtins.property
     def filter(self) -> Global___KeyFilter:
         """Only keys that match this."""
@@ -406,10 +612,11 @@ class ListKeysRequest(_message.Message):
         page_token: _builtins.str = ...,
         actor: _builtins.str = ...,
         filter: Global___KeyFilter | None = ...,
+        order_by: Global___KeyOrder.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,7 +634,7 @@ class ListKeysResponse(_message.Message):
     """The `page_token` of the next page. Only an empty one means that this is the last page."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[_key_pb2.Key]:
-        """The keys, newest first."""
+        """The keys, in the order of the request."""
 
     def __init__(
         self,

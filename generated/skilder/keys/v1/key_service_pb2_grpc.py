@@ -52,6 +52,11 @@ class KeyServiceStub:
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.RevokeKeys = channel.unary_unary(
+                '/skilder.keys.v1.KeyService/RevokeKeys',
+                request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeysRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeysResponse.FromString,
+                _registered_method=True)
         self.SuspendKey = channel.unary_unary(
                 '/skilder.keys.v1.KeyService/SuspendKey',
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.SuspendKeyRequest.SerializeToString,
@@ -121,6 +126,20 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeKeys(self, request, context):
+        """Revokes the keys of a workspace that match a filter, immediately and permanently: at most 10,000 in a call, those
+        that were not used for longest first. For an actor who is not an admin, revokes only their own user keys.
+
+        A key that stops matching before its turn, because it is used for example, is not revoked. Each 1,000 keys are revoked
+        together, so if the call fails, some may be. Repeat it: what is revoked already does not count again.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED (the
+        actor or the caller may not do this), FAILED_PRECONDITION (more than `max_keys` keys match; none was revoked).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SuspendKey(self, request, context):
         """Suspends a key, immediately: its token is denied until the key is resumed. For an incident that is not understood
         yet. Suspending a suspended key changes nothing and returns the same key.
@@ -145,7 +164,8 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """Lists the keys of a workspace, newest first. For an actor who is not an admin, lists only their own user keys.
+        """Lists the keys of a workspace, by default newest first. For an actor who is not an admin, lists only their own user
+        keys.
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
         workspace), PERMISSION_DENIED (the actor or the caller may not do this).
@@ -208,6 +228,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyRequest.FromString,
                     response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'RevokeKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeKeys,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeysRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeysResponse.SerializeToString,
             ),
             'SuspendKey': grpc.unary_unary_rpc_method_handler(
                     servicer.SuspendKey,
@@ -307,6 +332,33 @@ class KeyService:
             '/skilder.keys.v1.KeyService/RevokeKey',
             skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyRequest.SerializeToString,
             skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.KeyService/RevokeKeys',
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeysRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,16 @@ class KeyServiceStub:
     Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
     PERMISSION_DENIED (the actor or the caller may not do this).
     """
+    RevokeKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeysRequest, _key_service_pb2.RevokeKeysResponse]
+    """Revokes the keys of a workspace that match a filter, immediately and permanently: at most 10,000 in a call, those
+    that were not used for longest first. For an actor who is not an admin, revokes only their own user keys.
+
+    A key that stops matching before its turn, because it is used for example, is not revoked. Each 1,000 keys are revoked
+    together, so if the call fails, some may be. Repeat it: what is revoked already does not count again.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED (the
+    actor or the caller may not do this), FAILED_PRECONDITION (more than `max_keys` keys match; none was revoked).
+    """
     SuspendKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.SuspendKeyRequest, _key_service_pb2.SuspendKeyResponse]
     """Suspends a key, immediately: its token is denied until the key is resumed. For an incident that is not understood
     yet. Suspending a suspended key changes nothing and returns the same key.
@@ -70,7 +80,8 @@ class KeyServiceStub:
     actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
-    """Lists the keys of a workspace, newest first. For an actor who is not an admin, lists only their own user keys.
+    """Lists the keys of a workspace, by default newest first. For an actor who is not an admin, lists only their own user
+    keys.
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
     workspace), PERMISSION_DENIED (the actor or the caller may not do this).
@@ -128,6 +139,16 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
     PERMISSION_DENIED (the actor or the caller may not do this).
     """
+    RevokeKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeysRequest, _key_service_pb2.RevokeKeysResponse]  # type: ignore[assignment]
+    """Revokes the keys of a workspace that match a filter, immediately and permanently: at most 10,000 in a call, those
+    that were not used for longest first. For an actor who is not an admin, revokes only their own user keys.
+
+    A key that stops matching before its turn, because it is used for example, is not revoked. Each 1,000 keys are revoked
+    together, so if the call fails, some may be. Repeat it: what is revoked already does not count again.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED (the
+    actor or the caller may not do this), FAILED_PRECONDITION (more than `max_keys` keys match; none was revoked).
+    """
     SuspendKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.SuspendKeyRequest, _key_service_pb2.SuspendKeyResponse]  # type: ignore[assignment]
     """Suspends a key, immediately: its token is denied until the key is resumed. For an incident that is not understood
     yet. Suspending a suspended key changes nothing and returns the same key.
@@ -144,7 +165,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]  # type: ignore[assignment]
-    """Lists the keys of a workspace, newest first. For an actor who is not an admin, lists only their own user keys.
+    """Lists the keys of a workspace, by default newest first. For an actor who is not an admin, lists only their own user
+    keys.
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
     workspace), PERMISSION_DENIED (the actor or the caller may not do this).
@@ -213,6 +235,22 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RevokeKeys(
+        self,
+        request: _key_service_pb2.RevokeKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.RevokeKeysResponse, _abc.Awaitable[_key_service_pb2.RevokeKeysResponse]]:
+        """Revokes the keys of a workspace that match a filter, immediately and permanently: at most 10,000 in a call, those
+        that were not used for longest first. For an actor who is not an admin, revokes only their own user keys.
+
+        A key that stops matching before its turn, because it is used for example, is not revoked. Each 1,000 keys are revoked
+        together, so if the call fails, some may be. Repeat it: what is revoked already does not count again.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED (the
+        actor or the caller may not do this), FAILED_PRECONDITION (more than `max_keys` keys match; none was revoked).
+        """
+
+    @_abc_1.abstractmethod
     def SuspendKey(
         self,
         request: _key_service_pb2.SuspendKeyRequest,
@@ -245,7 +283,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.ListKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.ListKeysResponse, _abc.Awaitable[_key_service_pb2.ListKeysResponse]]:
-        """Lists the keys of a workspace, newest first. For an actor who is not an admin, lists only their own user keys.
+        """Lists the keys of a workspace, by default newest first. For an actor who is not an admin, lists only their own user
+        keys.
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
         workspace), PERMISSION_DENIED (the actor or the caller may not do this).

@@ -1,0 +1,2 @@
+-- Reads all keys while everybody goes on using them.
+ALTER TABLE key VALIDATE CONSTRAINT key_labels_check;
