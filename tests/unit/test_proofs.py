@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skilder_keys.app.authorization import proofs
 from skilder_keys.app.authorization.proofs import Proofs
@@ -21,6 +21,17 @@ TYPE = KeyType.WORKSPACE
 HASH = "$argon2id$v=19$m=256,t=1,p=1$c2FsdA$aGFzaA"
 DIGEST = bytes(range(32))
 ENTRY = 64
+
+
+class CountingMemory(mmap.mmap):
+    """A memory that counts how often it was read."""
+
+    reads = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        """Count, and read."""
+        self.reads += 1
+        return super().__getitem__(key)
 
 
 def in_order(table: Proofs, *key_ids: KeyId) -> list[KeyId]:
@@ -70,6 +81,20 @@ def test_there_is_room_for_as_many_keys_as_were_asked_for() -> None:
     for each in key_ids:
         table.add(each, TYPE, HASH, DIGEST)
     assert sum(table.get(each, TYPE, HASH) == DIGEST for each in key_ids) >= 1980
+
+
+def test_empty_places_are_not_read_again_and_again() -> None:
+    """All workers go through the whole table whenever they have dropped their memory, and it may be large."""
+    memory = CountingMemory(-1, 32 + 1000 * 16 * ENTRY)
+    table = Proofs(memory)
+    assert list(table.key_ids()) == []
+    assert 0 < memory.reads <= 1001
+    key_ids = [new_key_id() for _ in range(500)]
+    for each in key_ids:
+        table.add(each, TYPE, HASH, DIGEST)
+    memory.reads = 0
+    assert set(table.key_ids()) == set(key_ids)
+    assert memory.reads <= 1000 + len(key_ids)
 
 
 def test_workers_share_entries_and_fingerprints() -> None:

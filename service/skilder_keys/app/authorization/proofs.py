@@ -13,7 +13,7 @@ from skilder_keys.domain.hashing import TokenFingerprint
 from skilder_keys.domain.ids import KeyId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from skilder_keys.domain.token import KeyType
 
@@ -89,13 +89,20 @@ class Proofs:
         self._memory[start : start + _BUCKET_BYTES] = b"".join(entries[:_WAYS]).ljust(_BUCKET_BYTES, b"\0")
 
     def key_ids(self) -> Iterator[KeyId]:
-        """Yield the ids of the keys in the table, roughly the newest entries first. Some may be in no valid entry."""
+        """Yield the ids of the keys in the table, roughly the newest entries first. Some may be in no valid entry.
+
+        The entries of a bucket have no gap, so an empty place ends it: an empty table is read once for each bucket.
+        """
+        starts: Iterable[int] = range(_KEY_BYTES, _KEY_BYTES + self._buckets * _BUCKET_BYTES, _BUCKET_BYTES)
         for way in range(_WAYS):
-            for start in range(_KEY_BYTES, _KEY_BYTES + self._buckets * _BUCKET_BYTES, _BUCKET_BYTES):
+            longer = []
+            for start in starts:
                 at = start + way * _ENTRY_BYTES
                 id_ = self._memory[at : at + _ID_BYTES]
                 if id_ != _NOBODY:
+                    longer.append(start)
                     yield KeyId(UUID(bytes=id_))
+            starts = longer
 
     def _bucket(self, id_: bytes) -> int:
         # An id begins with the time at which it was made, and ends with random bits.
