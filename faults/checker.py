@@ -1,19 +1,20 @@
 """Whether a history is one that the service may produce. The checker knows the promises, not how they are kept.
 
-For one token, the state of the service has three parts: whether its secret was replaced, whether its key was revoked,
-and the version of its workspace. An outcome is right if it follows from a state that may have been current at some
-moment between the call's begin and its end. A change may be in force from the begin of its first attempt on, and is
-certainly in force once an attempt has returned OK. In between, and for ever if none returned OK, both are possible.
+For one token, the state of the service has four parts: whether its secret was replaced, whether its key was revoked,
+whether its key has expired, and the version of its workspace. An outcome is right if it follows from a state that may
+have been current at some moment between the call's begin and its end. A change may be in force from the begin of its
+first attempt on, and is certainly in force once an attempt has returned OK. In between, and for ever if none returned
+OK, both are possible. The same holds for an expiry, when the grace of a rotation has passed since then.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from faults.history import FORGED, OK, UNDER_WAY, Apply, Authorize, Denied, Failed, Granted, Issue, Revoke
+from faults.history import FORGED, OK, UNDER_WAY, Apply, Authorize, Denied, Failed, Granted, Issue, Revoke, Rotate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "granted after its revocation",
+    "granted after its expiry",
     "granted after its renewal",
     "granted with a forged secret",
     "granted by a state that was not",
@@ -38,12 +40,16 @@ OUTAGES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_
 
 _REFUSALS = {
     Issue: frozenset({"ALREADY_EXISTS", "FAILED_PRECONDITION"}),
+    Rotate: frozenset({"ALREADY_EXISTS", "FAILED_PRECONDITION"}),
     Revoke: frozenset[str](),
     Apply: frozenset({"ABORTED"}),
 }
 """The codes that say that nothing was changed, for reasons that can occur in a run."""
 
 _NEVER = 2**63
+_SLACK = 10_000_000
+"""Nanoseconds by which the clocks of the clients and of Postgres, on one machine, may differ within a grace."""
+_BEFORE_EXPIRY = frozenset({"WORKSPACE_GONE", "MEMBER_REMOVED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class _Event:
 
 @dataclass(slots=True)
 class _Token:
-    issue: Issue
+    issue: Issue | Rotate
     replaced: _Event = field(default_factory=_Event)
     used: _Event = field(default_factory=_Event)
 
@@ -121,12 +127,15 @@ class _Facts:
     def __init__(self, history: History) -> None:
         self.tokens: dict[tuple[str, int], _Token] = {}
         self.revoked: dict[str, _Event] = defaultdict(_Event)
+        self.expired: dict[str, _Event] = defaultdict(_Event)
         applied: dict[str, list[Apply]] = defaultdict(list)
-        attempts: dict[str, list[Issue]] = defaultdict(list)
+        attempts: dict[str, list[Issue | Rotate]] = defaultdict(list)
         for change in history.changes:
             if change.code in _REFUSALS[type(change)]:
                 continue
-            if isinstance(change, Issue):
+            if isinstance(change, Rotate):
+                self.expired[change.predecessor].attempt(_after_its_grace(change))
+            if isinstance(change, Issue | Rotate):
                 attempts[change.key].append(change)
             elif isinstance(change, Revoke):
                 self.revoked[change.key].attempt(change)
@@ -137,13 +146,22 @@ class _Facts:
             for issue in issues:
                 if issue.code == OK:
                     self.tokens[key, issue.attempt] = _token(issue, issues)
-        for call in history.authorizations:
+        self._note_uses(history.authorizations)
+
+    def _note_uses(self, authorizations: Iterable[Authorize]) -> None:
+        for call in authorizations:
             if isinstance(call.outcome, Granted) and call.token != FORGED:
                 used = self.tokens[call.key, call.token].used
                 used.begin, used.settled = min(used.begin, call.begin), min(used.settled, call.end)
 
 
-def _token(issue: Issue, attempts: Iterable[Issue]) -> _Token:
+def _after_its_grace(rotation: Rotate) -> Rotate:
+    """Return a rotation at the time when its predecessor expires. A retry does not make that later."""
+    begin, end = rotation.begin + rotation.grace - _SLACK, rotation.end + rotation.grace + _SLACK
+    return replace(rotation, begin=begin, end=end)
+
+
+def _token(issue: Issue | Rotate, attempts: Iterable[Issue | Rotate]) -> _Token:
     token = _Token(issue)
     for other in attempts:
         # An attempt that returned before this one began has taken effect. One whose response was lost may be delayed,
@@ -197,8 +215,16 @@ def _possible(call: Authorize, facts: _Facts) -> Iterator[Outcome]:
         yield Denied("REVOKED")
     if False not in revoked:
         return
+    expired = facts.expired[call.key].may_have_happened(call)
     for reach in facts.workspaces[token.issue.workspace].current(call):
-        yield _by_reach(reach, token.issue.subject, call.tool)
+        outcome = _by_reach(reach, token.issue.subject, call.tool)
+        if isinstance(outcome, Denied) and outcome.reason in _BEFORE_EXPIRY:
+            yield outcome
+            continue
+        if True in expired:
+            yield Denied("EXPIRED")
+        if False in expired:
+            yield outcome
 
 
 def _by_reach(reach: Reach | None, subject: str, tool: str) -> Outcome:
@@ -219,11 +245,12 @@ def _kind(call: Authorize, possible: set[Outcome], facts: _Facts) -> Kind:
         return "lost" if call.last else "denied while good"
     if call.token == FORGED:
         return "granted with a forged secret"
-    if facts.tokens[call.key, call.token].replacements(call) == (True,):
-        return "granted after its renewal"
-    if facts.revoked[call.key].may_have_happened(call) == (True,):
-        return "granted after its revocation"
-    return "granted by a state that was not"
+    ends: dict[Kind, tuple[bool, ...]] = {
+        "granted after its renewal": facts.tokens[call.key, call.token].replacements(call),
+        "granted after its revocation": facts.revoked[call.key].may_have_happened(call),
+        "granted after its expiry": facts.expired[call.key].may_have_happened(call),
+    }
+    return next((kind for kind, ended in ends.items() if ended == (True,)), "granted by a state that was not")
 
 
 def _failed_changes(changes: Iterable[Change]) -> Iterator[Violation]:

@@ -19,6 +19,7 @@ from faults.history import (
     Issue,
     Recorder,
     Revoke,
+    Rotate,
     now,
 )
 from faults.plan import TOOLS
@@ -71,15 +72,19 @@ class Key:
     """A key of the run.
 
     Attributes:
-        name: The run's name for the key, which is also its description and its request_id.
+        name: The run's name for the key, which is also its request_id and, if it is no successor, its description.
         subject: Whose reach the key has: a user's, or EVERYBODY's.
         tokens: The token that each attempt returned, by the attempt's number, and a forged one.
         attempts: How many attempts to issue the key were made.
+        predecessor: The key that it follows by rotation; None for a key that was issued.
+        grace: How long the predecessor works beside it, in milliseconds.
     """
 
     name: str
     workspace: str
     subject: str
+    predecessor: Key | None = None
+    grace: int = 0
     id: str = ""
     attempts: int = 0
     # Tokens must not appear in the output of a failing test.
@@ -201,6 +206,37 @@ class Clients:
             key.tokens[attempt] = issued.token
         return code
 
+    async def rotate(self, successor: Key, predecessor: Key) -> str:
+        """Try once to issue a key as the successor of another, or to renew its secret; return the status code."""
+        successor.attempts += 1
+        attempt = successor.attempts
+        request = key_service_pb2.RotateKeyRequest(request_id=successor.name, key_id=predecessor.id)
+        request.grace.FromMilliseconds(successor.grace)
+        change = Rotate(
+            key=successor.name,
+            attempt=attempt,
+            workspace=successor.workspace,
+            subject=successor.subject,
+            predecessor=predecessor.name,
+            grace=successor.grace * 10**6,
+            begin=now(),
+        )
+        code, rotated = await self._change(change, request)
+        if code == OK:
+            successor.id = rotated.key.id
+            successor.tokens[attempt] = rotated.token
+        return code
+
+    async def revoke_family(self, keys: Sequence[Key]) -> str:
+        """Try once to revoke the family of some keys, which are all of it or may still be made; return the code."""
+        request = key_service_pb2.RevokeKeyRequest(key_id=keys[0].id, scope=key_service_pb2.REVOKE_SCOPE_FAMILY)
+        first, *others = [Revoke(key=key.name, begin=now()) for key in keys]
+        places = [self._recorder.begin(change) for change in others]
+        code, _ = await self._change(first, request)
+        for place in places:
+            self._recorder.end(place, code)
+        return code
+
     async def revoke(self, key: Key, line: Line | None = None) -> str:
         """Try once to revoke a key; return the status code."""
         request = key_service_pb2.RevokeKeyRequest(key_id=key.id)
@@ -232,8 +268,9 @@ class Clients:
         return code
 
     async def list_keys(self, workspace: str) -> dict[str, bool]:
-        """Return whether each key of a workspace was not revoked, by name; retry until the list is complete."""
+        """Return whether each key of a workspace was not revoked, by id; retry until the list is complete."""
         found: dict[str, bool] = {}
+        names: set[str] = set()
         request = key_service_pb2.ListKeysRequest(workspace_id=workspace, page_size=1000)
         while True:
             try:
@@ -242,8 +279,10 @@ class Clients:
                 await asyncio.sleep(0.1)
                 continue
             for key in page.keys:
-                assert key.description not in found, "a request_id issues one key"
-                found[key.description] = key.state != KEY_STATE_REVOKED
+                if not key.predecessor_id:
+                    assert key.description not in names, "a request_id issues one key"
+                    names.add(key.description)
+                found[key.id] = key.state != KEY_STATE_REVOKED
             if not page.next_page_token:
                 return found
             request.page_token = page.next_page_token
@@ -265,6 +304,7 @@ class Clients:
         client = (line or self._any()).client
         method = {
             key_service_pb2.IssueKeyRequest: client.keys.IssueKey,
+            key_service_pb2.RotateKeyRequest: client.keys.RotateKey,
             key_service_pb2.RevokeKeyRequest: client.keys.RevokeKey,
             catalog_service_pb2.ApplyWorkspaceRequest: client.catalog.ApplyWorkspace,
             catalog_service_pb2.UpdateWorkspaceRequest: client.catalog.UpdateWorkspace,

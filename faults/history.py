@@ -66,7 +66,7 @@ class Authorize:
 
     Attributes:
         key: The name of the key in the run.
-        token: The number of the attempt to issue the key that returned this token, or FORGED.
+        token: The number of the attempt to issue the key, also by a rotation, that returned this token, or FORGED.
         tool: The tool of the query, or empty for all tools.
         via: The server that was called.
         last: Whether the call was made at the end of the run, when all works again and it must succeed.
@@ -102,8 +102,29 @@ class Issue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rotate:
+    """An attempt to rotate a key: to issue its successor, as with `Issue`, and to let the key expire after a grace.
+
+    Attributes:
+        key: The name of the successor.
+        predecessor: The name of the key.
+        grace: In nanoseconds.
+    """
+
+    key: str
+    attempt: int
+    workspace: str
+    subject: str
+    predecessor: str
+    grace: int
+    begin: int
+    end: int = 0
+    code: str = UNDER_WAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Revoke:
-    """An attempt to revoke a key."""
+    """An attempt to revoke a key, alone or with its family."""
 
     key: str
     begin: int
@@ -131,7 +152,7 @@ class Apply:
     code: str = UNDER_WAY
 
 
-Change = Issue | Revoke | Apply
+Change = Issue | Rotate | Revoke | Apply
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class Load:
     async def run(self) -> None:
         """Run all actions concurrently."""
         async with asyncio.TaskGroup() as group:
-            for doing in (*[self._ask] * 5, *[self._revoke] * 3, self._renew, self._delete):
+            for doing in (*[self._ask] * 5, *[self._revoke] * 3, self._renew, self._rotate, self._delete):
                 group.create_task(self._again(doing))
             for workspace in WORKSPACES:
                 group.create_task(self._again(self._move, workspace))
@@ -177,6 +177,41 @@ class Load:
         assert racing or code == OK, "an unused key is renewed"
         self.show(key)
         await self._pause(0.3)
+
+    async def _rotate(self) -> None:
+        """Rotate a key that is in use, and use both until the old one has expired.
+
+        Sometimes the family is revoked before that, or just as it is rotated.
+        """
+        old = await self.issued()
+        name = f"k{next(self._numbers)}"
+        new = Key(name, old.workspace, old.subject, predecessor=old, grace=self._dice.choice((0, 0, 300, 1500)))
+        await self._clients.ask_all(old)
+        rotating = asyncio.create_task(self._rotated(new, old))
+        family = [old, new]
+        if self._dice.random() < 0.3:
+            await self._pause(0.01)
+            await self._until_ok(lambda: self._clients.revoke_family(family))
+        if await rotating:
+            self.show(new, good=False)
+            await asyncio.gather(*map(self._clients.ask_all, family))
+            await asyncio.sleep(new.grace / 1000)
+            await asyncio.gather(*map(self._clients.ask_all, family))
+        await self._until_ok(lambda: self._clients.revoke_family(family))
+        await self._clients.ask_all(old)
+        if new.id:
+            await self._clients.ask_all(new)
+        await self._pause(0.3)
+
+    async def _rotated(self, new: Key, old: Key) -> bool:
+        """Rotate a key until that succeeds or is refused, as the family may be revoked; return whether it succeeded."""
+        while (code := await self._clients.rotate(new, old)) not in {OK, "FAILED_PRECONDITION"}:
+            await self._pause(0.1)
+        if code != OK:
+            return False
+        new.tokens[FORGED] = _forged(new)
+        self.keys.append(new)
+        return True
 
     async def _delete(self) -> None:
         """Create a workspace, use it and delete it."""

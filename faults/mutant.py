@@ -94,6 +94,16 @@ def _wait_for_no_unknown_reader() -> None:
     NewServer.seconds_left = seconds_left  # type: ignore[method-assign, assignment]
 
 
+def _never_read_again() -> None:
+    """Keep a key that expires in memory until a change touches it."""
+    from skilder_keys.app.fence.lease import Lease  # noqa: PLC0415 - each mutation imports what it changes
+
+    def covers(self: Lease, _moment: float) -> bool:
+        return self.valid()
+
+    Lease.covers = covers  # type: ignore[method-assign, assignment]
+
+
 def _ignore(part: Part) -> None:
     """Apply no change of one kind of part."""
     from skilder_keys.storage import fence  # noqa: PLC0415 - each mutation imports what it changes
@@ -117,6 +127,7 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "no-clean-start": _keep_memory_after_eviction,
     "no-tag": _compare_epochs_only,
     "no-unknown-readers": _wait_for_no_unknown_reader,
+    "no-expiry": _never_read_again,
     "no-member": partial(_ignore, Part.MEMBER),
     "no-hat": partial(_ignore, Part.HAT),
     "no-skill": partial(_ignore, Part.SKILL),

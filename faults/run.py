@@ -17,7 +17,7 @@ from faults.checker import check
 from faults.clients import Clients, Query
 from faults.faults import EVERYTHING, Faults
 from faults.fleet import running_fleet
-from faults.history import OK, Apply, Denied, Failed, Issue, Recorder, now
+from faults.history import OK, Apply, Denied, Failed, Issue, Recorder, Rotate, now
 from faults.load import Load
 from faults.meter import Meter
 from tests.support.postgres_files import copy_postgres
@@ -82,7 +82,7 @@ class Report:
         ends: dict[str, list[int]] = defaultdict(list)
         homes: dict[str, str] = {}
         for change in self.history.changes:
-            if isinstance(change, Issue):
+            if isinstance(change, Issue | Rotate):
                 homes[change.key] = change.workspace
             if change.code == OK:
                 ends[change.workspace if isinstance(change, Apply) else change.key].append(change.end)
@@ -225,7 +225,8 @@ async def _check_every_key(clients: Clients, load: Load, recorder: Recorder) -> 
 
     await asyncio.gather(*map(look, range(len(load.keys))))
     listed = await asyncio.gather(*map(clients.list_keys, load.workspaces))
-    recorder.listed = {key: active for each in listed for key, active in each.items()}
+    names = {key.id: key.name for key in load.keys}
+    recorder.listed = {names[id_]: active for each in listed for id_, active in each.items() if id_ in names}
 
 
 def _dice(seed: int, whose: str) -> Random:

@@ -22,12 +22,14 @@ class Example:
     Attributes:
         method: The method, e.g. `KeyService/IssueKey`.
         about: A sentence about the example.
+        bearer: The token with which it is called; empty for that of an operator.
     """
 
     method: str
     about: str
     request: dict[str, Any]
     response: dict[str, Any]
+    bearer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

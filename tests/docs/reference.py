@@ -55,6 +55,8 @@ def _method(method: Method, calls: list[Example]) -> Iterator[str]:
         yield from _message(contract.messages()[name], "#####")
     for call in calls:
         yield f"Example: {call.about}"
+        if call.bearer:
+            yield f"With `authorization: Bearer {call.bearer}`:"
         yield f"```json\n{examples.as_json(call.request)}\n```"
         yield "The response:"
         yield f"```json\n{examples.as_json(call.response)}\n```"

@@ -13,8 +13,13 @@ def table() -> str:
     for role in CallerRole:
         caller = Caller("", role)
         allowed = [method.name for method in methods if caller.may(Ability[method.ability])]
-        names = "everything" if len(allowed) == len(methods) else ", ".join(f"`{name}`" for name in allowed)
+        others = [method.name for method in methods if method.name not in allowed]
+        names = _list(allowed) if len(others) > 1 else f"everything but {_list(others)}" if others else "everything"
         abilities = ", ".join(f"`{ability.name}`" for ability in Ability if caller.may(ability))
         title = "a runtime instance" if role is CallerRole.RUNTIME else f"`{role.value}`"
         rows.append(f"| {title} | {names} | {abilities} |")
     return "\n".join(rows)
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

@@ -22,9 +22,12 @@ from faults.history import (
     Outcome,
     Reach,
     Revoke,
+    Rotate,
 )
 
 LOST = "UNAVAILABLE"
+EXPIRED = Denied("EXPIRED")
+SECOND = 10**9
 UNKNOWN, REVOKED, GONE = Denied("UNKNOWN"), Denied("REVOKED"), Denied("WORKSPACE_GONE")
 MEMBER_REMOVED, NOT_ALLOWED = Denied("MEMBER_REMOVED"), Denied("TOOL_NOT_ALLOWED")
 LEFT, RIGHT, BOTH = (frozenset(tools) for tools in (["left"], ["right"], ["left", "right"]))
@@ -51,6 +54,22 @@ class Run:
         """Add an attempt to issue a key of bob's."""
         self.changes.append(
             Issue(key=key, attempt=attempt, workspace="w", subject="bob", begin=begin, end=end, code=code)
+        )
+
+    def rotate(self, begin: int, end: int, attempt: int = 1, *, grace: int = 0, code: str = OK) -> None:
+        """Add an attempt to rotate the key, to `next`."""
+        self.changes.append(
+            Rotate(
+                key="next",
+                attempt=attempt,
+                workspace="w",
+                subject="bob",
+                predecessor="k",
+                grace=grace,
+                begin=begin,
+                end=end,
+                code=code,
+            )
         )
 
     def revoke(self, begin: int, end: int, code: str = OK) -> None:
@@ -448,4 +467,56 @@ def test_a_key_whose_issue_never_returned_may_be_missing(run: Run) -> None:
     run.issue(10, 20, key="other", code=LOST)
     run.ask(50, 51, Granted(LEFT), last=True)
     run.listed = {"k": True}
+    assert run.kinds() == []
+
+
+def test_a_rotation_with_a_grace_is_right(run: Run) -> None:
+    """Both keys are good during the grace, and the old one has expired after it."""
+    run.rotate(1 * SECOND, 2 * SECOND, grace=10 * SECOND)
+    run.ask(3 * SECOND, 4 * SECOND, Granted(LEFT))
+    run.ask(3 * SECOND, 4 * SECOND, Granted(LEFT), key="next")
+    for outcome in (Granted(LEFT), EXPIRED):
+        run.ask(11 * SECOND, 12 * SECOND, outcome)
+    run.ask(13 * SECOND, 14 * SECOND, EXPIRED, last=True)
+    run.ask(13 * SECOND, 14 * SECOND, Granted(LEFT), key="next", last=True)
+    run.listed = {"k": True, "next": True}
+    assert run.kinds() == []
+
+
+def test_a_key_that_is_good_after_its_grace_is_found(run: Run) -> None:
+    """Also one of two attempts, of which a lost one may have been the first."""
+    run.rotate(1 * SECOND, 2 * SECOND, grace=5 * SECOND, code=LOST)
+    run.rotate(3 * SECOND, 4 * SECOND, 2, grace=5 * SECOND)
+    for begin in (2, 5, 8):
+        run.ask(begin * SECOND, (begin + 1) * SECOND, Granted(LEFT))
+    run.ask(7 * SECOND, 8 * SECOND, EXPIRED)
+    run.ask(10 * SECOND, 11 * SECOND, Granted(LEFT))
+    assert run.kinds() == ["granted after its expiry"]
+
+
+def test_a_key_that_ends_before_its_grace_is_found(run: Run) -> None:
+    """And a successor that does not work at once, or expires with its predecessor."""
+    run.rotate(1 * SECOND, 2 * SECOND, grace=5 * SECOND)
+    run.ask(4 * SECOND, 5 * SECOND, EXPIRED)
+    run.ask(3 * SECOND, 4 * SECOND, UNKNOWN, key="next")
+    run.ask(10 * SECOND, 11 * SECOND, EXPIRED, key="next")
+    assert run.kinds() == ["denied while good"] * 3
+
+
+def test_a_revocation_comes_before_an_expiry(run: Run) -> None:
+    """And so do the end of a workspace and of a membership."""
+    run.rotate(1 * SECOND, 2 * SECOND)
+    run.apply(3 * SECOND, 4 * SECOND, 2, reach(None))
+    run.ask(5 * SECOND, 6 * SECOND, MEMBER_REMOVED)
+    run.ask(5 * SECOND, 6 * SECOND, EXPIRED)
+    run.revoke(7 * SECOND, 8 * SECOND)
+    run.ask(9 * SECOND, 10 * SECOND, REVOKED)
+    run.ask(9 * SECOND, 10 * SECOND, EXPIRED)
+    assert run.kinds() == ["denied for a wrong reason"] * 2
+
+
+def test_a_refused_rotation_changes_nothing(run: Run) -> None:
+    """The key goes on."""
+    run.rotate(1 * SECOND, 2 * SECOND, code="FAILED_PRECONDITION")
+    run.ask(9 * SECOND, 10 * SECOND, Granted(LEFT))
     assert run.kinds() == []

@@ -25,6 +25,7 @@ FAULTS = {
     "no-writer-wait": ["slow the fence down over a revocation"],
     "no-lease-wait": ["stop a worker over a revocation"],
     "no-clean-start": ["stop a worker over a revocation"],
+    "no-expiry": ["overtake loads"],
     "no-member": ["overtake loads"],
     "no-hat": ["overtake loads"],
     "no-skill": ["overtake loads"],

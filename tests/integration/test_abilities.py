@@ -27,7 +27,7 @@ ROLE_ABILITIES: dict[str, set[str]] = {
     "auditor": READS,
     "console": READS | CHANGES,
     "service": {"AUTHORIZE"},
-    "runtime": {"AUTHORIZE"},
+    "runtime": {"AUTHORIZE", "ROTATE_OWN"},
 }
 """The abilities of each role, by their names in the contract."""
 

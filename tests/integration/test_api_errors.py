@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
+from skilder.keys.v1.key_pb2 import KEY_TYPE_RUNTIME
 from skilder_keys.rpc.limits import max_bytes
 from skilder_keys.rpc.status import STATUS_CODES
 from tests.docs import errors
@@ -17,7 +18,7 @@ from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
-    from tests.support.service import Service
+    from tests.support.service import Client, Service
 
 ADVICE = errors.advice()
 CODES = {kind.reason: code for kind, code in STATUS_CODES.items()}
@@ -41,6 +42,11 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     await operator.authorize(used.token)
     revoked = await operator.issue(description="Bot", request_id="revoked")
     await operator.revoke(key_id=revoked.key.id)
+    rotated = await operator.rotate(used.key.id, request_id="rotation-used")
+    await operator.authorize(rotated.token)
+    lost = await operator.rotate(key.key.id, request_id="rotation-revoked")
+    await operator.revoke(key_id=lost.key.id)
+    runtimes = await runtimes_of(service)
     await operator.apply(full_workspace("full"))
     too_large = full_workspace("large")
     too_large.name += "!"
@@ -50,6 +56,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
         "foreign key id": foreign.key.id,
         "key id": key.key.id,
         "revoked key id": revoked.key.id,
+        "rotated key id": used.key.id,
         "too large": MessageToDict(too_large),
     }
     callers = {
@@ -61,9 +68,26 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     for reason, advice in ADVICE.items():
         for method, request in advice.requests.items():
             message = ParseDict(filled(request, values), request_type(method)())
-            refused = await refusal(call(callers.get(reason, operator), method, message))
+            of_runtime = runtimes.get(reason) if method.startswith("RuntimeService/") else None
+            refused = await refusal(call(of_runtime or callers.get(reason, operator), method, message))
             assert (refused.reason, refused.code) == (reason, CODES[reason]), method
             assert set(refused.metadata) == METADATA[reason], (reason, method)
+
+
+async def runtimes_of(service: Service) -> dict[str, Client]:
+    """Return runtime instances with a rotated key, by the error that they get when they rotate it again."""
+    clients = {}
+    for number, (reason, request_id) in enumerate(
+        {"KEY_ALREADY_ROTATED": "first", "REQUEST_USED": "used", "REQUEST_REVOKED": "revoked"}.items()
+    ):
+        issued = await service.operator.issue(type=KEY_TYPE_RUNTIME, runtime_id=f"runtime-{number}")
+        clients[reason] = await service.client(issued.token)
+        rotated = await clients[reason].rotate_own(request_id=request_id)
+        if reason == "REQUEST_USED":
+            await service.operator.authorize(rotated.token)
+        if reason == "REQUEST_REVOKED":
+            await service.operator.revoke(key_id=rotated.key.id)
+    return clients
 
 
 async def test_every_method_has_the_errors_that_the_table_gives_to_all(service: Service) -> None:
@@ -71,13 +95,14 @@ async def test_every_method_has_the_errors_that_the_table_gives_to_all(service: 
     stranger = await service.client("nobody-we-know-0123456789")
     largest = max(map(max_bytes, METHODS.values()))
     for name, method in METHODS.items():
+        right = await service.caller_of(name)
         wrong = service.console if name.startswith("Authorization") else service.service
         for client, request, reason in (
             (stranger, b"", "UNAUTHENTICATED"),
             (wrong, b"", "CALLER_NOT_ALLOWED"),
-            (service.operator, b"\xff", "MALFORMED_MESSAGE"),
-            (service.operator, b"\x9a\x06\x00", "UNKNOWN_FIELD"),
-            (service.operator, b"x" * (max_bytes(method) + 1), "MESSAGE_TOO_LONG"),
+            (right, b"\xff", "MALFORMED_MESSAGE"),
+            (right, b"\x9a\x06\x00", "UNKNOWN_FIELD"),
+            (right, b"x" * (max_bytes(method) + 1), "MESSAGE_TOO_LONG"),
         ):
             if len(request) > largest:
                 continue  # gRPC itself refuses this, with the same code and without a reason

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from tests.docs.examples import Example
-    from tests.support.service import Service
+    from tests.support.service import Client, Service
 
-    Send = Callable[[str, Any], Awaitable[Any]]
+    Send = Callable[[str, Any, str], Awaitable[Any]]
 
 EXAMPLES = examples.load()
 
@@ -69,11 +69,16 @@ class Values:
                 pass
 
 
+async def client(service: Service, bearer: str) -> Client:
+    """Return the client that sends an example."""
+    return await service.client(bearer) if bearer else service.operator
+
+
 async def send_all(send: Send) -> None:
-    """Send each example and compare its response."""
+    """Send each example, with its own bearer token if it has one, and compare its response."""
     values = Values()
     for example in EXAMPLES.calls:
-        found = await send(example.method, values.put(example.request))
+        found = await send(example.method, values.put(example.request), values.put(example.bearer))
         values.learn(example.response, found)
         # As text, so that the order of the fields counts too.
         assert as_json(values.put(example.response)) == as_json(found), example.method
@@ -95,9 +100,9 @@ def test_an_example_has_the_fields_of_its_messages(example: Example) -> None:
 async def test_the_examples_are_true(empty_service: Service) -> None:
     """When the Python stubs send them."""
 
-    async def send(method: str, request: Any) -> Any:
+    async def send(method: str, request: Any, bearer: str) -> Any:
         message = ParseDict(request, request_type(method)())
-        body = await call(empty_service.operator, method, message)
+        body = await call(await client(empty_service, bearer), method, message)
         return MessageToDict(response_type(method).FromString(body), preserving_proto_field_name=True)
 
     await send_all(send)
@@ -117,10 +122,10 @@ async def test_grpcurl_shows_the_examples(empty_service: Service) -> None:
     """Field by field, in the same order."""
     required()
 
-    async def send(method: str, request: Any) -> Any:
+    async def send(method: str, request: Any, bearer: str) -> Any:
         body = json.dumps(as_grpcurl_takes_it(method, request))
-        empty_service.watch.seen |= set(re.findall(r"WSK_\w{71}", body))
-        output = await asyncio.to_thread(grpcurl, empty_service.address, method, body, TOKENS["operator"])
+        empty_service.watch.seen |= set(re.findall(r"(?:WSK|RTK)_\w{71}", body + bearer))
+        output = await asyncio.to_thread(grpcurl, empty_service.address, method, body, bearer or TOKENS["operator"])
         return json.loads(output)
 
     await send_all(send)
@@ -160,9 +165,10 @@ async def test_responses_have_the_form_that_a_browser_wants(empty_service: Servi
     folder = await asyncio.to_thread(typescript.built)
     found: list[tuple[str, Message]] = []
 
-    async def send(method: str, request: Any) -> Any:
+    async def send(method: str, request: Any, bearer: str) -> Any:
         message = ParseDict(request, request_type(method)())
-        found.append((method, response_type(method).FromString(await call(empty_service.operator, method, message))))
+        body = await call(await client(empty_service, bearer), method, message)
+        found.append((method, response_type(method).FromString(body)))
         return MessageToDict(found[-1][1], preserving_proto_field_name=True)
 
     await send_all(send)
@@ -178,7 +184,9 @@ async def test_responses_have_the_form_that_a_browser_wants(empty_service: Servi
     assert shown == [as_browsers_get_it(message) for _, message in found]
     for (method, message), each in zip(found, shown, strict=True):
         assert_a_browser_can_use(message, each)
-        assert bool(re.search(r"(WSK|USK|RTK)_\w{71}", json.dumps(each))) is (method == "KeyService/IssueKey")
+        assert bool(re.search(r"(WSK|USK|RTK)_\w{71}", json.dumps(each))) is (
+            method.endswith(("IssueKey", "RotateKey", "RotateOwnKey"))
+        )
 
 
 def test_the_page_has_a_response_of_every_method() -> None:

@@ -83,7 +83,11 @@ async def test_each_change_of_a_key_is_recorded_once(service: Service, sql: asyn
     without = {"hat_ids": None, "expires_at": None}
     issued = without | {"type": "workspace", "description": "Slack Support Bot", "hat_ids": hat_ids}
     laptop = without | {"type": "user", "description": "Laptop", "expires_at": "2030-01-01T00:00:00+00:00"}
-    instance = without | {"type": "runtime", "description": "Runtime"}
+    instance = without | {
+        "type": "runtime",
+        "description": "Runtime",
+        "expires_at": (await get_key(service.operator, runtime.key.id)).expires_at.ToDatetime(UTC).isoformat(),
+    }
     assert (await events(sql))[1:] == [
         key_event("key.issued", shared.key.id, issued, actor="ada"),
         key_event("key.renewed", shared.key.id, {}, actor="ada"),

@@ -102,6 +102,8 @@ async def test_a_runtime_key_is_granted_and_reaches_nothing(service: Service) ->
         workspace_id="acme",
         runtime_id="runtime-7",
         description="Slack Support Bot",
+        expires_at=issued.key.expires_at,
+        family_id=issued.key.id,
     )
     assert (hats(response), tools(response)) == ([], [])
     assert await service.service.denial(issued.token, tool_id="web.search") == "TOOL_NOT_ALLOWED"

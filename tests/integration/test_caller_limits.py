@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 FOREIGN = (grpc.StatusCode.PERMISSION_DENIED, "FOREIGN_WORKSPACE")
 FOREIGN_SERVER = (grpc.StatusCode.PERMISSION_DENIED, "FOREIGN_MCP_SERVER")
-NARROWED = {"CatalogService/ListWorkspaces"}
-"""Methods that name no workspace, and show only those that the caller is allowed."""
+NARROWED = {"CatalogService/ListWorkspaces", "RuntimeService/RotateOwnKey"}
+"""Methods that name no workspace: they show only those that the caller is allowed, or are about its own key."""
 
 
 async def outcome(client: Client, method: str, request: Message) -> tuple[grpc.StatusCode, str] | None:

@@ -20,6 +20,7 @@ SERVICES = (
     "skilder.keys.v1.AuthorizationService",
     "skilder.keys.v1.CatalogService",
     "skilder.keys.v1.KeyService",
+    "skilder.keys.v1.RuntimeService",
 )
 
 

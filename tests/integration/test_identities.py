@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from skilder.keys.v1 import key_pb2
+from skilder.keys.v1.key_service_pb2 import PREVIOUS_KEYS_KEEP
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import METHODS, call, delete_workspace, list_keys, list_workspaces
 from tests.support.certificates import Authority
@@ -95,7 +96,8 @@ async def test_a_runtime_instance_may_authorize_keys_of_its_own_workspace(servic
 async def test_a_bad_runtime_key_is_refused(service: Service) -> None:
     """Revoked, of a deleted workspace, or with a wrong secret; keys of agents are never accepted."""
     await service.operator.apply(small_workspace("globex"))
-    good, revoked = [await service.operator.issue(**RUNTIME) for _ in range(2)]
+    good = await service.operator.issue(**RUNTIME)
+    revoked = await service.operator.issue(**RUNTIME, previous_keys=PREVIOUS_KEYS_KEEP)
     gone = await service.operator.issue(**RUNTIME, workspace_id="globex")
     agent = await service.operator.issue()
     user = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="ada")

@@ -65,7 +65,11 @@ async def test_the_response_holds_the_whole_key(service: Service, order: dict[st
         created_by=user(order["actor"]) if "actor" in order else caller("operator"),
         version=1,
         updated_at=issued.key.created_at,
+        family_id=str(token.key_id),
     )
+    if order["type"] == key_pb2.KEY_TYPE_RUNTIME:
+        expected.expires_at.CopyFrom(issued.key.created_at)
+        expected.expires_at.seconds += 30 * 24 * 3600
     if "hat_limit" in order:
         expected.hat_limit.hat_ids.extend(sorted(order["hat_limit"]["hat_ids"]))
         expected.hat_limit.SetInParent()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from skilder.keys.v1 import key_pb2
-from skilder.keys.v1.key_service_pb2 import SuspendKeyRequest
+from skilder.keys.v1.key_service_pb2 import PREVIOUS_KEYS_KEEP, SuspendKeyRequest
 from tests.support.calls import count_keys, delete_workspace, get_key, list_keys, remove
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
@@ -25,7 +25,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "workspace": {"type": key_pb2.KEY_TYPE_WORKSPACE},
     "user who stays": {"type": key_pb2.KEY_TYPE_USER, "user_id": "cyd"},
     "user who leaves": {"type": key_pb2.KEY_TYPE_USER, "user_id": "bob"},
-    "runtime": {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"},
+    "runtime": {
+        "type": key_pb2.KEY_TYPE_RUNTIME,
+        "runtime_id": "runtime-7",
+        "previous_keys": PREVIOUS_KEYS_KEEP,
+    },
 }
 SUFFIXES = (
     "",

@@ -11,7 +11,7 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.calls import delete_workspace, get_key, get_workspace, list_keys, remove
 from tests.support.service import Refusal, Service, refusal, serving
 from tests.support.transport import GRPCIO_IF_SHORT
-from tests.support.waiting import until_running
+from tests.support.waiting import outcome_after, until_running
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -26,21 +26,6 @@ pytestmark = GRPCIO_IF_SHORT
 _ROUNDS = 40
 
 
-async def outcome(asked: Any) -> Any:
-    """Await a call and return its response or its refusal."""
-    try:
-        return await asked
-    except grpc.aio.AioRpcError as error:
-        return Refusal.of(error)
-
-
-async def after(steps: int, asked: Any) -> Any:
-    """Return the outcome of a call that starts some turns of the event loop later, so that rounds differ."""
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    return await outcome(asked)
-
-
 async def test_a_key_is_used_or_renewed_and_never_both(
     transport: str, service: Service, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
@@ -53,8 +38,8 @@ async def test_a_key_is_used_or_renewed_and_never_both(
         for round_ in range(_ROUNDS):
             issued = await service.operator.issue(request_id=f"r-{round_}")
             decision, retried = await asyncio.gather(
-                after(round_ % 7 * 8, second.service.authorize(issued.token)),
-                after(round_ % 5 * 8, service.operator.issue(request_id=f"r-{round_}")),
+                outcome_after(round_ % 7 * 8, second.service.authorize(issued.token)),
+                outcome_after(round_ % 5 * 8, service.operator.issue(request_id=f"r-{round_}")),
             )
             if decision.HasField("granted"):
                 assert isinstance(retried, Refusal), round_
@@ -153,13 +138,13 @@ async def test_a_key_is_issued_before_the_deletion_or_not_at_all(service: Servic
         await service.operator.apply(small_workspace(workspace_id))
         *issued, deleted = await asyncio.gather(
             *(
-                after(
+                outcome_after(
                     index * round_,
                     service.operator.issue(workspace_id=workspace_id, hat_limit={"hat_ids": ["everyone"]}),
                 )
                 for index in range(4)
             ),
-            after(round_ % 5, delete_workspace(service.operator, workspace_id)),
+            outcome_after(round_ % 5, delete_workspace(service.operator, workspace_id)),
         )
         assert deleted.HasField("deleted_at")
         issued_keys: list[key_service_pb2.IssueKeyResponse] = []
@@ -183,8 +168,8 @@ async def test_a_key_is_never_limited_to_a_hat_removed_meanwhile(service: Servic
     for round_ in range(_ROUNDS // 2):
         await service.operator.apply(small_workspace())
         issued, _ = await asyncio.gather(
-            after(round_ % 4 * 8, service.operator.issue(hat_limit={"hat_ids": ["engineer"]})),
-            after(round_ % 5 * 8, service.operator.apply(without)),
+            outcome_after(round_ % 4 * 8, service.operator.issue(hat_limit={"hat_ids": ["engineer"]})),
+            outcome_after(round_ % 5 * 8, service.operator.apply(without)),
         )
         if isinstance(issued, Refusal):
             assert list(issued.fields) == ["hat_limit.hat_ids[0]"]
@@ -212,8 +197,8 @@ async def test_a_key_that_is_revoked_and_renewed_at_once_ends_revoked(service: S
     for round_ in range(_ROUNDS // 2):
         issued = await service.operator.issue(request_id=f"r-{round_}")
         retried, revoked = await asyncio.gather(
-            after(round_ % 5 * 8, service.operator.issue(request_id=f"r-{round_}")),
-            after(round_ % 7 * 8, service.operator.revoke(key_id=issued.key.id)),
+            outcome_after(round_ % 5 * 8, service.operator.issue(request_id=f"r-{round_}")),
+            outcome_after(round_ % 7 * 8, service.operator.revoke(key_id=issued.key.id)),
         )
         assert revoked.id == issued.key.id
         if isinstance(retried, Refusal):
@@ -231,8 +216,8 @@ async def test_a_revoked_token_may_lose_a_race_against_its_renewal(service: Serv
     for round_ in range(_ROUNDS // 2):
         issued = await service.operator.issue(request_id=f"r-{round_}")
         retried, revoked = await asyncio.gather(
-            after(round_ % 5 * 8, service.operator.issue(request_id=f"r-{round_}")),
-            after(round_ % 7 * 8, service.operator.revoke(token=issued.token)),
+            outcome_after(round_ % 5 * 8, service.operator.issue(request_id=f"r-{round_}")),
+            outcome_after(round_ % 7 * 8, service.operator.revoke(token=issued.token)),
         )
         last = issued if isinstance(retried, Refusal) else retried
         if isinstance(revoked, Refusal):

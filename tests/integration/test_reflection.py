@@ -28,6 +28,7 @@ SERVICES = [
     "skilder.keys.v1.AuthorizationService",
     "skilder.keys.v1.CatalogService",
     "skilder.keys.v1.KeyService",
+    "skilder.keys.v1.RuntimeService",
 ]
 
 

@@ -24,7 +24,7 @@ from skilder.keys.v1.catalog_service_pb2 import (
     UpdateWorkspaceRequest,
     WorkspaceParts,
 )
-from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_TYPE_WORKSPACE, HatLimit
+from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_TYPE_RUNTIME, KEY_TYPE_WORKSPACE, HatLimit
 from skilder.keys.v1.key_service_pb2 import (
     CountKeysRequest,
     ExplainKeyRequest,
@@ -36,8 +36,10 @@ from skilder.keys.v1.key_service_pb2 import (
     ResumeKeyRequest,
     RevokeKeyRequest,
     RevokeKeysRequest,
+    RotateKeyRequest,
     SuspendKeyRequest,
 )
+from skilder.keys.v1.runtime_service_pb2 import RotateOwnKeyRequest
 from tests.support.calls import METHODS
 from tests.support.largest import largest_workspace
 from tests.support.service import TOKENS
@@ -53,6 +55,7 @@ LIMIT = 4 * KIB * KIB
 LARGE = {"CatalogService/GetWorkspace": 16 * KIB * KIB}
 ACTOR = "user-000000"
 CALLERS = {"AuthorizationService": "service", "KeyService": "console", "CatalogService": "console"}
+RUNTIME: dict[str, Any] = {"type": KEY_TYPE_RUNTIME, "workspace_id": "largest", "runtime_id": "r" * 128}
 
 _ALL_KEYS = RevokeKeysRequest(
     workspace_id="largest", filter=KeyFilter(types=[KEY_TYPE_WORKSPACE]), dry_run=True, actor=ACTOR
@@ -66,6 +69,10 @@ class Caller:
         self._clients = clients
         self._larger = larger
         self.sizes: dict[str, int] = {}
+
+    def add(self, service: str, client: Client) -> None:
+        """Call the methods of another service with a client."""
+        self._clients[service] = client
 
     async def call(self, method: str, request: Message) -> list[Any]:
         """Return the responses of a method, and note the largest one."""
@@ -91,9 +98,20 @@ async def caller(patient: Service) -> Caller:
     return Caller({service: getattr(patient, role) for service, role in CALLERS.items()}, larger)
 
 
+async def change_keys(caller: Caller, service: Service, key_id: str) -> None:
+    """Suspend, resume and rotate a key, and rotate that of a runtime instance by itself."""
+    reason = "r" * 500
+    await caller.call("KeyService/SuspendKey", SuspendKeyRequest(key_id=key_id, reason=reason, actor=ACTOR))
+    await caller.call("KeyService/ResumeKey", ResumeKeyRequest(key_id=key_id, reason=reason, actor=ACTOR))
+    await caller.call("KeyService/RotateKey", RotateKeyRequest(key_id=key_id, actor=ACTOR))
+    issued = await service.operator.issue(**RUNTIME, description="D" * 200)
+    caller.add("RuntimeService", await service.client(issued.token))
+    await caller.call("RuntimeService/RotateOwnKey", RotateOwnKeyRequest())
+
+
 @pytest.mark.long
 @GRPCIO_IF_SHORT
-async def test_every_response_about_the_largest_workspace_fits(caller: Caller) -> None:
+async def test_every_response_about_the_largest_workspace_fits(caller: Caller, patient: Service) -> None:
     """Into 4 MiB; a whole workspace into 16 MiB. What does not fit is on a next page, in another part, or named."""
     workspace = largest_workspace("largest")
     await caller.call("CatalogService/ApplyWorkspace", ApplyWorkspaceRequest(workspace=workspace, actor=ACTOR))
@@ -121,6 +139,7 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller) -
     (wide,) = await caller.call("KeyService/IssueKey", IssueKeyRequest(unlimited=[KEY_LIMIT_HATS], **order))
     order_limited = IssueKeyRequest(hat_limit=limit, **order)
     limited = [(await caller.call("KeyService/IssueKey", order_limited))[0] for _ in range(20)]
+    await change_keys(caller, patient, limited[0].key.id)
     await caller.call("KeyService/GetKey", GetKeyRequest(key_id=limited[0].key.id, actor=ACTOR))
     explain = ExplainKeyRequest(key_id=wide.key.id, page_size=1000, actor=ACTOR)
     (explained,) = await caller.call("KeyService/ExplainKey", explain)
@@ -149,9 +168,6 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller) -
     parts = await caller.call("AuthorizationService/ReadToolSet", ReadToolSetRequest(request=ask))
     assert sum(len(part.tool_set.tools) for part in parts) == len(workspace.tools)
 
-    key_id, reason = limited[0].key.id, "r" * 500
-    await caller.call("KeyService/SuspendKey", SuspendKeyRequest(key_id=key_id, reason=reason, actor=ACTOR))
-    await caller.call("KeyService/ResumeKey", ResumeKeyRequest(key_id=key_id, reason=reason, actor=ACTOR))
     await caller.call("KeyService/RevokeKeys", _ALL_KEYS)
     await caller.call("KeyService/RevokeKey", RevokeKeyRequest(key_id=wide.key.id, reason="r" * 500, actor=ACTOR))
     await caller.call("CatalogService/DeleteWorkspace", DeleteWorkspaceRequest(workspace_id="largest", actor=ACTOR))

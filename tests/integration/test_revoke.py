@@ -51,6 +51,8 @@ async def test_a_revoked_key_is_denied_at_once(
     used.revoked_at.CopyFrom(revoked.revoked_at)
     used.revoked_by.CopyFrom(by)
     used.revoke_reason = "Leaked in a ticket"
+    used.version += 1
+    used.updated_at.CopyFrom(revoked.revoked_at)
     assert revoked == used
     assert await get_key(service.operator, issued.key.id) == used
     assert await revocations(sql) == 1

@@ -30,13 +30,14 @@ async def assert_refused(client: Client, method: str, request: Message | bytes, 
 @pytest.mark.parametrize("method", METHODS)
 async def test_unknown_fields_and_values_are_refused(service: Service, method: str) -> None:
     """At the top, and in the first and last element of every list."""
+    client = await service.caller_of(method)
     for request in valid_requests()[method]:
         for place in messages_in(request):
-            await assert_refused(service.operator, method, with_unknown_field(request, place, UNKNOWN), place.path)
+            await assert_refused(client, method, with_unknown_field(request, place, UNKNOWN), place.path)
         for place, field, _ in enums_in(request):
             changed = with_unknown_value(request, place, field, 99)
-            await assert_refused(service.operator, method, changed, joined(place.path, field))
-    refused = await assert_refused(service.operator, method, UNKNOWN, "")
+            await assert_refused(client, method, changed, joined(place.path, field))
+    refused = await assert_refused(client, method, UNKNOWN, "")
     assert refused.message == (
         "This version of the service does not know the fields or values 99 in the request. "
         "It may be older than the client: upgrade the service before its clients."

@@ -44,13 +44,15 @@ async def test_the_walk_goes_as_the_readme_says(transport: str, tmp_path: Path, 
     with serving_process(tmp_path, transport=transport) as server:
         transcript = await asyncio.to_thread(take, walk, tmp_path, server.address)
         transcript += server.text()
-        token = (tmp_path / "slack-bot.token").read_text("ascii").strip()
+        files = [tmp_path / name for name in ("slack-bot.token", "slack-bot.new", "visitor.token")]
+        tokens = {file.read_text("ascii").strip() for file in files}
         operator_token = (tmp_path / "data" / "operator-token").read_text("ascii").strip()
         folder = (tmp_path / "data" / "postgres").resolve()
         rows = await rows_of(f"postgresql://postgres@/postgres?host={folder}")
-        assert_no_token_is_kept({token}, transcript, rows)
+        assert_no_token_is_kept(tokens, transcript, rows)
         assert operator_token not in transcript
-        assert (tmp_path / "slack-bot.token").stat().st_mode & 0o077 == 0
+        for file in files:
+            assert file.stat().st_mode & 0o077 == 0
 
 
 def take(walk: Iterable[Step], folder: Path, address: str) -> str:

@@ -12,6 +12,7 @@ from skilder.keys.v1 import (
     common_pb2,
     key_pb2,
     key_service_pb2,
+    runtime_service_pb2,
     workspace_pb2,
 )
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.support.service import Client
 
-_FILES = (authorization_service_pb2, catalog_service_pb2, key_service_pb2)
+_FILES = (authorization_service_pb2, catalog_service_pb2, key_service_pb2, runtime_service_pb2)
 
 METHODS: dict[str, MethodDescriptor] = {
     f"{service.name}/{method.name}": method
@@ -57,6 +58,11 @@ def user(id_: str) -> common_pb2.Principal:
 def caller(name: str) -> common_pb2.Principal:
     """Return a caller, as keys name who issued or revoked them."""
     return common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_CALLER, id=name)
+
+
+def runtime(id_: str) -> common_pb2.Principal:
+    """Return a runtime instance, as keys name who issued or revoked them."""
+    return common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_RUNTIME, id=id_)
 
 
 async def get_key(client: Client, key_id: str, **fields: Any) -> key_pb2.Key:

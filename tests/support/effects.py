@@ -206,10 +206,22 @@ def _facts_of(tools: ToolSet) -> set[tuple[str, str]]:
 async def power_of_the_key(world: World, case: Case, request: Message, _: Message) -> Facts:
     """Return what an issued key reaches, and whether it ever expires."""
     for response in await case.send(world, request):
-        reached = {("reaches", tool) for tool in await world.tools(response.token)}
-        lives = set() if response.key.HasField("expires_at") else {("never expires",)}
-        return frozenset(reached | lives | {("is", response.key.type, response.key.workspace_id, response.key.user_id)})
+        return await _power(world, response)
     return NOTHING
+
+
+async def power_of_the_successor(world: World, case: Case, request: Message, _: Message) -> Facts:
+    """Return what the successor of a runtime's own key may do."""
+    issued = await world.service.operator.issue(type=KEY_TYPE_RUNTIME, runtime_id=world.new("own"))
+    for response in await send(await world.service.client(issued.token), case.method, request):
+        return await _power(world, response) | {("runtime", response.key.runtime_id == issued.key.runtime_id)}
+    return NOTHING
+
+
+async def _power(world: World, response: Any) -> Facts:
+    reached = {("reaches", tool) for tool in await world.tools(response.token)}
+    lives = set() if response.key.HasField("expires_at") else {("never expires",)}
+    return frozenset(reached | lives | {("is", response.key.type, response.key.workspace_id, response.key.user_id)})
 
 
 async def revoked(world: World, case: Case, request: Message, whole: Message) -> Facts:

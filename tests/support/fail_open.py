@@ -40,6 +40,8 @@ from skilder.keys.v1.key_pb2 import (
 )
 from skilder.keys.v1.key_service_pb2 import (
     KEY_ORDER_LEAST_RECENTLY_USED,
+    PREVIOUS_KEYS_KEEP,
+    REVOKE_SCOPE_FAMILY,
     CountKeysRequest,
     ExplainKeyRequest,
     GetKeyRequest,
@@ -50,8 +52,10 @@ from skilder.keys.v1.key_service_pb2 import (
     ResumeKeyRequest,
     RevokeKeyRequest,
     RevokeKeysRequest,
+    RotateKeyRequest,
     SuspendKeyRequest,
 )
+from skilder.keys.v1.runtime_service_pb2 import RotateOwnKeyRequest
 from skilder.keys.v1.workspace_pb2 import (
     MEMBER_ROLE_ADMIN,
     MEMBER_ROLE_EDITOR,
@@ -69,6 +73,7 @@ from tests.support.effects import (
     let_through,
     listed,
     power_of_the_key,
+    power_of_the_successor,
     read,
     resumed,
     revoked,
@@ -170,12 +175,34 @@ async def _resume_by_bob(world: World) -> Message:
     return await _resume(world, "bob")
 
 
-def _revoke(*, by_token: bool, actor: str = "ada") -> Callable[[World], Awaitable[Message]]:
+def _rotate(actor: str, order: dict[str, Any], **fields: Any) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        issued = await world.service.operator.issue(lifetime=Duration(seconds=7200), **order)
+        return RotateKeyRequest(
+            request_id=world.new("request"),
+            key_id=issued.key.id,
+            grace=Duration(seconds=60, nanos=5000),
+            actor=actor,
+            **fields,
+        )
+
+    return make
+
+
+async def _rotate_own(world: World) -> Message:
+    return RotateOwnKeyRequest(
+        request_id=world.new("request"),
+        grace=Duration(seconds=60, nanos=5000),
+        lifetime=Duration(seconds=3600, nanos=5000),
+    )
+
+
+def _revoke(*, by_token: bool, actor: str = "ada", **fields: Any) -> Callable[[World], Awaitable[Message]]:
     async def make(world: World) -> Message:
         name = world.new("target")
         issued = await world.service.operator.issue(description=name, unlimited=[KEY_LIMIT_HATS])
-        target = {"token": issued.token} if by_token else {"key_id": issued.key.id}
-        return RevokeKeyRequest(reason=name, actor=actor, **target)
+        target: Any = {"token": issued.token} if by_token else {"key_id": issued.key.id}
+        return RevokeKeyRequest(reason=name, actor=actor, **target, **fields)
 
     return make
 
@@ -395,6 +422,8 @@ _ADMIN = Member(user_id="eve", role=MEMBER_ROLE_ADMIN)
 _WORKSPACE_KEY: dict[str, Any] = {"type": KEY_TYPE_WORKSPACE, "unlimited": [KEY_LIMIT_HATS]}
 _LIMIT = HatLimit(hat_ids=["customer-care", "engineer", "everyone"])
 _OWN_LIMIT = HatLimit(hat_ids=["support-desk"])
+_BOBS_KEY: dict[str, Any] = {"type": KEY_TYPE_USER, "user_id": "bob", "hat_limit": _OWN_LIMIT}
+_RUNTIME_KEY: dict[str, Any] = {"type": KEY_TYPE_RUNTIME, "runtime_id": "r", "previous_keys": PREVIOUS_KEYS_KEEP}
 
 
 def _cases(method: str, caller: str, measure: Any, *kinds: tuple[str, Any, dict[str, Any]]) -> Iterator[Case]:
@@ -468,14 +497,30 @@ CASES = [
         "KeyService/IssueKey",
         "operator",
         power_of_the_key,
-        ("of a runtime", _issue(type=KEY_TYPE_RUNTIME, runtime_id="runtime-7"), {}),
+        (
+            "of a runtime",
+            _issue(type=KEY_TYPE_RUNTIME, runtime_id="runtime-7", previous_keys=PREVIOUS_KEYS_KEEP),
+            {},
+        ),
     ),
+    *_cases(
+        "KeyService/RotateKey",
+        "console",
+        power_of_the_key,
+        ("of a workspace", _rotate("ada", {"hat_limit": _LIMIT}, expires_at=_NEXT_YEAR), {}),
+        ("of a user", _rotate("bob", _BOBS_KEY, lifetime=Duration(seconds=90, nanos=5)), {}),
+        ("of another user", _rotate("ada", _BOBS_KEY), {"refused": True}),
+        ("by a member", _rotate("bob", {"hat_limit": _LIMIT}), {"refused": True}),
+        ("of a runtime by a person", _rotate("ada", _RUNTIME_KEY), {"refused": True}),
+    ),
+    *_cases("RuntimeService/RotateOwnKey", "of a runtime", power_of_the_successor, ("its own", _rotate_own, {})),
     *_cases(
         "KeyService/RevokeKey",
         "console",
         revoked,
         ("by id", _revoke(by_token=False), {}),
         ("by token", _revoke(by_token=True), {}),
+        ("of a family", _revoke(by_token=False, scope=REVOKE_SCOPE_FAMILY), {}),
         ("by a member", _revoke(by_token=False, actor="bob"), {"refused": True}),
     ),
     *_cases(

@@ -32,7 +32,7 @@ from skilder_keys.app.workspaces import Workspaces
 from skilder_keys.domain.access import Caller, CallerRole, Origin
 from skilder_keys.domain.hashing import HashParameters, SecretHasher
 from skilder_keys.domain.ids import ToolId
-from skilder_keys.domain.keys import KeyLimit, KeySpec
+from skilder_keys.domain.keys import KeyLimit, KeySpec, PreviousKeys
 from skilder_keys.domain.paging import PageTokens
 from skilder_keys.domain.token import KeyType
 from skilder_keys.offload import Offload
@@ -143,6 +143,7 @@ class Process:
             "runtime_id": "runtime-1" if type_ is KeyType.RUNTIME else None,
             "description": "Slack Support Bot",
             "hat_ids": None,
+            "previous_keys": PreviousKeys.KEEP if type_ is KeyType.RUNTIME else None,
             "unlimited": () if fields.get("hat_ids") is not None or type_ is KeyType.RUNTIME else (KeyLimit.HATS,),
         }
         issued = await self.keys.issue(KeySpec(**defaults | fields), request_id, ORIGIN)

@@ -15,8 +15,9 @@ from tests.support.ids import new_key_id
 def plain_key(**fields: Any) -> Key:
     """Return a key with these fields; by default a workspace key of `acme` without any limit, never used or changed."""
     created_at = fields.get("created_at", datetime(2026, 1, 1, tzinfo=UTC))
+    key_id = fields.get("id", new_key_id())
     defaults: dict[str, Any] = {
-        "id": new_key_id(),
+        "id": key_id,
         "type": KeyType.WORKSPACE,
         "workspace_id": WorkspaceId("acme"),
         "user_id": None,
@@ -35,5 +36,8 @@ def plain_key(**fields: Any) -> Key:
         "version": 1,
         "updated_at": created_at,
         "labels": (),
+        "family_id": key_id,
+        "predecessor_id": None,
+        "successor_id": None,
     }
     return Key(**defaults | fields)

@@ -89,7 +89,7 @@ async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *
         explain = _explain_custom if mode == "custom" else _explain_generic
         found = []
         for each in logged:
-            if each.query.startswith("SET LOCAL "):
+            if each.query.startswith(("SET LOCAL ", "DISCARD PLANS")):
                 await sql.execute(each.query)
                 continue
             query = await _inside(sql, each.query)

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
 
 import grpc
 import yaml
@@ -17,10 +18,11 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
 from prometheus_client import CollectorRegistry
 
-from skilder.keys.v1 import authorization_service_pb2, key_pb2, key_service_pb2
+from skilder.keys.v1 import authorization_service_pb2, key_pb2, key_service_pb2, runtime_service_pb2
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
+from skilder.keys.v1.runtime_service_pb2_grpc import RuntimeServiceStub
 from skilder_keys.app.authorization.proofs import Proofs
 from skilder_keys.config import Settings
 from skilder_keys.ipc.metrics import families_of
@@ -59,6 +61,7 @@ class Client:
         self.keys: Any = KeyServiceStub(channel)
         self.catalog: Any = CatalogServiceStub(channel)
         self.authorization: Any = AuthorizationServiceStub(channel)
+        self.runtime: Any = RuntimeServiceStub(channel)
 
     async def apply(self, workspace: workspace_pb2.Workspace, **fields: Any) -> Any:
         """Apply a workspace."""
@@ -77,6 +80,20 @@ class Client:
         if wanted["type"] != key_pb2.KEY_TYPE_RUNTIME and wanted.keys().isdisjoint({"hat_limit", "unlimited"}):
             wanted["unlimited"] = [key_pb2.KEY_LIMIT_HATS]
         response: key_service_pb2.IssueKeyResponse = await self.keys.IssueKey(key_service_pb2.IssueKeyRequest(**wanted))
+        return response
+
+    async def rotate(self, key_id: str, **fields: Any) -> key_service_pb2.RotateKeyResponse:
+        """Rotate a key."""
+        response: key_service_pb2.RotateKeyResponse = await self.keys.RotateKey(
+            key_service_pb2.RotateKeyRequest(key_id=key_id, **fields)
+        )
+        return response
+
+    async def rotate_own(self, **fields: Any) -> runtime_service_pb2.RotateOwnKeyResponse:
+        """Rotate the key with which this client calls."""
+        response: runtime_service_pb2.RotateOwnKeyResponse = await self.runtime.RotateOwnKey(
+            runtime_service_pb2.RotateOwnKeyRequest(**fields)
+        )
         return response
 
     async def revoke(self, **fields: Any) -> key_pb2.Key:
@@ -157,7 +174,10 @@ class TokenWatch(grpc.aio.UnaryUnaryClientInterceptor):
         """Search the request and the response for tokens."""
         call = await continuation(details, request)
         self.note(request)
-        if details.method.endswith(b"IssueKey") and await call.code() is grpc.StatusCode.OK:
+        if (
+            details.method.endswith((b"IssueKey", b"RotateKey", b"RotateOwnKey"))
+            and await call.code() is grpc.StatusCode.OK
+        ):
             self.note(await call)
         return call
 
@@ -198,6 +218,13 @@ class Service:
 
     async def __aexit__(self, *_: object) -> None:
         """Do nothing: the stack closes the callers."""
+
+    async def caller_of(self, method: str) -> Client:
+        """Return a client that may call a method: the operator or, for its own methods, a new runtime of `acme`."""
+        if not method.startswith("RuntimeService/"):
+            return self.operator
+        issued = await self.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id=f"runtime-{uuid4()}")
+        return await self.client(issued.token)
 
     async def metric(self, name: str, **labels: str) -> float:
         """Return one of the service's metrics, e.g. `cache_hits_total`."""

@@ -15,6 +15,7 @@ from skilder.keys.v1 import (
     common_pb2,
     key_pb2,
     key_service_pb2,
+    runtime_service_pb2,
     workspace_pb2,
 )
 from tests.support.workspaces import small_workspace
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from skilder.keys.v1.workspace_pb2 import Workspace
 
 _TOOL, _MEMBER = catalog_service_pb2.WORKSPACE_PART_TOOL, catalog_service_pb2.WORKSPACE_PART_MEMBER
+_EXPIRIES: list[dict[str, Any]] = [
+    {"expires_at": Timestamp(seconds=1_900_000_000)},
+    {"lifetime": Duration(seconds=3600, nanos=5)},
+]
 _KEY_ID = "0198c2f4-7c3e-7a10-8f5e-3b1d2c4a5e6f"
 _KEY_POLICY = workspace_pb2.KeyPolicy(
     max_lifetime=Duration(seconds=7_776_000),
@@ -95,10 +100,15 @@ def valid_requests() -> dict[str, list[Message]]:
                 lifetime=Duration(seconds=3600, nanos=5),
                 **order,
             ),
-            issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7", **order),
+            issue(
+                type=key_pb2.KEY_TYPE_RUNTIME,
+                runtime_id="runtime-7",
+                previous_keys=key_service_pb2.PREVIOUS_KEYS_REVOKE,
+                **order,
+            ),
         ],
         "KeyService/RevokeKey": [
-            revoke(key_id=_KEY_ID, reason="Leaked", actor="nobody"),
+            revoke(key_id=_KEY_ID, reason="Leaked", actor="nobody", scope=key_service_pb2.REVOKE_SCOPE_FAMILY),
             revoke(token=f"WSK_{'0' * 71}", reason="Leaked", actor="nobody"),
         ],
         "KeyService/SuspendKey": [
@@ -117,6 +127,18 @@ def valid_requests() -> dict[str, list[Message]]:
                 actor="nobody",
             )
             for dry_run in (False, True)
+        ],
+        "KeyService/RotateKey": [
+            key_service_pb2.RotateKeyRequest(
+                request_id="r-1", key_id=_KEY_ID, grace=Duration(seconds=60), actor="nobody", **expiry
+            )
+            for expiry in _EXPIRIES
+        ],
+        "RuntimeService/RotateOwnKey": [
+            # Longer than any key of a test lives.
+            runtime_service_pb2.RotateOwnKeyRequest(
+                request_id="r-1", grace=Duration(seconds=60), lifetime=Duration(seconds=300_000_000)
+            )
         ],
         "KeyService/ListKeys": [
             key_service_pb2.ListKeysRequest(

@@ -122,14 +122,17 @@ def test_only_admins_change_a_workspace(role: MemberRole | None) -> None:
 
 @pytest.mark.parametrize(("role", "ability"), list(product(CallerRole, Ability)))
 def test_what_each_caller_may_do(role: CallerRole, ability: Ability) -> None:
-    """A console manages keys and workspaces, an auditor sees them, services and runtimes authorize."""
+    """A console manages keys and workspaces, an auditor sees them, services and runtimes authorize.
+
+    Only a runtime has a key of its own.
+    """
     reads = {Ability.KEYS_READ, Ability.CATALOG_READ}
     allowed = {
-        CallerRole.OPERATOR: set(Ability),
+        CallerRole.OPERATOR: set(Ability) - {Ability.ROTATE_OWN},
         CallerRole.AUDITOR: reads,
         CallerRole.CONSOLE: reads | {Ability.KEYS_WRITE, Ability.CATALOG_WRITE},
         CallerRole.SERVICE: {Ability.AUTHORIZE},
-        CallerRole.RUNTIME: {Ability.AUTHORIZE},
+        CallerRole.RUNTIME: {Ability.AUTHORIZE, Ability.ROTATE_OWN},
     }
     caller = Caller("it", role)
     if ability in allowed[role]:

@@ -16,10 +16,11 @@ from google.protobuf.descriptor_pb2 import FieldOptions, FileOptions, MethodOpti
 import skilder.keys.v1
 from skilder.keys.v1 import common_pb2
 from skilder_keys.app import enums
-from skilder_keys.rpc import authorization_service, catalog_service, key_service
+from skilder_keys.rpc import authorization_service, catalog_service, key_service, runtime_service
 from skilder_keys.rpc.authorization_service import AuthorizationServicer
 from skilder_keys.rpc.catalog_service import CatalogServicer
 from skilder_keys.rpc.key_service import KeyServicer
+from skilder_keys.rpc.runtime_service import RuntimeServicer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ SERVICERS: dict[str, type] = {
     "KeyService": KeyServicer,
     "CatalogService": CatalogServicer,
     "AuthorizationService": AuthorizationServicer,
+    "RuntimeService": RuntimeServicer,
 }
 STREAMS = {"ReadToolSet"}
 _LONG = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
@@ -51,7 +53,7 @@ def messages() -> Iterator[Any]:
 def test_every_service_of_the_contract_is_served() -> None:
     """By the servicer of the same name."""
     assert set(SERVICES) == set(SERVICERS)
-    for module in (key_service, catalog_service, authorization_service):
+    for module in (key_service, catalog_service, authorization_service, runtime_service):
         assert SERVICES[module.DESCRIPTOR.name] == module.DESCRIPTOR
 
 
@@ -101,7 +103,8 @@ def test_every_method_declares_itself(name: str) -> None:
         ability = common_pb2.Ability.Name(method.GetOptions().Extensions[common_pb2.ability])
         level = method.GetOptions().idempotency_level
         assert ability != "ABILITY_UNSPECIFIED", method.full_name
-        assert (level == MethodOptions.NO_SIDE_EFFECTS) == (not ability.endswith("_WRITE")), method.full_name
+        reads = not ability.endswith(("_WRITE", "_ROTATE_OWN"))
+        assert (level == MethodOptions.NO_SIDE_EFFECTS) == reads, method.full_name
 
 
 def test_a_number_of_64_bits_is_a_string_in_browsers() -> None:
@@ -120,15 +123,21 @@ def test_a_token_is_not_printed() -> None:
             assert field.GetOptions().debug_redact == is_token, field.full_name
 
 
-def test_tokens_are_in_three_messages_only() -> None:
-    """The response to IssueKey and the requests to revoke and authorize are the only messages with a token."""
+def test_tokens_are_in_a_few_messages_only() -> None:
+    """The responses that make one and the requests to revoke and authorize are the only messages with a token."""
     places = {
         f"{message.name}.{field.name}"
         for message in messages()
         for field in message.fields
         if "token" in field.name and not field.name.endswith("page_token")
     }
-    assert places == {"IssueKeyResponse.token", "RevokeKeyRequest.token", "AuthorizeRequest.token"}
+    assert places == {
+        "IssueKeyResponse.token",
+        "RotateKeyResponse.token",
+        "RotateOwnKeyResponse.token",
+        "RevokeKeyRequest.token",
+        "AuthorizeRequest.token",
+    }
 
 
 def test_nothing_else_has_room_for_a_secret() -> None:
@@ -156,6 +165,8 @@ ENUMS = {
     "HatAudience": enums.HAT_AUDIENCES,
     "KeyLimit": enums.KEY_LIMITS,
     "KeyOrder": enums.KEY_ORDERS,
+    "PreviousKeys": enums.PREVIOUS_KEYS,
+    "RevokeScope": enums.REVOKE_SCOPES,
     "PrincipalKind": enums.PRINCIPAL_KINDS,
     "MemberRole": enums.MEMBER_ROLES,
     "WorkspacePart": enums.WORKSPACE_PARTS,

@@ -240,6 +240,7 @@ def test_an_unused_active_key_leaves_out_unset_fields() -> None:
         created_by=common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_USER, id="ada"),
         version=1,
         updated_at=convert.timestamp(NOW),
+        family_id=str(KEY.id),
     )
     labelled = convert.key_message(replace(KEY, labels=(Label("a", "b"), Label("team", ""))))
     assert labelled.labels == {"a": "b", "team": ""}

@@ -51,7 +51,12 @@ def test_a_grant_of_a_tool_set_holds_all_of_it() -> None:
     """The key, its hats, their skills and the tools."""
     found = granted(encoding.granted(GRANTED_KEY, ENCODED.field))
     assert found.key == pb.KeyIdentity(
-        id=str(KEY.id), type=key_pb2.KEY_TYPE_USER, workspace_id="acme", user_id="ada", description="Slack Bot"
+        id=str(KEY.id),
+        type=key_pb2.KEY_TYPE_USER,
+        workspace_id="acme",
+        user_id="ada",
+        description="Slack Bot",
+        family_id=str(KEY.id),
     )
     assert found.tool_set == pb.ToolSet(
         version=ENCODED.version,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
-from skilder_keys.domain.keys import KeyLimit, KeySpec
+from skilder_keys.domain.keys import KeyLimit, KeySpec, PreviousKeys
 from skilder_keys.domain.labels import Label, labels_of
 from skilder_keys.domain.token import KeyType
 
@@ -204,6 +204,7 @@ def test_the_digest_covers_every_field() -> None:
         "expires_at": datetime(2030, 1, 1, tzinfo=UTC),
         "lifetime": timedelta(days=90),
         "labels": (Label("a", "b"),),
+        "previous_keys": PreviousKeys.KEEP,
     }
     assert set(others) == {field.name for field in fields(KeySpec)}, "give the new field another value here"
     digests = {replace(SHARED, **{name: value}).digest(None) for name, value in others.items()}

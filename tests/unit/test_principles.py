@@ -31,6 +31,7 @@ OPTIONAL = {
     "WorkspaceParts.name": "empty: refused; unset: the name stays",
 }
 ONEOFS = {
+    "RotateKeyRequest.expiry": ["expires_at", "lifetime"],
     "AuthorizeRequest.scope": ["tool_id", "tool_name", "mcp_server"],
     "AuthorizeResponse.verdict": ["granted", "denied"],
     "Denied.tool": ["tool_id", "tool_name"],

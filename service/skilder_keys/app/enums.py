@@ -18,7 +18,7 @@ from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.difference import Action, Part
 from skilder_keys.domain.explanations import HatReach
 from skilder_keys.domain.key_filter import KeyOrder
-from skilder_keys.domain.keys import KeyLimit, KeyState
+from skilder_keys.domain.keys import KeyLimit, KeyState, PreviousKeys, RevokeScope
 from skilder_keys.domain.principal import PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.tool_sets import ToolSetView
@@ -56,6 +56,8 @@ KEY_TYPES = numbers(KeyType, _enum(key_pb2.DESCRIPTOR, "KeyType"))
 KEY_STATES = numbers(KeyState, _enum(key_pb2.DESCRIPTOR, "KeyState"))
 KEY_LIMITS = numbers(KeyLimit, _enum(key_pb2.DESCRIPTOR, "KeyLimit"))
 KEY_ORDERS = numbers(KeyOrder, _enum(key_service_pb2.DESCRIPTOR, "KeyOrder"))
+PREVIOUS_KEYS = numbers(PreviousKeys, _enum(key_service_pb2.DESCRIPTOR, "PreviousKeys"))
+REVOKE_SCOPES = numbers(RevokeScope, _enum(key_service_pb2.DESCRIPTOR, "RevokeScope"))
 PRINCIPAL_KINDS = numbers(PrincipalKind, _enum(common_pb2.DESCRIPTOR, "PrincipalKind"))
 MEMBER_ROLES = numbers(MemberRole, _enum(workspace_pb2.DESCRIPTOR, "MemberRole"))
 HAT_AUDIENCES = numbers(HatAudience, _enum(workspace_pb2.DESCRIPTOR, "HatAudience"))

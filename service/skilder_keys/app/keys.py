@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skilder_keys.app import key_policies
+from skilder_keys.app.key_families import end_previous_keys
 from skilder_keys.app.key_steps import (
     IssuedKey,
     actor_in,
@@ -21,6 +22,7 @@ from skilder_keys.app.page import Page
 from skilder_keys.domain.durations import check_expiry
 from skilder_keys.domain.fields import Violations, quoted
 from skilder_keys.domain.key_filter import KeyListing
+from skilder_keys.domain.keys import PreviousKeys
 from skilder_keys.domain.paging import listing
 from skilder_keys.domain.token import Token, new_secret
 from skilder_keys.storage import audit, catalog, key_lists, keys
@@ -64,6 +66,7 @@ class Keys:
                 and a request_id that was used with other arguments.
             WorkspaceNotFoundError: There is no such workspace.
             WorkspaceDeletedError: The workspace was deleted.
+            RuntimeHasKeysError: The runtime instance has keys, and the spec does not say what becomes of them.
             RequestUsedError: The key that this request_id issued was used since.
             RequestRevokedError: The key that this request_id issued was revoked since.
             PolicyViolationError, DescriptionTakenError: The key policy of the workspace does not allow the key.
@@ -84,6 +87,7 @@ class Keys:
                 (await actor_in(transaction, spec.workspace_id, origin.actor)).require_issue(spec)
             await _check_references(transaction, spec)
             await _check_expiry(transaction, spec.expires_at)
+            await end_previous_keys(transaction, spec, request, origin)
             spec = await key_policies.hold(transaction, workspace.key_policy, spec, request)
             key_id = await keys.insert(
                 transaction, spec, secret_hash=secret_hash, created_by=origin.principal, request=request
@@ -99,12 +103,14 @@ class Keys:
                 await audit.record(
                     transaction, "key.issued", origin, key.workspace_id, key_id=key.id, details=subject(key) | details
                 )
-                return IssuedKey(key, Token(key.type, key.id, secret))
-            if request is None:
+                issued = IssuedKey(key, Token(key.type, key.id, secret))
+            elif request is not None:
+                issued = await renew(transaction, request, secret, secret_hash, origin)
+            else:
                 raise LookupError("an insert without a request_id has no conflict, but wrote nothing")
-            renewed = await renew(transaction, request, secret, secret_hash, origin)
-        await self._writer.settle()
-        return renewed
+        if key_id is None or spec.previous_keys is PreviousKeys.REVOKE:  # else nothing was changed that was there
+            await self._writer.settle()
+        return issued
 
     async def revoke(self, key_id: str, reason: str, origin: Origin) -> Key:
         """Revoke a key by its id, permanently. If it was revoked before, change nothing.

@@ -83,10 +83,11 @@ class Connection:
     @contextmanager
     def stub(self, kind: Callable[[grpc.Channel], Stub]) -> Iterator[Stub]:
         """Yield a stub that sends the caller's token and a deadline with each call. A failed call ends the command."""
-        with grpc.intercept_channel(self._channel(), _Authorization(self._token())) as channel, _errors_reported(self):
+        with grpc.intercept_channel(self.channel(), _Authorization(self._token())) as channel, _errors_reported(self):
             yield kind(channel)
 
-    def _channel(self) -> grpc.Channel:
+    def channel(self) -> grpc.Channel:
+        """Return a new channel to the service. End the command if the options do not allow one."""
         if not (self.tls or self.tls_ca or self.client_cert or self.client_key):
             if not (self.allow_plaintext or is_loopback(self.server) or self.server.startswith("unix:")):
                 raise fail(

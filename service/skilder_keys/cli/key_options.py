@@ -31,3 +31,20 @@ ExpiresAt = Annotated[
         show_default=False,
     ),
 ]
+Grace = Annotated[
+    timedelta | None,
+    typer.Option(
+        parser=durations.duration,
+        metavar="DURATION",
+        help="The old key works for this length of time: 0s, 30m, 12h, 3d or 2w; at most 30 days [default: 1d].",
+        show_default=False,
+    ),
+]
+RequestId = Annotated[
+    str,
+    typer.Option(
+        help="An id of your choice, for retries. If the response is lost, the same command with the same id issues "
+        "no second key, but shows a new token for the first one [default: a random id].",
+        show_default=False,
+    ),
+]

@@ -134,6 +134,8 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
             f"{moment(key.suspended_at)} by {_principal(key.suspended_by)}" if key.HasField("suspended_at") else "",
         ),
         ("why suspended", key.suspend_reason),
+        ("follows", key.predecessor_id),
+        ("followed by", key.successor_id),
         ("revoked", f"{moment(key.revoked_at)} by {_principal(key.revoked_by)}" if key.HasField("revoked_at") else ""),
         ("reason", key.revoke_reason),
     ]

@@ -11,7 +11,7 @@ from skilder_keys.domain.errors import (
     FieldViolation,
     ForeignWorkspaceError,
 )
-from skilder_keys.domain.ids import UserId, WorkspaceId
+from skilder_keys.domain.ids import KeyId, UserId, WorkspaceId
 from skilder_keys.domain.key_filter import KeyFilter
 from skilder_keys.domain.keys import Key, KeySpec
 from skilder_keys.domain.principal import Principal, PrincipalKind
@@ -30,6 +30,7 @@ class Ability(Enum):
     CATALOG_READ = "see workspaces"
     CATALOG_WRITE = "change workspaces"
     AUTHORIZE = "authorize tokens"
+    ROTATE_OWN = "rotate a key of its own"
 
 
 class CallerRole(Enum):
@@ -44,14 +45,17 @@ class CallerRole(Enum):
     RUNTIME = "runtime"
 
 
+RUNTIME_PREFIX = "runtime:"
+"""How the name of a runtime instance as a caller begins. No name in the callers file has a colon."""
+
 _ABILITIES = {
-    CallerRole.OPERATOR: frozenset(Ability),
+    CallerRole.OPERATOR: frozenset(Ability) - {Ability.ROTATE_OWN},  # it has no key
     CallerRole.AUDITOR: frozenset({Ability.KEYS_READ, Ability.CATALOG_READ}),
     CallerRole.CONSOLE: frozenset(
         {Ability.KEYS_READ, Ability.KEYS_WRITE, Ability.CATALOG_READ, Ability.CATALOG_WRITE},
     ),
     CallerRole.SERVICE: frozenset({Ability.AUTHORIZE}),
-    CallerRole.RUNTIME: frozenset({Ability.AUTHORIZE}),
+    CallerRole.RUNTIME: frozenset({Ability.AUTHORIZE, Ability.ROTATE_OWN}),
 }
 
 
@@ -89,14 +93,16 @@ class Caller:
     """A program that calls the service.
 
     Attributes:
-        name: Its name in the callers file; `runtime:` and the instance's id for a runtime instance.
+        name: Its name in the callers file; RUNTIME_PREFIX and the instance's id for a runtime instance.
         role: What decides about its abilities.
         limits: What it is limited to; its own workspace for a runtime instance.
+        key_id: The key with which a runtime instance calls; None for the others.
     """
 
     name: str
     role: CallerRole
     limits: CallerLimits = NO_LIMITS
+    key_id: KeyId | None = None
 
     def may(self, ability: Ability) -> bool:
         """Return whether the role has an ability."""
@@ -135,9 +141,11 @@ class Origin:
 
     @property
     def principal(self) -> Principal:
-        """The actor or, without one, the caller."""
+        """The actor or, without one, the caller, which may be a runtime instance."""
         if self.actor is not None:
             return Principal(PrincipalKind.USER, self.actor)
+        if self.caller.role is CallerRole.RUNTIME:
+            return Principal(PrincipalKind.RUNTIME, self.caller.name.removeprefix(RUNTIME_PREFIX))
         return Principal(PrincipalKind.CALLER, self.caller.name)
 
 
@@ -167,6 +175,18 @@ class Actor:
             raise ActorNotAllowedError("Only an admin of the workspace may issue its workspace keys.")
         if spec.type is KeyType.USER and spec.user_id != self.user_id:
             raise ActorNotAllowedError("The actor may issue user keys to themselves only: set user_id to the actor.")
+
+    def require_rotation(self, key: Key) -> None:
+        """Require what issuing a key like this one takes, since whoever rotates it gets the token of its successor."""
+        self.require_member()
+        if key.type is KeyType.RUNTIME:
+            raise ActorNotAllowedError(
+                "Only the platform rotates runtime keys, or a runtime its own: leave actor empty."
+            )
+        if key.type is KeyType.WORKSPACE and self.role is not MemberRole.ADMIN:
+            raise ActorNotAllowedError("Only an admin of the workspace may rotate its workspace keys.")
+        if key.type is KeyType.USER and key.user_id != self.user_id:
+            raise ActorNotAllowedError("The actor may rotate their own user keys only.")
 
     def require_key(self, key: Key) -> None:
         """Require what seeing, suspending and revoking a key takes: an admin for any, a user for their own."""

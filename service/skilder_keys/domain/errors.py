@@ -165,6 +165,20 @@ class KeyNotActiveError(KeysError):
     metadata = ("key_id", "state")
 
 
+class KeyAlreadyRotatedError(KeysError):
+    """The key was rotated: use its successor."""
+
+    reason = "KEY_ALREADY_ROTATED"
+    metadata = ("successor_id",)
+
+
+class RuntimeHasKeysError(KeysError):
+    """The runtime instance has keys: say with previous_keys what becomes of them."""
+
+    reason = "RUNTIME_HAS_KEYS"
+    metadata = ("family_id",)
+
+
 class PolicyViolationError(KeysError):
     """The key would break the key policy of its workspace."""
 

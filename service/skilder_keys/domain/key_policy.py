@@ -63,7 +63,7 @@ class KeyPolicy:
         }
 
     def limit_lifetime(self, spec: KeySpec, now: datetime) -> KeySpec:
-        """Return a key to issue with the lifetime that it gets: the longest one, if it does not say any.
+        """Return a key to issue with the lifetime that it gets: the longest one, if none is said or usual.
 
         Args:
             spec: The key.
@@ -75,7 +75,7 @@ class KeyPolicy:
         if self.max_lifetime is None:
             return spec
         if spec.expires_at is None and spec.lifetime is None:
-            return replace(spec, lifetime=self.max_lifetime)
+            return replace(spec, lifetime=min(self.max_lifetime, spec.default_lifetime or self.max_lifetime))
         self.require_lifetime(spec.lifetime if spec.expires_at is None else spec.expires_at - now)
         return spec
 

@@ -16,6 +16,8 @@ from skilder_keys.domain.records import canonical_json
 from skilder_keys.domain.token import KeyType, hint
 
 MAX_NAMED_HATS = 100
+RUNTIME_LIFETIME = timedelta(days=30)
+"""How long a runtime key lives if nobody says otherwise."""
 
 
 class KeyState(Enum):
@@ -27,6 +29,20 @@ class KeyState(Enum):
     MEMBER_REMOVED = "member_removed"
     WORKSPACE_GONE = "workspace_gone"
     REVOKED = "revoked"
+
+
+class RevokeScope(Enum):
+    """Which keys a revocation ends."""
+
+    KEY = "key"
+    FAMILY = "family"
+
+
+class PreviousKeys(Enum):
+    """What becomes of the keys that a runtime instance already has when another is issued for it."""
+
+    KEEP = "keep"
+    REVOKE = "revoke"
 
 
 class KeyLimit(Enum):
@@ -76,6 +92,9 @@ class Key:
         version: How often it was changed, counted from 1.
         updated_at: When it was changed last; when it was issued, if it was not.
         labels: In order of name.
+        family_id: The first key of those that follow each other by rotation; itself, if it follows none.
+        predecessor_id: The key that it follows; None for the first.
+        successor_id: The newest key that follows it; None if it was not rotated.
     """
 
     id: KeyId
@@ -97,6 +116,9 @@ class Key:
     version: int
     updated_at: datetime
     labels: tuple[Label, ...]
+    family_id: KeyId
+    predecessor_id: KeyId | None
+    successor_id: KeyId | None
 
     @property
     def hint(self) -> str:
@@ -178,8 +200,11 @@ class KeySpec:
         unlimited: The limits that the key does not have. A key that can reach hats needs `hat_ids` or KeyLimit.HATS
             here, so that a limit that was forgotten does not issue a key without one.
         expires_at: When the key expires; None if that is not given as a time.
-        lifetime: How long the key is valid; None if that is not given. Without both it does not expire.
+        lifetime: How long the key is valid; None if that is not given. Without both it does not expire, except a
+            runtime key, which gets RUNTIME_LIFETIME.
         labels: In order of name.
+        previous_keys: What becomes of the keys that the instance of a runtime key already has; None if that is not
+            said.
     """
 
     type: KeyType
@@ -192,6 +217,12 @@ class KeySpec:
     expires_at: datetime | None = None
     lifetime: timedelta | None = None
     labels: tuple[Label, ...] = ()
+    previous_keys: PreviousKeys | None = None
+
+    @property
+    def default_lifetime(self) -> timedelta | None:
+        """How long the key is valid if neither `expires_at` nor `lifetime` is given; None for ever."""
+        return RUNTIME_LIFETIME if self.type is KeyType.RUNTIME else None
 
     def digest(self, actor: UserId | None) -> bytes:
         """Return 32 bytes (SHA-256) that are the same for a retry of this request and differ for any other.
@@ -213,6 +244,8 @@ class KeySpec:
             violations.foreign_id("runtime_id", self.runtime_id or "")
         elif self.runtime_id:
             violations.add("runtime_id", f"is {quoted(self.runtime_id)}, but is for runtime keys only")
+        if self.type is not KeyType.RUNTIME and self.previous_keys is not None:
+            violations.add("previous_keys", "is set, but is for runtime keys only")
         self._check_limits(violations)
         if self.lifetime is not None:
             check_length(violations, "lifetime", self.lifetime, MIN_LIFETIME, MAX_LIFETIME)

@@ -9,6 +9,7 @@ class PrincipalKind(Enum):
 
     USER = "user"
     CALLER = "caller"
+    RUNTIME = "runtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Principal:
     """Who did something.
 
     Attributes:
-        id: A user id, or the name of a caller.
+        id: A user id, the name of a caller, or the id of a runtime instance.
     """
 
     kind: PrincipalKind

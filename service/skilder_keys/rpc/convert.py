@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from skilder.keys.v1 import common_pb2, key_pb2, key_service_pb2
+from skilder.keys.v1 import common_pb2, key_pb2, key_service_pb2, runtime_service_pb2
 from skilder_keys.app.authorization.encoding import key_fields
-from skilder_keys.app.enums import KEY_LIMITS, KEY_STATES, KEY_TYPES, PRINCIPAL_KINDS
+from skilder_keys.app.enums import KEY_LIMITS, KEY_STATES, KEY_TYPES, PREVIOUS_KEYS, PRINCIPAL_KINDS
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeySpec
 from skilder_keys.domain.labels import labels_of
+from skilder_keys.domain.rotation import RotationSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,6 +49,25 @@ def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
         expires_at=moment("expires_at", request.expires_at) if request.HasField("expires_at") else None,
         lifetime=duration("lifetime", request.lifetime) if request.HasField("lifetime") else None,
         labels=labels_of(request.labels),
+        previous_keys=optional("previous_keys", request.previous_keys, PREVIOUS_KEYS),
+    )
+
+
+def rotation_spec(
+    request: key_service_pb2.RotateKeyRequest | runtime_service_pb2.RotateOwnKeyRequest,
+) -> RotationSpec:
+    """Return how to rotate a key.
+
+    Raises:
+        InvalidRequestError: A length of time or a time breaks the rules of its message.
+    """
+    expires_at = None
+    if isinstance(request, key_service_pb2.RotateKeyRequest) and request.HasField("expires_at"):
+        expires_at = moment("expires_at", request.expires_at)
+    return RotationSpec(
+        grace=duration("grace", request.grace) if request.HasField("grace") else None,
+        expires_at=expires_at,
+        lifetime=duration("lifetime", request.lifetime) if request.HasField("lifetime") else None,
     )
 
 
@@ -72,6 +92,8 @@ def key_message(key: Key) -> key_pb2.Key:
         version=key.version,
         updated_at=timestamp(key.updated_at),
         labels={label.name: label.value for label in key.labels},
+        predecessor_id=str(key.predecessor_id or ""),
+        successor_id=str(key.successor_id or ""),
     )
 
 

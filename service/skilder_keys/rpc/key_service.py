@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import key_service_pb2 as pb
+from skilder_keys.app.enums import REVOKE_SCOPES
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.ids import UserId, WorkspaceId
+from skilder_keys.domain.keys import RevokeScope
 from skilder_keys.rpc import convert, convert_explanations
 from skilder_keys.rpc.convert_key_filters import key_filter, key_listing
 
 if TYPE_CHECKING:
     from skilder_keys.app.explanations import Explanations
     from skilder_keys.app.key_changes import KeyChanges
+    from skilder_keys.app.key_families import KeyFamilies
     from skilder_keys.app.key_revocations import KeyRevocations
     from skilder_keys.app.keys import Keys
     from skilder_keys.app.tool_users import ToolUsers
+    from skilder_keys.domain.ids import KeyId
     from skilder_keys.offload import Offload
     from skilder_keys.rpc.pipeline import Call
 
@@ -29,6 +33,7 @@ class KeyServicer:
         self,
         keys: Keys,
         changes: KeyChanges,
+        families: KeyFamilies,
         revocations: KeyRevocations,
         explanations: Explanations,
         tool_users: ToolUsers,
@@ -39,6 +44,7 @@ class KeyServicer:
         Args:
             keys: The use cases, but for those below.
             changes: The use cases that change keys.
+            families: Those of several generations of a key.
             revocations: The one that revokes many keys.
             explanations: The one that explains what a key reaches.
             tool_users: The one that lists who reaches a tool.
@@ -46,6 +52,7 @@ class KeyServicer:
         """
         self._keys = keys
         self._changes = changes
+        self._families = families
         self._explanations = explanations
         self._tool_users = tool_users
         self._revocations = revocations
@@ -57,10 +64,28 @@ class KeyServicer:
         call.notes.update(key=str(issued.key.id), workspace=issued.key.workspace_id)
         return pb.IssueKeyResponse(key=convert.key_message(issued.key), token=issued.token.reveal())
 
+    async def RotateKey(self, request: pb.RotateKeyRequest, call: Call) -> pb.RotateKeyResponse:  # noqa: N802
+        """Issue a successor of a key, and return its token, which is never shown again."""
+        rotated = await self._families.rotate(
+            request.key_id, convert.rotation_spec(request), request.request_id, call.origin(request.actor)
+        )
+        call.notes.update(key=str(rotated.key.id), workspace=rotated.key.workspace_id)
+        return pb.RotateKeyResponse(
+            key=convert.key_message(rotated.key),
+            token=rotated.token.reveal(),
+            predecessor=convert.key_message(rotated.predecessor),
+        )
+
     async def RevokeKey(self, request: pb.RevokeKeyRequest, call: Call) -> pb.RevokeKeyResponse:  # noqa: N802
-        """Revoke a key by its id or by its token."""
+        """Revoke a key, or all keys of its family, by its id or by its token."""
         origin = call.origin(request.actor)
+        whole_family = convert.optional("scope", request.scope, REVOKE_SCOPES) is RevokeScope.FAMILY
+        other_ids: tuple[KeyId, ...] = ()
         match request.WhichOneof("target"):
+            case "key_id" if whole_family:
+                key, other_ids = await self._families.revoke(request.key_id, request.reason, origin)
+            case "token" if whole_family:
+                key, other_ids = await self._families.revoke_by_token(request.token, request.reason, origin)
             case "key_id":
                 key = await self._keys.revoke(request.key_id, request.reason, origin)
             case "token":
@@ -68,7 +93,7 @@ class KeyServicer:
             case _:
                 raise InvalidRequestError(FieldViolation("target", "is required: set key_id or token"))
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
-        return pb.RevokeKeyResponse(key=convert.key_message(key))
+        return pb.RevokeKeyResponse(key=convert.key_message(key), other_key_ids=map(str, other_ids))
 
     async def RevokeKeys(self, request: pb.RevokeKeysRequest, call: Call) -> pb.RevokeKeysResponse:  # noqa: N802
         """Revoke the keys that match a filter."""

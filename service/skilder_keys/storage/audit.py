@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 AuditAction = Literal[
     "key.issued",
     "key.renewed",
+    "key.rotated",
     "key.revoked",
     "key.suspended",
     "key.resumed",

@@ -65,7 +65,7 @@ async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> 
             SELECT {OWN_COLUMNS}, {STORED_HASH} AS secret_hash, workspace.version AS workspace_version,
                    extract(epoch FROM key.expires_at - clock_timestamp())::double precision AS seconds_left,
                    extract(epoch FROM clock_timestamp() - key.last_used_at)::double precision AS unused_seconds,
-                   workspace.deleted_at IS NOT NULL AS workspace_deleted
+                   workspace.deleted_at IS NOT NULL AS workspace_deleted, NULL::uuid AS successor_id
             FROM key
             LEFT JOIN LATERAL (SELECT version, deleted_at FROM workspace WHERE id = key.workspace_id LIMIT 1)
                 AS workspace ON true

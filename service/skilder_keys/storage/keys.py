@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import MAX_NAMED_HATS, Key, KeySpec, Revocation, Suspension
 from skilder_keys.domain.labels import labels_of
-from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
+from skilder_keys.storage import principals
 from skilder_keys.storage.plans import forget_plans
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from skilder_keys.domain.principal import Principal
     from skilder_keys.storage.database import Connection
 
 # A scalar subquery, unlike EXISTS, prevents a hash table of all members.
@@ -27,9 +28,9 @@ IS_MEMBER = """
       WHERE member.workspace_id = key.workspace_id AND member.user_id = key.user_id) IS NOT NULL)
 """
 
-# The columns that `key_of` needs, without `workspace_deleted`. Only constants are put into SQL in this way, never a
-# value. A key never names more hats than the LIMIT; without the LIMIT and without statistics, Postgres would expect
-# thousands of them.
+# The columns that `key_of` needs, without `workspace_deleted` and `successor_id`. Only constants are put into SQL in
+# this way, never a value. A key never names more hats than the LIMIT; without the LIMIT and without statistics,
+# Postgres would expect thousands of them.
 # Whether a key has expired is the same for all keys of a statement, so a list shows what its filter has found.
 OWN_COLUMNS = f"""
     key.id, key.type, key.workspace_id, key.user_id, key.runtime_id, key.description, key.limited_to_hats,
@@ -37,13 +38,16 @@ OWN_COLUMNS = f"""
     key.revoked_at, key.revoked_by_kind, key.revoked_by_id, key.revoke_reason, key.labels,
     key.expires_at, coalesce(key.expires_at <= statement_timestamp(), false) AS expired,
     key.suspended_at, key.suspended_by_kind, key.suspended_by_id, key.suspend_reason,
+    coalesce(key.family_id, key.id) AS family_id, key.predecessor_id,
     key.version, coalesce(key.updated_at, key.revoked_at, key.created_at) AS updated_at,
     array(SELECT hat_id FROM key_hat WHERE key_hat.key_id = key.id LIMIT {MAX_NAMED_HATS}) AS hat_ids,
     {IS_MEMBER} AS user_is_member
 """  # noqa: S608
 KEY_COLUMNS = f"""
     {OWN_COLUMNS},
-    (SELECT deleted_at FROM workspace WHERE workspace.id = key.workspace_id) IS NOT NULL AS workspace_deleted
+    (SELECT deleted_at FROM workspace WHERE workspace.id = key.workspace_id) IS NOT NULL AS workspace_deleted,
+    (SELECT successor.id FROM key AS successor WHERE successor.predecessor_id = key.id
+     ORDER BY successor.id DESC LIMIT 1) AS successor_id
 """  # noqa: S608
 
 
@@ -67,7 +71,7 @@ STORED_HASH = "coalesce(key.secret_hash, key.guarded_hash)"
 
 # A UUID version 7 (RFC 9562) of the time in the key's `created_at`: the milliseconds, 12 bits of their fraction, and 62
 # random bits. The database makes it, because lists are in order of id, and the clocks of processes may differ by days.
-_NEW_ID = """
+NEW_ID = """
     (SELECT encode(overlay(overlay(uuid_send(gen_random_uuid())
                                    PLACING substring(int8send(microseconds / 1000) FROM 3) FROM 1 FOR 6)
                            PLACING int2send((28672 + microseconds % 1000 * 4096 / 1000)::smallint) FROM 7 FOR 2),
@@ -94,11 +98,12 @@ async def insert(
 
     Ids sort by the start of the transaction that makes them. A lifetime runs from there.
     """
+    lifetime = spec.lifetime or spec.default_lifetime
     key_id: UUID | None = await connection.fetchval(
         f"""
         INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, limited_to_hats, secret_hash,
                          created_by_kind, created_by_id, request_caller, request_id, request_digest, expires_at, labels)
-        VALUES ({_NEW_ID}, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+        VALUES ({NEW_ID}, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
                 coalesce($13::timestamptz, now() + make_interval(secs => $14)), $15)
         ON CONFLICT ON CONSTRAINT key_request DO NOTHING
         RETURNING id
@@ -110,13 +115,12 @@ async def insert(
         spec.description,
         spec.hat_ids is not None,
         secret_hash,
-        created_by.kind.value,
-        created_by.id,
+        *principals.columns(created_by),
         request.caller if request else None,
         request.id if request else None,
         request.digest if request else None,
         spec.expires_at,
-        None if spec.lifetime is None else spec.lifetime.total_seconds(),
+        None if lifetime is None else lifetime.total_seconds(),
         json.dumps({label.name: label.value for label in spec.labels}),
     )
     if key_id is not None and spec.hat_ids:
@@ -137,7 +141,7 @@ async def lock_issued(connection: Connection, request: IssueRequest) -> tuple[Ke
         request.caller,
         request.id,
     )
-    return key_of(_present(row)), _present(row)["request_digest"]
+    return key_of(present(row)), present(row)["request_digest"]
 
 
 async def find(connection: Connection, key_id: KeyId) -> Key | None:
@@ -167,8 +171,7 @@ async def revoke(connection: Connection, key_id: KeyId, *, by: Principal, reason
         RETURNING {KEY_COLUMNS}
         """,  # noqa: S608
         key_id,
-        by.kind.value,
-        by.id,
+        *principals.columns(by),
         reason,
     )
     return None if row is None else key_of(row)
@@ -187,11 +190,10 @@ async def suspend(connection: Connection, key_id: KeyId, *, by: Principal, reaso
         WHERE id = $1 RETURNING {KEY_COLUMNS}
         """,  # noqa: S608
         key_id,
-        by.kind.value,
-        by.id,
+        *principals.columns(by),
         reason,
     )
-    return key_of(_present(row))
+    return key_of(present(row))
 
 
 async def resume(connection: Connection, key_id: KeyId) -> Key:
@@ -204,17 +206,18 @@ async def resume(connection: Connection, key_id: KeyId) -> Key:
         """,  # noqa: S608
         key_id,
     )
-    return key_of(_present(row))
+    return key_of(present(row))
 
 
 def key_of(row: asyncpg.Record) -> Key:
     """Return the key in a row with `KEY_COLUMNS`."""
     revocation = None
     if row["revoked_at"] is not None:
-        revocation = Revocation(row["revoked_at"], _principal(row, "revoked_by"), row["revoke_reason"])
+        revocation = Revocation(row["revoked_at"], principals.principal_in(row, "revoked_by"), row["revoke_reason"])
     suspension = None
     if row["suspended_at"] is not None:
-        suspension = Suspension(row["suspended_at"], _principal(row, "suspended_by"), row["suspend_reason"])
+        by = principals.principal_in(row, "suspended_by")
+        suspension = Suspension(row["suspended_at"], by, row["suspend_reason"])
     return Key(
         id=KeyId(row["id"]),
         type=KeyType(row["type"]),
@@ -224,7 +227,7 @@ def key_of(row: asyncpg.Record) -> Key:
         description=row["description"],
         hat_ids=tuple(map(HatId, sorted(row["hat_ids"]))) if row["limited_to_hats"] else None,
         created_at=row["created_at"],
-        created_by=_principal(row, "created_by"),
+        created_by=principals.principal_in(row, "created_by"),
         last_used_at=row["last_used_at"],
         revocation=revocation,
         workspace_deleted=row["workspace_deleted"],
@@ -235,14 +238,18 @@ def key_of(row: asyncpg.Record) -> Key:
         version=row["version"],
         updated_at=row["updated_at"],
         labels=() if row["labels"] == "{}" else labels_of(json.loads(row["labels"])),
+        family_id=KeyId(row["family_id"]),
+        predecessor_id=_key_id(row["predecessor_id"]),
+        successor_id=_key_id(row["successor_id"]),
     )
 
 
-def _principal(row: asyncpg.Record, name: str) -> Principal:
-    return Principal(PrincipalKind(row[f"{name}_kind"]), row[f"{name}_id"])
+def _key_id(value: UUID | None) -> KeyId | None:
+    return None if value is None else KeyId(value)
 
 
-def _present(row: asyncpg.Record | None) -> asyncpg.Record:
+def present(row: asyncpg.Record | None) -> asyncpg.Record:
+    """Return a row that must be there."""
     if row is None:
         raise LookupError("a row that this transaction has just seen is gone")
     return row

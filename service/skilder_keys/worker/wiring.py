@@ -24,6 +24,7 @@ from skilder_keys.app.fence.reader import Reader
 from skilder_keys.app.fence.reads import FencedReads
 from skilder_keys.app.fence.writer import Writer
 from skilder_keys.app.key_changes import KeyChanges
+from skilder_keys.app.key_families import KeyFamilies
 from skilder_keys.app.key_revocations import KeyRevocations
 from skilder_keys.app.keys import Keys
 from skilder_keys.app.tool_users import ToolUsers
@@ -35,13 +36,14 @@ from skilder_keys.auth.callers_file import load_callers, local_operator
 from skilder_keys.domain.hashing import HashParameters, SecretHasher
 from skilder_keys.domain.paging import PageTokens
 from skilder_keys.offload import Offload
-from skilder_keys.rpc import authorization_service, catalog_service, convert_workspaces, key_service
+from skilder_keys.rpc import authorization_service, catalog_service, convert_workspaces, key_service, runtime_service
 from skilder_keys.rpc.authorization_service import AuthorizationServicer
 from skilder_keys.rpc.catalog_service import CatalogServicer
 from skilder_keys.rpc.health import HEALTH_SERVICE, Health
 from skilder_keys.rpc.key_service import KeyServicer
 from skilder_keys.rpc.pipeline import Pipeline
 from skilder_keys.rpc.reflection import reflection_methods
+from skilder_keys.rpc.runtime_service import RuntimeServicer
 from skilder_keys.rpc.time_limit import TimeLimit
 from skilder_keys.storage import signing_keys
 from skilder_keys.storage.database import Database, DatabaseOptions
@@ -148,15 +150,18 @@ async def start(
     stack.callback(pipeline.log_limiter.report)
     registry.register(WorkerCollector(reader, lease, memory, authorizer, pipeline, first_sights))
     authorization = AuthorizationServicer(authorizer, log_grants=settings.log_grants)
+    families = KeyFamilies(database, writer, verifier)
     services = {
         key_service.DESCRIPTOR: KeyServicer(
             Keys(database, writer, verifier, page_tokens),
             KeyChanges(database, writer),
+            families,
             KeyRevocations(database, writer),
             Explanations(database, page_tokens, offload),
             ToolUsers(database, page_tokens, offload),
             offload,
         ),
+        runtime_service.DESCRIPTOR: RuntimeServicer(families),
         catalog_service.DESCRIPTOR: CatalogServicer(
             Workspaces(database, writer, convert_workspaces.workspace_bytes, offload),
             WorkspaceUpdates(database, writer, convert_workspaces.workspace_bytes, offload),

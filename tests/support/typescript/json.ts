@@ -4,11 +4,13 @@ import { createRegistry, fromBinary, toJsonString } from "@bufbuild/protobuf";
 import { file_skilder_keys_v1_authorization_service } from "./gen/skilder/keys/v1/authorization_service_pb.js";
 import { file_skilder_keys_v1_catalog_service } from "./gen/skilder/keys/v1/catalog_service_pb.js";
 import { file_skilder_keys_v1_key_service } from "./gen/skilder/keys/v1/key_service_pb.js";
+import { file_skilder_keys_v1_runtime_service } from "./gen/skilder/keys/v1/runtime_service_pb.js";
 
 const messages = createRegistry(
   file_skilder_keys_v1_authorization_service,
   file_skilder_keys_v1_catalog_service,
   file_skilder_keys_v1_key_service,
+  file_skilder_keys_v1_runtime_service,
 );
 for await (const line of createInterface({ input: process.stdin })) {
   const [name, body] = line.split(" ") as [string, string];

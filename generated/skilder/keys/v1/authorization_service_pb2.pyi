@@ -298,6 +298,7 @@ class KeyIdentity(_message.Message):
     RUNTIME_ID_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    FAMILY_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's id."""
     type: _key_pb2.KeyType.ValueType
@@ -310,6 +311,8 @@ class KeyIdentity(_message.Message):
     """The runtime instance that a runtime key authenticates; empty for the other types."""
     description: _builtins.str
     """What the key is for, as text."""
+    family_id: _builtins.str
+    """The id of the first key of those that follow each other by rotation. It stays when the key is rotated."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When the key expires; unset if it does not. Warn people before that: from this time on the token is denied."""
@@ -324,10 +327,11 @@ class KeyIdentity(_message.Message):
         runtime_id: _builtins.str = ...,
         description: _builtins.str = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        family_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expires_at", b"expires_at", "id", b"id", "runtime_id", b"runtime_id", "type", b"type", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expires_at", b"expires_at", "family_id", b"family_id", "id", b"id", "runtime_id", b"runtime_id", "type", b"type", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

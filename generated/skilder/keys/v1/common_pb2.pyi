@@ -37,6 +37,8 @@ class _AbilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ability.Value
     """Change workspaces."""
     ABILITY_AUTHORIZE: _Ability.ValueType  # 5
     """Ask about tokens."""
+    ABILITY_ROTATE_OWN: _Ability.ValueType  # 8
+    """Rotate the key that is the bearer token of the call. Only runtime instances have a key."""
 
 class Ability(_Ability, metaclass=_AbilityEnumTypeWrapper):
     """What a caller must be able to do to call a method. Each role in the callers file has some abilities."""
@@ -53,6 +55,8 @@ ABILITY_CATALOG_WRITE: Ability.ValueType  # 4
 """Change workspaces."""
 ABILITY_AUTHORIZE: Ability.ValueType  # 5
 """Ask about tokens."""
+ABILITY_ROTATE_OWN: Ability.ValueType  # 8
+"""Rotate the key that is the bearer token of the call. Only runtime instances have a key."""
 Global___Ability: _TypeAlias = Ability  # noqa: Y015
 
 class _PrincipalKind:
@@ -67,6 +71,8 @@ class _PrincipalKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Princip
     """A person, by their user id: the actor of a call."""
     PRINCIPAL_KIND_CALLER: _PrincipalKind.ValueType  # 2
     """A program, by its name in the callers file: the caller of a call without an actor."""
+    PRINCIPAL_KIND_RUNTIME: _PrincipalKind.ValueType  # 3
+    """A runtime instance, by its id, with its own key as the bearer token."""
 
 class PrincipalKind(_PrincipalKind, metaclass=_PrincipalKindEnumTypeWrapper):
     """The kinds of those who act."""
@@ -77,6 +83,8 @@ PRINCIPAL_KIND_USER: PrincipalKind.ValueType  # 1
 """A person, by their user id: the actor of a call."""
 PRINCIPAL_KIND_CALLER: PrincipalKind.ValueType  # 2
 """A program, by its name in the callers file: the caller of a call without an actor."""
+PRINCIPAL_KIND_RUNTIME: PrincipalKind.ValueType  # 3
+"""A runtime instance, by its id, with its own key as the bearer token."""
 Global___PrincipalKind: _TypeAlias = PrincipalKind  # noqa: Y015
 
 @_typing.final
@@ -90,7 +98,7 @@ class Principal(_message.Message):
     kind: Global___PrincipalKind.ValueType
     """The kind."""
     id: _builtins.str
-    """The user id or the caller's name."""
+    """The user id, the caller's name, or the runtime instance's id."""
     def __init__(
         self,
         *,

@@ -78,6 +78,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL. The service failed; its log says why."""
     ERROR_REASON_KEY_NOT_ACTIVE: _ErrorReason.ValueType  # 24
     """FAILED_PRECONDITION. The key is not active. Metadata: `key_id`, and `state`, a KeyState without its prefix."""
+    ERROR_REASON_KEY_ALREADY_ROTATED: _ErrorReason.ValueType  # 25
+    """FAILED_PRECONDITION. The key was rotated, and its successor is neither revoked nor expired. Metadata: `successor_id`."""
+    ERROR_REASON_RUNTIME_HAS_KEYS: _ErrorReason.ValueType  # 26
+    """FAILED_PRECONDITION. The runtime instance has keys that are neither revoked nor expired, and `previous_keys` does not
+    say what becomes of them. Metadata: `family_id` of the newest.
+    """
     ERROR_REASON_FOREIGN_MCP_SERVER: _ErrorReason.ValueType  # 27
     """PERMISSION_DENIED. The caller is limited to other MCP servers, or named none."""
     ERROR_REASON_POLICY_VIOLATION: _ErrorReason.ValueType  # 28
@@ -151,6 +157,12 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 23
 """INTERNAL. The service failed; its log says why."""
 ERROR_REASON_KEY_NOT_ACTIVE: ErrorReason.ValueType  # 24
 """FAILED_PRECONDITION. The key is not active. Metadata: `key_id`, and `state`, a KeyState without its prefix."""
+ERROR_REASON_KEY_ALREADY_ROTATED: ErrorReason.ValueType  # 25
+"""FAILED_PRECONDITION. The key was rotated, and its successor is neither revoked nor expired. Metadata: `successor_id`."""
+ERROR_REASON_RUNTIME_HAS_KEYS: ErrorReason.ValueType  # 26
+"""FAILED_PRECONDITION. The runtime instance has keys that are neither revoked nor expired, and `previous_keys` does not
+say what becomes of them. Metadata: `family_id` of the newest.
+"""
 ERROR_REASON_FOREIGN_MCP_SERVER: ErrorReason.ValueType  # 27
 """PERMISSION_DENIED. The caller is limited to other MCP servers, or named none."""
 ERROR_REASON_POLICY_VIOLATION: ErrorReason.ValueType  # 28

@@ -181,6 +181,9 @@ class Key(_message.Message):
     SUSPENDED_AT_FIELD_NUMBER: _builtins.int
     SUSPENDED_BY_FIELD_NUMBER: _builtins.int
     SUSPEND_REASON_FIELD_NUMBER: _builtins.int
+    FAMILY_ID_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_ID_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -205,6 +208,12 @@ class Key(_message.Message):
     """Why the key was revoked, as text; may be empty."""
     suspend_reason: _builtins.str
     """Why the key is suspended, as text; may be empty."""
+    family_id: _builtins.str
+    """The id of the first key of those that follow each other by rotation. A key that follows none is the first."""
+    predecessor_id: _builtins.str
+    """The key that this one followed; empty for the first of a family."""
+    successor_id: _builtins.str
+    """The newest key that followed this one; empty if it was never rotated."""
     version: _builtins.int
     """How often the key was changed, counted from 1. A use of the key is no change."""
     @_builtins.property
@@ -278,12 +287,15 @@ class Key(_message.Message):
         suspended_at: _timestamp_pb2.Timestamp | None = ...,
         suspended_by: _common_pb2.Principal | None = ...,
         suspend_reason: _builtins.str = ...,
+        family_id: _builtins.str = ...,
+        predecessor_id: _builtins.str = ...,
+        successor_id: _builtins.str = ...,
         version: _builtins.int = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "labels", b"labels", "last_used_at", b"last_used_at", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "family_id", b"family_id", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "labels", b"labels", "last_used_at", b"last_used_at", "predecessor_id", b"predecessor_id", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "successor_id", b"successor_id", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

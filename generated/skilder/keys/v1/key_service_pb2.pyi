@@ -24,6 +24,58 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PreviousKeys:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PreviousKeysEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PreviousKeys.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PREVIOUS_KEYS_UNSPECIFIED: _PreviousKeys.ValueType  # 0
+    """Not said. Rejected if the instance has keys that are neither revoked nor expired."""
+    PREVIOUS_KEYS_KEEP: _PreviousKeys.ValueType  # 1
+    """They stay as they are."""
+    PREVIOUS_KEYS_REVOKE: _PreviousKeys.ValueType  # 2
+    """They are revoked."""
+
+class PreviousKeys(_PreviousKeys, metaclass=_PreviousKeysEnumTypeWrapper):
+    """What becomes of the keys that a runtime instance already has."""
+
+PREVIOUS_KEYS_UNSPECIFIED: PreviousKeys.ValueType  # 0
+"""Not said. Rejected if the instance has keys that are neither revoked nor expired."""
+PREVIOUS_KEYS_KEEP: PreviousKeys.ValueType  # 1
+"""They stay as they are."""
+PREVIOUS_KEYS_REVOKE: PreviousKeys.ValueType  # 2
+"""They are revoked."""
+Global___PreviousKeys: _TypeAlias = PreviousKeys  # noqa: Y015
+
+class _RevokeScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevokeScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevokeScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVOKE_SCOPE_UNSPECIFIED: _RevokeScope.ValueType  # 0
+    """REVOKE_SCOPE_KEY."""
+    REVOKE_SCOPE_KEY: _RevokeScope.ValueType  # 1
+    """The key alone. Its predecessors and successors stay as they are."""
+    REVOKE_SCOPE_FAMILY: _RevokeScope.ValueType  # 2
+    """Every key of its family: all that came before and after it by rotation. A token proves its own key only, so here an
+    actor must be allowed to revoke the key by its id.
+    """
+
+class RevokeScope(_RevokeScope, metaclass=_RevokeScopeEnumTypeWrapper):
+    """Which keys RevokeKey revokes."""
+
+REVOKE_SCOPE_UNSPECIFIED: RevokeScope.ValueType  # 0
+"""REVOKE_SCOPE_KEY."""
+REVOKE_SCOPE_KEY: RevokeScope.ValueType  # 1
+"""The key alone. Its predecessors and successors stay as they are."""
+REVOKE_SCOPE_FAMILY: RevokeScope.ValueType  # 2
+"""Every key of its family: all that came before and after it by rotation. A token proves its own key only, so here an
+actor must be allowed to revoke the key by its id.
+"""
+Global___RevokeScope: _TypeAlias = RevokeScope  # noqa: Y015
+
 class _KeyOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -125,6 +177,7 @@ class IssueKeyRequest(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LIFETIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_KEYS_FIELD_NUMBER: _builtins.int
     UNLIMITED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a retry safe (AIP-155): 1 to 64 letters, digits or `-_.:`, best a random UUID; empty for no id. A request
@@ -143,6 +196,10 @@ class IssueKeyRequest(_message.Message):
     """What the key is for, as text: 1 to 200 characters in one line. People find the key by it later."""
     actor: _builtins.str
     """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    previous_keys: Global___PreviousKeys.ValueType
+    """What becomes of the keys that the runtime instance already has in the workspace. Required if any of them is neither
+    revoked nor expired. Rejected for the other types.
+    """
     @_builtins.property
     def hat_limit(self) -> _key_pb2.HatLimit:
         """Limits the key to these hats. Each hat must exist. Rejected for runtime keys, which have no tools."""
@@ -182,11 +239,12 @@ class IssueKeyRequest(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         lifetime: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        previous_keys: Global___PreviousKeys.ValueType = ...,
         unlimited: _abc.Iterable[_key_pb2.KeyLimit.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "lifetime", b"lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "description", b"description", "expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "labels", b"labels", "lifetime", b"lifetime", "request_id", b"request_id", "runtime_id", b"runtime_id", "type", b"type", "unlimited", b"unlimited", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "description", b"description", "expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "labels", b"labels", "lifetime", b"lifetime", "previous_keys", b"previous_keys", "request_id", b"request_id", "runtime_id", b"runtime_id", "type", b"type", "unlimited", b"unlimited", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_expiry: _TypeAlias = _typing.Literal["expires_at", "lifetime"]  # noqa: Y015
     _WhichOneofArgType_expiry: _TypeAlias = _typing.Literal["expiry", b"expiry"]  # noqa: Y015
@@ -232,6 +290,7 @@ class RevokeKeyRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key's id."""
     token: _builtins.str
@@ -240,6 +299,8 @@ class RevokeKeyRequest(_message.Message):
     """Why, as text: at most 500 characters in one line; may be empty."""
     actor: _builtins.str
     """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    scope: Global___RevokeScope.ValueType
+    """Which keys to revoke; unspecified is REVOKE_SCOPE_KEY."""
     def __init__(
         self,
         *,
@@ -247,10 +308,11 @@ class RevokeKeyRequest(_message.Message):
         token: _builtins.str = ...,
         reason: _builtins.str = ...,
         actor: _builtins.str = ...,
+        scope: Global___RevokeScope.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "target", b"target", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "key_id", b"key_id", "reason", b"reason", "target", b"target", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "key_id", b"key_id", "reason", b"reason", "scope", b"scope", "target", b"target", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["key_id", "token"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -265,22 +327,116 @@ class RevokeKeyResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
+    OTHER_KEY_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key(self) -> _key_pb2.Key:
         """The key as it is now. If it was revoked before, it has the time, user and reason of that revocation."""
+
+    @_builtins.property
+    def other_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the other keys of the family, all of which are revoked now, oldest first. Empty for REVOKE_SCOPE_KEY."""
 
     def __init__(
         self,
         *,
         key: _key_pb2.Key | None = ...,
+        other_key_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "other_key_ids", b"other_key_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeKeyResponse: _TypeAlias = RevokeKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateKeyRequest(_message.Message):
+    """The key to rotate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes a retry safe, as in IssueKeyRequest: a request with the same id returns the same successor with a new secret,
+    as long as the successor was never used. The ids of both methods together are each used once.
+    """
+    key_id: _builtins.str
+    """The id of the key."""
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """How long the key works beside its successor: at most 30 days, or 0 for not at all; unset for a day. A key that
+        expires sooner anyway still does.
+        """
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """A time in the future, at most ten years from now."""
+
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """How long it lives: 1 second to 10 years."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        grace: _duration_pb2.Duration | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expiry", b"expiry", "grace", b"grace", "lifetime", b"lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "expires_at", b"expires_at", "expiry", b"expiry", "grace", b"grace", "key_id", b"key_id", "lifetime", b"lifetime", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_expiry: _TypeAlias = _typing.Literal["expires_at", "lifetime"]  # noqa: Y015
+    _WhichOneofArgType_expiry: _TypeAlias = _typing.Literal["expiry", b"expiry"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_expiry) -> _WhichOneofReturnType_expiry | None: ...
+
+Global___RotateKeyRequest: _TypeAlias = RotateKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateKeyResponse(_message.Message):
+    """The successor, its token, and the key that it follows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The successor's token, as in IssueKeyResponse."""
+    @_builtins.property
+    def key(self) -> _key_pb2.Key:
+        """The successor."""
+
+    @_builtins.property
+    def predecessor(self) -> _key_pb2.Key:
+        """The rotated key, with the time when it expires."""
+
+    def __init__(
+        self,
+        *,
+        key: _key_pb2.Key | None = ...,
+        token: _builtins.str = ...,
+        predecessor: _key_pb2.Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "predecessor", b"predecessor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "predecessor", b"predecessor", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKeyResponse: _TypeAlias = RotateKeyResponse  # noqa: Y015
 
 @_typing.final
 class SuspendKeyRequest(_message.Message):

@@ -67,6 +67,11 @@ class KeyServiceStub:
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyRequest.SerializeToString,
                 response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyResponse.FromString,
                 _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/skilder.keys.v1.KeyService/RotateKey',
+                request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
         self.ListKeys = channel.unary_unary(
                 '/skilder.keys.v1.KeyService/ListKeys',
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
@@ -163,6 +168,19 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateKey(self, request, context):
+        """Rotates a key: issues a successor that differs in its id, its token and its expiry only, and lets the key itself
+        expire after a grace. The key must be active. A key with a successor that is neither revoked nor expired is not
+        rotated again. The actor needs what IssueKey requires for such a key.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+        actor or the caller may not do this), ALREADY_EXISTS (`request_id` issued a key that was used since then),
+        FAILED_PRECONDITION (the key is not active, or has a successor; `request_id` issued a key that was revoked since then).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListKeys(self, request, context):
         """Lists the keys of a workspace, by default newest first. For an actor who is not an admin, lists only their own user
         keys.
@@ -243,6 +261,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.ResumeKey,
                     request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyRequest.FromString,
                     response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyResponse.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RotateKeyRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RotateKeyResponse.SerializeToString,
             ),
             'ListKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ListKeys,
@@ -413,6 +436,33 @@ class KeyService:
             '/skilder.keys.v1.KeyService/ResumeKey',
             skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyRequest.SerializeToString,
             skilder_dot_keys_dot_v1_dot_key__service__pb2.ResumeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.KeyService/RotateKey',
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.RotateKeyRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.RotateKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -79,6 +79,15 @@ class KeyServiceStub:
     Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
     actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
     """
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]
+    """Rotates a key: issues a successor that differs in its id, its token and its expiry only, and lets the key itself
+    expire after a grace. The key must be active. A key with a successor that is neither revoked nor expired is not
+    rotated again. The actor needs what IssueKey requires for such a key.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+    actor or the caller may not do this), ALREADY_EXISTS (`request_id` issued a key that was used since then),
+    FAILED_PRECONDITION (the key is not active, or has a successor; `request_id` issued a key that was revoked since then).
+    """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
     """Lists the keys of a workspace, by default newest first. For an actor who is not an admin, lists only their own user
     keys.
@@ -163,6 +172,15 @@ class KeyServiceAsyncStub(KeyServiceStub):
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
     actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
+    """
+    RotateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]  # type: ignore[assignment]
+    """Rotates a key: issues a successor that differs in its id, its token and its expiry only, and lets the key itself
+    expire after a grace. The key must be active. A key with a successor that is neither revoked nor expired is not
+    rotated again. The actor needs what IssueKey requires for such a key.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+    actor or the caller may not do this), ALREADY_EXISTS (`request_id` issued a key that was used since then),
+    FAILED_PRECONDITION (the key is not active, or has a successor; `request_id` issued a key that was revoked since then).
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists the keys of a workspace, by default newest first. For an actor who is not an admin, lists only their own user
@@ -275,6 +293,21 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
         actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked).
+        """
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _key_service_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.RotateKeyResponse, _abc.Awaitable[_key_service_pb2.RotateKeyResponse]]:
+        """Rotates a key: issues a successor that differs in its id, its token and its expiry only, and lets the key itself
+        expire after a grace. The key must be active. A key with a successor that is neither revoked nor expired is not
+        rotated again. The actor needs what IssueKey requires for such a key.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key), PERMISSION_DENIED (the
+        actor or the caller may not do this), ALREADY_EXISTS (`request_id` issued a key that was used since then),
+        FAILED_PRECONDITION (the key is not active, or has a successor; `request_id` issued a key that was revoked since then).
         """
 
     @_abc_1.abstractmethod

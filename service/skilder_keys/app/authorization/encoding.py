@@ -164,6 +164,7 @@ def key_fields(key: Key) -> dict[str, Any]:
         "user_id": key.user_id or "",
         "runtime_id": key.runtime_id or "",
         "description": key.description,
+        "family_id": str(key.family_id),
     }
 
 

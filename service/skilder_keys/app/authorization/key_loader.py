@@ -16,7 +16,7 @@ from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.app.authorization.turns import Turns
 from skilder_keys.app.authorization.verifier import verified
 from skilder_keys.app.batching import Batcher
-from skilder_keys.domain.access import NO_LIMITS, Caller, CallerLimits, CallerRole
+from skilder_keys.domain.access import NO_LIMITS, RUNTIME_PREFIX, Caller, CallerLimits, CallerRole
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.domain.ids import WorkspaceId
@@ -293,4 +293,5 @@ class KeyLoader:
 def _runtime(key: Key) -> Caller | None:
     if key.runtime_id is None:
         return None
-    return Caller(f"runtime:{key.runtime_id}", CallerRole.RUNTIME, CallerLimits(frozenset({key.workspace_id})))
+    limits = CallerLimits(frozenset({key.workspace_id}))
+    return Caller(f"{RUNTIME_PREFIX}{key.runtime_id}", CallerRole.RUNTIME, limits, key.id)

@@ -1,0 +1,1 @@
+"""The agent that keeps the token file of a runtime instance fresh."""
