@@ -18,7 +18,7 @@ from tests.support.calls import delete_workspace, get_key, part, remove
 from tests.support.command_line import CommandLine
 from tests.support.lengths import by_form
 from tests.support.random_workspaces import random_workspace
-from tests.support.service import refusal
+from tests.support.service import refusal, serving
 from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from skilder.keys.v1.workspace_pb2 import Tool, Workspace
     from tests.support.service import Client, Service
-
-pytestmark = GRPCIO_IF_SHORT
 
 GRANTED = authorization_service_pb2.DENIAL_REASON_UNSPECIFIED
 NOT_ALLOWED = authorization_service_pb2.DENIAL_REASON_TOOL_NOT_ALLOWED
@@ -74,6 +72,7 @@ def names(found: list[pb.ToolUser]) -> list[str]:
     return [user.user_id or user.key.description for user in found]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_user_key_is_explained(service: Service) -> None:
     """By the teams of its user, from the bottom up, and by its limit."""
     issued = await service.operator.issue(
@@ -98,6 +97,7 @@ async def test_a_user_key_is_explained(service: Service) -> None:
     assert not found.HasField("tool")
 
 
+@GRPCIO_IF_SHORT
 async def test_a_tool_is_explained_by_id_and_by_name(service: Service) -> None:
     """With the grant that Authorize would give, or its denial; tools are not listed then."""
     issued = await service.operator.issue(hat_limit={"hat_ids": ["support-desk"]})
@@ -118,6 +118,7 @@ async def until_expired(service: Service, key_id: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@GRPCIO_IF_SHORT
 async def test_what_stands_in_the_way(service: Service) -> None:
     """A key that cannot be used is denied for the same reason as by Authorize, and its hats are told all the same."""
     await service.operator.apply(small_workspace("gone"))
@@ -147,6 +148,7 @@ async def test_what_stands_in_the_way(service: Service) -> None:
     assert names(await users(service.operator, tool_id="web.search")) == ["ada", "bob"], "no key can be used"
 
 
+@GRPCIO_IF_SHORT
 async def test_a_runtime_key_reaches_nothing(service: Service) -> None:
     """It belongs to no agent, so no hat is explained."""
     issued = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="r")
@@ -155,6 +157,7 @@ async def test_a_runtime_key_reaches_nothing(service: Service) -> None:
     assert (await explain(service.operator, issued.key.id, tool_id="web.search")).denial == NOT_ALLOWED
 
 
+@GRPCIO_IF_SHORT
 async def test_tools_come_in_pages(service: Service) -> None:
     """Each once, in order; a token is good for the same key, tool and actor only."""
     issued, other = await service.operator.issue(), await service.operator.issue()
@@ -168,6 +171,7 @@ async def test_tools_come_in_pages(service: Service) -> None:
         assert list((await refusal(service.operator.keys.ExplainKey(request))).fields) == ["page_token"]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_person_sees_their_own(service: Service) -> None:
     """An admin everything; others their own user keys, and themselves."""
     own = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob", description="of bob")
@@ -189,6 +193,7 @@ async def test_a_person_sees_their_own(service: Service) -> None:
     assert (await refusal(service.console.keys.ListToolUsers(request))).reason == "ACTOR_NOT_MEMBER"
 
 
+@GRPCIO_IF_SHORT
 async def test_the_users_of_a_tool_are_listed_with_their_paths(service: Service) -> None:
     """Members first; then keys that can be used, newest first."""
     for number in range(3):
@@ -215,6 +220,7 @@ async def test_the_users_of_a_tool_are_listed_with_their_paths(service: Service)
     assert await users(service.operator, tool_id="git.push") == [], "it is disabled"
 
 
+@GRPCIO_IF_SHORT
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -230,6 +236,7 @@ async def test_what_is_not_there_is_not_found(service: Service, fields: dict[str
     assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, reason)
 
 
+@GRPCIO_IF_SHORT
 @pytest.mark.parametrize(
     ("fields", "invalid"),
     [
@@ -300,12 +307,8 @@ async def agree_about_a_tool(service: Service, key_id: str, token: str, tool: To
 
 @ONLY_GRPCIO
 @pytest.mark.parametrize("seed", by_form([None], [None] * 10))
-async def test_explanations_agree_with_authorize(
-    service: Service, seed: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_explanations_agree_with_authorize(service: Service, seed: int | None) -> None:
     """For random workspaces, members who left, and keys with random limits: each verdict, each tool, each path."""
-    for module in (explanations, tool_users):  # so that a page ends where it has looked at enough, too
-        monkeypatch.setattr(module, "_SEARCHED", 3)
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     print(f"seed {seed}")  # noqa: T201 - pytest shows it where the test fails
     source = random.Random(seed)  # noqa: S311 - chance, not a secret
@@ -335,6 +338,32 @@ async def test_explanations_agree_with_authorize(
             if (await service.service.authorize(token, tool_id=tool.id)).HasField("granted")
         }
         assert [user.user_id for user in listed if user.user_id] == sorted(granted)
+
+
+async def test_a_page_ends_where_enough_was_looked_at(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few of those that were looked at reach the tool, or are reached: the pages together are complete."""
+    async with serving(database_url, tmp_path, transport="grpcio") as served:
+        await served.operator.apply(small_workspace())
+        key_ids = []
+        for number in range(7):
+            hat_id = "support-desk" if number % 3 == 0 else "engineer"
+            issued = await served.operator.issue(description=f"{number}", hat_limit={"hat_ids": [hat_id]})
+            key_ids.append(issued.key.id)
+        found = [await explain(served.operator, key_id) for key_id in key_ids]
+        who = await users(served.operator, tool_id="slack.post")
+        assert names(who) == ["bob", "6", "3", "0"]
+        for searched in (1, 2, 3):
+            monkeypatch.setattr(explanations, "_SEARCHED", searched)
+            monkeypatch.setattr(tool_users, "_SEARCHED", searched)
+            for size in (0, 1, 2):
+                assert [await explain(served.operator, key_id, size) for key_id in key_ids] == found
+                assert await users(served.operator, size, tool_id="slack.post") == who
+            first = await served.operator.keys.ListToolUsers(
+                pb.ListToolUsersRequest(workspace_id="acme", tool_id="slack.post")
+            )
+            assert len(first.users) < len(who), "so that a call is short"
 
 
 @ONLY_GRPCIO

@@ -94,6 +94,15 @@ def test_each_reason_is_told_apart() -> None:
     assert [each.reach for each in without_user] == reached
 
 
+def test_the_shortest_way_is_told() -> None:
+    """Of several teams of the hat, and of several teams of the user."""
+    (near,) = explain_hats([hat("h", TEAMS, "top", "middle")], PARENTS, Reach(frozenset({TeamId("low")}), None))
+    assert near.team_ids == ("low", "middle")
+    both = frozenset({TeamId("low"), TeamId("middle")})
+    (nearer,) = explain_hats([hat("h", TEAMS, "top")], PARENTS, Reach(both, None))
+    assert nearer.team_ids == ("middle", "top")
+
+
 def test_a_cycle_of_teams_ends() -> None:
     """Should one ever pass the checks."""
     parents: dict[TeamId, TeamId | None] = {TeamId("a"): TeamId("b"), TeamId("b"): TeamId("a")}
