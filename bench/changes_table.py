@@ -34,6 +34,7 @@ Key = Literal[
     "update",
     "first use",
     "first sight",
+    "seen elsewhere",
     "restart rate",
     "restart",
     "busy",
@@ -97,7 +98,15 @@ LINES: dict[Key, Line] = {
     "first use": Line(
         "**First calls:** first uses ever, a second and core, with Postgres", "{:,.0f}", 1000, "at least"
     ),
-    "first sight": Line("first sights after a restart, a second and core, with Postgres", "{:,.0f}", 1500, "at least"),
+    "first sight": Line(
+        "first sights after a restart of the server, a second and core, with Postgres", "{:,.0f}", 1500, "at least"
+    ),
+    "seen elsewhere": Line(
+        "first sights of keys that another worker has seen, a second and core, with Postgres",
+        "{:,.0f}",
+        1500,
+        "at least",
+    ),
     "restart rate": Line("**All workers restarted, 50,000 keys in use:** calls a second", "{:,.0f}"),
     "restart": Line("until p99 is normal", "{:.0f} s", 30),
     "busy": Line("calls that got BUSY meanwhile", "{:,.0f}"),
