@@ -59,18 +59,20 @@ async def revoke(
     search = KeySearch(key_filter, workspace_deleted=workspace_deleted, terms=terms)
     if search.is_empty:
         return []
-    chosen = search.parameter(list(key_ids))
+    # In order of id, so that two calls that revoke the same keys do not deadlock.
+    chosen = search.parameter(sorted(key_ids))
     kind, by, why = (search.parameter(each) for each in (origin.principal.kind.value, origin.principal.id, reason))
     await connection.execute(search.settings)
-    # In order of id, so that two calls that revoke the same keys do not deadlock. A key that another transaction has
-    # changed meanwhile has to match as it is then.
+    # One by one, since Postgres may read the whole workspace to find those of a list. A key that another transaction
+    # has changed meanwhile has to match as it is then.
     rows = await connection.fetch(
         f"""
         WITH matching AS MATERIALIZED (
-            SELECT key.id FROM key
-            WHERE key.id = ANY({chosen}::uuid[]) AND num_nulls(key.revoked_at) = 1 AND {search.all_conditions()}
-            ORDER BY key.id
-            FOR NO KEY UPDATE OF key
+            SELECT found.id FROM unnest({chosen}::uuid[]) AS chosen (id) CROSS JOIN LATERAL (
+                SELECT key.id FROM key
+                WHERE key.id = chosen.id AND num_nulls(key.revoked_at) = 1 AND {search.all_conditions()}
+                FOR NO KEY UPDATE
+            ) AS found
         )
         UPDATE key SET revoked_at = now(), revoked_by_kind = {kind}, revoked_by_id = {by}, revoke_reason = {why}
         FROM matching WHERE key.id = matching.id
