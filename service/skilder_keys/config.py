@@ -122,6 +122,13 @@ class Settings(BaseModel):
     usage_interval: float = Field(
         5.0, gt=0, le=300, description="Seconds between two writes of the keys' last use, which is exact to a minute."
     )
+    policy_interval: float = Field(
+        300.0,
+        gt=0,
+        le=86400,
+        description="About how many seconds a worker waits before it looks again for keys to revoke because they are "
+        "unused, where the key policy of a workspace says so.",
+    )
     lease: float = Field(
         2.0,
         ge=0.2,

@@ -91,6 +91,7 @@ if TYPE_CHECKING:
 # A rule that is left out does not hold. That changes nothing that the cases measure, as it decides about no old key.
 _POLICY = KeyPolicy(
     max_lifetime=Duration(seconds=7_776_000, nanos=5_000),
+    revoke_unused_after=Duration(seconds=7_776_000, nanos=5_000),
     max_active_keys_per_user=5,
     require_hat_limit=True,
     unique_descriptions=True,

@@ -39,5 +39,6 @@ def plain_key(**fields: Any) -> Key:
         "family_id": key_id,
         "predecessor_id": None,
         "successor_id": None,
+        "violations": (),
     }
     return Key(**defaults | fields)

@@ -35,6 +35,7 @@ _EXPIRIES: list[dict[str, Any]] = [
 _KEY_ID = "0198c2f4-7c3e-7a10-8f5e-3b1d2c4a5e6f"
 _KEY_POLICY = workspace_pb2.KeyPolicy(
     max_lifetime=Duration(seconds=7_776_000),
+    revoke_unused_after=Duration(seconds=7_776_000, nanos=5_000),
     max_active_keys_per_user=5,
     require_hat_limit=True,
     unique_descriptions=True,

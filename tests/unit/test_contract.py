@@ -174,6 +174,7 @@ ENUMS = {
     "DenialReason": enums.DENIAL_REASONS,
     "ToolSetView": enums.TOOL_SET_VIEWS,
     "HatReach": enums.HAT_REACHES,
+    "PolicyRule": enums.POLICY_RULES,
 }
 
 

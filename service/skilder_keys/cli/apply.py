@@ -17,6 +17,7 @@ from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder_keys.cli import changes, output
 from skilder_keys.cli.changed import SHOWN, in_all, print_changes, print_summary
 from skilder_keys.cli.client import Connection, connected
+from skilder_keys.cli.durations import shortest
 from skilder_keys.cli.exits import Exit, fail, say
 from skilder_keys.cli.prompts import Yes, confirm
 from skilder_keys.cli.text import visible
@@ -129,6 +130,9 @@ class _Plan:
         found = [f"removes {removed} part{'s' if removed > 1 else ''}"] if removed else []
         if widened:
             found.append(f"lets {_named(widened)} serve the whole workspace")
+        if self.before is not None and changes.revokes_sooner(self.before, self.desired):
+            length = shortest(self.desired.key_policy.revoke_unused_after.ToTimedelta())
+            found.append(f"lets keys be revoked that nobody has used for {length}")
         return found
 
 

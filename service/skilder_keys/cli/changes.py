@@ -89,6 +89,14 @@ def widened_hats(before: Workspace, after: Workspace) -> list[str]:
     return [hat.id for hat in before.hats if hat.id in now and _widens(hat, now[hat.id])]
 
 
+def revokes_sooner(before: Workspace, after: Workspace) -> bool:
+    """Return whether a key policy will revoke unused keys that it does not revoke yet, or not so soon."""
+    if not after.key_policy.HasField("revoke_unused_after"):
+        return False
+    old, new = before.key_policy.revoke_unused_after, after.key_policy.revoke_unused_after
+    return not before.key_policy.HasField("revoke_unused_after") or new.ToTimedelta() < old.ToTimedelta()
+
+
 def unserving_hats(workspace: Workspace) -> list[str]:
     """Return the ids of the hats that serve nobody."""
     return [hat.id for hat in workspace.hats if _serves_nobody(hat)]

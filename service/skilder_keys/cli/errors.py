@@ -58,6 +58,7 @@ _PARAMETERS = {
     "page_size": "limit",
     "put.key_policy.max_active_keys_per_user": "max_keys_per_user",
     "put.key_policy.max_lifetime": "max_lifetime",
+    "put.key_policy.revoke_unused_after": "revoke_unused_after",
     "unlimited": "all_hats",
 }
 # A field of the part that a command like `workspace member set` puts. There is one, so its place says nothing.

@@ -138,6 +138,7 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
         ("followed by", key.successor_id),
         ("revoked", f"{moment(key.revoked_at)} by {_principal(key.revoked_by)}" if key.HasField("revoked_at") else ""),
         ("reason", key.revoke_reason),
+        ("breaks", ", ".join(short_name(key_pb2.PolicyRule.DESCRIPTOR, each) for each in key.violations)),
     ]
 
 

@@ -18,6 +18,7 @@ from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.durations import duration, shortest
 from skilder_keys.cli.exits import Exit, fail
 from skilder_keys.cli.parts import DryRun, WorkspaceId, print_response, until_made
+from skilder_keys.cli.prompts import Yes, confirm
 
 policy = typer.Typer(help="Show and change the key policy: what keys must keep to.", no_args_is_help=True)
 
@@ -63,6 +64,17 @@ Unique = Annotated[
 ]
 
 
+Unused = Annotated[
+    Any,
+    typer.Option(
+        parser=_length,
+        metavar="<time>",
+        help="Revoke keys that nobody has used for so long, such as 90d; none for never. Asks first.",
+        show_default=False,
+    ),
+]
+
+
 @policy.command()
 @connected
 def show(service: Connection, workspace_id: WorkspaceId, actor: Reader = "", json: output.Json = False) -> None:
@@ -88,13 +100,19 @@ def set_(
     max_keys_per_user: MaxKeys = None,
     require_hats: RequireHats = None,
     unique_descriptions: Unique = None,
+    revoke_unused_after: Unused = None,
     dry_run: DryRun = False,
+    yes: Yes = False,
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
-    """Change rules of the key policy of a workspace. What is not named stays. No key that exists changes."""
+    """Change rules of the key policy of a workspace. What is not named stays.
+
+    No key that exists changes, but unused ones may be revoked.
+    """
     values = {
         "max_lifetime": max_lifetime,
+        "revoke_unused_after": revoke_unused_after,
         "max_active_keys_per_user": max_keys_per_user,
         "require_hat_limit": require_hats,
         "unique_descriptions": unique_descriptions,
@@ -115,6 +133,9 @@ def set_(
                 setattr(message, name, value)
         return after
 
+    if isinstance(revoke_unused_after, timedelta) and not dry_run:
+        words = f"Keys of {workspace_id} that nobody has used for {shortest(revoke_unused_after)} will be revoked."
+        confirm(f"{words} That cannot be undone. Go on?", yes=yes)
     _put(service, workspace_id, changed, actor, dry_run=dry_run, json=json)
 
 

@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from skilder_keys.domain.keys import KeySpec
 
 MAX_KEYS_PER_USER = 10_000
+MIN_UNUSED = timedelta(days=1)
+
+FRESH = timedelta(minutes=30)
+"""Where unused keys are revoked: how long a process may use a key without reading it again, and how old its recorded
+last use may be then. If that is older, the use is recorded before the key is granted."""
+BEHIND = timedelta(minutes=90)
+"""So a recorded last use is at most this far behind: twice FRESH, and room for clocks that run at other rates."""
 
 
 class PolicyRule(Enum):
     """The rules of a key policy. The values are the fields of KeyPolicy."""
 
     MAX_LIFETIME = "max_lifetime"
+    REVOKE_UNUSED_AFTER = "revoke_unused_after"
     MAX_ACTIVE_KEYS_PER_USER = "max_active_keys_per_user"
     REQUIRE_HAT_LIMIT = "require_hat_limit"
     UNIQUE_DESCRIPTIONS = "unique_descriptions"
@@ -31,16 +39,18 @@ class PolicyRule(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicy:
-    """What keys must keep to when they are issued or changed. A stricter policy changes no key that exists.
+    """What keys must keep to when they are issued or changed, and when they are unused.
 
     Attributes:
         max_lifetime: The longest lifetime. Keys that are issued without an expiry get it. None for any.
+        revoke_unused_after: How long a key may be unused until the service revokes it; None for ever.
         max_active_keys_per_user: The most user keys that a user may have; None for any number.
         require_hat_limit: Whether workspace keys must be limited to named hats.
         unique_descriptions: Whether no two live keys may have the same description.
     """
 
     max_lifetime: timedelta | None = None
+    revoke_unused_after: timedelta | None = None
     max_active_keys_per_user: int | None = None
     require_hat_limit: bool = False
     unique_descriptions: bool = False
@@ -49,6 +59,8 @@ class KeyPolicy:
         """Add every field out of bounds. The paths of the fields begin with `at`."""
         if self.max_lifetime is not None:
             check_length(violations, f"{at}.max_lifetime", self.max_lifetime, MIN_LIFETIME, MAX_LIFETIME)
+        if self.revoke_unused_after is not None:
+            check_length(violations, f"{at}.revoke_unused_after", self.revoke_unused_after, MIN_UNUSED, MAX_LIFETIME)
         most = self.max_active_keys_per_user
         if most is not None and not 0 <= most <= MAX_KEYS_PER_USER:
             violations.add(f"{at}.max_active_keys_per_user", f"is {most}; 0 to {MAX_KEYS_PER_USER} are allowed")

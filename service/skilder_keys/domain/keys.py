@@ -9,6 +9,7 @@ from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.durations import MAX_LIFETIME, MIN_LIFETIME, check_length
 from skilder_keys.domain.fields import MAX_KEY_DESCRIPTION, Violations, quoted
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
+from skilder_keys.domain.key_policy import FRESH, PolicyRule
 from skilder_keys.domain.labels import Label, check_labels
 from skilder_keys.domain.permissions import NOTHING, Reach
 from skilder_keys.domain.principal import Principal
@@ -95,6 +96,7 @@ class Key:
         family_id: The first key of those that follow each other by rotation; itself, if it follows none.
         predecessor_id: The key that it follows; None for the first.
         successor_id: The newest key that follows it; None if it was not rotated.
+        violations: The rules of the present key policy that it does not keep, where that was read.
     """
 
     id: KeyId
@@ -119,6 +121,7 @@ class Key:
     family_id: KeyId
     predecessor_id: KeyId | None
     successor_id: KeyId | None
+    violations: tuple[PolicyRule, ...] = ()
 
     @property
     def hint(self) -> str:
@@ -172,6 +175,7 @@ class Credential:
         secret_hash: The argon2id hash of the secret, a PHC string.
         workspace_version: The version of the workspace at the time of reading.
         unused_seconds: How long ago the recorded last use was, by the clock of the database; None without one.
+        revoked_if_unused: Whether its workspace has the key policy that unused keys are revoked.
         seconds_left: How long the key was still valid, by the clock of the database; None if it does not expire.
     """
 
@@ -179,6 +183,7 @@ class Credential:
     secret_hash: str
     workspace_version: int
     unused_seconds: float | None = None
+    revoked_if_unused: bool = False
     seconds_left: float | None = None
 
     @property
@@ -189,6 +194,17 @@ class Credential:
         if self.seconds_left is not None and self.seconds_left <= 0:
             return DenialReason.EXPIRED
         return None if self.key.suspension is None else DenialReason.SUSPENDED
+
+    @property
+    def must_be_recorded(self) -> bool:
+        """Whether the next use must be on record before it is granted.
+
+        That is so for the first use. Where unused keys are revoked, it is so for each one that comes long after the
+        last on record, so that no crash of a process makes a key look unused.
+        """
+        if self.unused_seconds is None:
+            return True
+        return self.revoked_if_unused and not 0 <= self.unused_seconds < FRESH.total_seconds()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ class PrincipalKind(Enum):
     USER = "user"
     CALLER = "caller"
     RUNTIME = "runtime"
+    POLICY = "policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Principal:
     """Who did something.
 
     Attributes:
-        id: A user id, the name of a caller, or the id of a runtime instance.
+        id: A user id, the name of a caller, the id of a runtime instance, or a field of the key policy.
     """
 
     kind: PrincipalKind

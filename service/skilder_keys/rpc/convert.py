@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import common_pb2, key_pb2, key_service_pb2, runtime_service_pb2
 from skilder_keys.app.authorization.encoding import key_fields
-from skilder_keys.app.enums import KEY_LIMITS, KEY_STATES, KEY_TYPES, PREVIOUS_KEYS, PRINCIPAL_KINDS
+from skilder_keys.app.enums import KEY_LIMITS, KEY_STATES, KEY_TYPES, POLICY_RULES, PREVIOUS_KEYS, PRINCIPAL_KINDS
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeySpec
@@ -94,6 +94,7 @@ def key_message(key: Key) -> key_pb2.Key:
         labels={label.name: label.value for label in key.labels},
         predecessor_id=str(key.predecessor_id or ""),
         successor_id=str(key.successor_id or ""),
+        violations=map(POLICY_RULES.__getitem__, key.violations),
     )
 
 

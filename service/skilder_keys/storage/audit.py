@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.domain.access import Origin
     from skilder_keys.domain.ids import KeyId, WorkspaceId
+    from skilder_keys.domain.principal import Principal
     from skilder_keys.storage.database import Connection
 
 AuditAction = Literal[
@@ -87,4 +88,34 @@ async def record_each(
         origin.peer,
         list(details),
         [json.dumps(each) for each in details.values()],
+    )
+
+
+async def record_by_policy(
+    connection: Connection,
+    action: AuditAction,
+    workspace_id: WorkspaceId,
+    by: Principal,
+    details: Mapping[KeyId, str],
+) -> None:
+    """Write an event for each of some keys, which the service has changed by itself.
+
+    Args:
+        connection: Inside the transaction of the change.
+        action: What was done.
+        workspace_id: The workspace of the keys.
+        by: Who did it. In place of a caller the event has the kind and the id: no caller's name has a colon.
+        details: By key, what else there is to know, as JSON text.
+    """
+    await connection.execute(
+        """
+        INSERT INTO audit_event (action, workspace_id, key_id, caller, peer, details)
+        SELECT $1, $2, event.key_id, $3, '', event.details::jsonb
+        FROM unnest($4::uuid[], $5::text[]) AS event (key_id, details)
+        """,
+        action,
+        workspace_id,
+        f"{by.kind.value}:{by.id}",
+        list(details),
+        list(details.values()),
     )

@@ -65,10 +65,12 @@ async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> 
             SELECT {OWN_COLUMNS}, {STORED_HASH} AS secret_hash, workspace.version AS workspace_version,
                    extract(epoch FROM key.expires_at - clock_timestamp())::double precision AS seconds_left,
                    extract(epoch FROM clock_timestamp() - key.last_used_at)::double precision AS unused_seconds,
-                   workspace.deleted_at IS NOT NULL AS workspace_deleted, NULL::uuid AS successor_id
+                   workspace.deleted_at IS NOT NULL AS workspace_deleted, NULL::uuid AS successor_id,
+                   workspace.revoke_unused_after IS NOT NULL AS revoked_if_unused
             FROM key
-            LEFT JOIN LATERAL (SELECT version, deleted_at FROM workspace WHERE id = key.workspace_id LIMIT 1)
-                AS workspace ON true
+            LEFT JOIN LATERAL (
+                SELECT version, deleted_at, revoke_unused_after FROM workspace WHERE id = key.workspace_id LIMIT 1
+            ) AS workspace ON true
             WHERE key.id = wanted.id LIMIT 1
         ) AS found ON true
         """,  # noqa: S608
@@ -118,5 +120,6 @@ def _credential(row: asyncpg.Record) -> Credential:
         secret_hash=row["secret_hash"],
         workspace_version=row["workspace_version"],
         unused_seconds=row["unused_seconds"],
+        revoked_if_unused=row["revoked_if_unused"],
         seconds_left=row["seconds_left"],
     )

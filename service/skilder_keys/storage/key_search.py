@@ -15,6 +15,7 @@ from uuid import UUID
 from skilder_keys.domain.key_filter import KeyOrder
 from skilder_keys.domain.keys import KeyState
 from skilder_keys.domain.token import KeyType, parse_hint
+from skilder_keys.storage import principals
 from skilder_keys.storage.key_orders import EXPIRY, LAST_USE
 
 if TYPE_CHECKING:
@@ -209,11 +210,12 @@ class KeySearch:
             if values is not None and found_by != column:
                 self._add_one_of(column, list(values))
         if key_filter.created_by is not None:
+            kind, id_ = principals.columns(key_filter.created_by)
             if found_by == "key.created_by_id":
-                self.add("key.created_by_kind = {}", key_filter.created_by.kind.value)
+                self.add("key.created_by_kind = {}", kind)
             else:
-                self._add_one_of("key.created_by_id", [key_filter.created_by.id])
-                self._add_one_of("key.created_by_kind", [key_filter.created_by.kind.value])
+                self._add_one_of("key.created_by_id", [id_])
+                self._add_one_of("key.created_by_kind", [kind])
 
     def _add_times(self, key_filter: KeyFilter) -> None:
         """Add the conditions on issue and use. The id begins with the time of issue, so that it bounds what is read."""
@@ -298,7 +300,7 @@ def _lookup(
     columns: dict[str, Sequence[str] | None] = {
         "key.runtime_id": key_filter.runtime_ids,
         "key.user_id": key_filter.user_ids,
-        "key.created_by_id": None if key_filter.created_by is None else (key_filter.created_by.id,),
+        "key.created_by_id": None if key_filter.created_by is None else principals.columns(key_filter.created_by)[1:],
         "key.type": [each.value for each in KeyType if each in types] if by_type else None,
     }
     return next(

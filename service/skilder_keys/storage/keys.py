@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
+from skilder_keys.domain.key_policy import PolicyRule
 from skilder_keys.domain.keys import MAX_NAMED_HATS, Key, KeySpec, Revocation, Suspension
 from skilder_keys.domain.labels import labels_of
 from skilder_keys.domain.token import KeyType
@@ -47,7 +48,12 @@ KEY_COLUMNS = f"""
     {OWN_COLUMNS},
     (SELECT deleted_at FROM workspace WHERE workspace.id = key.workspace_id) IS NOT NULL AS workspace_deleted,
     (SELECT successor.id FROM key AS successor WHERE successor.predecessor_id = key.id
-     ORDER BY successor.id DESC LIMIT 1) AS successor_id
+     ORDER BY successor.id DESC LIMIT 1) AS successor_id,
+    CASE WHEN (
+        SELECT num_nonnulls(max_lifetime, revoke_unused_after, max_active_keys_per_user) > 0
+               OR require_hat_limit OR unique_descriptions
+        FROM workspace WHERE workspace.id = key.workspace_id
+    ) THEN key_violations(key) END AS violations
 """  # noqa: S608
 
 
@@ -241,6 +247,7 @@ def key_of(row: asyncpg.Record) -> Key:
         family_id=KeyId(row["family_id"]),
         predecessor_id=_key_id(row["predecessor_id"]),
         successor_id=_key_id(row["successor_id"]),
+        violations=tuple(map(PolicyRule, row.get("violations") or ())),
     )
 
 

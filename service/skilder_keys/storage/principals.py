@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Workers of earlier versions know users and callers only. A row with another kind would make them fail, also for the
 # other keys that they read with it. So the others are written as callers whose names no caller can have.
-_AS_CALLERS = {PrincipalKind.RUNTIME: "runtime:"}
+_AS_CALLERS = {PrincipalKind.RUNTIME: "runtime:", PrincipalKind.POLICY: "policy:"}
 
 
 def columns(principal: Principal) -> tuple[str, str]:

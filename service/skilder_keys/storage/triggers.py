@@ -27,6 +27,9 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
         "workspace_gone",
         "workspace_keep_version",
         "workspace_policy_version",
+        "workspace_unused_rule",
+        "workspace_unused_rule_since",
+        "workspace_unused_rule_version",
     ),
     **{part: tuple(f"{part}_{event}" for event in _EVENTS) for part in _PARTS},
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from skilder_keys.app.authorization.turns import Gates
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.reader import Reader
+    from skilder_keys.app.unused_keys import UnusedKeys
     from skilder_keys.rpc.pipeline import Pipeline
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
@@ -55,6 +56,7 @@ class WorkerCollector(Collector):
         authorizer: Authorizer,
         pipeline: Pipeline,
         first_sights: Gates,
+        unused: UnusedKeys,
     ) -> None:
         self._reader = reader
         self._lease = lease
@@ -62,6 +64,7 @@ class WorkerCollector(Collector):
         self._authorizer = authorizer
         self._pipeline = pipeline
         self._first_sights = first_sights
+        self._unused = unused
 
     def collect(self) -> Iterator[Metric]:
         """Return the current value of every metric."""
@@ -85,6 +88,10 @@ class WorkerCollector(Collector):
         yield _gauge("first_sights_waiting", "Tokens not in memory that wait to be looked up.", waiting)
         refused = self._first_sights.refused
         yield _counter("first_sights_refused", "Tokens not in memory that were refused as BUSY.", {(): refused})
+        revoked = self._unused.revoked
+        yield _counter("unused_keys_revoked", "Keys revoked because nobody used them.", {(): revoked})
+        runs = {(outcome,): number for outcome, number in self._unused.runs.items()}
+        yield _counter("unused_keys_runs", "Searches for unused keys, by outcome.", runs, "outcome")
         denials = {(reason.name,): number for reason, number in self._authorizer.denials.items()}
         yield _counter("denials", "Tokens denied, by reason.", denials, "reason")
         yield _counter("calls", "Calls, by method and status code.", self._pipeline.calls, "method", "code")

@@ -28,6 +28,7 @@ from skilder_keys.app.key_families import KeyFamilies
 from skilder_keys.app.key_revocations import KeyRevocations
 from skilder_keys.app.keys import Keys
 from skilder_keys.app.tool_users import ToolUsers
+from skilder_keys.app.unused_keys import UnusedKeys
 from skilder_keys.app.workspace_reads import WorkspaceReads
 from skilder_keys.app.workspace_updates import WorkspaceUpdates
 from skilder_keys.app.workspaces import Workspaces
@@ -144,11 +145,13 @@ async def start(
     warm_up = WarmUp(proofs, loader, keys, lease, log)
     authorizer = Authorizer(memory, loader, usage, offload)
 
+    unused = UnusedKeys(database, writer, log, settings.policy_interval)
+
     time_limit = TimeLimit(settings.call_timeout)
     callers = Callers(known, authorizer, proofs.fingerprint)
     pipeline = Pipeline(callers, log, time_limit, offload, settings.max_message_bytes)
     stack.callback(pipeline.log_limiter.report)
-    registry.register(WorkerCollector(reader, lease, memory, authorizer, pipeline, first_sights))
+    registry.register(WorkerCollector(reader, lease, memory, authorizer, pipeline, first_sights, unused))
     authorization = AuthorizationServicer(authorizer, log_grants=settings.log_grants)
     families = KeyFamilies(database, writer, verifier)
     services = {
@@ -181,7 +184,7 @@ async def start(
         public=(*health.methods, *reflection),
         calls=pipeline.calls,
     )
-    for part in (reader, warm_up, health, usage, renewal, time_limit, pipeline.log_limiter):
+    for part in (reader, warm_up, health, usage, renewal, unused, time_limit, pipeline.log_limiter):
         stack.push_async_callback(_end, asyncio.create_task(part.run()))
     stack.push_async_callback(frontend.stop, settings.drain_timeout)
     if may_open is not None:

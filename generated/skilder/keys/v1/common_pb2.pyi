@@ -73,6 +73,8 @@ class _PrincipalKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Princip
     """A program, by its name in the callers file: the caller of a call without an actor."""
     PRINCIPAL_KIND_RUNTIME: _PrincipalKind.ValueType  # 3
     """A runtime instance, by its id, with its own key as the bearer token."""
+    PRINCIPAL_KIND_POLICY: _PrincipalKind.ValueType  # 4
+    """The service itself, by the key policy of the workspace."""
 
 class PrincipalKind(_PrincipalKind, metaclass=_PrincipalKindEnumTypeWrapper):
     """The kinds of those who act."""
@@ -85,6 +87,8 @@ PRINCIPAL_KIND_CALLER: PrincipalKind.ValueType  # 2
 """A program, by its name in the callers file: the caller of a call without an actor."""
 PRINCIPAL_KIND_RUNTIME: PrincipalKind.ValueType  # 3
 """A runtime instance, by its id, with its own key as the bearer token."""
+PRINCIPAL_KIND_POLICY: PrincipalKind.ValueType  # 4
+"""The service itself, by the key policy of the workspace."""
 Global___PrincipalKind: _TypeAlias = PrincipalKind  # noqa: Y015
 
 @_typing.final
@@ -98,7 +102,7 @@ class Principal(_message.Message):
     kind: Global___PrincipalKind.ValueType
     """The kind."""
     id: _builtins.str
-    """The user id, the caller's name, or the runtime instance's id."""
+    """The user id, the caller's name, the runtime instance's id, or the field of the key policy."""
     def __init__(
         self,
         *,

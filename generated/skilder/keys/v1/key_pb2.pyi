@@ -111,6 +111,42 @@ KEY_LIMIT_HATS: KeyLimit.ValueType  # 1
 """`hat_limit`."""
 Global___KeyLimit: _TypeAlias = KeyLimit  # noqa: Y015
 
+class _PolicyRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicyRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_RULE_UNSPECIFIED: _PolicyRule.ValueType  # 0
+    """Never sent."""
+    POLICY_RULE_MAX_LIFETIME: _PolicyRule.ValueType  # 1
+    """The longest lifetime."""
+    POLICY_RULE_REVOKE_UNUSED_AFTER: _PolicyRule.ValueType  # 2
+    """How long a key may be unused."""
+    POLICY_RULE_MAX_ACTIVE_KEYS_PER_USER: _PolicyRule.ValueType  # 3
+    """The most user keys of a user."""
+    POLICY_RULE_REQUIRE_HAT_LIMIT: _PolicyRule.ValueType  # 4
+    """That workspace keys have a limit to hats."""
+    POLICY_RULE_UNIQUE_DESCRIPTIONS: _PolicyRule.ValueType  # 5
+    """That no two keys have the same description."""
+
+class PolicyRule(_PolicyRule, metaclass=_PolicyRuleEnumTypeWrapper):
+    """The rules of a key policy: the fields of KeyPolicy."""
+
+POLICY_RULE_UNSPECIFIED: PolicyRule.ValueType  # 0
+"""Never sent."""
+POLICY_RULE_MAX_LIFETIME: PolicyRule.ValueType  # 1
+"""The longest lifetime."""
+POLICY_RULE_REVOKE_UNUSED_AFTER: PolicyRule.ValueType  # 2
+"""How long a key may be unused."""
+POLICY_RULE_MAX_ACTIVE_KEYS_PER_USER: PolicyRule.ValueType  # 3
+"""The most user keys of a user."""
+POLICY_RULE_REQUIRE_HAT_LIMIT: PolicyRule.ValueType  # 4
+"""That workspace keys have a limit to hats."""
+POLICY_RULE_UNIQUE_DESCRIPTIONS: PolicyRule.ValueType  # 5
+"""That no two keys have the same description."""
+Global___PolicyRule: _TypeAlias = PolicyRule  # noqa: Y015
+
 @_typing.final
 class HatLimit(_message.Message):
     """A limit to some hats. If it is set, the key reaches these hats and no others, even if the list is empty."""
@@ -186,6 +222,7 @@ class Key(_message.Message):
     SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's id, a UUID version 7 (RFC 9562) in lower-case canonical form."""
     type: Global___KeyType.ValueType
@@ -264,6 +301,13 @@ class Key(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When the key was changed last; when it was issued, if it was not."""
 
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedScalarFieldContainer[Global___PolicyRule.ValueType]:
+        """The rules of the present key policy of the workspace that the key does not keep, in order. It works all the same, as a
+        stricter policy changes no key. Empty for a key that is revoked or expired. Where a user has too many keys, all of them
+        are named, and where several keys have a description, each of them is.
+        """
+
     def __init__(
         self,
         *,
@@ -292,10 +336,11 @@ class Key(_message.Message):
         successor_id: _builtins.str = ...,
         version: _builtins.int = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        violations: _abc.Iterable[Global___PolicyRule.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "family_id", b"family_id", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "labels", b"labels", "last_used_at", b"last_used_at", "predecessor_id", b"predecessor_id", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "successor_id", b"successor_id", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "family_id", b"family_id", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "labels", b"labels", "last_used_at", b"last_used_at", "predecessor_id", b"predecessor_id", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "successor_id", b"successor_id", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "violations", b"violations", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

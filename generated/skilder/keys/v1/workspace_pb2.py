@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fskilder/keys/v1/workspace.proto\x12\x0fskilder.keys.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x02\n\tWorkspace\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x07members\x18\x03 \x03(\x0b\x32\x17.skilder.keys.v1.Member\x12$\n\x05teams\x18\x04 \x03(\x0b\x32\x15.skilder.keys.v1.Team\x12\"\n\x04hats\x18\x05 \x03(\x0b\x32\x14.skilder.keys.v1.Hat\x12&\n\x06skills\x18\x06 \x03(\x0b\x32\x16.skilder.keys.v1.Skill\x12$\n\x05tools\x18\x07 \x03(\x0b\x32\x15.skilder.keys.v1.Tool\x12.\n\nkey_policy\x18\x08 \x01(\x0b\x32\x1a.skilder.keys.v1.KeyPolicy\"\xb8\x01\n\tKeyPolicy\x12/\n\x0cmax_lifetime\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x18max_active_keys_per_user\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x11require_hat_limit\x18\x04 \x01(\x08\x12\x1b\n\x13unique_descriptions\x18\x05 \x01(\x08\x42\x1b\n\x19_max_active_keys_per_user\"V\n\x06Member\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12)\n\x04role\x18\x02 \x01(\x0e\x32\x1b.skilder.keys.v1.MemberRole\x12\x10\n\x08team_ids\x18\x03 \x03(\t\"3\n\x04Team\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tparent_id\x18\x03 \x01(\t\"\x9f\x01\n\x03Hat\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x0cinstructions\x18\x04 \x01(\t\x12\x10\n\x08team_ids\x18\x05 \x03(\t\x12\x11\n\tskill_ids\x18\x06 \x03(\t\x12.\n\x08\x61udience\x18\x07 \x01(\x0e\x32\x1c.skilder.keys.v1.HatAudience\"\xa4\x01\n\nHatSummary\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08team_ids\x18\x05 \x03(\t\x12\x11\n\tskill_ids\x18\x06 \x03(\t\x12.\n\x08\x61udience\x18\x07 \x01(\x0e\x32\x1c.skilder.keys.v1.HatAudienceJ\x04\x08\x04\x10\x05R\x0cinstructions\"H\n\x05Skill\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08tool_ids\x18\x04 \x03(\t\"T\n\x04Tool\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nmcp_server\x18\x03 \x01(\t\x12\x10\n\x08\x64isabled\x18\x05 \x01(\x08J\x04\x08\x04\x10\x05R\x06\x61\x63tive\"\x83\x02\n\x10WorkspaceSummary\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x07version\x18\x03 \x01(\x03\x42\x02\x30\x01\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0bmember_role\x18\x06 \x01(\x0e\x32\x1b.skilder.keys.v1.MemberRole\x12.\n\ndeleted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*p\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MEMBER_ROLE_ADMIN\x10\x01\x12\x16\n\x12MEMBER_ROLE_EDITOR\x10\x02\x12\x16\n\x12MEMBER_ROLE_VIEWER\x10\x03*_\n\x0bHatAudience\x12\x1c\n\x18HAT_AUDIENCE_UNSPECIFIED\x10\x00\x12\x16\n\x12HAT_AUDIENCE_TEAMS\x10\x01\x12\x1a\n\x16HAT_AUDIENCE_WORKSPACE\x10\x02\x42\x81\x01\n\x13\x64\x65v.skilder.keys.v1B\x0eWorkspaceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fskilder/keys/v1/workspace.proto\x12\x0fskilder.keys.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x02\n\tWorkspace\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x07members\x18\x03 \x03(\x0b\x32\x17.skilder.keys.v1.Member\x12$\n\x05teams\x18\x04 \x03(\x0b\x32\x15.skilder.keys.v1.Team\x12\"\n\x04hats\x18\x05 \x03(\x0b\x32\x14.skilder.keys.v1.Hat\x12&\n\x06skills\x18\x06 \x03(\x0b\x32\x16.skilder.keys.v1.Skill\x12$\n\x05tools\x18\x07 \x03(\x0b\x32\x15.skilder.keys.v1.Tool\x12.\n\nkey_policy\x18\x08 \x01(\x0b\x32\x1a.skilder.keys.v1.KeyPolicy\"\xf0\x01\n\tKeyPolicy\x12/\n\x0cmax_lifetime\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13revoke_unused_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x18max_active_keys_per_user\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x11require_hat_limit\x18\x04 \x01(\x08\x12\x1b\n\x13unique_descriptions\x18\x05 \x01(\x08\x42\x1b\n\x19_max_active_keys_per_user\"V\n\x06Member\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12)\n\x04role\x18\x02 \x01(\x0e\x32\x1b.skilder.keys.v1.MemberRole\x12\x10\n\x08team_ids\x18\x03 \x03(\t\"3\n\x04Team\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tparent_id\x18\x03 \x01(\t\"\x9f\x01\n\x03Hat\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x0cinstructions\x18\x04 \x01(\t\x12\x10\n\x08team_ids\x18\x05 \x03(\t\x12\x11\n\tskill_ids\x18\x06 \x03(\t\x12.\n\x08\x61udience\x18\x07 \x01(\x0e\x32\x1c.skilder.keys.v1.HatAudience\"\xa4\x01\n\nHatSummary\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08team_ids\x18\x05 \x03(\t\x12\x11\n\tskill_ids\x18\x06 \x03(\t\x12.\n\x08\x61udience\x18\x07 \x01(\x0e\x32\x1c.skilder.keys.v1.HatAudienceJ\x04\x08\x04\x10\x05R\x0cinstructions\"H\n\x05Skill\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08tool_ids\x18\x04 \x03(\t\"T\n\x04Tool\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nmcp_server\x18\x03 \x01(\t\x12\x10\n\x08\x64isabled\x18\x05 \x01(\x08J\x04\x08\x04\x10\x05R\x06\x61\x63tive\"\x83\x02\n\x10WorkspaceSummary\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x07version\x18\x03 \x01(\x03\x42\x02\x30\x01\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0bmember_role\x18\x06 \x01(\x0e\x32\x1b.skilder.keys.v1.MemberRole\x12.\n\ndeleted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*p\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MEMBER_ROLE_ADMIN\x10\x01\x12\x16\n\x12MEMBER_ROLE_EDITOR\x10\x02\x12\x16\n\x12MEMBER_ROLE_VIEWER\x10\x03*_\n\x0bHatAudience\x12\x1c\n\x18HAT_AUDIENCE_UNSPECIFIED\x10\x00\x12\x16\n\x12HAT_AUDIENCE_TEAMS\x10\x01\x12\x1a\n\x16HAT_AUDIENCE_WORKSPACE\x10\x02\x42\x81\x01\n\x13\x64\x65v.skilder.keys.v1B\x0eWorkspaceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,26 +36,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\023dev.skilder.keys.v1B\016WorkspaceProtoP\001Z\032skilder.dev/keys/v1;keysv1\242\002\003SKX\252\002\017Skilder.Keys.V1\312\002\017Skilder\\Keys\\V1\352\002\021Skilder::Keys::V1'
   _globals['_WORKSPACESUMMARY'].fields_by_name['version']._loaded_options = None
   _globals['_WORKSPACESUMMARY'].fields_by_name['version']._serialized_options = b'0\001'
-  _globals['_MEMBERROLE']._serialized_start=1478
-  _globals['_MEMBERROLE']._serialized_end=1590
-  _globals['_HATAUDIENCE']._serialized_start=1592
-  _globals['_HATAUDIENCE']._serialized_end=1687
+  _globals['_MEMBERROLE']._serialized_start=1534
+  _globals['_MEMBERROLE']._serialized_end=1646
+  _globals['_HATAUDIENCE']._serialized_start=1648
+  _globals['_HATAUDIENCE']._serialized_end=1743
   _globals['_WORKSPACE']._serialized_start=118
   _globals['_WORKSPACE']._serialized_end=397
   _globals['_KEYPOLICY']._serialized_start=400
-  _globals['_KEYPOLICY']._serialized_end=584
-  _globals['_MEMBER']._serialized_start=586
-  _globals['_MEMBER']._serialized_end=672
-  _globals['_TEAM']._serialized_start=674
-  _globals['_TEAM']._serialized_end=725
-  _globals['_HAT']._serialized_start=728
-  _globals['_HAT']._serialized_end=887
-  _globals['_HATSUMMARY']._serialized_start=890
-  _globals['_HATSUMMARY']._serialized_end=1054
-  _globals['_SKILL']._serialized_start=1056
-  _globals['_SKILL']._serialized_end=1128
-  _globals['_TOOL']._serialized_start=1130
-  _globals['_TOOL']._serialized_end=1214
-  _globals['_WORKSPACESUMMARY']._serialized_start=1217
-  _globals['_WORKSPACESUMMARY']._serialized_end=1476
+  _globals['_KEYPOLICY']._serialized_end=640
+  _globals['_MEMBER']._serialized_start=642
+  _globals['_MEMBER']._serialized_end=728
+  _globals['_TEAM']._serialized_start=730
+  _globals['_TEAM']._serialized_end=781
+  _globals['_HAT']._serialized_start=784
+  _globals['_HAT']._serialized_end=943
+  _globals['_HATSUMMARY']._serialized_start=946
+  _globals['_HATSUMMARY']._serialized_end=1110
+  _globals['_SKILL']._serialized_start=1112
+  _globals['_SKILL']._serialized_end=1184
+  _globals['_TOOL']._serialized_start=1186
+  _globals['_TOOL']._serialized_end=1270
+  _globals['_WORKSPACESUMMARY']._serialized_start=1273
+  _globals['_WORKSPACESUMMARY']._serialized_end=1532
 # @@protoc_insertion_point(module_scope)

@@ -157,12 +157,13 @@ Global___Workspace: _TypeAlias = Workspace  # noqa: Y015
 @_typing.final
 class KeyPolicy(_message.Message):
     """What the keys of a workspace must keep to when they are issued, rotated or changed. A stricter policy changes no key
-    that exists. Each rule that is left out does not hold: a policy is set as a whole.
+    that exists, but for `revoke_unused_after`. Each rule that is left out does not hold: a policy is set as a whole.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_LIFETIME_FIELD_NUMBER: _builtins.int
+    REVOKE_UNUSED_AFTER_FIELD_NUMBER: _builtins.int
     MAX_ACTIVE_KEYS_PER_USER_FIELD_NUMBER: _builtins.int
     REQUIRE_HAT_LIMIT_FIELD_NUMBER: _builtins.int
     UNIQUE_DESCRIPTIONS_FIELD_NUMBER: _builtins.int
@@ -183,17 +184,25 @@ class KeyPolicy(_message.Message):
         refused with `POLICY_VIOLATION`. So is a later expiry than that, counted from when the key was issued.
         """
 
+    @_builtins.property
+    def revoke_unused_after(self) -> _duration_pb2.Duration:
+        """How long a key may be unused, from 1 day to 10 years. The service revokes keys whose last use, or issue if they were
+        never used, is longer ago; it takes up to two hours more, in which a use still saves the key. The rule begins to
+        count two hours after it was set or changed. Keys that exist are revoked too; suspended ones as well.
+        """
+
     def __init__(
         self,
         *,
         max_lifetime: _duration_pb2.Duration | None = ...,
+        revoke_unused_after: _duration_pb2.Duration | None = ...,
         max_active_keys_per_user: _builtins.int | None = ...,
         require_hat_limit: _builtins.bool = ...,
         unique_descriptions: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_active_keys_per_user", b"_max_active_keys_per_user", "max_active_keys_per_user", b"max_active_keys_per_user", "max_lifetime", b"max_lifetime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_active_keys_per_user", b"_max_active_keys_per_user", "max_active_keys_per_user", b"max_active_keys_per_user", "max_lifetime", b"max_lifetime", "revoke_unused_after", b"revoke_unused_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_active_keys_per_user", b"_max_active_keys_per_user", "max_active_keys_per_user", b"max_active_keys_per_user", "max_lifetime", b"max_lifetime", "require_hat_limit", b"require_hat_limit", "unique_descriptions", b"unique_descriptions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_active_keys_per_user", b"_max_active_keys_per_user", "max_active_keys_per_user", b"max_active_keys_per_user", "max_lifetime", b"max_lifetime", "require_hat_limit", b"require_hat_limit", "revoke_unused_after", b"revoke_unused_after", "unique_descriptions", b"unique_descriptions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_active_keys_per_user: _TypeAlias = _typing.Literal["max_active_keys_per_user"]  # noqa: Y015
     _WhichOneofArgType__max_active_keys_per_user: _TypeAlias = _typing.Literal["_max_active_keys_per_user", b"_max_active_keys_per_user"]  # noqa: Y015

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 from functools import partial
 from hmac import compare_digest
 from sys import intern
@@ -20,6 +22,7 @@ from skilder_keys.domain.access import NO_LIMITS, RUNTIME_PREFIX, Caller, Caller
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.domain.key_policy import FRESH
 from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage import credentials, key_uses
 
@@ -244,10 +247,10 @@ class KeyLoader:
             reach.hat_ids,
             reach.team_ids,
             denial=credential.denial,
-            fresh_until=fresh_until(asked_at, credential.seconds_left),
+            fresh_until=min(fresh_until(asked_at, credential.seconds_left), _recorded_until(asked_at, credential)),
             head=encoding.granted_key(key),
             runtime=_runtime(key),
-            claim=credential.secret_hash if key.last_used_at is None else None,
+            claim=credential.secret_hash if credential.must_be_recorded else None,
             version=credential.workspace_version,
             label=epoch,
         )
@@ -270,7 +273,10 @@ class KeyLoader:
         return begin <= end and self._lease.covers(key.fresh_until)
 
     async def _claim(self, key: KnownKey, secret_hash: str) -> bool:
-        """Record the first use of a key; return False if it cannot be used any more, or has another secret now."""
+        """Record the first use of a key, or the first after long.
+
+        Return False if it cannot be used any more, or has another secret now.
+        """
         if not await self._first_uses.get((key.id, secret_hash)):
             self._keys.forget(key)  # the database is ahead of memory
             return False
@@ -288,6 +294,16 @@ class KeyLoader:
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
         async with self._database.connection() as connection:
             return await key_uses.claim_first_uses(connection, secret_hashes)
+
+
+def _recorded_until(asked_at: float, credential: Credential) -> float:
+    """Return until when a key can be used without another look at its recorded last use.
+
+    Not all at the same time, as keys are read at the same time after a restart.
+    """
+    if not credential.revoked_if_unused:
+        return math.inf
+    return asked_at + FRESH.total_seconds() * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 def _runtime(key: Key) -> Caller | None:

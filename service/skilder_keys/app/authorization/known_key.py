@@ -54,10 +54,12 @@ class KnownKey:
         hat_ids: The hats that a limited key may reach; None without a limit.
         team_ids: The teams whose hats it reaches, as in `permissions.Reach`; of a user key, the workspace knows them.
         denial: Why it is denied, unless its workspace denies it first: see `outcome`; None if its workspace decides.
-        fresh_until: When it has to be read again, on the clock of the lease: it may have expired by then.
+        fresh_until: When it has to be read again, on the clock of the lease: it may have expired by then, or its
+            recorded last use may be so long ago that the next use must be recorded before it is granted.
         head: The first part of every grant: the key, serialised.
         runtime: The runtime instance of a runtime key, as a caller; None for other keys.
-        claim: The hash of its secret while no use of it is recorded: the first grant records one. Then None.
+        claim: The hash of its secret while the next grant must record a use: no use is on record, or none for long
+            and the key would be revoked for that. Then None.
         version: The version of its workspace at the label.
         label: An epoch at which this was its state.
     """
