@@ -255,6 +255,7 @@ async def test_a_caller_with_a_stale_version_gets_the_tools(service: Service) ->
     assert other.granted.tool_set.version != version
 
 
+@GRPCIO_IF_SHORT
 async def test_keys_of_equal_reach_share_a_version(transport: str, service: Service, tmp_path: Path) -> None:
     """On every server of the fleet. Keys of another reach have another version, and so get their own tools."""
     shared = [

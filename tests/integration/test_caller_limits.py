@@ -14,6 +14,7 @@ from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
 from skilder.keys.v1.common_pb2 import ToolName
 from tests.support.calls import METHODS, call, delete_workspace, list_workspaces
 from tests.support.service import Refusal, refusal, serving, write_callers
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.valid import valid_requests
 from tests.support.workspaces import small_workspace
 
@@ -96,6 +97,7 @@ async def test_every_method_refuses_a_foreign_workspace(service: Service, method
                 assert (found == FOREIGN) == (workspace_id == "other"), (found, request)
 
 
+@GRPCIO_IF_SHORT
 async def test_a_request_that_leaves_its_workspace_out_is_refused(service: Service) -> None:
     """Empty never means more."""
     for method, descriptor in METHODS.items():
@@ -103,6 +105,7 @@ async def test_a_request_that_leaves_its_workspace_out_is_refused(service: Servi
             assert (await refusal(call(service.of_acme, method, b""))).reason == "FOREIGN_WORKSPACE", method
 
 
+@GRPCIO_IF_SHORT
 async def test_lists_of_workspaces_have_only_those_that_the_caller_is_allowed(service: Service) -> None:
     """Also with an actor and a user who are in others, page by page, and with deleted ones."""
     for workspace_id in ("abc", "other", "zoo"):
@@ -118,6 +121,7 @@ async def test_lists_of_workspaces_have_only_those_that_the_caller_is_allowed(se
     assert [each.id for each in (await list_workspaces(service.of_acme, show_deleted=True)).workspaces] == ["acme"]
 
 
+@GRPCIO_IF_SHORT
 async def test_pages_of_a_limited_callers_workspaces(transport: str, database_url: str, tmp_path: Path) -> None:
     """Each page continues behind the one before."""
     names = [f"w-{number}" for number in range(5)]

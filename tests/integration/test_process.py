@@ -197,6 +197,7 @@ def test_an_embedded_database_that_crashes_is_started_again(tmp_path: Path) -> N
         until_database_works(server, tmp_path)
 
 
+@GRPCIO_IF_SHORT
 @pytest.mark.usefixtures("with_postgres_files")
 def test_a_frozen_database_does_not_block_the_stop(transport: str, tmp_path: Path) -> None:
     """SIGTERM ends the server in bounded time, though uses are pending and Postgres does not respond."""

@@ -14,10 +14,13 @@ from skilder_keys.domain.workspace import FIELDS
 from tests.support.calls import delete_workspace, get_workspace
 from tests.support.effects import whole_workspace
 from tests.support.service import refusal
+from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
     from skilder.keys.v1.catalog_service_pb2 import GetWorkspaceResponse
     from tests.support.service import Client, Service
+
+pytestmark = GRPCIO_IF_SHORT
 
 
 async def masked(client: Client, *names: str, **fields: Any) -> GetWorkspaceResponse:
