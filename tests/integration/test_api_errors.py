@@ -31,6 +31,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     operator = service.operator
     for workspace_id in ("other", "deleted"):
         await operator.apply(small_workspace(workspace_id))
+    of_deleted = await operator.issue(workspace_id="deleted")
     await delete_workspace(operator, "deleted")
     strict = small_workspace("strict")
     strict.key_policy.require_hat_limit = strict.key_policy.unique_descriptions = True
@@ -57,6 +58,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
         "key id": key.key.id,
         "revoked key id": revoked.key.id,
         "rotated key id": used.key.id,
+        "deleted key id": of_deleted.key.id,
         "too large": MessageToDict(too_large),
     }
     callers = {

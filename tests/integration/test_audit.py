@@ -80,7 +80,7 @@ async def test_each_change_of_a_key_is_recorded_once(service: Service, sql: asyn
     await service.operator.revoke(key_id=runtime.key.id)
     hat_ids = ["engineer", "everyone"]
     bob, seven = {"user_id": "bob"}, {"runtime_id": "runtime-7"}
-    without = {"hat_ids": None, "expires_at": None}
+    without = {"hat_ids": None, "networks": None, "expires_at": None}
     issued = without | {"type": "workspace", "description": "Slack Support Bot", "hat_ids": hat_ids}
     laptop = without | {"type": "user", "description": "Laptop", "expires_at": "2030-01-01T00:00:00+00:00"}
     instance = without | {

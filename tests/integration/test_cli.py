@@ -83,6 +83,61 @@ async def test_a_key_that_expires(command: CommandLine) -> None:
     assert len((await command.json("keys", "list", "-w", "acme"))["keys"]) == 2
 
 
+async def test_a_key_is_changed(command: CommandLine) -> None:
+    """What is named and nothing else. Faults are named by their options."""
+    issued = await command.json("keys", "issue", "-w", "acme", "--hat", "engineer", "Bot")
+    update = ("keys", "update", issued["key"]["id"])
+    changed = await command.json(*update, "--description", "Another", "--expected-version", "1")
+    assert (changed["description"], changed["hat_limit"], changed["version"]) == (
+        "Another",
+        {"hat_ids": ["engineer"]},
+        "2",
+    )
+    assert (await command.json(*update, "--hat", "engineer", "--hat", "everyone"))["hat_limit"] == {
+        "hat_ids": ["engineer", "everyone"]
+    }
+    assert (await command.json(*update, "--no-hats"))["hat_limit"] == {}
+    assert "hat_limit" not in await command.json(*update, "--all-hats", "--expires-at", "2031-01-01")
+    assert "expires\t2031-01-01 00:00:00Z" in (await command(*update, "--description", "3")).stdout.splitlines()
+    assert (await command.json(*update, "--expires-in", "2w"))["expires_at"] < "2031"
+    assert "expires_at" not in await command.json(*update, "--never-expires")
+    for options, code, words in (
+        ((), 2, "name what to change"),
+        (("--no-hats", "--all-hats"), 2, "give only one of --hat"),
+        (("--expires-in", "1d", "--never-expires"), 2, "give only one of --expires-in"),
+        (("--hat", "nothing"), 2, "--hat (number 1) names 'nothing', which the workspace does not have"),
+        (("--expires-at", "2020-01-01"), 2, "--expires-at is 2020-01-01T00:00:00+00:00, which is past"),
+        (("--description", ""), 2, "--description is required"),
+        (("--description", "x", "--expected-version", "1"), 5, "is at version 8, not 1"),
+    ):
+        refused = await command(*update, *options)
+        assert (refused.returncode, words in refused.stderr) == (code, True), (options, refused.stderr)
+
+
+async def test_a_key_of_a_network(command: CommandLine) -> None:
+    """It is good from there, which `authorize` has to say."""
+    issue = ("keys", "issue", "-w", "acme", "--all-hats", "Bot")
+    issued = await command(*issue, "--network", "198.51.100.0/24", "--network", "2001:db8::/32")
+    assert "networks\t198.51.100.0/24, 2001:db8::/32" in issued.stderr.splitlines()
+    key_id = issued.stderr.splitlines()[0].split("\t")[1]
+    granted = await command("authorize", "--source-ip", "198.51.100.7", stdin=issued.stdout)
+    assert granted.stdout.startswith("granted")
+    for options, words in (((), "set source_ip"), (("--source-ip", "10.0.0.1"), "may not be used from this address")):
+        denied = await command("authorize", *options, stdin=issued.stdout)
+        assert (denied.returncode, words in denied.stdout) == (1, True), denied.stdout
+    bad = await command("authorize", "--source-ip", "here", stdin=issued.stdout)
+    assert (bad.returncode, "--source-ip is 'here'" in bad.stderr) == (2, True)
+    changed = await command.json("keys", "update", key_id, "--network", "10.0.0.0/8")
+    assert changed["network_limit"] == {"networks": ["10.0.0.0/8"]}
+    assert "network_limit" not in await command.json("keys", "update", key_id, "--any-network")
+    for command_line in ((*issue, "--network", "10.0.0.1/8"), ("keys", "update", key_id, "--network", "10.0.0.1/8")):
+        refused = await command(*command_line)
+        assert refused.returncode == 2
+        assert "--network (number 1) is '10.0.0.1/8', which has bits after the first 8" in refused.stderr
+    both = await command("keys", "update", key_id, "--network", "10.0.0.0/8", "--any-network")
+    assert (both.returncode, "give only one of --network" in both.stderr) == (2, True)
+
+
 async def test_a_key_is_suspended_and_resumed(command: CommandLine) -> None:
     """By its hint, too. Whoever looks at the key sees why; a revoked key is refused."""
     issued = await command.json("keys", "issue", "-w", "acme", "--all-hats", "Bot")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -97,6 +98,7 @@ async def test_the_audit_trail_is_append_only(sql: Sql, statement: str, empty: b
         "expires_at = now() + interval '1 day'",
         "suspended_at = now(), suspended_by_kind = 'user', suspended_by_id = 'ada', suspend_reason = ''",
         "limited_to_hats = true",
+        "networks = '{10.0.0.0/8}'",
     ],
 )
 async def test_a_revocation_is_for_good(sql: Sql, change: str) -> None:
@@ -166,6 +168,9 @@ async def test_the_owner_of_a_key_cannot_change(sql: Sql) -> None:
         pytest.param(SUSPENDED | {"suspended_by_kind": "other"}, "key_suspended_by_kind_check", id="by something"),
         pytest.param(SUSPENDED | {"suspend_reason": "x" * 501}, "key_suspend_reason_check", id="a longer reason"),
         pytest.param({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "key_expiry_check", id="never valid"),
+        pytest.param({"networks": []}, "key_networks_check", id="no network"),
+        pytest.param({"networks": [ip_network("10.0.0.0/8")] * 33}, "key_networks_check", id="too many networks"),
+        pytest.param({"networks": [ip_network("10.0.0.0/8"), None]}, "key_networks_check", id="a network of null"),
         pytest.param({"version": 0}, "key_version_check", id="version 0"),
     ],
 )

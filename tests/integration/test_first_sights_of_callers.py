@@ -85,11 +85,11 @@ async def test_those_who_are_not_known_take_no_first_sights_from_others(one: Pro
     runtimes = [(await one.issue(KeyType.RUNTIME, runtime_id=f"runtime-{number}"))[1] for number in range(2)]
     async with Overload(one.gates.strangers):
         with pytest.raises(BusyError):
-            await one.authorizer.identify_runtime(Token.mint(KeyType.RUNTIME, new_key_id()).reveal())
+            await one.authorizer.identify_runtime(Token.mint(KeyType.RUNTIME, new_key_id()).reveal(), "")
         assert await one.outcome(token) == "granted"
         assert await one.outcome(runtimes[0]) == "granted"
     async with Overload(one.gates.keys):
-        found = await one.authorizer.identify_runtime(runtimes[1])
+        found = await one.authorizer.identify_runtime(runtimes[1], "")
         assert found is not None
         assert found.name == "runtime:runtime-1"
         with pytest.raises(BusyError):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.stock_too
 
 OTHER_HASH = "$argon2id$v=19$m=1024,t=1,p=1$other$other"
+LIMIT = "networks = '{10.0.0.0/8}'"
 EXPIRE = "expires_at = now() + interval '1 day'"
 SUSPEND = "suspended_at = now(), suspended_by_kind = 'user', suspended_by_id = 'ada', suspend_reason = ''"
 RESUME = "suspended_at = NULL, suspended_by_kind = NULL, suspended_by_id = NULL, suspend_reason = NULL"
@@ -47,7 +48,9 @@ async def test_a_key_with_anything_new_has_its_hash_guarded(sql: Sql) -> None:
         (f"secret_hash = '{OTHER_HASH}'", (None, OTHER_HASH)),
         (f"guarded_hash = '{NO_HASH}'", (None, NO_HASH)),
         ("last_used_at = now()", (None, NO_HASH)),
-        (RESUME, (NO_HASH, None)),
+        (LIMIT, (None, NO_HASH)),
+        (RESUME, (None, NO_HASH)),
+        ("networks = NULL", (NO_HASH, None)),
         (f"guarded_hash = '{OTHER_HASH}', secret_hash = NULL", (OTHER_HASH, None)),
         (f"secret_hash = '{NO_HASH}', {EXPIRE}", (None, NO_HASH)),
         (f"{REVOKE}", (None, NO_HASH)),
@@ -78,7 +81,7 @@ async def test_a_new_row_is_guarded_too(key: UUID, sql: Sql) -> None:
 async def test_the_guard_is_a_constraint_as_well(sql: Sql) -> None:
     """Where the trigger is off, a row with its hash in the wrong column is refused."""
     await sql.execute("ALTER TABLE key DISABLE TRIGGER key_guard")
-    for changes in (EXPIRE, SUSPEND, "guarded_hash = secret_hash, secret_hash = NULL"):
+    for changes in (EXPIRE, SUSPEND, LIMIT, "guarded_hash = secret_hash, secret_hash = NULL"):
         with pytest.raises(asyncpg.CheckViolationError, match="key_guard_check"):
             await sql.execute(f"UPDATE key SET {changes}")  # noqa: S608
     with pytest.raises(asyncpg.CheckViolationError, match="key_hash_check"):
@@ -97,6 +100,8 @@ async def test_each_change_that_people_see_counts_once(sql: Sql) -> None:
         ("description = 'Another', " + EXPIRE, True),
         ("limited_to_hats = NOT limited_to_hats", True),
         ("expires_at = expires_at + interval '1 day'", True),
+        (LIMIT, True),
+        ("networks = networks || '::/0'::cidr", True),
         (SUSPEND, True),
         ("suspend_reason = 'odd calls'", True),
         (RESUME, True),

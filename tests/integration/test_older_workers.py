@@ -1,6 +1,6 @@
 """Workers of the version before, which serve beside newer ones during an upgrade: they grant nothing by mistake.
 
-They read `secret_hash`, and know neither expiry nor suspension. The statements are those of that version.
+They read `secret_hash`, and know neither expiry nor suspension nor networks. The statements are of that version.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.test_key_rows import EXPIRE, OTHER_HASH, RESUME, REVOKE, SUSPEND, hashes
+from tests.integration.test_key_rows import EXPIRE, LIMIT, OTHER_HASH, RESUME, REVOKE, SUSPEND, hashes
 from tests.support.fence import epoch, touched
 from tests.support.rows import NO_HASH, insert, insert_key
 
@@ -68,7 +68,7 @@ async def key(sql: Sql) -> UUID:
     return await insert_key(sql)
 
 
-@pytest.mark.parametrize("changes", [EXPIRE, SUSPEND])
+@pytest.mark.parametrize("changes", [EXPIRE, SUSPEND, LIMIT])
 async def test_an_older_worker_cannot_verify_what_it_does_not_understand(key: UUID, sql: Sql, changes: str) -> None:
     """It hears of the change, drops the key, and reads one without a hash; another key it reads as before."""
     before = await epoch(sql)

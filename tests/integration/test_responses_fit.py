@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf import message_factory
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from skilder.keys.v1.authorization_service_pb2 import (
     TOOL_SET_VIEW_FULL,
@@ -24,7 +25,7 @@ from skilder.keys.v1.catalog_service_pb2 import (
     UpdateWorkspaceRequest,
     WorkspaceParts,
 )
-from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_TYPE_RUNTIME, KEY_TYPE_WORKSPACE, HatLimit
+from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_TYPE_RUNTIME, KEY_TYPE_WORKSPACE, HatLimit, Key
 from skilder.keys.v1.key_service_pb2 import (
     CountKeysRequest,
     ExplainKeyRequest,
@@ -38,6 +39,7 @@ from skilder.keys.v1.key_service_pb2 import (
     RevokeKeysRequest,
     RotateKeyRequest,
     SuspendKeyRequest,
+    UpdateKeyRequest,
 )
 from skilder.keys.v1.runtime_service_pb2 import RotateOwnKeyRequest
 from tests.support.calls import METHODS
@@ -168,6 +170,7 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller, p
     parts = await caller.call("AuthorizationService/ReadToolSet", ReadToolSetRequest(request=ask))
     assert sum(len(part.tool_set.tools) for part in parts) == len(workspace.tools)
 
+    await _change(caller, limited[0].key.id)
     await caller.call("KeyService/RevokeKeys", _ALL_KEYS)
     await caller.call("KeyService/RevokeKey", RevokeKeyRequest(key_id=wide.key.id, reason="r" * 500, actor=ACTOR))
     await caller.call("CatalogService/DeleteWorkspace", DeleteWorkspaceRequest(workspace_id="largest", actor=ACTOR))
@@ -175,3 +178,14 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller, p
     assert set(caller.sizes) == set(METHODS), "call every method here"
     for method, size in caller.sizes.items():
         assert 0 < size <= LARGE.get(method, LIMIT), method
+
+
+async def _change(caller: Caller, key_id: str) -> None:
+    """Change a key in each way that leaves it there."""
+    described = UpdateKeyRequest(
+        key=Key(id=key_id, description="d" * 200), update_mask=FieldMask(paths=["description"]), actor=ACTOR
+    )
+    await caller.call("KeyService/UpdateKey", described)
+    reason = "r" * 500
+    await caller.call("KeyService/SuspendKey", SuspendKeyRequest(key_id=key_id, reason=reason, actor=ACTOR))
+    await caller.call("KeyService/ResumeKey", ResumeKeyRequest(key_id=key_id, reason=reason, actor=ACTOR))

@@ -24,10 +24,20 @@ from skilder.keys.v1.key_pb2 import (
     KEY_TYPE_USER,
     HatLimit,
     KeyState,
+    NetworkLimit,
 )
 from skilder.keys.v1.key_service_pb2 import KeyFilter
 from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE, MEMBER_ROLE_ADMIN, Hat, Workspace
-from tests.support.calls import METHODS, call, delete_workspace, get_workspace, id_of, list_keys, list_workspaces
+from tests.support.calls import (
+    METHODS,
+    call,
+    delete_workspace,
+    get_key,
+    get_workspace,
+    id_of,
+    list_keys,
+    list_workspaces,
+)
 from tests.support.variants import Variant, with_less
 from tests.support.workspaces import small_workspace
 
@@ -100,12 +110,17 @@ REFUSALS = {
 }
 
 
+SOURCES = NetworkLimit(networks=["198.51.100.0/24", "2001:db8::/32"])
+NEAR = "198.51.100.7"
+_ADDRESSES = ("", NEAR, "2001:db8::1", "192.0.2.1", "203.0.113.1")
+
+
 @dataclass(slots=True)
 class World:
     """A workspace and keys in a service.
 
     Attributes:
-        wide, narrow: Tokens of workspace keys of `acme`: without a limit, and limited to one hat.
+        wide, near, narrow: Tokens of workspace keys of `acme`: without a limit, limited to `SOURCES`, and to one hat.
         probes: Tokens by a name: the two, and user keys of each member.
         untouched: The state of the workspace as `prepare` made it, once it is known.
         numbers: Makes names that were not used before.
@@ -113,6 +128,7 @@ class World:
 
     service: Service
     wide: str = ""
+    near: str = ""
     narrow: str = ""
     probes: dict[str, str] = field(default_factory=dict)
     untouched: Facts = NOTHING
@@ -125,6 +141,7 @@ class World:
             await operator.apply(workspace)
         await delete_workspace(operator, "gone")
         self.wide = (await operator.issue(unlimited=[KEY_LIMIT_HATS])).token
+        self.near = (await operator.issue(network_limit=SOURCES)).token
         self.narrow = (await operator.issue(hat_limit=HatLimit(hat_ids=["customer-care"]))).token
         self.probes = {"wide": self.wide, "narrow": self.narrow}
         for user in ("bob", "bob", "bob", "cyd"):
@@ -144,10 +161,14 @@ class World:
         """Return a name that was not used before."""
         return f"{stem}-{next(self.numbers)}"
 
-    async def tools(self, token: str) -> set[str]:
+    async def tools(self, token: str, source_ip: str = "") -> set[str]:
         """Return the ids of the tools that a token reaches."""
-        response = await self.service.service.authorize(token)
+        response = await self.service.service.authorize(token, source_ip=source_ip)
         return {tool.id for tool in response.granted.tool_set.tools}
+
+    async def reached(self, token: str) -> set[tuple[str, str, str]]:
+        """Return the tools that a token reaches from each of some addresses."""
+        return {("reaches", tool, source) for source in _ADDRESSES for tool in await self.tools(token, source)}
 
     async def version(self, token: str) -> str:
         """Return the version of the tool set of a token."""
@@ -203,10 +224,13 @@ def _facts_of(tools: ToolSet) -> set[tuple[str, str]]:
     return texts | {("a set", tool.id) for tool in tools.tools}
 
 
+_LONG_DAYS = 1000
+
+
 async def power_of_the_key(world: World, case: Case, request: Message, _: Message) -> Facts:
     """Return what an issued key reaches, and whether it ever expires."""
     for response in await case.send(world, request):
-        return await _power(world, response)
+        return await _power_of(world, response)
     return NOTHING
 
 
@@ -214,14 +238,31 @@ async def power_of_the_successor(world: World, case: Case, request: Message, _: 
     """Return what the successor of a runtime's own key may do."""
     issued = await world.service.operator.issue(type=KEY_TYPE_RUNTIME, runtime_id=world.new("own"))
     for response in await send(await world.service.client(issued.token), case.method, request):
-        return await _power(world, response) | {("runtime", response.key.runtime_id == issued.key.runtime_id)}
+        return await _power_of(world, response) | {("runtime", response.key.runtime_id == issued.key.runtime_id)}
     return NOTHING
 
 
-async def _power(world: World, response: Any) -> Facts:
-    reached = {("reaches", tool) for tool in await world.tools(response.token)}
+async def _power_of(world: World, response: Any) -> Facts:
+    reached = await world.reached(response.token)
     lives = set() if response.key.HasField("expires_at") else {("never expires",)}
     return frozenset(reached | lives | {("is", response.key.type, response.key.workspace_id, response.key.user_id)})
+
+
+async def power_of_the_changed_key(world: World, case: Case, request: Message, whole: Message) -> Facts:
+    """Return what the key that a request aims at gains by the call: tools, and days to live."""
+    key_id: str = whole.key.id  # type: ignore[attr-defined]
+    before = await _power(world, key_id)
+    await case.send(world, request)
+    return await _power(world, key_id) - before
+
+
+async def _power(world: World, key_id: str) -> Facts:
+    key = await get_key(world.service.operator, key_id)
+    days = _LONG_DAYS
+    if key.HasField("expires_at"):
+        days = (key.expires_at.ToDatetime() - key.created_at.ToDatetime()).days
+    reached = await world.reached(world.probes[key_id])
+    return frozenset(reached | {("lives", day) for day in range(days)})
 
 
 async def revoked(world: World, case: Case, request: Message, whole: Message) -> Facts:

@@ -31,12 +31,17 @@ from skilder.keys.v1.catalog_service_pb2 import (
 )
 from skilder.keys.v1.common_pb2 import PRINCIPAL_KIND_CALLER, Principal, ToolName
 from skilder.keys.v1.key_pb2 import (
+    KEY_LIMIT_EXPIRY,
     KEY_LIMIT_HATS,
+    KEY_LIMIT_NETWORKS,
     KEY_STATE_ACTIVE,
     KEY_TYPE_RUNTIME,
     KEY_TYPE_USER,
     KEY_TYPE_WORKSPACE,
     HatLimit,
+    Key,
+    KeyLimit,
+    NetworkLimit,
 )
 from skilder.keys.v1.key_service_pb2 import (
     KEY_ORDER_LEAST_RECENTLY_USED,
@@ -54,6 +59,7 @@ from skilder.keys.v1.key_service_pb2 import (
     RevokeKeysRequest,
     RotateKeyRequest,
     SuspendKeyRequest,
+    UpdateKeyRequest,
 )
 from skilder.keys.v1.runtime_service_pb2 import RotateOwnKeyRequest
 from skilder.keys.v1.workspace_pb2 import (
@@ -63,8 +69,11 @@ from skilder.keys.v1.workspace_pb2 import (
     Member,
     Workspace,
 )
+from skilder_keys.domain.key_update import FIELDS as UPDATABLE
 from tests.support.calls import get_workspace, remove
 from tests.support.effects import (
+    NEAR,
+    SOURCES,
     Case,
     World,
     counted,
@@ -72,6 +81,7 @@ from tests.support.effects import (
     explained,
     let_through,
     listed,
+    power_of_the_changed_key,
     power_of_the_key,
     power_of_the_successor,
     read,
@@ -82,6 +92,7 @@ from tests.support.effects import (
     suspended,
     whole_workspace,
 )
+from tests.support.variants import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -97,6 +108,7 @@ _POLICY = KeyPolicy(
     unique_descriptions=True,
 )
 _PAST = Timestamp(seconds=1, nanos=5)
+_NOWHERE = NetworkLimit(networks=["192.0.2.128/25"])
 _FUTURE = Timestamp(seconds=4_000_000_000, nanos=5)
 _NEXT_YEAR = Timestamp(seconds=int(time.time()) + 365 * 86400, nanos=5)
 
@@ -107,6 +119,14 @@ async def _one_tool(world: World, tool_id: str = "slack.history") -> AuthorizeRe
 
 async def _tool_out_of_reach(world: World) -> Message:
     return await _one_tool(world, "git.commit")
+
+
+async def _near(world: World, source_ip: str = NEAR) -> AuthorizeRequest:
+    return AuthorizeRequest(token=world.near, tool_id="slack.history", source_ip=source_ip)
+
+
+async def _elsewhere(world: World) -> Message:
+    return await _near(world, "192.0.2.1")
 
 
 async def _by_name(
@@ -129,7 +149,11 @@ async def _a_set(world: World) -> AuthorizeRequest:
 
 
 async def _batch(world: World) -> Message:
-    return BatchAuthorizeRequest(requests=[await _one_tool(world), await _a_set(world)])
+    return BatchAuthorizeRequest(requests=[await _one_tool(world), await _a_set(world), await _near(world)])
+
+
+async def _tool_set_near(world: World) -> Message:
+    return ReadToolSetRequest(request=AuthorizeRequest(token=world.near, source_ip=NEAR))
 
 
 async def _batch_of_variants(world: World) -> Message:
@@ -148,6 +172,35 @@ def _issue(**fields: Any) -> Callable[[World], Awaitable[Message]]:
     async def make(world: World) -> Message:
         return IssueKeyRequest(
             request_id=world.new("request"), workspace_id="acme", description="Slack Support Bot", **fields
+        )
+
+    return make
+
+
+_PATHS = {
+    KEY_LIMIT_HATS: "hat_limit",
+    KEY_LIMIT_NETWORKS: "network_limit",
+    KEY_LIMIT_EXPIRY: "expires_at",
+}
+
+
+def _update_key(
+    *unlimited: KeyLimit.ValueType, actor: str = "ada", version: int | None = None, **fields: Any
+) -> Callable[[World], Awaitable[Message]]:
+    """Return what makes a request that widens a key of no hats and an unused network that expires in a day."""
+    paths = [*fields, *(_PATHS[each] for each in unlimited)]
+
+    async def make(world: World) -> Message:
+        issued = await world.service.operator.issue(
+            hat_limit=HatLimit(), network_limit=_NOWHERE, lifetime=Duration(seconds=86400)
+        )
+        world.probes[issued.key.id] = issued.token
+        return UpdateKeyRequest(
+            key=Key(id=issued.key.id, **fields),
+            update_mask=FieldMask(paths=paths),
+            unlimited=unlimited,
+            expected_version=version,
+            actor=actor,
         )
 
     return make
@@ -418,6 +471,7 @@ _STAYS = "What is not removed stays as it was before the call: a removal that is
 _DRY_RUN = "A call without `dry_run` is meant to change something (AIP-163)."
 _SERVER = "A scope that is not set asks about everything, which the kind of reach says too; an empty one is refused."
 _NO_EXPIRY = "A key without an expiry is meant to live until it is revoked. A time or length of zero is refused."
+_ANYWHERE = "A key without networks is meant to be used from anywhere. A limit without a network is refused."
 _GUARD = "A guard that is left out does not guard. Without `max_removals`, half of the parts is still the most."
 _ADMIN = Member(user_id="eve", role=MEMBER_ROLE_ADMIN)
 _WORKSPACE_KEY: dict[str, Any] = {"type": KEY_TYPE_WORKSPACE, "unlimited": [KEY_LIMIT_HATS]}
@@ -452,6 +506,8 @@ CASES = [
         ("about a tool", _one_tool, {}),
         ("about everything", _a_set, {}),
         ("about a tool out of reach", _tool_out_of_reach, {"refused": True}),
+        ("from where it is allowed", _near, {}),
+        ("from elsewhere", _elsewhere, {"refused": True}),
         ("about a tool by its name", _by_name, {}),
         ("about a name out of reach", _name_out_of_reach, {"refused": True}),
         ("about a server", _a_server, {"narrows": ("mcp_server",)}),
@@ -468,6 +524,7 @@ CASES = [
         "service",
         let_through,
         ("about everything", _tool_set, {}),
+        ("from where it is allowed", _tool_set_near, {}),
         ("about a server", _tool_set_of_a_server, {"meant": {"request.mcp_server": _SERVER}}),
     ),
     *_cases(
@@ -480,10 +537,11 @@ CASES = [
                 type=KEY_TYPE_WORKSPACE,
                 actor="ada",
                 hat_limit=_LIMIT,
+                network_limit=SOURCES,
                 expires_at=_NEXT_YEAR,
                 labels={"team": "support", "env": ""},
             ),
-            {"meant": {"expires_at": _NO_EXPIRY}},
+            {"meant": {"expires_at": _NO_EXPIRY, "network_limit": _ANYWHERE}},
         ),
         (
             "without a limit",
@@ -523,6 +581,29 @@ CASES = [
         ("by token", _revoke(by_token=True), {}),
         ("of a family", _revoke(by_token=False, scope=REVOKE_SCOPE_FAMILY), {}),
         ("by a member", _revoke(by_token=False, actor="bob"), {"refused": True}),
+    ),
+    *_cases(
+        "KeyService/UpdateKey",
+        "console",
+        power_of_the_changed_key,
+        (
+            "by values",
+            _update_key(
+                description="Another",
+                expires_at=_NEXT_YEAR,
+                hat_limit=_LIMIT,
+                network_limit=SOURCES,
+                labels={"team": "a"},
+            ),
+            {},
+        ),
+        ("without limits", _update_key(KEY_LIMIT_HATS, KEY_LIMIT_NETWORKS, KEY_LIMIT_EXPIRY), {}),
+        (
+            "at another version",
+            _update_key(KEY_LIMIT_HATS, KEY_LIMIT_NETWORKS, version=99),
+            {"refused": True, "meant": {"expected_version": _GUARD}},
+        ),
+        ("by a member", _update_key(KEY_LIMIT_HATS, actor="bob"), {"refused": True}),
     ),
     *_cases(
         "KeyService/SuspendKey",
@@ -658,5 +739,10 @@ REFUSED_FIELDS = {
         ("request.tool_id", "request.tool_name", "request.tool_name.mcp_server", "request.tool_name.name"),
         "ReadToolSet sends everything, so it refuses a tool.",
     ),
+    "KeyService/UpdateKey": {
+        f"key.{path}": "UpdateKey refuses what cannot be changed."
+        for path in fields_of(Key.DESCRIPTOR)
+        if path.partition(".")[0] not in {"id", *UPDATABLE}
+    },
 }
 """Fields that no request of a method may set, so that no case can have them, and why."""

@@ -75,12 +75,12 @@ async def insert_laggard(sql: Sql, lease_seconds: float) -> UUID:
     return id_
 
 
-async def warm(of: Process, token: str) -> None:
+async def warm(of: Process, token: str, source_ip: str = "") -> None:
     """Wait until a token is decided from memory."""
 
     async def is_kept() -> bool:
         hits = of.memory.hits
-        await of.outcome(token)
+        await of.outcome(token, source_ip=source_ip)
         return of.memory.hits > hits
 
     async with asyncio.timeout(60):

@@ -128,9 +128,11 @@ class Process:
         """Authorize a token."""
         return pb.AuthorizeResponse.FromString((await self.decide(_query(token, tool_id, version))).body)
 
-    async def outcome(self, token: str, tool_id: str | None = None) -> str:
+    async def outcome(self, token: str, tool_id: str | None = None, source_ip: str = "") -> str:
         """Authorize a token and return `granted`, or the reason why it is denied."""
-        decision = await self.decide(_query(token, tool_id))
+        query = _query(token, tool_id)
+        query.source_ip = source_ip
+        decision = await self.decide(query)
         return "granted" if decision.denied is None else decision.denied.name
 
     async def issue(self, type_: KeyType = KeyType.WORKSPACE, **fields: Any) -> tuple[Key, str]:

@@ -110,6 +110,7 @@ def known_key(
         UserId("ann") if token.type is KeyType.USER else None,
         None,
         None,
+        networks=None,
         denial=None,
         fresh_until=math.inf,
         head=b"",

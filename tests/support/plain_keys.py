@@ -30,6 +30,7 @@ def plain_key(**fields: Any) -> Key:
         "revocation": None,
         "workspace_deleted": False,
         "user_is_member": False,
+        "networks": None,
         "expires_at": None,
         "expired": False,
         "suspension": None,

@@ -92,6 +92,7 @@ def valid_requests() -> dict[str, list[Message]]:
                 type=key_pb2.KEY_TYPE_USER,
                 user_id="ada",
                 hat_limit=limit,
+                network_limit=key_pb2.NetworkLimit(networks=["10.0.0.0/8", "2001:db8::/32"]),
                 expires_at=Timestamp(seconds=1_900_000_000),
                 **order,
             ),
@@ -111,6 +112,27 @@ def valid_requests() -> dict[str, list[Message]]:
         "KeyService/RevokeKey": [
             revoke(key_id=_KEY_ID, reason="Leaked", actor="nobody", scope=key_service_pb2.REVOKE_SCOPE_FAMILY),
             revoke(token=f"WSK_{'0' * 71}", reason="Leaked", actor="nobody"),
+        ],
+        "KeyService/UpdateKey": [
+            key_service_pb2.UpdateKeyRequest(
+                key=key_pb2.Key(
+                    id=_KEY_ID,
+                    description="Bot",
+                    hat_limit=limit,
+                    network_limit=key_pb2.NetworkLimit(networks=["10.0.0.0/8"]),
+                    labels={"team": "support"},
+                    expires_at=Timestamp(seconds=1_900_000_000),
+                ),
+                update_mask=FieldMask(paths=["expires_at", "hat_limit", "network_limit", "labels", "description"]),
+                expected_version=7,
+                actor="nobody",
+            ),
+            key_service_pb2.UpdateKeyRequest(
+                key=key_pb2.Key(id=_KEY_ID),
+                update_mask=FieldMask(paths=["expires_at", "network_limit", "hat_limit"]),
+                unlimited=[key_pb2.KEY_LIMIT_HATS, key_pb2.KEY_LIMIT_EXPIRY, key_pb2.KEY_LIMIT_NETWORKS],
+                actor="nobody",
+            ),
         ],
         "KeyService/SuspendKey": [
             key_service_pb2.SuspendKeyRequest(key_id=_KEY_ID, reason="Odd calls", actor="nobody")
@@ -206,7 +228,7 @@ def valid_requests() -> dict[str, list[Message]]:
         ],
         "AuthorizationService/Authorize": [
             authorization_service_pb2.AuthorizeRequest(
-                token=f"WSK_{'0' * 71}", tool_id="web.search", tool_set_version="abc"
+                token=f"WSK_{'0' * 71}", tool_id="web.search", tool_set_version="abc", source_ip="2001:db8::1"
             ),
             authorization_service_pb2.AuthorizeRequest(
                 token=f"WSK_{'0' * 71}", tool_name=name, view=authorization_service_pb2.TOOL_SET_VIEW_BASIC
@@ -219,14 +241,16 @@ def valid_requests() -> dict[str, list[Message]]:
             authorization_service_pb2.BatchAuthorizeRequest(
                 requests=[
                     authorization_service_pb2.AuthorizeRequest(token="no token"),
-                    authorization_service_pb2.AuthorizeRequest(token=f"WSK_{'0' * 71}", **scope),
+                    authorization_service_pb2.AuthorizeRequest(token=f"WSK_{'0' * 71}", source_ip="10.1.2.3", **scope),
                 ]
             )
             for scope in scopes
         ],
         "AuthorizationService/ReadToolSet": [
             authorization_service_pb2.ReadToolSetRequest(
-                request=authorization_service_pb2.AuthorizeRequest(token=f"WSK_{'0' * 71}", tool_set_version="abc")
+                request=authorization_service_pb2.AuthorizeRequest(
+                    token=f"WSK_{'0' * 71}", tool_set_version="abc", source_ip="10.1.2.3"
+                )
             ),
             authorization_service_pb2.ReadToolSetRequest(
                 request=authorization_service_pb2.AuthorizeRequest(token=f"WSK_{'0' * 71}", mcp_server="web")

@@ -27,6 +27,7 @@ OPTIONAL = {
     "DeleteWorkspaceRequest.expected_version": "0: no version is right; unset: any version",
     "KeyPolicy.max_active_keys_per_user": "0: no user keys; unset: any number",
     "RevokeKeysRequest.max_keys": "0: none; unset: refused, except in a dry run",
+    "UpdateKeyRequest.expected_version": "0: no version is right; unset: any version",
     "UpdateWorkspaceRequest.expected_version": "0: no version is right; unset: any version",
     "WorkspaceParts.name": "empty: refused; unset: the name stays",
 }

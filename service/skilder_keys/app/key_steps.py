@@ -121,7 +121,7 @@ def check_revocation(violations: Violations, reason: str, origin: Origin) -> Non
     violations.actor(origin.actor)
 
 
-def parsed_key_id(violations: Violations, key_id: str) -> KeyId:
+def parsed_key_id(violations: Violations, key_id: str, field: str = "key_id") -> KeyId:
     """Return a key id. Only its canonical spelling is accepted, so that a key has the same id in every log."""
     try:
         parsed = UUID(key_id)
@@ -130,7 +130,7 @@ def parsed_key_id(violations: Violations, key_id: str) -> KeyId:
     if str(parsed) != key_id:
         # A longer text may be the secret of a token, so it is not quoted.
         quote = f"is {quoted(key_id)}, which " if len(key_id) <= _LONGEST_ID else ""
-        violations.add("key_id", f"{quote}is not a key id, a UUID in lower case" if key_id else "is required")
+        violations.add(field, f"{quote}is not a key id, a UUID in lower case" if key_id else "is required")
     return KeyId(parsed)
 
 

@@ -98,6 +98,7 @@ class Keys:
                     "type": key.type.value,
                     "description": key.description,
                     "hat_ids": key.hat_ids,
+                    "networks": key.networks,
                     "expires_at": key.expires_at.isoformat() if key.expires_at else None,
                 }
                 await audit.record(

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
 
 from skilder_keys.domain.errors import KeysError
 from skilder_keys.domain.token import PREFIXES, KeyType
@@ -31,6 +32,9 @@ class Credentials(Protocol):
 
     def credentials(self) -> str | None:
         """Return the metadata `authorization`, or None if there is none."""
+
+    def peer(self) -> str:
+        """Return the client's address, e.g. `ipv4:127.0.0.1:41234`."""
 
     def certificate_names(self) -> Iterable[str]:
         """Return the subject alternative names of the client's verified certificate; none without a certificate."""
@@ -76,7 +80,7 @@ class Callers:
         if credentials is None:
             caller = self._by_certificate(call)
         elif (bearer := _bearer(credentials)).startswith(PREFIXES[KeyType.RUNTIME]):
-            caller = await self._authorizer.identify_runtime(bearer)
+            caller = await self._authorizer.identify_runtime(bearer, _address(call.peer()))
         else:
             caller = self._by_bearer(bearer)
             if caller is not None:
@@ -103,3 +107,9 @@ def _bearer(credentials: str) -> str:
     if scheme.lower() != "bearer" or not 0 < len(token) <= _MAX_BEARER:
         raise UnauthenticatedError
     return token
+
+
+def _address(peer: str) -> str:
+    """Return the IP address in a client's address; an empty text if there is none."""
+    kind, _, rest = peer.partition(":")
+    return unquote(rest.rpartition(":")[0]).strip("[]") if kind in {"ipv4", "ipv6"} else ""

@@ -36,6 +36,9 @@ def authorize(
     view: Annotated[
         View | None, typer.Option(help="What to show of the tools: nothing, ids and names, or texts too.")
     ] = None,
+    source_ip: Annotated[
+        str, typer.Option(help="From where the token was presented; keys limited to networks need it.")
+    ] = "",
     json: output.Json = False,
 ) -> None:
     """Check whether a token is valid and which tools it may use.
@@ -43,6 +46,7 @@ def authorize(
     The token is read from standard input or a prompt. Exit code 0 means granted, 1 denied; all others are errors.
     """
     request = _request(tool, tool_name, mcp_server, view)
+    request.source_ip = source_ip
     request.token = read_token()
     has_one_tool = request.WhichOneof("scope") in ("tool_id", "tool_name")
     expected = None if request.view == pb.TOOL_SET_VIEW_NONE else "tool" if has_one_tool else "tool_set"

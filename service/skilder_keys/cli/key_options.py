@@ -8,11 +8,16 @@ from typing import Annotated
 import typer
 
 from skilder_keys.cli import durations
+from skilder_keys.cli.exits import Exit, fail
 
 Actor = Annotated[
     str, typer.Option(help="Act for this user, by their id; the service then checks that they may do it.")
 ]
 WorkspaceId = Annotated[str, typer.Option("--workspace", "-w", help="The workspace's id.")]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option("--network", metavar="<cidr>", help="Limit the key to this network; repeat it for several."),
+]
 ExpiresIn = Annotated[
     timedelta | None,
     typer.Option(
@@ -48,3 +53,16 @@ RequestId = Annotated[
         show_default=False,
     ),
 ]
+
+
+def labels_of(given: list[str]) -> dict[str, str]:
+    """Return labels that were given as NAME=VALUE."""
+    labels: dict[str, str] = {}
+    for each in given:
+        name, separator, value = each.partition("=")
+        if not separator:
+            raise fail(f"--label {each!r} has no value: write NAME=VALUE, or NAME= for an empty one", Exit.USAGE)
+        if name in labels:
+            raise fail(f"--label {name} is given twice", Exit.USAGE)
+        labels[name] = value
+    return labels

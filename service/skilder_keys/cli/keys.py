@@ -16,7 +16,7 @@ from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.exits import Exit, fail, say
 from skilder_keys.cli.explain import explain
 from skilder_keys.cli.find_key import KeyName, WorkspaceOfKey, find_key_id
-from skilder_keys.cli.key_changes import resume, suspend
+from skilder_keys.cli.key_changes import resume, suspend, update
 from skilder_keys.cli.key_filters import filtered
 from skilder_keys.cli.key_options import Actor, WorkspaceId
 from skilder_keys.cli.key_revocations import DryRun, MaxKeys, revoke_matching, show_matching
@@ -189,5 +189,6 @@ def _show_before(stub: Any, request: pb.RevokeKeyRequest) -> None:  # noqa: ANN4
 
 
 app.command()(explain)
+app.command()(update)
 app.command()(suspend)
 app.command()(resume)

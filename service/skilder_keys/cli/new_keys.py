@@ -19,7 +19,7 @@ from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.enums import short_names
 from skilder_keys.cli.exits import Exit, fail, say
 from skilder_keys.cli.find_key import KeyName, WorkspaceOfKey, find_key_id
-from skilder_keys.cli.key_options import Actor, ExpiresAt, ExpiresIn, Grace, RequestId, WorkspaceId
+from skilder_keys.cli.key_options import Actor, ExpiresAt, ExpiresIn, Grace, Networks, RequestId, WorkspaceId, labels_of
 from skilder_keys.cli.text import Style, styled
 from skilder_keys.domain.keys import PreviousKeys
 from skilder_keys.domain.token import KeyType
@@ -43,6 +43,7 @@ def issue(
     all_hats: Annotated[
         bool, typer.Option("--all-hats", help="Do not limit the key to some hats.", show_default=False)
     ] = False,
+    network: Networks = None,
     expires_in: ExpiresIn = None,
     expires_at: ExpiresAt = None,
     label: Annotated[
@@ -75,26 +76,14 @@ def issue(
         runtime_id=runtime,
         description=description,
         hat_limit=key_pb2.HatLimit(hat_ids=hat) if hat else None,
+        network_limit=key_pb2.NetworkLimit(networks=network) if network else None,
         unlimited=[key_pb2.KEY_LIMIT_HATS] if all_hats else [],
-        labels=_labels(label or []),
+        labels=labels_of(label or []),
         previous_keys=_PREVIOUS[previous_keys] if previous_keys else pb.PREVIOUS_KEYS_UNSPECIFIED,
         actor=actor,
     )
     _set_expiry(request, expires_in, expires_at)
     _show_token(service, lambda stub: stub.IssueKey(request), request.request_id, json=json)
-
-
-def _labels(given: list[str]) -> dict[str, str]:
-    """Return labels that were given as NAME=VALUE."""
-    labels: dict[str, str] = {}
-    for each in given:
-        name, separator, value = each.partition("=")
-        if not separator:
-            raise fail(f"--label {each!r} has no value: write NAME=VALUE, or NAME= for an empty one", Exit.USAGE)
-        if name in labels:
-            raise fail(f"--label {name} is given twice", Exit.USAGE)
-        labels[name] = value
-    return labels
 
 
 @connected

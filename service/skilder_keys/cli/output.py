@@ -124,6 +124,7 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
         ("description", key.description),
         ("labels", ", ".join(f"{name}={value}" for name, value in sorted(key.labels.items()))),
         ("hats", _hats(key)),
+        ("networks", ", ".join(key.network_limit.networks)),
         ("state", short_name(key_pb2.KeyState.DESCRIPTOR, key.state)),
         ("created", f"{moment(key.created_at)} by {_principal(key.created_by)}"),
         ("expires", moment(key.expires_at) if key.HasField("expires_at") else ""),

@@ -203,6 +203,12 @@ class Actor:
         if self.role is not MemberRole.ADMIN and by not in (None, Principal(PrincipalKind.USER, self.user_id)):
             raise ActorNotAllowedError("Only an admin of the workspace may resume a key that somebody else suspended.")
 
+    def require_update(self, key: Key) -> None:
+        """Require what changing a key takes: an admin for any, a user for their own, and nobody for runtime keys."""
+        self.require_key(key)
+        if key.type is KeyType.RUNTIME:
+            raise ActorNotAllowedError("Only the platform changes runtime keys: leave actor empty.")
+
     def visible(self, key_filter: KeyFilter) -> KeyFilter:
         """Return the filter for those of the keys that the person may see: an admin all, others their own user keys.
 

@@ -18,6 +18,7 @@ class DenialReason(Enum):
     TOOL_NOT_ALLOWED = "The key does not reach this tool."
     EXPIRED = "The key has expired."
     SUSPENDED = "The key is suspended."
+    SOURCE_NOT_ALLOWED = "The key may not be used from this address."
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,19 @@ class Denied:
     Attributes:
         key_id: The key of the token; None if no key has this token.
         tool: The tool that the key does not reach, as the request named it; None for other reasons.
+        detail: A sentence that says more than the reason does; empty for none.
     """
 
     reason: DenialReason
     key_id: KeyId | None = None
     tool: ToolId | ToolName | None = None
+    detail: str = ""
+
+    @property
+    def message(self) -> str:
+        """Why, as a sentence for people."""
+        return self.detail or self.reason.value
+
+
+NO_SOURCE = "The key may be used from some networks only, and the request does not say from where: set source_ip."
+"""The detail of a denial with SOURCE_NOT_ALLOWED where the address is missing."""

@@ -11,6 +11,7 @@ from skilder_keys.domain.fields import MAX_KEY_DESCRIPTION, Violations, quoted
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.key_policy import FRESH, PolicyRule
 from skilder_keys.domain.labels import Label, check_labels
+from skilder_keys.domain.networks import check_networks
 from skilder_keys.domain.permissions import NOTHING, Reach
 from skilder_keys.domain.principal import Principal
 from skilder_keys.domain.records import canonical_json
@@ -50,6 +51,8 @@ class KeyLimit(Enum):
     """The limits that a key may have."""
 
     HATS = "hats"
+    NETWORKS = "networks"
+    EXPIRY = "expiry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class Key:
         revocation: None if the key was not revoked.
         workspace_deleted: Whether the workspace was deleted.
         user_is_member: Whether the key's user is a member of the workspace; False for a key without a user.
+        networks: The networks from which it may be used, as CIDR blocks; None for any.
         expires_at: When it expires; None if it does not.
         expired: Whether it had expired when it was read, by the database's clock.
         suspension: None if it is not suspended.
@@ -112,6 +116,7 @@ class Key:
     revocation: Revocation | None
     workspace_deleted: bool
     user_is_member: bool
+    networks: tuple[str, ...] | None
     expires_at: datetime | None
     expired: bool
     suspension: Suspension | None
@@ -221,6 +226,7 @@ class KeySpec:
         labels: In order of name.
         previous_keys: What becomes of the keys that the instance of a runtime key already has; None if that is not
             said.
+        networks: The networks from which it may be used; None for any.
     """
 
     type: KeyType
@@ -234,6 +240,7 @@ class KeySpec:
     lifetime: timedelta | None = None
     labels: tuple[Label, ...] = ()
     previous_keys: PreviousKeys | None = None
+    networks: tuple[str, ...] | None = None
 
     @property
     def default_lifetime(self) -> timedelta | None:
@@ -266,12 +273,9 @@ class KeySpec:
         if self.lifetime is not None:
             check_length(violations, "lifetime", self.lifetime, MIN_LIFETIME, MAX_LIFETIME)
         check_labels(violations, self.labels)
-        hat_ids = self.hat_ids or ()
-        violations.count("hat_limit.hat_ids", hat_ids, maximum=MAX_NAMED_HATS)
-        for index, hat_id in enumerate(hat_ids[:MAX_NAMED_HATS]):
-            violations.identifier(f"hat_limit.hat_ids[{index}]", hat_id)
-            if hat_id in hat_ids[:index]:
-                violations.add(f"hat_limit.hat_ids[{index}]", f"names {quoted(hat_id)} again")
+        if self.networks is not None:
+            check_networks(violations, "network_limit.networks", self.networks)
+        check_hat_ids(violations, "hat_limit.hat_ids", self.hat_ids or ())
 
     def _check_limits(self, violations: Violations) -> None:
         limited, unlimited = self.hat_ids is not None, KeyLimit.HATS in self.unlimited
@@ -291,5 +295,22 @@ class KeySpec:
                 "unlimited", "is required: add KEY_LIMIT_HATS if the key may reach every hat, or set hat_limit"
             )
         for index, limit in enumerate(self.unlimited):
-            if limit in self.unlimited[:index]:
-                violations.add(f"unlimited[{index}]", f"names KEY_LIMIT_{limit.name} again")
+            if limit is not KeyLimit.HATS:
+                violations.add(f"unlimited[{index}]", f"is KEY_LIMIT_{limit.name}: a new key needs KEY_LIMIT_HATS only")
+        check_listed_once(violations, self.unlimited)
+
+
+def check_hat_ids(violations: Violations, field: str, hat_ids: tuple[HatId, ...]) -> None:
+    """Check the list of the hats that a key is limited to."""
+    violations.count(field, hat_ids, maximum=MAX_NAMED_HATS)
+    for index, hat_id in enumerate(hat_ids[:MAX_NAMED_HATS]):
+        violations.identifier(f"{field}[{index}]", hat_id)
+        if hat_id in hat_ids[:index]:
+            violations.add(f"{field}[{index}]", f"names {quoted(hat_id)} again")
+
+
+def check_listed_once(violations: Violations, unlimited: tuple[KeyLimit, ...]) -> None:
+    """Check that each limit in `unlimited` is there once."""
+    for index, limit in enumerate(unlimited):
+        if limit in unlimited[:index]:
+            violations.add(f"unlimited[{index}]", f"names KEY_LIMIT_{limit.name} again")

@@ -37,13 +37,13 @@ def labels_of(pairs: "Mapping[str, str]") -> tuple[Label, ...]:
     return tuple(sorted(Label(name, value) for name, value in pairs.items()))
 
 
-def check_labels(violations: "Violations", labels: tuple[Label, ...]) -> None:
-    """Check the labels of a key, in the field `labels`."""
-    violations.count("labels", labels, maximum=MAX_LABELS)
+def check_labels(violations: "Violations", labels: tuple[Label, ...], field: str = "labels") -> None:
+    """Check the labels of a key, in a field."""
+    violations.count(field, labels, maximum=MAX_LABELS)
     for label in labels[:MAX_LABELS]:
         fault = _fault_of_name(label.name) or _fault_of_value(label.value)
         if fault:
-            violations.add("labels", f"has {quoted(f'{label.name}={label.value}')}: {fault}")
+            violations.add(field, f"has {quoted(f'{label.name}={label.value}')}: {fault}")
 
 
 def check_selectors(violations: "Violations", field: str, selectors: "Iterable[str]") -> None:

@@ -84,6 +84,8 @@ def _query(request: pb.AuthorizeRequest) -> AuthorizeQuery:
     query = AuthorizeQuery(request.token, tool_id, request.tool_set_version)
     if scope == "tool_name":
         query.tool_name = ToolName(request.tool_name.mcp_server, request.tool_name.name)
+    if request.source_ip:
+        query.source_ip = request.source_ip
     server = request.mcp_server if scope == "mcp_server" else None
     if view or server is not None:
         variant = Variant(server, optional("view", view, TOOL_SET_VIEWS) or ToolSetView.BASIC)

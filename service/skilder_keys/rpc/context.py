@@ -10,9 +10,6 @@ from skilder_keys.auth.callers import Credentials
 class Context(Credentials, Protocol):
     """A call as its transport sees it."""
 
-    def peer(self) -> str:
-        """Return the client's address, e.g. `ipv4:127.0.0.1:41234`."""
-
     def time_remaining(self) -> float | None:
         """Return about how many seconds the client still waits; None if it has no deadline."""
 

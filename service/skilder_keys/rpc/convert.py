@@ -50,6 +50,7 @@ def key_spec(request: key_service_pb2.IssueKeyRequest) -> KeySpec:
         lifetime=duration("lifetime", request.lifetime) if request.HasField("lifetime") else None,
         labels=labels_of(request.labels),
         previous_keys=optional("previous_keys", request.previous_keys, PREVIOUS_KEYS),
+        networks=tuple(request.network_limit.networks) if request.HasField("network_limit") else None,
     )
 
 
@@ -83,6 +84,7 @@ def key_message(key: Key) -> key_pb2.Key:
         revoked_at=timestamp(revocation.at) if revocation else None,
         revoke_reason=revocation.reason if revocation else "",
         hat_limit=None if key.hat_ids is None else key_pb2.HatLimit(hat_ids=key.hat_ids),
+        network_limit=None if key.networks is None else key_pb2.NetworkLimit(networks=key.networks),
         created_by=_principal(key.created_by),
         revoked_by=_principal(revocation.by) if revocation else None,
         expires_at=timestamp(key.expires_at) if key.expires_at else None,

@@ -11,6 +11,7 @@ from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.keys import RevokeScope
 from skilder_keys.rpc import convert, convert_explanations
 from skilder_keys.rpc.convert_key_filters import key_filter, key_listing
+from skilder_keys.rpc.convert_key_updates import key_update
 
 if TYPE_CHECKING:
     from skilder_keys.app.explanations import Explanations
@@ -108,6 +109,12 @@ class KeyServicer:
         if not request.dry_run:
             call.notes["revoked"] = str(revoked.count)
         return pb.RevokeKeysResponse(key_count=revoked.count, key_ids=map(str, revoked.key_ids), more=revoked.more)
+
+    async def UpdateKey(self, request: pb.UpdateKeyRequest, call: Call) -> pb.UpdateKeyResponse:  # noqa: N802
+        """Change a key."""
+        key = await self._changes.update(request.key.id, key_update(request), call.origin(request.actor))
+        call.notes.update(key=str(key.id), workspace=key.workspace_id)
+        return pb.UpdateKeyResponse(key=convert.key_message(key))
 
     async def SuspendKey(self, request: pb.SuspendKeyRequest, call: Call) -> pb.SuspendKeyResponse:  # noqa: N802
         """Suspend a key."""

@@ -16,6 +16,7 @@ from skilder_keys.domain.key_filter import MAX_FILTER_VALUES
 from skilder_keys.domain.keys import MAX_NAMED_HATS
 from skilder_keys.domain.labels import MAX_LABELS
 from skilder_keys.domain.masks import MAX_PATHS
+from skilder_keys.domain.networks import MAX_NETWORKS
 from skilder_keys.domain.workspace_checks import (
     MAX_HATS,
     MAX_MEMBERS,
@@ -42,8 +43,10 @@ LISTS: Mapping[str, int] = {
     "FieldMask.paths": MAX_PATHS,
     "HatLimit.hat_ids": MAX_NAMED_HATS,
     "IssueKeyRequest.labels": MAX_LABELS,
+    "Key.labels": MAX_LABELS,
     "KeyFilter.labels": MAX_FILTER_VALUES,
     "KeyFilter.runtime_ids": MAX_FILTER_VALUES,
+    "NetworkLimit.networks": MAX_NETWORKS,
     "KeyFilter.user_ids": MAX_FILTER_VALUES,
     "Workspace.members": MAX_MEMBERS,
     "Workspace.teams": MAX_TEAMS,

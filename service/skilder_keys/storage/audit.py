@@ -18,6 +18,7 @@ AuditAction = Literal[
     "key.renewed",
     "key.rotated",
     "key.revoked",
+    "key.updated",
     "key.suspended",
     "key.resumed",
     "workspace.applied",

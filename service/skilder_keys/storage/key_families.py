@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skilder_keys.storage.database import Connection
     from skilder_keys.storage.keys import IssueRequest
 
-COPIED = ("type", "workspace_id", "user_id", "runtime_id", "description", "limited_to_hats", "labels")
+COPIED = ("type", "workspace_id", "user_id", "runtime_id", "description", "limited_to_hats", "labels", "networks")
 """The columns that a successor has from its predecessor. A test has the others, and why."""
 
 _LIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())"

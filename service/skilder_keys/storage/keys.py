@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.key_policy import PolicyRule
 from skilder_keys.domain.keys import MAX_NAMED_HATS, Key, KeySpec, Revocation, Suspension
-from skilder_keys.domain.labels import labels_of
+from skilder_keys.domain.labels import Label, labels_of
+from skilder_keys.domain.networks import sorted_networks
 from skilder_keys.domain.token import KeyType
 from skilder_keys.storage import principals
 from skilder_keys.storage.plans import forget_plans
@@ -37,7 +38,7 @@ OWN_COLUMNS = f"""
     key.id, key.type, key.workspace_id, key.user_id, key.runtime_id, key.description, key.limited_to_hats,
     key.created_at, key.created_by_kind, key.created_by_id, key.last_used_at,
     key.revoked_at, key.revoked_by_kind, key.revoked_by_id, key.revoke_reason, key.labels,
-    key.expires_at, coalesce(key.expires_at <= statement_timestamp(), false) AS expired,
+    key.networks, key.expires_at, coalesce(key.expires_at <= statement_timestamp(), false) AS expired,
     key.suspended_at, key.suspended_by_kind, key.suspended_by_id, key.suspend_reason,
     coalesce(key.family_id, key.id) AS family_id, key.predecessor_id,
     key.version, coalesce(key.updated_at, key.revoked_at, key.created_at) AS updated_at,
@@ -108,9 +109,10 @@ async def insert(
     key_id: UUID | None = await connection.fetchval(
         f"""
         INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, limited_to_hats, secret_hash,
-                         created_by_kind, created_by_id, request_caller, request_id, request_digest, expires_at, labels)
+                         created_by_kind, created_by_id, request_caller, request_id, request_digest, expires_at, labels,
+                         networks)
         VALUES ({NEW_ID}, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-                coalesce($13::timestamptz, now() + make_interval(secs => $14)), $15)
+                coalesce($13::timestamptz, now() + make_interval(secs => $14)), $15, $16::text[]::cidr[])
         ON CONFLICT ON CONSTRAINT key_request DO NOTHING
         RETURNING id
         """,  # noqa: S608
@@ -127,7 +129,8 @@ async def insert(
         request.digest if request else None,
         spec.expires_at,
         None if lifetime is None else lifetime.total_seconds(),
-        json.dumps({label.name: label.value for label in spec.labels}),
+        _json(spec.labels),
+        spec.networks,
     )
     if key_id is not None and spec.hat_ids:
         await forget_plans(connection)
@@ -188,6 +191,55 @@ async def lock(connection: Connection, key_id: KeyId) -> None:
     await connection.execute("SELECT FROM key WHERE id = $1 FOR NO KEY UPDATE", key_id)
 
 
+async def update(
+    connection: Connection,
+    key: Key,
+    *,
+    description: str,
+    expires_at: datetime | None,
+    hat_ids: tuple[HatId, ...] | None,
+    networks: tuple[str, ...] | None,
+    labels: tuple[Label, ...],
+) -> None:
+    """Change a key that is locked and not revoked: its version counts up, whether or not a value is another one.
+
+    Args:
+        connection: Inside the transaction.
+        key: The key as it is now.
+        description: Its new description.
+        expires_at: When it expires; None if it does not.
+        hat_ids: The hats that it may reach; None for every hat.
+        networks: The networks from which it may be used; None for any.
+        labels: Its new labels.
+    """
+    await connection.execute(
+        """
+        UPDATE key
+        SET description = $2, expires_at = $3, limited_to_hats = $4, networks = $5::text[]::cidr[], labels = $6,
+            version = version + 1
+        WHERE id = $1
+        """,
+        key.id,
+        description,
+        expires_at,
+        hat_ids is not None,
+        networks,
+        _json(labels),
+    )
+    before, after = set(key.hat_ids or ()), set(hat_ids or ())
+    if before != after:
+        await forget_plans(connection)
+        await connection.execute(
+            "DELETE FROM key_hat WHERE key_id = $1 AND hat_id = ANY($2::text[])", key.id, list(before - after)
+        )
+        await connection.execute(
+            "INSERT INTO key_hat (workspace_id, key_id, hat_id) SELECT $1, $2, unnest($3::text[])",
+            key.workspace_id,
+            key.id,
+            list(after - before),
+        )
+
+
 async def suspend(connection: Connection, key_id: KeyId, *, by: Principal, reason: str) -> Key:
     """Suspend a key that is locked, and neither revoked nor suspended; return it."""
     row = await connection.fetchrow(
@@ -238,6 +290,7 @@ def key_of(row: asyncpg.Record) -> Key:
         revocation=revocation,
         workspace_deleted=row["workspace_deleted"],
         user_is_member=row["user_is_member"],
+        networks=None if row["networks"] is None else sorted_networks(row["networks"]),
         expires_at=row["expires_at"],
         expired=row["expired"],
         suspension=suspension,
@@ -253,6 +306,10 @@ def key_of(row: asyncpg.Record) -> Key:
 
 def _key_id(value: UUID | None) -> KeyId | None:
     return None if value is None else KeyId(value)
+
+
+def _json(labels: tuple[Label, ...]) -> str:
+    return json.dumps({label.name: label.value for label in labels})
 
 
 def present(row: asyncpg.Record | None) -> asyncpg.Record:

@@ -28,7 +28,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "hat_skill": _ALL,
     "hat_team": _ALL,
     "key": _KEEP,
-    "key_hat": _ADD,
+    "key_hat": ("SELECT", "INSERT", "DELETE"),
     "member": _ALL,
     "pending_change": (),  # only triggers write it, with the privileges of its owner
     "reader": _ALL,

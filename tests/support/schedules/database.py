@@ -62,7 +62,7 @@ class Database:
     def change(self, *touches: Touch) -> None:
         """Commit a transaction."""
         epoch = self.epoch + 1
-        self.worlds.append(self.worlds[-1].after(touches, epoch))
+        self.worlds.append(self.worlds[-1].after(touches, epoch, self._clock()))
         self.changes.append(Change(self.revision, epoch - 1, touches))
         self.committed.append(self._clock())
         for workspace_id in self._versions:
@@ -85,7 +85,7 @@ class Database:
         revision, wanted = self.revision, frozenset(key_ids)
         found = {
             client.key_id: self.worlds[-1].credential(
-                client, self._versions[client.workspace_id], used=client.key_id in self.used
+                client, self._versions[client.workspace_id], self._clock(), used=client.key_id in self.used
             )
             for client in CLIENTS
             if client.key_id in wanted
@@ -102,7 +102,7 @@ class Database:
 
     async def claim_first_uses(self, secret_hashes: Iterable[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
         """Record first uses, as in `storage.key_uses`."""
-        active = {client.key_id for client in CLIENTS if not self.worlds[-1].revoked(client)}
+        active = {client.key_id for client in CLIENTS if self.worlds[-1].usable(client, self._clock())}
         claimed = {each: True for each in secret_hashes if each[0] in active}
         self.used |= {key_id for key_id, _ in claimed}
         await self._pause()

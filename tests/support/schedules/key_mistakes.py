@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from skilder_keys.app.authorization import known_key
 from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.key_loader import KeyLoader
+from skilder_keys.app.authorization.known_key import KnownKey
 from skilder_keys.app.authorization.memory import Memory
 from skilder_keys.app.authorization.snapshots import Snapshots
 from tests.support.schedules import key_stories, part_stories
@@ -149,6 +151,50 @@ KEY_MISTAKES: dict[str, Mistake] = {
     "keys that are loaded ahead do not wait for memory": (
         key_stories.keys_are_loaded_ahead_before_memory_has_the_change,
         (Edit(KeyCache, "bool(found) and await self._lease.reach(found[0].label)", "True"),),
+    ),
+    "a grant in memory outlives its key": (
+        key_stories.a_key_expires_in_memory,
+        (
+            Edit(
+                KeyCache,
+                "            or not self._lease.covers(known.fresh_until)\n",
+                "            or not self._lease.valid()\n",
+            ),
+        ),
+    ),
+    "a load carries a grant over the expiry": (
+        key_stories.a_key_expires_while_it_is_read,
+        (Edit(KeyLoader, "self._lease.covers(key.fresh_until)", "self._lease.valid()"),),
+    ),
+    "the same without a lease as well": (
+        key_stories.a_key_expires_while_it_is_read,
+        (Edit(KeyLoader, " or self._lease.now() >= key.fresh_until", ""),),
+    ),
+    "the time that a key has left is counted from its answer": (
+        key_stories.a_key_expires_while_it_is_read,
+        (Edit(KeyLoader, "fresh_until(asked_at,", "fresh_until(self._lease.now(),"),),
+    ),
+    "the time that a key has left is not counted": (
+        key_stories.a_key_expires_in_memory,
+        (Edit(known_key, "asked_at + (seconds_left", "asked_at + 1000 + (seconds_left"),),
+    ),
+    "a key whose user has left is said to be suspended": (
+        key_stories.a_key_is_suspended_in_memory,
+        (Edit(Memory, "(known, known.outcome(reached))", "(known, known.denial)"),),
+    ),
+    "a suspended key is granted": (
+        key_stories.a_key_is_suspended_in_memory,
+        (
+            Edit(
+                KnownKey,
+                "reached if self.denial is None or isinstance(reached, DenialReason) else self.denial",
+                "reached",
+            ),
+        ),
+    ),
+    "a suspended key is granted from memory": (
+        key_stories.a_key_is_suspended_in_memory,
+        (Edit(Memory, "if known.denial is not None:", "if known.denial is DenialReason.REVOKED:"),),
     ),
     "a closed key is kept": (None, (Edit(KeyCache, "elif known.until == OPEN:", "else:"),)),
     "overtaken loads are joined, and the begin of the call does not count": (

@@ -25,6 +25,20 @@ from tests.support.schedules.steps import (
 
 if TYPE_CHECKING:
     from tests.support.schedules.schedule import Schedule
+    from tests.support.schedules.world import Client
+
+
+def until_value(schedule: Schedule, client: Client, value: int) -> None:
+    """Commit changes until a key has a value; it has a smaller one before."""
+    while schedule.database.epoch < value - 1:
+        schedule.database.change(HAT)
+    schedule.database.change(client.touch)
+
+
+async def apply_all(schedule: Schedule) -> None:
+    """Apply all changes, and get a lease."""
+    schedule.reader.renew()
+    await schedule.jitter()
 
 
 async def a_key_is_ahead_when_the_lease_ends(schedule: Schedule) -> None:
@@ -191,3 +205,49 @@ async def keys_are_loaded_ahead_before_memory_has_the_change(schedule: Schedule)
     schedule.begin(USER)
     await schedule.rush("key")
     await apply(schedule)
+
+
+async def a_key_expires_in_memory(schedule: Schedule) -> None:
+    """No change says so, and the lease goes on."""
+    await know(schedule, WHOLE)
+    until_value(schedule, USER, 2)
+    await apply_all(schedule)
+    await know(schedule, USER)
+    for _ in range(3):
+        schedule.reader.tick()
+        schedule.reader.renew()
+        schedule.begin(USER)
+        await schedule.rush(steps=schedule.random.randrange(6))
+
+
+async def a_key_expires_while_it_is_read(schedule: Schedule) -> None:
+    """The database has said that it is valid, and the answer takes longer than that is true. Others join the load."""
+    await know(schedule, WHOLE)
+    if schedule.random.random() < 0.3:
+        schedule.evict_workspace(WHOLE)
+    until_value(schedule, USER, 2)
+    await apply_all(schedule)
+    schedule.database.used.add(USER.key_id)
+    leased = schedule.random.random() < 0.6
+    if not leased:
+        schedule.reader.lapse()
+    schedule.begin(USER)
+    await schedule.rush("key", 2)
+    for _ in range(3 if leased else 1):
+        schedule.reader.tick()
+        if leased:
+            schedule.reader.renew()
+    schedule.begin(USER)
+    await schedule.rush()
+
+
+async def a_key_is_suspended_in_memory(schedule: Schedule) -> None:
+    """And resumed, before or after memory has heard of the one or the other; or its user leaves as well."""
+    await know(schedule, USER, WHOLE)
+    until_value(schedule, USER, 5)
+    for _ in range(2):
+        if schedule.random.random() < 0.7:
+            await apply_all(schedule)
+        schedule.begin(USER)
+        await schedule.rush(steps=schedule.random.randrange(6))
+        schedule.database.change(*some(schedule, USER.touch, MEMBER))

@@ -56,9 +56,8 @@ async def a_member_leaves_when_a_hat_moves(schedule: Schedule) -> None:
     await know(schedule, USER, OTHER_USER)
     touches = schedule.random.choice([[[MEMBER, HAT]], [[MEMBER], [HAT]], [[HAT], [MEMBER]]])
     for each in touches:
-        while MEMBER in each and not schedule.database.worlds[-1].after(
-            (MEMBER,), schedule.database.epoch + 1
-        ).has_left(USER):
+        database = schedule.database
+        while MEMBER in each and not database.worlds[-1].after((MEMBER,), database.epoch + 1, 0).has_left(USER):
             await change(schedule, OTHER_HAT)
         if schedule.random.random() < 0.5:
             await know(schedule, OTHER_USER)

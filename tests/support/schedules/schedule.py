@@ -169,8 +169,11 @@ class Schedule:
             await self.loader.load_ahead(key_ids)
 
     async def _call(self, client: Client) -> None:
-        """Authorize. The answer must be that of one state, which is not older than what had returned before."""
-        lease = self.memory.lease
+        """Authorize. The answer must be that of one state, which is not older than what had returned before.
+
+        And of the time at which the call began, or of that at which it ends, in case the key expires meanwhile.
+        """
+        lease, began = self.memory.lease, self.clock.now
         begin = max(self.reader.settled, lease.epoch if lease.valid() else 0)
         try:
             access = self.memory.memory.find(client.text) or await self.loader.load(client.text, NO_LIMITS)
@@ -180,8 +183,9 @@ class Schedule:
         got = seen(access)
         self.answers += 1
         worlds = self.database.worlds[begin:]
-        if not any(got == world.answer(client) for world in reversed(worlds)):
-            right = [world.answer(client) for world in worlds]
+        times = (began, self.clock.now)
+        if not any(got == world.answer(client, now) for world in reversed(worlds) for now in times):
+            right = [world.answer(client, now) for world in worlds for now in times]
             raise AssertionError(f"{got} is the answer at none of the epochs {begin} to {self.database.epoch}: {right}")
         assert got[0] != "granted" or client.key_id in self.database.used, "granted, and the use is not recorded"
 

@@ -5,6 +5,7 @@ So an answer that mixes two states is like that of no state at all.
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import UserId
-from skilder_keys.domain.keys import Credential, Revocation
+from skilder_keys.domain.keys import Credential, Revocation, Suspension
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.tool_sets import ToolName, ToolSetView, Variant
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     """The kind of a row, the id of its part, its name, its text, and the ids it links to."""
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LIFETIME = 3.0
+"""Seconds from a change to the expiry of a key that expires: more than a lease."""
+_EXPIRING, _SUSPENDED = 2, 5
 BITS = 3
 MAX_EPOCH = 2**BITS - 1
 ANN, BOB = UserId("ann"), UserId("bob")
@@ -76,30 +80,33 @@ PARTS = {each: [touched_part(part, id_, each) for part, ids in _IDS.items() for 
 
 
 class World:
-    """A state of the database: for each key and part, the epoch of the last change that touched it."""
+    """A state of the database: for each key and part, the epoch of the last change that touched it, and when it was."""
 
-    def __init__(self, values: Mapping[Touch, int]) -> None:
+    def __init__(self, values: Mapping[Touch, int], times: Mapping[Touch, float]) -> None:
         self._values = values
-        self._answers: dict[str, Answer] = {}
+        self._times = times
+        self._answers: dict[tuple[str, bool], Answer] = {}
 
     @classmethod
     def first(cls) -> World:
         """Return the state before all changes."""
         whole = [touched_part(Part.WORKSPACE, None, each) for each in PARTS]
-        return cls(dict.fromkeys([*(client.touch for client in CLIENTS), *whole, *PARTS[ACME], *PARTS[GLOBEX]], 0))
+        values = dict.fromkeys([*(client.touch for client in CLIENTS), *whole, *PARTS[ACME], *PARTS[GLOBEX]], 0)
+        return cls(values, dict.fromkeys(values, 0.0))
 
-    def after(self, touches: tuple[Touch, ...], epoch: int) -> World:
-        """Return the state after a change."""
-        touched = {each: epoch for touch in touches for each in _expanded(touch)}
-        return World({**self._values, **touched})
+    def after(self, touches: tuple[Touch, ...], epoch: int, now: float) -> World:
+        """Return the state after a change at a time."""
+        touched = [each for touch in touches for each in _expanded(touch)]
+        return World({**self._values, **dict.fromkeys(touched, epoch)}, {**self._times, **dict.fromkeys(touched, now)})
 
-    def answer(self, client: Client) -> Answer:
-        """Return the answer for a key, by the rule as it is written."""
-        if client.text not in self._answers:
-            self._answers[client.text] = self._answer(client)
-        return self._answers[client.text]
+    def answer(self, client: Client, now: float) -> Answer:
+        """Return the answer for a key at a time, by the rule as it is written."""
+        expired = self.seconds_left(client, now) <= 0
+        if (client.text, expired) not in self._answers:
+            self._answers[client.text, expired] = self._answer(client, expired=expired)
+        return self._answers[client.text, expired]
 
-    def _answer(self, client: Client) -> Answer:
+    def _answer(self, client: Client, *, expired: bool) -> Answer:
         value, at = self._values[client.touch], client.workspace_id
         if _is_off(value):
             return "REVOKED", value
@@ -111,6 +118,8 @@ class World:
             if self.has_left(client):
                 return "MEMBER_REMOVED", value
             teams = (*_teams("m", member), *_teams("t", self._value(at, Part.TEAM, "base")))
+        if expired or self.suspended(client):
+            return "EXPIRED" if expired else "SUSPENDED", value
         hats, skills, tools = (
             {each: self._value(at, part, each) for each in TWO} for part in (Part.HAT, Part.SKILL, Part.TOOL)
         )
@@ -134,8 +143,8 @@ class World:
                 if part is Part.TEAM or ids is None or id_ in ids:
                     yield {"kind": kind, "id": id_, "name": name, "text": text, "ids": links}
 
-    def credential(self, client: Client, version: int, *, used: bool) -> Credential:
-        """Return a key, as the database has it, with the version of its workspace."""
+    def credential(self, client: Client, version: int, now: float, *, used: bool) -> Credential:
+        """Return a key, as the database has it at a time, with the version of its workspace."""
         by = Principal(PrincipalKind.CALLER, "x")
         revoked = self.revoked(client)
         user_id = client.user_id
@@ -150,12 +159,33 @@ class World:
             revocation=Revocation(NOW, by, "") if revoked else None,
             workspace_deleted=self.deleted(client.workspace_id),
             user_is_member=user_id is not None and not self.has_left(client),
+            suspension=Suspension(NOW, by, "") if self.suspended(client) else None,
         )
-        return Credential(key, "hash", version, unused_seconds=1.0 if used else None)
+        left = self.seconds_left(client, now)
+        return Credential(
+            key,
+            "hash",
+            version,
+            unused_seconds=1.0 if used else None,
+            seconds_left=None if left == math.inf else left,
+        )
 
     def revoked(self, client: Client) -> bool:
         """Return whether a key is revoked."""
         return _is_off(self._values[client.touch])
+
+    def suspended(self, client: Client) -> bool:
+        """Return whether a key is suspended."""
+        return self._values[client.touch] == _SUSPENDED
+
+    def seconds_left(self, client: Client, now: float) -> float:
+        """Return how long a key is still valid: some expire a little later than the change that made them so."""
+        touch = client.touch
+        return self._times[touch] + LIFETIME - now if self._values[touch] % 4 == _EXPIRING else math.inf
+
+    def usable(self, client: Client, now: float) -> bool:
+        """Return whether a key may have a first use."""
+        return not self.revoked(client) and not self.suspended(client) and self.seconds_left(client, now) > 0
 
     def has_left(self, client: Client) -> bool:
         """Return whether the user of a key is no member."""

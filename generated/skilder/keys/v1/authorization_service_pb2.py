@@ -27,7 +27,7 @@ from skilder.keys.v1 import common_pb2 as skilder_dot_keys_dot_v1_dot_common__pb
 from skilder.keys.v1 import key_pb2 as skilder_dot_keys_dot_v1_dot_key__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+skilder/keys/v1/authorization_service.proto\x12\x0fskilder.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\x1a\x19skilder/keys/v1/key.proto\"\xce\x01\n\x10\x41uthorizeRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x11\n\x07tool_id\x18\x02 \x01(\tH\x00\x12.\n\ttool_name\x18\x04 \x01(\x0b\x32\x19.skilder.keys.v1.ToolNameH\x00\x12\x14\n\nmcp_server\x18\x05 \x01(\tH\x00\x12\x18\n\x10tool_set_version\x18\x03 \x01(\t\x12*\n\x04view\x18\x07 \x01(\x0e\x32\x1c.skilder.keys.v1.ToolSetViewB\x07\n\x05scope\"v\n\x11\x41uthorizeResponse\x12+\n\x07granted\x18\x01 \x01(\x0b\x32\x18.skilder.keys.v1.GrantedH\x00\x12)\n\x06\x64\x65nied\x18\x02 \x01(\x0b\x32\x17.skilder.keys.v1.DeniedH\x00\x42\t\n\x07verdict\"L\n\x15\x42\x61tchAuthorizeRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.skilder.keys.v1.AuthorizeRequest\"|\n\x16\x42\x61tchAuthorizeResponse\x12\x35\n\tresponses\x18\x01 \x03(\x0b\x32\".skilder.keys.v1.AuthorizeResponse\x12+\n\ttool_sets\x18\x02 \x03(\x0b\x32\x18.skilder.keys.v1.ToolSet\"\xd5\x01\n\x07Granted\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.skilder.keys.v1.KeyIdentity\x12,\n\x08tool_set\x18\x02 \x01(\x0b\x32\x18.skilder.keys.v1.ToolSetH\x00\x12*\n\x04tool\x18\x03 \x01(\x0b\x32\x1a.skilder.keys.v1.ToolGrantH\x00\x12\x1a\n\x10tool_set_version\x18\x05 \x01(\tH\x00\x42\x07\n\x05reachJ\x04\x08\x04\x10\x05R\tunchangedR\x0fshared_tool_set\"\xd4\x01\n\x0bKeyIdentity\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x12\n\nruntime_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tfamily_id\x18\x08 \x01(\t\"\xa1\x01\n\x07ToolSet\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x04hats\x18\x02 \x03(\x0b\x32\x1b.skilder.keys.v1.ReachedHat\x12+\n\x05tools\x18\x03 \x03(\x0b\x32\x1c.skilder.keys.v1.ReachedTool\x12-\n\x06skills\x18\x04 \x03(\x0b\x32\x1d.skilder.keys.v1.ReachedSkill\"r\n\nReachedHat\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tskill_ids\x18\x04 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x14\n\x0cinstructions\x18\x06 \x01(\tJ\x04\x08\x03\x10\x04R\x06skills\"O\n\x0cReachedSkill\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08tool_ids\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\";\n\x0bReachedTool\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nmcp_server\x18\x03 \x01(\t\"\x8f\x01\n\tToolGrant\x12*\n\x04tool\x18\x01 \x01(\x0b\x32\x1c.skilder.keys.v1.ReachedTool\x12(\n\x05paths\x18\x02 \x03(\x0b\x32\x19.skilder.keys.v1.ToolPath\x12\x18\n\x10tool_set_version\x18\x03 \x01(\t\x12\x12\n\npath_count\x18\x04 \x01(\x05\",\n\x08ToolPath\x12\x0e\n\x06hat_id\x18\x01 \x01(\t\x12\x10\n\x08skill_id\x18\x02 \x01(\t\"H\n\x12ReadToolSetRequest\x12\x32\n\x07request\x18\x01 \x01(\x0b\x32!.skilder.keys.v1.AuthorizeRequest\"v\n\x13ReadToolSetResponse\x12,\n\x08tool_set\x18\x01 \x01(\x0b\x32\x18.skilder.keys.v1.ToolSetH\x00\x12)\n\x06\x64\x65nied\x18\x02 \x01(\x0b\x32\x17.skilder.keys.v1.DeniedH\x00\x42\x06\n\x04part\"\xa3\x01\n\x06\x44\x65nied\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.skilder.keys.v1.DenialReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x11\n\x07tool_id\x18\x04 \x01(\tH\x00\x12.\n\ttool_name\x18\x05 \x01(\x0b\x32\x19.skilder.keys.v1.ToolNameH\x00\x42\x06\n\x04tool*u\n\x0bToolSetView\x12\x1d\n\x19TOOL_SET_VIEW_UNSPECIFIED\x10\x00\x12\x16\n\x12TOOL_SET_VIEW_NONE\x10\x01\x12\x17\n\x13TOOL_SET_VIEW_BASIC\x10\x02\x12\x16\n\x12TOOL_SET_VIEW_FULL\x10\x03*\xa0\x02\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45NIAL_REASON_MALFORMED\x10\x01\x12\x19\n\x15\x44\x45NIAL_REASON_UNKNOWN\x10\x02\x12\x19\n\x15\x44\x45NIAL_REASON_REVOKED\x10\x03\x12 \n\x1c\x44\x45NIAL_REASON_MEMBER_REMOVED\x10\x04\x12 \n\x1c\x44\x45NIAL_REASON_WORKSPACE_GONE\x10\x05\x12\"\n\x1e\x44\x45NIAL_REASON_TOOL_NOT_ALLOWED\x10\x06\x12\x19\n\x15\x44\x45NIAL_REASON_EXPIRED\x10\x07\x12\x1b\n\x17\x44\x45NIAL_REASON_SUSPENDED\x10\x08\x32\xc4\x02\n\x14\x41uthorizationService\x12[\n\tAuthorize\x12!.skilder.keys.v1.AuthorizeRequest\x1a\".skilder.keys.v1.AuthorizeResponse\"\x07\x90\x02\x01\x90\x82\x19\x05\x12j\n\x0e\x42\x61tchAuthorize\x12&.skilder.keys.v1.BatchAuthorizeRequest\x1a\'.skilder.keys.v1.BatchAuthorizeResponse\"\x07\x90\x02\x01\x90\x82\x19\x05\x12\x63\n\x0bReadToolSet\x12#.skilder.keys.v1.ReadToolSetRequest\x1a$.skilder.keys.v1.ReadToolSetResponse\"\x07\x90\x02\x01\x90\x82\x19\x05\x30\x01\x42\x8c\x01\n\x13\x64\x65v.skilder.keys.v1B\x19\x41uthorizationServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+skilder/keys/v1/authorization_service.proto\x12\x0fskilder.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\x1a\x19skilder/keys/v1/key.proto\"\xe1\x01\n\x10\x41uthorizeRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x11\n\x07tool_id\x18\x02 \x01(\tH\x00\x12.\n\ttool_name\x18\x04 \x01(\x0b\x32\x19.skilder.keys.v1.ToolNameH\x00\x12\x14\n\nmcp_server\x18\x05 \x01(\tH\x00\x12\x18\n\x10tool_set_version\x18\x03 \x01(\t\x12*\n\x04view\x18\x07 \x01(\x0e\x32\x1c.skilder.keys.v1.ToolSetView\x12\x11\n\tsource_ip\x18\x06 \x01(\tB\x07\n\x05scope\"v\n\x11\x41uthorizeResponse\x12+\n\x07granted\x18\x01 \x01(\x0b\x32\x18.skilder.keys.v1.GrantedH\x00\x12)\n\x06\x64\x65nied\x18\x02 \x01(\x0b\x32\x17.skilder.keys.v1.DeniedH\x00\x42\t\n\x07verdict\"L\n\x15\x42\x61tchAuthorizeRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.skilder.keys.v1.AuthorizeRequest\"|\n\x16\x42\x61tchAuthorizeResponse\x12\x35\n\tresponses\x18\x01 \x03(\x0b\x32\".skilder.keys.v1.AuthorizeResponse\x12+\n\ttool_sets\x18\x02 \x03(\x0b\x32\x18.skilder.keys.v1.ToolSet\"\xd5\x01\n\x07Granted\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.skilder.keys.v1.KeyIdentity\x12,\n\x08tool_set\x18\x02 \x01(\x0b\x32\x18.skilder.keys.v1.ToolSetH\x00\x12*\n\x04tool\x18\x03 \x01(\x0b\x32\x1a.skilder.keys.v1.ToolGrantH\x00\x12\x1a\n\x10tool_set_version\x18\x05 \x01(\tH\x00\x42\x07\n\x05reachJ\x04\x08\x04\x10\x05R\tunchangedR\x0fshared_tool_set\"\xd4\x01\n\x0bKeyIdentity\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x12\n\nruntime_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tfamily_id\x18\x08 \x01(\t\"\xa1\x01\n\x07ToolSet\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x04hats\x18\x02 \x03(\x0b\x32\x1b.skilder.keys.v1.ReachedHat\x12+\n\x05tools\x18\x03 \x03(\x0b\x32\x1c.skilder.keys.v1.ReachedTool\x12-\n\x06skills\x18\x04 \x03(\x0b\x32\x1d.skilder.keys.v1.ReachedSkill\"r\n\nReachedHat\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tskill_ids\x18\x04 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x14\n\x0cinstructions\x18\x06 \x01(\tJ\x04\x08\x03\x10\x04R\x06skills\"O\n\x0cReachedSkill\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08tool_ids\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\";\n\x0bReachedTool\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nmcp_server\x18\x03 \x01(\t\"\x8f\x01\n\tToolGrant\x12*\n\x04tool\x18\x01 \x01(\x0b\x32\x1c.skilder.keys.v1.ReachedTool\x12(\n\x05paths\x18\x02 \x03(\x0b\x32\x19.skilder.keys.v1.ToolPath\x12\x18\n\x10tool_set_version\x18\x03 \x01(\t\x12\x12\n\npath_count\x18\x04 \x01(\x05\",\n\x08ToolPath\x12\x0e\n\x06hat_id\x18\x01 \x01(\t\x12\x10\n\x08skill_id\x18\x02 \x01(\t\"H\n\x12ReadToolSetRequest\x12\x32\n\x07request\x18\x01 \x01(\x0b\x32!.skilder.keys.v1.AuthorizeRequest\"v\n\x13ReadToolSetResponse\x12,\n\x08tool_set\x18\x01 \x01(\x0b\x32\x18.skilder.keys.v1.ToolSetH\x00\x12)\n\x06\x64\x65nied\x18\x02 \x01(\x0b\x32\x17.skilder.keys.v1.DeniedH\x00\x42\x06\n\x04part\"\xa3\x01\n\x06\x44\x65nied\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.skilder.keys.v1.DenialReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x11\n\x07tool_id\x18\x04 \x01(\tH\x00\x12.\n\ttool_name\x18\x05 \x01(\x0b\x32\x19.skilder.keys.v1.ToolNameH\x00\x42\x06\n\x04tool*u\n\x0bToolSetView\x12\x1d\n\x19TOOL_SET_VIEW_UNSPECIFIED\x10\x00\x12\x16\n\x12TOOL_SET_VIEW_NONE\x10\x01\x12\x17\n\x13TOOL_SET_VIEW_BASIC\x10\x02\x12\x16\n\x12TOOL_SET_VIEW_FULL\x10\x03*\xc6\x02\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45NIAL_REASON_MALFORMED\x10\x01\x12\x19\n\x15\x44\x45NIAL_REASON_UNKNOWN\x10\x02\x12\x19\n\x15\x44\x45NIAL_REASON_REVOKED\x10\x03\x12 \n\x1c\x44\x45NIAL_REASON_MEMBER_REMOVED\x10\x04\x12 \n\x1c\x44\x45NIAL_REASON_WORKSPACE_GONE\x10\x05\x12\"\n\x1e\x44\x45NIAL_REASON_TOOL_NOT_ALLOWED\x10\x06\x12\x19\n\x15\x44\x45NIAL_REASON_EXPIRED\x10\x07\x12\x1b\n\x17\x44\x45NIAL_REASON_SUSPENDED\x10\x08\x12$\n DENIAL_REASON_SOURCE_NOT_ALLOWED\x10\t2\xc4\x02\n\x14\x41uthorizationService\x12[\n\tAuthorize\x12!.skilder.keys.v1.AuthorizeRequest\x1a\".skilder.keys.v1.AuthorizeResponse\"\x07\x90\x02\x01\x90\x82\x19\x05\x12j\n\x0e\x42\x61tchAuthorize\x12&.skilder.keys.v1.BatchAuthorizeRequest\x1a\'.skilder.keys.v1.BatchAuthorizeResponse\"\x07\x90\x02\x01\x90\x82\x19\x05\x12\x63\n\x0bReadToolSet\x12#.skilder.keys.v1.ReadToolSetRequest\x1a$.skilder.keys.v1.ReadToolSetResponse\"\x07\x90\x02\x01\x90\x82\x19\x05\x30\x01\x42\x8c\x01\n\x13\x64\x65v.skilder.keys.v1B\x19\x41uthorizationServiceProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,40 +43,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['BatchAuthorize']._serialized_options = b'\220\002\001\220\202\031\005'
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['ReadToolSet']._loaded_options = None
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['ReadToolSet']._serialized_options = b'\220\002\001\220\202\031\005'
-  _globals['_TOOLSETVIEW']._serialized_start=2092
-  _globals['_TOOLSETVIEW']._serialized_end=2209
-  _globals['_DENIALREASON']._serialized_start=2212
-  _globals['_DENIALREASON']._serialized_end=2500
+  _globals['_TOOLSETVIEW']._serialized_start=2111
+  _globals['_TOOLSETVIEW']._serialized_end=2228
+  _globals['_DENIALREASON']._serialized_start=2231
+  _globals['_DENIALREASON']._serialized_end=2557
   _globals['_AUTHORIZEREQUEST']._serialized_start=155
-  _globals['_AUTHORIZEREQUEST']._serialized_end=361
-  _globals['_AUTHORIZERESPONSE']._serialized_start=363
-  _globals['_AUTHORIZERESPONSE']._serialized_end=481
-  _globals['_BATCHAUTHORIZEREQUEST']._serialized_start=483
-  _globals['_BATCHAUTHORIZEREQUEST']._serialized_end=559
-  _globals['_BATCHAUTHORIZERESPONSE']._serialized_start=561
-  _globals['_BATCHAUTHORIZERESPONSE']._serialized_end=685
-  _globals['_GRANTED']._serialized_start=688
-  _globals['_GRANTED']._serialized_end=901
-  _globals['_KEYIDENTITY']._serialized_start=904
-  _globals['_KEYIDENTITY']._serialized_end=1116
-  _globals['_TOOLSET']._serialized_start=1119
-  _globals['_TOOLSET']._serialized_end=1280
-  _globals['_REACHEDHAT']._serialized_start=1282
-  _globals['_REACHEDHAT']._serialized_end=1396
-  _globals['_REACHEDSKILL']._serialized_start=1398
-  _globals['_REACHEDSKILL']._serialized_end=1477
-  _globals['_REACHEDTOOL']._serialized_start=1479
-  _globals['_REACHEDTOOL']._serialized_end=1538
-  _globals['_TOOLGRANT']._serialized_start=1541
-  _globals['_TOOLGRANT']._serialized_end=1684
-  _globals['_TOOLPATH']._serialized_start=1686
-  _globals['_TOOLPATH']._serialized_end=1730
-  _globals['_READTOOLSETREQUEST']._serialized_start=1732
-  _globals['_READTOOLSETREQUEST']._serialized_end=1804
-  _globals['_READTOOLSETRESPONSE']._serialized_start=1806
-  _globals['_READTOOLSETRESPONSE']._serialized_end=1924
-  _globals['_DENIED']._serialized_start=1927
-  _globals['_DENIED']._serialized_end=2090
-  _globals['_AUTHORIZATIONSERVICE']._serialized_start=2503
-  _globals['_AUTHORIZATIONSERVICE']._serialized_end=2827
+  _globals['_AUTHORIZEREQUEST']._serialized_end=380
+  _globals['_AUTHORIZERESPONSE']._serialized_start=382
+  _globals['_AUTHORIZERESPONSE']._serialized_end=500
+  _globals['_BATCHAUTHORIZEREQUEST']._serialized_start=502
+  _globals['_BATCHAUTHORIZEREQUEST']._serialized_end=578
+  _globals['_BATCHAUTHORIZERESPONSE']._serialized_start=580
+  _globals['_BATCHAUTHORIZERESPONSE']._serialized_end=704
+  _globals['_GRANTED']._serialized_start=707
+  _globals['_GRANTED']._serialized_end=920
+  _globals['_KEYIDENTITY']._serialized_start=923
+  _globals['_KEYIDENTITY']._serialized_end=1135
+  _globals['_TOOLSET']._serialized_start=1138
+  _globals['_TOOLSET']._serialized_end=1299
+  _globals['_REACHEDHAT']._serialized_start=1301
+  _globals['_REACHEDHAT']._serialized_end=1415
+  _globals['_REACHEDSKILL']._serialized_start=1417
+  _globals['_REACHEDSKILL']._serialized_end=1496
+  _globals['_REACHEDTOOL']._serialized_start=1498
+  _globals['_REACHEDTOOL']._serialized_end=1557
+  _globals['_TOOLGRANT']._serialized_start=1560
+  _globals['_TOOLGRANT']._serialized_end=1703
+  _globals['_TOOLPATH']._serialized_start=1705
+  _globals['_TOOLPATH']._serialized_end=1749
+  _globals['_READTOOLSETREQUEST']._serialized_start=1751
+  _globals['_READTOOLSETREQUEST']._serialized_end=1823
+  _globals['_READTOOLSETRESPONSE']._serialized_start=1825
+  _globals['_READTOOLSETRESPONSE']._serialized_end=1943
+  _globals['_DENIED']._serialized_start=1946
+  _globals['_DENIED']._serialized_end=2109
+  _globals['_AUTHORIZATIONSERVICE']._serialized_start=2560
+  _globals['_AUTHORIZATIONSERVICE']._serialized_end=2884
 # @@protoc_insertion_point(module_scope)

@@ -74,6 +74,8 @@ class _DenialReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DenialRe
     """The key has expired."""
     DENIAL_REASON_SUSPENDED: _DenialReason.ValueType  # 8
     """The key is suspended. It may be resumed."""
+    DENIAL_REASON_SOURCE_NOT_ALLOWED: _DenialReason.ValueType  # 9
+    """The key is valid but may not be used from `source_ip`, or the request has none. Nothing was said about tools."""
 
 class DenialReason(_DenialReason, metaclass=_DenialReasonEnumTypeWrapper):
     """Why a token was denied. All reasons but MALFORMED and UNKNOWN are sent only if the token's secret was correct."""
@@ -96,6 +98,8 @@ DENIAL_REASON_EXPIRED: DenialReason.ValueType  # 7
 """The key has expired."""
 DENIAL_REASON_SUSPENDED: DenialReason.ValueType  # 8
 """The key is suspended. It may be resumed."""
+DENIAL_REASON_SOURCE_NOT_ALLOWED: DenialReason.ValueType  # 9
+"""The key is valid but may not be used from `source_ip`, or the request has none. Nothing was said about tools."""
 Global___DenialReason: _TypeAlias = DenialReason  # noqa: Y015
 
 @_typing.final
@@ -110,6 +114,7 @@ class AuthorizeRequest(_message.Message):
     MCP_SERVER_FIELD_NUMBER: _builtins.int
     TOOL_SET_VERSION_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    SOURCE_IP_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The token, as its holder presented it."""
     tool_id: _builtins.str
@@ -128,6 +133,11 @@ class AuthorizeRequest(_message.Message):
     """How much of the tool set to send. TOOL_SET_VIEW_NONE and TOOL_SET_VIEW_FULL are rejected if the request asks about
     one tool.
     """
+    source_ip: _builtins.str
+    """The address from which the token was presented to the caller, IPv4 or IPv6, without a port; empty if the caller does
+    not know it. A key with a `network_limit` is denied without it. An IPv4 address mapped into IPv6 counts as IPv4. Its
+    form is checked for every key.
+    """
     @_builtins.property
     def tool_name(self) -> _common_pb2.ToolName:
         """One tool, by its name on its MCP server. Then the response has no tool set."""
@@ -141,10 +151,11 @@ class AuthorizeRequest(_message.Message):
         mcp_server: _builtins.str = ...,
         tool_set_version: _builtins.str = ...,
         view: Global___ToolSetView.ValueType = ...,
+        source_ip: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "scope", b"scope", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "scope", b"scope", "token", b"token", "tool_id", b"tool_id", "tool_name", b"tool_name", "tool_set_version", b"tool_set_version", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "scope", b"scope", "source_ip", b"source_ip", "token", b"token", "tool_id", b"tool_id", "tool_name", b"tool_name", "tool_set_version", b"tool_set_version", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_scope: _TypeAlias = _typing.Literal["tool_id", "tool_name", "mcp_server"]  # noqa: Y015
     _WhichOneofArgType_scope: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015

@@ -63,7 +63,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WORKSPACE_TOO_LARGE: _ErrorReason.ValueType  # 16
     """FAILED_PRECONDITION. The workspace would have more bytes than a message may have. Metadata: `bytes`, `limit`."""
     ERROR_REASON_VERSION_MISMATCH: _ErrorReason.ValueType  # 17
-    """ABORTED. The workspace is not at `expected_version`. Metadata: `current_version`."""
+    """ABORTED. The workspace or the key is not at `expected_version`. Metadata: `current_version`."""
     ERROR_REASON_UNAVAILABLE: _ErrorReason.ValueType  # 18
     """UNAVAILABLE. The service cannot decide now. `google.rpc.RetryInfo` says when to try again."""
     ERROR_REASON_BUSY: _ErrorReason.ValueType  # 19
@@ -142,7 +142,7 @@ allows. Metadata: `count`, `allowed`.
 ERROR_REASON_WORKSPACE_TOO_LARGE: ErrorReason.ValueType  # 16
 """FAILED_PRECONDITION. The workspace would have more bytes than a message may have. Metadata: `bytes`, `limit`."""
 ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 17
-"""ABORTED. The workspace is not at `expected_version`. Metadata: `current_version`."""
+"""ABORTED. The workspace or the key is not at `expected_version`. Metadata: `current_version`."""
 ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 18
 """UNAVAILABLE. The service cannot decide now. `google.rpc.RetryInfo` says when to try again."""
 ERROR_REASON_BUSY: ErrorReason.ValueType  # 19

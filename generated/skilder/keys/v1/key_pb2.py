@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from skilder.keys.v1 import common_pb2 as skilder_dot_keys_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19skilder/keys/v1/key.proto\x12\x0fskilder.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\"\x1b\n\x08HatLimit\x12\x0f\n\x07hat_ids\x18\x01 \x03(\t\"\xee\x07\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x12\n\nruntime_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0c\n\x04hint\x18\x07 \x01(\t\x12(\n\x05state\x18\x08 \x01(\x0e\x32\x19.skilder.keys.v1.KeyState\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrevoke_reason\x18\x10 \x01(\t\x12,\n\that_limit\x18\x11 \x01(\x0b\x32\x19.skilder.keys.v1.HatLimit\x12.\n\nexpires_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06labels\x18\x14 \x03(\x0b\x32 .skilder.keys.v1.Key.LabelsEntry\x12.\n\ncreated_by\x18\x15 \x01(\x0b\x32\x1a.skilder.keys.v1.Principal\x12.\n\nrevoked_by\x18\x16 \x01(\x0b\x32\x1a.skilder.keys.v1.Principal\x12\x30\n\x0csuspended_at\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspended_by\x18\x18 \x01(\x0b\x32\x1a.skilder.keys.v1.Principal\x12\x16\n\x0esuspend_reason\x18\x19 \x01(\t\x12\x11\n\tfamily_id\x18\x1a \x01(\t\x12\x16\n\x0epredecessor_id\x18\x1b \x01(\t\x12\x14\n\x0csuccessor_id\x18\x1c \x01(\t\x12\x13\n\x07version\x18\x1d \x01(\x03\x42\x02\x30\x01\x12.\n\nupdated_at\x18\x1e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\nviolations\x18! \x03(\x0e\x32\x1b.skilder.keys.v1.PolicyRule\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\t\x10\nJ\x04\x08\n\x10\x0bJ\x04\x08\x0c\x10\rJ\x04\x08\x0f\x10\x10R\x0flimited_to_hatsR\x07hat_ids*d\n\x07KeyType\x12\x18\n\x14KEY_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12KEY_TYPE_WORKSPACE\x10\x01\x12\x11\n\rKEY_TYPE_USER\x10\x02\x12\x14\n\x10KEY_TYPE_RUNTIME\x10\x03*\xbe\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x01\x12\x15\n\x11KEY_STATE_REVOKED\x10\x02\x12\x17\n\x13KEY_STATE_SUSPENDED\x10\x03\x12\x15\n\x11KEY_STATE_EXPIRED\x10\x04\x12\x1c\n\x18KEY_STATE_MEMBER_REMOVED\x10\x05\x12\x1c\n\x18KEY_STATE_WORKSPACE_GONE\x10\x06*9\n\x08KeyLimit\x12\x19\n\x15KEY_LIMIT_UNSPECIFIED\x10\x00\x12\x12\n\x0eKEY_LIMIT_HATS\x10\x01*\xde\x01\n\nPolicyRule\x12\x1b\n\x17POLICY_RULE_UNSPECIFIED\x10\x00\x12\x1c\n\x18POLICY_RULE_MAX_LIFETIME\x10\x01\x12#\n\x1fPOLICY_RULE_REVOKE_UNUSED_AFTER\x10\x02\x12(\n$POLICY_RULE_MAX_ACTIVE_KEYS_PER_USER\x10\x03\x12!\n\x1dPOLICY_RULE_REQUIRE_HAT_LIMIT\x10\x04\x12#\n\x1fPOLICY_RULE_UNIQUE_DESCRIPTIONS\x10\x05\x42{\n\x13\x64\x65v.skilder.keys.v1B\x08KeyProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19skilder/keys/v1/key.proto\x12\x0fskilder.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cskilder/keys/v1/common.proto\"\x1b\n\x08HatLimit\x12\x0f\n\x07hat_ids\x18\x01 \x03(\t\" \n\x0cNetworkLimit\x12\x10\n\x08networks\x18\x01 \x03(\t\"\xa4\x08\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04type\x18\x02 \x01(\x0e\x32\x18.skilder.keys.v1.KeyType\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x12\n\nruntime_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0c\n\x04hint\x18\x07 \x01(\t\x12(\n\x05state\x18\x08 \x01(\x0e\x32\x19.skilder.keys.v1.KeyState\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrevoke_reason\x18\x10 \x01(\t\x12,\n\that_limit\x18\x11 \x01(\x0b\x32\x19.skilder.keys.v1.HatLimit\x12\x34\n\rnetwork_limit\x18\x12 \x01(\x0b\x32\x1d.skilder.keys.v1.NetworkLimit\x12.\n\nexpires_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06labels\x18\x14 \x03(\x0b\x32 .skilder.keys.v1.Key.LabelsEntry\x12.\n\ncreated_by\x18\x15 \x01(\x0b\x32\x1a.skilder.keys.v1.Principal\x12.\n\nrevoked_by\x18\x16 \x01(\x0b\x32\x1a.skilder.keys.v1.Principal\x12\x30\n\x0csuspended_at\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspended_by\x18\x18 \x01(\x0b\x32\x1a.skilder.keys.v1.Principal\x12\x16\n\x0esuspend_reason\x18\x19 \x01(\t\x12\x11\n\tfamily_id\x18\x1a \x01(\t\x12\x16\n\x0epredecessor_id\x18\x1b \x01(\t\x12\x14\n\x0csuccessor_id\x18\x1c \x01(\t\x12\x13\n\x07version\x18\x1d \x01(\x03\x42\x02\x30\x01\x12.\n\nupdated_at\x18\x1e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\nviolations\x18! \x03(\x0e\x32\x1b.skilder.keys.v1.PolicyRule\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\t\x10\nJ\x04\x08\n\x10\x0bJ\x04\x08\x0c\x10\rJ\x04\x08\x0f\x10\x10R\x0flimited_to_hatsR\x07hat_ids*d\n\x07KeyType\x12\x18\n\x14KEY_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12KEY_TYPE_WORKSPACE\x10\x01\x12\x11\n\rKEY_TYPE_USER\x10\x02\x12\x14\n\x10KEY_TYPE_RUNTIME\x10\x03*\xbe\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x01\x12\x15\n\x11KEY_STATE_REVOKED\x10\x02\x12\x17\n\x13KEY_STATE_SUSPENDED\x10\x03\x12\x15\n\x11KEY_STATE_EXPIRED\x10\x04\x12\x1c\n\x18KEY_STATE_MEMBER_REMOVED\x10\x05\x12\x1c\n\x18KEY_STATE_WORKSPACE_GONE\x10\x06*g\n\x08KeyLimit\x12\x19\n\x15KEY_LIMIT_UNSPECIFIED\x10\x00\x12\x12\n\x0eKEY_LIMIT_HATS\x10\x01\x12\x16\n\x12KEY_LIMIT_NETWORKS\x10\x02\x12\x14\n\x10KEY_LIMIT_EXPIRY\x10\x03*\xde\x01\n\nPolicyRule\x12\x1b\n\x17POLICY_RULE_UNSPECIFIED\x10\x00\x12\x1c\n\x18POLICY_RULE_MAX_LIFETIME\x10\x01\x12#\n\x1fPOLICY_RULE_REVOKE_UNUSED_AFTER\x10\x02\x12(\n$POLICY_RULE_MAX_ACTIVE_KEYS_PER_USER\x10\x03\x12!\n\x1dPOLICY_RULE_REQUIRE_HAT_LIMIT\x10\x04\x12#\n\x1fPOLICY_RULE_UNIQUE_DESCRIPTIONS\x10\x05\x42{\n\x13\x64\x65v.skilder.keys.v1B\x08KeyProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,18 +38,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEY_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_KEY'].fields_by_name['version']._loaded_options = None
   _globals['_KEY'].fields_by_name['version']._serialized_options = b'0\001'
-  _globals['_KEYTYPE']._serialized_start=1147
-  _globals['_KEYTYPE']._serialized_end=1247
-  _globals['_KEYSTATE']._serialized_start=1250
-  _globals['_KEYSTATE']._serialized_end=1440
-  _globals['_KEYLIMIT']._serialized_start=1442
-  _globals['_KEYLIMIT']._serialized_end=1499
-  _globals['_POLICYRULE']._serialized_start=1502
-  _globals['_POLICYRULE']._serialized_end=1724
+  _globals['_KEYTYPE']._serialized_start=1235
+  _globals['_KEYTYPE']._serialized_end=1335
+  _globals['_KEYSTATE']._serialized_start=1338
+  _globals['_KEYSTATE']._serialized_end=1528
+  _globals['_KEYLIMIT']._serialized_start=1530
+  _globals['_KEYLIMIT']._serialized_end=1633
+  _globals['_POLICYRULE']._serialized_start=1636
+  _globals['_POLICYRULE']._serialized_end=1858
   _globals['_HATLIMIT']._serialized_start=109
   _globals['_HATLIMIT']._serialized_end=136
-  _globals['_KEY']._serialized_start=139
-  _globals['_KEY']._serialized_end=1145
-  _globals['_KEY_LABELSENTRY']._serialized_start=1050
-  _globals['_KEY_LABELSENTRY']._serialized_end=1095
+  _globals['_NETWORKLIMIT']._serialized_start=138
+  _globals['_NETWORKLIMIT']._serialized_end=170
+  _globals['_KEY']._serialized_start=173
+  _globals['_KEY']._serialized_end=1233
+  _globals['_KEY_LABELSENTRY']._serialized_start=1138
+  _globals['_KEY_LABELSENTRY']._serialized_end=1183
 # @@protoc_insertion_point(module_scope)

@@ -101,6 +101,10 @@ class _KeyLimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyLimit.Val
     """No limit. Rejected."""
     KEY_LIMIT_HATS: _KeyLimit.ValueType  # 1
     """`hat_limit`."""
+    KEY_LIMIT_NETWORKS: _KeyLimit.ValueType  # 2
+    """`network_limit`."""
+    KEY_LIMIT_EXPIRY: _KeyLimit.ValueType  # 3
+    """`expires_at`."""
 
 class KeyLimit(_KeyLimit, metaclass=_KeyLimitEnumTypeWrapper):
     """The limits that a key may have."""
@@ -109,6 +113,10 @@ KEY_LIMIT_UNSPECIFIED: KeyLimit.ValueType  # 0
 """No limit. Rejected."""
 KEY_LIMIT_HATS: KeyLimit.ValueType  # 1
 """`hat_limit`."""
+KEY_LIMIT_NETWORKS: KeyLimit.ValueType  # 2
+"""`network_limit`."""
+KEY_LIMIT_EXPIRY: KeyLimit.ValueType  # 3
+"""`expires_at`."""
 Global___KeyLimit: _TypeAlias = KeyLimit  # noqa: Y015
 
 class _PolicyRule:
@@ -172,6 +180,32 @@ class HatLimit(_message.Message):
 Global___HatLimit: _TypeAlias = HatLimit  # noqa: Y015
 
 @_typing.final
+class NetworkLimit(_message.Message):
+    """A limit to some networks. If it is set, the key may be used from addresses in these networks and from no others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Blocks in CIDR notation (RFC 4632), such as `10.1.0.0/16` or `2001:db8::/32`: at least one, at most 32, each one
+        once. A block with bits after its prefix, or of IPv4 addresses mapped into IPv6, is refused.
+        """
+
+    def __init__(
+        self,
+        *,
+        networks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["networks", b"networks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkLimit: _TypeAlias = NetworkLimit  # noqa: Y015
+
+@_typing.final
 class Key(_message.Message):
     """A key without its secret. Only IssueKey returns the secret, once; it cannot be read later."""
 
@@ -210,6 +244,7 @@ class Key(_message.Message):
     REVOKED_AT_FIELD_NUMBER: _builtins.int
     REVOKE_REASON_FIELD_NUMBER: _builtins.int
     HAT_LIMIT_FIELD_NUMBER: _builtins.int
+    NETWORK_LIMIT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
@@ -274,6 +309,12 @@ class Key(_message.Message):
         """
 
     @_builtins.property
+    def network_limit(self) -> Global___NetworkLimit:
+        """The networks from which the key may be used, in order; unset if it may be used from anywhere. An Authorize request
+        about the key must say the address in `source_ip`.
+        """
+
+    @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When the key expires, by the database's clock; unset if it does not. From this time on its token is denied."""
 
@@ -324,6 +365,7 @@ class Key(_message.Message):
         revoked_at: _timestamp_pb2.Timestamp | None = ...,
         revoke_reason: _builtins.str = ...,
         hat_limit: Global___HatLimit | None = ...,
+        network_limit: Global___NetworkLimit | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         created_by: _common_pb2.Principal | None = ...,
@@ -338,9 +380,9 @@ class Key(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         violations: _abc.Iterable[Global___PolicyRule.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "last_used_at", b"last_used_at", "network_limit", b"network_limit", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "family_id", b"family_id", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "labels", b"labels", "last_used_at", b"last_used_at", "predecessor_id", b"predecessor_id", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "successor_id", b"successor_id", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "violations", b"violations", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "family_id", b"family_id", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "labels", b"labels", "last_used_at", b"last_used_at", "network_limit", b"network_limit", "predecessor_id", b"predecessor_id", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "successor_id", b"successor_id", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "violations", b"violations", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ The contract of Skilder Keys, version 1."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -174,6 +175,7 @@ class IssueKeyRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     HAT_LIMIT_FIELD_NUMBER: _builtins.int
+    NETWORK_LIMIT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LIFETIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
@@ -203,6 +205,10 @@ class IssueKeyRequest(_message.Message):
     @_builtins.property
     def hat_limit(self) -> _key_pb2.HatLimit:
         """Limits the key to these hats. Each hat must exist. Rejected for runtime keys, which have no tools."""
+
+    @_builtins.property
+    def network_limit(self) -> _key_pb2.NetworkLimit:
+        """Limits the key to these networks. Of a runtime key, the instance itself must call from there."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
@@ -236,15 +242,16 @@ class IssueKeyRequest(_message.Message):
         description: _builtins.str = ...,
         actor: _builtins.str = ...,
         hat_limit: _key_pb2.HatLimit | None = ...,
+        network_limit: _key_pb2.NetworkLimit | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         lifetime: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         previous_keys: Global___PreviousKeys.ValueType = ...,
         unlimited: _abc.Iterable[_key_pb2.KeyLimit.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "lifetime", b"lifetime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "lifetime", b"lifetime", "network_limit", b"network_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "description", b"description", "expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "labels", b"labels", "lifetime", b"lifetime", "previous_keys", b"previous_keys", "request_id", b"request_id", "runtime_id", b"runtime_id", "type", b"type", "unlimited", b"unlimited", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "description", b"description", "expires_at", b"expires_at", "expiry", b"expiry", "hat_limit", b"hat_limit", "labels", b"labels", "lifetime", b"lifetime", "network_limit", b"network_limit", "previous_keys", b"previous_keys", "request_id", b"request_id", "runtime_id", b"runtime_id", "type", b"type", "unlimited", b"unlimited", "user_id", b"user_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_expiry: _TypeAlias = _typing.Literal["expires_at", "lifetime"]  # noqa: Y015
     _WhichOneofArgType_expiry: _TypeAlias = _typing.Literal["expiry", b"expiry"]  # noqa: Y015
@@ -437,6 +444,80 @@ class RotateKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateKeyResponse: _TypeAlias = RotateKeyResponse  # noqa: Y015
+
+@_typing.final
+class UpdateKeyRequest(_message.Message):
+    """What to change about a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    UNLIMITED_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    expected_version: _builtins.int
+    """If it is set, the key is changed only if it is at this version."""
+    actor: _builtins.str
+    """The user for whom the caller makes the call; empty if the caller acts for itself."""
+    @_builtins.property
+    def key(self) -> _key_pb2.Key:
+        """The key's `id`, and the new values of the fields that `update_mask` names. Any other field that is set is refused."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields to change, at most 100, each one once: `description`, `labels`, `expires_at`, `hat_limit`,
+        `network_limit`. Required. Other fields, `*` and paths into a field are refused.
+        """
+
+    @_builtins.property
+    def unlimited(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.KeyLimit.ValueType]:
+        """The limits to lift, each one once. A limit that `update_mask` names needs either its new value in `key` or its name
+        here, so that a limit that was forgotten, or computed as empty, lifts nothing.
+        """
+
+    def __init__(
+        self,
+        *,
+        key: _key_pb2.Key | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        unlimited: _abc.Iterable[_key_pb2.KeyLimit.ValueType] | None = ...,
+        expected_version: _builtins.int | None = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "key", b"key", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "actor", b"actor", "expected_version", b"expected_version", "key", b"key", "unlimited", b"unlimited", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___UpdateKeyRequest: _TypeAlias = UpdateKeyRequest  # noqa: Y015
+
+@_typing.final
+class UpdateKeyResponse(_message.Message):
+    """The changed key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> _key_pb2.Key:
+        """The key as it is now."""
+
+    def __init__(
+        self,
+        *,
+        key: _key_pb2.Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateKeyResponse: _TypeAlias = UpdateKeyResponse  # noqa: Y015
 
 @_typing.final
 class SuspendKeyRequest(_message.Message):

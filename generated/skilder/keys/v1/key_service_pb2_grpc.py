@@ -29,8 +29,9 @@ class KeyServiceStub:
     """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
-    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, change,
+    suspend and revoke all its keys; a member may issue, see, change, suspend and revoke their own user keys; no user may
+    issue or change runtime keys.
     Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
@@ -51,6 +52,11 @@ class KeyServiceStub:
                 '/skilder.keys.v1.KeyService/RevokeKey',
                 request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyResponse.FromString,
+                _registered_method=True)
+        self.UpdateKey = channel.unary_unary(
+                '/skilder.keys.v1.KeyService/UpdateKey',
+                request_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.UpdateKeyRequest.SerializeToString,
+                response_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.UpdateKeyResponse.FromString,
                 _registered_method=True)
         self.RevokeKeys = channel.unary_unary(
                 '/skilder.keys.v1.KeyService/RevokeKeys',
@@ -103,8 +109,9 @@ class KeyServiceServicer:
     """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
-    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, change,
+    suspend and revoke all its keys; a member may issue, see, change, suspend and revoke their own user keys; no user may
+    issue or change runtime keys.
     Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
@@ -126,6 +133,20 @@ class KeyServiceServicer:
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
         PERMISSION_DENIED (the actor or the caller may not do this).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateKey(self, request, context):
+        """Changes the fields of a key that `update_mask` names (AIP-134), immediately. A value may narrow a limit or widen it;
+        only `unlimited` lifts it. If nothing is different, the call changes nothing and returns the same key.
+
+        An admin may change any key of their workspace but runtime keys; another member may change their own user keys.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a path that cannot be changed), NOT_FOUND (there is
+        no such key), PERMISSION_DENIED (the actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked, or
+        the workspace was deleted), ABORTED (the key is not at `expected_version`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +268,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyRequest.FromString,
                     response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyResponse.SerializeToString,
             ),
+            'UpdateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateKey,
+                    request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.UpdateKeyRequest.FromString,
+                    response_serializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.UpdateKeyResponse.SerializeToString,
+            ),
             'RevokeKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeKeys,
                     request_deserializer=skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeysRequest.FromString,
@@ -304,8 +330,9 @@ class KeyService:
     """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
-    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, change,
+    suspend and revoke all its keys; a member may issue, see, change, suspend and revoke their own user keys; no user may
+    issue or change runtime keys.
     Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
@@ -355,6 +382,33 @@ class KeyService:
             '/skilder.keys.v1.KeyService/RevokeKey',
             skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyRequest.SerializeToString,
             skilder_dot_keys_dot_v1_dot_key__service__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skilder.keys.v1.KeyService/UpdateKey',
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.UpdateKeyRequest.SerializeToString,
+            skilder_dot_keys_dot_v1_dot_key__service__pb2.UpdateKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

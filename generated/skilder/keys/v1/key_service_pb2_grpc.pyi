@@ -30,8 +30,9 @@ class KeyServiceStub:
     """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
-    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, change,
+    suspend and revoke all its keys; a member may issue, see, change, suspend and revoke their own user keys; no user may
+    issue or change runtime keys.
     Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
@@ -53,6 +54,16 @@ class KeyServiceStub:
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
     PERMISSION_DENIED (the actor or the caller may not do this).
+    """
+    UpdateKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.UpdateKeyRequest, _key_service_pb2.UpdateKeyResponse]
+    """Changes the fields of a key that `update_mask` names (AIP-134), immediately. A value may narrow a limit or widen it;
+    only `unlimited` lifts it. If nothing is different, the call changes nothing and returns the same key.
+
+    An admin may change any key of their workspace but runtime keys; another member may change their own user keys.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a path that cannot be changed), NOT_FOUND (there is
+    no such key), PERMISSION_DENIED (the actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked, or
+    the workspace was deleted), ABORTED (the key is not at `expected_version`).
     """
     RevokeKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeysRequest, _key_service_pb2.RevokeKeysResponse]
     """Revokes the keys of a workspace that match a filter, immediately and permanently: at most 10,000 in a call, those
@@ -127,8 +138,9 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
-    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, change,
+    suspend and revoke all its keys; a member may issue, see, change, suspend and revoke their own user keys; no user may
+    issue or change runtime keys.
     Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
@@ -147,6 +159,16 @@ class KeyServiceAsyncStub(KeyServiceStub):
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
     PERMISSION_DENIED (the actor or the caller may not do this).
+    """
+    UpdateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.UpdateKeyRequest, _key_service_pb2.UpdateKeyResponse]  # type: ignore[assignment]
+    """Changes the fields of a key that `update_mask` names (AIP-134), immediately. A value may narrow a limit or widen it;
+    only `unlimited` lifts it. If nothing is different, the call changes nothing and returns the same key.
+
+    An admin may change any key of their workspace but runtime keys; another member may change their own user keys.
+
+    Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a path that cannot be changed), NOT_FOUND (there is
+    no such key), PERMISSION_DENIED (the actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked, or
+    the workspace was deleted), ABORTED (the key is not at `expected_version`).
     """
     RevokeKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeysRequest, _key_service_pb2.RevokeKeysResponse]  # type: ignore[assignment]
     """Revokes the keys of a workspace that match a filter, immediately and permanently: at most 10,000 in a call, those
@@ -220,8 +242,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues, finds, suspends and revokes keys. For callers with the role `operator` or `console`; `auditor` may only read.
 
     A request may name an `actor`, the user for whom the caller makes the call; a `console` must name one. Then the
-    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, suspend and
-    revoke all its keys; a member may issue, see, suspend and revoke their own user keys; no user may issue runtime keys.
+    service checks that the actor may do it: an admin of a workspace may issue its workspace keys, and see, change,
+    suspend and revoke all its keys; a member may issue, see, change, suspend and revoke their own user keys; no user may
+    issue or change runtime keys.
     Without an actor, the caller's role decides.
 
     A request has at most 64 KiB. A response has at most 4 MiB.
@@ -250,6 +273,22 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such key, or no key has this token),
         PERMISSION_DENIED (the actor or the caller may not do this).
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateKey(
+        self,
+        request: _key_service_pb2.UpdateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.UpdateKeyResponse, _abc.Awaitable[_key_service_pb2.UpdateKeyResponse]]:
+        """Changes the fields of a key that `update_mask` names (AIP-134), immediately. A value may narrow a limit or widen it;
+        only `unlimited` lifts it. If nothing is different, the call changes nothing and returns the same key.
+
+        An admin may change any key of their workspace but runtime keys; another member may change their own user keys.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a path that cannot be changed), NOT_FOUND (there is
+        no such key), PERMISSION_DENIED (the actor or the caller may not do this), FAILED_PRECONDITION (the key is revoked, or
+        the workspace was deleted), ABORTED (the key is not at `expected_version`).
         """
 
     @_abc_1.abstractmethod

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.first_sights import endless
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
-from skilder_keys.app.authorization.scopes import is_allowed, remembered, require_scope
+from skilder_keys.app.authorization.scopes import (
+    is_allowed,
+    is_source_allowed,
+    remembered,
+    require_scope,
+    within_networks,
+)
 from skilder_keys.app.authorization.tool_set_encoder import ToolSetEncoder
 from skilder_keys.app.time_slices import TimeSlices
 from skilder_keys.domain.access import NO_LIMITS
-from skilder_keys.domain.denial import DenialReason, Denied
+from skilder_keys.domain.denial import NO_SOURCE, DenialReason, Denied
 from skilder_keys.domain.errors import ForeignMcpServerError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.tool_sets import WHOLE, ToolSetView
@@ -76,7 +82,9 @@ class Authorizer:
         if access is None:
             return None
         key, tools = access
-        if isinstance(tools, DenialReason):
+        if isinstance(tools, DenialReason) or (
+            (query.source_ip or key.networks is not None) and not is_source_allowed(key, query)
+        ):
             return None
         if limits is not NO_LIMITS and not (
             limits.allow_workspace(key.workspace_id) and is_allowed(tools, query, limits)
@@ -120,7 +128,7 @@ class Authorizer:
             violations.raise_if_any()
         require_scope(query, limits)
         found = access or await self._loader.load(query.token, limits, patience, caller)
-        varied = await self._encoder.varied(found, query)
+        varied = await self._encoder.varied(within_networks(found, query), query)
         await self._prepare(varied, query)
         return self._decide(varied, query, limits, None)
 
@@ -145,7 +153,7 @@ class Authorizer:
         violations.raise_if_any()
         require_scope(query, limits)
         found = self._find(query.token) or await self._loader.load(query.token, limits, patience, caller)
-        found = await self._encoder.varied(found, query)
+        found = await self._encoder.varied(within_networks(found, query), query)
         await self._prepare(found, query)
         decision = self._decide(found, query, limits, None)
         if isinstance(found, Denied) or isinstance(found[1], DenialReason):
@@ -186,7 +194,7 @@ class Authorizer:
         for index, (access, query) in enumerate(zip(remembered, queries, strict=True)):
             if slices.over():
                 await slices.next()
-            found = await self._encoder.varied(access or loaded[index], query)
+            found = await self._encoder.varied(within_networks(access or loaded[index], query), query)
             decisions.append(self._decide(found, query, limits, shared))
             size += _FRAME_BYTES + len(decisions[-1].body)
             if size > encoding.MAX_BYTES:
@@ -195,8 +203,12 @@ class Authorizer:
         fields = await self._encoder.fields(shared.values(), encoding.MAX_TOOL_SET_BYTES - size, slices)
         return decisions, encoding.batch((each.body for each in decisions), fields)
 
-    async def identify_runtime(self, token: str) -> Caller | None:
+    async def identify_runtime(self, token: str, source_ip: str) -> Caller | None:
         """Return the runtime instance that has this token; None if it is not the token of an active runtime key.
+
+        Args:
+            token: The token.
+            source_ip: The address from which the instance calls; empty if it is not known.
 
         Raises:
             UnavailableError: The decision cannot be made now.
@@ -206,6 +218,8 @@ class Authorizer:
             return None
         key, reached = found
         if key.runtime is None or isinstance(reached, DenialReason):
+            return None
+        if key.networks is not None and not key.networks.allow(source_ip):
             return None
         self._usage.note(key.id)
         return key.runtime
@@ -239,7 +253,8 @@ class Authorizer:
         key, tools = found
         limits.require_workspace(key.workspace_id)
         if isinstance(tools, DenialReason):
-            return self._denial(Denied(tools, key.id))
+            lacks_source = tools is DenialReason.SOURCE_NOT_ALLOWED and not query.source_ip
+            return self._denial(Denied(tools, key.id, detail=NO_SOURCE if lacks_source else ""))
         if not is_allowed(tools, query, limits):
             raise ForeignMcpServerError
         self._usage.note(key.id)
@@ -279,7 +294,7 @@ def _reach(tools: SharedToolSet, query: AuthorizeQuery) -> bytes | None:
 
 def _is_expected(access: Access | None, query: AuthorizeQuery) -> bool:
     """Return whether the fields of a query are valid without a check."""
-    if access is None or query.variant is not WHOLE or query.is_about_a_tool:
+    if access is None or query.variant is not WHOLE or query.is_about_a_tool or query.source_ip:
         return False
     tools = access[1]
     return not query.tool_set_version or (

@@ -213,7 +213,7 @@ def denied(denial: Denied) -> bytes:
     """Return an AuthorizeResponse with a denial. As a ReadToolSetResponse, its bytes are the same."""
     message = pb.Denied(
         reason=DENIAL_REASONS[denial.reason],
-        message=denial.reason.value,
+        message=denial.message,
         key_id="" if denial.key_id is None else str(denial.key_id),
         tool_name=tool_name_message(denial.tool) if isinstance(denial.tool, ToolName) else None,
     )

@@ -23,6 +23,7 @@ from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.domain.key_policy import FRESH
+from skilder_keys.domain.networks import Networks
 from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage import credentials, key_uses
 
@@ -246,6 +247,7 @@ class KeyLoader:
             key.user_id,
             reach.hat_ids,
             reach.team_ids,
+            networks=None if key.networks is None else Networks(key.networks),
             denial=credential.denial,
             fresh_until=min(fresh_until(asked_at, credential.seconds_left), _recorded_until(asked_at, credential)),
             head=encoding.granted_key(key),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from skilder_keys.app.authorization.tool_sets import SharedToolSet
     from skilder_keys.domain.access import Caller
     from skilder_keys.domain.ids import HatId, KeyId, TeamId, UserId, WorkspaceId
+    from skilder_keys.domain.networks import Networks
 
 _EXACT_SECONDS = 60.0
 
@@ -53,6 +54,7 @@ class KnownKey:
         user_id: The user of a user key.
         hat_ids: The hats that a limited key may reach; None without a limit.
         team_ids: The teams whose hats it reaches, as in `permissions.Reach`; of a user key, the workspace knows them.
+        networks: The networks from which it may be used; None for any.
         denial: Why it is denied, unless its workspace denies it first: see `outcome`; None if its workspace decides.
         fresh_until: When it has to be read again, on the clock of the lease: it may have expired by then, or its
             recorded last use may be so long ago that the next use must be recorded before it is granted.
@@ -65,8 +67,8 @@ class KnownKey:
     """
 
     __slots__ = (
-        "_until", "claim", "denial", "digest", "fresh_until", "hat_ids", "head", "id", "label", "runtime", "scope",
-        "team_ids", "user_id", "version",
+        "_until", "claim", "denial", "digest", "fresh_until", "hat_ids", "head", "id", "label", "networks", "runtime",
+        "scope", "team_ids", "user_id", "version",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +80,7 @@ class KnownKey:
         hat_ids: frozenset[HatId] | None,
         team_ids: frozenset[TeamId] | None,
         *,
+        networks: Networks | None,
         denial: DenialReason | None,
         fresh_until: float,
         head: bytes,
@@ -92,6 +95,7 @@ class KnownKey:
         self.user_id = user_id
         self.hat_ids = hat_ids
         self.team_ids = team_ids
+        self.networks = networks
         self.denial = denial
         self.fresh_until = fresh_until
         self.head = head

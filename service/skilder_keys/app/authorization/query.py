@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from skilder_keys.domain.networks import check_address
 from skilder_keys.domain.tool_sets import WHOLE, ToolName, ToolSetView, Variant, check_tool
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class AuthorizeQuery:
         tool_set_version: The version of the tool set that the caller has; empty for none.
         tool_name: The only tool that the query is about, by its name.
         variant: Which variant of the tool set it is about. An empty MCP server is rejected.
+        source_ip: The address from which the token was presented; empty if the caller does not say it.
     """
 
     token: str
@@ -30,6 +32,7 @@ class AuthorizeQuery:
     tool_set_version: str = ""
     tool_name: ToolName | None = None
     variant: Variant = WHOLE
+    source_ip: str = ""
 
     @property
     def is_about_a_tool(self) -> bool:
@@ -61,6 +64,7 @@ class AuthorizeQuery:
             words = f"must not be TOOL_SET_VIEW_{self.variant.view.name}: a response about one tool has no tool set"
             violations.add(f"{path}view", words)
         violations.identifier(f"{path}tool_set_version", self.tool_set_version, required=False)
+        check_address(violations, f"{path}source_ip", self.source_ip)
 
 
 @dataclass(slots=True)
