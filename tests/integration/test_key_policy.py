@@ -14,6 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
+from skilder.keys.v1.key_service_pb2 import RotateKeyRequest
 from skilder.keys.v1.workspace_pb2 import KeyPolicy
 from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.storage import policy_keys
@@ -331,3 +332,42 @@ async def test_a_stricter_policy_changes_no_key(service: Service) -> None:
         found.ClearField("violations")
         assert found == each.key
         assert (await service.service.authorize(each.token)).HasField("granted")
+
+
+async def rotate(service: Service, key_id: str, **fields: Any) -> key_pb2.Key:
+    """Rotate a key and return its successor."""
+    response = await service.operator.keys.RotateKey(RotateKeyRequest(key_id=key_id, **fields))
+    key: key_pb2.Key = response.key
+    return key
+
+
+async def test_a_successor_keeps_to_the_policy_too(service: Service) -> None:
+    """What is asked for is refused if it is too long; what follows from the predecessor is cut."""
+    key = (await service.operator.issue()).key
+    limited = (await service.operator.issue(hat_limit={"hat_ids": []})).key
+    await service.operator.apply(
+        with_policy(KeyPolicy(max_lifetime=Duration(seconds=90 * DAY), require_hat_limit=True))
+    )
+    for fields, rule in (
+        ({"key_id": key.id}, "REQUIRE_HAT_LIMIT"),
+        ({"key_id": limited.id, "lifetime": Duration(seconds=91 * DAY)}, "MAX_LIFETIME"),
+        ({"key_id": limited.id, "expires_at": datetime.now(UTC) + timedelta(days=91)}, "MAX_LIFETIME"),
+    ):
+        refused = await refusal(service.operator.keys.RotateKey(RotateKeyRequest(**fields)))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "POLICY_VIOLATION")
+        assert refused.metadata["rule"] == rule
+    successor = await rotate(service, limited.id)
+    assert successor.expires_at.ToDatetime() - successor.created_at.ToDatetime() == timedelta(days=90)
+    shorter = await rotate(service, successor.id, lifetime=Duration(seconds=DAY))
+    assert shorter.expires_at.ToDatetime() - shorter.created_at.ToDatetime() == timedelta(days=1)
+
+
+async def test_a_family_counts_as_one_key(service: Service) -> None:
+    """A key and its successor may have the same description, and are one of the keys of their user."""
+    await set_policy(service, unique_descriptions=True, max_active_keys_per_user=1)
+    key = (await service.operator.issue(**USER, description="The one")).key
+    await rotate(service, (await rotate(service, key.id)).id)
+    assert (await refusal(service.operator.issue(**USER, description="Another"))).reason == "POLICY_VIOLATION"
+    taken = await refusal(service.operator.issue(description="The one"))
+    assert taken.reason == "DESCRIPTION_TAKEN"
+    assert not (await get_key(service.operator, key.id)).violations

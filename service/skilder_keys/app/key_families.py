@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from skilder_keys.app.key_policies import hold_rotation
 from skilder_keys.app.key_steps import (
     actor_in,
     check_revocation,
@@ -17,6 +18,7 @@ from skilder_keys.app.key_steps import (
 from skilder_keys.domain.durations import MAX_LIFETIME, MIN_LIFETIME, check_expiry, check_length
 from skilder_keys.domain.errors import KeyAlreadyRotatedError, KeyNotActiveError, RuntimeHasKeysError
 from skilder_keys.domain.fields import Violations
+from skilder_keys.domain.key_policy import NO_POLICY
 from skilder_keys.domain.keys import RUNTIME_LIFETIME, KeyState, PreviousKeys
 from skilder_keys.domain.rotation import DEFAULT_GRACE
 from skilder_keys.domain.token import KeyType, Token, new_secret
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.access import Origin
     from skilder_keys.domain.ids import KeyId
+    from skilder_keys.domain.key_policy import KeyPolicy
     from skilder_keys.domain.keys import Key, KeySpec
     from skilder_keys.domain.rotation import RotationSpec
     from skilder_keys.storage.database import Connection, Database
@@ -69,6 +72,7 @@ class KeyFamilies:
             InvalidRequestError: Names every invalid field, also a request_id that was used with other arguments.
             KeyNotFoundError: There is no such key.
             KeyNotActiveError: The key is not active.
+            PolicyViolationError: The key policy of the workspace does not allow the successor.
             KeyAlreadyRotatedError: The key has a successor that is neither revoked nor expired.
             RequestUsedError: The successor that this request_id issued was used since.
             RequestRevokedError: The successor that this request_id issued was revoked since.
@@ -124,7 +128,7 @@ class KeyFamilies:
         secret = new_secret()
         secret_hash = await self._verifier.hash(secret)
         async with self._database.transaction() as transaction:
-            key = await _locked(transaction, key_id, origin)
+            key, policy = await _locked(transaction, key_id, origin)
             successor_id = None
             if request is None or not await policy_keys.is_issued(transaction, request):
                 await _require_rotatable(transaction, key)
@@ -132,7 +136,7 @@ class KeyFamilies:
                     transaction,
                     key,
                     secret_hash=secret_hash,
-                    expires_at=await _expiry(transaction, key, spec, origin),
+                    expires_at=await _expiry(transaction, key, spec, policy, origin),
                     created_by=origin.principal,
                     request=request,
                 )
@@ -204,14 +208,15 @@ async def end_previous_keys(
     await revoke_families(transaction, families, "another key was issued for the runtime instance", origin)
 
 
-async def _locked(transaction: Connection, key_id: KeyId, origin: Origin) -> Key:
-    """Return a key that the actor may rotate, with its family locked."""
+async def _locked(transaction: Connection, key_id: KeyId, origin: Origin) -> tuple[Key, KeyPolicy]:
+    """Return a key that the actor may rotate, with its family locked, and the key policy of its workspace."""
     key = await find_key(transaction, key_id, origin.caller.limits)
-    await workspaces.lock(transaction, key.workspace_id, "read")
+    workspace = await workspaces.lock(transaction, key.workspace_id, "read")
     if origin.actor is not None:
         (await actor_in(transaction, key.workspace_id, origin.actor)).require_rotation(key)
     await key_families.lock(transaction, (key.family_id, key.id))
-    return await find_key(transaction, key_id, origin.caller.limits)
+    policy = NO_POLICY if workspace is None else workspace.key_policy
+    return await find_key(transaction, key_id, origin.caller.limits), policy
 
 
 async def _require_rotatable(transaction: Connection, key: Key) -> None:
@@ -229,13 +234,16 @@ async def _require_rotatable(transaction: Connection, key: Key) -> None:
         )
 
 
-async def _expiry(transaction: Connection, key: Key, spec: RotationSpec, origin: Origin) -> datetime | None:
-    """Return when the successor of a key expires; None for never."""
+async def _expiry(
+    transaction: Connection, key: Key, spec: RotationSpec, policy: KeyPolicy, origin: Origin
+) -> datetime | None:
+    """Return when the successor of a key expires, as the key policy allows it; None for never."""
     violations = Violations()
     now = await keys.transaction_time(transaction)
     if spec.expires_at is not None:
         check_expiry(violations, "expires_at", spec.expires_at, now)
         violations.raise_if_any()
+        hold_rotation(policy, key, spec.expires_at - now, is_stated=True)
         return spec.expires_at
     planned = await key_families.planned_lifetime(transaction, key.id)
     if planned is None and key.type is KeyType.RUNTIME:
@@ -245,6 +253,7 @@ async def _expiry(transaction: Connection, key: Key, spec: RotationSpec, origin:
             check_length(violations, "lifetime", spec.lifetime, MIN_LIFETIME, planned)
             violations.raise_if_any()
         planned = spec.lifetime
+    planned = hold_rotation(policy, key, planned, is_stated=spec.lifetime is not None)
     return None if planned is None else now + min(planned, MAX_LIFETIME)
 
 

@@ -11,9 +11,11 @@ from skilder_keys.domain.token import KeyType
 from skilder_keys.storage import keys, policy_keys
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from skilder_keys.domain.ids import KeyId, WorkspaceId
     from skilder_keys.domain.key_policy import KeyPolicy
-    from skilder_keys.domain.keys import KeySpec
+    from skilder_keys.domain.keys import Key, KeySpec
     from skilder_keys.storage.database import Connection
 
 
@@ -63,3 +65,26 @@ async def _require_unique(
             " each to be unique: choose another one.",
             key_id=str(other),
         )
+
+
+def hold_rotation(
+    policy: KeyPolicy, predecessor: Key, lifetime: timedelta | None, *, is_stated: bool
+) -> timedelta | None:
+    """Return the lifetime of the successor of a key, as the policy allows it.
+
+    It has the description of its predecessor, and counts as one key with it, so no other rule can be broken.
+
+    Args:
+        policy: The policy of the workspace.
+        predecessor: The key that is rotated.
+        lifetime: How long the successor would live; None for ever.
+        is_stated: Whether the request says so. What follows from the predecessor is cut to what the policy allows.
+
+    Raises:
+        PolicyViolationError: The successor would break a rule.
+    """
+    policy.require_hats(predecessor.type, limited=predecessor.hat_ids is not None)
+    if policy.max_lifetime is not None and not is_stated:
+        return policy.max_lifetime if lifetime is None else min(lifetime, policy.max_lifetime)
+    policy.require_lifetime(lifetime)
+    return lifetime
