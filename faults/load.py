@@ -62,7 +62,7 @@ class Load:
     async def run(self) -> None:
         """Run all actions concurrently."""
         async with asyncio.TaskGroup() as group:
-            for doing in (*[self._ask] * 5, *[self._revoke] * 3, self._renew, self._rotate, self._delete):
+            for doing in (*[self._ask] * 5, *[self._revoke] * 3, self._renew, *[self._rotate] * 2, self._delete):
                 group.create_task(self._again(doing))
             for workspace in WORKSPACES:
                 group.create_task(self._again(self._move, workspace))

@@ -46,8 +46,8 @@ async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str, po
         "MEMBER_REMOVED": 0.05,
         "WORKSPACE_GONE": 0.5,
         f"Issue {OK}": 1,
-        f"Rotate {OK}": 0.3,
-        "EXPIRED": 0.5,
+        f"Rotate {OK}": 0.1,
+        "EXPIRED": 0.2,
         f"Revoke {OK}": 0.5,
         f"Apply {OK}": 1,
     }.items():
