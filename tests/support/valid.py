@@ -296,8 +296,15 @@ def with_each_text(request: Message, value: str) -> Iterator[tuple[str, Message]
 _Path = list[tuple[str, int | None]]
 
 
+def is_map(field: Any) -> bool:
+    """Return whether a field is a map. Those of texts are labels, which have tests of their own."""
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
 def _texts(message: Message) -> Iterator[_Path]:
     for field, value in message.ListFields():
+        if is_map(field):
+            continue
         repeated = not isinstance(value, str) and hasattr(value, "append")
         index = len(value) - 1 if repeated else None
         step = [(field.name, index)]
