@@ -73,6 +73,7 @@ async def test_keys_are_looked_for_by_what_people_know(command: CommandLine, sql
     assert await listed("--unlimited", "hats") == ["Mail bot", "Slack bot of support"]
     (key,) = (await command.json("keys", "list", "-w", "acme", "--search", "mail"))["keys"]
     assert await listed("--hint", key["hint"]) == ["Mail bot"]
+    assert await listed("--family-id", key["family_id"]) == ["Mail bot"]
     assert await listed("--created-after", "1h") == await listed()
     assert await listed("--created-before", "1h") == await listed("--created-after", "2999-01-01") == []
     assert len(await listed("--created-before", "2999-01-01T12:00Z")) == 3

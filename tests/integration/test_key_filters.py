@@ -63,7 +63,8 @@ async def test_keys_of_runtimes_and_creators(service: Service) -> None:
     """One or several runtime instances; a user and a caller of the same name are two."""
     await service.operator.apply(small_workspace())
     for runtime_id in ("r1", "r2", "r1"):
-        await service.operator.issue(type=RUNTIME, runtime_id=runtime_id, description=runtime_id)
+        kept = {"previous_keys": "PREVIOUS_KEYS_KEEP"}
+        await service.operator.issue(type=RUNTIME, runtime_id=runtime_id, description=runtime_id, **kept)
     await service.console.issue(description="by ada", actor="ada")
     await service.console.issue(description="by bob", actor="bob", type=USER, user_id="bob")
     client = service.operator
@@ -179,6 +180,8 @@ async def test_keys_without_a_limit(service: Service) -> None:
         ({"runtime_ids": [f"r{at}" for at in range(101)]}, "filter.runtime_ids", "at most 100 are allowed"),
         ({"created_by": {}}, "filter.created_by.kind", "is required"),
         ({"created_by": {"kind": 1}}, "filter.created_by.id", "is required"),
+        ({"family_id": "0198C2F4-7c3e-7a10-8f5e-3b1d2c4a5e6f"}, "filter.family_id", "is not a key id"),
+        ({"family_id": f"WSK_{'0' * 71}"}, "filter.family_id", "is '…', which is not a key id"),
         ({"hint": "WSK_012345678"}, "filter.hint", "is not a hint"),
         ({"hint": f"WSK_{'0' * 71}"}, "filter.hint", "is '…', which is not a hint"),
         ({"text": " "}, "filter.text", "has no word"),
@@ -323,3 +326,22 @@ async def test_keys_by_expiry(service: Service, sql: asyncpg.Connection[Any]) ->
     assert await found(client, expires_after=exactly) == ["in 400"]
     assert await found(client, expires_after=exactly, expires_before=exactly) == []
     assert await found(client, expires_after=Timestamp(seconds=253_402_300_799, nanos=999_999_999)) == []
+
+
+async def test_keys_of_a_family(service: Service) -> None:
+    """The first key and its successors, of this workspace only."""
+    client = service.operator
+    first = (await client.issue(description="bot", labels={"env": "live"})).key
+    await client.issue(description="other bot")
+    second = (await client.keys.RotateKey(key_service_pb2.RotateKeyRequest(key_id=first.id))).key
+    assert second.family_id == first.family_id == first.id
+    assert await found(client, family_id=first.id) == ["bot", "bot"]
+    assert await found(client, family_id=first.id, created_before=second.created_at) == ["bot"]
+    assert await found(client, family_id=first.id, text="bot", labels=["env"]) == ["bot", "bot"]
+    assert await found(client, family_id=first.id, text="other") == []
+    assert await found(client, family_id=first.id, types=[USER]) == []
+    assert await found(client, family_id=second.id) == ["bot"]
+    assert await found(client, family_id="0198c2f4-7c3e-7a10-8f5e-3b1d2c4a5e6f") == []
+    await service.operator.apply(small_workspace("other"))
+    page = await list_keys(client, workspace_id="other", filter={"family_id": first.id})
+    assert not page.keys

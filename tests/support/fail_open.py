@@ -294,6 +294,13 @@ async def _revoke_by_hint(world: World) -> Message:
     return RevokeKeysRequest(workspace_id="acme", filter=some, reason=name, max_keys=1, actor="ada")
 
 
+async def _revoke_by_family(world: World) -> Message:
+    name = world.new("target")
+    issued = await world.service.operator.issue(description=name)
+    some = KeyFilter(family_id=issued.key.family_id)
+    return RevokeKeysRequest(workspace_id="acme", filter=some, reason=name, max_keys=1, actor="ada")
+
+
 async def _revoke_of_a_runtime(world: World) -> Message:
     name = world.new("target")
     await world.service.operator.issue(type=KEY_TYPE_RUNTIME, runtime_id=name, description=name)
@@ -325,6 +332,16 @@ async def _keys(_: World) -> Message:
 
 async def _runtimes(_: World) -> Message:
     return ListKeysRequest(workspace_id="acme", filter=_RUNTIMES, actor="ada")
+
+
+async def _by_family(world: World) -> Message:
+    (page,) = await send(world.service.console, "KeyService/ListKeys", await _own_keys(world))
+    return ListKeysRequest(workspace_id="acme", filter=KeyFilter(family_id=page.keys[0].family_id), actor="ada")
+
+
+async def _count_by_family(world: World) -> Message:
+    request: Any = await _by_family(world)
+    return CountKeysRequest(workspace_id="acme", filter=request.filter, actor="ada")
 
 
 async def _by_hint(world: World) -> Message:
@@ -626,6 +643,7 @@ CASES = [
         ("with a filter", _revoke_many, {}),
         ("as a dry run", _revoke_many_dry, {"refused": True, "meant": {"dry_run": _DRY_RUN}}),
         ("by hint", _revoke_by_hint, {}),
+        ("by family", _revoke_by_family, {}),
         ("of a runtime", _revoke_of_a_runtime, {}),
         ("by a member", _revoke_many_by_a_member, {"refused": True}),
     ),
@@ -637,6 +655,7 @@ CASES = [
         ("second page", _more_keys, {"narrows": ("filter",)}),
         ("of runtimes", _runtimes, {"narrows": ("filter",)}),
         ("by hint", _by_hint, {"narrows": ("filter",)}),
+        ("by family", _by_family, {"narrows": ("filter",)}),
         ("of a member", _own_keys, {}),
     ),
     *_cases(
@@ -646,6 +665,7 @@ CASES = [
         ("with a filter", _count, {"narrows": ("filter",)}),
         ("of runtimes", _count_runtimes, {"narrows": ("filter",)}),
         ("by hint", _count_by_hint, {"narrows": ("filter",)}),
+        ("by family", _count_by_family, {"narrows": ("filter",)}),
         ("of a member", _own_count, {}),
     ),
     *_cases(

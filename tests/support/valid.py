@@ -60,6 +60,7 @@ def valid_requests() -> dict[str, list[Message]]:
         user_ids=["bob", "ada"],
         runtime_ids=["runtime-7", "runtime-8"],
         created_by=common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_USER, id="ada"),
+        family_id=_KEY_ID,
         hint="WSK_4mBq8Jd41x",
         text="slack bot",
         labels=["team=support", "env"],

@@ -41,6 +41,7 @@ _PARAMETERS = {
     "filter.created_by.id": "created_by",
     "filter.expires_after": "expires_after",
     "filter.expires_before": "expires_before",
+    "filter.family_id": "family_id",
     "filter.hint": "hint",
     "filter.labels": "label",
     "filter.runtime_ids": "runtime",

@@ -60,6 +60,9 @@ Runtimes = Annotated[
 CreatedBy = Annotated[
     str | None, typer.Option(metavar="<user>", help="Only keys that this user issued; caller:NAME for a caller.")
 ]
+FamilyId = Annotated[
+    str | None, typer.Option(metavar="<id>", help="Only keys of the family with this id, by rotation.")
+]
 Hint = Annotated[str | None, typer.Option(help="Only the key with this hint.")]
 Search = Annotated[str | None, typer.Option(help="Only keys with all these words in their description.")]
 Labels = Annotated[
@@ -115,6 +118,7 @@ def _key_filter(
     user: Users = None,
     runtime: Runtimes = None,
     created_by: CreatedBy = None,
+    family_id: FamilyId = None,
     hint: Hint = None,
     search: Search = None,
     label: Labels = None,
@@ -125,7 +129,7 @@ def _key_filter(
     unused_since: UnusedSince = None,
     unlimited: Unlimited = None,
 ) -> pb.KeyFilter:
-    given = {"--created-by": created_by, "--hint": hint, "--search": search}
+    given = {"--created-by": created_by, "--family-id": family_id, "--hint": hint, "--search": search}
     for flag, value in given.items():
         if value is not None and not value.strip():
             raise fail(f"{flag} is empty: give a value, or leave it out", Exit.USAGE)
@@ -135,6 +139,7 @@ def _key_filter(
         user_ids=user,
         runtime_ids=runtime,
         created_by=_principal(created_by),
+        family_id=family_id or "",
         hint=hint or "",
         text=search or "",
         labels=label,

@@ -15,6 +15,7 @@ from skilder_keys.domain.token import HINT_PATTERN, KeyType
 MAX_FILTER_VALUES = 100
 MAX_COUNTED = 1_000_000
 
+_KEY_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IN_WORDS = re.compile(r"[^\W_]")
 
 
@@ -31,6 +32,7 @@ class KeyFilter:
     """Some keys of a workspace. A key must match each field that is not None, and one value of each tuple but `labels`.
 
     Attributes:
+        family_id: Only the keys of the family with this id, in its canonical spelling.
         hint: Only the key with this hint.
         text: Only keys whose description has all words of this text.
         labels: Only keys with all these labels: `name=value`, or `name` for any value.
@@ -48,6 +50,7 @@ class KeyFilter:
     user_ids: tuple[UserId, ...] | None = None
     runtime_ids: tuple[RuntimeId, ...] | None = None
     created_by: Principal | None = None
+    family_id: str | None = None
     hint: str | None = None
     text: str | None = None
     labels: tuple[str, ...] | None = None
@@ -73,6 +76,10 @@ class KeyFilter:
                 violations.foreign_id(f"filter.{name}[{index}]", value)
         if self.created_by is not None:
             violations.text("filter.created_by.id", self.created_by.id, maximum=MAX_FOREIGN_ID)
+        if self.family_id is not None and not _KEY_ID.fullmatch(self.family_id):
+            violations.add(
+                "filter.family_id", f"is {quoted(self.family_id)}, which is not a key id, a UUID in lower case"
+            )
         if self.hint is not None and not HINT_PATTERN.fullmatch(self.hint):
             violations.add("filter.hint", f"is {quoted(self.hint)}, which is not a hint, such as WSK_4mBq8Jd41x")
         if self.text is not None:

@@ -48,6 +48,7 @@ def key_filter(workspace_id: str, message: key_service_pb2.KeyFilter) -> KeyFilt
         user_ids=_unique(map(UserId, message.user_ids)),
         runtime_ids=_unique(map(RuntimeId, message.runtime_ids)),
         created_by=created_by,
+        family_id=message.family_id or None,
         hint=message.hint or None,
         text=message.text or None,
         labels=_unique(message.labels),

@@ -8,7 +8,7 @@ from skilder_keys.domain.key_filter import MAX_COUNTED, KeyCount, KeyCounts
 from skilder_keys.domain.keys import Key, KeyState
 from skilder_keys.domain.token import KeyType
 from skilder_keys.storage.key_orders import ORDERS
-from skilder_keys.storage.key_search import KeySearch, read_terms
+from skilder_keys.storage.key_search import search_for
 from skilder_keys.storage.keys import KEY_COLUMNS, key_of
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ async def list_page(
         after: The position where the page before ends; None for the first page.
         limit: The most keys.
     """
-    terms = await read_terms(connection, listing.filter)
-    search = KeySearch(listing.filter, workspace_deleted=workspace_deleted, terms=terms, order=listing.order)
+    search = await search_for(connection, listing.filter, workspace_deleted=workspace_deleted, order=listing.order)
     if search.is_empty:
         return []
     order = ORDERS[listing.order]
@@ -66,8 +65,7 @@ async def count(connection: Connection, key_filter: KeyFilter, *, workspace_dele
         key_filter: The filter.
         workspace_deleted: Whether the workspace of the filter was deleted.
     """
-    terms = await read_terms(connection, key_filter)
-    search = KeySearch(key_filter, workspace_deleted=workspace_deleted, terms=terms)
+    search = await search_for(connection, key_filter, workspace_deleted=workspace_deleted)
     if search.is_empty:
         return KeyCounts((), partial=False)
     keys = search.select(f"key.type, {search.state} AS state", search.end_of_count(MAX_COUNTED))

@@ -8,7 +8,7 @@ from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.key_filter import KeyOrder
 from skilder_keys.storage import audit
 from skilder_keys.storage.key_orders import ORDERS
-from skilder_keys.storage.key_search import KeySearch, read_terms
+from skilder_keys.storage.key_search import search_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +27,8 @@ async def find(connection: Connection, key_filter: KeyFilter, *, workspace_delet
         workspace_deleted: Whether the workspace of the filter was deleted.
         limit: The most keys.
     """
-    terms = await read_terms(connection, key_filter)
     kind = KeyOrder.LEAST_RECENTLY_USED
-    search = KeySearch(key_filter, workspace_deleted=workspace_deleted, terms=terms, order=kind)
+    search = await search_for(connection, key_filter, workspace_deleted=workspace_deleted, order=kind)
     if search.is_empty:
         return []
     order, most = ORDERS[kind], search.parameter(limit)
@@ -55,8 +54,7 @@ async def revoke(
 
     Call it in a transaction of its own. The keys stay locked until it ends, and so does the fence at its end.
     """
-    terms = await read_terms(connection, key_filter)
-    search = KeySearch(key_filter, workspace_deleted=workspace_deleted, terms=terms)
+    search = await search_for(connection, key_filter, workspace_deleted=workspace_deleted)
     if search.is_empty:
         return []
     # In order of id, so that two calls that revoke the same keys do not deadlock.

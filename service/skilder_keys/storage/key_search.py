@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.key_filter import KeyOrder
 from skilder_keys.domain.keys import KeyState
 from skilder_keys.domain.token import KeyType, parse_hint
-from skilder_keys.storage import principals
+from skilder_keys.storage import key_families, principals
 from skilder_keys.storage.key_orders import EXPIRY, LAST_USE
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class _Lookup:
 
     column: str
     type: str
-    values: list[str] | list[int]
+    values: list[str] | list[int] | list[KeyId]
 
 
 class KeySearch:
@@ -75,14 +76,16 @@ class KeySearch:
         *,
         workspace_deleted: bool,
         terms: list[str] | None,
+        family: list[KeyId] | None,
         order: KeyOrder | None = None,
     ) -> None:
-        """Take in a filter.
+        """Take in a filter. Use `search_for`.
 
         Args:
             key_filter: The filter.
             workspace_deleted: Whether the workspace of the filter was deleted.
-            terms: What `read_terms` returned for the filter.
+            terms: The terms that a key must have by the text and the labels of the filter; None for any.
+            family: The keys of the family of the filter; None for any.
             order: The order; None if it does not matter.
         """
         types = _types(key_filter)
@@ -93,7 +96,7 @@ class KeySearch:
         self.values: list[object] = []
         self._conditions: list[str] = []
         self._order = order
-        self._lookup = _lookup(key_filter, types, order, by_terms=terms is not None)
+        self._lookup = _lookup(key_filter, types, order, family, by_terms=terms is not None)
         by_type = self._lookup is not None and self._lookup.column == "key.type"
         self._in_range = by_type and _has_expiry(key_filter) and order is not KeyOrder.EXPIRES_NEXT
         self._by_use = by_type and order is None and key_filter.unused_since is not None and not self._in_range
@@ -247,7 +250,25 @@ class KeySearch:
         self._conditions.append(f"array_position({self.parameter(values)}::text[], {column}) IS NOT NULL")
 
 
-async def read_terms(connection: Connection, key_filter: KeyFilter) -> list[str] | None:
+async def search_for(
+    connection: Connection, key_filter: KeyFilter, *, workspace_deleted: bool, order: KeyOrder | None = None
+) -> KeySearch:
+    """Return how the keys that match a filter are found, after reading what has to be known for it.
+
+    Args:
+        connection: Where they are looked for.
+        key_filter: The filter.
+        workspace_deleted: Whether the workspace of the filter was deleted.
+        order: The order; None if it does not matter.
+    """
+    family = None
+    if key_filter.family_id is not None:
+        family = await key_families.members(connection, [KeyId(UUID(key_filter.family_id))])
+    terms = await _read_terms(connection, key_filter)
+    return KeySearch(key_filter, workspace_deleted=workspace_deleted, terms=terms, family=family, order=order)
+
+
+async def _read_terms(connection: Connection, key_filter: KeyFilter) -> list[str] | None:
     """Return the terms that a key must have by the text and the labels of a filter; None for any.
 
     It is an empty list if Postgres finds no word in the text, so that no key matches.
@@ -287,11 +308,18 @@ def _possible_states(*, workspace_deleted: bool) -> frozenset[KeyState]:
 
 
 def _lookup(
-    key_filter: KeyFilter, types: frozenset[KeyType], order: KeyOrder | None, *, by_terms: bool
+    key_filter: KeyFilter,
+    types: frozenset[KeyType],
+    order: KeyOrder | None,
+    family: list[KeyId] | None,
+    *,
+    by_terms: bool,
 ) -> _Lookup | None:
     """Return the lookup that leaves the fewest keys, as far as that is known; None to find them by terms or order."""
     if key_filter.hint is not None:
         return _Lookup("key_hint(key.id)", "bigint", [parse_hint(key_filter.hint)[1]])
+    if family is not None:
+        return _Lookup("key.id", "uuid", family)
     if by_terms:
         return None
     # The indexes by last use and by expiry begin with the type.

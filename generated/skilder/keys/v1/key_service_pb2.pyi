@@ -722,6 +722,7 @@ class KeyFilter(_message.Message):
     USER_IDS_FIELD_NUMBER: _builtins.int
     RUNTIME_IDS_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    FAMILY_ID_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
@@ -731,6 +732,8 @@ class KeyFilter(_message.Message):
     EXPIRES_BEFORE_FIELD_NUMBER: _builtins.int
     UNUSED_SINCE_FIELD_NUMBER: _builtins.int
     UNLIMITED_FIELD_NUMBER: _builtins.int
+    family_id: _builtins.str
+    """Only the keys of the family with this id."""
     hint: _builtins.str
     """Only the key with this `hint`."""
     text: _builtins.str
@@ -795,6 +798,7 @@ class KeyFilter(_message.Message):
         user_ids: _abc.Iterable[_builtins.str] | None = ...,
         runtime_ids: _abc.Iterable[_builtins.str] | None = ...,
         created_by: _common_pb2.Principal | None = ...,
+        family_id: _builtins.str = ...,
         hint: _builtins.str = ...,
         text: _builtins.str = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
@@ -807,7 +811,7 @@ class KeyFilter(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "created_by", b"created_by", "expires_after", b"expires_after", "expires_before", b"expires_before", "unused_since", b"unused_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "created_by", b"created_by", "expires_after", b"expires_after", "expires_before", b"expires_before", "hint", b"hint", "labels", b"labels", "runtime_ids", b"runtime_ids", "states", b"states", "text", b"text", "types", b"types", "unlimited", b"unlimited", "unused_since", b"unused_since", "user_ids", b"user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "created_by", b"created_by", "expires_after", b"expires_after", "expires_before", b"expires_before", "family_id", b"family_id", "hint", b"hint", "labels", b"labels", "runtime_ids", b"runtime_ids", "states", b"states", "text", b"text", "types", b"types", "unlimited", b"unlimited", "unused_since", b"unused_since", "user_ids", b"user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
