@@ -14,7 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from skilder.keys.v1 import catalog_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
-from skilder.keys.v1.key_service_pb2 import RotateKeyRequest
+from skilder.keys.v1.key_service_pb2 import RotateKeyRequest, UpdateKeyRequest
 from skilder.keys.v1.workspace_pb2 import KeyPolicy
 from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.storage import policy_keys
@@ -371,3 +371,29 @@ async def test_a_family_counts_as_one_key(service: Service) -> None:
     taken = await refusal(service.operator.issue(description="The one"))
     assert taken.reason == "DESCRIPTION_TAKEN"
     assert not (await get_key(service.operator, key.id)).violations
+
+
+async def test_a_change_keeps_to_the_policy_too(service: Service) -> None:
+    """What changes must keep to it; what stays need not. A lifetime counts from the issue."""
+    issue = service.operator.issue
+    await issue(description="Taken")
+    old, limited = (await issue(description="Old")).key, (await issue(description="New", hat_limit={"hat_ids": []})).key
+    await set_policy(service, max_lifetime=Duration(seconds=30 * DAY), require_hat_limit=True, unique_descriptions=True)
+
+    async def change(key: key_pb2.Key, *unlimited: int, **fields: Any) -> Any:
+        mask = FieldMask(paths=[*fields, *(["hat_limit"] if unlimited == (key_pb2.KEY_LIMIT_HATS,) else ())])
+        changed = key_pb2.Key(id=key.id, **fields)
+        request = UpdateKeyRequest(key=changed, update_mask=mask, unlimited=unlimited)  # type: ignore[arg-type]
+        return await service.operator.keys.UpdateKey(request)
+
+    created = limited.created_at.ToDatetime(tzinfo=UTC)
+    longer = await refusal(change(limited, expires_at=created + timedelta(days=31)))
+    assert (longer.reason, longer.metadata["rule"]) == ("POLICY_VIOLATION", "MAX_LIFETIME")
+    lifted = await refusal(change(limited, key_pb2.KEY_LIMIT_HATS))
+    assert (lifted.reason, lifted.metadata["rule"]) == ("POLICY_VIOLATION", "REQUIRE_HAT_LIMIT")
+    for description in ("taken", "OLD"):
+        assert (await refusal(change(limited, description=description))).reason == "DESCRIPTION_TAKEN"
+    await change(limited, expires_at=created + timedelta(days=30))
+    await change(limited, description="NEW")
+    await change(old, description="Older")  # has no limit to hats, and no expiry
+    assert (await get_key(service.operator, old.id)).description == "Older"

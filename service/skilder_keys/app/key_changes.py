@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from skilder_keys.app.key_policies import hold_change
 from skilder_keys.app.key_steps import (
     actor_in,
     check_revocation,
@@ -49,6 +50,7 @@ class KeyChanges:
             WorkspaceDeletedError: The workspace was deleted.
             KeyNotActiveError: The key is revoked.
             VersionMismatchError: The key is at another version.
+            PolicyViolationError, DescriptionTakenError: The key policy of the workspace does not allow a change.
         """
         violations = Violations()
         parsed = parsed_key_id(violations, key_id, "key.id")
@@ -57,7 +59,7 @@ class KeyChanges:
         violations.raise_if_any()
         async with self._database.transaction() as transaction:
             found = await find_key(transaction, parsed, origin.caller.limits)
-            await lock_workspace(transaction, found.workspace_id)
+            workspace = await lock_workspace(transaction, found.workspace_id)
             key = await _locked(transaction, parsed, origin)
             if origin.actor is not None:
                 (await actor_in(transaction, key.workspace_id, origin.actor)).require_update(key)
@@ -71,6 +73,7 @@ class KeyChanges:
             changes = update.changes(key)
             await _check_changes(transaction, key, update, changes)
             if changes:
+                await hold_change(transaction, workspace.key_policy, key, update, changes)
                 key = await _write(transaction, key, update, origin)
                 details = subject(key) | {"changes": {name: list(values) for name, values in changes.items()}}
                 await audit.record(transaction, "key.updated", origin, key.workspace_id, key_id=key.id, details=details)

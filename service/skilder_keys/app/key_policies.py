@@ -11,10 +11,12 @@ from skilder_keys.domain.token import KeyType
 from skilder_keys.storage import keys, policy_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import timedelta
 
     from skilder_keys.domain.ids import KeyId, WorkspaceId
     from skilder_keys.domain.key_policy import KeyPolicy
+    from skilder_keys.domain.key_update import KeyUpdate
     from skilder_keys.domain.keys import Key, KeySpec
     from skilder_keys.storage.database import Connection
 
@@ -65,6 +67,31 @@ async def _require_unique(
             " each to be unique: choose another one.",
             key_id=str(other),
         )
+
+
+async def hold_change(
+    transaction: Connection, policy: KeyPolicy, key: Key, update: KeyUpdate, changed: Collection[str]
+) -> None:
+    """Check that what changes in a key keeps to the policy. What stays as it is need not.
+
+    Args:
+        transaction: Has locked the workspace, so that its policy stays.
+        policy: The policy of the workspace.
+        key: The key as it is.
+        update: How it is to be.
+        changed: The fields that will be different.
+
+    Raises:
+        PolicyViolationError: A change would break a rule.
+        DescriptionTakenError: Another key has the new description.
+    """
+    if "expires_at" in changed:
+        policy.require_lifetime(None if update.expires_at is None else update.expires_at - key.created_at)
+    if "hat_limit" in changed:
+        policy.require_hats(key.type, limited=update.hat_ids is not None)
+    if "description" in changed and policy.unique_descriptions:
+        await policy_keys.lock_description(transaction, key.workspace_id, update.description)
+        await _require_unique(transaction, policy, key.workspace_id, update.description, key.family_id)
 
 
 def hold_rotation(
