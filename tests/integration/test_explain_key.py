@@ -259,6 +259,23 @@ async def test_bad_fields_are_named(service: Service, fields: dict[str, Any], in
     assert list((await refusal(keys.ListToolUsers(pb.ListToolUsersRequest(workspace_id="acme")))).fields) == ["tool"]
 
 
+@GRPCIO_IF_SHORT
+async def test_the_source_is_explained(service: Service) -> None:
+    """As Authorize decides: before the tool, and also where the address is missing."""
+    issued = await service.operator.issue(
+        hat_limit={"hat_ids": ["everyone"]}, network_limit={"networks": ["10.0.0.0/8", "2001:db8::/32"]}
+    )
+    for source in ("", "10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1", "192.0.2.1", "2001:db9::1"):
+        for tool in (None, "web.search", "git.commit"):
+            decided = await service.service.authorize(issued.token, source_ip=source, tool_id=tool)
+            found = await explain(service.operator, issued.key.id, source_ip=source, tool_id=tool)
+            assert found.denial == decided.denied.reason, (source, tool)
+            assert [each.id for each in found.tools] == ([] if tool else ["web.search"])
+    for source in ("10.1.2", "10.0.0.0/8", "localhost", "10.1.2.3:80"):
+        request = pb.ExplainKeyRequest(key_id=issued.key.id, source_ip=source)
+        assert list((await refusal(service.operator.keys.ExplainKey(request))).fields) == ["source_ip"]
+
+
 async def some_keys(service: Service, source: random.Random, workspace: Workspace) -> dict[str, str]:
     """Issue keys of every kind in a workspace, and return their tokens by their ids."""
     hats = [hat.id for hat in workspace.hats]
@@ -269,7 +286,7 @@ async def some_keys(service: Service, source: random.Random, workspace: Workspac
         if kind == "user":
             fields |= {"type": key_pb2.KEY_TYPE_USER, "user_id": source.choice(workspace.members).user_id}
         elif kind == "runtime":
-            fields |= {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "r"}
+            fields |= {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": f"r{number}"}
         if kind != "runtime" and source.random() < 0.6:
             fields["hat_limit"] = {"hat_ids": source.sample(hats, source.randint(0, len(hats)))}
         issued = await service.operator.issue(**fields)

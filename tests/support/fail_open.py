@@ -388,7 +388,7 @@ def _key(actor: str) -> Callable[[World], Awaitable[Message]]:
 def _explained(actor: str, *, more: bool = False, **fields: Any) -> Callable[[World], Awaitable[Message]]:
     async def make(world: World) -> Message:
         (page,) = await send(world.service.console, "KeyService/ListKeys", await _own_keys(world))
-        request = ExplainKeyRequest(key_id=page.keys[0].id, actor=actor, page_size=1, **fields)
+        request = ExplainKeyRequest(key_id=page.keys[0].id, source_ip="10.0.0.1", actor=actor, page_size=1, **fields)
         if more:
             (found,) = await send(world.service.console, "KeyService/ExplainKey", request)
             request.page_token = found.next_page_token

@@ -178,7 +178,9 @@ def valid_requests() -> dict[str, list[Message]]:
             key_service_pb2.CountKeysRequest(workspace_id="nowhere", filter=some_keys, actor="nobody")
         ],
         "KeyService/ExplainKey": [
-            key_service_pb2.ExplainKeyRequest(key_id=_KEY_ID, page_size=10, page_token="abc", actor="nobody", **tool)
+            key_service_pb2.ExplainKeyRequest(
+                key_id=_KEY_ID, source_ip="10.0.0.1", page_size=10, page_token="abc", actor="nobody", **tool
+            )
             for tool in tools
         ],
         "KeyService/ListToolUsers": [

@@ -10,6 +10,7 @@ from skilder_keys.app.page import Page, first_of
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.explanations import Explanation, GrantedTool, explain_hats, listed_tools
 from skilder_keys.domain.fields import Violations
+from skilder_keys.domain.networks import Networks, check_address
 from skilder_keys.domain.paging import listing
 from skilder_keys.domain.permissions import Reach, paths_through
 from skilder_keys.domain.token import KeyType
@@ -52,6 +53,7 @@ class Explanations:
         self,
         key_id: str,
         tool: ToolId | ToolName | None,
+        source_ip: str = "",
         *,
         page_size: int,
         page_token: str,
@@ -59,6 +61,15 @@ class Explanations:
         limits: CallerLimits,
     ) -> tuple[Explanation, Page[FoundTool]]:
         """Return what a key reaches and why, and a page of its tools, which is empty if one tool is asked about.
+
+        Args:
+            key_id: The key.
+            tool: The tool that is asked about; None for none.
+            source_ip: The address from which the key is used; empty if it is not known.
+            page_size: The most tools.
+            page_token: Where the page begins.
+            actor: For whom; None for the caller itself.
+            limits: What the caller is limited to.
 
         Raises:
             InvalidRequestError: Names every invalid field.
@@ -71,6 +82,8 @@ class Explanations:
         parsed = parsed_key_id(violations, key_id)
         if tool is not None:
             check_tool(violations, "", tool)
+        if source_ip:
+            check_address(violations, "source_ip", source_ip)
         limit = violations.page_size(page_size)
         violations.actor(actor)
         violations.raise_if_any()
@@ -82,7 +95,7 @@ class Explanations:
                 (await actor_in(snapshot, key.workspace_id, actor)).require_key(key)
             hats = await self._hats(snapshot, key)
             reached = [hat.hat_id for hat in hats if hat.is_reached]
-            denial, grant, end = key.denial, None, None
+            denial, grant, end = _denial(key, source_ip), None, None
             tools: list[FoundTool] = []
             if tool is None:
                 tools, end = await self._tools(snapshot, key, reached, after or "", limit)
@@ -114,6 +127,13 @@ class Explanations:
         piece = await tool_reach.read_tools(connection, key.workspace_id, after=after, limit=_SEARCHED)
         found, end = first_of(await self._offload.run(partial(_having, piece, skill_ids)), limit)
         return found, str(piece[-1].tool.id) if end is None and len(piece) == _SEARCHED else end
+
+
+def _denial(key: Key, source_ip: str) -> DenialReason | None:
+    """Return why Authorize denies a key from an address, whatever is asked; None if it does not."""
+    if key.denial is None and key.networks is not None and not Networks(key.networks).allow(source_ip):
+        return DenialReason.SOURCE_NOT_ALLOWED
+    return key.denial
 
 
 def _having(tools: Sequence[ToolSkills], skill_ids: frozenset[SkillId]) -> list[FoundTool]:

@@ -34,11 +34,12 @@ def explain(
     workspace: WorkspaceOfKey = "",
     tool: ToolId = None,
     tool_name: ToolName = None,
+    source_ip: Annotated[str, typer.Option(help="Explain a use of the key from this address.")] = "",
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
     """Explain what a key reaches and why, and what stands in the way. `authorize` decides, this does not."""
-    request = pb.ExplainKeyRequest(actor=actor)
+    request = pb.ExplainKeyRequest(actor=actor, source_ip=source_ip)
     put_tool(request, tool, tool_name)
     with service.stub(KeyServiceStub) as stub:
         request.key_id = find_key_id(stub, key, workspace, actor)

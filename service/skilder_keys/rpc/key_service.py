@@ -158,6 +158,7 @@ class KeyServicer:
         explanation, page = await self._explanations.explain(
             request.key_id,
             convert_explanations.asked_tool(request),
+            request.source_ip,
             page_size=request.page_size,
             page_token=request.page_token,
             actor=UserId(request.actor) if request.actor else None,

@@ -1040,6 +1040,7 @@ class ExplainKeyRequest(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     TOOL_ID_FIELD_NUMBER: _builtins.int
     TOOL_NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_IP_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
@@ -1047,6 +1048,10 @@ class ExplainKeyRequest(_message.Message):
     """The key's id."""
     tool_id: _builtins.str
     """The tool's id."""
+    source_ip: _builtins.str
+    """The agent's address, as in `AuthorizeRequest`; empty if it is not known. A key with a `network_limit` is denied
+    without it.
+    """
     page_size: _builtins.int
     """The most tools on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer tools."""
     page_token: _builtins.str
@@ -1063,13 +1068,14 @@ class ExplainKeyRequest(_message.Message):
         key_id: _builtins.str = ...,
         tool_id: _builtins.str = ...,
         tool_name: _common_pb2.ToolName | None = ...,
+        source_ip: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "key_id", b"key_id", "page_size", b"page_size", "page_token", b"page_token", "tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "key_id", b"key_id", "page_size", b"page_size", "page_token", b"page_token", "source_ip", b"source_ip", "tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_tool: _TypeAlias = _typing.Literal["tool_id", "tool_name"]  # noqa: Y015
     _WhichOneofArgType_tool: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015

@@ -237,7 +237,7 @@ class KeyServiceServicer:
 
     def ListToolUsers(self, request, context):
         """Lists who reaches a tool: the members whose keys may reach it, in order of id, then the keys that Authorize grants
-        it to, newest first. For an actor who is not an admin, lists only themselves and their own user keys.
+        it to, newest first; a key with a `network_limit` counts too. For an actor who is not an admin, lists only themselves and their own user keys.
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
         workspace, or no such tool), PERMISSION_DENIED (the actor or the caller may not do this).

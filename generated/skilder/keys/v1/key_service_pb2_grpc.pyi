@@ -122,7 +122,7 @@ class KeyServiceStub:
     """
     ListToolUsers: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListToolUsersRequest, _key_service_pb2.ListToolUsersResponse]
     """Lists who reaches a tool: the members whose keys may reach it, in order of id, then the keys that Authorize grants
-    it to, newest first. For an actor who is not an admin, lists only themselves and their own user keys.
+    it to, newest first; a key with a `network_limit` counts too. For an actor who is not an admin, lists only themselves and their own user keys.
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
     workspace, or no such tool), PERMISSION_DENIED (the actor or the caller may not do this).
@@ -227,7 +227,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
     ListToolUsers: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListToolUsersRequest, _key_service_pb2.ListToolUsersResponse]  # type: ignore[assignment]
     """Lists who reaches a tool: the members whose keys may reach it, in order of id, then the keys that Authorize grants
-    it to, newest first. For an actor who is not an admin, lists only themselves and their own user keys.
+    it to, newest first; a key with a `network_limit` counts too. For an actor who is not an admin, lists only themselves and their own user keys.
 
     Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
     workspace, or no such tool), PERMISSION_DENIED (the actor or the caller may not do this).
@@ -395,7 +395,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.ListToolUsersResponse, _abc.Awaitable[_key_service_pb2.ListToolUsersResponse]]:
         """Lists who reaches a tool: the members whose keys may reach it, in order of id, then the keys that Authorize grants
-        it to, newest first. For an actor who is not an admin, lists only themselves and their own user keys.
+        it to, newest first; a key with a `network_limit` counts too. For an actor who is not an admin, lists only themselves and their own user keys.
 
         Errors: INVALID_ARGUMENT (BadRequest names the fields; also for a wrong page token), NOT_FOUND (there is no such
         workspace, or no such tool), PERMISSION_DENIED (the actor or the caller may not do this).
