@@ -77,7 +77,7 @@ def run(environment: Environment, report: Report) -> None:
     """Measure both servers in turn, each with its own database in the same Postgres; then revoke."""
     del report  # the table stands on a page of its own
     many = environment.effort.some(_MANY)
-    with _filled(environment, "listed-thousand", _FEW) as few, _filled(environment, "listed-million", many) as lots:
+    with _filled(environment, "listed_thousand", _FEW) as few, _filled(environment, "listed_million", many) as lots:
         lines = [_line(case, lots, few) for case in _cases(few)]
         lines += [_line(case, lots, few, order) for order in (2, 3) for case in _cases(few)[:4]]
         revocations = _revocations(lots)

@@ -171,6 +171,13 @@ async def test_keys_without_a_limit(service: Service) -> None:
     assert await found(client, unlimited=[HATS], types=[USER, RUNTIME]) == ["bob's"]
     assert await found(client, unlimited=[HATS], types=[RUNTIME]) == []
     assert await found(client, unlimited=[HATS], runtime_ids=["r1"]) == []
+    await client.issue(description="ends", lifetime=Duration(seconds=9_000), network_limit={"networks": ["10.0.0.0/8"]})
+    networks, expiry = key_pb2.KEY_LIMIT_NETWORKS, key_pb2.KEY_LIMIT_EXPIRY
+    # The platform gives a runtime key an expiry.
+    assert await found(client, unlimited=[expiry]) == ["bob's", "none", "some", "all"]
+    assert await found(client, unlimited=[networks]) == ["runtime", "bob's", "none", "some", "all"]
+    assert await found(client, unlimited=[HATS, networks]) == ["ends", "runtime", "bob's", "none", "some", "all"]
+    assert await found(client, unlimited=[expiry, networks], types=[RUNTIME]) == ["runtime"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.key_filter import KeyOrder
-from skilder_keys.domain.keys import KeyState
+from skilder_keys.domain.keys import KeyLimit, KeyState
 from skilder_keys.domain.token import KeyType, parse_hint
 from skilder_keys.storage import key_families, principals
 from skilder_keys.storage.key_orders import EXPIRY, LAST_USE
@@ -49,6 +49,12 @@ _STATE = """
 """
 _STATE_IF_DELETED = "CASE WHEN key.revoked_at IS NOT NULL THEN 'revoked' ELSE 'workspace_gone' END"
 
+# A runtime key has no hats to be limited to.
+_UNLIMITED = {
+    KeyLimit.HATS: "NOT key.limited_to_hats AND key.type <> 'runtime'",
+    KeyLimit.NETWORKS: "key.networks IS NULL",
+    KeyLimit.EXPIRY: "key.expires_at IS NULL",
+}
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -109,8 +115,7 @@ class KeySearch:
         self._add_times(key_filter)
         self._add_expiry(key_filter, states)
         if key_filter.unlimited is not None:
-            # The types leave out runtime keys, which have no hats.
-            self._conditions.append("NOT key.limited_to_hats")
+            self._conditions.append(f"({' OR '.join(_UNLIMITED[limit] for limit in key_filter.unlimited)})")
 
     def add(self, condition: str, value: object) -> None:
         """Add a condition with a value."""
@@ -292,7 +297,7 @@ def _types(key_filter: KeyFilter) -> frozenset[KeyType]:
         types &= {KeyType.RUNTIME}
     if key_filter.hint is not None:
         types &= {parse_hint(key_filter.hint)[0]}
-    if key_filter.unlimited is not None:
+    if key_filter.unlimited == (KeyLimit.HATS,):
         types -= {KeyType.RUNTIME}
     return types
 
