@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skilder_keys.app.authorization import known_key
 from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.key_loader import KeyLoader
 from skilder_keys.app.authorization.known_key import KnownKey
@@ -166,17 +165,13 @@ KEY_MISTAKES: dict[str, Mistake] = {
         key_stories.a_key_expires_while_it_is_read,
         (Edit(KeyLoader, "self._lease.covers(key.fresh_until)", "self._lease.valid()"),),
     ),
-    "the same without a lease as well": (
-        key_stories.a_key_expires_while_it_is_read,
-        (Edit(KeyLoader, " or self._lease.now() >= key.fresh_until", ""),),
-    ),
     "the time that a key has left is counted from its answer": (
         key_stories.a_key_expires_while_it_is_read,
         (Edit(KeyLoader, "fresh_until(asked_at,", "fresh_until(self._lease.now(),"),),
     ),
     "the time that a key has left is not counted": (
         key_stories.a_key_expires_in_memory,
-        (Edit(known_key, "asked_at + (seconds_left", "asked_at + 1000 + (seconds_left"),),
+        (Edit(KeyLoader, "fresh_until(asked_at,", "fresh_until(asked_at + 1000,"),),
     ),
     "a key whose user has left is said to be suspended": (
         key_stories.a_key_is_suspended_in_memory,

@@ -228,15 +228,11 @@ async def a_key_expires_while_it_is_read(schedule: Schedule) -> None:
     until_value(schedule, USER, 2)
     await apply_all(schedule)
     schedule.database.used.add(USER.key_id)
-    leased = schedule.random.random() < 0.6
-    if not leased:
-        schedule.reader.lapse()
     schedule.begin(USER)
     await schedule.rush("key", 2)
-    for _ in range(3 if leased else 1):
+    for _ in range(3):
         schedule.reader.tick()
-        if leased:
-            schedule.reader.renew()
+        schedule.reader.renew()
     schedule.begin(USER)
     await schedule.rush()
 
@@ -245,9 +241,11 @@ async def a_key_is_suspended_in_memory(schedule: Schedule) -> None:
     """And resumed, before or after memory has heard of the one or the other; or its user leaves as well."""
     await know(schedule, USER, WHOLE)
     until_value(schedule, USER, 5)
-    for _ in range(2):
+    for touches in ([], schedule.random.choice([[USER.touch], [HAT], [MEMBER]]), some(schedule, USER.touch, MEMBER)):
+        if touches:
+            schedule.database.change(*touches)
         if schedule.random.random() < 0.7:
             await apply_all(schedule)
-        schedule.begin(USER)
-        await schedule.rush(steps=schedule.random.randrange(6))
-        schedule.database.change(*some(schedule, USER.touch, MEMBER))
+        for _ in range(2):
+            schedule.begin(USER)
+            await schedule.rush(steps=schedule.random.choice((2, 100)))

@@ -197,7 +197,7 @@ class KeyLoader:
             return key, DenialReason.REVOKED
         turn = partial(of_workspaces.next, key.workspace_id)
         snapshot = await self._snapshots.at(key.workspace_id, key.version, key.user_id, turn)
-        if snapshot is None or self._lease.now() >= key.fresh_until:
+        if snapshot is None:
             return None
         access = self._access(key, snapshot)
         if key.claim is not None and isinstance(access[1], SharedToolSet) and not await self._claim(key, key.claim):
