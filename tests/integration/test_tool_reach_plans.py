@@ -11,7 +11,7 @@ from skilder_keys.domain.ids import HatId, ToolId, UserId, WorkspaceId
 from skilder_keys.domain.tool_sets import ToolName
 from skilder_keys.storage import tool_reach
 from tests.support.lengths import by_form
-from tests.support.many_keys import JIT_COST, LIMIT, ROWS, key_id
+from tests.support.many_keys import JIT_COST, LIMIT, key_id
 from tests.support.plans import plans
 from tests.support.postgres import new_database
 
@@ -49,13 +49,12 @@ FROM generate_series(1, 200) AS n, generate_series(0, 9) AS m;
 
 @pytest.fixture(scope="module", params=["analysed", "never analysed"])
 async def large(
-    postgres_url: str, template: str, request: pytest.FixtureRequest
+    postgres_url: str, filled: str, request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection[Any]]:
     """A database with a large workspace, which no test changes."""
-    async with new_database(postgres_url, template) as url:
+    async with new_database(postgres_url, filled) as url:
         connection = await asyncpg.connect(url)
         try:
-            await connection.execute(ROWS)
             # Without the checks of references, which these rows pass anyway.
             await connection.execute(f"SET session_replication_role = replica; {LINKS} RESET session_replication_role")
             if request.param == "analysed":

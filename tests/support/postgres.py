@@ -26,8 +26,8 @@ URL_VARIABLE = "SKILDER_KEYS_TEST_DATABASE_URL"
 FALLBACK = "The Docker engine could not start a Postgres, so the tests run on the embedded one:"
 _DOCKER_SOCKET = Path("/var/run/docker.sock")
 _IMAGE = "postgres:18-alpine"
-# Nothing of the tests has to survive a crash of the machine.
-_SETTINGS = "fsync = off\nfull_page_writes = off\n"
+# Nothing of the tests has to survive a crash of the machine. Only tests decide which tables have statistics.
+_SETTINGS = "fsync = off\nfull_page_writes = off\nautovacuum = off\n"
 
 
 @contextmanager
