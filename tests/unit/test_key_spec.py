@@ -177,6 +177,8 @@ def test_a_digest_stands_for_one_spec_of_one_actor(
         {"expires_at": datetime(2030, 1, 1, tzinfo=UTC)},
         {"lifetime": timedelta(days=90)},
         {"lifetime": timedelta()},
+        {"networks": ("10.0.0.0/8",)},
+        {"networks": ()},
         {"labels": (Label("a", "b"),)},
     ],
 )
@@ -203,6 +205,7 @@ def test_the_digest_covers_every_field() -> None:
         "unlimited": (),
         "expires_at": datetime(2030, 1, 1, tzinfo=UTC),
         "lifetime": timedelta(days=90),
+        "networks": ("10.0.0.0/8",),
         "labels": (Label("a", "b"),),
         "previous_keys": PreviousKeys.KEEP,
     }

@@ -48,6 +48,7 @@ VALUES: dict[str, Any] = {
     "drain_timeout": 0.0,
     "worker_timeout": 60.5,
     "usage_interval": 4.5,
+    "policy_interval": 60.5,
     "lease": 0.5,
     "cache_keys": 6,
     "cache_workspaces_mib": 9,
