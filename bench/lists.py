@@ -78,8 +78,8 @@ def run(environment: Environment, report: Report) -> None:
     del report  # the table stands on a page of its own
     many = environment.effort.some(_MANY)
     with _filled(environment, "listed_thousand", _FEW) as few, _filled(environment, "listed_million", many) as lots:
-        lines = [_line(case, lots, few) for case in _cases(few)]
-        lines += [_line(case, lots, few, order) for order in (2, 3) for case in _cases(few)[:4]]
+        lines = [_line(case, lots, few) for case in _cases(lots)]
+        lines += [_line(case, lots, few, order) for order in (2, 3) for case in _cases(lots)[:4]]
         revocations = _revocations(lots)
     table = "\n".join(
         [
