@@ -103,6 +103,7 @@ class KeySearch:
         self._conditions: list[str] = []
         self._order = order
         self._lookup = _lookup(key_filter, types, order, family, by_terms=terms is not None)
+        self._by_terms = self._lookup is None and terms is not None
         by_type = self._lookup is not None and self._lookup.column == "key.type"
         self._in_range = by_type and _has_expiry(key_filter) and order is not KeyOrder.EXPIRES_NEXT
         self._by_use = by_type and order is None and key_filter.unused_since is not None and not self._in_range
@@ -145,9 +146,11 @@ class KeySearch:
     def end(self, order: Order, limit: str) -> str:
         """Return the end with which to select keys in an order: those at its beginning.
 
-        Of the keys that expire in a range of time all are selected, as few keys may do, and no order is like theirs.
-        OFFSET keeps Postgres from choosing the index by the order in which they are sorted afterwards.
+        Of the keys with some terms all are selected, and of those that expire in a range of time: few keys may do, and
+        their index has another order. OFFSET keeps Postgres from choosing an index by the order of the list instead.
         """
+        if self._by_terms:
+            return "OFFSET 0"
         return f"ORDER BY {EXPIRY} OFFSET 0" if self._in_range else order.by(limit)
 
     def end_of_count(self, limit: int) -> str:
