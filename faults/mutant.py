@@ -39,7 +39,11 @@ def _ignore_the_lease_end() -> None:
     def valid(self: Lease) -> bool:
         return self._end > -math.inf
 
+    def covers(self: Lease, moment: float) -> bool:
+        return self.valid() and self.now() < moment
+
     Lease.valid = valid  # type: ignore[method-assign]
+    Lease.covers = covers  # type: ignore[method-assign]
 
 
 def _wait_for_nobody() -> None:
