@@ -42,13 +42,15 @@ async def list_page(
     if after is not None:
         search.add_position(order, after)
     most = search.parameter(limit)
-    # First the ids alone, as Postgres chooses an index by the whole cost, and the other columns cost most of it.
+    # First the ids alone, and planned alone: Postgres chooses an index by the whole cost, and the other columns cost most
+    # of it.
     found = search.select(f"key.id, {order.places}", search.end(order, most))
     await connection.execute(search.settings)
     rows = await connection.fetch(
         f"""
+        WITH page AS MATERIALIZED (SELECT * FROM ({found}) AS found {order.by(most, places=True)})
         SELECT {KEY_COLUMNS}, jsonb_build_array({order.names})::text AS position
-        FROM (SELECT * FROM ({found}) AS found {order.by(most, places=True)}) AS page
+        FROM page
         CROSS JOIN LATERAL (SELECT * FROM key WHERE key.id = page.id LIMIT 1) AS key
         {order.by(most, places=True)}
         """,  # noqa: S608
