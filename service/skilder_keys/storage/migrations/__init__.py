@@ -141,7 +141,11 @@ async def _run_next(connection: Connection, connector: Connector, schema: str) -
         if migration.concurrent:
             # By another connection, while this one keeps the lock. The statement above has ended the snapshot of those
             # before it, for which the index would wait.
-            await _make_indexes(connector, schema, migration.sql)
+            try:
+                await _make_indexes(connector, schema, migration.sql)
+            except asyncpg.ReadOnlySQLTransactionError:
+                # Behind a pooler, in a session that somebody left read-only. Here no key can be changed meanwhile.
+                await connection.execute(_with_schema(migration.sql.replace(" CONCURRENTLY ", " "), schema))
         else:
             await connection.execute(migration.sql)
         await connection.execute(
@@ -180,9 +184,13 @@ async def _make_indexes(connector: Connector, schema: str, sql: str) -> None:
             # Without arguments, so that the driver sends one simple query, outside of any transaction.
             if broken["found"]:
                 await session.execute(f'DROP INDEX CONCURRENTLY "{schema}".{match[1]}')
-            await session.execute(statement.replace("{schema}", f'"{schema}"'))
+            await session.execute(_with_schema(statement, schema))
     finally:
         await session.close()
+
+
+def _with_schema(sql: str, schema: str) -> str:
+    return sql.replace("{schema}", f'"{schema}"')
 
 
 async def _require_place(connection: Connection, schema: str) -> None:
