@@ -42,8 +42,8 @@ async def list_page(
     if after is not None:
         search.add_position(order, after)
     most = search.parameter(limit)
-    # First the ids, in a query that is planned alone: Postgres chooses an index by the whole cost, and the other columns
-    # cost most of it.
+    # First the ids, in a query that is planned alone: Postgres chooses an index by the whole cost, most of which the
+    # other columns have.
     found = search.select(f"key.id, {order.places}", search.end(order, most))
     await connection.execute(search.settings)
     rows = await connection.fetch(
