@@ -138,7 +138,12 @@ def leaves(message: Message, shown: Any) -> Iterator[tuple[Any, Any]]:
     for name, value in shown.items():
         field = by_name[name]
         found = getattr(message, field.name)
-        pairs = zip(found, value, strict=True) if field.is_repeated else [(found, value)]
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            assert set(value) == set(found), "a key of a map was changed"
+            pairs = [(found[key], each) for key, each in value.items()]
+            field = field.message_type.fields_by_name["value"]
+        else:
+            pairs = list(zip(found, value, strict=True)) if field.is_repeated else [(found, value)]
         for inner, each in pairs:
             if isinstance(each, dict):
                 yield from leaves(inner, each)
@@ -154,6 +159,8 @@ def assert_a_browser_can_use(message: Message, shown: Any) -> None:
             assert field.GetOptions().jstype == field.GetOptions().JS_STRING
         elif field.type == field.TYPE_ENUM:
             assert value in field.enum_type.values_by_name
+        elif field.message_type is not None and field.message_type.full_name == "google.protobuf.Duration":
+            assert re.fullmatch(r"-?\d+(\.\d{3}|\.\d{6}|\.\d{9})?s", value)
         elif field.message_type is not None:
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6}|\.\d{9})?Z", value)
 
