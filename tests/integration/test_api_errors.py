@@ -35,8 +35,10 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     await delete_workspace(operator, "deleted")
     strict = small_workspace("strict")
     strict.key_policy.require_hat_limit = strict.key_policy.unique_descriptions = True
+    strict.key_policy.max_lifetime.seconds = 31_536_000
     await operator.apply(strict)
     await operator.issue(workspace_id="strict", description="Bot", hat_limit={"hat_ids": []})
+    of_strict = await operator.issue(workspace_id="strict", description="Other bot", hat_limit={"hat_ids": []})
     foreign = await operator.issue(workspace_id="other")
     key = await operator.issue(description="Bot")
     used = await operator.issue(description="Bot", request_id="used")
@@ -59,6 +61,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
         "revoked key id": revoked.key.id,
         "rotated key id": used.key.id,
         "deleted key id": of_deleted.key.id,
+        "strict key id": of_strict.key.id,
         "too large": MessageToDict(too_large),
     }
     callers = {

@@ -90,6 +90,35 @@ async def test_keys_are_looked_for_by_what_people_know(command: CommandLine, sql
         assert (failed.returncode, words in failed.stderr) == (2, True), failed.stderr
 
 
+async def test_keys_that_break_the_key_policy_are_looked_for(
+    command: CommandLine, sql: asyncpg.Connection[Any]
+) -> None:
+    """All rules, or those that are named. Without a policy, no key breaks one."""
+    await insert_key(sql, description="Old", created_at=datetime.now(UTC) - timedelta(days=91))
+    await insert_key(sql, description="Limited", limited_to_hats=True)
+    await insert_key(sql, description="Wide")
+
+    async def listed(*options: str) -> list[str]:
+        found = await command.json("keys", "list", "-w", "acme", *options)
+        return sorted(key["description"] for key in found["keys"])
+
+    assert await listed("--violates-policy") == await listed("--violates", "max_lifetime") == []
+    await sql.execute("UPDATE workspace SET require_hat_limit = true, revoke_unused_after = '90 days'")
+    assert await listed("--violates-policy") == ["Old", "Wide"]
+    assert await listed("--violates", "revoke_unused_after") == ["Old"]
+    assert await listed("--violates", "revoke_unused_after", "--violates", "require_hat_limit") == ["Old", "Wide"]
+    assert await listed("--violates", "max_lifetime") == []
+    assert await listed("--violates-policy", "--violates", "revoke_unused_after") == ["Old"]
+    counted = await command.json("keys", "count", "-w", "acme", "--violates-policy")
+    assert [each["count"] for each in counted["counts"]] == [2]
+    failed = await command("keys", "list", "-w", "acme", "--violates", "max_age")
+    assert (failed.returncode, "'max_lifetime'" in failed.stderr) == (2, True), failed.stderr
+    done = await command("keys", "revoke", "-w", "acme", "--violates", "require_hat_limit", "--yes", "--max-keys", "2")
+    assert done.returncode == 0, done.stderr
+    assert await listed("--violates-policy") == []
+    assert await listed("--state", "active") == ["Limited"]
+
+
 async def test_what_was_not_used_for_longest_comes_first(command: CommandLine, sql: asyncpg.Connection[Any]) -> None:
     """And is marked after 30 days, if the key could be used."""
     now = datetime.now(UTC)

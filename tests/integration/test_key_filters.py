@@ -202,6 +202,7 @@ async def test_keys_without_a_limit(service: Service) -> None:
         ({"created_after": Timestamp(nanos=-1)}, "filter.created_after", "is not a time"),
         ({"created_before": Timestamp(seconds=2**60)}, "filter.created_before", "is not a time"),
         ({"unlimited": [0]}, "filter.unlimited[0]", "is required"),
+        ({"violating": [key_pb2.POLICY_RULE_MAX_LIFETIME, 0]}, "filter.violating[1]", "is required"),
     ],
 )
 async def test_a_bad_filter_is_refused(service: Service, wanted: dict[str, Any], field: str, words: str) -> None:

@@ -38,6 +38,7 @@ from skilder.keys.v1.key_pb2 import (
     KEY_TYPE_RUNTIME,
     KEY_TYPE_USER,
     KEY_TYPE_WORKSPACE,
+    POLICY_RULE_MAX_LIFETIME,
     HatLimit,
     Key,
     KeyLimit,
@@ -92,6 +93,7 @@ from tests.support.effects import (
     suspended,
     whole_workspace,
 )
+from tests.support.updates import update
 from tests.support.variants import fields_of
 
 if TYPE_CHECKING:
@@ -306,6 +308,32 @@ async def _revoke_of_a_runtime(world: World) -> Message:
     await world.service.operator.issue(type=KEY_TYPE_RUNTIME, runtime_id=name, description=name)
     some = KeyFilter(runtime_ids=[name])
     return RevokeKeysRequest(workspace_id="acme", filter=some, reason=name, max_keys=1, actor="ada")
+
+
+# Keys that were issued before have no expiry. Those that are issued under it get one, so it refuses none.
+_LONG_LIVES = KeyPolicy(max_lifetime=Duration(seconds=300_000_000))
+
+
+async def _breaking_a_rule(world: World) -> KeyFilter:
+    await update(world.service.operator, put=WorkspaceParts(key_policy=_LONG_LIVES))
+    return KeyFilter(violating=[POLICY_RULE_MAX_LIFETIME])
+
+
+async def _revoke_breaking_a_rule(world: World) -> Message:
+    name, client = world.new("target"), world.service.operator
+    await update(client, put=WorkspaceParts(key_policy=KeyPolicy()))
+    await client.issue(description=name)
+    some = await _breaking_a_rule(world)
+    some.text = name
+    return RevokeKeysRequest(workspace_id="acme", filter=some, reason=name, max_keys=1, actor="ada")
+
+
+async def _keys_breaking_a_rule(world: World) -> Message:
+    return ListKeysRequest(workspace_id="acme", filter=await _breaking_a_rule(world), actor="ada")
+
+
+async def _count_breaking_a_rule(world: World) -> Message:
+    return CountKeysRequest(workspace_id="acme", filter=await _breaking_a_rule(world), actor="ada")
 
 
 _FILTER = KeyFilter(
@@ -645,6 +673,7 @@ CASES = [
         ("by hint", _revoke_by_hint, {}),
         ("by family", _revoke_by_family, {}),
         ("of a runtime", _revoke_of_a_runtime, {}),
+        ("that break a rule", _revoke_breaking_a_rule, {}),
         ("by a member", _revoke_many_by_a_member, {"refused": True}),
     ),
     *_cases(
@@ -656,6 +685,7 @@ CASES = [
         ("of runtimes", _runtimes, {"narrows": ("filter",)}),
         ("by hint", _by_hint, {"narrows": ("filter",)}),
         ("by family", _by_family, {"narrows": ("filter",)}),
+        ("that break a rule", _keys_breaking_a_rule, {"narrows": ("filter",)}),
         ("of a member", _own_keys, {}),
     ),
     *_cases(
@@ -666,6 +696,7 @@ CASES = [
         ("of runtimes", _count_runtimes, {"narrows": ("filter",)}),
         ("by hint", _count_by_hint, {"narrows": ("filter",)}),
         ("by family", _count_by_family, {"narrows": ("filter",)}),
+        ("that break a rule", _count_breaking_a_rule, {"narrows": ("filter",)}),
         ("of a member", _own_count, {}),
     ),
     *_cases(

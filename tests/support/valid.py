@@ -70,6 +70,7 @@ def valid_requests() -> dict[str, list[Message]]:
         expires_before=Timestamp(seconds=1_900_000_000),
         unlimited=[key_pb2.KEY_LIMIT_HATS],
         unused_since=Timestamp(seconds=1_700_000_000, nanos=5),
+        violating=[key_pb2.POLICY_RULE_MAX_LIFETIME],
     )
     part_list: dict[str, Any] = {
         "workspace_id": "nowhere",

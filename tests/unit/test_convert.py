@@ -16,6 +16,7 @@ from skilder_keys.domain.difference import Action, Change, Part
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 from skilder_keys.domain.key_filter import KeyFilter, KeyListing, KeyOrder
+from skilder_keys.domain.key_policy import PolicyRule
 from skilder_keys.domain.keys import KeyLimit, KeySpec, KeyState, Revocation
 from skilder_keys.domain.labels import Label
 from skilder_keys.domain.principal import Principal, PrincipalKind
@@ -158,6 +159,7 @@ def test_a_filter_has_every_field_of_the_request() -> None:
         expires_before=convert.timestamp(NOW + timedelta(days=4)),
         unused_since=convert.timestamp(NOW + timedelta(days=2)),
         unlimited=[key_pb2.KEY_LIMIT_HATS],
+        violating=[key_pb2.POLICY_RULE_MAX_LIFETIME],
     )
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in pb.KeyFilter.DESCRIPTOR.fields}
     assert key_filter("acme", message) == KeyFilter(
@@ -177,6 +179,7 @@ def test_a_filter_has_every_field_of_the_request() -> None:
         expires_before=NOW + timedelta(days=4),
         unused_since=NOW + timedelta(days=2),
         unlimited=(KeyLimit.HATS,),
+        violating=(PolicyRule.MAX_LIFETIME,),
     )
 
 

@@ -51,6 +51,7 @@ _PARAMETERS = {
     "filter.unlimited": "unlimited",
     "filter.unused_since": "unused_since",
     "filter.user_ids": "user",
+    "filter.violating": "violates",
     "hat_limit": "hat",
     "hat_limit.hat_ids": "hat",
     "key.description": "description",

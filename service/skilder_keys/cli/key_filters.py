@@ -14,6 +14,7 @@ from skilder.keys.v1 import key_service_pb2 as pb
 from skilder_keys.cli.durations import duration, moment
 from skilder_keys.cli.enums import short_names
 from skilder_keys.cli.exits import Exit, fail
+from skilder_keys.domain.key_policy import PolicyRule
 from skilder_keys.domain.keys import KeyLimit, KeyState
 from skilder_keys.domain.token import KeyType
 
@@ -89,6 +90,13 @@ ExpiresBefore = Annotated[
 Unlimited = Annotated[
     list[KeyLimit] | None, typer.Option(help="Only keys without this limit; repeat it for keys without one of several.")
 ]
+ViolatesPolicy = Annotated[
+    bool, typer.Option("--violates-policy", help="Only keys that break a rule of the present key policy.")
+]
+Violates = Annotated[
+    list[PolicyRule] | None,
+    typer.Option(help="Only keys that break this rule of the present key policy; repeat it for one of several."),
+]
 
 
 def filtered(function: Callable[..., None]) -> Callable[..., None]:
@@ -128,6 +136,8 @@ def _key_filter(
     expires_before: ExpiresBefore = None,
     unused_since: UnusedSince = None,
     unlimited: Unlimited = None,
+    violates_policy: ViolatesPolicy = False,
+    violates: Violates = None,
 ) -> pb.KeyFilter:
     given = {"--created-by": created_by, "--family-id": family_id, "--hint": hint, "--search": search}
     for flag, value in given.items():
@@ -144,6 +154,7 @@ def _key_filter(
         text=search or "",
         labels=label,
         unlimited=numbers(key_pb2.KeyLimit.DESCRIPTOR, unlimited),
+        violating=numbers(key_pb2.PolicyRule.DESCRIPTOR, violates or (PolicyRule if violates_policy else None)),
     )
     times = {
         "created_after": created_after,

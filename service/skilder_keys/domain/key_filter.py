@@ -7,6 +7,7 @@ from enum import Enum
 
 from skilder_keys.domain.fields import MAX_FOREIGN_ID, MAX_KEY_DESCRIPTION, Violations, quoted
 from skilder_keys.domain.ids import RuntimeId, UserId, WorkspaceId
+from skilder_keys.domain.key_policy import PolicyRule
 from skilder_keys.domain.keys import KeyLimit, KeyState
 from skilder_keys.domain.labels import check_selectors
 from skilder_keys.domain.principal import Principal
@@ -42,6 +43,7 @@ class KeyFilter:
         expires_before: Only keys that expire before this time.
         unused_since: Only keys that were last used before this time or, if never used, issued before it.
         unlimited: Only keys that lack one of these limits.
+        violating: Only keys that break one of these rules of the present key policy.
     """
 
     workspace_id: WorkspaceId
@@ -60,6 +62,7 @@ class KeyFilter:
     expires_before: datetime | None = None
     unused_since: datetime | None = None
     unlimited: tuple[KeyLimit, ...] | None = None
+    violating: tuple[PolicyRule, ...] | None = None
 
     @property
     def is_everything(self) -> bool:

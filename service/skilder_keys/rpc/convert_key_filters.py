@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from skilder_keys.app.enums import KEY_LIMITS, KEY_ORDERS, KEY_STATES, KEY_TYPES, PRINCIPAL_KINDS
+from skilder_keys.app.enums import KEY_LIMITS, KEY_ORDERS, KEY_STATES, KEY_TYPES, POLICY_RULES, PRINCIPAL_KINDS
 from skilder_keys.domain.ids import RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.key_filter import KeyFilter, KeyListing, KeyOrder
 from skilder_keys.domain.principal import Principal
@@ -58,6 +58,7 @@ def key_filter(workspace_id: str, message: key_service_pb2.KeyFilter) -> KeyFilt
         expires_before=_time(message, "expires_before"),
         unused_since=_time(message, "unused_since"),
         unlimited=_unique(each("filter.unlimited", message.unlimited, KEY_LIMITS)),
+        violating=_unique(each("filter.violating", message.violating, POLICY_RULES)),
     )
 
 

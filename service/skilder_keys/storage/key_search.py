@@ -14,9 +14,10 @@ from uuid import UUID
 
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.key_filter import KeyOrder
+from skilder_keys.domain.key_policy import PolicyRule
 from skilder_keys.domain.keys import KeyLimit, KeyState
 from skilder_keys.domain.token import KeyType, parse_hint
-from skilder_keys.storage import key_families, principals
+from skilder_keys.storage import key_families, key_violations, principals
 from skilder_keys.storage.key_orders import EXPIRY, LAST_USE
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ _UNLIMITED = {
     KeyLimit.EXPIRY: "key.expires_at IS NULL",
 }
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_FEW = {"key_hint(key.id)", "key.id", "key.user_id", "key.runtime_id"}
+"""The columns of lookups that leave few keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class KeySearch:
         workspace_deleted: bool,
         terms: list[str] | None,
         family: list[KeyId] | None,
+        rules: list[PolicyRule] | None,
         order: KeyOrder | None = None,
     ) -> None:
         """Take in a filter. Use `search_for`.
@@ -92,16 +96,22 @@ class KeySearch:
             workspace_deleted: Whether the workspace of the filter was deleted.
             terms: The terms that a key must have by the text and the labels of the filter; None for any.
             family: The keys of the family of the filter; None for any.
+            rules: The rules, all of which the policy has, one of which a key must break; None for any key.
             order: The order; None if it does not matter.
         """
         types = _types(key_filter)
         possible = _possible_states(workspace_deleted=workspace_deleted)
         states = possible if key_filter.states is None else possible.intersection(key_filter.states)
-        self.is_empty = not types or not states or terms == [] or () in (key_filter.user_ids, key_filter.runtime_ids)
+        if rules is not None:
+            states -= {KeyState.REVOKED, KeyState.WORKSPACE_GONE}
+        nobody = () in (key_filter.user_ids, key_filter.runtime_ids)
+        self.is_empty = not types or not states or [] in (terms, rules) or nobody
         self.state = _STATE_IF_DELETED if workspace_deleted else _STATE
         self.values: list[object] = []
         self._conditions: list[str] = []
         self._order = order
+        self._rules = rules
+        self._users = key_filter.user_ids
         self._lookup = _lookup(key_filter, types, order, family, by_terms=terms is not None)
         self._by_terms = self._lookup is None and terms is not None
         by_type = self._lookup is not None and self._lookup.column == "key.type"
@@ -160,15 +170,13 @@ class KeySearch:
 
     def all_conditions(self) -> str:
         """Return the conditions for keys that are found in another way, the lookup among them."""
-        lookup = self._lookup
-        if lookup is None:
-            return self._where
-        values = f"{self.parameter(lookup.values)}::{lookup.type}[]"
-        return f"{self._where} AND array_position({values}, {lookup.column}) IS NOT NULL"
-
-    @property
-    def _where(self) -> str:
-        return " AND ".join(self._conditions)
+        conditions = list(self._conditions)
+        if self._rules is not None:
+            conditions.append(f"key_violations(key) && {self.parameter([each.value for each in self._rules])}::text[]")
+        if self._lookup is not None:
+            values = f"{self.parameter(self._lookup.values)}::{self._lookup.type}[]"
+            conditions.append(f"array_position({values}, {self._lookup.column}) IS NOT NULL")
+        return " AND ".join(conditions)
 
     def select(self, columns: str, end: str) -> str:
         """Return a subquery of the keys that match.
@@ -178,18 +186,23 @@ class KeySearch:
             end: How the keys are ordered and limited. Several values of a column are looked up one by one, and each has
                 this end.
         """
-        lookup = self._lookup
+        lookup, where = self._lookup, " AND ".join(self._conditions)
+        if self._rules is not None:
+            counts_users = PolicyRule.MAX_ACTIVE_KEYS_PER_USER in self._rules and self._users is not None
+            users = self.parameter(list(self._users or ())) if counts_users else None
+            few = lookup is not None and lookup.column in _FEW
+            where += f" AND {key_violations.breaks_one_of(self._rules, users=users, few=few)}"
         if lookup is None:
-            return f"SELECT {columns} FROM key WHERE {self._where} {end}"  # noqa: S608
+            return f"SELECT {columns} FROM key WHERE {where} {end}"  # noqa: S608
         if len(lookup.values) == 1:
             value = self.parameter(lookup.values[0])
             found = f"{lookup.column} = {value}::{lookup.type}"
-            return f"SELECT {columns} FROM key WHERE {self._where} AND {found} {end}"  # noqa: S608
+            return f"SELECT {columns} FROM key WHERE {where} AND {found} {end}"  # noqa: S608
         # An index has the keys of each value in order, but not those of several values.
         return f"""
             SELECT found.* FROM unnest({self.parameter(lookup.values)}::{lookup.type}[]) AS wanted (value)
             CROSS JOIN LATERAL (
-                SELECT {columns} FROM key WHERE {self._where} AND {lookup.column} = wanted.value {end}
+                SELECT {columns} FROM key WHERE {where} AND {lookup.column} = wanted.value {end}
             ) AS found
         """  # noqa: S608
 
@@ -273,7 +286,10 @@ async def search_for(
     if key_filter.family_id is not None:
         family = await key_families.members(connection, [KeyId(UUID(key_filter.family_id))])
     terms = await _read_terms(connection, key_filter)
-    return KeySearch(key_filter, workspace_deleted=workspace_deleted, terms=terms, family=family, order=order)
+    rules = await key_violations.rules_in_force(connection, key_filter)
+    return KeySearch(
+        key_filter, workspace_deleted=workspace_deleted, terms=terms, family=family, rules=rules, order=order
+    )
 
 
 async def _read_terms(connection: Connection, key_filter: KeyFilter) -> list[str] | None:

@@ -732,6 +732,7 @@ class KeyFilter(_message.Message):
     EXPIRES_BEFORE_FIELD_NUMBER: _builtins.int
     UNUSED_SINCE_FIELD_NUMBER: _builtins.int
     UNLIMITED_FIELD_NUMBER: _builtins.int
+    VIOLATING_FIELD_NUMBER: _builtins.int
     family_id: _builtins.str
     """Only the keys of the family with this id."""
     hint: _builtins.str
@@ -790,6 +791,13 @@ class KeyFilter(_message.Message):
     def unlimited(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.KeyLimit.ValueType]:
         """Only keys that lack one of these limits. A runtime key, which has no tools, does not lack KEY_LIMIT_HATS."""
 
+    @_builtins.property
+    def violating(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.PolicyRule.ValueType]:
+        """Only keys that break one of these rules of the present key policy, so those that have it in `violations`. A rule that
+        the policy does not have is broken by none. Of a user with too many keys all match, and so do all keys with the same
+        description: RevokeKeys revokes every one of them.
+        """
+
     def __init__(
         self,
         *,
@@ -808,10 +816,11 @@ class KeyFilter(_message.Message):
         expires_before: _timestamp_pb2.Timestamp | None = ...,
         unused_since: _timestamp_pb2.Timestamp | None = ...,
         unlimited: _abc.Iterable[_key_pb2.KeyLimit.ValueType] | None = ...,
+        violating: _abc.Iterable[_key_pb2.PolicyRule.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "created_by", b"created_by", "expires_after", b"expires_after", "expires_before", b"expires_before", "unused_since", b"unused_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "created_by", b"created_by", "expires_after", b"expires_after", "expires_before", b"expires_before", "family_id", b"family_id", "hint", b"hint", "labels", b"labels", "runtime_ids", b"runtime_ids", "states", b"states", "text", b"text", "types", b"types", "unlimited", b"unlimited", "unused_since", b"unused_since", "user_ids", b"user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "created_by", b"created_by", "expires_after", b"expires_after", "expires_before", b"expires_before", "family_id", b"family_id", "hint", b"hint", "labels", b"labels", "runtime_ids", b"runtime_ids", "states", b"states", "text", b"text", "types", b"types", "unlimited", b"unlimited", "unused_since", b"unused_since", "user_ids", b"user_ids", "violating", b"violating"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
