@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skilder.keys.v1 import key_pb2, workspace_pb2
+from skilder.keys.v1 import key_pb2, key_service_pb2, workspace_pb2
 from skilder_keys.rpc.convert import MAX_PAGE_BYTES
 from skilder_keys.storage import key_lists
 from tests.support.calls import count_keys, get_key, list_keys
@@ -29,7 +31,10 @@ WIDE = "\N{ROBOT FACE}"
 WORKSPACE_ID = "w" * 64
 USER_ID = WIDE * 255
 HAT_IDS = [f"{number:02}{'h' * 62}" for number in range(100)]
-LARGEST = 12_650
+NETWORKS = [f"{'ffff:' * 7}ff{number:02x}/128" for number in range(32)]
+DNS_NAME = ".".join(["d" * 63] * 3 + ["d" * 61])
+LABELS = {f"{DNS_NAME}/{number:02}{'n' * 61}": "v" * 63 for number in range(16)}
+LARGEST = 23_520
 """About the bytes of the largest possible key."""
 
 
@@ -43,13 +48,16 @@ async def apply_largest(service: Service) -> None:
 
 
 async def add_largest_keys(sql: asyncpg.Connection[Any], number: int) -> list[UUID]:
-    """Add revoked user keys with the longest texts, limited to 100 hats; return their ids, newest first."""
+    """Add suspended and revoked user keys with the longest texts and limits; return their ids, newest first."""
     ids = sorted((new_key_id() for _ in range(number)), reverse=True)
     await sql.execute(
         """
         INSERT INTO key (id, type, workspace_id, user_id, description, secret_hash, limited_to_hats, last_used_at,
-                         created_by_kind, created_by_id, revoked_at, revoked_by_kind, revoked_by_id, revoke_reason)
-        SELECT id, 'user', $2, $3, repeat($4, 200), $5, true, now(), 'user', $3, now(), 'user', $3, repeat($4, 500)
+                         created_by_kind, created_by_id, revoked_at, revoked_by_kind, revoked_by_id, revoke_reason,
+                         suspended_at, suspended_by_kind, suspended_by_id, suspend_reason,
+                         expires_at, networks, labels)
+        SELECT id, 'user', $2, $3, repeat($4, 200), $5, true, now(), 'user', $3, now(), 'user', $3, repeat($4, 500),
+               now(), 'user', $3, repeat($4, 500), now() + interval '1 day', $6::text[]::cidr[], $7::text::jsonb
         FROM unnest($1::uuid[]) AS id
         """,
         ids,
@@ -57,6 +65,8 @@ async def add_largest_keys(sql: asyncpg.Connection[Any], number: int) -> list[UU
         USER_ID,
         WIDE,
         NO_HASH,
+        NETWORKS,
+        json.dumps(LABELS),
     )
     await sql.execute(
         "INSERT INTO key_hat (workspace_id, key_id, hat_id) SELECT $1, key_id, hat_id"
@@ -83,7 +93,7 @@ async def test_pages_of_the_largest_keys_end_early(service: Service, sql: asyncp
         if not token:
             break
     assert found == [str(key_id) for key_id in added]
-    assert all(MAX_PAGE_BYTES - 2 * LARGEST < size < MAX_PAGE_BYTES + 512 for size in sizes[:-1]), sizes
+    assert all(MAX_PAGE_BYTES - LARGEST < size < MAX_PAGE_BYTES + 512 for size in sizes[:-1]), sizes
     assert len(sizes) == 1 + 600 // (len(found) and MAX_PAGE_BYTES // page.keys[0].ByteSize())
 
 
@@ -98,23 +108,34 @@ async def test_a_page_that_ends_early_need_not_have_another_page(
     assert (len(page.keys), len(rest.keys), rest.next_page_token) == (4, 4, "")
 
 
-async def test_a_response_about_the_largest_key_is_small(service: Service) -> None:
-    """Of IssueKey, GetKey and RevokeKey, with every text as long as it may be."""
+async def test_a_response_about_the_largest_key_is_small(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """Of GetKey, RevokeKey and ListKeys, with every field that a user key can have, as long as it may be."""
+    client = service.operator
     await apply_largest(service)
-    issued = await service.operator.issue(
+    first = await client.issue(
         workspace_id=WORKSPACE_ID,
         type=key_pb2.KEY_TYPE_USER,
         user_id=USER_ID,
         actor=USER_ID,
         description=WIDE * 200,
         hat_limit={"hat_ids": HAT_IDS},
+        network_limit={"networks": NETWORKS},
+        expires_at=datetime.now(UTC) + timedelta(days=90),
+        labels=LABELS,
     )
-    revoked = await service.operator.revoke(key_id=issued.key.id, actor=USER_ID, reason=WIDE * 500)
-    assert await get_key(service.operator, issued.key.id, actor=USER_ID) == revoked
-    assert len(revoked.hat_limit.hat_ids) == 100
+    key_id = (await client.rotate(first.key.id, actor=USER_ID)).key.id
+    await client.rotate(key_id, actor=USER_ID)
+    await client.keys.SuspendKey(key_service_pb2.SuspendKeyRequest(key_id=key_id, actor=USER_ID, reason=WIDE * 500))
+    await sql.execute("UPDATE key SET last_used_at = now() WHERE id = $1", key_id)
+    revoked = await client.revoke(key_id=key_id, actor=USER_ID, reason=WIDE * 500)
+    assert await get_key(client, key_id, actor=USER_ID) == revoked
+    unset = set(key_pb2.Key.DESCRIPTOR.fields_by_name) - {field.name for field, _ in revoked.ListFields()}
+    assert unset == {"runtime_id", "violations"}, "no revoked user key has these"
+    sizes = (len(revoked.hat_limit.hat_ids), len(revoked.network_limit.networks), len(revoked.labels))
+    assert sizes == (100, 32, 16)
     assert LARGEST - 50 < revoked.ByteSize() < LARGEST + 50
-    page = await list_keys(service.operator, workspace_id=WORKSPACE_ID)
-    assert list(page.keys) == [revoked]
+    page = await list_keys(client, workspace_id=WORKSPACE_ID)
+    assert revoked in page.keys
 
 
 @ONLY_GRPCIO
