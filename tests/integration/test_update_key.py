@@ -326,3 +326,21 @@ async def test_two_updates_at_once_come_one_after_the_other(writer: Process) -> 
         *(writer.changes.update(str(key.id), each, ORIGIN) for each in guarded), return_exceptions=True
     )
     assert sorted(type(each).__name__ for each in results) == ["Key", "VersionMismatchError"]
+
+
+async def test_a_new_expiry_counts_for_the_successor(service: Service) -> None:
+    """Also of a key that was rotated before, whose expiry that has cut; a change of something else does not."""
+    key = (await service.operator.issue()).key
+
+    async def lifetime_of_a_successor() -> timedelta:
+        successor = (await service.operator.rotate(key.id)).key
+        await service.operator.revoke(key_id=successor.id)
+        return successor.expires_at.ToDatetime() - successor.created_at.ToDatetime()
+
+    await service.operator.revoke(key_id=(await service.operator.rotate(key.id)).key.id)
+    for days in (20, 5):
+        lifetime = timedelta(days=days)
+        await update(service.operator, key.id, expires_at=stamp(key.created_at.ToDatetime() + lifetime))
+        assert await lifetime_of_a_successor() == lifetime
+        await update(service.operator, key.id, description=f"{days} days")
+        assert await lifetime_of_a_successor() == lifetime
