@@ -95,7 +95,11 @@ ViolatesPolicy = Annotated[
 ]
 Violates = Annotated[
     list[PolicyRule] | None,
-    typer.Option(help="Only keys that break this rule of the present key policy; repeat it for one of several."),
+    typer.Option(
+        metavar="<rule>",
+        help="Only keys that break this rule of the present key policy; repeat it for one of several. Rules:"
+        f" {', '.join(each.value for each in PolicyRule)}.",
+    ),
 ]
 
 
