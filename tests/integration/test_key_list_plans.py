@@ -106,9 +106,9 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 async def test_a_page_reads_about_as_many_keys_as_it_shows(
     full: asyncpg.Connection[Any], name: str, after: str | None
 ) -> None:
-    """Their ids backwards through an index in the filter's order, then the keys by their ids; nothing is sorted."""
+    """Their ids backwards through an index in the filter's order, then the keys by their ids; only these are sorted."""
     plan = await page(full, LISTINGS[name], after)
-    assert {"Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
+    assert plan.rows_sorted() <= LIMIT, plan
     assert plan.rows_read("key") <= 2 * LIMIT, plan.scans("key")
 
 
@@ -299,7 +299,7 @@ async def test_a_filter_without_an_index_reads_what_the_others_leave(
 ) -> None:
     """At worst the keys of one workspace, and never all keys."""
     plan = await page(full, filters)
-    assert {"Sort", "Incremental Sort"}.isdisjoint(plan.kinds()), plan
+    assert plan.rows_sorted() <= LIMIT, plan
     assert plan.rows_read("key") <= most + LIMIT, plan.scans("key")
 
 

@@ -65,6 +65,11 @@ class Plan:
             if node.get("Relation Name") == table
         )
 
+    def rows_sorted(self) -> int:
+        """Return how many rows the largest sort took; only for a plan that was run."""
+        sorts = (node for node in self.nodes() if node["Node Type"] in {"Sort", "Incremental Sort"})
+        return max((rows["Actual Rows"] * rows["Actual Loops"] for node in sorts for rows in node["Plans"]), default=0)
+
 
 async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *, analyze: bool = False) -> list[Plan]:
     """Return the plans of all statements that `run` runs on a connection, and undo its changes.

@@ -67,6 +67,8 @@ async def search(
     Return the ids of those that were not used for some time, and where to go on; None if these were the last.
     """
     await prefer_indexes(connection)
+    # A plan for a workspace with most of the keys would go through those of all workspaces, in order of id.
+    await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL random_page_cost = 1")
     row = await connection.fetchrow(
         f"""
         SELECT array_agg(id ORDER BY id) FILTER (WHERE is_unused) AS unused,
