@@ -98,13 +98,13 @@ async def test_an_index_that_was_not_finished_is_made_anew(many_keys_url: str) -
 
 
 async def test_another_process_waits_for_the_indexes(many_keys_url: str) -> None:
-    """Without a snapshot, which would make the index wait for that process."""
+    """Without a snapshot, which would make the index wait for that process. It may run some of the later ones."""
     async with connected(many_keys_url) as sql:
         first = asyncio.create_task(migrate(many_keys_url))
         await until_true(sql, f"SELECT EXISTS ({_BUILDING})")
         second = asyncio.create_task(migrate(many_keys_url))
-        assert [each.number for each in await first] == [each.number for each in _ALL[_BEFORE:]]
-        assert await second == ()
+        ran = [*await first, *await second]
+        assert sorted(each.number for each in ran) == [each.number for each in _ALL[_BEFORE:]]
 
 
 async def test_a_concurrent_migration_makes_indexes_only(many_keys_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
