@@ -7,7 +7,6 @@ that no index fits, so that only the lookup and the order are left to choose an 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -16,13 +15,12 @@ from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.key_filter import KeyOrder
 from skilder_keys.domain.key_policy import PolicyRule
 from skilder_keys.domain.keys import KeyLimit, KeyState
-from skilder_keys.domain.token import KeyType, parse_hint
+from skilder_keys.domain.token import KeyType
 from skilder_keys.storage import key_families, key_violations, principals
+from skilder_keys.storage.key_lookups import has_expiry, lookup_of, types_of
 from skilder_keys.storage.key_orders import EXPIRY, LAST_USE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from skilder_keys.domain.key_filter import KeyFilter
     from skilder_keys.storage.database import Connection
     from skilder_keys.storage.key_orders import Order
@@ -61,15 +59,6 @@ _FEW = {"key_hint(key.id)", "key.id", "key.user_id", "key.runtime_id"}
 """The columns of lookups that leave few keys."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Lookup:
-    """The column by which an index finds keys, its type, and the values to look up."""
-
-    column: str
-    type: str
-    values: list[str] | list[int] | list[KeyId]
-
-
 class KeySearch:
     """How the keys that match a filter are found. No value stands in the SQL itself.
 
@@ -99,7 +88,7 @@ class KeySearch:
             rules: The rules, all of which the policy has, one of which a key must break; None for any key.
             order: The order; None if it does not matter.
         """
-        types = _types(key_filter)
+        types = types_of(key_filter)
         possible = _possible_states(workspace_deleted=workspace_deleted)
         states = possible if key_filter.states is None else possible.intersection(key_filter.states)
         if rules is not None:
@@ -112,10 +101,10 @@ class KeySearch:
         self._order = order
         self._rules = rules
         self._users = key_filter.user_ids
-        self._lookup = _lookup(key_filter, types, order, family, by_terms=terms is not None)
+        self._lookup = lookup_of(key_filter, types, order, family, by_terms=terms is not None)
         self._by_terms = self._lookup is None and terms is not None
         by_type = self._lookup is not None and self._lookup.column == "key.type"
-        self._in_range = by_type and _has_expiry(key_filter) and order is not KeyOrder.EXPIRES_NEXT
+        self._in_range = by_type and has_expiry(key_filter) and order is not KeyOrder.EXPIRES_NEXT
         self._by_use = by_type and order is None and key_filter.unused_since is not None and not self._in_range
         self._unsorted = by_type and (self._in_range or self._by_use or order not in {None, KeyOrder.NEWEST})
         self.add("key.workspace_id = {}", key_filter.workspace_id)
@@ -257,7 +246,7 @@ class KeySearch:
     def _add_expiry(self, key_filter: KeyFilter, states: frozenset[KeyState]) -> None:
         """Add the conditions on the expiry, and bounds for what is read of the index that has it."""
         after, before = key_filter.expires_after, key_filter.expires_before
-        if _has_expiry(key_filter):
+        if has_expiry(key_filter):
             self._conditions.append(f"{EXPIRY} < 'infinity'")
         if after is not None:
             self.add(f"{EXPIRY} >= {{}}", after)
@@ -307,57 +296,10 @@ async def _read_terms(connection: Connection, key_filter: KeyFilter) -> list[str
     return terms or None
 
 
-def _types(key_filter: KeyFilter) -> frozenset[KeyType]:
-    """Return the types that a key may have to match a filter."""
-    types = frozenset(KeyType if key_filter.types is None else key_filter.types)
-    if key_filter.user_ids is not None or key_filter.states == (KeyState.MEMBER_REMOVED,):
-        types &= {KeyType.USER}
-    if key_filter.runtime_ids is not None:
-        types &= {KeyType.RUNTIME}
-    if key_filter.hint is not None:
-        types &= {parse_hint(key_filter.hint)[0]}
-    if key_filter.unlimited == (KeyLimit.HATS,):
-        types -= {KeyType.RUNTIME}
-    return types
-
-
-def _has_expiry(key_filter: KeyFilter) -> bool:
-    return key_filter.expires_after is not None or key_filter.expires_before is not None
-
-
 def _possible_states(*, workspace_deleted: bool) -> frozenset[KeyState]:
     if workspace_deleted:
         return frozenset({KeyState.REVOKED, KeyState.WORKSPACE_GONE})
     return frozenset(KeyState) - {KeyState.WORKSPACE_GONE}
-
-
-def _lookup(
-    key_filter: KeyFilter,
-    types: frozenset[KeyType],
-    order: KeyOrder | None,
-    family: list[KeyId] | None,
-    *,
-    by_terms: bool,
-) -> _Lookup | None:
-    """Return the lookup that leaves the fewest keys, as far as that is known; None to find them by terms or order."""
-    if key_filter.hint is not None:
-        return _Lookup("key_hint(key.id)", "bigint", [parse_hint(key_filter.hint)[1]])
-    if family is not None:
-        return _Lookup("key.id", "uuid", family)
-    if by_terms:
-        return None
-    # The indexes by last use and by expiry begin with the type.
-    by_use = order is None and key_filter.unused_since is not None
-    by_type = types != frozenset(KeyType) or by_use or order not in {None, KeyOrder.NEWEST} or _has_expiry(key_filter)
-    columns: dict[str, Sequence[str] | None] = {
-        "key.runtime_id": key_filter.runtime_ids,
-        "key.user_id": key_filter.user_ids,
-        "key.created_by_id": None if key_filter.created_by is None else principals.columns(key_filter.created_by)[1:],
-        "key.type": [each.value for each in KeyType if each in types] if by_type else None,
-    }
-    return next(
-        (_Lookup(column, "text", list(values)) for column, values in columns.items() if values is not None), None
-    )
 
 
 def _first_id(moment: datetime) -> UUID:
