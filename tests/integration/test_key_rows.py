@@ -1,4 +1,4 @@
-"""What triggers keep true in the rows of keys: where the hash is, and the number of the version."""
+"""What triggers keep true in the rows of keys: where the hash is, the version, and the end before a rotation."""
 
 from __future__ import annotations
 
@@ -105,6 +105,8 @@ async def test_each_change_that_people_see_counts_once(sql: Sql) -> None:
         (SUSPEND, True),
         ("suspend_reason = 'odd calls'", True),
         (RESUME, True),
+        ("created_by_kind = created_by_kind, created_by_id = created_by_id", False),
+        ("created_by_kind = 'user', created_by_id = 'ada'", True),
         ("version = 1", True),
         ("version = 1000", True),
         (REVOKE, True),
@@ -115,3 +117,95 @@ async def test_each_change_that_people_see_counts_once(sql: Sql) -> None:
         assert row is not None
         assert (row["version"], bool(row["now"])) == (version, False), changes
     assert await sql.fetchval("SELECT updated_at > created_at FROM key")
+
+
+ADD = "INSERT INTO key_hat (workspace_id, key_id, hat_id) SELECT workspace_id, id, '{}' FROM key WHERE limited_to_hats"
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize(
+    ("statements", "counts"),
+    [
+        (("UPDATE key SET limited_to_hats = true", ADD.format("engineer")), 2),
+        (("BEGIN", "UPDATE key SET limited_to_hats = true", ADD.format("engineer"), ADD.format("admin"), "COMMIT"), 1),
+        (
+            (
+                "BEGIN",
+                ADD.format("engineer"),
+                ADD.format("admin"),
+                "UPDATE key_hat SET hat_id = 'a' || hat_id",
+                "COMMIT",
+            ),
+            1,
+        ),
+        ((ADD.format("engineer"), "UPDATE key_hat SET hat_id = 'admin'", "DELETE FROM key_hat"), 3),
+        (("DELETE FROM key_hat", "UPDATE key_hat SET hat_id = 'admin'"), 0),
+        ((ADD.format("engineer"), "TRUNCATE key_hat"), 2),
+        (("SET session_replication_role = replica", ADD.format("engineer")), 0),
+    ],
+)
+async def test_the_hats_of_a_limit_count_for_their_key(sql: Sql, statements: tuple[str, ...], counts: int) -> None:
+    """Once in a transaction. A copy by logical replication has the version from where it was made."""
+    if not any("UPDATE key SET" in each for each in statements):
+        await sql.execute("UPDATE key SET limited_to_hats = true")
+    before = await sql.fetchval("SELECT version FROM key")
+    for statement in statements:
+        await sql.execute(statement)
+    row = await sql.fetchrow("SELECT version, updated_at > created_at AS later FROM key")
+    assert row is not None
+    assert (row["version"] - before, row["later"]) == (counts, True)
+
+
+async def test_the_hats_of_a_new_key_do_not_count(key: UUID, sql: Sql) -> None:
+    """It begins at version 1 with them; other keys stay as they are."""
+    async with sql.transaction():
+        await insert_key(sql, limited_to_hats=True)
+        await sql.execute(ADD.format("engineer"))
+        await sql.execute(ADD.format("admin"))
+    assert await sql.fetch("SELECT 1 FROM key WHERE version > 1 OR updated_at IS NOT NULL") == []
+    assert await sql.fetchval("SELECT NOT limited_to_hats FROM key WHERE id = $1", key)
+
+
+ROTATE = """
+    expires_at = least(expires_at, now() + interval '1 hour'),
+    unrotated_expires_at = coalesce(unrotated_expires_at, expires_at, 'infinity')
+"""
+ROTATE_AGAIN = ROTATE.replace("1 hour", "1 minute")
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ("expires_at = now() + interval '2 hours'", False),
+        ("expires_at = NULL", False),
+        (f"{ROTATE_AGAIN}, description = 'Another'", True),
+        ("expires_at = expires_at", True),
+        ("description = 'Another'", True),
+        (REVOKE, True),
+        # A rotation of one key says nothing about another change in the same transaction.
+        (f"{ROTATE_AGAIN}; UPDATE key SET expires_at = now() + interval '2 hours'", False),  # noqa: S608
+        ("unrotated_expires_at = unrotated_expires_at; UPDATE key SET expires_at = now() + interval '3 hours'", False),
+    ],
+)
+async def test_another_expiry_replaces_the_one_before_a_rotation(sql: Sql, changes: str, *, kept: bool) -> None:
+    """By it a successor would live as long as the key was to live once. Another rotation keeps it."""
+    await sql.execute("UPDATE key SET expires_at = now() + interval '30 days'")
+    planned = await sql.fetchval("SELECT expires_at FROM key")
+    await sql.execute(f"UPDATE key SET {ROTATE}")  # noqa: S608
+    assert await sql.fetchval("SELECT unrotated_expires_at FROM key") == planned
+    async with sql.transaction():
+        await sql.execute(f"UPDATE key SET {changes}")  # noqa: S608
+    assert await sql.fetchval("SELECT unrotated_expires_at FROM key") == (planned if kept else None)
+
+
+async def test_the_expiry_of_a_key_is_replaced_beside_a_rotated_one(key: UUID, sql: Sql) -> None:
+    """In one statement for several keys, each counts for itself."""
+    other = await insert_key(sql)
+    await sql.execute("UPDATE key SET expires_at = now() + interval '30 days'")
+    await sql.execute(f"UPDATE key SET {ROTATE} WHERE id = $1", key)  # noqa: S608
+    await sql.execute("UPDATE key SET expires_at = now() + interval '2 days'")
+    assert await sql.fetch("SELECT 1 FROM key WHERE unrotated_expires_at IS NOT NULL") == []
+    await sql.execute(f"UPDATE key SET {ROTATE} WHERE id = $1", other)  # noqa: S608
+    rows = await sql.fetch("SELECT id FROM key WHERE unrotated_expires_at IS NOT NULL")
+    assert [row["id"] for row in rows] == [other]

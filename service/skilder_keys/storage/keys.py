@@ -208,7 +208,7 @@ async def update(
         key: The key as it is now.
         description: Its new description.
         expires_at: When it expires; None if it does not. Another time than now also counts for how long its successor
-            lives, and not when it was to expire before it was rotated.
+            lives, and not when it was to expire before it was rotated: a trigger sees to that.
         hat_ids: The hats that it may reach; None for every hat.
         networks: The networks from which it may be used; None for any.
         labels: Its new labels.
@@ -217,7 +217,6 @@ async def update(
         """
         UPDATE key
         SET description = $2, expires_at = $3, limited_to_hats = $4, networks = $5::text[]::cidr[], labels = $6,
-            unrotated_expires_at = CASE WHEN expires_at IS NOT DISTINCT FROM $3 THEN unrotated_expires_at END,
             version = version + 1
         WHERE id = $1
         """,

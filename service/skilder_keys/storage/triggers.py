@@ -18,8 +18,18 @@ _EVENTS = ("added", "updated", "removed", "emptied", _REPLICATED)
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "audit_event": ("audit_event_refuse_change",),
-    "key": ("key_added", "key_change", "key_gone", "key_guard", "key_refuse_change", "key_used_on", "key_version"),
-    "key_hat": ("key_hat_change", "key_hat_emptied"),
+    "key": (
+        "key_added",
+        "key_change",
+        "key_end_kept",
+        "key_end_set",
+        "key_gone",
+        "key_guard",
+        "key_refuse_change",
+        "key_used_on",
+        "key_version",
+    ),
+    "key_hat": ("key_hat_change", "key_hat_emptied", "key_hat_emptied_version"),
     "pending_change": ("pending_change_record",),
     "workspace": (
         "workspace_added",
