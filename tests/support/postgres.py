@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from skilder_keys.storage import fence
+from skilder_keys.storage import activity_partitions, fence
 from skilder_keys.storage.migrations import migrate
 from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 
@@ -76,9 +76,14 @@ def _container_url(stack: ExitStack) -> str | None:
 
 @asynccontextmanager
 async def template_database(server_url: str) -> AsyncIterator[str]:
-    """Yield the name of a migrated database to clone."""
+    """Yield the name of a migrated database to clone.
+
+    It has the partitions that a service would make, so that a service leaves the schema as it is.
+    """
     async with new_database(server_url) as url:
         await migrate(url)
+        async with _connected(url) as connection:
+            await activity_partitions.make(connection)
         yield urlsplit(url).path.removeprefix("/")
 
 

@@ -21,6 +21,17 @@ _KEEP = ("SELECT", "INSERT", "UPDATE")
 _ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
+    "activity_caller": _ADD,
+    "activity_day": _KEEP,
+    "activity_hour": _KEEP,
+    "activity_journal": ("SELECT", "INSERT", "DELETE"),
+    "activity_key": _ADD,
+    "activity_minute": _KEEP,
+    "activity_stale": ("SELECT", "INSERT", "DELETE"),
+    "activity_tool": _ADD,
+    "activity_unproven": _KEEP,
+    "activity_workspace": _ADD,
+    "activity_writer": _ALL,
     "audit_event": _ADD,
     "change": ("SELECT", "DELETE"),
     "fence": _CHANGE,
@@ -29,6 +40,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "hat_team": _ALL,
     "key": _KEEP,
     "key_hat": ("SELECT", "INSERT", "DELETE"),
+    "key_use": _KEEP,
     "member": _ALL,
     "pending_change": (),  # only triggers write it, with the privileges of its owner
     "reader": _ALL,
