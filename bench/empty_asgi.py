@@ -52,7 +52,7 @@ def _framed(body: bytes, _callers: Path) -> Any:
         def caller(self, _credentials: str) -> Any:
             return self
 
-        def respond(self, _message: bytes, _caller: Any) -> bytes:
+        def respond(self, _message: bytes, _caller: Any, _began: float) -> bytes:
             return body
 
     async def serve(_context: Any) -> bytes:
@@ -89,11 +89,12 @@ def _through_pipeline(body: bytes, callers: Path) -> Any:
 
 
 def _transport(method: Callable[[Any], Awaitable[bytes]], fast_paths: Mapping[str, Any]) -> Any:
+    from skilder_keys.rpc.call_metrics import CallMetrics  # noqa: PLC0415
     from skilder_keys.transports.envoy.asgi import AsgiMethods  # noqa: PLC0415
     from skilder_keys.transports.envoy.fast_call import task_factory  # noqa: PLC0415
 
     asyncio.get_running_loop().set_task_factory(task_factory)
-    return AsgiMethods({_METHOD: method}, fast_paths, max_calls=1_000).start_call
+    return AsgiMethods({_METHOD: method}, fast_paths, CallMetrics(), max_calls=1_000).start_call
 
 
 PARTS: Mapping[str, Callable[[bytes, Path], Any]] = {"empty": _empty, "framed": _framed, "pipeline": _through_pipeline}

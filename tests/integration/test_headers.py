@@ -210,6 +210,9 @@ async def test_a_cancelled_call_frees_its_slot(
                 while (await ask(other, WHOLE)).code is not Code.OK:
                     pass
         assert reason_of(await ask(connection, WHOLE)) == pb.DENIAL_REASON_MALFORMED
+        refused = await service.metric("calls_refused_total")
+        method = AUTHORIZE.removeprefix("/skilder.keys.v1.")
+        assert await service.metric("calls_total", method=method, code="RESOURCE_EXHAUSTED") == refused >= places + 2
 
 
 async def test_an_old_connection_ends_after_its_calls(transport: str, database_url: str, tmp_path: Path) -> None:

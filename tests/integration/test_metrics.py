@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import time
 import urllib.error
 import urllib.request
 from contextlib import AsyncExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -20,8 +21,11 @@ from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
 from skilder_keys.ipc.metrics import families_of
 from skilder_keys.supervisor import metrics
 from skilder_keys.transports.listening import ListenError
+from tests.docs.links import ROOT
+from tests.support.calls import METHODS
 from tests.support.postgres import new_database
 from tests.support.process import ServerProcess, serve_on_taken_address, serving_process
+from tests.support.promtool import NEEDS_PROMTOOL, promtool
 from tests.support.service import TRANSPORTS, Client
 from tests.support.transport import GRPCIO_IF_SHORT, why_unavailable
 from tests.support.workers import channel_to, operator_metadata, status_of
@@ -31,6 +35,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
+
+_LABELS = {
+    "calls": {"method", "code"},
+    "call_duration_seconds": {"method", "transport", "code"},
+    "denials": {"reason"},
+    "mode": {"mode"},
+    "pool_connections": {"state"},
+    "argon2": {"outcome"},
+    "unused_keys_runs": {"outcome"},
+}
+"""The labels of our metrics, besides `worker` and `le`; their values are few."""
 
 SHARED_BY_GRPCIO = pytest.mark.parametrize("shared", ["grpcio"], indirect=True)
 """Marks a test that does not depend on the transport."""
@@ -81,12 +96,17 @@ def place(server: ServerProcess) -> str:
     return str(server.events("serving")[0]["metrics"])
 
 
-def samples(server: ServerProcess) -> dict[tuple[str, str], float]:
-    """Return the values by name and worker."""
+def text(server: ServerProcess) -> str:
+    """Return what the endpoint responds."""
     with urllib.request.urlopen(f"http://{place(server)}/metrics", timeout=60) as response:
         assert response.headers["Content-Type"].startswith("text/plain")
-        text = response.read().decode()
-    families = text_string_to_metric_families(text)
+        body: bytes = response.read()
+    return body.decode()
+
+
+def samples(server: ServerProcess) -> dict[tuple[str, str], float]:
+    """Return the values by name and worker."""
+    families = text_string_to_metric_families(text(server))
     found = [each for family in families for each in family.samples]
     return {(each.name, each.labels.get("worker", "")): each.value for each in found}
 
@@ -194,6 +214,43 @@ async def test_envoys_counters_are_among_its_workers_metrics(
         assert found["envoy_server_memory_allocated", index] > 2**20
         # This worker may have had connections that were meant for the other one.
         assert {name: min(found[name, index], at_least) for name, at_least in wanted.items()} == wanted
+
+
+@NEEDS_PROMTOOL
+async def test_metrics_follow_the_conventions_of_prometheus(shared: ServerProcess, folder: Path) -> None:
+    """Names, units and help texts, those of Envoy too."""
+    async with AsyncExitStack() as stack:
+        for worker in shared.workers().values():
+            channel = await channel_to(worker, shared, stack)
+            metadata = operator_metadata(shared, folder)
+            assert await status_of(channel, metadata) is grpc.StatusCode.OK
+        found = await asyncio.to_thread(text, shared)
+    assert promtool("check", "metrics", stdin=found) == ""
+
+
+async def test_every_metric_is_documented_and_its_labels_have_few_values(shared: ServerProcess, folder: Path) -> None:
+    """Whatever callers send: the methods are those of the service."""
+    async with AsyncExitStack() as stack:
+        for worker in shared.workers().values():
+            channel = await channel_to(worker, shared, stack)
+            metadata = operator_metadata(shared, folder)
+            for path in ("/x.Y/Z", "/skilder.keys.v1.AuthorizationService/Nothing"):
+                call: Any = channel.unary_unary(path)
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await call(b"", metadata=metadata)
+        families = list(text_string_to_metric_families(await asyncio.to_thread(text, shared)))
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    documented = set(
+        re.findall(r"`skilder_keys_(\w+?)(?:_total)?(?:\{[\w, ]*\})?`", page.split("## What to do when")[0])
+    )
+    ours = {each.name.removeprefix("skilder_keys_"): each for each in families if each.name.startswith("skilder_keys_")}
+    ours = {name: each for name, each in ours.items() if each.type != "unknown" and not name.endswith("_created")}
+    assert set(ours) == documented
+    for name, family in ours.items():
+        labels = {label for each in family.samples for label in each.labels} - {"worker", "le"}
+        assert labels <= _LABELS.get(name, set()), name
+    methods = {each.labels["method"] for each in ours["calls"].samples}
+    assert methods <= {*METHODS, "Health/Check", "Health/Watch", "ServerReflection/ServerReflectionInfo"}
 
 
 @GRPCIO_IF_SHORT

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from skilder_keys.envoy_settings import EnvoySettings
+from skilder_keys.rpc.call_metrics import CallMetrics
 from skilder_keys.rpc.errors import StatusError
 from skilder_keys.transports.envoy.asgi import AsgiMethods
 from skilder_keys.transports.envoy.process import become
@@ -45,7 +46,7 @@ class _Application:
         """Serve a call; the first call is the lifespan, which lasts as long as the server."""
         if scope["type"] == "lifespan":
             await receive()
-            self._methods = AsgiMethods(_UNARY, {}, max_calls=100)
+            self._methods = AsgiMethods(_UNARY, {}, CallMetrics(), max_calls=100)
             await send({"type": "lifespan.startup.complete"})
             await receive()
             return

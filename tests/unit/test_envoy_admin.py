@@ -30,10 +30,15 @@ async def console(path: Path, status: str, body: str) -> AsyncIterator[Admin]:
 
 
 async def test_metrics_are_read(tmp_path: Path) -> None:
-    """In Prometheus's text format."""
-    async with console(tmp_path / "admin", "200 OK", "# TYPE envoy_calls gauge\nenvoy_calls{} 3\n") as admin:
+    """In Prometheus's text format. Envoy's histograms are left out, and the others get a help text."""
+    text = (
+        "# TYPE envoy_calls gauge\nenvoy_calls{} 3\n"
+        '# TYPE envoy_time histogram\nenvoy_time_bucket{le="+Inf"} 1\nenvoy_time_count 1\nenvoy_time_sum 7\n'
+    )
+    async with console(tmp_path / "admin", "200 OK", text) as admin:
         (found,) = await admin.metrics()
     assert [(each.name, each.value) for each in found.samples] == [("envoy_calls", 3.0)]
+    assert "Envoy" in found.documentation
 
 
 @pytest.mark.parametrize(

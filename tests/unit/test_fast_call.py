@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from skilder_keys.domain.access import Caller, CallerRole
+from skilder_keys.rpc.call_metrics import CallMetrics
 from skilder_keys.transports.envoy.asgi import AsgiMethods
 from skilder_keys.transports.envoy.fast_call import task_factory
 from skilder_keys.transports.framing import framed
@@ -33,7 +34,7 @@ class Memory:
         """Know one caller."""
         return _CALLER if credentials == "known" else None
 
-    def respond(self, message: bytes, caller: Caller) -> bytes | None:
+    def respond(self, message: bytes, caller: Caller, _began: float) -> bytes | None:
         """Know the messages that start with `known`."""
         assert caller is _CALLER
         return b"from memory" if message.startswith(b"known") else None
@@ -107,7 +108,7 @@ class Call:
 async def methods() -> AsyncIterator[AsgiMethods]:
     """A method, and the tracker of its calls."""
     memory: Any = Memory()
-    methods = AsgiMethods({_PATH: serve}, {_PATH: memory}, max_calls=_MAX_CALLS)
+    methods = AsgiMethods({_PATH: serve}, {_PATH: memory}, CallMetrics(), max_calls=_MAX_CALLS)
     loop = asyncio.get_running_loop()
     watch = loop.create_task(methods.watch())
     faults: list[Event] = []

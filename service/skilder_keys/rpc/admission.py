@@ -5,26 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
     from skilder_keys.auth.callers import Callers
     from skilder_keys.domain.access import Ability, Caller
+    from skilder_keys.rpc.call_metrics import CallMetrics, Latency
     from skilder_keys.rpc.context import Context
 
 
 class Admission:
     """Admits the calls of one method and counts them."""
 
-    def __init__(
-        self, method: str, ability: Ability, callers: Callers, calls: MutableMapping[tuple[str, str], int]
-    ) -> None:
+    def __init__(self, method: str, ability: Ability, callers: Callers, calls: CallMetrics) -> None:
         """Make the admission of a method.
 
         Args:
             method: The service and the method, e.g. `KeyService/IssueKey`.
             ability: The ability that the caller's role must have.
             callers: The callers of the service.
-            calls: The counts to add to, by method and by the name of the status code.
+            calls: The metrics to which the calls are added.
         """
         self.method = method
         self._ability = ability
@@ -49,6 +46,6 @@ class Admission:
         caller.require(self._ability)
         return caller
 
-    def count(self, code: str) -> None:
-        """Count a call that ended with a status code."""
-        self._calls[self.method, code] += 1
+    def latency(self, code: str) -> Latency:
+        """Return the histogram of the calls that ended with a status code, which counts them."""
+        return self._calls.latency(self.method, code)

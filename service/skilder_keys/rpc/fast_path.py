@@ -33,17 +33,21 @@ class FastPath:
         self._admission = admission
         self._decoder = decoder
         self._respond = respond
+        self._count = admission.latency("OK").note_since
 
     def caller(self, credentials: str) -> Caller | None:
         """Return the caller with this metadata `authorization`; None if the pipeline has to serve the call."""
         return self._admission.admit_remembered(credentials)
 
-    def respond(self, message: bytes, caller: Caller) -> bytes | None:
-        """Return the response to a message; None if the pipeline has to serve the call."""
+    def respond(self, message: bytes, caller: Caller, began: float) -> bytes | None:
+        """Return the response to a message; None if the pipeline has to serve the call.
+
+        `began` is the time of `perf_counter` at which the call began.
+        """
         try:
             response = self._respond(self._decoder.decode(message), caller)
         except Exception:  # noqa: BLE001 - the pipeline gets the same error, and reports it
             return None
         if response is not None:
-            self._admission.count("OK")
+            self._count(began)
         return response

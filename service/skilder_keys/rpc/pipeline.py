@@ -24,7 +24,6 @@ It is one function around each method, instead of a chain of interceptors. Its s
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -36,6 +35,7 @@ from skilder_keys.domain.errors import KeysError, UnavailableError
 from skilder_keys.domain.ids import UserId
 from skilder_keys.rpc import limits
 from skilder_keys.rpc.admission import Admission
+from skilder_keys.rpc.call_metrics import CallMetrics
 from skilder_keys.rpc.decoding import Decoder
 from skilder_keys.rpc.errors import DeadlineExceededError
 from skilder_keys.rpc.fast_path import FastPath
@@ -92,7 +92,7 @@ class Pipeline:
     """Wraps the methods of servicers for any transport.
 
     Attributes:
-        calls: The number of calls by method and name of the status code.
+        calls: The metrics of its calls.
         log_limiter: The limit for its log lines.
     """
 
@@ -114,7 +114,7 @@ class Pipeline:
             max_message_bytes: The longest request of any method; each method also has its own bound.
         """
         self.log_limiter = LogLimiter(log)
-        self.calls: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.calls = CallMetrics()
         self._offload = offload
         self._max_message_bytes = max_message_bytes
         self._callers = callers
@@ -164,6 +164,7 @@ class Pipeline:
         max_bytes = self._max_bytes(descriptor)
         with_actor = takes_actor(descriptor)
         workspace_of = named_workspace(descriptor)
+        succeeded = admission.latency("OK")
 
         async def serve(context: Context) -> bytes:
             started = perf_counter()
@@ -195,7 +196,7 @@ class Pipeline:
                 finally:
                     del failure  # its traceback refers to this frame: each failed call would be a reference cycle
             finally:
-                admission.count(code)
+                (succeeded if code == "OK" else admission.latency(code)).note_since(started)
                 if not routine:
                     milliseconds = round((perf_counter() - started) * 1000, 2)
                     kind = denial or notes.get("reason", "")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from skilder_keys.rpc.call_metrics import label_of
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -46,5 +48,4 @@ class PublicMethod:
     @property
     def label(self) -> str:
         """The service and the method as in metrics, e.g. `Health/Check`."""
-        service, _, name = self.path.removeprefix("/").partition("/")
-        return f"{service.rpartition('.')[2]}/{name}"
+        return label_of(self.path)

@@ -69,6 +69,10 @@ class Database:
 
     Every method raises UnavailableError if the database cannot be reached or does not respond in time. Broken
     connections are replaced automatically, so no restart is needed when the database is back.
+
+    Attributes:
+        waiting: The number of calls that wait for a connection.
+        refused: The number of calls that were refused since all connections were in use for too long.
     """
 
     def __init__(self, pool: Pool, connector: Connector, options: DatabaseOptions) -> None:
@@ -76,6 +80,8 @@ class Database:
         self._connector = connector
         self._options = options
         self._probe: Session | None = None
+        self.waiting = 0
+        self.refused = 0
 
     @classmethod
     async def open(cls, options: DatabaseOptions) -> Self:
@@ -124,12 +130,16 @@ class Database:
             BusyError: All connections were in use for too long.
         """
         with translated_errors():
+            self.waiting += 1
             try:
                 connection = await self._pool.acquire(timeout=self._options.acquire_timeout)
             except TimeoutError:
                 if self._pool.get_idle_size() or self._pool.get_size() < self._pool.get_max_size():
                     raise
+                self.refused += 1
                 raise BusyError from None
+            finally:
+                self.waiting -= 1
             try:
                 yield connection
             finally:
@@ -151,6 +161,12 @@ class Database:
                 yield connection
             finally:
                 await _closed(connection, time_limit)
+
+    @property
+    def pool_use(self) -> dict[str, int]:
+        """The number of connections of the pool that are `used`, `idle`, and not opened yet (`closed`)."""
+        opened, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return {"used": opened - idle, "idle": idle, "closed": self._pool.get_max_size() - opened}
 
     async def expire(self) -> None:
         """Replace every connection of the pool by a new one before it is lent again."""

@@ -1,29 +1,34 @@
-"""The metrics of a worker, for Prometheus: its fence, its caches and its calls."""
+"""The metrics of a worker, for Prometheus: its fence, its caches, its database connections and its calls."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, GCCollector, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+
+from skilder_keys.domain.denial import DenialReason
+from skilder_keys.rpc.call_metrics import BOUNDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from prometheus_client.metrics_core import Metric
 
     from skilder_keys.app.authorization.authorizer import Authorizer
     from skilder_keys.app.authorization.memory import Memory
     from skilder_keys.app.authorization.turns import Gates
+    from skilder_keys.app.authorization.verifier import Verifier
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.reader import Reader
     from skilder_keys.app.unused_keys import UnusedKeys
+    from skilder_keys.rpc.call_metrics import CallMetrics
     from skilder_keys.rpc.pipeline import Pipeline
+    from skilder_keys.storage.database import Database
+    from skilder_keys.transports.frontend import Frontend
+    from skilder_keys.worker.readings import Readings
 
-Labels = TypeVar("Labels", bound=tuple[str, ...])
-
-_WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+_LE = [*map(str, BOUNDS), "+Inf"]
 
 
 def new_registry() -> CollectorRegistry:
@@ -45,64 +50,104 @@ def writer_waits(registry: CollectorRegistry) -> Histogram:
     )
 
 
-class WorkerCollector(Collector):
-    """Reads counts that other objects keep as plain numbers, so that metrics cost a call almost nothing."""
-
-    def __init__(
-        self,
-        reader: Reader,
-        lease: Lease,
-        memory: Memory,
-        authorizer: Authorizer,
-        pipeline: Pipeline,
-        first_sights: Gates,
-        unused: UnusedKeys,
-    ) -> None:
-        self._reader = reader
-        self._lease = lease
-        self._memory = memory
-        self._authorizer = authorizer
-        self._pipeline = pipeline
-        self._first_sights = first_sights
-        self._unused = unused
-
-    def collect(self) -> Iterator[Metric]:
-        """Return the current value of every metric."""
-        reader = self._reader
-        mode = GaugeMetricFamily("skilder_keys_mode", "1 for the current mode of Authorize, else 0.", labels=["mode"])
-        for each in ("cached", "direct", "unavailable"):
-            mode.add_metric([each], each == reader.mode)
-        yield mode
-        yield _gauge("lease_age_seconds", "Time since the lease was requested; +Inf without one.", self._lease.age())
-        yield _gauge("epoch", "The last change that memory has applied.", self._lease.epoch)
-        yield _gauge("epoch_lag", "Changes that are known but not applied yet.", reader.known - self._lease.epoch)
-        memory = self._memory
-        yield _gauge("cached_keys", "Keys in memory.", memory.key_count)
-        yield _gauge("cached_workspaces", "Workspaces in memory.", memory.workspace_count)
-        yield _gauge("cached_workspaces_bytes", "Estimate of the memory that workspaces take.", memory.workspace_bytes)
-        evicted = memory.evicted_workspaces
-        yield _counter("workspaces_evicted", "Workspaces dropped from memory to make room for others.", {(): evicted})
-        yield _counter("cache_hits", "Tokens decided from memory.", {(): memory.hits})
-        yield _counter("cache_misses", "Tokens that were not in memory.", {(): memory.misses})
-        waiting = self._first_sights.waiting
-        yield _gauge("first_sights_waiting", "Tokens not in memory that wait to be looked up.", waiting)
-        refused = self._first_sights.refused
-        yield _counter("first_sights_refused", "Tokens not in memory that were refused as BUSY.", {(): refused})
-        revoked = self._unused.revoked
-        yield _counter("unused_keys_revoked", "Keys revoked because nobody used them.", {(): revoked})
-        runs = {(outcome,): number for outcome, number in self._unused.runs.items()}
-        yield _counter("unused_keys_runs", "Searches for unused keys, by outcome.", runs, "outcome")
-        denials = {(reason.name,): number for reason, number in self._authorizer.denials.items()}
-        yield _counter("denials", "Tokens denied, by reason.", denials, "reason")
-        yield _counter("calls", "Calls, by method and status code.", self._pipeline.calls, "method", "code")
+def read_all(
+    readings: Readings,
+    reader: Reader,
+    lease: Lease,
+    memory: Memory,
+    gates: Gates,
+    database: Database,
+    authorizer: Authorizer,
+    verifier: Verifier,
+    unused: UnusedKeys,
+    pipeline: Pipeline,
+    frontend: Frontend,
+) -> None:
+    """Add the metrics of all parts of a worker."""
+    _read_fence(readings, reader, lease)
+    _read_memory(readings, memory, gates)
+    _read_database(readings, database)
+    _read_tokens(readings, authorizer, verifier, unused)
+    _read_calls(readings, pipeline.calls, frontend.name)
 
 
-def _gauge(name: str, documentation: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"skilder_keys_{name}", documentation, value=value)
+def _read_fence(readings: Readings, reader: Reader, lease: Lease) -> None:
+    """Add the metrics of the fence."""
+    modes = ("cached", "direct", "unavailable")
+    readings.gauges(
+        "mode",
+        "1 for the current mode of Authorize, else 0.",
+        lambda: {each: float(each == reader.mode) for each in modes},
+        "mode",
+    )
+    readings.gauge("lease_age_seconds", "Time since the lease was requested; +Inf without one.", lease.age)
+    readings.gauge("epoch", "The last change that memory has applied.", lambda: lease.epoch)
+    readings.gauge("epoch_lag", "Changes that are known but not applied yet.", lambda: reader.known - lease.epoch)
 
 
-def _counter(name: str, documentation: str, values: Mapping[Labels, int], *labels: str) -> Metric:
-    family = CounterMetricFamily(f"skilder_keys_{name}", documentation, labels=labels)
-    for of_labels, value in values.items():
-        family.add_metric(of_labels, value)
-    return family
+def _read_memory(readings: Readings, memory: Memory, gates: Gates) -> None:
+    """Add the metrics of what is in memory, and of what waits to be looked up."""
+    readings.gauge("cached_keys", "Keys in memory.", lambda: memory.key_count)
+    readings.gauge("cached_workspaces", "Workspaces in memory.", lambda: memory.workspace_count)
+    readings.gauge(
+        "cached_workspaces_bytes", "Estimate of the memory that workspaces take.", lambda: memory.workspace_bytes
+    )
+    readings.counter(
+        "workspaces_evicted",
+        "Workspaces dropped from memory to make room for others.",
+        lambda: memory.evicted_workspaces,
+    )
+    readings.counter("cache_hits", "Tokens decided from memory.", lambda: memory.hits)
+    readings.counter("cache_misses", "Tokens that were not in memory.", lambda: memory.misses)
+    readings.gauge("first_sights_waiting", "Tokens not in memory that wait to be looked up.", lambda: gates.waiting)
+    readings.counter("first_sights_refused", "Tokens not in memory that were refused as BUSY.", lambda: gates.refused)
+
+
+def _read_database(readings: Readings, database: Database) -> None:
+    """Add the metrics of the pool of connections."""
+    readings.gauges(
+        "pool_connections", "Database connections of the pool, by state.", lambda: database.pool_use, "state"
+    )
+    readings.gauge("pool_waiting", "Calls that wait for a database connection.", lambda: database.waiting)
+    readings.counter("pool_refused", "Calls refused as BUSY without a free connection.", lambda: database.refused)
+
+
+def _read_tokens(readings: Readings, authorizer: Authorizer, verifier: Verifier, unused: UnusedKeys) -> None:
+    """Add the metrics of tokens and keys."""
+    readings.gauge("argon2_waiting", "Tokens that wait for argon2 to verify them.", lambda: verifier.waiting)
+    readings.counters("argon2", "Tokens that argon2 has verified, by outcome.", lambda: verifier.outcomes, "outcome")
+    readings.counters(
+        "denials",
+        "Tokens denied, by reason.",
+        lambda: {each.name: authorizer.denials[each] for each in DenialReason},
+        "reason",
+    )
+    readings.counter("unused_keys_revoked", "Keys revoked because nobody used them.", lambda: unused.revoked)
+    readings.counters("unused_keys_runs", "Searches for unused keys, by outcome.", lambda: unused.runs, "outcome")
+
+
+def _read_calls(readings: Readings, calls: CallMetrics, transport: str) -> None:
+    """Add the metrics of calls."""
+
+    def durations() -> Metric:
+        found = HistogramMetricFamily(
+            "skilder_keys_call_duration_seconds",
+            "Duration of calls, by method, transport and status code; of a stream, until its end.",
+            labels=["method", "transport", "code"],
+        )
+        for method, code, latency in calls:
+            buckets = list(zip(_LE, accumulate(latency.counts), strict=True))
+            found.add_metric([method, transport, code], buckets, latency.seconds)
+        return found
+
+    def counts() -> Metric:
+        found = CounterMetricFamily(
+            "skilder_keys_calls", "Calls, by method and status code.", labels=["method", "code"]
+        )
+        for method, code, latency in calls:
+            found.add_metric([method, code], sum(latency.counts))
+        return found
+
+    readings.family(durations)
+    readings.family(counts)
+    readings.counter("calls_refused", "Calls refused because too many were running.", lambda: calls.refused)

@@ -51,7 +51,8 @@ from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.storage.migrations import require_schema
 from skilder_keys.storage.privileges import require_privileges
 from skilder_keys.transports.frontend import Api
-from skilder_keys.worker.collector import WorkerCollector, writer_waits
+from skilder_keys.worker import collector
+from skilder_keys.worker.readings import Readings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -132,7 +133,7 @@ async def start(
     reads.on_doubt = memory.drop_all
     reader = Reader(database, memory, lease, log, clock, settings.lease, call_timeout=settings.call_timeout)
     stack.push_async_callback(reader.close)
-    writer = Writer(database, clock, writer_waits(registry).observe, reader.new_server)
+    writer = Writer(database, clock, collector.writer_waits(registry).observe, reader.new_server)
 
     parameters = HashParameters(settings.argon2_memory_kib, settings.argon2_passes, settings.argon2_lanes)
     verifier = Verifier(SecretHasher(parameters), proofs, threads=settings.argon2_threads)
@@ -151,7 +152,10 @@ async def start(
     callers = Callers(known, authorizer, proofs.fingerprint)
     pipeline = Pipeline(callers, log, time_limit, offload, settings.max_message_bytes)
     stack.callback(pipeline.log_limiter.report)
-    registry.register(WorkerCollector(reader, lease, memory, authorizer, pipeline, first_sights, unused))
+    readings = Readings(registry)  # a part adds metrics of its own here, by `readings.gauge` and `readings.counter`
+    collector.read_all(
+        readings, reader, lease, memory, first_sights, database, authorizer, verifier, unused, pipeline, frontend
+    )
     authorization = AuthorizationServicer(authorizer, log_grants=settings.log_grants)
     families = KeyFamilies(database, writer, verifier)
     services = {

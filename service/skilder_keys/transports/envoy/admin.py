@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-_METRICS = "^(http\\.grpc\\.|listener\\.[^a]|cluster\\.grpcio\\.|server\\.(memory|uptime|concurrency))"
+_METRICS = "^(http\\.grpc\\.|listener\\.[^a]|cluster\\.grpcio\\.upstream_|server\\.(memory|uptime|concurrency))"
+_DOCUMENTATION = "A statistic of Envoy: see its documentation."
 _ACTIVE_NAMES = "^http\\.grpc\\.downstream_(cx|rq)_active$"
 _ACTIVE = re.compile(r"downstream_(cx|rq)_active: (\d+)")
 
@@ -38,12 +39,18 @@ class Admin:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def metrics(self) -> list[Metric]:
-        """Return Envoy's own metrics, or an empty list if Envoy does not respond in the Prometheus format."""
+        """Return Envoy's own metrics, or an empty list if Envoy does not respond in the Prometheus format.
+
+        Its histograms are left out: they are in milliseconds, and have 20 buckets. The service has its own.
+        """
         text = await self._ask("GET", f"/stats/prometheus?usedonly&filter={_METRICS}")
         try:
-            return list(text_string_to_metric_families(text or ""))
+            found = [each for each in text_string_to_metric_families(text or "") if each.type in {"counter", "gauge"}]
         except ValueError:
             return []
+        for each in found:
+            each.documentation = _DOCUMENTATION
+        return found
 
     async def drain(self, seconds: float) -> None:
         """Make Envoy ask its clients to disconnect, and wait until they have, at most this many seconds.

@@ -22,6 +22,7 @@ from skilder_keys.transports.envoy.response import NOT_GRPC, events_of, failure_
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Mapping
 
+    from skilder_keys.rpc.call_metrics import CallMetrics
     from skilder_keys.rpc.fast_path import FastPath
     from skilder_keys.rpc.pipeline import Serve
     from skilder_keys.transports.envoy.context import Event, Receive, Send
@@ -36,14 +37,18 @@ class AsgiMethods:
         fast_calls: The calls on the fast path that wait for their messages.
     """
 
-    def __init__(self, methods: Mapping[str, Serve], fast_paths: Mapping[str, FastPath], *, max_calls: int) -> None:
+    def __init__(
+        self, methods: Mapping[str, Serve], fast_paths: Mapping[str, FastPath], metrics: CallMetrics, *, max_calls: int
+    ) -> None:
         """Take the methods. Call this in the event loop that will receive the calls.
 
         Args:
             methods: The methods by path.
             fast_paths: The fast paths that some of them have, by path.
+            metrics: Counts the calls that are refused.
             max_calls: The most calls at the same time.
         """
+        self._metrics = metrics
         self._methods = {path.encode(): serve for path, serve in methods.items()}
         self._fast_paths = {path.encode(): each for path, each in fast_paths.items()}
         self._max_calls = max_calls
@@ -118,11 +123,15 @@ class AsgiMethods:
         return len(self._calls) + len(self.fast_calls) < self._max_calls
 
     def _method(self, scope: Event) -> Serve:
-        if not self._has_room():
-            return _too_many_calls
         # Use the path as it was sent: to gRPC, another spelling is another method.
-        found = self._methods.get(scope["raw_path"])
-        return _unknown if found is None or scope["query_string"] else found
+        path: bytes = scope["raw_path"]
+        found = self._methods.get(path)
+        if found is None or scope["query_string"]:
+            return _unknown
+        if self._has_room():
+            return found
+        self._metrics.refuse(path.decode())
+        return _too_many_calls
 
 
 async def _unknown(_context: object) -> bytes:

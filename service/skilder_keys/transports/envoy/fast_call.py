@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from skilder_keys.transports.envoy.response import events_of
@@ -25,7 +26,7 @@ class FastCall:
     time limit and no log. Nothing on it may raise an error: no task would report it, and the call would hang.
     """
 
-    __slots__ = ("_caller", "_fast_path", "_first", "_on_done", "_send", "_slow", "_waiting")
+    __slots__ = ("_began", "_caller", "_fast_path", "_first", "_on_done", "_send", "_slow", "_waiting")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class FastCall:
             slow: Starts the task that serves the call through the pipeline.
             waiting: The calls that wait for their messages. This call is in the set while it waits.
         """
+        self._began = perf_counter()
         self._fast_path = fast_path
         self._caller = caller
         self._first = first
@@ -70,7 +72,7 @@ class FastCall:
         self._waiting.remove(self)
         event = first.result()
         message = plain(event["body"], self._fast_path.max_bytes) if event.get("more_body") is False else None
-        response = None if message is None else self._fast_path.respond(message, self._caller)
+        response = None if message is None else self._fast_path.respond(message, self._caller, self._began)
         if response is None:
             self._start_slow()
             return

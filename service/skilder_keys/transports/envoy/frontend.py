@@ -34,6 +34,8 @@ class EnvoyFrontend:
         is_open: Whether Envoy accepts connections.
     """
 
+    name = "envoy"
+
     def __init__(self, folder: Path) -> None:
         """Take the worker's folder, which contains Envoy's sockets."""
         self.opening = asyncio.Event()
@@ -61,7 +63,7 @@ class EnvoyFrontend:
         loop.set_task_factory(task_factory)  # pyvoy makes a task of each call, and a FastCall needs none
         loop.set_exception_handler(_report)
         fast = {path: serve for path, serve in api.methods.items() if path.startswith(FAST)}
-        self._methods = AsgiMethods(fast, api.fast_paths, max_calls=settings.max_calls)
+        self._methods = AsgiMethods(fast, api.fast_paths, api.calls, max_calls=settings.max_calls)
         self._watching = loop.create_task(self._methods.watch())
         self.opening.set()
         await self._admin.ready()

@@ -27,6 +27,8 @@ class GrpcioFrontend:
         reuse_port: Whether other processes of this user may serve on the same port, if they set this too.
     """
 
+    name = "grpcio"
+
     def __init__(self, *, reuse_port: bool) -> None:
         self._reuse_port = reuse_port
         self._server: grpc.aio.Server | None = None
@@ -54,7 +56,7 @@ def new_server(
 ) -> grpc.aio.Server:
     """Return a server with all methods. It has no port yet and is not started."""
     server = grpc.aio.server(options=[*options, ("grpc.max_receive_message_length", settings.max_message_bytes)])
-    methods = Methods(api.methods, api.streams, max_calls=settings.max_calls, behind_envoy=behind_envoy)
+    methods = Methods(api.methods, api.streams, api.calls, max_calls=settings.max_calls, behind_envoy=behind_envoy)
     server.add_generic_rpc_handlers((methods, PublicMethods(api.public, api.calls, behind_envoy=behind_envoy)))
     return server
 

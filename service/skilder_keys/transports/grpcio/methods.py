@@ -15,6 +15,7 @@ from skilder_keys.transports import forwarded
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from skilder_keys.rpc.call_metrics import CallMetrics
     from skilder_keys.rpc.pipeline import Serve, ServeStream
 
     ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
@@ -33,6 +34,7 @@ class Methods(grpc.GenericRpcHandler):
         self,
         methods: Mapping[str, Serve],
         streams: Mapping[str, ServeStream],
+        metrics: CallMetrics,
         *,
         max_calls: int,
         behind_envoy: bool = False,
@@ -42,15 +44,19 @@ class Methods(grpc.GenericRpcHandler):
         Args:
             methods: The methods by path.
             streams: The methods that respond with a stream, by path.
+            metrics: Counts the calls that are refused.
             max_calls: The most calls at the same time.
             behind_envoy: Whether all calls come from Envoy, which reports the client in headers.
         """
         self._context_type = ForwardedContext if behind_envoy else Context
         self._max_calls = max_calls
         self._calls = 0
+        self._metrics = metrics
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            **{path: grpc.stream_unary_rpc_method_handler(self._handler(serve)) for path, serve in methods.items()},
-            **{path: grpc.stream_stream_rpc_method_handler(self._handler(serve)) for path, serve in streams.items()},
+            **{path: grpc.stream_unary_rpc_method_handler(self._handler(path, each)) for path, each in methods.items()},
+            **{
+                path: grpc.stream_stream_rpc_method_handler(self._handler(path, each)) for path, each in streams.items()
+            },
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
@@ -58,10 +64,11 @@ class Methods(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
     def _handler(
-        self, serve: Callable[[Context], Awaitable[Result]]
+        self, path: str, serve: Callable[[Context], Awaitable[Result]]
     ) -> Callable[[object, ServicerContext], Awaitable[Result]]:
         async def handle(_messages: object, context: ServicerContext) -> Result:
             if self._calls >= self._max_calls:
+                self._metrics.refuse(path)
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY_CALLS)
             self._calls += 1
             try:

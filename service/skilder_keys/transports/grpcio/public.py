@@ -13,6 +13,7 @@ import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -23,8 +24,9 @@ from skilder_keys.rpc.limits import MAX_BYTES
 from skilder_keys.transports import forwarded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, MutableMapping
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
+    from skilder_keys.rpc.call_metrics import CallMetrics
     from skilder_keys.rpc.public import PublicCall, PublicMethod, Request
 
     ServicerContext = grpc.aio.ServicerContext[Any, bytes]
@@ -82,14 +84,12 @@ class GrpcioPublicCall:
 class PublicMethods(grpc.GenericRpcHandler):
     """The public methods by path. Calls are counted as `Pipeline.calls` counts them."""
 
-    def __init__(
-        self, methods: Iterable[PublicMethod], calls: MutableMapping[tuple[str, str], int], *, behind_envoy: bool
-    ) -> None:
+    def __init__(self, methods: Iterable[PublicMethod], calls: CallMetrics, *, behind_envoy: bool) -> None:
         """Create the handlers.
 
         Args:
             methods: The methods.
-            calls: The counts of calls by method and status code, to which these calls are added.
+            calls: The metrics to which these calls are added.
             behind_envoy: Whether all calls come from Envoy, which reports the client in headers.
         """
         self._limits = PublicLimits()
@@ -106,6 +106,7 @@ class PublicMethods(grpc.GenericRpcHandler):
 
     def _handler(self, method: PublicMethod) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(_messages: object, context: ServicerContext) -> None:
+            began = perf_counter()
             code = "CANCELLED"
             try:
                 await self._serve(GrpcioPublicCall(context), self._connection(context), method)
@@ -114,7 +115,7 @@ class PublicMethods(grpc.GenericRpcHandler):
                 code = error.code.name
                 await context.abort(error.code, str(error))
             finally:
-                self._calls[method.label, code] += 1
+                self._calls.latency(method.label, code).note_since(began)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
