@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from skilder_keys.app.authorization import memory
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.domain.ids import WorkspaceId
@@ -14,7 +16,7 @@ from skilder_keys.domain.token import KeyType
 from skilder_keys.storage import snapshots
 from tests.support.calls import part
 from tests.support.fence import LONG, warm
-from tests.support.fleet import Process, process
+from tests.support.fleet import Process, process, until
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -57,8 +59,9 @@ class Reads:
 
 @pytest.fixture
 def reads(one: Process, monkeypatch: pytest.MonkeyPatch) -> Reads:
-    """Note the reads from here on."""
+    """Note the reads from here on. On a busy machine too, changes wait for what is read ahead of them."""
     assert one
+    monkeypatch.setattr(memory, "_AHEAD_SECONDS", 60.0)
     return Reads(monkeypatch)
 
 
@@ -141,14 +144,17 @@ async def test_a_change_costs_what_it_changes(
     change(changed)
     for expected, asked in ((of_nobody, tokens), (of_bob, [users])):
         for desired in (changed, small_workspace()):
-            await one.apply(desired)
             reads.take()
+            await one.apply(desired)
+            ahead = reads.take()
             checks, keys = one.hasher.checks, len(one.key_cache)
             lent = one.database.lent
             answers = [await one.ask(token) for token in asked * 3]
-            assert reads.take() == expected
+            later = reads.take()
+            assert ahead + later == expected
+            assert all(set(wanted) == {Part.MEMBER} for wanted in later)
             assert (one.hasher.checks, len(one.key_cache)) == (checks, keys)
-            assert one.database.lent == lent + len(expected)
+            assert one.database.lent == lent + len(later)
             async with process(database_url) as other:
                 assert answers == [await other.ask(token) for token in asked * 3]
         for token in (*tokens, users):
@@ -184,10 +190,79 @@ async def test_all_of_a_kind_is_read_where_very_many_were_touched(one: Process, 
         for number in range(count):
             if all(tool.id != f"extra-{number}" for tool in workspace.tools):
                 workspace.tools.add(id=f"extra-{number}", name=f"extra-{number}", mcp_server="slack")
-        await one.apply(workspace)
         reads.take()
+        await one.apply(workspace)
         assert await one.outcome(token) == "granted"
         assert reads.take() == [{Part.TOOL: expected}]
+
+
+async def test_no_call_waits_for_what_was_read_ahead(one: Process, reads: Reads, sql: Sql) -> None:
+    """The workspace is complete before the change, and right after it."""
+    _, token = await one.issue()
+    await warm(one, token)
+    reads.take()
+    for count in range(1, 6):
+        epoch = one.lease.epoch
+        await sql.execute("UPDATE hat SET name = name || '.' WHERE (workspace_id, id) = ('acme', 'engineer')")
+        while one.lease.epoch == epoch:
+            assert one.snapshots.current(ACME) is not None
+            await asyncio.sleep(0)
+        hits = one.memory.hits
+        hats = (await one.ask(token)).granted.tool_set.hats
+        assert one.memory.hits == hits + 1
+        assert [hat.name for hat in hats if hat.id == "engineer"] == ["Engineer" + "." * count]
+        assert reads.take() == [{Part.HAT: {"engineer"}}]
+
+
+async def test_nothing_is_read_ahead_for_nobody(one: Process, reads: Reads, sql: Sql) -> None:
+    """Not of a workspace that no key has asked about since the last change, and not if it was deleted."""
+    _, token = await one.issue()
+    await warm(one, token)
+    reads.take()
+    switch = "UPDATE tool SET disabled = NOT disabled WHERE (workspace_id, id) = ('acme', 'web.search')"
+    for statement in (switch, switch, "UPDATE workspace SET deleted_at = now() WHERE id = 'acme'"):
+        epoch = one.lease.epoch
+        await sql.execute(statement)
+        await until(lambda epoch=epoch: one.lease.epoch > epoch)  # type: ignore[misc]
+    assert reads.take() == [{Part.TOOL: {"web.search"}}]
+    assert await one.outcome(token) == "WORKSPACE_GONE"
+
+
+async def test_a_change_does_not_wait_long_for_what_is_read_ahead(
+    one: Process, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in force while the read hangs, and the next call reads for itself."""
+    _, token = await one.issue()
+    await warm(one, token)
+    reads.take()
+    monkeypatch.setattr(memory, "_AHEAD_SECONDS", 0.5)
+    reads.released.clear()
+    workspace = small_workspace()
+    disable_tool(workspace)
+    await one.apply(workspace)
+    assert reads.take() == [{Part.TOOL: {"git.commit"}}]
+    assert one.snapshots.current(ACME) is None
+    reads.released.set()
+    assert await one.outcome(token, "git.commit") == "TOOL_NOT_ALLOWED"
+    assert reads.take() == [{Part.TOOL: {"git.commit"}}]
+
+
+async def test_a_change_does_not_wait_for_a_read_ahead_that_fails(
+    one: Process, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next call meets the outage, if it still lasts."""
+    _, token = await one.issue()
+    await warm(one, token)
+    reads.take()
+    read = AsyncMock(side_effect=UnavailableError)
+    with monkeypatch.context() as outage:
+        outage.setattr(snapshots, "read", read)
+        workspace = small_workspace()
+        disable_tool(workspace)
+        await one.apply(workspace)
+        assert read.await_count == 1
+    assert await one.outcome(token, "git.commit") == "TOOL_NOT_ALLOWED"
+    assert reads.take() == [{Part.TOOL: {"git.commit"}}]
 
 
 async def test_a_load_that_a_change_overtook_answers_those_who_waited(

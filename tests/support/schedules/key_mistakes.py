@@ -45,8 +45,8 @@ KEY_MISTAKES: dict[str, Mistake] = {
         (
             Edit(
                 Memory,
-                "for workspace_id, touched in parts.items():",
-                "for workspace_id, touched in list(parts.items())[:1]:",
+                "in _parts(change.touches).items():",
+                "in list(_parts(change.touches).items())[:1]:",
             ),
         ),
     ),
@@ -193,7 +193,7 @@ KEY_MISTAKES: dict[str, Mistake] = {
     ),
     "a closed key is kept": (None, (Edit(KeyCache, "elif known.until == OPEN:", "else:"),)),
     "overtaken loads are joined, and the begin of the call does not count": (
-        None,
+        part_stories.a_call_comes_when_a_load_is_overtaken,
         (
             Edit(KeyLoader, "max(began, *(", "max(0, *("),
             Edit(

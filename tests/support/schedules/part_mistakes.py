@@ -77,8 +77,8 @@ PART_MISTAKES: dict[str, Mistake] = {
         (
             Edit(
                 Snapshots,
-                "held.filled(filled, contents, members, read.version, self._lease.epoch)",
-                "held.filled(filled, contents, members, read.version, held.label)",
+                "held.filled(filled, arrived.contents, arrived.members, read.version, self._lease.epoch)",
+                "held.filled(filled, arrived.contents, arrived.members, read.version, held.label)",
             ),
         ),
     ),
@@ -87,8 +87,8 @@ PART_MISTAKES: dict[str, Mistake] = {
         (
             Edit(
                 Snapshots,
-                "held.filled(filled, contents, members, read.version, self._lease.epoch)",
-                "held.filled(filled, contents, members, read.version, label)",
+                "held.filled(filled, arrived.contents, arrived.members, read.version, self._lease.epoch)",
+                "held.filled(filled, arrived.contents, arrived.members, read.version, label)",
             ),
         ),
     ),
@@ -124,7 +124,7 @@ PART_MISTAKES: dict[str, Mistake] = {
     ),
     "a part is filled that was not read": (
         part_stories.an_older_load_is_the_last,
-        (Edit(Snapshots, " and missing.covers(load.wanted, each)", ""),),
+        (Edit(Snapshots, " and missing.covers(read.wanted, each)", ""),),
     ),
     "parts are filled into other contents": (
         part_stories.contents_are_replaced_while_a_part_is_read,
@@ -132,7 +132,7 @@ PART_MISTAKES: dict[str, Mistake] = {
     ),
     "parts are filled that are ahead of memory": (
         part_stories.parts_are_ahead_when_the_lease_ends,
-        (Edit(Snapshots, "not caught_up or ", ""),),
+        (Edit(Snapshots, " if caught_up else load.base", ""),),
     ),
     "a workspace is kept that is ahead of memory": (
         part_stories.parts_are_ahead_when_the_lease_ends,
@@ -174,7 +174,7 @@ PART_MISTAKES: dict[str, Mistake] = {
     ),
     "parts do not wait for memory": (
         part_stories.parts_are_ahead_when_the_lease_ends,
-        (Edit(Snapshots, "await self._lease.reach(read.revision.epoch)", "True"),),
+        (Edit(Snapshots, "await self._lease.reach(arrived.read.revision.epoch)", "True"),),
     ),
     "without a lease, another version is used": (
         key_stories.a_call_without_a_lease_has_an_old_version,
@@ -186,5 +186,9 @@ PART_MISTAKES: dict[str, Mistake] = {
         (Edit(Snapshots, " and not held.lacks(user_id)", ""),),
     ),
     "a workspace is used though parts are missing": (None, (Edit(Snapshots, " or not snapshot.complete", ""),)),
+    "what was read ahead is filled in before the changes that it has": (
+        part_stories.a_change_is_overtaken_while_it_is_read_ahead,
+        (Edit(Snapshots, "if ahead.arrived.read.revision.epoch <= self._lease.epoch:", "if True:"),),
+    ),
 }
 """By what each mistake says."""

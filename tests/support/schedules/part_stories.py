@@ -17,6 +17,7 @@ from tests.support.schedules.steps import (
     USER,
     WHOLE,
     WORKSPACE,
+    apply,
     change,
     know,
     lose,
@@ -152,4 +153,37 @@ async def a_member_is_missing_when_the_lease_ends(schedule: Schedule) -> None:
     await schedule.rush("parts")
     schedule.reader.lapse()
     schedule.begin(USER)
+    await schedule.rush()
+
+
+async def a_change_is_overtaken_while_it_is_read_ahead(schedule: Schedule) -> None:
+    """What was read has more of the hat than memory has of the rest."""
+    await know(schedule, USER, OTHER_USER, WHOLE)
+    schedule.database.change(HAT)
+    schedule.reader.read_ahead()
+    await schedule.jitter()
+    if schedule.random.random() < 0.7:
+        schedule.database.change(HAT, *some(schedule, MEMBER, SKILL))
+    await schedule.rush("parts")
+    for _ in range(2):
+        await apply(schedule)
+        for client in (USER, WHOLE):
+            schedule.begin(client)
+            await schedule.jitter()
+    await schedule.rush()
+
+
+async def a_call_comes_when_a_load_is_overtaken(schedule: Schedule) -> None:
+    """The change has returned before the call begins; the load is of the whole workspace, or of a hat."""
+    await know(schedule, USER, WHOLE)
+    if schedule.random.random() < 0.5:
+        schedule.evict_workspace(USER)
+    else:
+        await change(schedule, HAT)
+    schedule.begin(USER)
+    await schedule.rush("parts", 1)
+    await change(schedule, *some(schedule, HAT, MEMBER, OTHER_HAT))
+    schedule.reader.renew()
+    for client in (USER, WHOLE):
+        schedule.begin(client)
     await schedule.rush()

@@ -6,7 +6,7 @@ import __future__
 import inspect
 import sys
 import textwrap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -37,6 +37,7 @@ def plant(edit: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
     (name,) = found
     wrong = textwrap.dedent(sources[name].replace(edit.right, edit.wrong))
     code = compile(wrong, f"<{name} with a mistake>", "exec", flags=__future__.annotations.compiler_flag)
-    namespace: dict[str, object] = {}
+    namespace: dict[str, Any] = {}
     exec(code, vars(module), namespace)  # noqa: S102 - the project's own code
+    namespace[name].__qualname__ = functions[name].__qualname__  # by which a schedule knows what waits
     monkeypatch.setattr(edit.of, name, namespace[name])

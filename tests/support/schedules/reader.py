@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from skilder_keys.app.authorization.snapshot_load import Ahead
     from tests.support.memory import TestedMemory
     from tests.support.schedules.database import Database
 
@@ -26,6 +30,7 @@ class Reader:
         self._acknowledged = 0
         self._has_row = True
         self._sent: float | None = None  # when the heartbeat that is under way was sent
+        self._aheads: list[asyncio.Task[Sequence[Ahead]]] = []
         self.settled = 0
 
     def apply(self) -> None:
@@ -35,6 +40,14 @@ class Reader:
             change = self._database.changes[self._lease.epoch]
             self._memory.memory.apply(change)
             self._lease.advance(change.revision)
+            for ahead in self._aheads:
+                if ahead.done():
+                    self._memory.memory.fill(ahead.result())
+
+    def read_ahead(self) -> None:
+        """Begin to read what the next changes touch; what has arrived by then is filled in after each change."""
+        changes = self._database.changes[self._lease.epoch :]
+        self._aheads.append(asyncio.create_task(self._memory.memory.read_ahead(changes)))
 
     def heartbeat(self) -> None:
         """Send a heartbeat; or get the answer, if one is under way."""

@@ -256,6 +256,8 @@ class Schedule:
             (self.begin,): 6,
             (self.commit, reader.apply): 3,
             (self.commit,): 2,
+            (self.commit, reader.read_ahead, self.go_on, self.go_on, reader.apply): 0.7,
+            (reader.read_ahead,): 0.2,
             (reader.apply,): 1.5,
             (reader.heartbeat,): 1,
             (reader.tick,): 0.4,

@@ -32,4 +32,6 @@ STORIES: tuple[Story, ...] = (
     key_stories.a_key_changes_while_it_is_read,
     key_stories.keys_are_loaded_ahead_while_one_changes,
     key_stories.keys_are_loaded_ahead_before_memory_has_the_change,
+    part_stories.a_change_is_overtaken_while_it_is_read_ahead,
+    part_stories.a_call_comes_when_a_load_is_overtaken,
 )

@@ -111,6 +111,11 @@ class Snapshot:
         """Return whether a key needs a part that is missing: a key of this user, or of no user for None."""
         return not self.complete or (user_id is not None and (Part.MEMBER, user_id) in self.missing)
 
+    @property
+    def asked(self) -> bool:
+        """Whether it is complete, and a call has asked what a key reaches."""
+        return self.complete and bool(self._by_reach)
+
     def close(self, epoch: int) -> None:
         """Note that this was the state up to an epoch, and not later."""
         self.until = min(self.until, epoch)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import missing
+from skilder_keys.app.authorization.contents import EMPTY, updated
 from skilder_keys.storage import snapshots
 
 if TYPE_CHECKING:
@@ -12,9 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from contextlib import AbstractAsyncContextManager
 
+    from skilder_keys.app.authorization.contents import Contents
     from skilder_keys.app.authorization.missing import PartKey
     from skilder_keys.app.authorization.snapshot import Snapshot
-    from skilder_keys.domain.ids import WorkspaceId
+    from skilder_keys.domain.ids import TeamId, UserId, WorkspaceId
+    from skilder_keys.storage.snapshots import SnapshotRead, Wanted
 
     Turn = Callable[[], AbstractAsyncContextManager[object]]
     """Returns the context in which a workspace is read, or raises BusyError."""
@@ -37,9 +41,42 @@ class Load:
     def __init__(self, workspace_id: WorkspaceId, base: Snapshot | None) -> None:
         self.workspace_id = workspace_id
         self.base = base
-        self.wanted = snapshots.EVERYTHING if base is None else missing.to_read(base.missing)
+        self.wanted: Wanted = snapshots.EVERYTHING if base is None else missing.to_read(base.missing)
         self.touches: list[tuple[int, Collection[PartKey]]] = []
         self.void = False
         self.begun = False
         self.wanted_by = 0
         self.task: asyncio.Task[Snapshot]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What was read of a workspace.
+
+    Attributes:
+        read: The rows.
+        contents: The contents with them.
+        members: The members among them.
+    """
+
+    read: SnapshotRead
+    contents: Contents
+    members: dict[UserId, frozenset[TeamId]]
+
+    @classmethod
+    def of(cls, read: SnapshotRead, base: Contents = EMPTY) -> Arrived:
+        """Decode what was read, on top of what was there before."""
+        return cls(read, updated(base, read), read.members())
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a change touches of a workspace, which was read before memory applies the change.
+
+    Attributes:
+        base: The workspace before the change.
+        arrived: What was read.
+    """
+
+    base: Snapshot
+    arrived: Arrived

@@ -8,11 +8,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization import missing
-from skilder_keys.app.authorization.contents import EMPTY, Contents, updated
 from skilder_keys.app.authorization.release import release
 from skilder_keys.app.authorization.snapshot import VOID, Snapshot
-from skilder_keys.app.authorization.snapshot_load import Load
+from skilder_keys.app.authorization.snapshot_load import Ahead, Arrived, Load
 from skilder_keys.app.batching import SingleFlight, retrieve
+from skilder_keys.domain.difference import Part
 from skilder_keys.storage import snapshots
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from skilder_keys.app.authorization.snapshot_load import Turn
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.reads import FencedReads
-    from skilder_keys.domain.ids import TeamId, UserId, WorkspaceId
+    from skilder_keys.domain.ids import UserId, WorkspaceId
     from skilder_keys.offload import Offload
-    from skilder_keys.storage.snapshots import SnapshotRead
+    from skilder_keys.storage.snapshots import Wanted
 
 _UNFENCED = 4
 _SHARES = 4
@@ -126,6 +126,25 @@ class Snapshots:
         read = await self._at.get((workspace_id, version), lambda: self._read_unfenced(workspace_id, turn()))
         return read if read.version == version else None
 
+    async def read_ahead(self, workspace_id: WorkspaceId, parts: Collection[PartKey]) -> Ahead | None:
+        """Read what a change has touched before it is applied, so that no call finds it missing; None if no call would.
+
+        Raises:
+            UnavailableError: The database does not respond.
+        """
+        held = self._snapshots.get(workspace_id)
+        if held is None or not held.asked or any(part is Part.WORKSPACE for part, _ in parts):
+            return None
+        touched = missing.to_miss(held.missing, parts)
+        if missing.only_members(touched):
+            return None
+        return Ahead(held, await self._read(workspace_id, held, missing.to_read(touched)))
+
+    def fill(self, ahead: Ahead) -> None:
+        """Fill in what was read ahead, right after the changes were applied; unless there are more changes by now."""
+        if ahead.arrived.read.revision.epoch <= self._lease.epoch:
+            self._fill(ahead.base, ahead.arrived)
+
     def apply(self, workspace_id: WorkspaceId, parts: Collection[PartKey], epoch: int) -> None:
         """Make the parts that a change has touched missing, and let no call join a load that it has overtaken."""
         for load in self._overtaken(workspace_id):
@@ -155,16 +174,18 @@ class Snapshots:
         try:
             async with turn:
                 load.begun = True
-                read = await self._reads.read(lambda each: snapshots.read(each, load.workspace_id, load.wanted))
-                base = EMPTY if load.base is None else load.base.contents
-                contents, members = await self._offload.run(_decoded, base, read)
-            caught_up = await self._lease.reach(read.revision.epoch)
+                arrived = await self._read(load.workspace_id, load.base, load.wanted)
+            caught_up = await self._lease.reach(arrived.read.revision.epoch)
         finally:
             self._leave(load)
             self._running.discard(load)
         if load.base is None:
-            return self._keep(load, self._snapshot(load.workspace_id, read, contents, members), caught_up=caught_up)
-        return self._fill(load, load.base, read, contents, members, caught_up=caught_up)
+            return self._keep(load, self._snapshot(load.workspace_id, arrived), caught_up=caught_up)
+        return self._fill(load.base, arrived) if caught_up else load.base
+
+    async def _read(self, workspace_id: WorkspaceId, base: Snapshot | None, wanted: Wanted) -> Arrived:
+        read = await self._reads.read(lambda each: snapshots.read(each, workspace_id, wanted))
+        return await self._offload.run(Arrived.of, read, *(() if base is None else (base.contents,)))
 
     def _keep(self, load: Load, loaded: Snapshot, *, caught_up: bool) -> Snapshot:
         """Keep a workspace that was read as a whole, as it is after the changes that came meanwhile."""
@@ -183,44 +204,33 @@ class Snapshots:
                 self._replace(former, held)
         return loaded
 
-    def _fill(
-        self,
-        load: Load,
-        base: Snapshot,
-        read: SnapshotRead,
-        contents: Contents,
-        members: dict[UserId, frozenset[TeamId]],
-        *,
-        caught_up: bool,
-    ) -> Snapshot:
-        """Fill what was read into the workspace, except what a later change has touched."""
-        held = self._snapshots.get(load.workspace_id)
-        if not caught_up or held is None or held.contents is not base.contents:
+    def _fill(self, base: Snapshot, arrived: Arrived) -> Snapshot:
+        """Fill what was read into the workspace, except what a later change has touched. Return the workspace.
+
+        Memory must have applied the epoch at which it was read.
+        """
+        read, held = arrived.read, self._snapshots.get(base.workspace_id)
+        if held is None or held.contents is not base.contents:
             return base
         label = read.revision.epoch
-        filled = [each for each, epoch in held.missing.items() if epoch <= label and missing.covers(load.wanted, each)]
+        filled = [each for each, epoch in held.missing.items() if epoch <= label and missing.covers(read.wanted, each)]
         if not filled:
             return held
         if missing.only_members(filled):
-            held.gain_members(filled, members, read.version, self._lease.epoch)
+            held.gain_members(filled, arrived.members, read.version, self._lease.epoch)
             return held
-        snapshot = held.filled(filled, contents, members, read.version, self._lease.epoch)
+        snapshot = held.filled(filled, arrived.contents, arrived.members, read.version, self._lease.epoch)
         self._replace(held, snapshot)
         return snapshot
 
-    def _snapshot(
-        self,
-        workspace_id: WorkspaceId,
-        read: SnapshotRead,
-        contents: Contents,
-        members: dict[UserId, frozenset[TeamId]],
-    ) -> Snapshot:
+    def _snapshot(self, workspace_id: WorkspaceId, arrived: Arrived) -> Snapshot:
+        read = arrived.read
         return Snapshot(
             workspace_id,
             read.version,
             read.revision.epoch,
-            contents,
-            members,
+            arrived.contents,
+            arrived.members,
             deleted=read.deleted,
             on_growth=self._grown,
         )
@@ -229,9 +239,7 @@ class Snapshots:
         """Read a workspace without a lease. The last few are kept, to be used at exactly their version."""
         at = self._at
         async with turn:
-            read = await self._reads.read(lambda each: snapshots.read(each, workspace_id, snapshots.EVERYTHING))
-            decoded = await self._offload.run(_decoded, EMPTY, read)
-        snapshot = self._snapshot(workspace_id, read, *decoded)
+            snapshot = self._snapshot(workspace_id, await self._read(workspace_id, None, snapshots.EVERYTHING))
         if at is self._at:
             former = self._unfenced.get(workspace_id)
             if former is not None:
@@ -295,7 +303,3 @@ class Snapshots:
 
 def _first(store: OrderedDict[WorkspaceId, Snapshot]) -> Snapshot:
     return next(iter(store.values()))
-
-
-def _decoded(base: Contents, read: SnapshotRead) -> tuple[Contents, dict[UserId, frozenset[TeamId]]]:
-    return updated(base, read), read.members()

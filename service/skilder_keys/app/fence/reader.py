@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 from skilder_keys.app.fence.new_server import NewServer
@@ -13,6 +13,8 @@ from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage import fence
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from structlog.typing import FilteringBoundLogger
 
     from skilder_keys.app.fence.lease import Clock, Lease
@@ -24,11 +26,20 @@ _BEATS = 4  # heartbeats in a lease
 _GUARD = 0.05  # the part of a lease that is not used, because clocks run at slightly different rates
 
 
-class Memory(Protocol):
+_Ahead = TypeVar("_Ahead")
+
+
+class Memory(Protocol[_Ahead]):
     """The memory to which a reader applies changes."""
+
+    async def read_ahead(self, changes: Sequence[fence.Change]) -> Sequence[_Ahead]:
+        """Read what changes touch before they are applied, as far as that takes next to no time."""
 
     def apply(self, change: fence.Change) -> None:
         """Drop what a change touches, and invalidate the loads that could load any of it."""
+
+    def fill(self, aheads: Sequence[_Ahead]) -> None:
+        """Fill in what was read ahead, right after the changes were applied."""
 
     def drop_all(self) -> None:
         """Drop everything, and invalidate all loads."""
@@ -45,7 +56,7 @@ class Reader:
     def __init__(
         self,
         database: Database,
-        memory: Memory,
+        memory: Memory[Any],
         lease: Lease,
         log: FilteringBoundLogger,
         clock: Clock,
@@ -195,6 +206,7 @@ class Reader:
         Return False if there are none, if they are not those after our state, or if they touch everything.
         """
         changes = await fence.changes_since(connection, self._lease.epoch)
+        aheads = await self._memory.read_ahead(changes)
         revision = self._lease.revision
         for change in changes:
             follows = (change.revision.epoch, change.previous_tag) == (revision.epoch + 1, revision.tag)
@@ -205,5 +217,6 @@ class Reader:
         for change in changes:
             self._memory.apply(change)
             self._lease.advance(change.revision)
+        self._memory.fill(aheads)
         self.known = max(self.known, self._lease.epoch)
         return bool(changes)
