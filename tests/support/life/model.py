@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skilder.keys.v1 import key_pb2
 from skilder.keys.v1.workspace_pb2 import HAT_AUDIENCE_WORKSPACE
+from tests.support.life.policies import planned_lifetime, refuse_change, refuse_new, refuse_successor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from skilder.keys.v1.key_service_pb2 import KeyFilter
     from skilder.keys.v1.workspace_pb2 import Workspace
@@ -145,18 +146,19 @@ class KeyModel:
             and all(_has_label(key, *label.split("=")) for label in wanted.labels)
         }
 
-    def refuse_issue(self, workspace_id: str, runtime_id: str, now: datetime, *, is_said: bool) -> str:
+    def refuse_issue(self, wanted: dict[str, Any], now: datetime, *, is_said: bool) -> str:
         """Return why a key is not issued, as ErrorReason says it, or an empty text if it is issued.
 
         Args:
-            workspace_id: The workspace.
-            runtime_id: The runtime instance; empty for a key of another type.
+            wanted: The values of the key, and its `lifetime`.
             now: The time.
             is_said: Whether the request says what becomes of the keys that the runtime instance has.
         """
-        if workspace_id not in self.workspaces:
+        if wanted["workspace_id"] not in self.workspaces:
             return "WORKSPACE_DELETED"
-        return "RUNTIME_HAS_KEYS" if not is_said and any(self.of_runtime(workspace_id, runtime_id, now)) else ""
+        if not is_said and any(self.of_runtime(wanted["workspace_id"], wanted.get("runtime_id", ""), now)):
+            return "RUNTIME_HAS_KEYS"
+        return refuse_new(self, wanted, now)
 
     def of_runtime(self, workspace_id: str, runtime_id: str, now: datetime) -> Iterator[ModelKey]:
         """Yield the keys of a runtime instance that are neither revoked nor expired."""
@@ -164,21 +166,34 @@ class KeyModel:
             if runtime_id and (key.workspace_id, key.runtime_id) == (workspace_id, runtime_id) and key.is_live(now):
                 yield key
 
-    def refuse_rotation(self, key: ModelKey, now: datetime) -> str:
-        """Return why a key is not rotated, or an empty text."""
+    def refuse_rotation(self, key: ModelKey, lifetime: timedelta | None, now: datetime) -> str:
+        """Return why a key is not rotated, or an empty text; `lifetime` is that of the successor, if it is said."""
         if self.state(key, now) != "ACTIVE":
             return "KEY_NOT_ACTIVE"
         successors = (each for each in self.keys.values() if each.predecessor_id == key.id)
-        return "KEY_ALREADY_ROTATED" if any(each.is_live(now) for each in successors) else ""
+        if any(each.is_live(now) for each in successors):
+            return "KEY_ALREADY_ROTATED"
+        return refuse_successor(self, key, lifetime)
 
-    def refuse_update(self, key: ModelKey, expires_at: datetime | None, now: datetime) -> str:
-        """Return why a key is not updated, or an empty text; `expires_at` is its new expiry, if that is updated."""
+    def refuse_own_rotation(self, key: ModelKey, lifetime: timedelta | None, now: datetime) -> str:
+        """Return why a key that calls from this machine does not rotate itself, or an empty text."""
+        if key.type != key_pb2.KEY_TYPE_RUNTIME or self.state(key, now) != "ACTIVE" or key.networks:
+            return "UNAUTHENTICATED"
+        refused, planned = self.refuse_rotation(key, None, now), planned_lifetime(key)
+        if not refused and lifetime is not None and planned is not None and lifetime > planned:
+            return "INVALID_REQUEST"
+        return refused or self.refuse_rotation(key, lifetime, now)
+
+    def refuse_update(self, key: ModelKey, new: dict[str, Any], now: datetime) -> str:
+        """Return why a key is not updated with new values, or an empty text."""
         if key.workspace_id not in self.workspaces:
             return "WORKSPACE_DELETED"
         if key.revoked:
             return "KEY_NOT_ACTIVE"
-        is_changed = expires_at not in (None, key.expires_at)
-        return "INVALID_REQUEST" if is_changed and expires_at is not None and expires_at <= now else ""
+        expires_at = new.get("expires_at")
+        if expires_at not in (None, key.expires_at) and expires_at <= now:
+            return "INVALID_REQUEST"
+        return refuse_change(self, key, new, now)
 
     def refuse_suspension(self, key: ModelKey, _now: datetime) -> str:
         """Return why a key is neither suspended nor resumed, or an empty text."""
