@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from tests.docs.links import anchors
+from tests.support.promtool import NEEDS_PROMTOOL, promtool
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "skilder-keys.rules.yml"
+RULES_TEST = RULES.with_name("skilder-keys.rules.test.yml")
+
+
+def read(path: Path) -> Any:
+    """Return what is in a YAML file."""
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+def alerts() -> list[dict[str, Any]]:
+    """Return the rules of all alerts."""
+    return [rule for group in read(RULES)["groups"] for rule in group["rules"]]
 
 
 def run(folder: Path, *command: str) -> None:
@@ -20,11 +37,47 @@ def run(folder: Path, *command: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not here (Debian: apt-get install prometheus)")
+@NEEDS_PROMTOOL
 def test_the_alerts_are_good_rules_and_fire_when_they_should() -> None:
     """Each one for its problem, and none for a healthy service."""
-    run(RULES.parent, "promtool", "check", "rules", RULES.name)
-    run(RULES.parent, "promtool", "test", "rules", "skilder-keys.rules.test.yml")
+    promtool("check", "rules", RULES.name, folder=RULES.parent)
+    promtool("test", "rules", RULES_TEST.name, folder=RULES.parent)
+
+
+def test_each_alert_has_a_test_in_which_it_fires_and_does_not_fire_before() -> None:
+    """In a test of its own, with its labels and annotations."""
+    tests = {each["name"]: each.get("alert_rule_test", []) for each in read(RULES_TEST)["tests"]}
+    for rule in alerts():
+        name = rule["alert"]
+        assert [each["alertname"] for each in tests.get(name, [])] == [name, name]
+        before, firing = tests[name]
+        assert before["exp_alerts"] == []
+        (fires,) = firing["exp_alerts"]
+        assert fires["exp_labels"]["severity"] == rule["labels"]["severity"] in {"critical", "warning", "info"}
+        assert fires["exp_annotations"].keys() == rule["annotations"].keys() == {"summary", "runbook_url"}
+
+
+def test_each_alert_has_a_section_in_the_runbook_with_something_to_do() -> None:
+    """Its `runbook_url` leads there, and the page has no section of an alert that is gone."""
+    page = (DEPLOY.parent / "docs" / "operations.md").read_text("utf-8")
+    sections = dict(re.findall(r"^#### (SkilderKeys\w+)\n(.*?)(?=^#)", page, re.DOTALL | re.MULTILINE))
+    assert sections.keys() == {rule["alert"] for rule in alerts()}
+    for rule in alerts():
+        path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert anchor == rule["alert"].lower()
+        assert anchor in anchors(DEPLOY.parent / path)
+        assert re.search(r"^1\. ", sections[rule["alert"]], re.MULTILINE), rule["alert"]
+
+
+@NEEDS_PROMTOOL
+def test_the_queries_of_the_runbook_can_be_parsed(tmp_path: Path) -> None:
+    """By Prometheus; `test_runbook` runs those in SQL."""
+    page = (DEPLOY.parent / "docs" / "operations.md").read_text("utf-8")
+    queries = re.findall(r"^ *```promql\n(.*?)^ *```$", page, re.DOTALL | re.MULTILINE)
+    assert len(queries) > 2
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "queries.yml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    promtool("check", "rules", "queries.yml", folder=tmp_path)
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not here (Debian: apt-get install systemd)")
