@@ -11,6 +11,8 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import key_pb2
+from skilder_keys.domain.audit_check import ExpectedHead
+from tests.support.audit import findings
 from tests.support.calls import call, delete_workspace, get_key, get_workspace, list_keys, part, remove
 from tests.support.service import Service, refusal
 from tests.support.transport import GRPCIO_IF_SHORT
@@ -25,14 +27,14 @@ Event = dict[str, Any]
 
 
 async def events(sql: asyncpg.Connection[Any]) -> list[Event]:
-    """Return all events in order, with parsed details. Check their ids, times and peers, and leave those out.
+    """Return all events in order, with parsed details. Check their times and peers, and leave those out.
 
     The times must be recent, and the peers addresses of this machine.
     """
     found = []
-    for row in await sql.fetch("SELECT * FROM audit_event ORDER BY id"):
+    columns = "at, action, workspace_id, key_id, caller, actor, peer, details"
+    for row in await sql.fetch(f"SELECT {columns} FROM audit_event ORDER BY id"):  # noqa: S608 - constants
         event = dict(row)
-        del event["id"]
         assert timedelta(minutes=-1) < datetime.now(UTC) - event.pop("at") < timedelta(minutes=1)
         peer = event.pop("peer")
         assert peer.startswith(("ipv4:127.0.0.1:", "ipv6:%5B::1%5D:")), peer
@@ -232,3 +234,19 @@ async def test_the_details_hold_no_hash(service: Service, sql: asyncpg.Connectio
     for details in await sql.fetch("SELECT details::text FROM audit_event"):
         assert "argon2" not in details[0]
         assert not any(each in details[0] for each in hashes)
+
+
+async def test_the_log_line_of_a_change_has_the_head(service: Service, sql: asyncpg.Connection[Any]) -> None:
+    """As `audit verify --expect-head` takes it: of calls that change something, and of no others."""
+    issued = await service.operator.issue()
+    await service.operator.revoke(key_id=issued.key.id)
+    await service.operator.revoke(key_id=issued.key.id)
+    await service.operator.apply(small_workspace())
+    await delete_workspace(service.operator)
+    rows = await sql.fetch("SELECT workspace_id, number, encode(hash, 'hex') AS hash FROM audit_event ORDER BY id")
+    logged = [each["audit_head"] for each in service.log.events if "audit_head" in each]
+    assert logged == [":".join(map(str, row)) for row in rows]
+    assert len(logged) == 4
+    heads = [ExpectedHead.parse(each) for each in logged]
+    assert await findings(sql, expected=heads) == []
+    assert not any("audit_head" in each for each in service.log.calls("KeyService/RevokeKey")[1:])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Sql = asyncpg.Connection[Any]
 
-_TABLES = NEEDED.keys() - {"audit_event", "pending_change"}
+_TABLES = NEEDED.keys() - {"audit_event", "pending_audit_event", "pending_change"}
 
 
 @asynccontextmanager

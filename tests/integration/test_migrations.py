@@ -15,6 +15,7 @@ import pytest
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage import migrations
 from skilder_keys.storage.migrations import Migration, SchemaOutdatedError, migrate, require_schema, schema_version
+from tests.support.audit import add_event, as_owner, findings
 from tests.support.fence import until_true
 from tests.support.ids import new_key_id
 from tests.support.postgres import database_url, new_database
@@ -273,6 +274,33 @@ async def test_whoever_holds_keys_for_a_moment_does_not_stop_a_migration(
             await other.execute("SELECT FROM key")
             assert not migration.done()
         assert [each.number for each in await migration] == [each.number for each in migrations.migrations()[15:]]
+
+
+async def test_events_from_before_the_chain_stay_and_are_anchored(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is written anew. An event of the chain has their count and a hash, so a change of one of them is found."""
+    await migrate_to(empty_url, 30, monkeypatch)
+    async with connected(empty_url) as sql:
+        for workspace_id in ("acme", "empty", "globex"):
+            await insert(sql, "workspace", id=workspace_id, name="W", version=1)
+        for number in range(4):
+            for workspace_id in ("acme", "globex"):
+                details = f'{{"version": {number}, "changes": {{"hat": {{"added": ["h\\u00fct\\n"]}}}}}}'
+                await add_event(sql, workspace_id, details=details, actor="ada" if number % 2 else None)
+        where = "SELECT ctid, xmin, pg_relation_filenode('audit_event') FROM audit_event WHERE id <= 8 ORDER BY id"
+        before = await sql.fetch(where)
+        await migrate(empty_url)
+        assert await sql.fetch(where) == before
+        rows = await sql.fetch(
+            "SELECT workspace_id, number, details->'events' FROM audit_event WHERE id > 8 ORDER BY 1"
+        )
+        assert [tuple(row) for row in rows] == [("acme", 1, "4"), ("globex", 1, "4")]
+        await add_event(sql, "empty")
+        assert await findings(sql) == []
+        for change in ("UPDATE audit_event SET actor = 'bob' WHERE id = 3", "DELETE FROM audit_event WHERE id = 7"):
+            await as_owner(sql, change)
+            assert await findings(sql) == [("acme", 0, "older events differ")]
 
 
 async def test_an_older_version_writes_no_key(sql: asyncpg.Connection[Any]) -> None:

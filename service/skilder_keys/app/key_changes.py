@@ -57,7 +57,7 @@ class KeyChanges:
         update.check(violations)
         violations.actor(origin.actor)
         violations.raise_if_any()
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             found = await find_key(transaction, parsed, origin.caller.limits)
             workspace = await lock_workspace(transaction, found.workspace_id)
             key = await _locked(transaction, parsed, origin)
@@ -90,7 +90,7 @@ class KeyChanges:
             KeyNotActiveError: The key is revoked.
         """
         parsed = _checked(key_id, reason, origin)
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             key = await _locked(transaction, parsed, origin)
             if origin.actor is not None:
                 (await actor_in(transaction, key.workspace_id, origin.actor)).require_key(key)
@@ -114,7 +114,7 @@ class KeyChanges:
             KeyNotActiveError: The key is revoked.
         """
         parsed = _checked(key_id, reason, origin)
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             key = await _locked(transaction, parsed, origin)
             if origin.actor is not None:
                 (await actor_in(transaction, key.workspace_id, origin.actor)).require_resume(key)

@@ -127,7 +127,7 @@ class KeyFamilies:
             request = keys.IssueRequest(name, request_id, spec.digest(key_id, origin.actor))
         secret = new_secret()
         secret_hash = await self._verifier.hash(secret)
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             key, policy = await _locked(transaction, key_id, origin)
             successor_id = None
             if request is None or not await policy_keys.is_issued(transaction, request):
@@ -156,7 +156,7 @@ class KeyFamilies:
         return rotated
 
     async def _revoke(self, key_id: KeyId, reason: str, origin: Origin) -> RevokedFamily:
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             key = await find_key(transaction, key_id, origin.caller.limits)
             if origin.actor is not None:
                 (await actor_in(transaction, key.workspace_id, origin.actor)).require_key(key)

@@ -81,7 +81,7 @@ class KeyRevocations:
             return RevokedKeys(count, chosen, more=count > MAX_REVOKED)
         revoked: list[KeyId] = []
         for start in range(0, len(chosen), TOGETHER):
-            async with self._database.transaction() as transaction:
+            async with self._database.change(origin.audit_heads) as transaction:
                 workspace, visible = await visible_keys(transaction, wanted, origin.actor)
                 revoked += await key_revocations.revoke(
                     transaction,

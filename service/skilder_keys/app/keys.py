@@ -81,7 +81,7 @@ class Keys:
         request = None
         if request_id:
             request = keys.IssueRequest(origin.caller.name, request_id, spec.digest(origin.actor))
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             workspace = await lock_workspace(transaction, spec.workspace_id)
             if origin.actor is not None:
                 (await actor_in(transaction, spec.workspace_id, origin.actor)).require_issue(spec)
@@ -125,7 +125,7 @@ class Keys:
         parsed = parsed_key_id(violations, key_id)
         check_revocation(violations, reason, origin)
         violations.raise_if_any()
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             key = await find_key(transaction, parsed, origin.caller.limits)
             if origin.actor is not None:
                 (await actor_in(transaction, key.workspace_id, origin.actor)).require_key(key)
@@ -144,7 +144,7 @@ class Keys:
         violations = Violations()
         check_revocation(violations, reason, origin)
         key_id = await proven_key_id(self._database, self._verifier, text, violations, origin)
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             revoked = await _revoke(transaction, key_id, reason, origin)
         await self._writer.settle()
         return revoked

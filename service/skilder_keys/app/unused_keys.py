@@ -113,7 +113,8 @@ class UnusedKeys:
 
         Return how many, or None if another process is at it.
         """
-        async with self._database.transaction() as transaction:
+        heads: list[str] = []
+        async with self._database.change(heads) as transaction:
             if not await unused_keys.try_lock(transaction):
                 return None
             # Whoever takes the rule away waits for this, and is sure afterwards that it is over.
@@ -133,5 +134,5 @@ class UnusedKeys:
             )
         if revoked:
             self.revoked += len(revoked)
-            self._log.info("unused keys revoked", workspace=workspace_id, keys=len(revoked))
+            self._log.info("unused keys revoked", workspace=workspace_id, keys=len(revoked), audit_head=" ".join(heads))
         return len(revoked)

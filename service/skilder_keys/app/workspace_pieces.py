@@ -100,7 +100,7 @@ class ApplyByPieces:
                     status = await workspaces.find(snapshot, asked.id)
                     plan = await self._plan(snapshot, status, asked, expected_version, max_removals, origin)
                     return None if plan is None else (plan[0], plan[2])
-            async with self._database.transaction() as transaction:
+            async with self._database.change(origin.audit_heads) as transaction:
                 status = await workspaces.lock(transaction, asked.id, "write")
                 plan = await self._plan(transaction, status, asked, expected_version, max_removals, origin)
                 if plan is None:

@@ -86,7 +86,7 @@ class WorkspaceUpdates:
                     raise WorkspaceNotFoundError(f"There is no workspace {update.workspace_id!r}.")
                 _, changes, _ = await self._plan(snapshot, status, update, expected_version, origin)
                 return status.version + bool(changes), changes
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             status = await locked(transaction, update.workspace_id)
             after, changes, noted = await self._plan(transaction, status, update, expected_version, origin)
             version = status.version + bool(changes)

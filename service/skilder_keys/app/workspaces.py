@@ -116,7 +116,7 @@ class Workspaces:
             async with self._database.snapshot() as snapshot:
                 status = await workspaces.find(snapshot, desired.id)
                 return await _plan(snapshot, status, desired, expected_version, max_removals, origin, self._offload)
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             created = await workspaces.create(transaction, desired.id, desired.name, desired.key_policy)
             status = await locked(transaction, desired.id)
             version, changes = await _plan(
@@ -151,7 +151,7 @@ class Workspaces:
         violations.identifier("workspace_id", workspace_id)
         check_arguments(violations, expected_version, origin)
         violations.raise_if_any()
-        async with self._database.transaction() as transaction:
+        async with self._database.change(origin.audit_heads) as transaction:
             status = await locked(transaction, workspace_id)
             deleted_at = status.deleted_at
             if deleted_at is None:

@@ -26,14 +26,20 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def takes_settings(*names: str) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:
-    """Make a command of a function of Settings: each setting, or each of `names`, is an option and a variable."""
+def takes_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function of Settings: each setting, or each of `names`, is an option and a variable.
 
-    def decorate(function: Callable[[Settings], None]) -> Callable[..., None]:
+    What else the function takes are arguments and options as for any command.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = _own_parameters(function)
+
         def command(**values: Any) -> None:  # noqa: ANN401 - of as many types as there are settings
-            function(_settings(values))
+            given = {each.name: values.pop(each.name) for each in own}
+            function(_settings(values), **given)
 
-        parameters = [_parameter(name) for name in names or Settings.model_fields]
+        parameters = [*own, *(_parameter(name) for name in names or Settings.model_fields)]
         # Typer reads the options from a function's signature, so make one from the settings.
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -42,6 +48,13 @@ def takes_settings(*names: str) -> Callable[[Callable[[Settings], None]], Callab
         return command
 
     return decorate
+
+
+def _own_parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
+    """Return the parameters of a command but for its settings, which come first."""
+    found = list(inspect.signature(function).parameters.values())[1:]
+    types_ = typing.get_type_hints(function, include_extras=True) if found else {}
+    return [each.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=types_[each.name]) for each in found]
 
 
 def _parameter(name: str) -> inspect.Parameter:

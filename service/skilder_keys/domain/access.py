@@ -1,6 +1,6 @@
 """Who may do what: callers by their role, and the people for whom they call by their role in the workspace."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from skilder_keys.domain.errors import (
@@ -133,11 +133,13 @@ class Origin:
         caller: The program that calls.
         actor: The person on whose behalf the caller calls; None if it calls on its own behalf.
         peer: The network address of the caller, as gRPC reports it, e.g. `ipv4:127.0.0.1:41234`.
+        audit_heads: Where the heads of the audit trail go after each of its commits: see `Database.change`.
     """
 
     caller: Caller
     actor: UserId | None
     peer: str
+    audit_heads: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def principal(self) -> Principal:

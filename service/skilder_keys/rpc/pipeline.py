@@ -18,13 +18,14 @@ It is one function around each method, instead of a chain of interceptors. Its s
 8. The call is counted, and one line is logged. The line has the notes of the method, never the request. A method that
    is called very often may leave the line out if all went well, because the line would cost more than the call.
    `log_limiter` limits the lines that anybody can cause, of failed calls and denied tokens. Counts are not limited.
+   The line of a change has the head of the audit trail after it, so that a trail that was rewritten shows.
 
 `rpc.fast_path` skips most of these steps for calls that can be granted from memory; a transport may try it first.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,6 +75,7 @@ class Call:
         notes: What the method adds to the call's log line. Never a token.
         routine: A method sets it if the call needs no log line.
         denial: A method that denied a token sets it to the reason, which is part of the kind of the log line.
+        audit_heads: The heads of the audit trail that its commits have made, which are logged.
     """
 
     caller: Caller
@@ -82,10 +84,11 @@ class Call:
     notes: dict[str, str]
     routine: bool = False
     denial: str = ""
+    audit_heads: list[str] = field(default_factory=list)
 
     def origin(self, actor: str) -> Origin:
         """Return the origin of a change; an empty actor means no actor."""
-        return Origin(self.caller, UserId(actor) if actor else None, self.context.peer())
+        return Origin(self.caller, UserId(actor) if actor else None, self.context.peer(), self.audit_heads)
 
 
 class Pipeline:
@@ -170,6 +173,7 @@ class Pipeline:
             started = perf_counter()
             notes: dict[str, str] = {}
             routine, denial = False, ""
+            heads: list[str] = []
             code = "CANCELLED"  # unless the call ends in one of the ways below
             try:
                 with self._time_limit:
@@ -183,7 +187,7 @@ class Pipeline:
                         caller.require_actor(request.actor)
                     if workspace_of is not None:
                         caller.limits.require_workspace(workspace_of(request))
-                    call = Call(caller, context, cast("bytes", body), notes)
+                    call = Call(caller, context, cast("bytes", body), notes, audit_heads=heads)
                     reply = await method(request, call)
                 code, routine, denial = "OK", call.routine, call.denial
                 return reply if isinstance(reply, bytes) else reply.SerializeToString()
@@ -197,6 +201,8 @@ class Pipeline:
                     del failure  # its traceback refers to this frame: each failed call would be a reference cycle
             finally:
                 (succeeded if code == "OK" else admission.latency(code)).note_since(started)
+                if heads:  # also of a call that failed after its commit
+                    notes["audit_head"] = heads[-1]
                 if not routine:
                     milliseconds = round((perf_counter() - started) * 1000, 2)
                     kind = denial or notes.get("reason", "")
@@ -207,8 +213,10 @@ class Pipeline:
     def _log_call(
         self, method: str, code: str, milliseconds: float, peer: str, notes: Mapping[str, str], kind: str
     ) -> None:
-        if (code == "OK" and not kind) or self.log_limiter.admits(
-            peer, method=method, code=code, kind=kind, caller=notes.get("caller", "")
+        if (
+            (code == "OK" and not kind)
+            or "audit_head" in notes
+            or self.log_limiter.admits(peer, method=method, code=code, kind=kind, caller=notes.get("caller", ""))
         ):
             self._log.info("call", method=method, code=code, ms=milliseconds, peer=peer, **notes)
 

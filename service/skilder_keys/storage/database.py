@@ -206,6 +206,19 @@ class Database:
         async with self.connection() as connection, transaction(connection):
             yield connection
 
+    @asynccontextmanager
+    async def change(self, heads: list[str]) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction as `transaction` does, and add the heads of the audit trail to a list.
+
+        After the commit the list has, for each workspace with new audit events, its last one: `WORKSPACE:NUMBER:HASH`.
+        """
+        async with self.connection() as connection:
+            reported: list[str] = connection.audit_heads  # type: ignore[union-attr]  # all of ours are Sessions
+            reported.clear()
+            async with transaction(connection):
+                yield connection
+            heads.extend(reported)
+
 
 async def _closed(connection: asyncpg.Connection[asyncpg.Record], time_limit: float) -> None:
     """Close a connection, and make Postgres end what it still does for it.

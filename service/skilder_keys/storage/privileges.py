@@ -33,6 +33,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "activity_workspace": _ADD,
     "activity_writer": _ALL,
     "audit_event": _ADD,
+    "audit_head": _READ,
     "change": ("SELECT", "DELETE"),
     "fence": _CHANGE,
     "hat": _ALL,
@@ -42,7 +43,8 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "key_hat": ("SELECT", "INSERT", "DELETE"),
     "key_use": _KEEP,
     "member": _ALL,
-    "pending_change": (),  # only triggers write it, with the privileges of its owner
+    "pending_audit_event": (),  # only triggers write these two, with the privileges of their owner
+    "pending_change": (),
     "reader": _ALL,
     "schema_migration": _READ,
     "signing_key": _READ,

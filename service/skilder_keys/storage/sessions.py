@@ -46,6 +46,9 @@ _SETTINGS: Mapping[str, str] = {
     "jit": "off",
     "plan_cache_mode": "auto",
     "exit_on_error": "off",
+    # The trigger that writes audit events reports the head of their chain: see `Session.audit_heads`.
+    "client_min_messages": "notice",
+    "skilder_keys.report_heads": "on",
     "idle_session_timeout": "0",
 }
 _SET = """
@@ -63,6 +66,8 @@ _SET = """
                 THEN set_config('transaction_timeout', '0', {local}) END
 """
 
+_AUDIT_HEAD = "SKH01"
+"""The SQLSTATE of the notice with the head of the audit trail."""
 _STANDBY = "is a standby, which may lack the last changes: the service needs the primary"
 _FAULTS = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.exceptions.InternalClientError)
 
@@ -77,13 +82,23 @@ class Session(asyncpg.Connection):
     Attributes:
         guard: The SQL that begins each transaction if there is a pooler, which may choose another session for it; empty
             without a pooler.
+        audit_heads: What commits have reported: the last audit event of each workspace that they have written to, as
+            `WORKSPACE:NUMBER:HASH`. Whoever needs them empties the list before the transaction.
     """
 
     guard = ""
+    audit_heads: list[str]
 
     def get_reset_query(self) -> str:
         """Return no query: nothing changes a session, so a returned connection needs no reset."""
         return ""
+
+    def _process_log_message(self, fields: dict[str, str], last_query: str) -> None:
+        # At once, unlike the driver's listeners, so that the head is there when the commit returns.
+        if fields.get("C") == _AUDIT_HEAD:
+            self.audit_heads.append(fields["M"])
+        else:
+            super()._process_log_message(fields, last_query)  # type: ignore[misc]
 
     # Every statement that takes arguments or returns rows passes one of these private methods of the driver.
 
@@ -203,6 +218,7 @@ class Connector:
             command_timeout=command_timeout,
             connection_class=Session,
         )
+        session.audit_heads = []
         return session
 
     async def _prepare(self, session: Session, settings: Mapping[str, str]) -> None:

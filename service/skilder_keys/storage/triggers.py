@@ -17,7 +17,7 @@ _REPLICATED = "replicated"
 _EVENTS = ("added", "updated", "removed", "emptied", _REPLICATED)
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
-    "audit_event": ("audit_event_refuse_change",),
+    "audit_event": ("audit_event_divert", "audit_event_refuse_change"),
     "key": (
         "key_added",
         "key_change",
@@ -30,6 +30,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
         "key_version",
     ),
     "key_hat": ("key_hat_change", "key_hat_emptied", "key_hat_emptied_version"),
+    "pending_audit_event": ("pending_audit_event_record",),
     "pending_change": ("pending_change_record",),
     "workspace": (
         "workspace_added",

@@ -1,0 +1,11 @@
+"""skilder-keys audit: the commands about the audit trail."""
+
+from __future__ import annotations
+
+import typer
+
+from skilder_keys.cli import audit_chain
+
+app = typer.Typer(help="Check the audit trail.", no_args_is_help=True)
+
+app.command()(audit_chain.verify)
