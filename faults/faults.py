@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from faults.clients import Query
 from faults.fleet import FAR, NEAR
 from faults.history import now
 from faults.postgres import send
+from faults.queries import Query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

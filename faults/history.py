@@ -24,6 +24,11 @@ Reach = Mapping[str, frozenset[str]]
 """The members of a workspace and EVERYBODY, with the tools that each of them reaches."""
 
 
+def hat_of(tool: str) -> str:
+    """Return the hat that has a tool. Each hat has tools of its own, and their ids begin with the hat's."""
+    return tool.partition(".")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Granted:
     """A grant of these tools or, for a query about one tool, of that one."""
@@ -124,9 +129,43 @@ class Rotate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revoke:
-    """An attempt to revoke a key, alone or with its family."""
+    """An attempt to revoke a key, alone, with its family, or with all that match a filter."""
 
     key: str
+    begin: int
+    end: int = 0
+    code: str = UNDER_WAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspend:
+    """An attempt to suspend a key, or to resume it. One client does so, and goes on only when an attempt has succeeded.
+
+    Attributes:
+        number: Its number among the suspensions and resumptions of the key, from 1; retries have the same.
+        suspended: Whether the key is suspended afterwards.
+    """
+
+    key: str
+    number: int
+    suspended: bool
+    begin: int
+    end: int = 0
+    code: str = UNDER_WAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """An attempt to limit a key to hats. One client does so, as with `Apply`: no attempt can undo a later one.
+
+    Attributes:
+        number: Its number among the limits of the key, from 1; retries have the same.
+        hats: The hats; None for every hat.
+    """
+
+    key: str
+    number: int
+    hats: frozenset[str] | None
     begin: int
     end: int = 0
     code: str = UNDER_WAY
@@ -152,7 +191,7 @@ class Apply:
     code: str = UNDER_WAY
 
 
-Change = Issue | Rotate | Revoke | Apply
+Change = Issue | Rotate | Revoke | Suspend | Limit | Apply
 
 
 @dataclass(frozen=True, slots=True)

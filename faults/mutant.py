@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from skilder_keys.domain.difference import Part
@@ -13,9 +14,11 @@ from skilder_keys.domain.difference import Part
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.app.authorization.memory import Memory
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.writer import Writer
+    from skilder_keys.domain.ids import KeyId, WorkspaceId
     from skilder_keys.domain.revision import Revision
     from skilder_keys.storage.database import Connection
 
@@ -123,6 +126,63 @@ def _ignore(part: Part) -> None:
     fence.changes_since = without_the_part
 
 
+def _ignore_keys(condition: str) -> None:
+    """Apply no change of a key that is as the condition says after it."""
+    from skilder_keys.storage import fence  # noqa: PLC0415 - each mutation imports what it changes
+
+    changes_since = fence.changes_since
+
+    async def without_the_keys(connection: Connection, epoch: int) -> list[fence.Change]:
+        changes = await changes_since(connection, epoch)
+        key_ids = [touch.key_id for change in changes for touch in change.touches if touch.key_id]
+        rows = await connection.fetch(f"SELECT id FROM key WHERE id = ANY($1) AND {condition}", key_ids)  # noqa: S608
+        ignored = {row["id"] for row in rows}
+        return [
+            replace(change, touches=tuple(touch for touch in change.touches if touch.key_id not in ignored))
+            for change in changes
+        ]
+
+    fence.changes_since = without_the_keys
+
+
+def _take_each_change_for_a_resume() -> None:
+    """Grant again what memory knew of a key before its suspension, whichever change ends that."""
+    from skilder_keys.app.authorization.key_cache import KeyCache  # noqa: PLC0415 - each mutation imports what it changes
+    from skilder_keys.app.authorization.snapshot import OPEN  # noqa: PLC0415
+    from skilder_keys.domain.denial import DenialReason  # noqa: PLC0415
+    from skilder_keys.domain.token import id_text  # noqa: PLC0415
+
+    apply = KeyCache.apply
+    granted: dict[str, KnownKey] = {}
+
+    def overtaken(self: KeyCache, key_id: KeyId | None, workspace_id: WorkspaceId | None, epoch: int) -> None:
+        known = None if key_id is None else self._keys.get(id_text(key_id))
+        apply(self, key_id, workspace_id, epoch)
+        if known is not None and known.denial is None:
+            granted[id_text(known.id)] = known
+        elif known is not None and known.denial is DenialReason.SUSPENDED and id_text(known.id) in granted:
+            before = self._keys[id_text(known.id)] = granted[id_text(known.id)]
+            before._until = OPEN  # noqa: SLF001 - that is the mistake
+
+    KeyCache.apply = overtaken  # type: ignore[method-assign]
+
+
+def _wait_for_nobody_after_many() -> None:
+    """Return from RevokeKeys as soon as it is committed."""
+    from skilder_keys.app.key_revocations import KeyRevocations  # noqa: PLC0415 - each mutation imports what it changes
+
+    revoke = KeyRevocations.revoke
+
+    async def settle() -> None:
+        pass
+
+    async def at_once(self: KeyRevocations, *arguments: Any, **options: Any) -> Any:
+        self._writer = SimpleNamespace(settle=settle)  # type: ignore[assignment]
+        return await revoke(self, *arguments, **options)
+
+    KeyRevocations.revoke = at_once  # type: ignore[method-assign]
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     "no-invalidation": _keep_overtaken_loads,
     "no-lease-check": _ignore_the_lease_end,
@@ -132,6 +192,10 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "no-tag": _compare_epochs_only,
     "no-unknown-readers": _wait_for_no_unknown_reader,
     "no-expiry": _never_read_again,
+    "no-suspension": partial(_ignore_keys, "suspended_at IS NOT NULL AND revoked_at IS NULL"),
+    "no-narrowing": partial(_ignore_keys, "limited_to_hats AND revoked_at IS NULL"),
+    "resume-by-revoke": _take_each_change_for_a_resume,
+    "no-bulk-wait": _wait_for_nobody_after_many,
     "no-member": partial(_ignore, Part.MEMBER),
     "no-hat": partial(_ignore, Part.HAT),
     "no-skill": partial(_ignore, Part.SKILL),

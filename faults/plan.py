@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from faults.history import EVERYBODY
+from faults.history import EVERYBODY, hat_of
 from skilder.keys.v1.catalog_service_pb2 import (
     WORKSPACE_PART_MEMBER,
     PartRef,
@@ -101,7 +101,7 @@ class Plan:
         return frozenset(tool for hat in hats for tool in self._tools_of(hat)) - self.idle
 
     def _tools_of(self, skill: str) -> list[str]:
-        return [] if skill in self.bare else [tool for tool in TOOLS if tool.partition(".")[0] == skill]
+        return [] if skill in self.bare else [tool for tool in TOOLS if hat_of(tool) == skill]
 
     def since(self, before: Plan) -> UpdateWorkspaceRequest:
         """Return the request that makes this version of the one before: with the parts that differ, and no others."""

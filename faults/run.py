@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from faults.bound import bounded
 from faults.checker import check
-from faults.clients import Clients, Query
+from faults.clients import Clients
 from faults.faults import EVERYTHING, Faults
 from faults.fleet import running_fleet
 from faults.history import OK, Apply, Denied, Failed, Issue, Recorder, Rotate, now
 from faults.load import Load
 from faults.meter import Meter
+from faults.queries import Query
 from tests.support.postgres_files import copy_postgres
 
 if TYPE_CHECKING:

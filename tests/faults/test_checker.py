@@ -19,14 +19,16 @@ from faults.history import (
     Granted,
     History,
     Issue,
+    Limit,
     Outcome,
     Reach,
     Revoke,
     Rotate,
+    Suspend,
 )
 
 LOST = "UNAVAILABLE"
-EXPIRED = Denied("EXPIRED")
+EXPIRED, SUSPENDED = Denied("EXPIRED"), Denied("SUSPENDED")
 SECOND = 10**9
 UNKNOWN, REVOKED, GONE = Denied("UNKNOWN"), Denied("REVOKED"), Denied("WORKSPACE_GONE")
 MEMBER_REMOVED, NOT_ALLOWED = Denied("MEMBER_REMOVED"), Denied("TOOL_NOT_ALLOWED")
@@ -79,6 +81,14 @@ class Run:
     def apply(self, begin: int, end: int, version: int, reach: Reach | None, code: str = OK) -> None:
         """Add an attempt to apply a version of the workspace."""
         self.changes.append(Apply(workspace="w", version=version, reach=reach, begin=begin, end=end, code=code))
+
+    def suspend(self, begin: int, end: int, number: int, *, resume: bool = False, code: str = OK) -> None:
+        """Add an attempt to suspend the key, or to resume it."""
+        self.changes.append(Suspend(key="k", number=number, suspended=not resume, begin=begin, end=end, code=code))
+
+    def limit(self, begin: int, end: int, number: int, hats: frozenset[str] | None, code: str = OK) -> None:
+        """Add an attempt to limit the key to hats."""
+        self.changes.append(Limit(key="k", number=number, hats=hats, begin=begin, end=end, code=code))
 
     def ask(
         self,
@@ -520,3 +530,69 @@ def test_a_refused_rotation_changes_nothing(run: Run) -> None:
     run.rotate(1 * SECOND, 2 * SECOND, code="FAILED_PRECONDITION")
     run.ask(9 * SECOND, 10 * SECOND, Granted(LEFT))
     assert run.kinds() == []
+
+
+def test_a_suspended_key_is_denied_until_it_is_resumed(run: Run) -> None:
+    """While either is under way, both outcomes are right. A revocation or an expiry is said first, or instead."""
+    run.suspend(10, 20, 1)
+    run.suspend(30, 40, 2, resume=True)
+    for begin in (15, 35):
+        run.ask(begin, begin + 1, SUSPENDED)
+        run.ask(begin, begin + 1, Granted(LEFT))
+    run.ask(21, 22, SUSPENDED)
+    run.ask(41, 42, Granted(LEFT))
+    assert run.kinds() == []
+    run.ask(5, 9, SUSPENDED)
+    run.ask(21, 22, Granted(LEFT))
+    run.ask(41, 42, SUSPENDED)
+    assert run.kinds() == ["denied while good", "granted while suspended", "denied while good"]
+
+
+def test_a_lost_suspension_may_take_effect_at_any_time(run: Run) -> None:
+    """Also after the key was resumed, since an attempt may be delayed. It cannot undo a revocation."""
+    run.suspend(10, 20, 1, code=LOST)
+    run.suspend(30, 40, 1)
+    run.ask(35, 36, Granted(LEFT))
+    run.ask(41, 42, SUSPENDED)
+    run.suspend(50, 60, 2, resume=True)
+    run.ask(61, 62, SUSPENDED)
+    run.ask(61, 62, Granted(LEFT))
+    assert run.kinds() == []
+    run.ask(41, 42, Granted(LEFT))
+    run.revoke(70, 80)
+    run.ask(81, 82, Granted(LEFT))
+    run.ask(81, 82, SUSPENDED)
+    assert run.kinds() == ["granted while suspended", "granted after its revocation", "denied for a wrong reason"]
+
+
+def test_a_resume_does_not_overtake_a_revocation(run: Run) -> None:
+    """Whichever returned first, and whether or not it was refused."""
+    run.suspend(10, 20, 1)
+    run.suspend(30, 50, 2, resume=True)
+    run.suspend(60, 65, 3, resume=True, code="FAILED_PRECONDITION")
+    run.revoke(35, 40)
+    run.ask(36, 37, Granted(LEFT))
+    run.ask(41, 42, REVOKED)
+    assert run.kinds() == []
+    run.ask(41, 42, Granted(LEFT))
+    run.ask(51, 52, Granted(LEFT))
+    assert run.kinds() == ["granted after its revocation"] * 2
+
+
+def test_a_narrowed_key_reaches_no_more_than_its_limit(run: Run) -> None:
+    """From the return of the change on, until it is widened; a refused attempt changes nothing."""
+    run.apply(5, 6, 2, reach(BOTH))
+    run.limit(10, 20, 1, LEFT)
+    run.limit(25, 26, 2, frozenset(), "ABORTED")
+    run.limit(30, 40, 2, None)
+    for tools in (LEFT, BOTH):
+        run.ask(15, 16, Granted(tools))
+        run.ask(35, 36, Granted(tools))
+    run.ask(21, 22, Granted(LEFT))
+    run.ask(21, 22, NOT_ALLOWED, tool="right")
+    run.ask(41, 42, Granted(BOTH))
+    assert run.kinds() == []
+    run.ask(21, 22, Granted(BOTH))
+    run.ask(23, 24, Granted(RIGHT), tool="right")
+    run.ask(41, 42, Granted(LEFT))
+    assert run.kinds() == ["granted by a state that was not"] * 3

@@ -48,6 +48,9 @@ async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str, po
         f"Issue {OK}": 1,
         f"Rotate {OK}": 0.1,
         "EXPIRED": 0.2,
+        "SUSPENDED": 0.2,
+        f"Suspend {OK}": 0.1,
+        f"Limit {OK}": 0.1,
         f"Revoke {OK}": 0.5,
         f"Apply {OK}": 1,
     }.items():
