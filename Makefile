@@ -80,7 +80,7 @@ lock: $(READY) ## choose the newest versions and write requirements.lock
 
 GO_INSTALL = GOBIN="$(CURDIR)/$(TOOLS)" go install
 
-tools: $(addprefix $(TOOLS)/,grpcurl ghz openloop grpc-interop-client protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, the bench's load generator, gRPC's interop client and the generators of Go stubs (needs Go)
+tools: $(addprefix $(TOOLS)/,grpcurl ghz openloop grpc-interop-client check-dashboard protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, the bench's load generator, gRPC's interop client, a check of dashboards and the generators of Go stubs (needs Go)
 
 $(TOOLS)/grpcurl:
 	$(GO_INSTALL) github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
@@ -90,6 +90,9 @@ $(TOOLS)/ghz:
 
 $(TOOLS)/openloop: $(wildcard bench/openloop/*.go bench/openloop/go.*)
 	cd bench/openloop && go build -trimpath -o "$(CURDIR)/$@" .
+
+$(TOOLS)/check-dashboard: $(wildcard tests/support/grafana/*.go tests/support/grafana/go.*)
+	cd tests/support/grafana && go build -trimpath -o "$(CURDIR)/$@" .
 
 $(TOOLS)/grpc-interop-client:
 	$(GO_INSTALL) google.golang.org/grpc/interop/client@v1.85.0
