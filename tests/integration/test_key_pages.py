@@ -145,6 +145,7 @@ async def test_a_count_that_stops_says_so(service: Service, monkeypatch: pytest.
     await service.operator.apply(small_workspace())
     for number in range(5):
         await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id=("bob", "cyd")[number % 2])
+    monkeypatch.setattr(key_lists, "_PATIENCE", "1min")
     for most, counted in ((6, 5), (5, 5), (4, 4), (1, 1)):
         monkeypatch.setattr(key_lists, "MAX_COUNTED", most)
         for wanted in ({}, {"types": [key_pb2.KEY_TYPE_USER]}, {"user_ids": ["bob", "cyd"]}):

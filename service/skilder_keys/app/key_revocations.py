@@ -106,7 +106,7 @@ class KeyRevocations:
             found = await key_revocations.find(snapshot, visible, workspace_deleted=deleted, limit=limit)
             if len(found) <= MAX_REVOKED:
                 return found, len(found)
-            counted = await key_lists.count(snapshot, visible, workspace_deleted=deleted)
+            counted = await key_lists.count(snapshot, visible, workspace_deleted=deleted, exactly=True)
             return found, sum(each.count for each in counted.counts)
 
 

@@ -193,11 +193,10 @@ class Keys:
                 KeyListing(visible, listed.order),
                 workspace_deleted=workspace.deleted_at is not None,
                 after=position,
-                limit=limit + 1,
+                limit=limit,
             )
-        positions = [each.position for each in found[:limit]]
-        end = positions[-1] if len(found) > limit else None
-        return Page([each.key for each in found[:limit]], end, same, self._page_tokens, positions)
+        positions = [each.position for each in found.keys]
+        return Page([each.key for each in found.keys], found.end, same, self._page_tokens, positions)
 
     async def count(self, key_filter: KeyFilter, actor: UserId | None) -> KeyCounts:
         """Return how many keys there are of each type and state, of those that `list` would list.

@@ -120,7 +120,7 @@ class KeyCounts:
     """How many keys there are of each type and state.
 
     Attributes:
-        partial: Whether the count stopped at MAX_COUNTED keys, so that there may be more.
+        partial: Whether the count stopped at MAX_COUNTED keys, or took too long, so that there may be more.
     """
 
     counts: tuple[KeyCount, ...]

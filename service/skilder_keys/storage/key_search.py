@@ -1,24 +1,23 @@
-"""A filter of keys in SQL: how an index finds them, and what decides about each. Tables `key` and `member`.
+"""A filter of keys in SQL: how an index finds them. Tables `key` and `member`.
 
 Postgres must not choose how keys are found. It does not know the values, since plans are made for any, and it may have
 no statistics. So one condition, the *lookup*, names a column that an index begins with. The others are written in ways
-that no index fits, so that only the lookup and the order are left to choose an index by.
+that no index fits, so that only the lookup and the order are left to choose an index by: see `storage.key_conditions`.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.key_filter import KeyOrder
 from skilder_keys.domain.key_policy import PolicyRule
-from skilder_keys.domain.keys import KeyLimit, KeyState
-from skilder_keys.domain.token import KeyType
-from skilder_keys.storage import key_families, key_violations, principals
+from skilder_keys.domain.keys import KeyState
+from skilder_keys.storage import key_families, key_violations
+from skilder_keys.storage.key_conditions import STATE, STATE_IF_DELETED, KeyConditions
 from skilder_keys.storage.key_lookups import has_expiry, lookup_of, types_of
-from skilder_keys.storage.key_orders import EXPIRY, LAST_USE
+from skilder_keys.storage.key_orders import EXPIRY
 
 if TYPE_CHECKING:
     from skilder_keys.domain.key_filter import KeyFilter
@@ -35,27 +34,8 @@ or if there are few workspaces and random reads count as expensive. The memory i
 # index and sort all keys. It believes that these settings make a plan costly, and would compile it.
 _UNSORTED = "SET LOCAL enable_sort = off; SET LOCAL jit = off"
 
-# $1 is the workspace. Its members are read once, into a hash table: to look each user up would take most of the time of
-# a count.
-_STATE = """
-    CASE WHEN key.revoked_at IS NOT NULL THEN 'revoked'
-         WHEN key.type = 'user'
-              AND key.user_id NOT IN (SELECT member.user_id FROM member WHERE member.workspace_id = $1)
-         THEN 'member_removed'
-         WHEN key.expires_at <= statement_timestamp() THEN 'expired'
-         WHEN key.suspended_at IS NOT NULL THEN 'suspended'
-         ELSE 'active' END
-"""
-_STATE_IF_DELETED = "CASE WHEN key.revoked_at IS NOT NULL THEN 'revoked' ELSE 'workspace_gone' END"
-
-# A runtime key has no hats to be limited to.
-_UNLIMITED = {
-    KeyLimit.HATS: "NOT key.limited_to_hats AND key.type <> 'runtime'",
-    KeyLimit.NETWORKS: "key.networks IS NULL",
-    KeyLimit.EXPIRY: "key.expires_at IS NULL",
-}
-_EPOCH = datetime.fromtimestamp(0, UTC)
-_FEW = {"key_hint(key.id)", "key.id", "key.user_id", "key.runtime_id"}
+_IDS = {"key_hint(key.id)", "key.id"}
+_FEW = {*_IDS, "key.user_id", "key.runtime_id"}
 """The columns of lookups that leave few keys."""
 
 
@@ -65,7 +45,6 @@ class KeySearch:
     Attributes:
         is_empty: Whether no key can match.
         state: The state of a key, the rule of `domain.keys.state_of` in SQL.
-        values: The values of the parameters, from $1 on.
     """
 
     def __init__(
@@ -95,47 +74,59 @@ class KeySearch:
             states -= {KeyState.REVOKED, KeyState.WORKSPACE_GONE}
         nobody = () in (key_filter.user_ids, key_filter.runtime_ids)
         self.is_empty = not types or not states or [] in (terms, rules) or nobody
-        self.state = _STATE_IF_DELETED if workspace_deleted else _STATE
-        self.values: list[object] = []
-        self._conditions: list[str] = []
-        self._order = order
+        self.state = STATE_IF_DELETED if workspace_deleted else STATE
         self._rules = rules
         self._users = key_filter.user_ids
         self._lookup = lookup_of(key_filter, types, order, family, by_terms=terms is not None)
-        self._by_terms = self._lookup is None and terms is not None
-        by_type = self._lookup is not None and self._lookup.column == "key.type"
+        found_by = None if self._lookup is None else self._lookup.column
+        self._by_terms = found_by is None and terms is not None
+        by_type = found_by == "key.type"
         self._in_range = by_type and has_expiry(key_filter) and order is not KeyOrder.EXPIRES_NEXT
         self._by_use = by_type and order is None and key_filter.unused_since is not None and not self._in_range
         self._unsorted = by_type and (self._in_range or self._by_use or order not in {None, KeyOrder.NEWEST})
-        self.add("key.workspace_id = {}", key_filter.workspace_id)
+        self._few = found_by in _FEW
+        self._conditions = found = KeyConditions()
+        found.add("key.workspace_id = {}", key_filter.workspace_id, by_index=True)
         if terms is not None:
-            self.add("key_terms(key.workspace_id, key.description, key.labels) @> {}::text[]", terms)
-        self._add_states(states, possible, by_index=self._lookup is None and terms is None)
-        self._add_owners(key_filter, types)
-        self._add_times(key_filter)
-        self._add_expiry(key_filter, states)
+            has_terms = "key_terms(key.workspace_id, key.description, key.labels) @> {}::text[]"
+            found.add(has_terms, terms, by_index=self._by_terms)
+        found.add_states(self.state, states, possible, by_index=found_by is None and terms is None)
+        found.add_owners(key_filter, types, found_by)
+        found.add_times(key_filter, order)
+        found.add_expiry(key_filter, order, states, by_index=by_type)
         if key_filter.unlimited is not None:
-            self._conditions.append(f"({' OR '.join(_UNLIMITED[limit] for limit in key_filter.unlimited)})")
+            found.add_unlimited(key_filter.unlimited)
 
-    def add(self, condition: str, value: object) -> None:
-        """Add a condition with a value."""
-        self._conditions.append(condition.format(self.parameter(value)))
+    @property
+    def values(self) -> list[object]:
+        """The values of the parameters, from $1 on."""
+        return self._conditions.values
+
+    @property
+    def branches(self) -> int:
+        """How many values are looked up, each by itself."""
+        return 1 if self._lookup is None else len(self._lookup.values)
+
+    @property
+    def reads_more(self) -> bool:
+        """Whether many keys may be read, in order, for each one that matches."""
+        is_id = self._lookup is not None and self._lookup.column in _IDS
+        return bool(self._conditions.others or self._rules) and not (self._by_terms or self._in_range or is_id)
 
     def add_position(self, order: Order, position: str) -> None:
         """Add the condition that a key comes after a position, which is a JSON array of its places in an order."""
-        names = [column for column, _ in order.columns]
         parameter = self.parameter(position)
+        names = [column for column, _ in order.columns]
         values = [f"({parameter}::jsonb ->> {index})::{type_}" for index, (_, type_) in enumerate(order.columns)]
         if names == ["key.id"] and (self._lookup is None or self._lookup.column in {"key.type", "key.created_by_id"}):
             # A comparison that fits the index in which the id follows the workspace, but not the one by id alone.
             names, values = ["key.workspace_id", *names], ["$1", *values]
-        comparison = "<" if order.direction == "DESC" else ">"
-        self._conditions.append(f"({', '.join(names)}) {comparison} ({', '.join(values)})")
+        after = "<" if order.direction == "DESC" else ">"
+        self._conditions.ranges.append(f"({', '.join(names)}) {after} ({', '.join(values)})")
 
     def parameter(self, value: object) -> str:
         """Add a value and return the name of its parameter."""
-        self.values.append(value)
-        return f"${len(self.values)}"
+        return self._conditions.parameter(value)
 
     @property
     def settings(self) -> str:
@@ -159,7 +150,7 @@ class KeySearch:
 
     def all_conditions(self) -> str:
         """Return the conditions for keys that are found in another way, the lookup among them."""
-        conditions = list(self._conditions)
+        conditions = [*self._conditions.ranges, *self._conditions.others]
         if self._rules is not None:
             conditions.append(f"key_violations(key) && {self.parameter([each.value for each in self._rules])}::text[]")
         if self._lookup is not None:
@@ -175,89 +166,71 @@ class KeySearch:
             end: How the keys are ordered and limited. Several values of a column are looked up one by one, and each has
                 this end.
         """
-        lookup, where = self._lookup, " AND ".join(self._conditions)
+        where = self._where(few=self._few)
+        return self._each(f"SELECT {columns} FROM key WHERE {{0}} {where} {end}")  # noqa: S608
+
+    def page(self, order: Order, limit: str, most: int) -> str:
+        """Return CTEs of a page for which at most `most` keys of each value of the lookup are read.
+
+        `page` has the ids and places of the keys that match. `last` has, in one row, the places of the last key that
+        was read, if there may be others after it: then the page ends there.
+        """
+        where = self._where(few=True).removeprefix(" AND ") or "true"
+        read = f"SELECT key.*, {order.places} FROM key WHERE {{0}} {order.by(str(most))}"  # noqa: S608
+        value = ", 1 AS value" if self.branches == 1 else ""
+        end = order.by(limit, places=True)
+        found = self._each(f"SELECT key.id, {order.names}{value} FROM ({read}) AS key WHERE {where} {end}")  # noqa: S608
+        last = self._each(f"SELECT {order.places} FROM key WHERE {{0}} {order.by('1')} OFFSET {most - 1}")  # noqa: S608
+        until = ">=" if order.direction == "DESC" else "<="
+        # Each value of which enough keys were found leaves no gap. If all do, the last ones are not looked for.
+        return f"""
+            found AS MATERIALIZED ({found}),
+            filled AS MATERIALIZED (
+                SELECT count(*) AS number FROM (SELECT FROM found GROUP BY value HAVING count(*) >= {limit}) AS value
+            ), last AS MATERIALIZED (
+                SELECT {order.names} FROM ({last}) AS last WHERE (SELECT number FROM filled) < {self.branches}
+                {order.by("1", places=True)}
+            ), page AS MATERIALIZED (
+                SELECT id, {order.names} FROM found
+                WHERE NOT EXISTS (SELECT FROM last) OR ({order.names}) {until} (SELECT {order.names} FROM last) {end}
+            )
+        """  # noqa: S608
+
+    def some(self, columns: str, most: int) -> str:
+        """Return a subquery of the keys that match, of at most `most` of each value of the lookup, in any order."""
+        where = self._where(few=True).removeprefix(" AND ") or "true"
+        read = f"SELECT key.* FROM key WHERE {{0}} {self.end_of_count(most)}"  # noqa: S608
+        return self._each(f"SELECT {columns} FROM ({read}) AS key WHERE {where}")  # noqa: S608
+
+    def _where(self, *, few: bool) -> str:
+        """Return the conditions by which no index is read, each with AND before it.
+
+        Args:
+            few: Whether few keys are read, so that each is better compared with others by itself.
+        """
+        conditions = list(self._conditions.others)
         if self._rules is not None:
             counts_users = PolicyRule.MAX_ACTIVE_KEYS_PER_USER in self._rules and self._users is not None
             users = self.parameter(list(self._users or ())) if counts_users else None
-            few = lookup is not None and lookup.column in _FEW
-            where += f" AND {key_violations.breaks_one_of(self._rules, users=users, few=few)}"
-        if lookup is None:
-            return f"SELECT {columns} FROM key WHERE {where} {end}"  # noqa: S608
-        if len(lookup.values) == 1:
-            value = self.parameter(lookup.values[0])
-            found = f"{lookup.column} = {value}::{lookup.type}"
-            return f"SELECT {columns} FROM key WHERE {where} AND {found} {end}"  # noqa: S608
-        # An index has the keys of each value in order, but not those of several values.
-        return f"""
-            SELECT found.* FROM unnest({self.parameter(lookup.values)}::{lookup.type}[]) AS wanted (value)
-            CROSS JOIN LATERAL (
-                SELECT {columns} FROM key WHERE {where} AND {lookup.column} = wanted.value {end}
-            ) AS found
-        """  # noqa: S608
+            conditions.append(key_violations.breaks_one_of(self._rules, users=users, few=few))
+        return "".join(f" AND {each}" for each in conditions)
 
-    def _add_states(self, states: frozenset[KeyState], possible: frozenset[KeyState], *, by_index: bool) -> None:
-        """Add the condition for some of the possible states.
+    def _each(self, query: str) -> str:
+        """Return a query for each value of the lookup; `{0}` in it stands for the conditions by which an index is read.
 
-        Args:
-            states: The states.
-            possible: All that a key of the workspace can have.
-            by_index: Whether Postgres may find the keys by the index of those that were revoked, or were not.
+        An index has the keys of each value in order, but not those of several values.
         """
-        if states == possible:
-            return
-        if states == {KeyState.REVOKED}:
-            self._conditions.append("key.revoked_at IS NOT NULL" if by_index else "num_nonnulls(key.revoked_at) = 1")
-            return
-        if KeyState.REVOKED not in states:
-            self._conditions.append("key.revoked_at IS NULL" if by_index else "num_nulls(key.revoked_at) = 1")
-            if states == possible - {KeyState.REVOKED}:
-                return
-        self._add_one_of(self.state, [each.value for each in states])
-
-    def _add_owners(self, key_filter: KeyFilter, types: frozenset[KeyType]) -> None:
-        """Add the conditions on the type of a key, whom it is for, and who issued it."""
-        found_by = None if self._lookup is None else self._lookup.column
-        if types != frozenset(KeyType) and found_by not in {"key.type", "key.user_id", "key.runtime_id"}:
-            self._add_one_of("key.type", [each.value for each in types])
-        for column, values in (("key.user_id", key_filter.user_ids), ("key.runtime_id", key_filter.runtime_ids)):
-            if values is not None and found_by != column:
-                self._add_one_of(column, list(values))
-        if key_filter.created_by is not None:
-            kind, id_ = principals.columns(key_filter.created_by)
-            if found_by == "key.created_by_id":
-                self.add("key.created_by_kind = {}", kind)
-            else:
-                self._add_one_of("key.created_by_id", [id_])
-                self._add_one_of("key.created_by_kind", [kind])
-
-    def _add_times(self, key_filter: KeyFilter) -> None:
-        """Add the conditions on issue and use. The id begins with the time of issue, so that it bounds what is read."""
-        if key_filter.created_after is not None:
-            self.add("key.created_at >= {}", key_filter.created_after)
-            self.add("key.id >= {}", _first_id(key_filter.created_after))
-        if key_filter.created_before is not None:
-            self.add("key.created_at < {}", key_filter.created_before)
-            self.add("key.id < {}", _first_id(key_filter.created_before))
-        if key_filter.unused_since is not None:
-            self.add(f"{LAST_USE} < {{}}", key_filter.unused_since)
-            if self._order is not KeyOrder.NEWEST:
-                self.add("key.used_on <= {}", key_filter.unused_since.astimezone(UTC).date())
-
-    def _add_expiry(self, key_filter: KeyFilter, states: frozenset[KeyState]) -> None:
-        """Add the conditions on the expiry, and bounds for what is read of the index that has it."""
-        after, before = key_filter.expires_after, key_filter.expires_before
-        if has_expiry(key_filter):
-            self._conditions.append(f"{EXPIRY} < 'infinity'")
-        if after is not None:
-            self.add(f"{EXPIRY} >= {{}}", after)
-        if before is not None:
-            self.add(f"{EXPIRY} < {{}}", before)
-        if self._order is KeyOrder.EXPIRES_NEXT and states <= {KeyState.ACTIVE, KeyState.SUSPENDED}:
-            self._conditions.append(f"{EXPIRY} > statement_timestamp()")
-
-    def _add_one_of(self, column: str, values: list[str]) -> None:
-        """Add the condition that something has one of some values, which no index fits."""
-        self._conditions.append(f"array_position({self.parameter(values)}::text[], {column}) IS NOT NULL")
+        lookup, where = self._lookup, " AND ".join(self._conditions.ranges)
+        if lookup is None:
+            return query.replace("{0}", where)
+        if len(lookup.values) == 1:
+            found = f"{lookup.column} = {self.parameter(lookup.values[0])}::{lookup.type}"
+            return query.replace("{0}", f"{where} AND {found}")
+        found = query.replace("{0}", f"{where} AND {lookup.column} = wanted.value")
+        return f"""
+            SELECT found.*, wanted.value FROM unnest({self.parameter(lookup.values)}::{lookup.type}[]) AS wanted (value)
+            CROSS JOIN LATERAL ({found}) AS found
+        """  # noqa: S608
 
 
 async def search_for(
@@ -300,10 +273,3 @@ def _possible_states(*, workspace_deleted: bool) -> frozenset[KeyState]:
     if workspace_deleted:
         return frozenset({KeyState.REVOKED, KeyState.WORKSPACE_GONE})
     return frozenset(KeyState) - {KeyState.WORKSPACE_GONE}
-
-
-def _first_id(moment: datetime) -> UUID:
-    """Return the lowest id that a key which is issued at a time can have: see `storage.keys`."""
-    microseconds = max(0, (moment - _EPOCH) // timedelta(microseconds=1))
-    milliseconds, rest = divmod(microseconds, 1000)
-    return UUID(int=milliseconds << 80 | 7 << 76 | rest * 4096 // 1000 << 64)

@@ -841,7 +841,9 @@ class ListKeysRequest(_message.Message):
     workspace_id: _builtins.str
     """The workspace whose keys to list."""
     page_size: _builtins.int
-    """The most keys on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer keys."""
+    """The most keys on a page; 0 means 100, and more than 1,000 mean 1,000. A page may have fewer keys, also none: where few
+    keys match, the service looks at some 10,000 of them for a page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page; empty for the first page. Valid only with the same workspace, filter,
     order and actor.
@@ -941,7 +943,9 @@ class CountKeysResponse(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
     partial: _builtins.bool
-    """True if the count stopped after 1,000,000 keys. Then there may be more keys than `counts` says."""
+    """True if the count stopped after 1,000,000 keys, or would have taken longer than about two seconds. Then there may be
+    more keys than `counts` says, also of types and states that it leaves out.
+    """
     @_builtins.property
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyCount]:
         """The numbers, in order of type and state. A type and state without keys is left out."""
