@@ -6,6 +6,8 @@ import typer
 
 from skilder_keys.cli import audit_chain
 
-app = typer.Typer(help="Check the audit trail.", no_args_is_help=True)
+app = typer.Typer(help="Check, export and prune the audit trail.", no_args_is_help=True)
 
 app.command()(audit_chain.verify)
+app.command()(audit_chain.export)
+app.command()(audit_chain.prune)

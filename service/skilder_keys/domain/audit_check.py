@@ -94,9 +94,14 @@ class ChainCheck:
     _older: Head = NO_EVENT  # how many, and the hash over them
     _anchor: Head | None = None
     _pruned: Head = NO_EVENT
-    _older_pruned: bool = False
+    _is_pruned: bool = False
     _erased: dict[str | None, int] = field(default_factory=dict)
     _expected: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def older_events(self) -> Head:
+        """How many events from before the chain were looked at, and the hash over them."""
+        return self._older
 
     def expect(self, head: Head) -> None:
         """Require that an event has a hash, which somebody noted when it was the last one."""
@@ -136,8 +141,7 @@ class ChainCheck:
         """
         if self._first is not None:
             self._check_first(self._first)
-        older_gone = self._older_pruned and self._older.number == 0
-        if not older_gone and self._older != (self._anchor or NO_EVENT):
+        if not self._is_pruned and self._older != (self._anchor or NO_EVENT):
             expected = 0 if self._anchor is None else self._anchor.number
             self._find(
                 0, Fault.OLDER, f"the {self._older.number} events without a number are not the {expected} on record"
@@ -157,9 +161,9 @@ class ChainCheck:
         before, number = self._pruned, event.number
         if number > before.number + 1:
             self._find_missing(before.number + 1, number - 1)
-        elif number <= before.number:
-            self._find(number, Fault.REPEATED, f"event {number} is there, although it was pruned")
-        elif next_hash(before.hash, content_of(event)) != event.hash:
+        elif 1 < number <= before.number:
+            return  # a prune was stopped: what was before this event is gone, and signed off
+        elif next_hash(before.hash if number > 1 else GENESIS, content_of(event)) != event.hash:
             self._find(number, Fault.EDITED, f"event {number} was changed")
 
     def _check_noted(self, head: Head) -> None:
@@ -185,7 +189,7 @@ class ChainCheck:
                 self._anchor = self._anchor or Head(details["events"], bytes.fromhex(details["hash"]))
             else:
                 self._pruned = max(self._pruned, Head(details["through"], bytes.fromhex(details["hash"])))
-                self._older_pruned = True  # they go first
+                self._is_pruned = True
         except (KeyError, TypeError, ValueError):
             self._find(event.number, Fault.EDITED, f"event {event.number} does not have the details of {event.action}")
 
