@@ -191,6 +191,29 @@ KEY_MISTAKES: dict[str, Mistake] = {
         key_stories.a_key_is_suspended_in_memory,
         (Edit(Memory, "if known.denial is not None:", "if known.denial is DenialReason.REVOKED:"),),
     ),
+    "a load of a resumed key overtakes its revoke": (
+        key_stories.a_suspended_key_is_resumed_and_revoked,
+        (
+            Edit(
+                KeyCache,
+                "if epoch > known.label and workspace_id in (None, known.workspace_id):",
+                "if epoch > known.label and known.denial is not None:",
+            ),
+        ),
+    ),
+    "each change of a suspended key is taken for its resume": (
+        key_stories.a_suspended_key_is_resumed_and_revoked,
+        (
+            Edit(
+                KeyCache,
+                "if known is not None:\n                known.close(epoch - 1)",
+                "if known is not None and known.denial is not None:\n"
+                "                known.denial = None\n"
+                "                self._keys[id_text(key_id)] = known\n"
+                "            elif known is not None:\n                known.close(epoch - 1)",
+            ),
+        ),
+    ),
     "a closed key is kept": (None, (Edit(KeyCache, "elif known.until == OPEN:", "else:"),)),
     "overtaken loads are joined, and the begin of the call does not count": (
         part_stories.a_call_comes_when_a_load_is_overtaken,

@@ -249,3 +249,23 @@ async def a_key_is_suspended_in_memory(schedule: Schedule) -> None:
         for _ in range(2):
             schedule.begin(USER)
             await schedule.rush(steps=schedule.random.choice((2, 100)))
+
+
+async def a_suspended_key_is_resumed_and_revoked(schedule: Schedule) -> None:
+    """A load has read the resumed key when memory hears of the revoke, or memory hears of both at once."""
+    await know(schedule, USER, WHOLE)
+    until_value(schedule, USER, 5)
+    await apply_all(schedule)
+    schedule.database.used.add(USER.key_id)
+    await know(schedule, USER)
+    schedule.database.change(USER.touch)
+    if schedule.random.random() < 0.7:
+        await apply(schedule)
+    schedule.begin(USER)
+    await schedule.rush("key", schedule.random.choice((1, 2, 100)))
+    schedule.database.change(USER.touch)
+    await apply_all(schedule)
+    if schedule.random.random() < 0.5:
+        await schedule.rush()
+    schedule.begin(USER)
+    await schedule.rush()

@@ -17,6 +17,7 @@ STORIES: tuple[Story, ...] = (
     key_stories.a_key_expires_in_memory,
     key_stories.a_key_expires_while_it_is_read,
     key_stories.a_key_is_suspended_in_memory,
+    key_stories.a_suspended_key_is_resumed_and_revoked,
     key_stories.a_change_returns_because_the_row_is_removed,
     part_stories.a_change_touches_two_workspaces,
     part_stories.a_member_leaves_when_a_hat_moves,
