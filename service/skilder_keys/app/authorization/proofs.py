@@ -84,9 +84,11 @@ class Proofs:
         id_ = key_id.bytes
         start = self._bucket(id_)
         bucket = self._memory[start : start + _BUCKET_BYTES]
-        others = (bucket[at : at + _ENTRY_BYTES] for at in range(0, _BUCKET_BYTES, _ENTRY_BYTES))
-        entries = [self._entry(id_, type_, secret_hash, digest), *(each for each in others if not each.startswith(id_))]
-        self._memory[start : start + _BUCKET_BYTES] = b"".join(entries[:_WAYS]).ljust(_BUCKET_BYTES, b"\0")
+        if id_ in bucket:  # the key has another secret now
+            entries = (bucket[at : at + _ENTRY_BYTES] for at in range(0, _BUCKET_BYTES, _ENTRY_BYTES))
+            bucket = b"".join(each for each in entries if not each.startswith(id_)).ljust(_BUCKET_BYTES, b"\0")
+        entry = self._entry(id_, type_, secret_hash, digest)
+        self._memory[start : start + _BUCKET_BYTES] = entry + bucket[:-_ENTRY_BYTES]
 
     def key_ids(self) -> Iterator[KeyId]:
         """Yield the ids of the keys in the table, roughly the newest entries first. Some may be in no valid entry.
