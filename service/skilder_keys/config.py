@@ -122,6 +122,35 @@ class Settings(BaseModel):
     usage_interval: float = Field(
         5.0, gt=0, le=300, description="Seconds between two writes of the keys' last use, which is exact to a minute."
     )
+    activity_interval: float = Field(
+        2.0, gt=0, le=60, description="Seconds between two writes of what a worker has counted into the journal."
+    )
+    activity_fold_interval: float = Field(
+        10.0, gt=0, le=300, description="The most seconds for which a count waits in the journal."
+    )
+    activity_budget: int = Field(
+        100_000,
+        ge=1,
+        le=1_000_000,
+        description="How many different facts of a minute a worker tells apart. Further calls are counted without "
+        "their tool.",
+    )
+    activity_waiting: int = Field(
+        200_000,
+        ge=1000,
+        le=10_000_000,
+        description="The most counts in memory while the database does not respond, of about 500 bytes each. Calls "
+        "that need another one are not counted.",
+    )
+    activity_minute_days: int = Field(
+        2, ge=1, le=3650, description="For how many days activity by the minute is kept, at least."
+    )
+    activity_hour_days: int = Field(
+        90, ge=1, le=3650, description="For how many days activity by the hour is kept, at least."
+    )
+    activity_day_days: int = Field(
+        730, ge=1, le=36500, description="For how many days activity by the day is kept, at least."
+    )
     policy_interval: float = Field(
         300.0,
         gt=0,
@@ -176,6 +205,15 @@ class Settings(BaseModel):
             raise ValueError(
                 f"listen: {self.listen} is not loopback, and tokens would cross the network unencrypted: "
                 "set tls_cert and tls_key, or allow_plaintext if something in front of the service does TLS"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_days(self) -> Self:
+        if not self.activity_minute_days <= self.activity_hour_days <= self.activity_day_days:
+            raise ValueError(
+                "activity_minute_days must be at most activity_hour_days, and these at most activity_day_days: hours "
+                "are made of minutes, and days of hours"
             )
         return self
 

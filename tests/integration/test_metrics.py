@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 _LABELS = {
+    "activity_dropped": {"reason"},
+    "activity_fold_runs": {"outcome"},
     "calls": {"method", "code"},
     "call_duration_seconds": {"method", "transport", "code"},
     "denials": {"reason"},

@@ -21,7 +21,7 @@ _MANY_BYTES_SERVED = 2**22
 _FEW_BYTES = 2**16
 # Tables that are not emptied: those that the migrations fill, and those that a running service relies on.
 _WRITTEN_ONCE = ("fence", "schema_migration", "signing_key")
-_OF_A_SERVICE = (*_WRITTEN_ONCE, "reader", "change", "pending_change")
+_OF_A_SERVICE = (*_WRITTEN_ONCE, "reader", "change", "pending_change", "activity_writer")
 
 # Everything that statements other than those on rows can change: a new name, owner, right or body gives another text. A
 # row's xmin shows the last writer. Tables and triggers are compared by columns, as emptying a table writes their rows.

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder_keys.app.activity.counter import ActivityCounter
 from skilder_keys.app.authorization.authorizer import Authorizer
 from skilder_keys.app.authorization.first_sights import FirstSights
 from skilder_keys.app.authorization.key_cache import KeyCache
@@ -206,7 +207,7 @@ async def process(
         snapshots=snapshots,
         reader=reader,
         verifier=verifier,
-        authorizer=Authorizer(memory, loader, usage, offload),
+        authorizer=Authorizer(memory, loader, usage, ActivityCounter(usage_clock, 0, 0), offload),
         gates=gates,
         keys=Keys(database, writer, verifier, pages),
         changes=KeyChanges(database, writer),

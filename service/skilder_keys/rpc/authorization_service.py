@@ -75,7 +75,7 @@ class AuthorizationServicer:
         return parts
 
     def _grant(self, request: pb.AuthorizeRequest, caller: Caller) -> bytes | None:
-        return self._authorizer.grant(_query(request), caller.limits)
+        return self._authorizer.grant(_query(request), caller.limits, caller.name)
 
 
 def _query(request: pb.AuthorizeRequest) -> AuthorizeQuery:

@@ -14,6 +14,9 @@ from skilder_keys.rpc.call_metrics import BOUNDS
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+    from skilder_keys.app.activity.counter import ActivityCounter
+    from skilder_keys.app.activity.fold import ActivityFold
+    from skilder_keys.app.activity.writer import ActivityWriter
     from skilder_keys.app.authorization.authorizer import Authorizer
     from skilder_keys.app.authorization.memory import Memory
     from skilder_keys.app.authorization.turns import Gates
@@ -69,6 +72,32 @@ def read_all(
     _read_database(readings, database)
     _read_tokens(readings, authorizer, verifier, unused)
     _read_calls(readings, pipeline.calls, frontend.name)
+
+
+def read_activity(readings: Readings, counter: ActivityCounter, writer: ActivityWriter, fold: ActivityFold) -> None:
+    """Add the metrics of activity."""
+    readings.gauge("activity_cells", "Counts in memory that are not in the journal.", lambda: counter.cells)
+    readings.gauge("activity_facts", "Different facts that were counted in this minute.", lambda: counter.facts)
+    readings.gauge("activity_lag_seconds", "Age of the oldest count that is not in the journal.", lambda: writer.lag)
+    readings.counter(
+        "activity_collapsed",
+        "Calls counted without their tool or hint.",
+        lambda: counter.collapsed,
+    )
+    readings.counters(
+        "activity_dropped",
+        "Calls that are in no fact, by reason.",
+        lambda: {"memory": counter.dropped, "late": fold.dropped},
+        "reason",
+    )
+    readings.gauge("activity_journal_rows", "Rows in the journal, when this worker looked.", lambda: fold.backlog.rows)
+    readings.gauge(
+        "activity_journal_age_seconds",
+        "Age of the oldest row in the journal, when this worker looked.",
+        lambda: fold.backlog.age,
+    )
+    readings.counter("activity_folded_calls", "Calls that this worker has folded into facts.", lambda: fold.calls)
+    readings.counters("activity_fold_runs", "Looks at the journal, by outcome.", lambda: fold.runs, "outcome")
 
 
 def _read_fence(readings: Readings, reader: Reader, lease: Lease) -> None:

@@ -8,6 +8,9 @@ from contextlib import AsyncExitStack, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from skilder_keys.app.activity.counter import ActivityCounter
+from skilder_keys.app.activity.fold import ActivityFold
+from skilder_keys.app.activity.writer import ActivityWriter
 from skilder_keys.app.authorization.authorizer import Authorizer
 from skilder_keys.app.authorization.hash_renewal import HashRenewal
 from skilder_keys.app.authorization.key_cache import KeyCache
@@ -47,6 +50,7 @@ from skilder_keys.rpc.reflection import reflection_methods
 from skilder_keys.rpc.runtime_service import RuntimeServicer
 from skilder_keys.rpc.time_limit import TimeLimit
 from skilder_keys.storage import signing_keys
+from skilder_keys.storage.activity_partitions import Retention
 from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.storage.migrations import require_schema
 from skilder_keys.storage.privileges import require_privileges
@@ -135,16 +139,17 @@ async def start(
     stack.push_async_callback(reader.close)
     writer = Writer(database, clock, collector.writer_waits(registry).observe, reader.new_server)
 
-    parameters = HashParameters(settings.argon2_memory_kib, settings.argon2_passes, settings.argon2_lanes)
-    verifier = Verifier(SecretHasher(parameters), proofs, threads=settings.argon2_threads)
+    verifier = Verifier(_hasher(settings), proofs, threads=settings.argon2_threads)
     stack.callback(verifier.close)
     renewal = HashRenewal(database, verifier, log)
     usage = Usage(database, log, clock, settings.usage_interval)
     stack.push_async_callback(usage.close)
+    readings = Readings(registry)  # a part adds metrics of its own here, by `readings.gauge` and `readings.counter`
+    counter, activity = await _activity(settings, database, log, clock, stack, readings)
     first_sights = gates(settings.max_calls, settings.pool_size)
     loader = KeyLoader(database, reads, lease, keys, snapshots, proofs.fingerprint, verifier, usage, first_sights)
     warm_up = WarmUp(proofs, loader, keys, lease, log)
-    authorizer = Authorizer(memory, loader, usage, offload)
+    authorizer = Authorizer(memory, loader, usage, counter, offload)
 
     unused = UnusedKeys(database, writer, log, settings.policy_interval)
 
@@ -152,7 +157,6 @@ async def start(
     callers = Callers(known, authorizer, proofs.fingerprint)
     pipeline = Pipeline(callers, log, time_limit, offload, settings.max_message_bytes)
     stack.callback(pipeline.log_limiter.report)
-    readings = Readings(registry)  # a part adds metrics of its own here, by `readings.gauge` and `readings.counter`
     collector.read_all(
         readings, reader, lease, memory, first_sights, database, authorizer, verifier, unused, pipeline, frontend
     )
@@ -188,7 +192,7 @@ async def start(
         public=(*health.methods, *reflection),
         calls=pipeline.calls,
     )
-    for part in (reader, warm_up, health, usage, renewal, unused, time_limit, pipeline.log_limiter):
+    for part in (reader, warm_up, health, usage, *activity, renewal, unused, time_limit, pipeline.log_limiter):
         stack.push_async_callback(_end, asyncio.create_task(part.run()))
     stack.push_async_callback(frontend.stop, settings.drain_timeout)
     if may_open is not None:
@@ -196,6 +200,29 @@ async def start(
     address = await frontend.start(api, settings)
     stack.callback(health.drain)
     return address
+
+
+def _hasher(settings: Settings) -> SecretHasher:
+    return SecretHasher(HashParameters(settings.argon2_memory_kib, settings.argon2_passes, settings.argon2_lanes))
+
+
+async def _activity(
+    settings: Settings,
+    database: Database,
+    log: FilteringBoundLogger,
+    clock: Callable[[], float],
+    stack: AsyncExitStack,
+    readings: Readings,
+) -> tuple[ActivityCounter, tuple[ActivityWriter, ActivityFold]]:
+    """Return what counts activity, and what writes and folds it."""
+    counter = ActivityCounter(clock, settings.activity_budget, settings.activity_waiting)
+    writer = ActivityWriter(database, counter, log, settings.activity_interval)
+    await writer.open()
+    stack.push_async_callback(writer.close)
+    retention = Retention(settings.activity_minute_days, settings.activity_hour_days, settings.activity_day_days)
+    fold = ActivityFold(database, log, clock, settings.activity_fold_interval, retention)
+    collector.read_activity(readings, counter, writer, fold)
+    return counter, (writer, fold)
 
 
 async def _end(task: asyncio.Task[object]) -> None:

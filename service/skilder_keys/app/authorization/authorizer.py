@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from skilder_keys.app.activity.counter import GRANTED
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.first_sights import endless
 from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
@@ -17,6 +18,7 @@ from skilder_keys.app.authorization.scopes import (
     within_networks,
 )
 from skilder_keys.app.authorization.tool_set_encoder import ToolSetEncoder
+from skilder_keys.app.enums import DENIAL_REASONS
 from skilder_keys.app.time_slices import TimeSlices
 from skilder_keys.domain.access import NO_LIMITS
 from skilder_keys.domain.denial import NO_SOURCE, DenialReason, Denied
@@ -27,6 +29,7 @@ from skilder_keys.domain.tool_sets import WHOLE, ToolSetView
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from skilder_keys.app.activity.counter import ActivityCounter
     from skilder_keys.app.authorization.first_sights import Patience
     from skilder_keys.app.authorization.key_loader import KeyLoader
     from skilder_keys.app.authorization.memory import Access, Memory
@@ -54,6 +57,7 @@ class Authorizer:
         memory: Memory,
         loader: KeyLoader,
         usage: Usage,
+        activity: ActivityCounter,
         offload: Offload,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,17 +67,19 @@ class Authorizer:
             memory: What this process remembers.
             loader: Loads what memory lacks.
             usage: Collects the uses of keys.
+            activity: Counts the decisions.
             offload: Where large tool sets are encoded.
             clock: Returns seconds; it decides when a batch lets other calls have their turn.
         """
         self._memory = memory
         self._loader = loader
         self._usage = usage
+        self._activity = activity
         self._clock = clock
         self._encoder = ToolSetEncoder(offload)
         self.denials: Counter[DenialReason] = Counter()
 
-    def grant(self, query: AuthorizeQuery, limits: CallerLimits = NO_LIMITS) -> bytes | None:
+    def grant(self, query: AuthorizeQuery, limits: CallerLimits = NO_LIMITS, caller: str = "") -> bytes | None:
         """Return a grant from memory, as a serialised AuthorizeResponse.
 
         If memory cannot grant the query, do nothing and return None: then call `authorize`.
@@ -97,7 +103,9 @@ class Authorizer:
         if reach is None:
             return None
         self._memory.hits += 1
-        self._usage.note(key.id)
+        now = self._activity.clock()
+        self._usage.note(key.id, now)
+        self._activity.count(key.id, _tool(tools, query), caller, GRANTED, query.source_ip, now)
         return encoding.granted(key.head, reach)
 
     async def authorize(
@@ -130,7 +138,9 @@ class Authorizer:
         found = access or await self._loader.load(query.token, limits, patience, caller)
         varied = await self._encoder.varied(within_networks(found, query), query)
         await self._prepare(varied, query)
-        return self._decide(varied, query, limits, None)
+        decision = self._decide(varied, query, limits, None)
+        self._count(varied, query, decision, caller)
+        return decision
 
     async def read(
         self,
@@ -156,6 +166,7 @@ class Authorizer:
         found = await self._encoder.varied(within_networks(found, query), query)
         await self._prepare(found, query)
         decision = self._decide(found, query, limits, None)
+        self._count(found, query, decision, caller)
         if isinstance(found, Denied) or isinstance(found[1], DenialReason):
             return decision, (decision.body,)
         return decision, (await self._encoder.encoded(found[1])).parts()
@@ -189,18 +200,23 @@ class Authorizer:
         missing = {index: queries[index].token for index, access in enumerate(remembered) if access is None}
         loaded = await self._loader.load_all(missing, limits, patience, caller)
         shared: dict[str, SharedToolSet] = {}
-        decisions = []
+        decisions: list[Decision] = []
+        counted = []
         size = 0
         for index, (access, query) in enumerate(zip(remembered, queries, strict=True)):
             if slices.over():
                 await slices.next()
             found = await self._encoder.varied(within_networks(access or loaded[index], query), query)
             decisions.append(self._decide(found, query, limits, shared))
+            counted.append(found)
             size += _FRAME_BYTES + len(decisions[-1].body)
             if size > encoding.MAX_BYTES:
                 violations.add("requests", "would have a response of more than 4 MiB: send fewer tokens at once")
                 violations.raise_if_any()
         fields = await self._encoder.fields(shared.values(), encoding.MAX_TOOL_SET_BYTES - size, slices)
+        # At the end: a call that fails has decided nothing.
+        for found, query, decision in zip(counted, queries, decisions, strict=True):
+            self._count(found, query, decision, caller)
         return decisions, encoding.batch((each.body for each in decisions), fields)
 
     async def identify_runtime(self, token: str, source_ip: str) -> Caller | None:
@@ -269,6 +285,16 @@ class Authorizer:
             return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, key.id, query.tool_name or query.tool_id))
         return Decision(key.id, None, encoding.granted(key.head, reach))
 
+    def _count(self, found: Access | Denied, query: AuthorizeQuery, decision: Decision, caller: str) -> None:
+        """Count a decision as activity."""
+        now = self._activity.clock()
+        outcome = GRANTED if decision.denied is None else DENIAL_REASONS[decision.denied]
+        if isinstance(found, Denied):
+            self._activity.count_unproven(query.token, caller, outcome, query.source_ip, now)
+        else:
+            key, tools = found
+            self._activity.count(key.id, _tool(tools, query), caller, outcome, query.source_ip, now)
+
     def _denial(self, denied: Denied) -> Decision:
         self.denials[denied.reason] += 1
         return Decision(denied.key_id, denied.reason, encoding.denied(denied))
@@ -290,6 +316,15 @@ def _reach(tools: SharedToolSet, query: AuthorizeQuery) -> bytes | None:
     if query.variant.view is ToolSetView.NONE:
         return b""
     return tools.reference if query.tool_set_version == tools.version else tools.reach
+
+
+def _tool(tools: SharedToolSet | DenialReason, query: AuthorizeQuery) -> str | None:
+    """Return the id of the tool that a query is about; empty without a tool, None if its id is not known."""
+    if query.tool_id is not None:
+        return query.tool_id
+    if query.tool_name is None:
+        return ""
+    return None if isinstance(tools, DenialReason) else tools.id_of(query.tool_name)
 
 
 def _is_expected(access: Access | None, query: AuthorizeQuery) -> bool:

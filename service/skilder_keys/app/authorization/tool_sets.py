@@ -155,9 +155,13 @@ class SharedToolSet:
                 self.servers.charge(_GRANT_BYTES + len(field))
         return field
 
+    def id_of(self, name: ToolName) -> ToolId | None:
+        """Return the id of an enabled tool of the workspace, reached or not; None if there is no such tool."""
+        return self._contents.tools_by_name.get(name.mcp_server, _NO_TOOLS).get(name.name)
+
     def grant_by_name(self, name: ToolName) -> bytes | None:
         """Return what `grant` returns for the tool with a name."""
-        tool_id = self._contents.tools_by_name.get(name.mcp_server, _NO_TOOLS).get(name.name)
+        tool_id = self.id_of(name)
         return None if tool_id is None else self.grant(tool_id)
 
     def variant(self, variant: Variant, contents: Contents) -> SharedToolSet:

@@ -62,10 +62,11 @@ class Usage:
         self._recent_before: dict[int, float] = {}
         self._generation_start = clock()
 
-    def note(self, key_id: KeyId) -> None:
-        """Note that a key is used now."""
+    def note(self, key_id: KeyId, now: float | None = None) -> None:
+        """Note that a key is used now. The caller may have read the clock already."""
         number = key_id.int
-        now = self._clock()
+        if now is None:
+            now = self._clock()
         if now < self._recent.get(number, now) or now < self._recent_before.get(number, now):
             return
         # In a long outage, uses of further keys are not recorded, because memory must stay bounded.

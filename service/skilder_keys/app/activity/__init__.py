@@ -1,0 +1,1 @@
+"""Activity: what keys are used for, counted in memory and written in batches."""
