@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
@@ -11,9 +13,11 @@ from skilder.keys.v1.key_pb2 import KEY_TYPE_RUNTIME
 from skilder_keys.rpc.limits import max_bytes
 from skilder_keys.rpc.status import STATUS_CODES
 from tests.docs import errors
+from tests.support.activity_facts import DAY, Fact, insert_facts, roll_up
 from tests.support.calls import METHODS, call, delete_workspace, request_type
 from tests.support.largest import full_workspace
 from tests.support.service import refusal
+from tests.support.sql import connected
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
@@ -49,6 +53,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     await operator.authorize(rotated.token)
     lost = await operator.rotate(key.key.id, request_id="rotation-revoked")
     await operator.revoke(key_id=lost.key.id)
+    await insert_old_activity(service, UUID(key.key.id))
     runtimes = await runtimes_of(service)
     await operator.apply(full_workspace("full"))
     too_large = full_workspace("large")
@@ -63,6 +68,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
         "deleted key id": of_deleted.key.id,
         "strict key id": of_strict.key.id,
         "too large": MessageToDict(too_large),
+        "three months ago": f"{datetime.now(UTC) - timedelta(days=91):%Y-%m-%dT00:00:00Z}",
     }
     callers = {
         "ACTOR_REQUIRED": service.console,
@@ -77,6 +83,15 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
             refused = await refusal(call(of_runtime or callers.get(reason, operator), method, message))
             assert (refused.reason, refused.code) == (reason, CODES[reason]), method
             assert set(refused.metadata) == METADATA[reason], (reason, method)
+
+
+async def insert_old_activity(service: Service, key_id: UUID) -> None:
+    """Write activity of which the minutes are not kept any more."""
+    minute = int((datetime.now(UTC) - timedelta(days=91)).timestamp()) // 60
+    async with connected(service.database_url) as sql:
+        await insert_facts(sql, [Fact(minute, key_id)])
+        await roll_up(sql)
+        await sql.execute("SELECT drop_activity_partitions('activity_minute', $1)", minute + 2 * DAY)
 
 
 async def runtimes_of(service: Service) -> dict[str, Client]:

@@ -7,18 +7,23 @@ import base64
 import json
 import re
 import subprocess
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
+from skilder.keys.v1.authorization_service_pb2 import DENIAL_REASON_SOURCE_NOT_ALLOWED
 from tests.docs import examples
 from tests.docs.examples import as_json
 from tests.docs.json_page import as_browsers_get_it, response_type
 from tests.docs.json_page import responses as json_page
+from tests.support.activity_facts import Fact, insert_facts
 from tests.support.calls import METHODS, call, request_type
 from tests.support.grpcurl import grpcurl, required
 from tests.support.service import TOKENS
+from tests.support.sql import connected
 from tests.support.stubs import LANGUAGES
 from tests.support.transport import ONLY_GRPCIO
 
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     Send = Callable[[str, Any, str], Awaitable[Any]]
 
 EXAMPLES = examples.load()
+FIRST_OF_ACTIVITY = next(each for each in EXAMPLES.calls if each.method.startswith("ActivityService/"))
 
 
 class Values:
@@ -74,10 +80,22 @@ async def client(service: Service, bearer: str) -> Client:
     return await service.client(bearer) if bearer else service.operator
 
 
-async def send_all(send: Send) -> None:
+async def write_activity(service: Service, key_id: str) -> None:
+    """Write what the examples show that a key was used for. Its real uses are counted some seconds later."""
+    minute = int(datetime.now(UTC).timestamp()) // 60 - 2
+    used = Fact(minute, UUID(key_id), "slack.history", "gateway", 0, 42, 3_204, 57_918, "198.51.100.7")
+    denied = DENIAL_REASON_SOURCE_NOT_ALLOWED
+    refused = Fact(minute, UUID(key_id), "slack.history", "gateway", denied, 3, 41_337, 44_002, "203.0.113.9")
+    async with connected(service.database_url) as sql:
+        await insert_facts(sql, [used, refused])
+
+
+async def send_all(service: Service, send: Send) -> None:
     """Send each example, with its own bearer token if it has one, and compare its response."""
     values = Values()
     for example in EXAMPLES.calls:
+        if example is FIRST_OF_ACTIVITY:
+            await write_activity(service, values.put(example.request["filter"]["key_id"]))
         found = await send(example.method, values.put(example.request), values.put(example.bearer))
         values.learn(example.response, found)
         # As text, so that the order of the fields counts too.
@@ -105,7 +123,7 @@ async def test_the_examples_are_true(empty_service: Service) -> None:
         body = await call(await client(empty_service, bearer), method, message)
         return MessageToDict(response_type(method).FromString(body), preserving_proto_field_name=True)
 
-    await send_all(send)
+    await send_all(empty_service, send)
 
 
 def as_grpcurl_takes_it(method: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +146,7 @@ async def test_grpcurl_shows_the_examples(empty_service: Service) -> None:
         output = await asyncio.to_thread(grpcurl, empty_service.address, method, body, bearer or TOKENS["operator"])
         return json.loads(output)
 
-    await send_all(send)
+    await send_all(empty_service, send)
 
 
 def leaves(message: Message, shown: Any) -> Iterator[tuple[Any, Any]]:
@@ -178,7 +196,7 @@ async def test_responses_have_the_form_that_a_browser_wants(empty_service: Servi
         found.append((method, response_type(method).FromString(body)))
         return MessageToDict(found[-1][1], preserving_proto_field_name=True)
 
-    await send_all(send)
+    await send_all(empty_service, send)
     lines = "".join(
         f"{message.DESCRIPTOR.full_name} {base64.b64encode(message.SerializeToString()).decode()}\n"
         for _, message in found

@@ -93,6 +93,8 @@ async def test_an_empty_request_is_a_request(service: Service) -> None:
         "KeyService/GetKey": ["key_id"],
         "KeyService/ExplainKey": ["key_id"],
         "KeyService/ListToolUsers": ["tool"],
+        "ActivityService/ListActivity": ["workspace_id"],
+        "ActivityService/GetUsage": ["step"],
         "CatalogService/ApplyWorkspace": ["workspace.id", "workspace.name"],
         "CatalogService/UpdateWorkspace": ["workspace_id"],
         "CatalogService/GetWorkspace": ["workspace_id"],

@@ -90,6 +90,8 @@ async def test_every_method_refuses_a_foreign_workspace(service: Service, method
     await service.operator.apply(small_workspace("other"))
     for workspace_id in ("other", "acme"):
         for request in valid_requests()[method]:
+            if getattr(request, "unproven", False):
+                continue  # it names no workspace, so it is refused whatever the limit: see the next test
             issued = await service.operator.issue(workspace_id=workspace_id)
             about(request, {"workspace_id": workspace_id, "key_id": issued.key.id, "token": issued.token})
             for warm in (False, True):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVICES = (
+    "skilder.keys.v1.ActivityService",
     "skilder.keys.v1.AuthorizationService",
     "skilder.keys.v1.CatalogService",
     "skilder.keys.v1.KeyService",

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf import message_factory
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from skilder.keys.v1.activity_service_pb2 import GetUsageRequest, ListActivityRequest
 from skilder.keys.v1.authorization_service_pb2 import (
     TOOL_SET_VIEW_FULL,
     AuthorizeRequest,
@@ -56,7 +58,12 @@ KIB = 2**10
 LIMIT = 4 * KIB * KIB
 LARGE = {"CatalogService/GetWorkspace": 16 * KIB * KIB}
 ACTOR = "user-000000"
-CALLERS = {"AuthorizationService": "service", "KeyService": "console", "CatalogService": "console"}
+CALLERS = {
+    "AuthorizationService": "service",
+    "KeyService": "console",
+    "CatalogService": "console",
+    "ActivityService": "console",
+}
 RUNTIME: dict[str, Any] = {"type": KEY_TYPE_RUNTIME, "workspace_id": "largest", "runtime_id": "r" * 128}
 
 _ALL_KEYS = RevokeKeysRequest(
@@ -159,6 +166,7 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller, p
     await caller.call("KeyService/ListKeys", ListKeysRequest(workspace_id="largest", page_size=1000, actor=ACTOR))
     await caller.call("KeyService/CountKeys", CountKeysRequest(workspace_id="largest", actor=ACTOR))
 
+    await _read_activity(caller)
     ask = AuthorizeRequest(token=wide.token)
     (response,) = await caller.call("AuthorizationService/Authorize", ask)
     assert response.granted.WhichOneof("reach") == "tool_set_version"
@@ -186,6 +194,13 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller, p
     assert set(caller.sizes) == set(METHODS), "call every method here"
     for method, size in caller.sizes.items():
         assert 0 < size <= LARGE.get(method, LIMIT), method
+
+
+async def _read_activity(caller: Caller) -> None:
+    """Read activity. The largest responses are in test_lists.py here, and in tests/unit/test_convert_activity.py."""
+    await caller.call("ActivityService/ListActivity", ListActivityRequest(workspace_id="largest", actor=ACTOR))
+    usage = GetUsageRequest(workspace_id="largest", step=Duration(seconds=3600), actor=ACTOR)
+    await caller.call("ActivityService/GetUsage", usage)
 
 
 async def _change(caller: Caller, key_id: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import message_factory
 
 from skilder.keys.v1 import (
+    activity_service_pb2,
     authorization_service_pb2,
     catalog_service_pb2,
     common_pb2,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.support.service import Client
 
-_FILES = (authorization_service_pb2, catalog_service_pb2, key_service_pb2, runtime_service_pb2)
+_FILES = (activity_service_pb2, authorization_service_pb2, catalog_service_pb2, key_service_pb2, runtime_service_pb2)
 
 METHODS: dict[str, MethodDescriptor] = {
     f"{service.name}/{method.name}": method
@@ -136,4 +137,7 @@ def id_of(message: Any) -> str:
     """Return the id of an element of a list."""
     if isinstance(message, key_service_pb2.ToolUser):
         return str(message.user_id or message.key.id)
+    if isinstance(message, activity_service_pb2.Activity):
+        same = (message.start_at.seconds, message.span.seconds, message.key_id, message.tool_id, message.caller)
+        return repr((*same, message.denial_reason, message.hint))
     return str(message.user_id if isinstance(message, workspace_pb2.Member) else message.id)

@@ -326,6 +326,17 @@ async def explained(world: World, case: Case, request: Any, _: Message) -> Facts
     )
 
 
+async def used(world: World, case: Case, request: Any, _: Message) -> Facts:
+    """Return each call that usage has, by a number."""
+    for usage in await case.send(world, request):
+        series = [*usage.series, usage.rest]
+        return frozenset(
+            ("call", number)
+            for number in range(sum(point.granted + point.denied for each in series for point in each.points))
+        )
+    return NOTHING
+
+
 async def counted(world: World, case: Case, request: Message, _: Message) -> Facts:
     """Return how many keys of each type and state were counted."""
     return frozenset(

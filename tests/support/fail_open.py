@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from skilder.keys.v1.activity_service_pb2 import (
+    USAGE_GROUP_KEY,
+    VERDICT_DENIED,
+    ActivityFilter,
+    GetUsageRequest,
+    ListActivityRequest,
+)
 from skilder.keys.v1.authorization_service_pb2 import (
+    DENIAL_REASON_TOOL_NOT_ALLOWED,
+    DENIAL_REASON_UNKNOWN,
     TOOL_SET_VIEW_FULL,
     AuthorizeRequest,
     BatchAuthorizeRequest,
@@ -71,7 +81,8 @@ from skilder.keys.v1.workspace_pb2 import (
     Workspace,
 )
 from skilder_keys.domain.key_update import FIELDS as UPDATABLE
-from tests.support.calls import get_workspace, remove
+from tests.support.activity_facts import Fact, insert_facts, insert_unproven
+from tests.support.calls import get_workspace, list_keys, remove
 from tests.support.effects import (
     NEAR,
     SOURCES,
@@ -91,8 +102,10 @@ from tests.support.effects import (
     send,
     state_of_the_workspace,
     suspended,
+    used,
     whole_workspace,
 )
+from tests.support.sql import connected
 from tests.support.updates import update
 from tests.support.variants import fields_of
 
@@ -436,6 +449,67 @@ def _tool_users(*, more: bool = False, **fields: Any) -> Callable[[World], Await
     return make
 
 
+async def _activity(world: World) -> ActivityFilter:
+    """Write activity of two keys, and return a filter for a part of that of the first."""
+    keys = (await list_keys(world.service.operator, filter=KeyFilter(types=[KEY_TYPE_USER], user_ids=["bob"]))).keys
+    runtime = (await list_keys(world.service.operator, filter=KeyFilter(types=[KEY_TYPE_RUNTIME]))).keys[0]
+    minute = int(time.time()) // 60 - 5
+    async with connected(world.service.database_url) as sql:
+        if not await sql.fetchval("SELECT EXISTS (SELECT FROM activity_minute)"):
+            facts = [
+                Fact(minute - ago, UUID(key.id), tool, caller, outcome, count=3)
+                for key in (keys[0], runtime)
+                for ago in (0, 1, 7)
+                for tool in ("slack.post", "web.search")
+                for caller in ("gateway", "console")
+                for outcome in (0, DENIAL_REASON_TOOL_NOT_ALLOWED)
+            ]
+            await insert_facts(sql, facts)
+            await insert_unproven(sql, minute, ["gateway", "console"], DENIAL_REASON_UNKNOWN, "USK_4mBq8Jd41x")
+    return ActivityFilter(
+        key_id=keys[0].id,
+        family_id=keys[0].id,
+        user_id="bob",
+        tool_id="slack.post",
+        caller="gateway",
+        verdict=VERDICT_DENIED,
+        denial_reasons=[DENIAL_REASON_TOOL_NOT_ALLOWED],
+        after=Timestamp(seconds=(minute - 2) * 60 - 1, nanos=5),
+        before=Timestamp(seconds=(minute + 1) * 60 - 1, nanos=5),
+    )
+
+
+def _list_activity(
+    *, filtered: bool = False, more: bool = False, **fields: Any
+) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        wanted = await _activity(world)
+        request = ListActivityRequest(workspace_id="acme", filter=wanted if filtered else None, **fields)
+        if more:
+            (page,) = await send(world.service.console, "ActivityService/ListActivity", request)
+            assert page.next_page_token
+            request.page_token = page.next_page_token
+        return request
+
+    return make
+
+
+async def _unproven(world: World) -> Message:
+    await _activity(world)
+    wanted = ActivityFilter(caller="gateway", denial_reasons=[DENIAL_REASON_UNKNOWN])
+    return ListActivityRequest(unproven=True, filter=wanted)
+
+
+def _usage(*, filtered: bool = False, **fields: Any) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        wanted = await _activity(world)
+        return GetUsageRequest(
+            workspace_id="acme", filter=wanted if filtered else None, step=Duration(seconds=60), **fields
+        )
+
+    return make
+
+
 def _apply(*more: Member, shorter: bool = False, **fields: Any) -> Callable[[World], Awaitable[Message]]:
     async def make(world: World) -> Message:
         workspace = whole_workspace()
@@ -720,6 +794,29 @@ CASES = [
         ("by nobody", _tool_users(actor="nobody", tool_id="slack.history"), {"refused": True}),
     ),
     *_cases(
+        "ActivityService/ListActivity",
+        "console",
+        listed,
+        ("chosen", _list_activity(filtered=True, actor="ada"), {"narrows": ("filter",)}),
+        ("second page", _list_activity(more=True, page_size=1, actor="ada"), {}),
+        ("of a member", _list_activity(actor="bob"), {}),
+        ("by nobody", _list_activity(actor="nobody"), {"refused": True}),
+    ),
+    *_cases(
+        "ActivityService/ListActivity",
+        "operator",
+        listed,
+        ("of tokens without a key", _unproven, {"narrows": ("filter",)}),
+    ),
+    *_cases(
+        "ActivityService/GetUsage",
+        "console",
+        used,
+        ("chosen", _usage(filtered=True, group_by=USAGE_GROUP_KEY, top=1, actor="ada"), {"narrows": ("filter",)}),
+        ("of a member", _usage(group_by=USAGE_GROUP_KEY, top=1, actor="bob"), {}),
+        ("by nobody", _usage(actor="nobody"), {"refused": True}),
+    ),
+    *_cases(
         "KeyService/GetKey",
         "console",
         read,
@@ -790,6 +887,7 @@ REFUSED_FIELDS = {
         ("request.tool_id", "request.tool_name", "request.tool_name.mcp_server", "request.tool_name.name"),
         "ReadToolSet sends everything, so it refuses a tool.",
     ),
+    "ActivityService/GetUsage": {"step.nanos": "A step is a whole minute, hour or day."},
     "KeyService/UpdateKey": {
         f"key.{path}": "UpdateKey refuses what cannot be changed."
         for path in fields_of(Key.DESCRIPTOR)

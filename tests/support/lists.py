@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from skilder.keys.v1.activity_service_pb2 import VERDICT_GRANTED, ActivityFilter, ListActivityRequest
 from skilder.keys.v1.catalog_service_pb2 import (
     ListHatsRequest,
     ListMembersRequest,
@@ -22,6 +23,7 @@ from skilder.keys.v1.key_service_pb2 import (
     ListToolUsersRequest,
 )
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
+from tests.support.activity_facts import Fact, insert_facts
 from tests.support.rows import insert_key
 from tests.support.workspaces import small_workspace
 
@@ -47,6 +49,7 @@ class Listing:
         others: For each field that chooses what is listed, another value.
         seen: How many elements each actor sees; None for who is refused. Without an actor, all are seen.
         unbound: For each field that does not choose what is listed, another value.
+        apart: Fields that list something else, and go with none of the others; they have a test of their own.
         elements: The field of the response with the elements; empty for the first field.
     """
 
@@ -55,6 +58,7 @@ class Listing:
     others: dict[str, Any]
     seen: dict[str, int | None]
     unbound: dict[str, Any] = field(default_factory=dict)
+    apart: set[str] = field(default_factory=set)
     elements: str = ""
 
 
@@ -167,6 +171,25 @@ async def _fill_tool_users(service: Service, sql: asyncpg.Connection[Any], *, la
     await _insert_keys(service, sql, COUNT - MEMBERS, large=large)
 
 
+async def _fill_activity(service: Service, sql: asyncpg.Connection[Any], *, large: bool = False) -> None:
+    for name in ("acme", "other"):
+        await service.operator.apply(small_workspace(name))
+    stem = _WIDE * 250 if large else ""
+    key_id = await insert_key(sql)
+    bobs = await insert_key(sql, type="user", user_id="bob")
+    now = int(await sql.fetchval("SELECT extract(epoch FROM now()) / 60"))
+    facts = [
+        Fact(
+            now - number % 100, bobs if number < _OF_BOB else key_id, tool=f"{stem}{number:05}", caller=f"{stem}gateway"
+        )
+        for number in range(COUNT)
+    ]
+    await insert_facts(sql, facts)
+
+
+_OF_BOB = 3
+
+
 def _list_of_parts(kind: Any, parts: str, **others: Any) -> Listing:
     others |= {"workspace_id": "other", "actor": "ada", "text": "s"}
     # Whoever may see the workspace sees all of it.
@@ -210,6 +233,17 @@ LISTS = {
         },
         # Bob himself, and his three keys.
         {"ada": COUNT, "bob": 4, "cyd": 1, "nobody": None},
+    ),
+    "ActivityService/ListActivity": Listing(
+        ListActivityRequest(workspace_id="acme"),
+        _fill_activity,
+        {
+            "workspace_id": "other",
+            "actor": "ada",
+            "filter": ActivityFilter(verdict=VERDICT_GRANTED),
+        },
+        {"ada": COUNT, "bob": _OF_BOB, "cyd": 0, "nobody": None},
+        apart={"unproven"},
     ),
     "CatalogService/ListWorkspaces": Listing(
         ListWorkspacesRequest(),

@@ -10,6 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import (
+    activity_service_pb2,
     authorization_service_pb2,
     catalog_service_pb2,
     common_pb2,
@@ -71,6 +72,17 @@ def valid_requests() -> dict[str, list[Message]]:
         unlimited=[key_pb2.KEY_LIMIT_HATS],
         unused_since=Timestamp(seconds=1_700_000_000, nanos=5),
         violating=[key_pb2.POLICY_RULE_MAX_LIFETIME],
+    )
+    some_activity = activity_service_pb2.ActivityFilter(
+        key_id=_KEY_ID,
+        family_id=_KEY_ID,
+        user_id="ada",
+        tool_id="web.search",
+        caller="gateway",
+        verdict=activity_service_pb2.VERDICT_DENIED,
+        denial_reasons=[authorization_service_pb2.DENIAL_REASON_EXPIRED],
+        after=Timestamp(seconds=1_700_000_000, nanos=5),
+        before=Timestamp(seconds=1_700_086_400),
     )
     part_list: dict[str, Any] = {
         "workspace_id": "nowhere",
@@ -191,6 +203,27 @@ def valid_requests() -> dict[str, list[Message]]:
             for tool in tools
         ],
         "KeyService/GetKey": [key_service_pb2.GetKeyRequest(key_id=_KEY_ID, actor="nobody")],
+        "ActivityService/ListActivity": [
+            activity_service_pb2.ListActivityRequest(
+                workspace_id="nowhere", filter=some_activity, page_size=10, page_token="abc", actor="nobody"
+            ),
+            activity_service_pb2.ListActivityRequest(
+                filter=activity_service_pb2.ActivityFilter(caller="gateway"),
+                unproven=True,
+                page_token="abc",
+                actor="nobody",
+            ),
+        ],
+        "ActivityService/GetUsage": [
+            activity_service_pb2.GetUsageRequest(
+                workspace_id="nowhere",
+                filter=some_activity,
+                step=Duration(seconds=3600),
+                group_by=activity_service_pb2.USAGE_GROUP_KEY,
+                top=20,
+                actor="nobody",
+            )
+        ],
         "CatalogService/ApplyWorkspace": [
             catalog_service_pb2.ApplyWorkspaceRequest(
                 workspace=_full_workspace(), expected_version=7, actor="nobody", dry_run=dry_run, max_removals=5

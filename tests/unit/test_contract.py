@@ -16,7 +16,8 @@ from google.protobuf.descriptor_pb2 import FieldOptions, FileOptions, MethodOpti
 import skilder.keys.v1
 from skilder.keys.v1 import common_pb2
 from skilder_keys.app import enums
-from skilder_keys.rpc import authorization_service, catalog_service, key_service, runtime_service
+from skilder_keys.rpc import activity_service, authorization_service, catalog_service, key_service, runtime_service
+from skilder_keys.rpc.activity_service import ActivityServicer
 from skilder_keys.rpc.authorization_service import AuthorizationServicer
 from skilder_keys.rpc.catalog_service import CatalogServicer
 from skilder_keys.rpc.key_service import KeyServicer
@@ -35,6 +36,7 @@ SERVICERS: dict[str, type] = {
     "CatalogService": CatalogServicer,
     "AuthorizationService": AuthorizationServicer,
     "RuntimeService": RuntimeServicer,
+    "ActivityService": ActivityServicer,
 }
 STREAMS = {"ReadToolSet"}
 _LONG = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
@@ -53,7 +55,7 @@ def messages() -> Iterator[Any]:
 def test_every_service_of_the_contract_is_served() -> None:
     """By the servicer of the same name."""
     assert set(SERVICES) == set(SERVICERS)
-    for module in (key_service, catalog_service, authorization_service, runtime_service):
+    for module in (activity_service, key_service, catalog_service, authorization_service, runtime_service):
         assert SERVICES[module.DESCRIPTOR.name] == module.DESCRIPTOR
 
 
@@ -175,6 +177,8 @@ ENUMS = {
     "ToolSetView": enums.TOOL_SET_VIEWS,
     "HatReach": enums.HAT_REACHES,
     "PolicyRule": enums.POLICY_RULES,
+    "Verdict": enums.VERDICTS,
+    "UsageGroup": enums.USAGE_GROUPS,
 }
 
 

@@ -22,7 +22,7 @@ from skilder.keys.v1.key_service_pb2 import (
 )
 from skilder.keys.v1.workspace_pb2 import Hat, Member, Tool, Workspace
 from skilder_keys.domain.errors import InvalidRequestError, KeysError
-from skilder_keys.rpc import authorization_service, catalog_service, key_service, runtime_service
+from skilder_keys.rpc import activity_service, authorization_service, catalog_service, key_service, runtime_service
 from skilder_keys.rpc.decoding import SLICE_BYTES, Decoder
 from skilder_keys.rpc.errors import MalformedMessageError, UnknownFieldError
 from tests.support.workspaces import small_workspace
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-SERVICES = [each.DESCRIPTOR for each in (key_service, catalog_service, authorization_service, runtime_service)]
+SERVICES = [
+    each.DESCRIPTOR for each in (activity_service, key_service, catalog_service, authorization_service, runtime_service)
+]
 REQUESTS: list[Any] = [
     message_factory.GetMessageClass(method.input_type) for each in SERVICES for method in each.methods
 ]

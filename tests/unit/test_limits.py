@@ -12,13 +12,22 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from skilder_keys.config import Settings
 from skilder_keys.domain.errors import InvalidRequestError
-from skilder_keys.rpc import authorization_service, catalog_service, key_service, limits, runtime_service
+from skilder_keys.rpc import (
+    activity_service,
+    authorization_service,
+    catalog_service,
+    key_service,
+    limits,
+    runtime_service,
+)
 from skilder_keys.rpc.limits import LISTS, Lists, lists_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SERVICES = [each.DESCRIPTOR for each in (key_service, catalog_service, authorization_service, runtime_service)]
+SERVICES = [
+    each.DESCRIPTOR for each in (activity_service, key_service, catalog_service, authorization_service, runtime_service)
+]
 METHODS = [method for service in SERVICES for method in service.methods]
 PROTOS = {path.name: path.read_text() for path in Path("protos/skilder/keys/v1").glob("*.proto")}
 _KIB = {"KiB": 2**10, "MiB": 2**20}

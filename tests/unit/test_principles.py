@@ -71,11 +71,11 @@ def type_of(field: Any) -> str:
 
 
 def test_ids_times_and_lengths_of_time_have_names_of_one_style() -> None:
-    """Times end in `_at`, or are bounds of a filter; no name has a unit; text that says why is a `reason`."""
+    """Times end in `at` or `_until`, or bound a filter; no name has a unit; text that says why is a `reason`."""
     for name, field in FIELDS.items():
         if type_of(field) == _TIME:
             in_a_filter = name.partition(".")[0].endswith("Filter")
-            assert re.search(r"_(after|before|since)$" if in_a_filter else r"_at$", name), name
+            assert re.search(r"[._](after|before|since)$" if in_a_filter else r"([._]at|_until)$", name), name
         assert not re.search(r"_(ms|secs?|seconds|minutes|hours|days|time|date)$", name), name
         assert not re.search(r"_(uuid|identifier|ref)s?$", name), name
         assert not re.search(r"why|cause|comment|note", field.name), name
@@ -139,7 +139,8 @@ def test_lists_have_one_form() -> None:
         first, *others = response.fields
         assert first.is_repeated
         assert first.number == 1
-        assert [field.name for field in others] == ["next_page_token"], "a page does not count"
+        until = ["counted_until"] if method == "ActivityService/ListActivity" else []
+        assert [field.name for field in others] == ["next_page_token", *until], "a page does not count"
 
 
 def test_filters_are_messages_of_simple_fields() -> None:
@@ -179,7 +180,7 @@ def test_every_request_about_keys_and_workspaces_has_an_actor() -> None:
     """Reads too; those about tokens have none, as a gateway acts for nobody."""
     for method, request in REQUESTS.items():
         has_actor = "actor" in request.fields_by_name
-        assert has_actor is (method.partition("/")[0] in {"KeyService", "CatalogService"}), method
+        assert has_actor is (method.partition("/")[0] in {"KeyService", "CatalogService", "ActivityService"}), method
         if has_actor:
             assert request.fields_by_name["actor"].type == FieldDescriptor.TYPE_STRING
 

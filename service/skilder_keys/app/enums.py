@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from skilder.keys.v1 import (
+    activity_service_pb2,
     authorization_service_pb2,
     catalog_service_pb2,
     common_pb2,
@@ -14,6 +15,7 @@ from skilder.keys.v1 import (
     workspace_pb2,
 )
 from skilder_keys.domain.access import Ability
+from skilder_keys.domain.activity import UsageGroup, Verdict
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.difference import Action, Part
 from skilder_keys.domain.explanations import HatReach
@@ -68,3 +70,5 @@ CHANGE_ACTIONS = numbers(Action, _enum(catalog_service_pb2.DESCRIPTOR, "ChangeAc
 HAT_REACHES = numbers(HatReach, _enum(key_service_pb2.DESCRIPTOR, "HatReach"))
 TOOL_SET_VIEWS = numbers(ToolSetView, _enum(authorization_service_pb2.DESCRIPTOR, "ToolSetView"))
 DENIAL_REASONS = numbers(DenialReason, _enum(authorization_service_pb2.DESCRIPTOR, "DenialReason"))
+VERDICTS = numbers(Verdict, _enum(activity_service_pb2.DESCRIPTOR, "Verdict"))
+USAGE_GROUPS = numbers(UsageGroup, _enum(activity_service_pb2.DESCRIPTOR, "UsageGroup"))

@@ -17,6 +17,8 @@ _COMMANDS = {
     "authorize": "skilder_keys.cli.authorize:authorize",
     "keys": "skilder_keys.cli.keys:app",
     "workspace": "skilder_keys.cli.workspace:app",
+    "activity": "skilder_keys.cli.activity:app",
+    "usage": "skilder_keys.cli.usage:usage",
     "audit": "skilder_keys.cli.audit:app",
     "runtime-agent": "skilder_keys.cli.runtime_agent.command:runtime_agent",
 }

@@ -10,6 +10,7 @@ import typer
 
 from skilder.keys.v1 import key_pb2
 from skilder.keys.v1 import key_service_pb2 as pb
+from skilder.keys.v1.activity_service_pb2_grpc import ActivityServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
 from skilder_keys.cli import output
 from skilder_keys.cli.client import Connection, connected
@@ -24,6 +25,7 @@ from skilder_keys.cli.new_keys import issue, rotate
 from skilder_keys.cli.paging import pages
 from skilder_keys.cli.prompts import Yes, confirm, require_terminal
 from skilder_keys.cli.secrets import read_token
+from skilder_keys.cli.usage import usage_of
 from skilder_keys.domain.token import MalformedTokenError, Token
 
 app = typer.Typer(help="Issue, rotate, find, explain, suspend and revoke keys.", no_args_is_help=True)
@@ -101,11 +103,14 @@ def show(
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
-    """Show one key."""
-    with service.stub(KeyServiceStub) as stub:
+    """Show one key, and how much it was used in the last 30 days."""
+    with service.stub(KeyServiceStub) as stub, service.stub(ActivityServiceStub) as activity:
         key_id = find_key_id(stub, key, workspace, actor)
         found = stub.GetKey(pb.GetKeyRequest(key_id=key_id, actor=actor)).key
-    output.print_key(found, json=json)
+        if json:
+            output.print_json(output.as_dict(found))
+        else:
+            output.print_fields([*output.key_fields(found), ("30 days", usage_of(activity, found, actor))])
 
 
 @app.command()

@@ -129,6 +129,7 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
         ("created", f"{moment(key.created_at)} by {_principal(key.created_by)}"),
         ("expires", moment(key.expires_at) if key.HasField("expires_at") else ""),
         ("last used", moment(key.last_used_at) if key.HasField("last_used_at") else "never"),
+        ("last source", key.last_source_ip),
         ("changed", _changed(key)),
         (
             "suspended",

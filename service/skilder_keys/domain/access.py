@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from skilder_keys.domain.activity import ActivityFilter
 from skilder_keys.domain.errors import (
     ActorNotAllowedError,
     ActorNotMemberError,
@@ -30,6 +31,7 @@ class Ability(Enum):
     CATALOG_READ = "see workspaces"
     CATALOG_WRITE = "change workspaces"
     AUTHORIZE = "authorize tokens"
+    ACTIVITY_READ = "see what keys were used for"
     ROTATE_OWN = "rotate a key of its own"
 
 
@@ -50,9 +52,15 @@ RUNTIME_PREFIX = "runtime:"
 
 _ABILITIES = {
     CallerRole.OPERATOR: frozenset(Ability) - {Ability.ROTATE_OWN},  # it has no key
-    CallerRole.AUDITOR: frozenset({Ability.KEYS_READ, Ability.CATALOG_READ}),
+    CallerRole.AUDITOR: frozenset({Ability.KEYS_READ, Ability.CATALOG_READ, Ability.ACTIVITY_READ}),
     CallerRole.CONSOLE: frozenset(
-        {Ability.KEYS_READ, Ability.KEYS_WRITE, Ability.CATALOG_READ, Ability.CATALOG_WRITE},
+        {
+            Ability.KEYS_READ,
+            Ability.KEYS_WRITE,
+            Ability.CATALOG_READ,
+            Ability.CATALOG_WRITE,
+            Ability.ACTIVITY_READ,
+        },
     ),
     CallerRole.SERVICE: frozenset({Ability.AUTHORIZE}),
     CallerRole.RUNTIME: frozenset({Ability.AUTHORIZE, Ability.ROTATE_OWN}),
@@ -219,6 +227,17 @@ class Actor:
         """
         self.require_member()
         return key_filter if self.role is MemberRole.ADMIN else key_filter.of_user(self.user_id)
+
+    def visible_activity(self, activity: ActivityFilter) -> ActivityFilter | None:
+        """Return the filter for that of the activity that the person may see; None if that is none.
+
+        An admin sees all of it, others that of their own user keys.
+
+        Raises:
+            ActorNotMemberError: The person is not a member of the workspace.
+        """
+        self.require_member()
+        return activity if self.role is MemberRole.ADMIN else activity.of_user(self.user_id)
 
     def require_admin(self) -> None:
         """Require an admin, who alone may change a workspace."""

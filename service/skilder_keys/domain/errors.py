@@ -193,6 +193,13 @@ class DescriptionTakenError(KeysError):
     metadata = ("key_id",)
 
 
+class ActivityRolledUpError(KeysError):
+    """Counts of so short a length of time are not kept any more: ask for longer ones."""
+
+    reason = "ACTIVITY_ROLLED_UP"
+    metadata = ("step",)
+
+
 class UnavailableError(KeysError):
     """The service cannot decide now: try again."""
 

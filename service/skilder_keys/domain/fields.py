@@ -22,6 +22,7 @@ MAX_VIOLATIONS = 100
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+|-]*")
 _ID_RULE = "letters, digits and ._:@/+|- are allowed, a letter or digit first"
 _URL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_KEY_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _URL_ID_RULE = "letters, digits and ._- are allowed, a letter or digit first"
 _QUOTED = 80
 # A token that was cut short still has part of its secret: 22 characters are the id, and the secret follows.
@@ -82,6 +83,11 @@ class Violations:
         at = find_outer_space(value)
         if at is not None:
             self._reject_character(field, value, at, " at its end: leave it out" if at else ": leave it out")
+
+    def key_id(self, field: str, value: str | None) -> None:
+        """Check the id of a key in its canonical spelling, if there is one."""
+        if value is not None and not _KEY_ID.fullmatch(value):
+            self.add(field, f"is {quoted(value)}, which is not a key id, a UUID in lower case")
 
     def text(self, field: str, value: str, *, maximum: int, required: bool = True, lines: bool = False) -> None:
         """Check a text for people, of at most `maximum` characters; `lines` allows line feeds and tabs."""

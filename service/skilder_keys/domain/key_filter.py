@@ -16,7 +16,6 @@ from skilder_keys.domain.token import HINT_PATTERN, KeyType
 MAX_FILTER_VALUES = 100
 MAX_COUNTED = 1_000_000
 
-_KEY_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IN_WORDS = re.compile(r"[^\W_]")
 
 
@@ -79,10 +78,7 @@ class KeyFilter:
                 violations.foreign_id(f"filter.{name}[{index}]", value)
         if self.created_by is not None:
             violations.text("filter.created_by.id", self.created_by.id, maximum=MAX_FOREIGN_ID)
-        if self.family_id is not None and not _KEY_ID.fullmatch(self.family_id):
-            violations.add(
-                "filter.family_id", f"is {quoted(self.family_id)}, which is not a key id, a UUID in lower case"
-            )
+        violations.key_id("filter.family_id", self.family_id)
         if self.hint is not None and not HINT_PATTERN.fullmatch(self.hint):
             violations.add("filter.hint", f"is {quoted(self.hint)}, which is not a hint, such as WSK_4mBq8Jd41x")
         if self.text is not None:

@@ -101,6 +101,7 @@ class Key:
         predecessor_id: The key that it follows; None for the first.
         successor_id: The newest key that follows it; None if it was not rotated.
         violations: The rules of the present key policy that it does not keep, where that was read.
+        last_source_ip: The `source_ip` of the last grant that had one, where that was read; otherwise empty.
     """
 
     id: KeyId
@@ -127,6 +128,7 @@ class Key:
     predecessor_id: KeyId | None
     successor_id: KeyId | None
     violations: tuple[PolicyRule, ...] = ()
+    last_source_ip: str = ""
 
     @property
     def hint(self) -> str:

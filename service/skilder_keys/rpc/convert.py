@@ -97,6 +97,7 @@ def key_message(key: Key) -> key_pb2.Key:
         predecessor_id=str(key.predecessor_id or ""),
         successor_id=str(key.successor_id or ""),
         violations=map(POLICY_RULES.__getitem__, key.violations),
+        last_source_ip=key.last_source_ip,
     )
 
 

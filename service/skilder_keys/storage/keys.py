@@ -54,7 +54,8 @@ KEY_COLUMNS = f"""
         SELECT num_nonnulls(max_lifetime, revoke_unused_after, max_active_keys_per_user) > 0
                OR require_hat_limit OR unique_descriptions
         FROM workspace WHERE workspace.id = key.workspace_id
-    ) THEN key_violations(key) END AS violations
+    ) THEN key_violations(key) END AS violations,
+    (SELECT host(key_use.source_ip) FROM key_use WHERE key_use.key_id = key.id) AS last_source_ip
 """  # noqa: S608
 
 
@@ -302,6 +303,7 @@ def key_of(row: asyncpg.Record) -> Key:
         predecessor_id=_key_id(row["predecessor_id"]),
         successor_id=_key_id(row["successor_id"]),
         violations=tuple(map(PolicyRule, row.get("violations") or ())),
+        last_source_ip=row.get("last_source_ip") or "",
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from skilder_keys.app.activity.counter import ActivityCounter
 from skilder_keys.app.activity.fold import ActivityFold
+from skilder_keys.app.activity.reads import ActivityReads
 from skilder_keys.app.activity.writer import ActivityWriter
 from skilder_keys.app.authorization.authorizer import Authorizer
 from skilder_keys.app.authorization.hash_renewal import HashRenewal
@@ -40,7 +41,15 @@ from skilder_keys.auth.callers_file import load_callers, local_operator
 from skilder_keys.domain.hashing import HashParameters, SecretHasher
 from skilder_keys.domain.paging import PageTokens
 from skilder_keys.offload import Offload
-from skilder_keys.rpc import authorization_service, catalog_service, convert_workspaces, key_service, runtime_service
+from skilder_keys.rpc import (
+    activity_service,
+    authorization_service,
+    catalog_service,
+    convert_workspaces,
+    key_service,
+    runtime_service,
+)
+from skilder_keys.rpc.activity_service import ActivityServicer
 from skilder_keys.rpc.authorization_service import AuthorizationServicer
 from skilder_keys.rpc.catalog_service import CatalogServicer
 from skilder_keys.rpc.health import HEALTH_SERVICE, Health
@@ -179,6 +188,7 @@ async def start(
             WorkspaceReads(database, page_tokens, offload),
             offload,
         ),
+        activity_service.DESCRIPTOR: ActivityServicer(ActivityReads(database, page_tokens), offload),
         authorization_service.DESCRIPTOR: authorization,
     }
     names = [descriptor.full_name for descriptor in services]

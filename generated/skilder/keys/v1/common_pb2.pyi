@@ -37,6 +37,8 @@ class _AbilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ability.Value
     """Change workspaces."""
     ABILITY_AUTHORIZE: _Ability.ValueType  # 5
     """Ask about tokens."""
+    ABILITY_ACTIVITY_READ: _Ability.ValueType  # 6
+    """See what keys were used for."""
     ABILITY_ROTATE_OWN: _Ability.ValueType  # 8
     """Rotate the key that is the bearer token of the call. Only runtime instances have a key."""
 
@@ -55,6 +57,8 @@ ABILITY_CATALOG_WRITE: Ability.ValueType  # 4
 """Change workspaces."""
 ABILITY_AUTHORIZE: Ability.ValueType  # 5
 """Ask about tokens."""
+ABILITY_ACTIVITY_READ: Ability.ValueType  # 6
+"""See what keys were used for."""
 ABILITY_ROTATE_OWN: Ability.ValueType  # 8
 """Rotate the key that is the bearer token of the call. Only runtime instances have a key."""
 Global___Ability: _TypeAlias = Ability  # noqa: Y015

@@ -94,6 +94,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS. The key policy requires unique descriptions, and another key has this one. Metadata: `key_id`."""
     ERROR_REASON_TOOL_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND. The workspace has no such tool."""
+    ERROR_REASON_ACTIVITY_ROLLED_UP: _ErrorReason.ValueType  # 31
+    """OUT_OF_RANGE. Minutes or hours of that time are not kept any more. Metadata: `step`, the shortest that is kept, a Duration
+    as in JSON.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is the name of one of these values without `ERROR_REASON_`, and
@@ -173,4 +177,8 @@ ERROR_REASON_DESCRIPTION_TAKEN: ErrorReason.ValueType  # 29
 """ALREADY_EXISTS. The key policy requires unique descriptions, and another key has this one. Metadata: `key_id`."""
 ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND. The workspace has no such tool."""
+ERROR_REASON_ACTIVITY_ROLLED_UP: ErrorReason.ValueType  # 31
+"""OUT_OF_RANGE. Minutes or hours of that time are not kept any more. Metadata: `step`, the shortest that is kept, a Duration
+as in JSON.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -257,6 +257,7 @@ class Key(_message.Message):
     SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    LAST_SOURCE_IP_FIELD_NUMBER: _builtins.int
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's id, a UUID version 7 (RFC 9562) in lower-case canonical form."""
@@ -288,6 +289,10 @@ class Key(_message.Message):
     """The newest key that followed this one; empty if it was never rotated."""
     version: _builtins.int
     """How often the key was changed, counted from 1. A use of the key is no change."""
+    last_source_ip: _builtins.str
+    """The `source_ip` of the last granted Authorize request that had one; empty if none had. It is known about 12 seconds after
+    the call.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the key was issued."""
@@ -378,11 +383,12 @@ class Key(_message.Message):
         successor_id: _builtins.str = ...,
         version: _builtins.int = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        last_source_ip: _builtins.str = ...,
         violations: _abc.Iterable[Global___PolicyRule.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "last_used_at", b"last_used_at", "network_limit", b"network_limit", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "family_id", b"family_id", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "labels", b"labels", "last_used_at", b"last_used_at", "network_limit", b"network_limit", "predecessor_id", b"predecessor_id", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "successor_id", b"successor_id", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "violations", b"violations", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "family_id", b"family_id", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "labels", b"labels", "last_source_ip", b"last_source_ip", "last_used_at", b"last_used_at", "network_limit", b"network_limit", "predecessor_id", b"predecessor_id", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "successor_id", b"successor_id", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "violations", b"violations", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,134 @@
+"""Usage over time: tables `activity_minute`, `activity_hour`, `activity_day` and `activity_stale`.
+
+Hours and days are sums of minutes. `activity_stale` has those whose sums are missing or old; these are summed up here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from skilder_keys.domain.activity import OTHER_TOOLS, Span, UsageGroup, UsagePoint, UsageSeries
+from skilder_keys.storage.activity_search import MINUTES, NO_TOOL, OTHER, STALE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import asyncpg
+
+    from skilder_keys.storage.activity_search import ActivitySearch
+    from skilder_keys.storage.database import Connection
+
+# What has the same value in all facts of a series. A user is found by the key.
+_PARTS = {
+    None: "0",
+    UsageGroup.KEY: "fact.key",
+    UsageGroup.USER: "fact.key",
+    UsageGroup.TOOL: "fact.tool",
+    UsageGroup.CALLER: "fact.caller",
+}
+_BY_USER = """, counted AS MATERIALIZED (
+    SELECT summed.at, coalesce(key.user_id, '') AS part, sum(granted) AS granted, sum(denied) AS denied FROM summed
+    LEFT JOIN activity_key ON activity_key.number = summed.part LEFT JOIN key ON key.id = activity_key.key_id
+    GROUP BY 1, 2
+)"""
+_NAMES = {
+    UsageGroup.KEY: "SELECT number, key_id::text AS id FROM activity_key WHERE number = ANY($1::integer[])",
+    UsageGroup.TOOL: "SELECT number, id FROM activity_tool WHERE number = ANY($1::integer[])",
+    UsageGroup.CALLER: "SELECT number, name AS id FROM activity_caller WHERE number = ANY($1::integer[])",
+}
+
+
+class SummedUsage(NamedTuple):
+    """The series with the most calls, and the sum of all others."""
+
+    series: tuple[UsageSeries, ...]
+    rest: UsageSeries | None
+
+
+async def read_usage(
+    connection: Connection,
+    search: ActivitySearch,
+    step: Span,
+    steps: range,
+    group_by: UsageGroup | None,
+    top: int,
+) -> SummedUsage:
+    """Return usage over time.
+
+    Args:
+        connection: A snapshot, with `activity_search.SETTINGS`.
+        search: Which facts match.
+        step: The length of time of a point.
+        steps: The numbers of the steps since 1970.
+        group_by: What a series is of; None for one series of everything.
+        top: The most series.
+    """
+    search = search.copy()
+    columns = f"{_PARTS[group_by]} AS part, fact.outcome, fact.count"
+    facts = []
+    for span, places in (await _places(connection, step, steps)).items():
+        at = search.parameter(places)
+        facts.append(
+            f"""
+            SELECT place.at / {MINUTES[step] // MINUTES[span]} AS at, fact.part, fact.outcome, fact.count
+            FROM unnest({at}::integer[]) AS place (at)
+            CROSS JOIN LATERAL ({search.facts(span, columns, "", "OFFSET 0")}) AS fact
+            """  # noqa: S608 - no value stands in it; OFFSET 0 keeps Postgres from reading all minutes first
+        )
+    rows = await connection.fetch(
+        f"""
+        WITH {"summed" if group_by is UsageGroup.USER else "counted"} AS MATERIALIZED (
+            SELECT at, part, sum(count) FILTER (WHERE outcome = 0) AS granted,
+                   sum(count) FILTER (WHERE outcome <> 0) AS denied
+            FROM ({" UNION ALL ".join(facts)}) AS facts GROUP BY 1, 2
+        ){_BY_USER if group_by is UsageGroup.USER else ""}, most AS MATERIALIZED (
+            SELECT array_agg(part ORDER BY calls DESC, part) AS parts FROM (
+                SELECT part, sum(coalesce(granted, 0) + coalesce(denied, 0)) AS calls FROM counted
+                GROUP BY part ORDER BY calls DESC, part LIMIT {search.parameter(top)}
+            ) AS parts
+        )
+        SELECT array_position(parts, part) AS rank, parts[array_position(parts, part)] AS part, at,
+               coalesce(sum(granted), 0)::bigint AS granted, coalesce(sum(denied), 0)::bigint AS denied
+        FROM counted CROSS JOIN most GROUP BY 1, 2, 3 ORDER BY 1 NULLS LAST, 3
+        """,  # noqa: S608 - the same
+        *search.values,
+    )
+    names = await _names(connection, group_by, {row["part"] for row in rows} - {None})
+    ranks: dict[int | None, list[UsagePoint]] = {}
+    ids: dict[int | None, str] = {}
+    for row in rows:
+        ids[row["rank"]] = names.get(row["part"], "")
+        point = UsagePoint(step.start(row["at"]), row["granted"], row["denied"])
+        ranks.setdefault(row["rank"], []).append(point)
+    rest = ranks.pop(None, None)
+    return SummedUsage(
+        tuple(UsageSeries(ids[rank], tuple(points)) for rank, points in ranks.items()),
+        None if rest is None else UsageSeries("", tuple(rest)),
+    )
+
+
+async def _places(connection: Connection, step: Span, steps: range) -> Mapping[Span, list[int]]:
+    """Return where the facts of some steps are: numbers of minutes, hours or days by table, which do not overlap."""
+    places = {step: list(steps)}
+    for span, shorter in ((Span.DAY, Span.HOUR), (Span.HOUR, Span.MINUTE)):
+        if not places.get(span):
+            continue
+        rows = await connection.fetch(
+            "SELECT at FROM activity_stale WHERE step = $1 AND at = ANY($2::integer[])", STALE[span], places[span]
+        )
+        stale = {row["at"] for row in rows}
+        places[span] = [at for at in places[span] if at not in stale]
+        count = MINUTES[span] // MINUTES[shorter]
+        places[shorter] = [at * count + index for at in sorted(stale) for index in range(count)]
+    return places
+
+
+async def _names(connection: Connection, group_by: UsageGroup | None, parts: Iterable[object]) -> Mapping[object, str]:
+    """Return the ids of keys, users or tools, or the names of callers, by what has the same value in their facts."""
+    if group_by is None:
+        return {}
+    if group_by is UsageGroup.USER:
+        return {part: str(part) for part in parts}
+    rows: list[asyncpg.Record] = await connection.fetch(_NAMES[group_by], list(parts))
+    special = {NO_TOOL: "", OTHER: OTHER_TOOLS} if group_by is UsageGroup.TOOL else {}
+    return {row["number"]: row["id"] for row in rows} | special
