@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,11 @@ async def test_the_event_of_an_update_is_like_that_of_an_apply(service: Service,
     event = await sql.fetchrow("SELECT * FROM audit_event ORDER BY id DESC LIMIT 1")
     assert event is not None
     assert (event["action"], event["caller"], event["actor"]) == ("workspace.updated", "console", "ada")
-    assert event["details"] == '{"changes": {"member": {"added": ["dan"]}}, "version": 2}'
+    assert json.loads(event["details"]) == {
+        "version": 2,
+        "changes": {"member": {"added": ["dan"]}},
+        "diff": [["member.dan", None, {"role": "viewer", "team_ids": ["support"]}]],
+    }
 
 
 async def test_only_an_admin_may_update(service: Service) -> None:

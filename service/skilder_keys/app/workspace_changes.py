@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from skilder_keys.domain.access import Actor
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.errors import VersionMismatchError, WorkspaceNotFoundError
+from skilder_keys.domain.field_changes import field_changes
 from skilder_keys.domain.workspace import Workspace
 from skilder_keys.storage import audit, catalog, catalog_changes, workspace_contents, workspaces
 
@@ -97,15 +98,19 @@ async def write(
     await audit.record(transaction, action, origin, desired.id, details=details)
 
 
-def _details(version: int, changes: Iterable[Change], key_policy: KeyPolicy | None) -> str:
-    """Return JSON such as {"version": 2, "changes": {"hat": {"added": ["support-agent"]}}}.
+def _details(version: int, changes: Sequence[Change], key_policy: KeyPolicy | None) -> str:
+    """Return JSON such as {"version": 2, "changes": {"hat": {"added": ["support-agent"]}}, "diff": …}.
 
-    If the key policy changes, the new one is there too.
+    `diff` has what the fields were and what they became: see `field_changes`. If the key policy changes, the new one is
+    there too.
     """
     ids: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for change in changes:
         ids[change.part.value][change.action.value].append(change.id)
-    details: dict[str, object] = {"version": version, "changes": ids}
+    diff, left_out = field_changes(changes)
+    details: dict[str, object] = {"version": version, "changes": ids, "diff": diff}
+    if left_out:
+        details["diff_left_out"] = left_out
     if key_policy is not None and Part.KEY_POLICY.value in ids:
         details["key_policy"] = key_policy.plain()
     return _json(details)

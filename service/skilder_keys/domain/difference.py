@@ -1,7 +1,7 @@
 """The difference between a workspace as it is and as it is to be."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
@@ -36,11 +36,18 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One part of a workspace that changed."""
+    """One part of a workspace that changed.
+
+    Attributes:
+        before: The part as it was, which is not compared; None if it was not there, or is not known.
+        after: The part as it is to be; None if it goes.
+    """
 
     part: Part
     id: str
     action: Action
+    before: object = field(default=None, compare=False, repr=False)
+    after: object = field(default=None, compare=False, repr=False)
 
 
 class _Identified(Protocol):
@@ -85,9 +92,9 @@ def check_removals(total: int, changes: Iterable[Change], max_removals: int | No
 
 def _changes(current: Workspace | None, desired: Workspace) -> Iterator[Change]:
     if current is None:
-        yield Change(Part.WORKSPACE, desired.id, Action.ADDED)
+        yield Change(Part.WORKSPACE, desired.id, Action.ADDED, after=desired)
     elif current.name != desired.name:
-        yield Change(Part.WORKSPACE, desired.id, Action.UPDATED)
+        yield Change(Part.WORKSPACE, desired.id, Action.UPDATED, current, desired)
     yield from _policy_change((current and current.key_policy) or NO_POLICY, desired)
     before = {} if current is None else parts_of(current)
     for part, after in parts_of(desired).items():
@@ -99,7 +106,7 @@ def _policy_change(before: KeyPolicy, desired: Workspace) -> Iterator[Change]:
     if after is None or after == before:
         return
     action = Action.ADDED if before == NO_POLICY else Action.REMOVED if after == NO_POLICY else Action.UPDATED
-    yield Change(Part.KEY_POLICY, desired.id, action)
+    yield Change(Part.KEY_POLICY, desired.id, action, before, after)
 
 
 def parts_of(workspace: Workspace) -> dict[Part, Sequence[Any]]:
@@ -119,8 +126,8 @@ def _part_changes(part: Part, before: Iterable[_Identified], after: Iterable[_Id
     new = {each.id: each for each in after}
     for id_ in sorted(old.keys() | new.keys()):
         if id_ not in old:
-            yield Change(part, id_, Action.ADDED)
+            yield Change(part, id_, Action.ADDED, after=new[id_])
         elif id_ not in new:
-            yield Change(part, id_, Action.REMOVED)
+            yield Change(part, id_, Action.REMOVED, before=old[id_])
         elif old[id_] != new[id_]:
-            yield Change(part, id_, Action.UPDATED)
+            yield Change(part, id_, Action.UPDATED, old[id_], new[id_])
