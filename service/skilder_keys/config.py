@@ -172,8 +172,13 @@ class Settings(BaseModel):
     argon2_passes: int = Field(1, ge=1, le=100, description="Passes of a secret's hash.")
     argon2_lanes: int = Field(1, ge=1, le=64, description="Lanes of a secret's hash.")
     argon2_threads: int = Field(2, ge=1, le=64, description="Threads of each worker that verify secrets.")
-    log_grants: bool = Field(
-        default=False, description="Log each granted Authorize too; without this they are only counted."
+    decision_log: Literal["off", "denials", "all"] = Field(
+        "denials",
+        description="Which decisions about tokens are recorded, as JSON Lines: denials, or all. all makes a granted "
+        "Authorize slower, since there is no fast path then.",
+    )
+    decision_log_file: Path | None = Field(
+        None, description="The file to which these records are added; without one, standard output."
     )
     log_format: Literal["auto", "json", "console"] = Field(
         EnvoySettings.log_format,

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from skilder.keys.v1 import key_pb2
+from skilder.keys.v1.authorization_service_pb2 import AuthorizeRequest, BatchAuthorizeRequest
 from skilder.keys.v1.key_service_pb2 import PREVIOUS_KEYS_KEEP
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.calls import METHODS, call, delete_workspace, list_keys, list_workspaces
@@ -115,10 +116,10 @@ async def test_a_bad_runtime_key_is_refused(service: Service) -> None:
 async def test_a_runtime_key_is_named_in_the_log_by_its_instance(service: Service) -> None:
     """Every caller is named, accepted or not; its token never appears."""
     instance = await service.client((await service.operator.issue(**RUNTIME)).token)
-    await instance.denial("hello")
+    await instance.authorization.BatchAuthorize(BatchAuthorizeRequest(requests=[AuthorizeRequest(token="hello")]))
     await refusal(list_keys(instance))
     await refusal(list_keys(await service.client(None)))
-    assert service.log.calls("AuthorizationService/Authorize")[-1]["caller"] == "runtime:runtime-7"
+    assert service.log.calls("AuthorizationService/BatchAuthorize")[-1]["caller"] == "runtime:runtime-7"
     forbidden_call, unknown_call = service.log.calls("KeyService/ListKeys")[-2:]
     assert (forbidden_call["caller"], forbidden_call["reason"]) == ("runtime:runtime-7", "CALLER_NOT_ALLOWED")
     assert ("caller" in unknown_call, unknown_call["reason"]) == (False, "UNAUTHENTICATED")

@@ -45,6 +45,7 @@ _LABELS = {
     "mode": {"mode"},
     "pool_connections": {"state"},
     "argon2": {"outcome"},
+    "decision_log_records": {"outcome"},
     "unused_keys_runs": {"outcome"},
 }
 """The labels of our metrics, besides `worker` and `le`; their values are few."""

@@ -199,8 +199,7 @@ async def test_a_flood_of_refused_calls_does_not_flood_the_log(empty_service: Se
         assert await empty_service.service.denial("no token") == "MALFORMED"
     await empty_service.operator.apply(small_workspace())
     refused = [each for each in empty_service.log.calls("AuthorizationService/Authorize") if each["code"] != "OK"]
-    denied = [each for each in empty_service.log.calls("AuthorizationService/Authorize") if each["code"] == "OK"]
-    assert len(refused) == len(denied) == LINES
+    assert len(refused) == LINES
     assert len(empty_service.log.calls("CatalogService/ApplyWorkspace")) == 1
     labels = {"method": "AuthorizationService/Authorize", "code": "UNAUTHENTICATED"}
     assert await empty_service.metric("calls_total", **labels) == calls

@@ -63,7 +63,8 @@ VALUES: dict[str, Any] = {
     "argon2_passes": 2,
     "argon2_lanes": 3,
     "argon2_threads": 4,
-    "log_grants": True,
+    "decision_log": "all",
+    "decision_log_file": Path("decisions.jsonl"),
     "log_format": "json",
 }
 FLAGS = {name: f"--{name.replace('_', '-')}" for name in Settings.model_fields}

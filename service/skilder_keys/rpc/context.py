@@ -13,6 +13,9 @@ class Context(Credentials, Protocol):
     def time_remaining(self) -> float | None:
         """Return about how many seconds the client still waits; None if it has no deadline."""
 
+    def metadata(self, name: str) -> str | None:
+        """Return a value of the call's metadata, or None without it. Repeated values are joined by commas."""
+
     async def read(self, max_bytes: int) -> object:
         """Return the bytes of the next message; another object if there is none.
 

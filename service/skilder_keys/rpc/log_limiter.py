@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from structlog.typing import FilteringBoundLogger
+
+    LeftOut = Callable[[int, Mapping[str, int], Mapping[str, str]], object]
+    """Called with a count of lines, the most frequent addresses with theirs, and the kind of the lines."""
 
     Kind = tuple[tuple[str, str], ...]
 
@@ -37,10 +43,17 @@ class _Window:
 
 
 class LogLimiter:
-    """Decides which lines are logged, and logs how many were not."""
+    """Decides which lines are logged, and reports how many were not."""
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
-        self._log = log
+    def __init__(self, left_out: LeftOut, lines: int = LINES) -> None:
+        """Make a limiter.
+
+        Args:
+            left_out: Called for each kind of which lines were left out, each minute.
+            lines: How many lines of a kind are logged in a minute.
+        """
+        self._left_out = left_out
+        self._lines = lines
         self._windows: dict[Kind, _Window] = {}
 
     def admits(self, peer: str, **kind: str) -> bool:
@@ -57,22 +70,31 @@ class LogLimiter:
                 key = (("kind", _OTHERS),)
             window = self._windows.setdefault(key, _Window())
         window.lines += 1
-        if window.lines <= LINES:
+        if window.lines <= self._lines:
             return True
         host = peer.rpartition(":")[0]
         window.hosts[host if host in window.hosts or len(window.hosts) < _MAX_HOSTS else _OTHERS] += 1
         return False
 
     def report(self) -> None:
-        """Log how many lines of each kind were not logged, with the most frequent addresses; begin a new minute."""
+        """Report how many lines of each kind were not logged, with the most frequent addresses; begin a new minute."""
         windows, self._windows = self._windows, {}
         for kind, window in windows.items():
             if window.hosts:
                 hosts = dict(window.hosts.most_common(_REPORTED_HOSTS))
-                self._log.warning("lines not logged", count=window.hosts.total(), peers=hosts, **dict(kind))
+                self._left_out(window.hosts.total(), hosts, dict(kind))
 
     async def run(self) -> NoReturn:
         """Report every minute, until cancelled."""
         while True:
             await asyncio.sleep(SECONDS)
             self.report()
+
+
+def limiter_of(log: FilteringBoundLogger) -> LogLimiter:
+    """Return a limiter of the lines of a log, which gets a line about those that were left out."""
+    return LogLimiter(partial(_log_left_out, log))
+
+
+def _log_left_out(log: FilteringBoundLogger, count: int, peers: Mapping[str, int], kind: Mapping[str, str]) -> None:
+    log.warning("lines not logged", count=count, peers=dict(peers), **kind)

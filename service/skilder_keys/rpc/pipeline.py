@@ -40,7 +40,7 @@ from skilder_keys.rpc.call_metrics import CallMetrics
 from skilder_keys.rpc.decoding import Decoder
 from skilder_keys.rpc.errors import DeadlineExceededError
 from skilder_keys.rpc.fast_path import FastPath
-from skilder_keys.rpc.log_limiter import LogLimiter
+from skilder_keys.rpc.log_limiter import limiter_of
 from skilder_keys.rpc.options import ability_of, named_workspace, takes_actor
 from skilder_keys.rpc.status import STATUS_CODES
 
@@ -116,7 +116,7 @@ class Pipeline:
             offload: Where long requests are parsed.
             max_message_bytes: The longest request of any method; each method also has its own bound.
         """
-        self.log_limiter = LogLimiter(log)
+        self.log_limiter = limiter_of(log)
         self.calls = CallMetrics()
         self._offload = offload
         self._max_message_bytes = max_message_bytes

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from skilder_keys.rpc.pipeline import Pipeline
     from skilder_keys.storage.database import Database
     from skilder_keys.transports.frontend import Frontend
+    from skilder_keys.worker.decision_writer import DecisionWriter
     from skilder_keys.worker.readings import Readings
 
 _WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -98,6 +99,17 @@ def read_activity(readings: Readings, counter: ActivityCounter, writer: Activity
     )
     readings.counter("activity_folded_calls", "Calls that this worker has folded into facts.", lambda: fold.calls)
     readings.counters("activity_fold_runs", "Looks at the journal, by outcome.", lambda: fold.runs, "outcome")
+
+
+def read_decisions(readings: Readings, writer: DecisionWriter) -> None:
+    """Add the metrics of the decision log."""
+    readings.gauge("decision_log_waiting", "Records of decisions that wait to be written.", lambda: writer.waiting)
+    readings.counters(
+        "decision_log_records",
+        "Records of decisions, by outcome.",
+        lambda: {"written": writer.written, "dropped": writer.dropped},
+        "outcome",
+    )
 
 
 def _read_fence(readings: Readings, reader: Reader, lease: Lease) -> None:

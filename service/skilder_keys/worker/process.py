@@ -87,6 +87,7 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
                         frontend,
                         registry,
                         _proofs(first.get("memory"), settings),
+                        worker=first["worker"],
                         report=lambda serving: parent.send({"serving": serving}),
                         may_open=parent.open if first.get("opens") else None,
                     ),

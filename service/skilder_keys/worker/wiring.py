@@ -52,6 +52,7 @@ from skilder_keys.rpc import (
 from skilder_keys.rpc.activity_service import ActivityServicer
 from skilder_keys.rpc.authorization_service import AuthorizationServicer
 from skilder_keys.rpc.catalog_service import CatalogServicer
+from skilder_keys.rpc.decision_log import DecisionLog
 from skilder_keys.rpc.health import HEALTH_SERVICE, Health
 from skilder_keys.rpc.key_service import KeyServicer
 from skilder_keys.rpc.pipeline import Pipeline
@@ -65,6 +66,7 @@ from skilder_keys.storage.migrations import require_schema
 from skilder_keys.storage.privileges import require_privileges
 from skilder_keys.transports.frontend import Api
 from skilder_keys.worker import collector
+from skilder_keys.worker.decision_writer import DecisionWriter
 from skilder_keys.worker.readings import Readings
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ async def start(
     registry: CollectorRegistry,
     proofs: Proofs,
     *,
+    worker: int = 0,
     report: Callable[[bool], None] = lambda _: None,
     may_open: Callable[[], Awaitable[None]] | None = None,
 ) -> str:
@@ -111,6 +114,7 @@ async def start(
         frontend: Receives the calls.
         registry: Gets the server's metrics.
         proofs: The tokens that were verified, also by other workers.
+        worker: The number of this worker, which the records of the decision log have.
         report: Called with whether the server serves, as `Health` calls it.
         may_open: Called when all but listening is done. The server listens when it returns.
 
@@ -169,7 +173,7 @@ async def start(
     collector.read_all(
         readings, reader, lease, memory, first_sights, database, authorizer, verifier, unused, pipeline, frontend
     )
-    authorization = AuthorizationServicer(authorizer, log_grants=settings.log_grants)
+    authorization = AuthorizationServicer(authorizer, _decision_log(settings, stack, readings, worker))
     families = KeyFamilies(database, writer, verifier)
     services = {
         key_service.DESCRIPTOR: KeyServicer(
@@ -233,6 +237,18 @@ async def _activity(
     fold = ActivityFold(database, log, clock, settings.activity_fold_interval, retention)
     collector.read_activity(readings, counter, writer, fold)
     return counter, (writer, fold)
+
+
+def _decision_log(settings: Settings, stack: AsyncExitStack, readings: Readings, worker: int) -> DecisionLog:
+    if settings.decision_log == "off":
+        return DecisionLog(None)
+    writer = DecisionWriter(settings.decision_log_file, worker=worker)
+    stack.callback(writer.close)
+    collector.read_decisions(readings, writer)
+    decisions = DecisionLog(writer, every=settings.decision_log == "all")
+    stack.callback(decisions.report)
+    stack.push_async_callback(_end, asyncio.create_task(decisions.run()))
+    return decisions
 
 
 async def _end(task: asyncio.Task[object]) -> None:

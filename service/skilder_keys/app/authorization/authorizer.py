@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from skilder_keys.app.activity.counter import ActivityCounter
     from skilder_keys.app.authorization.first_sights import Patience
     from skilder_keys.app.authorization.key_loader import KeyLoader
+    from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.app.authorization.memory import Access, Memory
     from skilder_keys.app.authorization.tool_sets import SharedToolSet
     from skilder_keys.app.authorization.usage import Usage
@@ -265,25 +266,26 @@ class Authorizer:
     ) -> Decision:
         """Decide about a query. In a batch, add a tool set that the caller lacks to `shared`, and only name it."""
         if isinstance(found, Denied):
-            return self._denial(found)
+            return self._denial(found, None)
         key, tools = found
         limits.require_workspace(key.workspace_id)
         if isinstance(tools, DenialReason):
             lacks_source = tools is DenialReason.SOURCE_NOT_ALLOWED and not query.source_ip
-            return self._denial(Denied(tools, key.id, detail=NO_SOURCE if lacks_source else ""))
+            return self._denial(Denied(tools, key.id, detail=NO_SOURCE if lacks_source else ""), key)
         if not is_allowed(tools, query, limits):
             raise ForeignMcpServerError
         self._usage.note(key.id)
         if shared is not None and not query.is_about_a_tool and query.variant.view is not ToolSetView.NONE:
             if query.tool_set_version != tools.version:
                 shared[tools.version] = tools
-            return Decision(key.id, None, encoding.granted(key.head, tools.reference))
+            return self._granted(key, tools, tools.reference)
         reach = _reach(tools, query)
         if reach is None:
             if not query.is_about_a_tool:
                 raise LookupError("the tool set is encoded before the decision")
-            return self._denial(Denied(DenialReason.TOOL_NOT_ALLOWED, key.id, query.tool_name or query.tool_id))
-        return Decision(key.id, None, encoding.granted(key.head, reach))
+            denied = Denied(DenialReason.TOOL_NOT_ALLOWED, key.id, query.tool_name or query.tool_id)
+            return self._denial(denied, key, tools.version)
+        return self._granted(key, tools, reach)
 
     def _count(self, found: Access | Denied, query: AuthorizeQuery, decision: Decision, caller: str) -> None:
         """Count a decision as activity."""
@@ -295,9 +297,16 @@ class Authorizer:
             key, tools = found
             self._activity.count(key.id, _tool(tools, query), caller, outcome, query.source_ip, now)
 
-    def _denial(self, denied: Denied) -> Decision:
+    def _granted(self, key: KnownKey, tools: SharedToolSet, reach: bytes) -> Decision:
+        return Decision(key.id, None, encoding.granted(key.head, reach), self._epoch(key), key, tools.version)
+
+    def _denial(self, denied: Denied, key: KnownKey | None, version: str = "") -> Decision:
         self.denials[denied.reason] += 1
-        return Decision(denied.key_id, denied.reason, encoding.denied(denied))
+        return Decision(denied.key_id, denied.reason, encoding.denied(denied), self._epoch(key), key, version)
+
+    def _epoch(self, key: KnownKey | None) -> int:
+        """Return the change that a decision is in step with: that of memory, or of a read that is ahead of it."""
+        return self._memory.epoch if key is None else max(self._memory.epoch, key.label)
 
 
 def _reach(tools: SharedToolSet, query: AuthorizeQuery) -> bytes | None:

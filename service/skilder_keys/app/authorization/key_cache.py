@@ -70,6 +70,11 @@ class KeyCache:
         self._reading: dict[KeyId, set[KeyLoad]] = {}
         self._drops = 0
 
+    @property
+    def epoch(self) -> int:
+        """The change that memory is in step with."""
+        return self._lease.epoch
+
     def __len__(self) -> int:
         """Return the number of keys, including those that a change of all keys of a workspace has touched."""
         return len(self._keys)

@@ -53,6 +53,11 @@ class Memory:
         return len(self._keys)
 
     @property
+    def epoch(self) -> int:
+        """The change that memory is in step with."""
+        return self._keys.epoch
+
+    @property
     def workspace_count(self) -> int:
         """How many workspaces are here."""
         return len(self._snapshots)

@@ -9,6 +9,7 @@ from skilder_keys.domain.networks import check_address
 from skilder_keys.domain.tool_sets import WHOLE, ToolName, ToolSetView, Variant, check_tool
 
 if TYPE_CHECKING:
+    from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.domain.denial import DenialReason
     from skilder_keys.domain.fields import Violations
     from skilder_keys.domain.ids import KeyId, ToolId
@@ -75,8 +76,14 @@ class Decision:
         key_id: The key of the verified token; None if no key has this token.
         denied: Why the token is denied; None if it is granted.
         body: The decision as a serialised AuthorizeResponse.
+        epoch: The change that the state which decided is in step with.
+        key: What memory has of the key; None if no key has this token.
+        tool_set_version: The version of the tool set that decided; empty if none did.
     """
 
     key_id: KeyId | None
     denied: DenialReason | None
     body: bytes
+    epoch: int = 0
+    key: KnownKey | None = None
+    tool_set_version: str = ""

@@ -46,7 +46,11 @@ class AsgiContext:
 
     def credentials(self) -> str | None:
         """Return the metadata `authorization`, or None without it."""
-        found = self._headers.get(b"authorization")
+        return self.metadata("authorization")
+
+    def metadata(self, name: str) -> str | None:
+        """Return a value of the metadata, or None without it."""
+        found = self._headers.get(name.encode())
         return None if found is None else found.decode("latin-1")
 
     def certificate_names(self) -> Iterable[str]:

@@ -92,7 +92,7 @@ class Context:
 
     def credentials(self) -> str | None:
         """Return the metadata `authorization`, or None without it."""
-        return self._metadata("authorization")
+        return self.metadata("authorization")
 
     def certificate_names(self) -> Iterable[str]:
         """Return the names in the client's certificate, if gRPC has verified one."""
@@ -126,9 +126,10 @@ class Context:
             # The client is gone, and gRPC has not cancelled this task yet.
             raise asyncio.CancelledError from None
 
-    def _metadata(self, wanted: str) -> str | None:
+    def metadata(self, name: str) -> str | None:
+        """Return a value of the metadata, or None without it."""
         # Join repeated headers into one value, as RFC 9110 allows and Envoy does.
-        found = [str(value) for name, value in self._context.invocation_metadata() or () if name == wanted]
+        found = [str(value) for each, value in self._context.invocation_metadata() or () if each == name]
         return ",".join(found) if found else None
 
 
@@ -139,8 +140,8 @@ class ForwardedContext(Context):
 
     def certificate_names(self) -> Iterable[str]:
         """Return the names in the client's certificate, if Envoy has verified one."""
-        return forwarded.certificate_names(self._metadata(forwarded.CERTIFICATE_HEADER) or "")
+        return forwarded.certificate_names(self.metadata(forwarded.CERTIFICATE_HEADER) or "")
 
     def peer(self) -> str:
         """Return the client's address."""
-        return forwarded.peer(self._metadata(forwarded.PEER_HEADER) or "")
+        return forwarded.peer(self.metadata(forwarded.PEER_HEADER) or "")
