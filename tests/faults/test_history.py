@@ -35,7 +35,7 @@ async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str, po
     print(report)  # noqa: T201 - for people who run it for long, with -s
     assert not report.violations, str(report)
     assert not report.tracebacks, str(report)
-    # A run with few calls proves little.
+    # A run with few calls proves little. What is rare may be missing in a short one.
     counts = report.counts()
     for name, a_second in {
         "Granted near": 20,
@@ -54,7 +54,7 @@ async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str, po
         f"Revoke {OK}": 0.5,
         f"Apply {OK}": 1,
     }.items():
-        assert counts[name] >= a_second * SECONDS, f"{name}\n{report}"
+        assert counts[name] >= int(a_second * SECONDS), f"{name}\n{report}"
     for worker in ("near 0", "near 1", "far 0"):
         assert report.hits[worker] >= SECONDS / 2, f"{worker}\n{report}"
     assert report.right_after() >= 10 * SECONDS, str(report)

@@ -37,7 +37,7 @@ class KeySteps(Calls):
         names = ["description", "labels", "networks"] if is_runtime else SET_AT_ISSUE
         new = self.choose.new(names, workspace, values)
         stated = self.choose.source.choice(LIFETIMES) if lifetime is ANY else lifetime
-        if previous is None:
+        if previous is None or not is_runtime:
             previous = self.choose.source.choice([0, 1, 2]) if is_runtime else 0
         wanted = owner | new | {"workspace_id": workspace_id, "lifetime": stated}
         runtime_id = owner.get("runtime_id", "")

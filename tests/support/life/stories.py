@@ -139,7 +139,10 @@ OFTEN = (
 
 
 def life(source: random.Random, chapters: int) -> list[Step]:
-    """Return the steps of a life: in each chapter all stories, in another order, and steps by chance between them."""
+    """Return the steps of a life: in each chapter all stories, in another order, and steps by chance between them.
+
+    A key policy that chance has set ends before the next story, which it would cut short.
+    """
     steps: list[Step] = []
     for _ in range(chapters):
         by_chance = [*(ONCE if chapters == 1 else OFTEN * 2)]
@@ -148,5 +151,5 @@ def life(source: random.Random, chapters: int) -> list[Step]:
         for place, story in enumerate(source.sample(STORIES, len(STORIES))):
             steps += story
             steps += [Step(name, {}) for name in by_chance[place * each : (place + 1) * each]]
-            steps.append(Step("thin_out", {}))
+            steps += [Step("thin_out", {}), Step("lift_policies", {})]
     return steps

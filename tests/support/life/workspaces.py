@@ -54,9 +54,9 @@ class WorkspaceSteps(Calls):
 
     async def lift_policies(self) -> None:
         """Take the key policies from all workspaces."""
-        for id_ in [*self.model.workspaces]:
+        for limited in [each for each in self.model.workspaces.values() if each.key_policy != KeyPolicy()]:
             workspace = Workspace()
-            workspace.CopyFrom(self.model.workspaces[id_])
+            workspace.CopyFrom(limited)
             workspace.key_policy.CopyFrom(KeyPolicy())
             await self.apply_all(workspace)
 
