@@ -78,6 +78,12 @@ class Settings(BaseModel):
     max_calls: int = Field(
         1000, ge=1, description="The most calls at the same time in a worker. More get RESOURCE_EXHAUSTED."
     )
+    max_streams: int = Field(
+        100,
+        ge=1,
+        description="The most calls of FollowEvents at the same time in a worker, of those that max_calls allows. More "
+        "get UNAVAILABLE.",
+    )
     max_message_bytes: int = Field(
         EnvoySettings.max_message_bytes,
         ge=2**16,

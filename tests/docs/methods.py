@@ -36,6 +36,8 @@ RETRIES = {
 """Whether a method may be sent again, by its `idempotency_level`."""
 
 _QUICK = {"Authorize"}
+# Longer than the service lets a stream last by default.
+_LASTING = {"FollowEvents": 120}
 _TIMEOUTS = {"quick": 2, "NO_SIDE_EFFECTS": 10, "IDEMPOTENT": 20, "IDEMPOTENCY_UNKNOWN": 20}
 
 
@@ -64,7 +66,7 @@ def service_config() -> str:
 def _plan(method: Method) -> Plan:
     quick = method.name in _QUICK
     initial, longest = (0.05, 0.5) if quick else (0.1, 2)
-    timeout = _TIMEOUTS["quick" if quick else method.level]
+    timeout = _LASTING.get(method.name) or _TIMEOUTS["quick" if quick else method.level]
     return Plan(timeout, initial, longest, method.level != "IDEMPOTENCY_UNKNOWN")
 
 

@@ -22,6 +22,8 @@ from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from tests.support.service import Client, Service
 
 ADVICE = errors.advice()
@@ -30,7 +32,7 @@ METADATA = {kind.reason: set(kind.metadata) for kind in STATUS_CODES}
 
 
 @GRPCIO_IF_SHORT
-async def test_the_methods_of_an_error_have_it(service: Service) -> None:
+async def test_the_methods_of_an_error_have_it(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """Each request of the table is refused with that reason and metadata."""
     operator = service.operator
     for workspace_id in ("other", "deleted"):
@@ -43,6 +45,7 @@ async def test_the_methods_of_an_error_have_it(service: Service) -> None:
     await operator.apply(strict)
     await operator.issue(workspace_id="strict", description="Bot", hat_limit={"hat_ids": []})
     of_strict = await operator.issue(workspace_id="strict", description="Other bot", hat_limit={"hat_ids": []})
+    await sql.execute("UPDATE audit_head SET pruned_number = 1 WHERE workspace_id = 'strict'")
     foreign = await operator.issue(workspace_id="other")
     key = await operator.issue(description="Bot")
     used = await operator.issue(description="Bot", request_id="used")

@@ -35,7 +35,12 @@ def request(method: str, **fields: Any) -> Any:
 async def send(client: Client, method: str, message: Any) -> Any:
     """Return the response to a request."""
     service, _, name = method.partition("/")
-    stubs = {"KeyService": client.keys, "CatalogService": client.catalog, "ActivityService": client.activity}
+    stubs = {
+        "KeyService": client.keys,
+        "CatalogService": client.catalog,
+        "ActivityService": client.activity,
+        "AuditService": client.audit,
+    }
     return await getattr(stubs[service], name)(message)
 
 

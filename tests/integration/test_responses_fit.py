@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from skilder.keys.v1.activity_service_pb2 import GetUsageRequest, ListActivityRequest
+from skilder.keys.v1.audit_service_pb2 import FollowEventsRequest, ListEventsRequest
 from skilder.keys.v1.authorization_service_pb2 import (
     TOOL_SET_VIEW_FULL,
     AuthorizeRequest,
@@ -44,7 +45,7 @@ from skilder.keys.v1.key_service_pb2 import (
     UpdateKeyRequest,
 )
 from skilder.keys.v1.runtime_service_pb2 import RotateOwnKeyRequest
-from tests.support.calls import METHODS
+from tests.support.calls import LASTING, METHODS
 from tests.support.largest import largest_workspace
 from tests.support.service import TOKENS
 from tests.support.transport import GRPCIO_IF_SHORT
@@ -63,6 +64,7 @@ CALLERS = {
     "KeyService": "console",
     "CatalogService": "console",
     "ActivityService": "console",
+    "AuditService": "console",
 }
 RUNTIME: dict[str, Any] = {"type": KEY_TYPE_RUNTIME, "workspace_id": "largest", "runtime_id": "r" * 128}
 
@@ -92,7 +94,9 @@ class Caller:
         path, body = f"/skilder.keys.v1.{method}", request.SerializeToString()
         if descriptor.server_streaming:
             stream: Any = client.channel.unary_stream(path, **options)
-            found = [each async for each in stream(body)]
+            call = stream(body)
+            found = [await call.read()] if method in LASTING else [each async for each in call]
+            call.cancel()
         else:
             unary: Any = client.channel.unary_unary(path, **options)
             found = [await unary(body)]
@@ -166,7 +170,7 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller, p
     await caller.call("KeyService/ListKeys", ListKeysRequest(workspace_id="largest", page_size=1000, actor=ACTOR))
     await caller.call("KeyService/CountKeys", CountKeysRequest(workspace_id="largest", actor=ACTOR))
 
-    await _read_activity(caller)
+    await _read_what_was_done(caller)
     ask = AuthorizeRequest(token=wide.token)
     (response,) = await caller.call("AuthorizationService/Authorize", ask)
     assert response.granted.WhichOneof("reach") == "tool_set_version"
@@ -196,11 +200,15 @@ async def test_every_response_about_the_largest_workspace_fits(caller: Caller, p
         assert 0 < size <= LARGE.get(method, LIMIT), method
 
 
-async def _read_activity(caller: Caller) -> None:
-    """Read activity. The largest responses are in test_lists.py here, and in tests/unit/test_convert_activity.py."""
+async def _read_what_was_done(caller: Caller) -> None:
+    """Read activity and events. Larger responses are in test_lists.py, and in tests/unit/test_convert_activity.py."""
     await caller.call("ActivityService/ListActivity", ListActivityRequest(workspace_id="largest", actor=ACTOR))
     usage = GetUsageRequest(workspace_id="largest", step=Duration(seconds=3600), actor=ACTOR)
     await caller.call("ActivityService/GetUsage", usage)
+    request = ListEventsRequest(workspace_id="largest", page_size=1000, actor=ACTOR)
+    assert sum(len(page.events) for page in await caller.pages("AuditService/ListEvents", request)) > 20
+    follow = FollowEventsRequest(workspace_id="largest", after_number=0, actor=ACTOR)
+    await caller.call("AuditService/FollowEvents", follow)
 
 
 async def _change(caller: Caller, key_id: str) -> None:

@@ -8,6 +8,7 @@ from google.protobuf import message_factory
 
 from skilder.keys.v1 import (
     activity_service_pb2,
+    audit_service_pb2,
     authorization_service_pb2,
     catalog_service_pb2,
     common_pb2,
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
 
     from tests.support.service import Client
 
-_FILES = (activity_service_pb2, authorization_service_pb2, catalog_service_pb2, key_service_pb2, runtime_service_pb2)
+_FILES = (
+    activity_service_pb2,
+    audit_service_pb2,
+    authorization_service_pb2,
+    catalog_service_pb2,
+    key_service_pb2,
+    runtime_service_pb2,
+)
 
 METHODS: dict[str, MethodDescriptor] = {
     f"{service.name}/{method.name}": method
@@ -34,13 +42,25 @@ METHODS: dict[str, MethodDescriptor] = {
 """Every method of the service, as `KeyService/IssueKey`."""
 
 
+LASTING = {"AuditService/FollowEvents"}
+"""Methods whose streams last."""
+
+
 async def call(client: Client, method: str, request: Message | bytes, **options: Any) -> bytes:
-    """Call a method by its name and return the bytes of its response, or of all its responses."""
+    """Call a method by its name and return the bytes of its response, or of all its responses.
+
+    Of a stream that lasts, return only the first response.
+    """
     body = request if isinstance(request, bytes) else request.SerializeToString()
     path = f"/skilder.keys.v1.{method}"
     if METHODS[method].server_streaming:
-        stream: Any = client.channel.unary_stream(path)
-        return b"".join([part async for part in stream(body, **options)])
+        stream_callable: Any = client.channel.unary_stream(path)
+        stream = stream_callable(body, **options)
+        if method in LASTING:
+            async for part in stream:
+                stream.cancel()
+                return bytes(part)
+        return b"".join([part async for part in stream])
     multi_callable: Any = client.channel.unary_unary(path)
     response: bytes = await multi_callable(body, **options)
     return response
@@ -85,6 +105,14 @@ async def count_keys(client: Client, **fields: Any) -> key_service_pb2.CountKeys
     """Return how many keys there are; of workspace `acme` by default."""
     response: key_service_pb2.CountKeysResponse = await client.keys.CountKeys(
         key_service_pb2.CountKeysRequest(**{"workspace_id": "acme"} | fields)
+    )
+    return response
+
+
+async def list_events(client: Client, **fields: Any) -> audit_service_pb2.ListEventsResponse:
+    """Return one page of events; of workspace `acme` by default."""
+    response: audit_service_pb2.ListEventsResponse = await client.audit.ListEvents(
+        audit_service_pb2.ListEventsRequest(**{"workspace_id": "acme"} | fields)
     )
     return response
 
@@ -135,6 +163,8 @@ def remove(parts: Any, *ids: str) -> None:
 
 def id_of(message: Any) -> str:
     """Return the id of an element of a list."""
+    if isinstance(message, audit_service_pb2.AuditEvent):
+        return f"{message.workspace_id} {message.number}"
     if isinstance(message, key_service_pb2.ToolUser):
         return str(message.user_id or message.key.id)
     if isinstance(message, activity_service_pb2.Activity):

@@ -309,6 +309,13 @@ async def listed(world: World, case: Case, request: Any, _: Message) -> Facts:
     return frozenset(("listed", id_of(each)) for each in elements)
 
 
+async def followed(world: World, case: Case, request: Message, _: Message) -> Facts:
+    """Return the events in the first response of a stream."""
+    return frozenset(
+        ("event", id_of(event)) for response in await case.send(world, request) for event in response.events
+    )
+
+
 async def explained(world: World, case: Case, request: Any, _: Message) -> Facts:
     """Return what a key is said to reach, on all pages; a page size and a page token only choose the page."""
     if not await case.send(world, request):

@@ -17,6 +17,13 @@ from skilder.keys.v1.activity_service_pb2 import (
     GetUsageRequest,
     ListActivityRequest,
 )
+from skilder.keys.v1.audit_service_pb2 import (
+    AUDIT_ACTION_KEY_ISSUED,
+    AUDIT_ACTION_KEY_REVOKED,
+    EventFilter,
+    FollowEventsRequest,
+    ListEventsRequest,
+)
 from skilder.keys.v1.authorization_service_pb2 import (
     DENIAL_REASON_TOOL_NOT_ALLOWED,
     DENIAL_REASON_UNKNOWN,
@@ -91,6 +98,7 @@ from tests.support.effects import (
     counted,
     deleted,
     explained,
+    followed,
     let_through,
     listed,
     power_of_the_changed_key,
@@ -617,7 +625,63 @@ def _part_list_cases(kind: type[Message], parts: str, narrow: dict[str, Any]) ->
     )
 
 
+async def _some_events(world: World) -> EventFilter:
+    (page,) = await send(world.service.console, "KeyService/ListKeys", await _own_keys(world))
+    return EventFilter(
+        key_id=page.keys[-1].id,
+        user_id="bob",
+        by=Principal(kind=PRINCIPAL_KIND_CALLER, id="operator"),
+        actions=[AUDIT_ACTION_KEY_ISSUED, AUDIT_ACTION_KEY_REVOKED],
+        after=_PAST,
+        before=_FUTURE,
+    )
+
+
+def _events(actor: str, *, more: bool = False) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        request = ListEventsRequest(workspace_id="acme", actor=actor, page_size=1)
+        if more:
+            (page,) = await send(world.service.console, "AuditService/ListEvents", request)
+            request.page_token = page.next_page_token
+        else:
+            request.filter.CopyFrom(await _some_events(world))
+        return request
+
+    return make
+
+
+def _follow(actor: str) -> Callable[[World], Awaitable[Message]]:
+    async def make(world: World) -> Message:
+        some = await _some_events(world)
+        return FollowEventsRequest(workspace_id="acme", filter=some, after_number=1, actor=actor)
+
+    return make
+
+
+async def _follow_all(world: World) -> Message:
+    everything = FollowEventsRequest(all_workspaces=True)
+    (response,) = await send(world.service.operator, "AuditService/FollowEvents", everything)
+    await world.service.operator.issue(description=world.new("followed"))
+    return FollowEventsRequest(all_workspaces=True, cursor=response.cursor)
+
+
 CASES = [
+    *_cases(
+        "AuditService/ListEvents",
+        "console",
+        listed,
+        ("by an admin", _events("ada"), {"narrows": ("filter",)}),
+        ("second page", _events("ada", more=True), {}),
+        ("by a member", _events("bob"), {"refused": True}),
+    ),
+    *_cases(
+        "AuditService/FollowEvents",
+        "console",
+        followed,
+        ("by an admin", _follow("ada"), {"narrows": ("filter",)}),
+        ("by a member", _follow("bob"), {"refused": True}),
+    ),
+    *_cases("AuditService/FollowEvents", "operator", followed, ("of all workspaces", _follow_all, {})),
     *_cases(
         "AuthorizationService/Authorize",
         "service",

@@ -24,9 +24,19 @@ def required() -> str:
     return found
 
 
-def grpcurl(address: str, method: str, request: str, token: str) -> str:
-    """Call a method of the service and return the response as JSON."""
+def grpcurl(address: str, method: str, request: str, token: str, seconds: float | None = None) -> str:
+    """Call a method of the service and return the response as JSON.
+
+    Args:
+        address: The address of the service.
+        method: The method.
+        request: The request, as JSON.
+        token: The bearer token.
+        seconds: For a stream that lasts: after how many seconds to end it. Then all its responses are returned.
+    """
     options = ["-plaintext", "-expand-headers", "-H", "authorization: Bearer ${TOKEN}", "-d", "@"]
+    if seconds is not None:
+        options += ["-max-time", str(seconds)]
     done = subprocess.run(
         [required(), *options, address, f"skilder.keys.v1.{method}"],
         input=request,
@@ -36,5 +46,8 @@ def grpcurl(address: str, method: str, request: str, token: str) -> str:
         timeout=60,
         check=False,
     )
+    if seconds is not None:
+        assert "DeadlineExceeded" in done.stderr, done.stderr
+        return done.stdout
     assert done.returncode == 0, done.stderr
     return done.stdout

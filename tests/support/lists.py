@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from skilder.keys.v1.activity_service_pb2 import VERDICT_GRANTED, ActivityFilter, ListActivityRequest
+from skilder.keys.v1.audit_service_pb2 import AUDIT_ACTION_KEY_ISSUED, EventFilter, ListEventsRequest
 from skilder.keys.v1.catalog_service_pb2 import (
     ListHatsRequest,
     ListMembersRequest,
@@ -190,6 +191,20 @@ async def _fill_activity(service: Service, sql: asyncpg.Connection[Any], *, larg
 _OF_BOB = 3
 
 
+async def _fill_events(service: Service, sql: asyncpg.Connection[Any], *, large: bool = False) -> None:
+    for name in ("acme", "other"):
+        await service.operator.apply(small_workspace(name))
+    await sql.execute(
+        """
+        INSERT INTO audit_event (action, workspace_id, caller, peer, details)
+        SELECT 'workspace.updated', 'acme', 'console', '', jsonb_build_object('name', repeat('x', $2))
+        FROM generate_series(2, $1::int)
+        """,
+        COUNT,
+        4000 if large else 1,
+    )
+
+
 def _list_of_parts(kind: Any, parts: str, **others: Any) -> Listing:
     others |= {"workspace_id": "other", "actor": "ada", "text": "s"}
     # Whoever may see the workspace sees all of it.
@@ -244,6 +259,12 @@ LISTS = {
         },
         {"ada": COUNT, "bob": _OF_BOB, "cyd": 0, "nobody": None},
         apart={"unproven"},
+    ),
+    "AuditService/ListEvents": Listing(
+        ListEventsRequest(workspace_id="acme"),
+        _fill_events,
+        {"workspace_id": "other", "actor": "ada", "filter": EventFilter(actions=[AUDIT_ACTION_KEY_ISSUED])},
+        {"ada": COUNT, "bob": None, "cyd": None, "nobody": None},
     ),
     "CatalogService/ListWorkspaces": Listing(
         ListWorkspacesRequest(),

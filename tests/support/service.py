@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from skilder.keys.v1 import authorization_service_pb2, key_pb2, key_service_pb2, runtime_service_pb2
 from skilder.keys.v1.activity_service_pb2_grpc import ActivityServiceStub
+from skilder.keys.v1.audit_service_pb2_grpc import AuditServiceStub
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
@@ -64,6 +65,7 @@ class Client:
         self.authorization: Any = AuthorizationServiceStub(channel)
         self.runtime: Any = RuntimeServiceStub(channel)
         self.activity: Any = ActivityServiceStub(channel)
+        self.audit: Any = AuditServiceStub(channel)
 
     async def apply(self, workspace: workspace_pb2.Workspace, **fields: Any) -> Any:
         """Apply a workspace."""

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import (
     activity_service_pb2,
+    audit_service_pb2,
     authorization_service_pb2,
     catalog_service_pb2,
     common_pb2,
@@ -40,6 +41,16 @@ _KEY_POLICY = workspace_pb2.KeyPolicy(
     max_active_keys_per_user=5,
     require_hat_limit=True,
     unique_descriptions=True,
+)
+
+
+_EVENTS = audit_service_pb2.EventFilter(
+    key_id=_KEY_ID,
+    user_id="bob",
+    by=common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_USER, id="ada"),
+    actions=[audit_service_pb2.AUDIT_ACTION_KEY_ISSUED, audit_service_pb2.AUDIT_ACTION_KEY_REVOKED],
+    after=Timestamp(seconds=1_600_000_000, nanos=5),
+    before=Timestamp(seconds=1_800_000_000),
 )
 
 
@@ -262,6 +273,15 @@ def valid_requests() -> dict[str, list[Message]]:
         ],
         "CatalogService/DeleteWorkspace": [
             catalog_service_pb2.DeleteWorkspaceRequest(workspace_id="nowhere", expected_version=7, actor="nobody")
+        ],
+        "AuditService/ListEvents": [
+            audit_service_pb2.ListEventsRequest(
+                workspace_id="nowhere", filter=_EVENTS, page_size=10, page_token="abc", actor="nobody"
+            )
+        ],
+        "AuditService/FollowEvents": [
+            audit_service_pb2.FollowEventsRequest(workspace_id="nowhere", filter=_EVENTS, cursor="abc", actor="nobody"),
+            audit_service_pb2.FollowEventsRequest(workspace_id="nowhere", after_number=7, actor="nobody"),
         ],
         "AuthorizationService/Authorize": [
             authorization_service_pb2.AuthorizeRequest(

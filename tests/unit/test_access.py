@@ -126,7 +126,7 @@ def test_what_each_caller_may_do(role: CallerRole, ability: Ability) -> None:
 
     Only a runtime has a key of its own.
     """
-    reads = {Ability.KEYS_READ, Ability.CATALOG_READ, Ability.ACTIVITY_READ}
+    reads = {Ability.KEYS_READ, Ability.CATALOG_READ, Ability.ACTIVITY_READ, Ability.AUDIT_READ}
     allowed = {
         CallerRole.OPERATOR: set(Ability) - {Ability.ROTATE_OWN},
         CallerRole.AUDITOR: reads,

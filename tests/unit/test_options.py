@@ -41,6 +41,7 @@ VALUES: dict[str, Any] = {
     "lock_timeout": 2.5,
     "call_timeout": 3.5,
     "max_calls": 8,
+    "max_streams": 9,
     "max_message_bytes": 2**20,
     "max_connections": 100,
     "max_connection_age": 5.5,

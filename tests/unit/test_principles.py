@@ -39,12 +39,13 @@ ONEOFS = {
     "ExplainKeyRequest.tool": ["tool_id", "tool_name"],
     "Granted.reach": ["tool_set", "tool", "tool_set_version"],
     "ListToolUsersRequest.tool": ["tool_id", "tool_name"],
+    "FollowEventsRequest.start": ["cursor", "after_number"],
     "ReadToolSetResponse.part": ["tool_set", "denied"],
     "IssueKeyRequest.expiry": ["expires_at", "lifetime"],
     "RevokeKeyRequest.target": ["key_id", "token"],
     "ToolUser.user": ["key", "user_id"],
 }
-STREAMS = {"AuthorizationService/ReadToolSet"}
+STREAMS = {"AuditService/FollowEvents", "AuthorizationService/ReadToolSet"}
 
 
 def files() -> Iterator[Any]:
@@ -180,7 +181,9 @@ def test_every_request_about_keys_and_workspaces_has_an_actor() -> None:
     """Reads too; those about tokens have none, as a gateway acts for nobody."""
     for method, request in REQUESTS.items():
         has_actor = "actor" in request.fields_by_name
-        assert has_actor is (method.partition("/")[0] in {"KeyService", "CatalogService", "ActivityService"}), method
+        assert has_actor is (
+            method.partition("/")[0] in {"KeyService", "CatalogService", "ActivityService", "AuditService"}
+        ), method
         if has_actor:
             assert request.fields_by_name["actor"].type == FieldDescriptor.TYPE_STRING
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from skilder.keys.v1 import (
     activity_service_pb2,
+    audit_service_pb2,
     authorization_service_pb2,
     catalog_service_pb2,
     common_pb2,
@@ -16,6 +17,7 @@ from skilder.keys.v1 import (
 )
 from skilder_keys.domain.access import Ability
 from skilder_keys.domain.activity import UsageGroup, Verdict
+from skilder_keys.domain.audit_events import AuditAction
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.difference import Action, Part
 from skilder_keys.domain.explanations import HatReach
@@ -72,3 +74,4 @@ TOOL_SET_VIEWS = numbers(ToolSetView, _enum(authorization_service_pb2.DESCRIPTOR
 DENIAL_REASONS = numbers(DenialReason, _enum(authorization_service_pb2.DESCRIPTOR, "DenialReason"))
 VERDICTS = numbers(Verdict, _enum(activity_service_pb2.DESCRIPTOR, "Verdict"))
 USAGE_GROUPS = numbers(UsageGroup, _enum(activity_service_pb2.DESCRIPTOR, "UsageGroup"))
+AUDIT_ACTIONS = numbers(AuditAction, _enum(audit_service_pb2.DESCRIPTOR, "AuditAction"))

@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 _TIMEOUT = 30.0
-# A workspace may have 16 MiB, which exceeds the default limit of a gRPC client.
-_OPTIONS = [("grpc.max_receive_message_length", 16 * 2**20)]
+_OPTIONS = [
+    # A workspace may have 16 MiB, which exceeds the default limit of a gRPC client.
+    ("grpc.max_receive_message_length", 16 * 2**20),
+    # For commands that go on for long: notice that the connection is dead, and that the service is back.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]
 _PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 Server = Annotated[
@@ -188,7 +194,7 @@ class _Authorization(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInt
         return continuation(self._signed(details), request)
 
     def _signed(self, details: Any) -> Any:  # noqa: ANN401 - gRPC's own
-        return details._replace(metadata=self._metadata, timeout=_TIMEOUT)
+        return details._replace(metadata=self._metadata, timeout=details.timeout or _TIMEOUT)
 
 
 @contextmanager

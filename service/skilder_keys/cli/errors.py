@@ -39,6 +39,8 @@ _PARAMETERS = {
     "filter.after": "since",
     "filter.before": "until",
     "filter.caller": "caller",
+    "filter.actions": "action",
+    "filter.by.id": "by",
     "filter.created_after": "created_after",
     "filter.created_before": "created_before",
     "filter.created_by.id": "created_by",

@@ -28,6 +28,13 @@ _AHEAD = "in a length of time from now, such as 7d, or at a date"
 _AGES = "a length of time ago, such as 90d, or at a date"
 
 
+_PROGRAMS = {
+    "caller": common_pb2.PRINCIPAL_KIND_CALLER,
+    "runtime": common_pb2.PRINCIPAL_KIND_RUNTIME,
+    "policy": common_pb2.PRINCIPAL_KIND_POLICY,
+}
+
+
 def past(text: str) -> datetime:
     """Return the time that is a length of time ago, or that is given as a date. Raises BadParameter for other texts."""
     return _time(text, -1)
@@ -152,7 +159,7 @@ def _key_filter(
         states=numbers(key_pb2.KeyState.DESCRIPTOR, state),
         user_ids=user,
         runtime_ids=runtime,
-        created_by=_principal(created_by),
+        created_by=principal(created_by),
         family_id=family_id or "",
         hint=hint or "",
         text=search or "",
@@ -173,12 +180,13 @@ def _key_filter(
     return key_filter
 
 
-def _principal(text: str | None) -> common_pb2.Principal | None:
+def principal(text: str | None) -> common_pb2.Principal | None:
+    """Return who did something: a user, or `caller:`, `runtime:` or `policy:` and an id; None for None."""
     if text is None:
         return None
     kind, _, name = text.partition(":")
-    if kind == "caller":
-        return common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_CALLER, id=name)
+    if kind in _PROGRAMS:
+        return common_pb2.Principal(kind=_PROGRAMS[kind], id=name)
     return common_pb2.Principal(
         kind=common_pb2.PRINCIPAL_KIND_USER, id=text.removeprefix("user:") if kind == "user" else text
     )

@@ -13,6 +13,7 @@ from skilder.keys.v1 import key_service_pb2 as pb
 from skilder.keys.v1.activity_service_pb2_grpc import ActivityServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
 from skilder_keys.cli import output
+from skilder_keys.cli.audit_events import last_events
 from skilder_keys.cli.client import Connection, connected
 from skilder_keys.cli.exits import Exit, fail, say
 from skilder_keys.cli.explain import explain
@@ -103,14 +104,15 @@ def show(
     actor: Actor = "",
     json: output.Json = False,
 ) -> None:
-    """Show one key, and how much it was used in the last 30 days."""
+    """Show one key, how much it was used in the last 30 days, and who changed it last."""
     with service.stub(KeyServiceStub) as stub, service.stub(ActivityServiceStub) as activity:
         key_id = find_key_id(stub, key, workspace, actor)
         found = stub.GetKey(pb.GetKeyRequest(key_id=key_id, actor=actor)).key
         if json:
             output.print_json(output.as_dict(found))
         else:
-            output.print_fields([*output.key_fields(found), ("30 days", usage_of(activity, found, actor))])
+            more = [("30 days", usage_of(activity, found, actor)), *last_events(service, found, actor)]
+            output.print_fields([*output.key_fields(found), *more])
 
 
 @app.command()

@@ -43,8 +43,13 @@ def print_json(value: dict[str, Any]) -> None:
     print_line(_json(value))
 
 
-def _json(value: object) -> str:
-    text = json.dumps(value, indent=2, ensure_ascii=not _is_unicode())
+def print_json_line(value: dict[str, Any]) -> None:
+    """Print a JSON document in one line to standard output, as `print_json` does."""
+    print_line(_json(value, indent=None))
+
+
+def _json(value: object, indent: int | None = 2) -> str:
+    text = json.dumps(value, indent=indent, ensure_ascii=not _is_unicode())
     return UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
 
 
@@ -126,19 +131,19 @@ def key_fields(key: key_pb2.Key) -> list[tuple[str, str]]:
         ("hats", _hats(key)),
         ("networks", ", ".join(key.network_limit.networks)),
         ("state", short_name(key_pb2.KeyState.DESCRIPTOR, key.state)),
-        ("created", f"{moment(key.created_at)} by {_principal(key.created_by)}"),
+        ("created", f"{moment(key.created_at)} by {principal(key.created_by)}"),
         ("expires", moment(key.expires_at) if key.HasField("expires_at") else ""),
         ("last used", moment(key.last_used_at) if key.HasField("last_used_at") else "never"),
         ("last source", key.last_source_ip),
         ("changed", _changed(key)),
         (
             "suspended",
-            f"{moment(key.suspended_at)} by {_principal(key.suspended_by)}" if key.HasField("suspended_at") else "",
+            f"{moment(key.suspended_at)} by {principal(key.suspended_by)}" if key.HasField("suspended_at") else "",
         ),
         ("why suspended", key.suspend_reason),
         ("follows", key.predecessor_id),
         ("followed by", key.successor_id),
-        ("revoked", f"{moment(key.revoked_at)} by {_principal(key.revoked_by)}" if key.HasField("revoked_at") else ""),
+        ("revoked", f"{moment(key.revoked_at)} by {principal(key.revoked_by)}" if key.HasField("revoked_at") else ""),
         ("reason", key.revoke_reason),
         ("breaks", ", ".join(short_name(key_pb2.PolicyRule.DESCRIPTOR, each) for each in key.violations)),
     ]
@@ -162,9 +167,9 @@ def _hats(key: key_pb2.Key) -> str:
     return (", ".join(key.hat_limit.hat_ids) or "none") if key.HasField("hat_limit") else "all"
 
 
-def _principal(principal: common_pb2.Principal) -> str:
+def principal(who: common_pb2.Principal) -> str:
     """Return the kind and the id, as a user may have the name of a caller."""
-    return f"{short_name(common_pb2.PrincipalKind.DESCRIPTOR, principal.kind)} {principal.id}"
+    return f"{short_name(common_pb2.PrincipalKind.DESCRIPTOR, who.kind)} {who.id}"
 
 
 def key_row(key: key_pb2.Key) -> tuple[str, ...]:

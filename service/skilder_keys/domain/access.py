@@ -32,6 +32,7 @@ class Ability(Enum):
     CATALOG_WRITE = "change workspaces"
     AUTHORIZE = "authorize tokens"
     ACTIVITY_READ = "see what keys were used for"
+    AUDIT_READ = "see the audit trail"
     ROTATE_OWN = "rotate a key of its own"
 
 
@@ -52,7 +53,7 @@ RUNTIME_PREFIX = "runtime:"
 
 _ABILITIES = {
     CallerRole.OPERATOR: frozenset(Ability) - {Ability.ROTATE_OWN},  # it has no key
-    CallerRole.AUDITOR: frozenset({Ability.KEYS_READ, Ability.CATALOG_READ, Ability.ACTIVITY_READ}),
+    CallerRole.AUDITOR: frozenset({Ability.KEYS_READ, Ability.CATALOG_READ, Ability.ACTIVITY_READ, Ability.AUDIT_READ}),
     CallerRole.CONSOLE: frozenset(
         {
             Ability.KEYS_READ,
@@ -60,6 +61,7 @@ _ABILITIES = {
             Ability.CATALOG_READ,
             Ability.CATALOG_WRITE,
             Ability.ACTIVITY_READ,
+            Ability.AUDIT_READ,
         },
     ),
     CallerRole.SERVICE: frozenset({Ability.AUTHORIZE}),
@@ -244,6 +246,12 @@ class Actor:
         self.require_member()
         if self.role is not MemberRole.ADMIN:
             raise ActorNotAllowedError("Only an admin of the workspace may change it.")
+
+    def require_auditor(self) -> None:
+        """Require an admin, who alone may see the audit trail of a workspace."""
+        self.require_member()
+        if self.role is not MemberRole.ADMIN:
+            raise ActorNotAllowedError("Only an admin of the workspace may see its audit trail.")
 
     def require_member(self) -> None:
         """Require a member, who may see the workspace."""

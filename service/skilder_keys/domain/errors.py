@@ -200,6 +200,13 @@ class ActivityRolledUpError(KeysError):
     metadata = ("step",)
 
 
+class EventsPrunedError(KeysError):
+    """The events that come next were pruned: list what is left, and follow from there."""
+
+    reason = "EVENTS_PRUNED"
+    metadata = ("first_number",)
+
+
 class UnavailableError(KeysError):
     """The service cannot decide now: try again."""
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _SEAL_BYTES = 16
 # An id of 255 characters may have 1,020 bytes.
 _MAX_TOKEN = 2048
+_MAX_CURSOR = 2**14
+"""A cursor may name every transaction that was under way."""
 
 
 def listing(method: str, actor: str | None, selection: "DataclassInstance | None" = None) -> str:
@@ -62,12 +64,31 @@ class PageTokens:
         """
         if not token:
             return None
-        position = _position(token)
-        # To seal the position again, instead of only checking the seal, also rejects other spellings of the token.
-        if position is None or not hmac.compare_digest(token.encode(), self.seal(listing, position).encode()):
+        position = self._opened(listing, token, _MAX_TOKEN)
+        if position is None:
             raise InvalidRequestError(
                 FieldViolation("page_token", "is not the next_page_token of a call with the same filter and actor")
             )
+        return position
+
+    def open_cursor(self, listing: str, cursor: str) -> str:
+        """Return the position in a token that a stream has sent as its cursor.
+
+        Raises:
+            InvalidRequestError: `cursor` was not made here, was changed, or is for another listing.
+        """
+        position = self._opened(listing, cursor, _MAX_CURSOR)
+        if position is None:
+            raise InvalidRequestError(
+                FieldViolation("cursor", "is not a cursor of a call with the same workspace, filter and actor")
+            )
+        return position
+
+    def _opened(self, listing: str, token: str, longest: int) -> str | None:
+        position = _position(token) if len(token) <= longest else None
+        # To seal the position again, instead of only checking the seal, also rejects other spellings of the token.
+        if position is None or not hmac.compare_digest(token.encode(), self.seal(listing, position).encode()):
+            return None
         return position
 
     def _seal(self, listing: str, body: bytes) -> bytes:
@@ -76,8 +97,6 @@ class PageTokens:
 
 
 def _position(token: str) -> str | None:
-    if len(token) > _MAX_TOKEN:
-        return None
     try:
         return base64.urlsafe_b64decode(token.encode("ascii") + b"==")[_SEAL_BYTES:].decode()
     except ValueError:

@@ -85,11 +85,11 @@ def key_message(key: Key) -> key_pb2.Key:
         revoke_reason=revocation.reason if revocation else "",
         hat_limit=None if key.hat_ids is None else key_pb2.HatLimit(hat_ids=key.hat_ids),
         network_limit=None if key.networks is None else key_pb2.NetworkLimit(networks=key.networks),
-        created_by=_principal(key.created_by),
-        revoked_by=_principal(revocation.by) if revocation else None,
+        created_by=principal_message(key.created_by),
+        revoked_by=principal_message(revocation.by) if revocation else None,
         expires_at=timestamp(key.expires_at) if key.expires_at else None,
         suspended_at=timestamp(suspension.at) if suspension else None,
-        suspended_by=_principal(suspension.by) if suspension else None,
+        suspended_by=principal_message(suspension.by) if suspension else None,
         suspend_reason=suspension.reason if suspension else "",
         version=key.version,
         updated_at=timestamp(key.updated_at),
@@ -101,7 +101,8 @@ def key_message(key: Key) -> key_pb2.Key:
     )
 
 
-def _principal(principal: Principal) -> common_pb2.Principal:
+def principal_message(principal: Principal) -> common_pb2.Principal:
+    """Return who did something as a message."""
     return common_pb2.Principal(kind=PRINCIPAL_KINDS[principal.kind], id=principal.id)
 
 
@@ -165,6 +166,19 @@ def moment(field: str, message: Timestamp) -> datetime:
         return message.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise InvalidRequestError(FieldViolation(field, "is not a time between the years 1 and 9999")) from None
+
+
+def bound(field: str, message: Timestamp) -> datetime:
+    """Return a Timestamp with which times of the database are compared by "before" and "at or after".
+
+    The database has microseconds, so a part of one is rounded up.
+
+    Raises:
+        InvalidRequestError: It is not valid.
+    """
+    time = moment(field, message)
+    is_exact = message.nanos % 1000 == 0 or time == datetime.max.replace(tzinfo=UTC)
+    return time if is_exact else time + timedelta(microseconds=1)
 
 
 def duration(field: str, message: Duration) -> timedelta:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from skilder_keys.app.enums import KEY_LIMITS, KEY_ORDERS, KEY_STATES, KEY_TYPES, POLICY_RULES, PRINCIPAL_KINDS
 from skilder_keys.domain.ids import RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.key_filter import KeyFilter, KeyListing, KeyOrder
 from skilder_keys.domain.principal import Principal
-from skilder_keys.rpc.convert import each, moment, optional, required
+from skilder_keys.rpc.convert import bound, each, optional, required
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from google.protobuf.timestamp_pb2 import Timestamp
+    from datetime import datetime
 
     from skilder.keys.v1 import key_service_pb2
 
@@ -63,16 +61,10 @@ def key_filter(workspace_id: str, message: key_service_pb2.KeyFilter) -> KeyFilt
 
 
 def _time(message: key_service_pb2.KeyFilter, name: str) -> datetime | None:
-    """Return a time, or None if it is not set.
-
-    The database has microseconds. A part of one is rounded up, as a time is compared by "before" and "at or after".
-    """
+    """Return a time, or None if it is not set."""
     if not message.HasField(name):  # type: ignore[arg-type] # the name of a field
         return None
-    timestamp: Timestamp = getattr(message, name)
-    time = moment(f"filter.{name}", timestamp)
-    is_exact = timestamp.nanos % 1000 == 0 or time == datetime.max.replace(tzinfo=UTC)
-    return time if is_exact else time + timedelta(microseconds=1)
+    return bound(f"filter.{name}", getattr(message, name))
 
 
 def _unique(values: Iterable[Value]) -> tuple[Value, ...] | None:

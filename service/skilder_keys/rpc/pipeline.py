@@ -13,7 +13,9 @@ It is one function around each method, instead of a chain of interceptors. Its s
 5. A caller that acts only for people must name an actor, if the request has that field. A caller that is limited to
    workspaces must name one of them, if the request has that field. What a key or a token belongs to is not known yet:
    the use cases check that.
-6. The method runs. A method with a stream returns its messages, and they are sent one by one.
+6. The method runs. A method with a stream returns its messages, and they are sent one by one. Where they come over
+   time, as events do, they are sent outside of the time limit; then each has a limit of its own, so that a client that
+   does not read does not keep its place.
 7. Every error becomes a KeysError. The transport sends it as a status, by the table in `rpc.status`.
 8. The call is counted, and one line is logged. The line has the notes of the method, never the request. A method that
    is called very often may leave the line out if all went well, because the line would cost more than the call.
@@ -25,6 +27,9 @@ It is one function around each method, instead of a chain of interceptors. Its s
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -32,7 +37,7 @@ from typing import TYPE_CHECKING, Any, cast
 from google.protobuf import message_factory
 
 from skilder_keys.domain.access import Origin
-from skilder_keys.domain.errors import KeysError, UnavailableError
+from skilder_keys.domain.errors import BusyError, KeysError, UnavailableError
 from skilder_keys.domain.ids import UserId
 from skilder_keys.rpc import limits
 from skilder_keys.rpc.admission import Admission
@@ -59,9 +64,13 @@ if TYPE_CHECKING:
     from skilder_keys.rpc.time_limit import TimeLimit
 
     Method = Callable[[Any, "Call"], Awaitable[Message | bytes]]
-    StreamMethod = Callable[[Any, "Call"], Awaitable[Iterable[bytes]]]
+    StreamMethod = Callable[[Any, "Call"], Awaitable[Iterable[bytes] | AsyncGenerator[bytes, None]]]
     Serve = Callable[["Context"], Awaitable[bytes]]
     ServeStream = Callable[["StreamContext"], Awaitable[object]]
+
+_WRITE_SECONDS = 10.0
+"""How long one message of a stream that lasts may take."""
+_SLOW = "The client read too slowly: read faster, and call again, with the last cursor."
 
 
 @dataclass(slots=True)
@@ -76,6 +85,8 @@ class Call:
         routine: A method sets it if the call needs no log line.
         denial: A method that denied a token sets it to the reason, which is part of the kind of the log line.
         audit_heads: The heads of the audit trail that its commits have made, which are logged.
+        lasting: The messages of a stream that come over time; None for other calls.
+        lasted: For how many seconds they were sent.
     """
 
     caller: Caller
@@ -85,6 +96,8 @@ class Call:
     routine: bool = False
     denial: str = ""
     audit_heads: list[str] = field(default_factory=list)
+    lasting: AsyncGenerator[bytes, None] | None = None
+    lasted: float = 0.0
 
     def origin(self, actor: str) -> Origin:
         """Return the origin of a change; an empty actor means no actor."""
@@ -173,6 +186,7 @@ class Pipeline:
             started = perf_counter()
             notes: dict[str, str] = {}
             routine, denial = False, ""
+            call: Call | None = None
             heads: list[str] = []
             code = "CANCELLED"  # unless the call ends in one of the ways below
             try:
@@ -189,6 +203,8 @@ class Pipeline:
                         caller.limits.require_workspace(workspace_of(request))
                     call = Call(caller, context, cast("bytes", body), notes, audit_heads=heads)
                     reply = await method(request, call)
+                if call.lasting is not None:
+                    await _send(call.lasting, call)
                 code, routine, denial = "OK", call.routine, call.denial
                 return reply if isinstance(reply, bytes) else reply.SerializeToString()
             except Exception as error:  # noqa: BLE001 - every error is sent as a status
@@ -200,7 +216,10 @@ class Pipeline:
                 finally:
                     del failure  # its traceback refers to this frame: each failed call would be a reference cycle
             finally:
-                (succeeded if code == "OK" else admission.latency(code)).note_since(started)
+                # How long a stream lasts says nothing about the service.
+                (succeeded if code == "OK" else admission.latency(code)).note_since(
+                    started + (call.lasted if call else 0.0)
+                )
                 if heads:  # also of a call that failed after its commit
                     notes["audit_head"] = heads[-1]
                 if not routine:
@@ -240,11 +259,29 @@ def _streamed(method: StreamMethod) -> Method:
     async def respond(request: object, call: Call) -> bytes:
         # A transport serves the methods with a stream by such contexts only.
         context = cast("StreamContext", call.context)
-        for message in await method(request, call):
+        messages = await method(request, call)
+        if isinstance(messages, AsyncGenerator):
+            call.lasting = messages
+            return b""
+        for message in messages:
             await context.write(message)
         return b""
 
     return respond
+
+
+async def _send(messages: AsyncGenerator[bytes, None], call: Call) -> None:
+    context, begun = cast("StreamContext", call.context), perf_counter()
+    try:
+        async with aclosing(messages):
+            async for message in messages:
+                try:
+                    async with asyncio.timeout(_WRITE_SECONDS):
+                        await context.write(message)
+                except TimeoutError:
+                    raise BusyError(_SLOW) from None
+    finally:
+        call.lasted = perf_counter() - begun
 
 
 def _path(descriptor: MethodDescriptor) -> str:

@@ -54,6 +54,7 @@ STATUS_CODES: dict[type[errors.KeysError], grpc.StatusCode] = {
     errors.KeyAlreadyRotatedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.RuntimeHasKeysError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ActivityRolledUpError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.EventsPrunedError: grpc.StatusCode.OUT_OF_RANGE,
     rpc_errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.BusyError: grpc.StatusCode.UNAVAILABLE,

@@ -12,6 +12,7 @@ from skilder_keys.app.activity.counter import ActivityCounter
 from skilder_keys.app.activity.fold import ActivityFold
 from skilder_keys.app.activity.reads import ActivityReads
 from skilder_keys.app.activity.writer import ActivityWriter
+from skilder_keys.app.audit_reads import AuditReads
 from skilder_keys.app.authorization.authorizer import Authorizer
 from skilder_keys.app.authorization.hash_renewal import HashRenewal
 from skilder_keys.app.authorization.key_cache import KeyCache
@@ -22,6 +23,7 @@ from skilder_keys.app.authorization.turns import gates
 from skilder_keys.app.authorization.usage import Usage
 from skilder_keys.app.authorization.verifier import Verifier
 from skilder_keys.app.authorization.warm_up import WarmUp
+from skilder_keys.app.event_streams import EventStreams
 from skilder_keys.app.explanations import Explanations
 from skilder_keys.app.fence.lease import Lease
 from skilder_keys.app.fence.reader import Reader
@@ -43,6 +45,7 @@ from skilder_keys.domain.paging import PageTokens
 from skilder_keys.offload import Offload
 from skilder_keys.rpc import (
     activity_service,
+    audit_service,
     authorization_service,
     catalog_service,
     convert_workspaces,
@@ -50,6 +53,7 @@ from skilder_keys.rpc import (
     runtime_service,
 )
 from skilder_keys.rpc.activity_service import ActivityServicer
+from skilder_keys.rpc.audit_service import AuditServicer
 from skilder_keys.rpc.authorization_service import AuthorizationServicer
 from skilder_keys.rpc.catalog_service import CatalogServicer
 from skilder_keys.rpc.decision_log import DecisionLog
@@ -87,6 +91,16 @@ def _known_callers(settings: Settings) -> list[KnownCaller]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         known.append(local_operator(settings.operator_token_file))
     return known
+
+
+def _event_streams(
+    settings: Settings, database: Database, page_tokens: PageTokens, clock: Callable[[], float], readings: Readings
+) -> EventStreams:
+    streams = EventStreams(
+        database, page_tokens, clock, max_streams=settings.max_streams, seconds=settings.max_connection_age
+    )
+    readings.gauge("event_streams", "Calls of FollowEvents that are running.", lambda: streams.open)
+    return streams
 
 
 async def start(
@@ -140,8 +154,7 @@ async def start(
         await require_schema(connection, settings.database_schema)
         page_tokens = PageTokens(await signing_keys.load(connection, "page_token"))
 
-    offload = stack.enter_context(closing(Offload()))
-    clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    offload, clock = stack.enter_context(closing(Offload())), partial(time.clock_gettime, time.CLOCK_BOOTTIME)
     lease = Lease(clock)
     keys = KeyCache(lease, proofs.fingerprint, settings.cache_keys)
     reads = FencedReads(database, lease)
@@ -173,6 +186,7 @@ async def start(
     collector.read_all(
         readings, reader, lease, memory, first_sights, database, authorizer, verifier, unused, pipeline, frontend
     )
+    streams = _event_streams(settings, database, page_tokens, clock, readings)
     authorization = AuthorizationServicer(authorizer, _decision_log(settings, stack, readings, worker))
     families = KeyFamilies(database, writer, verifier)
     services = {
@@ -193,6 +207,7 @@ async def start(
             offload,
         ),
         activity_service.DESCRIPTOR: ActivityServicer(ActivityReads(database, page_tokens), offload),
+        audit_service.DESCRIPTOR: AuditServicer(AuditReads(database, page_tokens), streams, offload),
         authorization_service.DESCRIPTOR: authorization,
     }
     names = [descriptor.full_name for descriptor in services]
@@ -212,7 +227,7 @@ async def start(
     if may_open is not None:
         await may_open()
     address = await frontend.start(api, settings)
-    stack.callback(health.drain)
+    stack.callback(_drain, streams, health)
     return address
 
 
@@ -249,6 +264,11 @@ def _decision_log(settings: Settings, stack: AsyncExitStack, readings: Readings,
     stack.callback(decisions.report)
     stack.push_async_callback(_end, asyncio.create_task(decisions.run()))
     return decisions
+
+
+def _drain(streams: EventStreams, health: Health) -> None:
+    streams.drain()
+    health.drain()
 
 
 async def _end(task: asyncio.Task[object]) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cskilder/keys/v1/common.proto\x12\x0fskilder.keys.v1\x1a google/protobuf/descriptor.proto\"E\n\tPrincipal\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.skilder.keys.v1.PrincipalKind\x12\n\n\x02id\x18\x02 \x01(\t\",\n\x08ToolName\x12\x12\n\nmcp_server\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t*\xd0\x01\n\x07\x41\x62ility\x12\x17\n\x13\x41\x42ILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x42ILITY_KEYS_READ\x10\x01\x12\x16\n\x12\x41\x42ILITY_KEYS_WRITE\x10\x02\x12\x18\n\x14\x41\x42ILITY_CATALOG_READ\x10\x03\x12\x19\n\x15\x41\x42ILITY_CATALOG_WRITE\x10\x04\x12\x15\n\x11\x41\x42ILITY_AUTHORIZE\x10\x05\x12\x19\n\x15\x41\x42ILITY_ACTIVITY_READ\x10\x06\x12\x16\n\x12\x41\x42ILITY_ROTATE_OWN\x10\x08*\x9a\x01\n\rPrincipalKind\x12\x1e\n\x1aPRINCIPAL_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13PRINCIPAL_KIND_USER\x10\x01\x12\x19\n\x15PRINCIPAL_KIND_CALLER\x10\x02\x12\x1a\n\x16PRINCIPAL_KIND_RUNTIME\x10\x03\x12\x19\n\x15PRINCIPAL_KIND_POLICY\x10\x04:K\n\x07\x61\x62ility\x12\x1e.google.protobuf.MethodOptions\x18\xa2\x90\x03 \x01(\x0e\x32\x18.skilder.keys.v1.AbilityB~\n\x13\x64\x65v.skilder.keys.v1B\x0b\x43ommonProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cskilder/keys/v1/common.proto\x12\x0fskilder.keys.v1\x1a google/protobuf/descriptor.proto\"E\n\tPrincipal\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.skilder.keys.v1.PrincipalKind\x12\n\n\x02id\x18\x02 \x01(\t\",\n\x08ToolName\x12\x12\n\nmcp_server\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t*\xe8\x01\n\x07\x41\x62ility\x12\x17\n\x13\x41\x42ILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x42ILITY_KEYS_READ\x10\x01\x12\x16\n\x12\x41\x42ILITY_KEYS_WRITE\x10\x02\x12\x18\n\x14\x41\x42ILITY_CATALOG_READ\x10\x03\x12\x19\n\x15\x41\x42ILITY_CATALOG_WRITE\x10\x04\x12\x15\n\x11\x41\x42ILITY_AUTHORIZE\x10\x05\x12\x19\n\x15\x41\x42ILITY_ACTIVITY_READ\x10\x06\x12\x16\n\x12\x41\x42ILITY_AUDIT_READ\x10\x07\x12\x16\n\x12\x41\x42ILITY_ROTATE_OWN\x10\x08*\x9a\x01\n\rPrincipalKind\x12\x1e\n\x1aPRINCIPAL_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13PRINCIPAL_KIND_USER\x10\x01\x12\x19\n\x15PRINCIPAL_KIND_CALLER\x10\x02\x12\x1a\n\x16PRINCIPAL_KIND_RUNTIME\x10\x03\x12\x19\n\x15PRINCIPAL_KIND_POLICY\x10\x04:K\n\x07\x61\x62ility\x12\x1e.google.protobuf.MethodOptions\x18\xa2\x90\x03 \x01(\x0e\x32\x18.skilder.keys.v1.AbilityB~\n\x13\x64\x65v.skilder.keys.v1B\x0b\x43ommonProtoP\x01Z\x1askilder.dev/keys/v1;keysv1\xa2\x02\x03SKX\xaa\x02\x0fSkilder.Keys.V1\xca\x02\x0fSkilder\\Keys\\V1\xea\x02\x11Skilder::Keys::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023dev.skilder.keys.v1B\013CommonProtoP\001Z\032skilder.dev/keys/v1;keysv1\242\002\003SKX\252\002\017Skilder.Keys.V1\312\002\017Skilder\\Keys\\V1\352\002\021Skilder::Keys::V1'
   _globals['_ABILITY']._serialized_start=201
-  _globals['_ABILITY']._serialized_end=409
-  _globals['_PRINCIPALKIND']._serialized_start=412
-  _globals['_PRINCIPALKIND']._serialized_end=566
+  _globals['_ABILITY']._serialized_end=433
+  _globals['_PRINCIPALKIND']._serialized_start=436
+  _globals['_PRINCIPALKIND']._serialized_end=590
   _globals['_PRINCIPAL']._serialized_start=83
   _globals['_PRINCIPAL']._serialized_end=152
   _globals['_TOOLNAME']._serialized_start=154

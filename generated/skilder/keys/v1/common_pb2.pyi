@@ -39,6 +39,8 @@ class _AbilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ability.Value
     """Ask about tokens."""
     ABILITY_ACTIVITY_READ: _Ability.ValueType  # 6
     """See what keys were used for."""
+    ABILITY_AUDIT_READ: _Ability.ValueType  # 7
+    """See the audit trail."""
     ABILITY_ROTATE_OWN: _Ability.ValueType  # 8
     """Rotate the key that is the bearer token of the call. Only runtime instances have a key."""
 
@@ -59,6 +61,8 @@ ABILITY_AUTHORIZE: Ability.ValueType  # 5
 """Ask about tokens."""
 ABILITY_ACTIVITY_READ: Ability.ValueType  # 6
 """See what keys were used for."""
+ABILITY_AUDIT_READ: Ability.ValueType  # 7
+"""See the audit trail."""
 ABILITY_ROTATE_OWN: Ability.ValueType  # 8
 """Rotate the key that is the bearer token of the call. Only runtime instances have a key."""
 Global___Ability: _TypeAlias = Ability  # noqa: Y015

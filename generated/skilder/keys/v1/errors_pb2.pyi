@@ -98,6 +98,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """OUT_OF_RANGE. Minutes or hours of that time are not kept any more. Metadata: `step`, the shortest that is kept, a Duration
     as in JSON.
     """
+    ERROR_REASON_EVENTS_PRUNED: _ErrorReason.ValueType  # 32
+    """OUT_OF_RANGE. The events that come next were pruned. Metadata: `first_number`, the first number that is left; empty if
+    all workspaces are followed.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is the name of one of these values without `ERROR_REASON_`, and
@@ -180,5 +184,9 @@ ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 30
 ERROR_REASON_ACTIVITY_ROLLED_UP: ErrorReason.ValueType  # 31
 """OUT_OF_RANGE. Minutes or hours of that time are not kept any more. Metadata: `step`, the shortest that is kept, a Duration
 as in JSON.
+"""
+ERROR_REASON_EVENTS_PRUNED: ErrorReason.ValueType  # 32
+"""OUT_OF_RANGE. The events that come next were pruned. Metadata: `first_number`, the first number that is left; empty if
+all workspaces are followed.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -69,7 +69,7 @@ def _options(settings: Settings, *, reuse_port: bool) -> list[tuple[str, int]]:
         # they spread over the workers, and a worker can hand over. gRPC varies the age of each connection at random by
         # a tenth, so that clients do not reconnect all at once. The grace period lets running calls finish.
         ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1000)),
-        ("grpc.max_connection_age_grace_ms", round((settings.call_timeout + _AGE_GRACE_SECONDS) * 1000)),
+        ("grpc.max_connection_age_grace_ms", round((_longest_call(settings) + _AGE_GRACE_SECONDS) * 1000)),
         # Anybody may open connections and send nothing, so limit their number, and close them after some time.
         ("grpc.max_allowed_incoming_connections", connections.allowed(settings.max_connections, settings.pool_size)),
         ("grpc.server_handshake_timeout_ms", round(connections.HANDSHAKE_SECONDS * 1000)),
@@ -86,6 +86,11 @@ def _options(settings: Settings, *, reuse_port: bool) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 3),
     ]
+
+
+def _longest_call(settings: Settings) -> float:
+    """Return how many seconds a call may take; a stream of events takes as long as a connection."""
+    return max(settings.call_timeout, settings.max_connection_age)
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:

@@ -1,0 +1,133 @@
+"""Lists and streams of events stay fast: they read about as many events as they return, of no other workspace."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from skilder_keys.domain.audit_events import AuditAction, EventFilter
+from skilder_keys.domain.event_positions import NumberPosition, Snapshot, SnapshotPosition
+from skilder_keys.domain.ids import UserId, WorkspaceId
+from skilder_keys.domain.principal import Principal, PrincipalKind
+from skilder_keys.storage import audit_events, event_streams
+from skilder_keys.storage.audit_events import SCANNED
+from tests.support.plans import plans
+from tests.support.postgres import new_database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    Sql = asyncpg.Connection[Any]
+
+pytestmark = pytest.mark.stock_too
+
+LIMIT = 101
+ACME = WorkspaceId("acme")
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+EVENTS = 20_000
+# Of 20,000 events of `acme`, one a minute, every third is of a key of one of 200 users, and as many were made by them;
+# the others by a console. A key has ten. Between them, 2,000 other workspaces have five each, by the same caller.
+ROWS = """
+INSERT INTO workspace (id, name, version) SELECT 'w' || n, 'W', 1 FROM generate_series(1, 2000) AS n;
+INSERT INTO workspace (id, name, version) VALUES ('acme', 'Acme', 1);
+ALTER TABLE audit_event DROP CONSTRAINT IF EXISTS audit_event_key_id_fkey;
+SET session_replication_role = replica;
+INSERT INTO audit_event (at, action, workspace_id, key_id, caller, actor, peer, details, number, hash, salt,
+                         transaction)
+SELECT timestamptz '2026-01-01Z' + make_interval(mins => n),
+       CASE WHEN n % 7000 = 5 THEN 'workspace.deleted' ELSE 'key.updated' END,
+       CASE WHEN n % 3 < 2 THEN 'acme' ELSE 'w' || n / 3 % 2000 + 1 END,
+       ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n / 10), 12, '0'))::uuid,
+       'console', CASE WHEN n % 3 = 1 THEN 'u' || n / 3 % 200 END, 'ipv4:127.0.0.1:1',
+       CASE WHEN n % 3 = 0 THEN jsonb_build_object('user_id', 'u' || n / 3 % 200) ELSE '{}' END,
+       CASE WHEN n % 3 < 2 THEN n / 3 * 2 + n % 3 + 1 ELSE n / 6000 + 1 END,
+       sha256(n::text::bytea), substr(sha256(n::text::bytea), 1, 16), (n / 100 + 3)::text::xid8
+FROM generate_series(0, 29999) AS n;
+INSERT INTO audit_head (workspace_id, number, hash)
+SELECT workspace_id, max(number), sha256('') FROM audit_event GROUP BY workspace_id;
+RESET session_replication_role
+"""
+LISTS: dict[str, EventFilter] = {
+    "all": EventFilter(),
+    "of a key": EventFilter(key_id="0198c2f4-7c3e-7000-8000-000000000100"),
+    "of a user": EventFilter(user_id=UserId("u77")),
+    "by a user": EventFilter(by=Principal(PrincipalKind.USER, "u77")),
+    "by a caller": EventFilter(by=Principal(PrincipalKind.CALLER, "console")),
+}
+SEARCHES: dict[str, EventFilter] = {
+    "rare actions": EventFilter(actions=(AuditAction.WORKSPACE_DELETED,)),
+    "of a caller, rare": EventFilter(
+        by=Principal(PrincipalKind.CALLER, "console"), actions=(AuditAction.WORKSPACE_DELETED,)
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=["analysed", "never analysed"])
+async def events(postgres_url: str, template: str, request: pytest.FixtureRequest) -> AsyncIterator[Sql]:
+    """A database with many events, which no test changes."""
+    async with new_database(postgres_url, template) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute(ROWS)
+        if request.param == "analysed":
+            await connection.execute("ANALYZE audit_event")
+        yield connection
+        await connection.close()
+
+
+async def rows_read(sql: Sql, run: Callable[[Any], Awaitable[object]]) -> int:
+    """Return how many events a function reads; it reads them by indexes only."""
+    found = await plans(sql, run, "generic", analyze=True)
+    assert not any("Seq Scan" in plan.scans("audit_event") for plan in found), found
+    return sum(plan.rows_read("audit_event") for plan in found)
+
+
+async def listed(sql: Sql, event_filter: EventFilter, before: int | None = None) -> int:
+    """Return how many events a page reads."""
+    return await rows_read(
+        sql,
+        lambda connection: audit_events.list_page(connection, ACME, event_filter, before=before, limit=LIMIT),
+    )
+
+
+@pytest.mark.parametrize("before", [None, 15_000, 5], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("name", LISTS)
+async def test_a_page_reads_the_events_that_it_shows(events: Sql, name: str, before: int | None) -> None:
+    """Each twice: by an index that has them in order, and by its id."""
+    assert await listed(events, LISTS[name], before) <= 2 * LIMIT + 1
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+async def test_a_search_reads_a_bounded_number_of_events(events: Sql, name: str) -> None:
+    """However rare they are."""
+    assert await listed(events, SEARCHES[name]) <= SCANNED + LIMIT
+
+
+async def test_times_are_found_by_halves(events: Sql) -> None:
+    """A page of a range of time reads nothing that is days away from it."""
+    day = timedelta(days=1)
+    for begin in (BEGAN, BEGAN + 10 * day):
+        some = EventFilter(after=begin, before=begin + day)
+        assert 0 < await listed(events, some) <= 3 * 24 * 60 + LIMIT + 100
+        found, end = await audit_events.list_page(events, ACME, some, before=None, limit=10)
+        assert len(found) == 10
+        assert timedelta(0) < begin + day - found[0].at <= timedelta(minutes=2)
+        assert end is not None
+
+
+async def test_a_stream_reads_what_is_new(events: Sql) -> None:
+    """Of its workspace, or of all; and to see that there is nothing, no more than that."""
+    position = NumberPosition(EVENTS - 50)
+    everything = EventFilter()
+    read = await rows_read(events, lambda sql: event_streams.read_after(sql, ACME, everything, position))
+    assert read == 2 * 50
+    assert await rows_read(events, lambda sql: event_streams.has_after(sql, ACME, NumberPosition(EVENTS))) == 0
+    seen = SnapshotPosition(Snapshot("302:302:", 29_900, 302, ""), 29_900)
+    assert await rows_read(events, lambda sql: event_streams.has_unseen(sql, seen)) <= 1
+    # The first by its transaction, then each by its id, twice; and the newest one.
+    read = await rows_read(events, lambda sql: event_streams.read_unseen(sql, everything, seen))
+    assert read <= 3 * 100 + 1
+    nothing = SnapshotPosition(Snapshot("303:303:", 30_000, 303, ""), 30_000)
+    assert await rows_read(events, lambda sql: event_streams.has_unseen(sql, nothing)) == 0
