@@ -10,6 +10,7 @@ It runs an event loop, but it never uses gRPC.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import importlib
 import io
@@ -48,6 +49,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _IGNORED}
     sys.path.pop(0)  # this folder, which has modules with the names of others
+    atexit.register(_end)  # before all others, so that it runs last
     _load(_MODULES)
     running: dict[int, tuple[int, socket.socket]] = {}
     while True:
@@ -123,7 +125,27 @@ def _run(
     sys.path.insert(0, str(script.parent))
     main = sys.modules["__main__"] = ModuleType("__main__")
     main.__file__ = str(script)
-    exec(compile(script.read_bytes(), script, "exec"), main.__dict__)  # noqa: S102 - the interpreter does that
+    try:
+        exec(compile(script.read_bytes(), script, "exec"), main.__dict__)  # noqa: S102 - the interpreter does that
+        _exit_codes.append(0)
+    except SystemExit as end:
+        _exit_codes.append(end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None))
+        raise
+
+
+_exit_codes: list[int] = []
+
+
+def _end() -> None:
+    """End a fork without what an interpreter does last: to free all objects takes longer than most commands.
+
+    A fork that ends by an error, or cannot write what it has to, ends as an interpreter does.
+    """
+    if _exit_codes:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(_exit_codes[0])
 
 
 def _stream(number: int, mode: Any, before: Any) -> Any:
