@@ -128,14 +128,14 @@ async def own_postgres(shared_servers: Servers) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 def postgres_files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the files of a new embedded Postgres, to copy."""
+    """A data folder with the files of an embedded Postgres that was migrated and not used, to copy."""
     folder = tmp_path_factory.getbasetemp()
     return made_once(folder.parent if hasattr(request.config, "workerinput") else folder)
 
 
 @pytest.fixture
 def with_postgres_files(postgres_files: Path, tmp_path: Path) -> None:
-    """Spare a server that starts in the test's folder making the files of its embedded Postgres."""
+    """Spare a server that starts in the test's folder making the files of its embedded Postgres, and migrating it."""
     copy_postgres(postgres_files, tmp_path / "data")
 
 
@@ -166,8 +166,10 @@ async def borrowed(
     """A migrated database for one test and, where a shared service is enough, that service with its database."""
     server = await shared_servers.on(postgres_url)
     if _may_share_a_service(request.node):
-        async with server.services[request.getfixturevalue("transport")].lent() as (service, database):
-            yield Borrowed(database, service)
+        shared = server.services[request.getfixturevalue("transport")]
+        has_workspace = "service" in request.node.fixturenames
+        async with shared.lent(with_workspace=has_workspace) as (service, database):
+            yield Borrowed(database, service, has_workspace)
     else:
         async with server.databases.lent() as database:
             yield Borrowed(database)
@@ -226,9 +228,10 @@ async def empty_service(
 
 
 @pytest.fixture
-async def service(empty_service: Service) -> Service:
-    """A served service with the small workspace `acme`."""
-    await empty_service.operator.apply(small_workspace())
+async def service(empty_service: Service, borrowed: Borrowed) -> Service:
+    """A served service with the small workspace `acme`, which may have been there before the test began."""
+    if not borrowed.has_workspace:
+        await empty_service.operator.apply(small_workspace())
     return empty_service
 
 

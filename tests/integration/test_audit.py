@@ -237,8 +237,10 @@ async def test_the_details_hold_no_hash(service: Service, sql: asyncpg.Connectio
         assert not any(each in details[0] for each in hashes)
 
 
-async def test_the_log_line_of_a_change_has_the_head(service: Service, sql: asyncpg.Connection[Any]) -> None:
+async def test_the_log_line_of_a_change_has_the_head(empty_service: Service, sql: asyncpg.Connection[Any]) -> None:
     """As `audit verify --expect-head` takes it: of calls that change something, and of no others."""
+    service = empty_service
+    await service.operator.apply(small_workspace())
     issued = await service.operator.issue()
     await service.operator.revoke(key_id=issued.key.id)
     await service.operator.revoke(key_id=issued.key.id)

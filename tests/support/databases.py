@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from tests.support.kept_rows import KeptRows
 from tests.support.postgres import create_database, drop_database
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ SELECT md5(string_agg(line, ',' ORDER BY line)) FROM (
         FROM pg_database WHERE datname = current_database()
 ) AS lines
 """
-# Tables with rows, and their sizes; those that refer to others come first.
-_FULL = """
+# Tables and their sizes; those that refer to others come first.
+_TABLES = """
 WITH RECURSIVE kept AS (
     SELECT oid FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> ALL($1::text[])
@@ -65,7 +66,6 @@ SELECT oid::regclass::text AS name, pg_relation_size(oid) AS bytes,
        (SELECT pg_get_serial_sequence(oid::regclass::text, attname) FROM pg_attribute
         WHERE attrelid = oid AND attidentity <> '' AND NOT attisdropped) AS sequence
 FROM (SELECT oid, max(steps) AS steps FROM depth JOIN kept USING (oid) GROUP BY oid) AS ordered
-WHERE pg_relation_size(oid) > 0
 ORDER BY steps
 """
 # Triggers that forbid removing rows: 2 means BEFORE, and 8 means DELETE.
@@ -89,6 +89,7 @@ class BorrowedDatabase:
         self._sql: asyncpg.Connection[Any] | None = None
         self._shape = ""
         self._fence: dict[str, Any] = {}
+        self._kept: KeptRows | None = None
 
     async def remember(self) -> None:
         """Take the present state for the one to restore."""
@@ -97,18 +98,30 @@ class BorrowedDatabase:
         self._fence = dict(fence)
         self._shape = await sql.fetchval(_SHAPE)
 
+    async def keep(self) -> None:
+        """Keep the rows that there are now, until `empty` has removed them; a service uses the database."""
+        sql = await self._session()
+        names = [each["name"] for each in await sql.fetch(_TABLES, _OF_A_SERVICE)]
+        self._kept = await KeptRows.of(sql, names, _OF_A_SERVICE)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there are rows that it keeps."""
+        return self._kept is not None
+
     def leave(self) -> None:
         """End the session."""
         if self._sql is not None:
             self._sql.terminate()
             self._sql = None
 
-    async def empty(self, *, serves: bool = False) -> bool:
+    async def empty(self, *, serves: bool = False, keeps: bool = False) -> bool:
         """Remove what a test has written; return whether the database is as before and can be used again.
 
         Args:
             serves: Whether a service keeps using it: then its sessions and the rows that it relies on stay, and its
                 memory of other rows is dropped.
+            keeps: Whether the rows that were there at `keep` stay, if none of the catalog was changed.
         """
         try:
             sql = await self._session()
@@ -116,18 +129,20 @@ class BorrowedDatabase:
                 await sql.execute(_END_OTHERS)
             if await sql.fetchval(_SHAPE) != self._shape:
                 return False
-            full = await sql.fetch(_FULL, _OF_A_SERVICE if serves else _WRITTEN_ONCE)
-            if sum(each["bytes"] for each in full) > (_MANY_BYTES_SERVED if serves else _MANY_BYTES):
+            tables = await sql.fetch(_TABLES, _OF_A_SERVICE if serves else _WRITTEN_ONCE)
+            if sum(each["bytes"] for each in tables) > (_MANY_BYTES_SERVED if serves else _MANY_BYTES):
                 return False
-            await _remove_rows(sql, full)
-            for each in full:
+            if not (keeps and self._kept and await _restore_rows(sql, tables, self._kept)):
+                self._kept = None
+                await _remove_rows(sql, tables)
+            for each in tables:
                 if each["bytes"] > _FEW_BYTES:
                     await sql.execute(f"VACUUM {each['name']}")
             if serves:
                 await _let_forget(sql)
             else:
                 # Removing rows is a change too, so the fence is reset last.
-                await _remove_rows(sql, await sql.fetch(_FULL, _WRITTEN_ONCE))
+                await _remove_rows(sql, await sql.fetch(_TABLES, _WRITTEN_ONCE))
                 names = ", ".join(f"{name} = ${number}" for number, name in enumerate(self._fence, 1))
                 await sql.execute(f"UPDATE fence SET {names}", *self._fence.values())  # noqa: S608 - its own columns
         # A TimeoutError is an OSError. A session that the server has just ended may raise an InternalClientError.
@@ -168,14 +183,28 @@ async def rows_as_text(sql: asyncpg.Connection[Any]) -> list[str]:
 
 
 async def _remove_rows(sql: asyncpg.Connection[Any], tables: list[asyncpg.Record]) -> None:
+    async with _unrefused(sql):
+        for each in tables:
+            if not each["bytes"]:
+                continue
+            await sql.execute(f"DELETE FROM {each['name']}")  # noqa: S608 - a table's own name
+            if each["sequence"]:
+                await sql.execute("SELECT setval($1::text::regclass, 1, false)", each["sequence"])
+
+
+async def _restore_rows(sql: asyncpg.Connection[Any], tables: list[asyncpg.Record], kept: KeptRows) -> bool:
+    async with _unrefused(sql):
+        return await kept.restore(sql, [each["name"] for each in tables])
+
+
+@asynccontextmanager
+async def _unrefused(sql: asyncpg.Connection[Any]) -> AsyncIterator[None]:
+    """Allow removing rows, in a transaction."""
     async with sql.transaction():
         refusing = await sql.fetch(_REFUSING)
         for each in refusing:
             await sql.execute(f'ALTER TABLE {each["table"]} DISABLE TRIGGER "{each["name"]}"')
-        for each in tables:
-            await sql.execute(f"DELETE FROM {each['name']}")  # noqa: S608 - a table's own name
-            if each["sequence"]:
-                await sql.execute("SELECT setval($1::text::regclass, 1, false)", each["sequence"])
+        yield
         for each in refusing:
             await sql.execute(f'ALTER TABLE {each["table"]} ENABLE ALWAYS TRIGGER "{each["name"]}"')
 

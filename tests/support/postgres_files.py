@@ -1,12 +1,15 @@
-"""The files of a new embedded Postgres: made once for all processes of a run and then copied, as that is faster."""
+"""The files of an embedded Postgres, migrated: made once for all processes of a run and copied, as that is faster."""
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from skilder_keys.storage.migrations import migrate
 from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
@@ -20,7 +23,12 @@ def made_once(folder: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             shutil.rmtree(made, ignore_errors=True)  # an earlier attempt may have failed
-            EmbeddedPostgres.start(made / "postgres").stop()
+            postgres = EmbeddedPostgres.start(made / "postgres")
+            try:
+                with ThreadPoolExecutor(1) as thread:  # this one may run a loop
+                    thread.submit(asyncio.run, migrate(postgres.url())).result()
+            finally:
+                postgres.stop()
             done.touch()
     return made
 

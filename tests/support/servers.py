@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Borrowed:
-    """What one test has until it ends: a database and, perhaps, a service on it."""
+    """What one test has until it ends: a database and, perhaps, a service on it, with the small workspace or not."""
 
     database: BorrowedDatabase
     service: Service | None = None
+    has_workspace: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,7 @@ class Service:
         operator, auditor, console, service: Four callers, by their roles.
         of_acme, of_slack: An operator that is limited to the workspace `acme`, and a service limited to `slack`.
         collect: Returns the metrics.
+        runs: Returns whether what serves has not ended.
     """
 
     address: str
@@ -209,6 +210,7 @@ class Service:
     watch: TokenWatch
     stack: AsyncExitStack
     collect: Callable[[], Awaitable[list[Family]]]
+    runs: Callable[[], bool] = lambda: True
 
     async def __aenter__(self) -> Self:
         """Connect the callers."""
@@ -354,7 +356,7 @@ async def _served_by_a_worker(settings: Settings, database_url: str, folder: Pat
         return families
 
     stack.push_async_exit(end)
-    return Service(settings.listen, database_url, log, TokenWatch(), stack, collect)
+    return Service(settings.listen, database_url, log, TokenWatch(), stack, collect, lambda: worker.runs)
 
 
 def write_callers(path: Path, more: list[dict[str, Any]]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests.support.log import LogFile
-from tests.support.service import Service, TokenWatch, serving_by_a_worker
+from tests.support.service import TOKENS, Service, TokenWatch, serving_by_a_worker
+from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +19,11 @@ if TYPE_CHECKING:
 
 
 class SharedService:
-    """Lends a service with an empty database. It starts another one after a test that failed or left something."""
+    """Lends a service with an empty database, or with one that has the small workspace and nothing else.
+
+    It starts another one after a test that failed or left something. The workspace stays from test to test as long as
+    none changes it and each wants it.
+    """
 
     def __init__(self, transport: str, databases: Databases, new_folder: Callable[[], Path]) -> None:
         """Lend services with this transport on databases of `databases`, with folders from `new_folder`."""
@@ -28,10 +34,9 @@ class SharedService:
         self._served: tuple[Service, BorrowedDatabase] | None = None
 
     @asynccontextmanager
-    async def lent(self) -> AsyncIterator[tuple[Service, BorrowedDatabase]]:
+    async def lent(self, *, with_workspace: bool = False) -> AsyncIterator[tuple[Service, BorrowedDatabase]]:
         """Lend the service, with new clients and a new log, and its database."""
-        served, database = self._served or await self._start()
-        self._served = None
+        served, database = await self._take(with_workspace=with_workspace)
         assert isinstance(served.log, LogFile)
         log = served.log.from_now()
         collect = await _counted_from_now(served.collect)
@@ -40,14 +45,27 @@ class SharedService:
             async with AsyncExitStack() as clients:
                 lent = Service(served.address, served.database_url, log, TokenWatch(), clients, collect)
                 yield await clients.enter_async_context(lent), database
-            await served.collect()  # fails where the worker has ended
+            assert served.runs(), log.text()
             assert log.faults() == [], log.text()
-            is_clean = await database.empty(serves=True)
+            is_clean = await database.empty(serves=True, keeps=True)
         finally:
             if is_clean:
                 self._served = served, database
             else:
                 await self._stack.aclose()
+
+    async def _take(self, *, with_workspace: bool) -> tuple[Service, BorrowedDatabase]:
+        served, database = self._served or await self._start()
+        self._served = None
+        if database.keeps and not with_workspace and not await database.empty(serves=True):
+            await self._stack.aclose()
+            served, database = await self._start()
+        if with_workspace and not database.keeps:
+            async with AsyncExitStack() as clients:
+                preparing = replace(served, stack=clients)
+                await (await preparing.client(TOKENS["operator"])).apply(small_workspace())
+            await database.keep()
+        return served, database
 
     async def close(self) -> None:
         """End the service, if there is one, and check that it ends well."""
