@@ -27,6 +27,7 @@ from tests.support.progress import Progress
 from tests.support.servers import Borrowed, Servers
 from tests.support.service import TRANSPORTS, Service, serving
 from tests.support.stock import stock_server
+from tests.support.together import joined
 from tests.support.transport import ONLY_GRPCIO, why_unavailable
 from tests.support.workspaces import small_workspace
 
@@ -72,7 +73,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests marked `long` first, and then those that wait most: the others fill their time.
 
     Each process of a parallel run gets a run of tests of the same length, so each of them begins with some of these.
+    In the short form, small cases of the same test become one.
     """
+    if not LONG:
+        items[:] = joined(items)
     first: list[pytest.Item] = []
     others: list[pytest.Item] = []
     for each in items:
