@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from skilder_keys.rpc.status import STATUS_CODES
+from skilder_keys.yaml_files import reader
 from tests.docs import contract
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Advice:
 
 def advice() -> dict[str, Advice]:
     """Return the advice by reason."""
-    found = {reason: Advice(**each) for reason, each in yaml.safe_load(_FILE.read_text("utf-8")).items()}
+    found = {reason: Advice(**each) for reason, each in yaml.load(_FILE.read_text("utf-8"), reader.PARSER).items()}  # noqa: S506 - a safe loader
     found["ACTOR_REQUIRED"].requests.update((method, {}) for method in _methods_with_actor())
     return found
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from skilder_keys.yaml_files import reader
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -51,7 +53,7 @@ class Examples:
 
 def load() -> Examples:
     """Return the examples in the file."""
-    document = yaml.safe_load(_FILE.read_text("utf-8"))
+    document = yaml.load(_FILE.read_text("utf-8"), reader.PARSER)  # noqa: S506 - a safe loader
     return Examples(tuple(Example(**each) for each in document["calls"]), frozenset(document["samples"]))
 
 

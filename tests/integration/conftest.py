@@ -13,7 +13,7 @@ from tests.support.fence import LONG
 from tests.support.fleet import Process, process
 from tests.support.frames import LIMIT, Served
 from tests.support.http2 import Connection, connected
-from tests.support.many_keys import ROWS
+from tests.support.many_keys import ROWS, STATISTICS
 from tests.support.postgres import new_database
 from tests.support.service import TRANSPORTS, serving
 from tests.support.transport import why_unavailable
@@ -101,7 +101,7 @@ async def filled(postgres_url: str, template: str) -> AsyncIterator[str]:
         yield urlsplit(url).path.removeprefix("/")
 
 
-@pytest.fixture(scope="session", params=["analysed", "never analysed"])
+@pytest.fixture(scope="session", params=STATISTICS)
 async def full(
     postgres_url: str, filled: str, request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection[Any]]:

@@ -37,6 +37,7 @@ from skilder_keys.offload import Offload
 from skilder_keys.rpc import convert, convert_workspaces
 from tests.support.ids import new_key_id
 from tests.support.largest import largest_workspace
+from tests.support.lengths import by_form
 from tests.support.memory import TestedMemory, known_key, minted
 from tests.support.plain_keys import plain_key
 from tests.support.service import TOKENS, serving
@@ -217,8 +218,9 @@ async def test_a_variant_of_the_largest_tool_set_does_not_block_the_loop(variant
 async def test_dropping_very_many_keys_does_not_block_the_loop() -> None:
     """They are gone at once for every caller, and their memory is freed in portions."""
     memory = TestedMemory()
-    cache = KeyCache(memory.lease, memory.fingerprint, 100_000)
-    tokens = [minted() for _ in range(100_000)]
+    number = by_form(30_000, 100_000)
+    cache = KeyCache(memory.lease, memory.fingerprint, number)
+    tokens = [minted() for _ in range(number)]
 
     def fill() -> dict[str, KnownKey]:
         return {

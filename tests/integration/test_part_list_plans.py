@@ -12,7 +12,7 @@ from skilder_keys.domain.workspace import MemberRole
 from skilder_keys.domain.workspace_lists import MemberFilter, ToolFilter
 from skilder_keys.storage import catalog_lists
 from tests.support.lengths import by_form
-from tests.support.many_keys import JIT_COST, LIMIT
+from tests.support.many_keys import JIT_COST, LIMIT, STATISTICS
 from tests.support.plans import plans
 from tests.support.postgres import new_database
 
@@ -50,7 +50,7 @@ INSERT INTO skill_tool SELECT workspace_id, 's9', id FROM tool WHERE id LIKE 'x%
 """.replace("{members}", str(MEMBERS - 1)).replace("{tools}", str(TOOLS - 1))
 
 
-@pytest.fixture(scope="module", params=["analysed", "never analysed"])
+@pytest.fixture(scope="module", params=STATISTICS)
 async def large(
     postgres_url: str, template: str, request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection[Any]]:

@@ -11,7 +11,7 @@ from skilder_keys.domain.ids import HatId, ToolId, UserId, WorkspaceId
 from skilder_keys.domain.tool_sets import ToolName
 from skilder_keys.storage import tool_reach
 from tests.support.lengths import by_form
-from tests.support.many_keys import JIT_COST, LIMIT, key_id
+from tests.support.many_keys import JIT_COST, LIMIT, STATISTICS, key_id
 from tests.support.plans import plans
 from tests.support.postgres import new_database
 
@@ -47,7 +47,7 @@ FROM generate_series(1, 200) AS n, generate_series(0, 9) AS m;
 """.replace("{tools}", str(TOOLS))
 
 
-@pytest.fixture(scope="module", params=["analysed", "never analysed"])
+@pytest.fixture(scope="module", params=STATISTICS)
 async def large(
     postgres_url: str, filled: str, request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection[Any]]:

@@ -12,6 +12,7 @@ from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.offload import Offload
 from skilder_keys.storage import workspace_parts
 from skilder_keys.storage.plans import prefer_indexes
+from tests.support.many_keys import STATISTICS
 from tests.support.plans import Mode, plans
 from tests.support.postgres import new_database
 
@@ -82,7 +83,7 @@ RUNS: dict[str, Callable[[Connection], Awaitable[None]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["analysed", "never analysed", "planned when empty"])
+@pytest.fixture(scope="module", params=[*STATISTICS, "planned when empty"])
 async def filled(
     postgres_url: str, template: str, request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection[Any]]:

@@ -43,7 +43,10 @@ NEED_A_RESTORE = {
     Mistake.NOT_WAITING_FOR_UNKNOWN_READERS,
 }
 
-# Of these, only this one needs a change after the revoke.
+# Mistakes to look for after another change; the short form looks for each mistake once.
+SEEN_AFTER_ANOTHER_CHANGE = by_form(NEED_ANOTHER_CHANGE, set(Mistake) - NEED_A_RESTORE)
+
+# Of those that need a restore, only this one needs a change after the revoke.
 NEED_A_LATER_CHANGE = {Mistake.APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY}
 
 
@@ -137,7 +140,7 @@ def test_no_call_is_granted_that_began_after_the_revoke_returned(bounds: dict[st
     ("bounds", "mistake"),
     [
         *((MISTAKEN, each) for each in Mistake if each not in NEED_ANOTHER_CHANGE | NEED_A_RESTORE),
-        *((AFTER_ANOTHER_CHANGE, each) for each in Mistake if each not in NEED_A_RESTORE),
+        *((AFTER_ANOTHER_CHANGE, each) for each in Mistake if each in SEEN_AFTER_ANOTHER_CHANGE),
         *((after_a_restore(each), each) for each in Mistake if each in NEED_A_RESTORE),
     ],
 )

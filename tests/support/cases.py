@@ -6,8 +6,10 @@ from pathlib import Path
 
 import yaml
 
+from skilder_keys.yaml_files import reader
+
 FOLDER = Path(__file__).parents[1] / "cases"
-_CASES = yaml.safe_load((FOLDER / "texts-and-ids.yaml").read_text("utf-8"))
+_CASES = yaml.load((FOLDER / "texts-and-ids.yaml").read_text("utf-8"), reader.PARSER)  # noqa: S506 - a safe loader
 
 # YAML cannot hold a lone surrogate, so the file spells it out, in a note after the text.
 _NOTE = " (as a JSON escape)"

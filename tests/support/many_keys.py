@@ -8,6 +8,7 @@ from uuid import UUID
 from skilder_keys.domain.ids import KeyId, UserId
 from skilder_keys.domain.workspace_lists import WorkspaceFilter
 from skilder_keys.storage import workspace_lists
+from tests.support.lengths import by_form
 from tests.support.rows import NO_HASH
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ LIMIT = 101
 
 JIT_COST = 100_000
 """The default of `jit_above_cost`."""
+
+STATISTICS = by_form(["never analysed"], ["analysed", "never analysed"])
+"""What Postgres knows of the tables. The short form has the plans that it makes without having seen them."""
 
 _ALL_TABLES = ("key", "key_hat", "workspace", "member", "team_member", "hat", "audit_event")
 
