@@ -79,8 +79,19 @@ async def test_colours_follow_the_terminal(
 
 async def test_every_help_fits_80_columns(surroundings: Surroundings) -> None:
     """And every command has one."""
+    of_activity = ("usage", "activity list")
     keys = [f"keys {name}" for name in ("issue", "list", "count", "update", "rotate", "explain", "revoke")]
-    for command in ("", "keys", *keys, "workspace apply", "workspace policy set", "authorize", "serve"):
+    for command in (
+        "",
+        "keys",
+        *keys,
+        *of_activity,
+        "workspace apply",
+        "workspace policy set",
+        "authorize",
+        "serve",
+        "report",
+    ):
         _, shown = await surroundings.terminal(*command.split(), "--help", width=80)
         assert "Usage: " in shown
         assert max(map(cell_len, shown.splitlines())) <= 80

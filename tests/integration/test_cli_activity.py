@@ -65,9 +65,9 @@ async def test_activity_is_listed_for_people_and_programs(command: CommandLine, 
         [(bot.hint, "slack.post", "granted", "1", "192.0.2.1"), (bobs.hint, "-", "expired", "2", "-")],
         [(bobs.hint, "-", "expired", "2", "-"), (bot.hint, "slack.post", "granted", "1", "192.0.2.1")],
     )
-    assert [(row["key"], row["span"], row["calls"], row["caller"]) for row in found[2:]] == [
-        (bot.id, "minute", "8", "console")
-    ]
+    assert [(row["key"], row["calls"], row["caller"]) for row in found[2:]] == [(bot.id, "8", "console")]
+    # The service may have rolled the minutes of that day up.
+    assert (found[0]["span"], found[2]["span"] in {"minute", "hour"}) == ("minute", True)
 
     async def counts(*options: str) -> list[str]:
         document = await command.json("activity", "list", "-w", "acme", *options)

@@ -19,6 +19,7 @@ _COMMANDS = {
     "workspace": "skilder_keys.cli.workspace:app",
     "activity": "skilder_keys.cli.activity:app",
     "usage": "skilder_keys.cli.usage:usage",
+    "report": "skilder_keys.cli.report.command:report",
     "audit": "skilder_keys.cli.audit:app",
     "runtime-agent": "skilder_keys.cli.runtime_agent.command:runtime_agent",
 }
