@@ -164,6 +164,13 @@ class Settings(BaseModel):
         description="About how many seconds a worker waits before it looks again for keys to revoke because they are "
         "unused, where the key policy of a workspace says so.",
     )
+    purge_keys_after_days: int | None = Field(
+        None,
+        ge=1,
+        le=36500,
+        description="Days after which a key that was revoked or has expired is removed, with what is personal in its "
+        "audit events; never by default.",
+    )
     lease: float = Field(
         2.0,
         ge=0.2,

@@ -288,15 +288,21 @@ async def test_events_from_before_the_chain_stay_and_are_anchored(
             for workspace_id in ("acme", "globex"):
                 details = f'{{"version": {number}, "changes": {{"hat": {{"added": ["h\\u00fct\\n"]}}}}}}'
                 await add_event(sql, workspace_id, details=details, actor="ada" if number % 2 else None)
-        where = "SELECT ctid, xmin, pg_relation_filenode('audit_event') FROM audit_event WHERE id <= 8 ORDER BY id"
+        revocation = {"revoked_by_kind": "user", "revoked_by_id": "ada", "revoke_reason": "rotated"}
+        key = await insert_key(sql, revoked_at=datetime(2026, 1, 1, tzinfo=UTC), **revocation)
+        await add_event(sql, action="key.issued", key_id=key, actor="ada", details='{"user_id": null}')
+        where = "SELECT ctid, xmin, pg_relation_filenode('audit_event') FROM audit_event WHERE id <= 9 ORDER BY id"
         before = await sql.fetch(where)
         await migrate(empty_url)
         assert await sql.fetch(where) == before
         rows = await sql.fetch(
-            "SELECT workspace_id, number, details->'events' FROM audit_event WHERE id > 8 ORDER BY 1"
+            "SELECT workspace_id, number, details->'events' FROM audit_event WHERE id > 9 ORDER BY 1"
         )
-        assert [tuple(row) for row in rows] == [("acme", 1, "4"), ("globex", 1, "4")]
+        assert [tuple(row) for row in rows] == [("acme", 1, "5"), ("globex", 1, "4")]
         await add_event(sql, "empty")
+        assert await findings(sql) == []
+        assert await sql.fetch("SELECT purged_id FROM purge_keys('1 day', 9)") == [(key,)]
+        assert await sql.fetchval("SELECT details FROM audit_event WHERE key_id = $1 AND number IS NULL", key) == "{}"
         assert await findings(sql) == []
         for change in ("UPDATE audit_event SET actor = 'bob' WHERE id = 3", "DELETE FROM audit_event WHERE id = 7"):
             await as_owner(sql, change)

@@ -57,6 +57,7 @@ VALUES: dict[str, Any] = {
     "activity_hour_days": 40,
     "activity_day_days": 500,
     "policy_interval": 60.5,
+    "purge_keys_after_days": 400,
     "lease": 0.5,
     "cache_keys": 6,
     "cache_workspaces_mib": 9,

@@ -52,7 +52,11 @@ class ChainedEvent(NamedTuple):
 
 
 class OlderEvent(NamedTuple):
-    """An event from before there was a chain. An event in the chain has the count of these and a hash over them."""
+    """An event from before there was a chain. An event in the chain has the count of these and a hash over them.
+
+    Attributes:
+        private_digest: What was computed of actor, peer and details before they were erased; else None.
+    """
 
     workspace_id: str
     id: int
@@ -63,9 +67,10 @@ class OlderEvent(NamedTuple):
     actor: str | None
     peer: str
     details: str
+    private_digest: bytes | None
 
 
-def private_text(event: ChainedEvent) -> str:
+def private_text(event: ChainedEvent | OlderEvent) -> str:
     """Return what can be erased of an event."""
     return f'{{"actor":{_value(event.actor)},"peer":{_quoted(event.peer)},"details":{event.details}}}'
 
@@ -83,11 +88,12 @@ def content_of(event: ChainedEvent) -> str:
 
 
 def older_content(event: OlderEvent) -> str:
-    """Return what the hash over older events covers of one of them."""
+    """Return what the hash over older events covers of one of them. They have no salt."""
+    digest = event.private_digest or sha256(private_text(event).encode()).digest()
     return (
         f'{{"workspace_id":{_quoted(event.workspace_id)},"id":{event.id},"at":"{event.at}"'
         f',"action":{_quoted(event.action)},"key_id":{_value(event.key_id)},"caller":{_quoted(event.caller)}'
-        f',"actor":{_value(event.actor)},"peer":{_quoted(event.peer)},"details":{event.details}}}'
+        f',"private":"{digest.hex()}"}}'
     )
 
 

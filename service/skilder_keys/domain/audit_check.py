@@ -110,6 +110,8 @@ class ChainCheck:
     def older(self, event: OlderEvent) -> None:
         """Look at the next event from before the chain, in the order of ids."""
         self._older = Head(self._older.number + 1, next_hash(self._older.hash, older_content(event)))
+        if event.private_digest is not None:
+            self._erased.setdefault(event.key_id, 0)
         self.count += 1
 
     def add(self, event: ChainedEvent) -> None:

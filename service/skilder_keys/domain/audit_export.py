@@ -2,7 +2,8 @@
 
 An event is `{"content": …, "private": …, "salt": …, "hash": …}`: content and private text are strings, exactly as they
 were hashed, and salt and hash are in hexadecimal. Private text and salt are null where they were erased. An event from
-before the chain is `{"older": …}`. `domain/audit_chain.py` describes the texts.
+before the chain is `{"older": …, "private": …}`: its content has a digest of the private text, without a salt.
+`domain/audit_chain.py` describes the texts.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def line_of(event: ChainedEvent) -> str:
 
 def older_line_of(event: OlderEvent) -> str:
     """Return the line of an event from before the chain."""
-    return _line(older=older_content(event))
+    return _line(older=older_content(event), private=None if event.private_digest else private_text(event))
 
 
 class ExportReader:
@@ -77,7 +78,7 @@ class ExportReader:
         try:
             fields = json.loads(line)
             if "older" in fields:
-                self._older(fields["older"])
+                self._older(fields["older"], fields["private"])
             else:
                 self._chained(fields)
         except (ValueError, KeyError, TypeError) as error:
@@ -91,8 +92,11 @@ class ExportReader:
         """
         self._follow(event.workspace_id, event.number, content_of(event), event.hash)
 
-    def _older(self, content: str) -> None:
-        workspace_id = json.loads(content)["workspace_id"]
+    def _older(self, content: str, private: str | None) -> None:
+        said = json.loads(content)
+        workspace_id = said["workspace_id"]
+        if private is not None and sha256(private.encode()).hexdigest() != said["private"]:
+            raise ExportError(f"the private text of an event of {workspace_id} was changed")
         before = self.exported.get(workspace_id, Exported())
         older = Head(before.older.number + 1, next_hash(before.older.hash, content))
         self.exported[workspace_id] = before._replace(older=older)

@@ -20,7 +20,7 @@ SELECT workspace_id, id, number, {_AT}, action, key_id::text, caller, actor, pee
 FROM audit_event WHERE workspace_id = $1 AND number > $2 ORDER BY workspace_id, number
 """  # noqa: S608 - a constant
 _OLDER = f"""
-SELECT workspace_id, id, {_AT}, action, key_id::text, caller, actor, peer, details::text
+SELECT workspace_id, id, {_AT}, action, key_id::text, caller, actor, peer, details::text, private_digest
 FROM audit_event WHERE workspace_id = $1 AND number IS NULL ORDER BY workspace_id, id
 """  # noqa: S608 - a constant
 

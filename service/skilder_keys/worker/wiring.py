@@ -31,6 +31,7 @@ from skilder_keys.app.fence.reads import FencedReads
 from skilder_keys.app.fence.writer import Writer
 from skilder_keys.app.key_changes import KeyChanges
 from skilder_keys.app.key_families import KeyFamilies
+from skilder_keys.app.key_purge import KeyPurge
 from skilder_keys.app.key_revocations import KeyRevocations
 from skilder_keys.app.keys import Keys
 from skilder_keys.app.tool_users import ToolUsers
@@ -221,7 +222,11 @@ async def start(
         public=(*health.methods, *reflection),
         calls=pipeline.calls,
     )
-    for part in (reader, warm_up, health, usage, *activity, renewal, unused, time_limit, pipeline.log_limiter):
+    for part in (
+        *(reader, warm_up, health, usage, *activity, renewal, unused),
+        KeyPurge(database, writer, log, settings.purge_keys_after_days, settings.policy_interval),
+        *(time_limit, pipeline.log_limiter),
+    ):
         stack.push_async_callback(_end, asyncio.create_task(part.run()))
     stack.push_async_callback(frontend.stop, settings.drain_timeout)
     if may_open is not None:

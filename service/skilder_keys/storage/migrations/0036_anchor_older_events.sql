@@ -16,8 +16,10 @@ BEGIN
             SELECT concat('{"workspace_id":', to_json(workspace_id), ',"id":', id,
                           ',"at":"', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                           '","action":', to_json(action), ',"key_id":', coalesce(to_json(key_id)::text, 'null'),
-                          ',"caller":', to_json(caller), ',"actor":', coalesce(to_json(actor)::text, 'null'),
-                          ',"peer":', to_json(peer), ',"details":', details::text, '}') AS content
+                          ',"caller":', to_json(caller), ',"private":"',
+                          encode(sha256(convert_to(
+                              concat('{"actor":', coalesce(to_json(actor)::text, 'null'), ',"peer":', to_json(peer),
+                                     ',"details":', details::text, '}'), 'UTF8')), 'hex'), '"}') AS content
             FROM audit_event WHERE workspace_id = old.workspace_id AND number IS NULL ORDER BY workspace_id, id
         LOOP
             total := total + 1;
