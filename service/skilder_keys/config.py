@@ -193,6 +193,19 @@ class Settings(BaseModel):
     decision_log_file: Path | None = Field(
         None, description="The file to which these records are added; without one, standard output."
     )
+    trace_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/@]+(/\S*)?$",
+        description="The OTLP collector to send traces of calls to, e.g. http://127.0.0.1:4318/v1/traces; needs the "
+        "extra [otel]. Without one, there are no traces. With one there is no fast path, so a granted Authorize is "
+        "slower.",
+    )
+    trace_ratio: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Which part of the calls without a trace of their caller is traced. With one, the caller decides.",
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         EnvoySettings.log_format,
         description="The format of log lines: JSON, or coloured for people. auto depends on the terminal.",

@@ -67,6 +67,8 @@ VALUES: dict[str, Any] = {
     "argon2_threads": 4,
     "decision_log": "all",
     "decision_log_file": Path("decisions.jsonl"),
+    "trace_endpoint": "http://127.0.0.1:4318/v1/traces",
+    "trace_ratio": 0.25,
     "log_format": "json",
 }
 FLAGS = {name: f"--{name.replace('_', '-')}" for name in Settings.model_fields}

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from skilder_keys.rpc.context import Context, StreamContext
     from skilder_keys.rpc.fast_path import Respond
     from skilder_keys.rpc.time_limit import TimeLimit
+    from skilder_keys.rpc.tracing import Tracing
 
     Method = Callable[[Any, "Call"], Awaitable[Message | bytes]]
     StreamMethod = Callable[[Any, "Call"], Awaitable[Iterable[bytes] | AsyncGenerator[bytes, None]]]
@@ -119,6 +120,7 @@ class Pipeline:
         time_limit: TimeLimit,
         offload: Offload,
         max_message_bytes: int = 2**28,
+        tracing: Tracing | None = None,
     ) -> None:
         """Make the pipeline.
 
@@ -128,6 +130,7 @@ class Pipeline:
             time_limit: The limit for each call.
             offload: Where long requests are parsed.
             max_message_bytes: The longest request of any method; each method also has its own bound.
+            tracing: Makes a span of each call; None for no traces.
         """
         self.log_limiter = limiter_of(log)
         self.calls = CallMetrics()
@@ -136,6 +139,7 @@ class Pipeline:
         self._callers = callers
         self._log = log
         self._time_limit = time_limit
+        self._tracing = tracing
 
     def methods(self, descriptor: ServiceDescriptor, servicer: object) -> dict[str, Serve]:
         """Return the methods of a service by their paths. Each returns the response's bytes, or raises KeysError."""
@@ -154,7 +158,7 @@ class Pipeline:
         }
 
     def fast_paths(self, descriptor: ServiceDescriptor, responds: Mapping[str, Respond]) -> dict[str, FastPath]:
-        """Return the fast paths of a service's methods, by the methods' paths.
+        """Return the fast paths of a service's methods, by the methods' paths; none if calls are traced.
 
         Raises:
             ValueError: A method takes an actor, which the fast path does not check.
@@ -162,6 +166,8 @@ class Pipeline:
         methods = [descriptor.methods_by_name[name] for name in responds]
         if any(map(takes_actor, methods)):
             raise ValueError("a method that takes an actor has no fast path")
+        if self._tracing is not None:
+            return {}
         return {
             _path(each): FastPath(self._admission(each), _decoder(each), responds[each.name], self._max_bytes(each))
             for each in methods
@@ -227,7 +233,7 @@ class Pipeline:
                     kind = denial or notes.get("reason", "")
                     self._log_call(admission.method, code, milliseconds, context.peer(), notes, kind)
 
-        return serve
+        return serve if self._tracing is None else self._tracing.traced(_path(descriptor), serve)
 
     def _log_call(
         self, method: str, code: str, milliseconds: float, peer: str, notes: Mapping[str, str], kind: str

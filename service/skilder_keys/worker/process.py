@@ -27,6 +27,7 @@ from skilder_keys.storage.migrations import SchemaOutdatedError
 from skilder_keys.transports.listening import ListenError
 from skilder_keys.worker.collector import new_registry
 from skilder_keys.worker.parent_link import ParentLink
+from skilder_keys.worker.tracing import ExtraMissingError
 from skilder_keys.worker.wiring import start
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _reason(error: Exception, log: FilteringBoundLogger) -> str:
     """Return why a start failed, in a text that contains no secrets."""
     if isinstance(error, UnavailableError):
         return str(error.__cause__ or "") or str(error)
-    if isinstance(error, (CallersFileError, ListenError, SchemaOutdatedError, OSError)):
+    if isinstance(error, (CallersFileError, ExtraMissingError, ListenError, SchemaOutdatedError, OSError)):
         return str(error)
     # Other errors may quote their input, such as a database URL, so log only their type and where they were raised.
     log.error(

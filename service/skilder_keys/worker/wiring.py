@@ -73,6 +73,7 @@ from skilder_keys.transports.frontend import Api
 from skilder_keys.worker import collector
 from skilder_keys.worker.decision_writer import DecisionWriter
 from skilder_keys.worker.readings import Readings
+from skilder_keys.worker.tracing import OpenTelemetry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -182,7 +183,9 @@ async def start(
 
     time_limit = TimeLimit(settings.call_timeout)
     callers = Callers(known, authorizer, proofs.fingerprint)
-    pipeline = Pipeline(callers, log, time_limit, offload, settings.max_message_bytes)
+    pipeline = Pipeline(
+        callers, log, time_limit, offload, settings.max_message_bytes, _tracing(settings, stack, worker)
+    )
     stack.callback(pipeline.log_limiter.report)
     collector.read_all(
         readings, reader, lease, memory, first_sights, database, authorizer, verifier, unused, pipeline, frontend
@@ -257,6 +260,14 @@ async def _activity(
     fold = ActivityFold(database, log, clock, settings.activity_fold_interval, retention)
     collector.read_activity(readings, counter, writer, fold)
     return counter, (writer, fold)
+
+
+def _tracing(settings: Settings, stack: AsyncExitStack, worker: int) -> OpenTelemetry | None:
+    if settings.trace_endpoint is None:
+        return None
+    tracing = OpenTelemetry(settings.trace_endpoint, settings.trace_ratio, worker)
+    stack.push_async_callback(asyncio.to_thread, tracing.close)
+    return tracing
 
 
 def _decision_log(settings: Settings, stack: AsyncExitStack, readings: Readings, worker: int) -> DecisionLog:

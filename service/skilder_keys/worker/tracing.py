@@ -1,0 +1,97 @@
+"""Traces by OpenTelemetry: a span for each call, in the trace of the caller, sent by OTLP over HTTP.
+
+The libraries are the extra [otel]. They are imported only where traces are sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from skilder_keys.domain.errors import KeysError
+from skilder_keys.rpc.call_metrics import label_of
+from skilder_keys.rpc.status import STATUS_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from skilder_keys.rpc.context import Context
+
+_SECONDS = 3.0
+"""The most seconds for sending spans, also at the end."""
+
+_CONTEXT = ("traceparent", "tracestate")
+# By OpenTelemetry's conventions for gRPC servers, these are faults of the server; others are the caller's affair.
+_FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+
+
+class ExtraMissingError(Exception):
+    """The option trace_endpoint needs the extra [otel]: install skilder-keys[otel], or leave the option out."""
+
+
+class OpenTelemetry:
+    """Makes spans, and sends them in the background. Beyond 2,048 that wait, spans are dropped."""
+
+    def __init__(self, endpoint: str, ratio: float, worker: int) -> None:
+        """Start a thread that sends spans.
+
+        Args:
+            endpoint: The URL of the collector, e.g. `http://127.0.0.1:4318/v1/traces`.
+            ratio: Which part of the traces that begin here is sampled. A caller that sends a trace decides by itself.
+            worker: The number of this worker.
+
+        Raises:
+            ExtraMissingError: The libraries are not installed.
+        """
+        try:
+            from opentelemetry import trace  # noqa: PLC0415 - optional, and slow to load
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+            from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+            from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+            from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio  # noqa: PLC0415
+            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+        except ModuleNotFoundError:
+            raise ExtraMissingError(ExtraMissingError.__doc__) from None
+        resource = Resource.create({"service.name": "skilder-keys", "skilder.worker": worker})
+        self._provider = TracerProvider(sampler=ParentBasedTraceIdRatio(ratio), resource=resource)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=_SECONDS)))
+        self._tracer = self._provider.get_tracer("skilder_keys")
+        self._extract = TraceContextTextMapPropagator().extract
+        self._trace = trace
+
+    def traced(self, path: str, serve: Callable[[Any], Awaitable[Any]]) -> Callable[[Context], Awaitable[Any]]:
+        """Return a function that serves a call within a span, as `Tracing.traced` says."""
+        tracer, extract, trace = self._tracer, self._extract, self._trace
+        service, _, method = path.removeprefix("/").partition("/")
+        attributes = {"rpc.system.name": "grpc", "rpc.method": f"{service}/{method}"}
+
+        async def serve_traced(context: Context) -> Any:  # noqa: ANN401 - what `serve` returns
+            carrier = {name: value for name in _CONTEXT if (value := context.metadata(name)) is not None}
+            with tracer.start_as_current_span(
+                label_of(path),
+                context=extract(carrier),
+                kind=trace.SpanKind.SERVER,
+                attributes=attributes,
+                record_exception=False,  # its text may quote what the caller sent
+                set_status_on_exception=False,
+            ) as span:
+                code = "CANCELLED"
+                try:
+                    response = await serve(context)
+                    code = "OK"
+                except KeysError as error:
+                    code = STATUS_CODES[type(error)].name
+                    span.set_attribute("error.type", error.reason)
+                    raise
+                else:
+                    return response
+                finally:
+                    span.set_attribute("rpc.response.status_code", code)
+                    if code in _FAULTS:
+                        span.set_status(trace.Status(trace.StatusCode.ERROR))
+
+        return serve_traced
+
+    def close(self) -> None:
+        """Send what waits. This takes up to some seconds if the collector does not respond."""
+        self._provider.shutdown()

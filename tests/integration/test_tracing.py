@@ -1,0 +1,92 @@
+"""Traces by OpenTelemetry: a span for each call, in the trace of its caller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder_keys.worker import tracing
+from tests.support.calls import get_key
+from tests.support.collector import attributes, collecting
+from tests.support.service import refusal, serving
+from tests.support.transport import GRPCIO_IF_SHORT
+from tests.support.workspaces import small_workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def traced(flags: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a caller that has a trace."""
+    return (("traceparent", f"00-{TRACE}-{PARENT}-{flags}"), ("tracestate", "vendor=value"))
+
+
+async def test_each_call_is_a_span_in_the_trace_of_its_caller(
+    transport: str, database_url: str, tmp_path: Path
+) -> None:
+    """Also one that fails, and a stream; a caller that does not sample is not traced. No token is in a span."""
+    with collecting() as collector:
+        async with serving(
+            database_url, tmp_path, transport=transport, trace_endpoint=collector.endpoint, trace_ratio=0
+        ) as service:
+            await service.operator.apply(small_workspace())
+            token = (await service.operator.issue()).token
+            authorize = service.service.authorization.Authorize
+            for flags in ("01", "00", "01"):
+                await authorize(pb.AuthorizeRequest(token=token), metadata=traced(flags))
+            read = pb.ReadToolSetRequest(request=pb.AuthorizeRequest(token=token))
+            assert [each async for each in service.service.authorization.ReadToolSet(read, metadata=traced("01"))]
+            await refusal(authorize(pb.AuthorizeRequest(token=token, tool_id=""), metadata=traced("01")))
+        found = [(each.name, attributes(each)) for each in collector.spans]
+        assert {each.trace_id.hex() for each in collector.spans} == {TRACE}
+        assert {each.parent_span_id.hex() for each in collector.spans} == {PARENT}
+        assert {each.trace_state for each in collector.spans} == {"vendor=value"}
+        assert {each.kind for each in collector.spans} == {2}, "a server's"
+        assert all(each.start_time_unix_nano < each.end_time_unix_nano for each in collector.spans)
+        assert token not in str(collector.spans)
+        assert {(each["service.name"], each["skilder.worker"]) for each in collector.resources} == {("skilder-keys", 0)}
+    authorized = {
+        "rpc.system.name": "grpc",
+        "rpc.method": "skilder.keys.v1.AuthorizationService/Authorize",
+        "rpc.response.status_code": "OK",
+    }
+    of_stream = authorized | {"rpc.method": "skilder.keys.v1.AuthorizationService/ReadToolSet"}
+    failed = authorized | {"rpc.response.status_code": "INVALID_ARGUMENT", "error.type": "INVALID_REQUEST"}
+    assert found == [
+        ("AuthorizationService/Authorize", authorized),
+        ("AuthorizationService/Authorize", authorized),
+        ("AuthorizationService/ReadToolSet", of_stream),
+        ("AuthorizationService/Authorize", failed),
+    ]
+
+
+@GRPCIO_IF_SHORT
+async def test_a_call_without_a_trace_begins_one(transport: str, database_url: str, tmp_path: Path) -> None:
+    """Each its own, where all are sampled; a broken `traceparent` is like none."""
+    with collecting() as collector:
+        async with serving(database_url, tmp_path, transport=transport, trace_endpoint=collector.endpoint) as service:
+            for metadata in ((), (("traceparent", "00-nonsense-00-01"),)):
+                await service.service.authorization.Authorize(pb.AuthorizeRequest(token="x"), metadata=metadata)
+        assert len({each.trace_id for each in collector.spans}) == len(collector.spans) == 2
+        assert {each.parent_span_id for each in collector.spans} == {b""}
+
+
+@GRPCIO_IF_SHORT
+async def test_a_collector_that_is_away_harms_no_call(transport: str, database_url: str, tmp_path: Path) -> None:
+    """Nor the end of the service."""
+    with collecting() as collector:
+        pass
+    async with serving(database_url, tmp_path, transport=transport, trace_endpoint=collector.endpoint) as service:
+        assert await service.service.denial("x") == "MALFORMED"
+        await refusal(get_key(service.operator, "x"))
+
+
+def test_without_the_libraries_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is optional."""
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(tracing.ExtraMissingError, match=r"skilder-keys\[otel\]"):
+        tracing.OpenTelemetry("http://127.0.0.1:4318/v1/traces", 1.0, 0)
