@@ -193,6 +193,12 @@ class Settings(BaseModel):
     decision_log_file: Path | None = Field(
         None, description="The file to which these records are added; without one, standard output."
     )
+    decision_log_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/@]+(/\S*)?$",
+        description="The OTLP collector to send these records to, e.g. http://127.0.0.1:4318/v1/logs. With one, they "
+        "are written nowhere else.",
+    )
     trace_endpoint: str | None = Field(
         None,
         pattern=r"^https?://[^\s/@]+(/\S*)?$",

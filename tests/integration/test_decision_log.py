@@ -11,6 +11,7 @@ import pytest
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
 from skilder_keys.rpc.decision_log import FIRST, trace_id
+from tests.support.collector import collecting
 from tests.support.service import serving
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
@@ -110,6 +111,20 @@ async def test_with_all_each_grant_is_recorded_too(transport: str, database_url:
         "epoch": epoch,
     }
     assert found == [grant, *[{**grant, "tool": "git.commit"}] * 20, *[grant] * 4]
+
+
+@GRPCIO_IF_SHORT
+async def test_a_collector_gets_the_records_in_place_of_a_file(
+    transport: str, database_url: str, tmp_path: Path
+) -> None:
+    """By OTLP; `test_decision_otlp` has the details."""
+    with collecting() as collector:
+        async with serving(
+            database_url, tmp_path, transport=transport, decision_log_endpoint=collector.logs_endpoint
+        ) as service:
+            await service.service.authorization.Authorize(pb.AuthorizeRequest(token="no token"), metadata=TRACED)
+    ((record, its),) = collector.log_records
+    assert (record.trace_id.hex(), its["reason"], its["caller"]) == (TRACE, "MALFORMED", "service")
 
 
 @GRPCIO_IF_SHORT

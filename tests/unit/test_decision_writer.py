@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from skilder_keys.domain.token import KeyType, Token
-from skilder_keys.worker.decision_writer import MAX_WAITING, DecisionWriter
+from skilder_keys.worker.decision_writer import MAX_WAITING, DecisionWriter, LineFile
 from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def test_records_are_added_line_by_line_and_all_of_them_at_the_end(tmp_path: Pat
     """To what the file has; nobody else may read it. Each record has the writer's own fields."""
     path = tmp_path / "decisions.jsonl"
     for worker in (0, 1):
-        writer = DecisionWriter(path, worker=worker)
+        writer = DecisionWriter(LineFile(path), worker=worker)
         for number in range(500):
             writer.put({"number": number, "text": "ä\n"})
         writer.close()
@@ -41,7 +41,7 @@ def test_records_are_added_line_by_line_and_all_of_them_at_the_end(tmp_path: Pat
 def test_a_token_in_a_record_is_not_written(tmp_path: Path) -> None:
     """As where a caller sends one in place of the id of a tool."""
     token = Token.mint(KeyType.USER, new_key_id()).reveal()
-    writer = DecisionWriter(tmp_path / "decisions.jsonl")
+    writer = DecisionWriter(LineFile(tmp_path / "decisions.jsonl"))
     writer.put({"tool": token, "mcp_server": f"x{token}"})
     writer.close()
     assert lines(tmp_path / "decisions.jsonl") == [{"tool": "(a token)", "mcp_server": "x(a token)"}]
@@ -52,7 +52,7 @@ def test_a_reader_that_reads_nothing_holds_nobody_up_and_what_is_dropped_is_coun
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    writer = DecisionWriter(pipe)
+    writer = DecisionWriter(LineFile(pipe))
     many = 3 * MAX_WAITING
     for number in range(many):
         writer.put({"number": number, "text": "x" * 100})
@@ -74,7 +74,7 @@ def test_a_reader_that_reads_nothing_holds_nobody_up_and_what_is_dropped_is_coun
 def test_a_disk_that_is_full_is_counted(tmp_path: Path) -> None:
     """And the next record is tried again."""
     (tmp_path / "full").symlink_to("/dev/full")
-    writer = DecisionWriter(tmp_path / "full")
+    writer = DecisionWriter(LineFile(tmp_path / "full"))
     writer.put({})
     writer.put({})
     writer.close()
@@ -84,7 +84,7 @@ def test_a_disk_that_is_full_is_counted(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     """At the start, where somebody sees it."""
     with pytest.raises(OSError, match="missing"):
-        DecisionWriter(tmp_path / "missing" / "decisions.jsonl")
+        DecisionWriter(LineFile(tmp_path / "missing" / "decisions.jsonl"))
 
 
 def test_pieces_of_lines_are_written_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_pieces_of_lines_are_written_as_a_whole(tmp_path: Path, monkeypatch: pyt
         return write(descriptor, data)
 
     monkeypatch.setattr(os, "write", spy)
-    writer = DecisionWriter(tmp_path / "decisions.jsonl")
+    writer = DecisionWriter(LineFile(tmp_path / "decisions.jsonl"))
     for number in range(1000):
         writer.put({"number": number, "text": "x" * (number % 200)})
     writer.close()

@@ -67,6 +67,7 @@ VALUES: dict[str, Any] = {
     "argon2_threads": 4,
     "decision_log": "all",
     "decision_log_file": Path("decisions.jsonl"),
+    "decision_log_endpoint": "http://127.0.0.1:4318/v1/logs",
     "trace_endpoint": "http://127.0.0.1:4318/v1/traces",
     "trace_ratio": 0.25,
     "log_format": "json",

@@ -1,4 +1,4 @@
-"""Write the records of the decision log as JSON Lines, in a thread, so that no call waits for a disk or a pipe."""
+"""Write the records of the decision log in a thread, so that no call waits for a disk, a pipe or a collector."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import os
 import threading
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from skilder_keys.domain.token import TOKEN_PATTERN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 MAX_WAITING = 10_000
@@ -23,32 +24,36 @@ _BATCH = 50
 """How many records are encoded before the thread writes, and so lets the event loop go on."""
 
 
+class Output(Protocol):
+    """Where records go, as texts of JSON."""
+
+    def write(self, records: Sequence[str]) -> int:
+        """Write records, and return how many were written; the others are lost."""
+
+    def close(self) -> None:
+        """Write no more."""
+
+
 class DecisionWriter:
-    """Writes records to a file, or to standard output.
+    """Gives records to an output, one after the other.
 
     Attributes:
         written: The number of records that were written.
         dropped: The number that was not, since too many waited or the write failed.
     """
 
-    def __init__(self, path: Path | None, **fields: object) -> None:
-        """Open the file, and start the thread.
+    def __init__(self, output: Output, **fields: object) -> None:
+        """Start the thread.
 
         Args:
-            path: The file to which lines are added; None for standard output.
+            output: Where the records go.
             fields: What every record has.
-
-        Raises:
-            OSError: The file cannot be opened.
         """
         self.written = 0
         self.dropped = 0
+        self._output = output
         self._fields = fields
         self._queue: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        self._closes = path is not None
-        self._descriptor = (
-            _STANDARD_OUTPUT if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        )
         # A daemon: a pipe that nobody reads must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="decision log", daemon=True)
         self._thread.start()
@@ -69,8 +74,8 @@ class DecisionWriter:
         """Write what waits, for at most this many seconds."""
         self._queue.put(None)
         self._thread.join(seconds)
-        if self._closes and not self._thread.is_alive():
-            os.close(self._descriptor)
+        if not self._thread.is_alive():
+            self._output.close()
 
     def _run(self) -> None:
         record = self._queue.get()
@@ -84,32 +89,55 @@ class DecisionWriter:
                     record = self._queue.get_nowait()
                 except Empty:
                     break
-            self._write([self._line(each) for each in batch])
+            written = self._output.write([self._text(each) for each in batch])
+            self.written += written
+            self.dropped += len(batch) - written
             if record is not None:
                 record = self._queue.get()
 
-    def _line(self, record: dict[str, Any]) -> bytes:
+    def _text(self, record: dict[str, Any]) -> str:
         # A caller may send a token where an id belongs.
-        text = TOKEN_PATTERN.sub("(a token)", json.dumps(record | self._fields, ensure_ascii=False))
-        return text.encode("utf-8", "backslashreplace") + b"\n"
+        return TOKEN_PATTERN.sub("(a token)", json.dumps(record | self._fields, ensure_ascii=False))
 
-    def _write(self, lines: list[bytes]) -> None:
+
+class LineFile:
+    """A file, or standard output, that gets a line for each record."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open the file, to which lines are added; None means standard output.
+
+        Raises:
+            OSError: The file cannot be opened.
+        """
+        self._closes = path is not None
+        self._descriptor = (
+            _STANDARD_OUTPUT if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        )
+
+    def write(self, records: Sequence[str]) -> int:
+        """Write records, as `Output.write` does. Those of other processes do not get between two parts of a line."""
+        written = 0
         piece: list[bytes] = []
         size = 0
-        for line in lines:
+        for record in records:
+            line = record.encode("utf-8", "backslashreplace") + b"\n"
             if piece and size + len(line) > _ATOMIC_BYTES:
-                self._write_piece(piece)
+                written += self._write_piece(piece)
                 piece, size = [], 0
             piece.append(line)
             size += len(line)
-        self._write_piece(piece)
+        return written + self._write_piece(piece)
 
-    def _write_piece(self, lines: list[bytes]) -> None:
+    def close(self) -> None:
+        """Close the file."""
+        if self._closes:
+            os.close(self._descriptor)
+
+    def _write_piece(self, lines: list[bytes]) -> int:
         rest = memoryview(b"".join(lines))
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError:  # a full disk, or a pipe whose reader is gone
-            self.dropped += len(lines)
-        else:
-            self.written += len(lines)
+            return 0
+        return len(lines)

@@ -71,7 +71,8 @@ from skilder_keys.storage.migrations import require_schema
 from skilder_keys.storage.privileges import require_privileges
 from skilder_keys.transports.frontend import Api
 from skilder_keys.worker import collector
-from skilder_keys.worker.decision_writer import DecisionWriter
+from skilder_keys.worker.decision_otlp import OtlpCollector
+from skilder_keys.worker.decision_writer import DecisionWriter, LineFile
 from skilder_keys.worker.readings import Readings
 from skilder_keys.worker.tracing import OpenTelemetry
 
@@ -273,7 +274,10 @@ def _tracing(settings: Settings, stack: AsyncExitStack, worker: int) -> OpenTele
 def _decision_log(settings: Settings, stack: AsyncExitStack, readings: Readings, worker: int) -> DecisionLog:
     if settings.decision_log == "off":
         return DecisionLog(None)
-    writer = DecisionWriter(settings.decision_log_file, worker=worker)
+    endpoint = settings.decision_log_endpoint
+    writer = DecisionWriter(
+        LineFile(settings.decision_log_file) if endpoint is None else OtlpCollector(endpoint), worker=worker
+    )
     stack.callback(writer.close)
     collector.read_decisions(readings, writer)
     decisions = DecisionLog(writer, every=settings.decision_log == "all")
