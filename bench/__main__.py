@@ -8,7 +8,7 @@ import traceback
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from bench import authorize, batch, changes, cold, lists, parts, revoke, size, stock, tools, transport
+from bench import authorize, batch, changes, cold, lists, migration, parts, revoke, size, stock, tools, transport
 from bench.environment import environment_of
 from bench.h2load import H2LoadMissingError, require_h2load
 from bench.report import Report
@@ -48,16 +48,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="how often each is measured")
     parser.add_argument("--scale", type=float, default=Effort.scale, help="the part of the calls and keys to use")
     parser.add_argument("--tries", type=int, default=1, help="how often a case is tried that fails")
-    parser.add_argument("--earlier", metavar="COMMAND", help="measure changes with an earlier version, for the picture")
+    parser.add_argument(
+        "--earlier",
+        metavar="COMMAND",
+        help="the command of an earlier version: measure changes with it for the picture, or `migration` from it",
+    )
     options = parser.parse_args()
     cases = options.cases or list(_CASES)
+    from_earlier = migration if cases == ["migration"] else changes
     wrong = _unknown(options) or _missing(cases)
     if wrong:
         parser.error(wrong)
     effort = Effort(options.rounds, options.scale)
     if options.earlier:
         with environment_of(effort, [options.earlier]) as environment:
-            changes.earlier(environment)
+            from_earlier.earlier(environment)
         return
     report = Report()
     began = time.monotonic()
@@ -98,6 +103,8 @@ def _run(name: str, environment: Environment, report: Report, tries: int) -> Rep
 
 def _unknown(options: argparse.Namespace) -> str | None:
     """Return what is wrong with the options, or None."""
+    if options.cases == ["migration"]:
+        return None if options.earlier else "give the command of an earlier version by --earlier"
     unknown = set(options.cases) - set(_CASES)
     if unknown:
         return f"no such case: {', '.join(unknown)}"

@@ -92,7 +92,14 @@ class Environment:
 
     @contextmanager
     def server(
-        self, name: str, *, workers: int = 1, postgres: Postgres | None = None, again: bool = False, **variables: str
+        self,
+        name: str,
+        *,
+        workers: int = 1,
+        postgres: Postgres | None = None,
+        again: bool = False,
+        command: Sequence[str | Path] | None = None,
+        **variables: str,
     ) -> Iterator[Server]:
         """Run `skilder-keys serve` on a separate database, in separate processes.
 
@@ -101,15 +108,17 @@ class Environment:
             workers: How many workers serve.
             postgres: The Postgres of the database, by default that of the other servers.
             again: Whether the database exists from an earlier server.
+            command: The command to run, by default the one to measure.
             variables: Settings.
         """
         postgres = postgres or self._postgres
+        command = command or self.command
         with Sql(postgres.url) as sql:
             if not again:
                 sql.execute(f"DROP DATABASE IF EXISTS {name}")
                 sql.execute(f"CREATE DATABASE {name}")
         url = database_url(postgres.url, name)
-        migrated = run_command("migrate", folder=self.folder, command=self.command, SKILDER_KEYS_DATABASE_URL=url)
+        migrated = run_command("migrate", folder=self.folder, command=command, SKILDER_KEYS_DATABASE_URL=url)
         if migrated.returncode:
             raise RuntimeError(migrated.stderr)
         settings = {
@@ -118,7 +127,7 @@ class Environment:
             "SKILDER_KEYS_METRICS_LISTEN": "127.0.0.1:0",
             "SKILDER_KEYS_WORKERS": str(workers),
         }
-        with serving_process(self.folder, command=self.command, **settings, **variables) as process:
+        with serving_process(self.folder, command=command, **settings, **variables) as process:
             serving = process.wait_for("serving")
             target = Target(serving["address"], psutil.Process(process.process.pid), postgres.process)
             with Sql(url) as sql:
