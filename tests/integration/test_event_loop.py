@@ -35,6 +35,7 @@ from skilder_keys.domain.tool_sets import ToolSetView, Variant
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.offload import Offload
 from skilder_keys.rpc import convert, convert_workspaces
+from tests.support.fleet import ORIGIN
 from tests.support.ids import new_key_id
 from tests.support.largest import largest_workspace
 from tests.support.lengths import by_form
@@ -260,13 +261,13 @@ async def test_a_page_of_keys_does_not_block_the_loop() -> None:
     ]
     page = Page(keys, end=None, listing="keys", page_tokens=PageTokens(bytes(32)))
     begin = process_time()
-    expected = key_service_pb2.ListKeysResponse(keys=map(convert.key_message, keys))
+    expected = key_service_pb2.ListKeysResponse(keys=[convert.key_message(key, ORIGIN.caller) for key in keys])
     piece = process_time() - begin
     longest = []
     with closing(Offload()) as offload:
         for _ in range(_ATTEMPTS):
             async with watched() as stall:
-                body = await offload.run(convert.list_keys_response, page)
+                body = await offload.run(convert.list_keys_response, page, ORIGIN.caller)
             assert key_service_pb2.ListKeysResponse.FromString(body) == expected
             longest.append(stall[0])
     assert min(longest) < piece / 2, (longest, piece)

@@ -66,6 +66,12 @@ async def test_the_response_holds_the_whole_key(service: Service, order: dict[st
         version=1,
         updated_at=issued.key.created_at,
         family_id=str(token.key_id),
+        actions=[
+            key_pb2.KEY_ACTION_UPDATE,
+            key_pb2.KEY_ACTION_ROTATE,
+            key_pb2.KEY_ACTION_SUSPEND,
+            key_pb2.KEY_ACTION_REVOKE,
+        ],
     )
     if order["type"] == key_pb2.KEY_TYPE_RUNTIME:
         expected.expires_at.CopyFrom(issued.key.created_at)

@@ -130,7 +130,9 @@ async def test_a_response_about_the_largest_key_is_small(service: Service, sql: 
     revoked = await client.revoke(key_id=key_id, actor=USER_ID, reason=WIDE * 500)
     assert await get_key(client, key_id, actor=USER_ID) == revoked
     unset = set(key_pb2.Key.DESCRIPTOR.fields_by_name) - {field.name for field, _ in revoked.ListFields()}
-    assert unset == {"runtime_id", "violations"}, "no revoked user key has these"
+    assert unset == {"runtime_id", "violations", "actions", "last_source_ip"}, (
+        "no revoked and unused user key has these"
+    )
     sizes = (len(revoked.hat_limit.hat_ids), len(revoked.network_limit.networks), len(revoked.labels))
     assert sizes == (100, 32, 16)
     assert LARGEST - 50 < revoked.ByteSize() < LARGEST + 50

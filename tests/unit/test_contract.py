@@ -190,6 +190,7 @@ ENUMS = {
     "KeyType": enums.KEY_TYPES,
     "KeyState": enums.KEY_STATES,
     "HatAudience": enums.HAT_AUDIENCES,
+    "KeyAction": enums.KEY_ACTIONS,
     "KeyLimit": enums.KEY_LIMITS,
     "KeyOrder": enums.KEY_ORDERS,
     "PreviousKeys": enums.PREVIOUS_KEYS,

@@ -12,12 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from skilder.keys.v1 import catalog_service_pb2, common_pb2, key_pb2, workspace_pb2
 from skilder.keys.v1 import key_service_pb2 as pb
 from skilder.keys.v1.key_service_pb2 import IssueKeyRequest
+from skilder_keys.domain.access import Caller, CallerRole
 from skilder_keys.domain.difference import Action, Change, Part
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 from skilder_keys.domain.key_filter import KeyFilter, KeyListing, KeyOrder
 from skilder_keys.domain.key_policy import PolicyRule
-from skilder_keys.domain.keys import KeyLimit, KeySpec, KeyState, Revocation
+from skilder_keys.domain.keys import KeyAction, KeyLimit, KeySpec, KeyState, Revocation
 from skilder_keys.domain.labels import Label
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
@@ -31,6 +32,7 @@ from tests.support.workspaces import example_workspace, small_workspace
 ACME = WorkspaceId("acme")
 NOW = datetime(2026, 7, 31, 12, 30, 15, 123456, tzinfo=UTC)
 KEY = plain_key(created_at=NOW)
+CALLER = Caller("console", CallerRole.CONSOLE)
 
 
 def refused_field(convert_it: Any, message: Any) -> str:
@@ -233,7 +235,7 @@ def test_a_time_survives_the_round_trip(moment: datetime) -> None:
 
 def test_an_unused_active_key_leaves_out_unset_fields() -> None:
     """Times that never happened are unset, and a key without a limit has no limit field."""
-    message = convert.key_message(KEY)
+    message = convert.key_message(KEY, CALLER)
     assert message == key_pb2.Key(
         id=str(KEY.id),
         type=key_pb2.KEY_TYPE_WORKSPACE,
@@ -247,7 +249,7 @@ def test_an_unused_active_key_leaves_out_unset_fields() -> None:
         updated_at=convert.timestamp(NOW),
         family_id=str(KEY.id),
     )
-    labelled = convert.key_message(replace(KEY, labels=(Label("a", "b"), Label("team", ""))))
+    labelled = convert.key_message(replace(KEY, labels=(Label("a", "b"), Label("team", ""))), CALLER)
     assert labelled.labels == {"a": "b", "team": ""}
 
 
@@ -258,7 +260,7 @@ def test_a_used_limited_revoked_key_has_every_field() -> None:
     user, runtime, hats = UserId("ada"), RuntimeId("rt-1"), (HatId("a"), HatId("b"))
     key = replace(KEY, user_id=user, runtime_id=runtime, hat_ids=hats, last_used_at=later, revocation=revocation)
     key = replace(key, expires_at=later, expired=True, version=7, updated_at=later)
-    message = convert.key_message(key)
+    message = convert.key_message(key, CALLER)
     assert message.expires_at == message.updated_at == convert.timestamp(later)
     assert message.version == 7
     assert (message.user_id, message.runtime_id) == ("ada", "rt-1")
@@ -267,7 +269,10 @@ def test_a_used_limited_revoked_key_has_every_field() -> None:
     assert message.state == key_pb2.KEY_STATE_REVOKED
     assert message.revoked_by == common_pb2.Principal(kind=common_pb2.PRINCIPAL_KIND_CALLER, id="console")
     assert message.revoke_reason == "it leaked"
-    gone = convert.key_message(replace(KEY, hat_ids=()))
+    everything = replace(KEY, actions=tuple(KeyAction))
+    assert list(convert.key_message(everything, CALLER).actions) == [1, 2, 3, 4, 5]
+    assert not convert.key_message(everything, Caller("a", CallerRole.AUDITOR)).actions
+    gone = convert.key_message(replace(KEY, hat_ids=()), CALLER)
     assert gone.HasField("hat_limit")
     assert not gone.hat_limit.hat_ids
 

@@ -23,7 +23,7 @@ from skilder_keys.domain.difference import Action, Part
 from skilder_keys.domain.explanations import HatReach
 from skilder_keys.domain.key_filter import KeyOrder
 from skilder_keys.domain.key_policy import PolicyRule
-from skilder_keys.domain.keys import KeyLimit, KeyState, PreviousKeys, RevokeScope
+from skilder_keys.domain.keys import KeyAction, KeyLimit, KeyState, PreviousKeys, RevokeScope
 from skilder_keys.domain.principal import PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.tool_sets import ToolSetView
@@ -60,6 +60,7 @@ ABILITIES = numbers(Ability, _enum(common_pb2.DESCRIPTOR, "Ability"))
 KEY_TYPES = numbers(KeyType, _enum(key_pb2.DESCRIPTOR, "KeyType"))
 KEY_STATES = numbers(KeyState, _enum(key_pb2.DESCRIPTOR, "KeyState"))
 POLICY_RULES = numbers(PolicyRule, _enum(key_pb2.DESCRIPTOR, "PolicyRule"))
+KEY_ACTIONS = numbers(KeyAction, _enum(key_pb2.DESCRIPTOR, "KeyAction"))
 KEY_LIMITS = numbers(KeyLimit, _enum(key_pb2.DESCRIPTOR, "KeyLimit"))
 KEY_ORDERS = numbers(KeyOrder, _enum(key_service_pb2.DESCRIPTOR, "KeyOrder"))
 PREVIOUS_KEYS = numbers(PreviousKeys, _enum(key_service_pb2.DESCRIPTOR, "PreviousKeys"))

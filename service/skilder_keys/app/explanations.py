@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from skilder_keys.app.key_steps import actor_in, find_key, parsed_key_id
+from skilder_keys.app.key_steps import actor_in, find_key, for_actor, parsed_key_id
 from skilder_keys.app.page import Page, first_of
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.domain.explanations import Explanation, GrantedTool, explain_hats, listed_tools
@@ -93,6 +93,7 @@ class Explanations:
             key = await find_key(snapshot, parsed, limits)
             if actor is not None:
                 (await actor_in(snapshot, key.workspace_id, actor)).require_key(key)
+            key = await for_actor(snapshot, key, actor)
             hats = await self._hats(snapshot, key)
             reached = [hat.hat_id for hat in hats if hat.is_reached]
             denial, grant, end = _denial(key, source_ip), None, None

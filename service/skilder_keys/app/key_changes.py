@@ -9,6 +9,7 @@ from skilder_keys.app.key_steps import (
     actor_in,
     check_revocation,
     find_key,
+    for_actor,
     lock_workspace,
     parsed_key_id,
     subject,
@@ -77,6 +78,7 @@ class KeyChanges:
                 key = await _write(transaction, key, update, origin)
                 details = subject(key) | {"changes": {name: list(values) for name, values in changes.items()}}
                 await audit.record(transaction, "key.updated", origin, key.workspace_id, key_id=key.id, details=details)
+            key = await for_actor(transaction, key, origin.actor)
         await self._writer.settle()
         return key
 
@@ -89,20 +91,7 @@ class KeyChanges:
             ForeignWorkspaceError: The caller is not allowed the workspace of the key.
             KeyNotActiveError: The key is revoked.
         """
-        parsed = _checked(key_id, reason, origin)
-        async with self._database.change(origin.audit_heads) as transaction:
-            key = await _locked(transaction, parsed, origin)
-            if origin.actor is not None:
-                (await actor_in(transaction, key.workspace_id, origin.actor)).require_key(key)
-            _require_unrevoked(key)
-            if key.suspension is None:
-                key = await keys.suspend(transaction, parsed, by=origin.principal, reason=reason)
-                details = subject(key) | {"reason": reason}
-                await audit.record(
-                    transaction, "key.suspended", origin, key.workspace_id, key_id=key.id, details=details
-                )
-        await self._writer.settle()
-        return key
+        return await self._set_suspended(key_id, reason, origin, suspended=True)
 
     async def resume(self, key_id: str, reason: str, origin: Origin) -> Key:
         """End the suspension of a key. If it is not suspended, change nothing.
@@ -113,16 +102,25 @@ class KeyChanges:
             ForeignWorkspaceError: The caller is not allowed the workspace of the key.
             KeyNotActiveError: The key is revoked.
         """
+        return await self._set_suspended(key_id, reason, origin, suspended=False)
+
+    async def _set_suspended(self, key_id: str, reason: str, origin: Origin, *, suspended: bool) -> Key:
         parsed = _checked(key_id, reason, origin)
         async with self._database.change(origin.audit_heads) as transaction:
             key = await _locked(transaction, parsed, origin)
             if origin.actor is not None:
-                (await actor_in(transaction, key.workspace_id, origin.actor)).require_resume(key)
+                actor = await actor_in(transaction, key.workspace_id, origin.actor)
+                (actor.require_key if suspended else actor.require_resume)(key)
             _require_unrevoked(key)
-            if key.suspension is not None:
-                key = await keys.resume(transaction, parsed)
+            if suspended != (key.suspension is not None):
+                if suspended:
+                    key = await keys.suspend(transaction, parsed, by=origin.principal, reason=reason)
+                else:
+                    key = await keys.resume(transaction, parsed)
+                action: audit.AuditAction = "key.suspended" if suspended else "key.resumed"
                 details = subject(key) | {"reason": reason}
-                await audit.record(transaction, "key.resumed", origin, key.workspace_id, key_id=key.id, details=details)
+                await audit.record(transaction, action, origin, key.workspace_id, key_id=key.id, details=details)
+            key = await for_actor(transaction, key, origin.actor)
         await self._writer.settle()
         return key
 

@@ -10,6 +10,7 @@ from skilder_keys.app.key_steps import (
     actor_in,
     check_revocation,
     find_key,
+    for_actor,
     parsed_key_id,
     proven_key_id,
     renew,
@@ -152,6 +153,13 @@ class KeyFamilies:
                 rotated = RotatedKey(renewed.key, renewed.token, key)
             else:
                 raise LookupError("an insert without a request_id has no conflict, but wrote nothing")
+            # Read again, as it has a successor now.
+            key = await find_key(transaction, key_id, origin.caller.limits)
+            rotated = RotatedKey(
+                await for_actor(transaction, rotated.key, origin.actor),
+                rotated.token,
+                await for_actor(transaction, key, origin.actor),
+            )
         await self._writer.settle()
         return rotated
 

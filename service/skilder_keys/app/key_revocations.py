@@ -82,7 +82,7 @@ class KeyRevocations:
         revoked: list[KeyId] = []
         for start in range(0, len(chosen), TOGETHER):
             async with self._database.change(origin.audit_heads) as transaction:
-                workspace, visible = await visible_keys(transaction, wanted, origin.actor)
+                workspace, visible, _ = await visible_keys(transaction, wanted, origin.actor)
                 revoked += await key_revocations.revoke(
                     transaction,
                     chosen[start : start + TOGETHER],
@@ -101,7 +101,7 @@ class KeyRevocations:
     ) -> tuple[list[KeyId], int]:
         """Return at most `limit` keys that match, and how many match if they are not more than can be counted."""
         async with self._database.snapshot() as snapshot:
-            workspace, visible = await visible_keys(snapshot, key_filter, origin.actor)
+            workspace, visible, _ = await visible_keys(snapshot, key_filter, origin.actor)
             deleted = workspace.deleted_at is not None
             found = await key_revocations.find(snapshot, visible, workspace_deleted=deleted, limit=limit)
             if len(found) <= MAX_REVOKED:

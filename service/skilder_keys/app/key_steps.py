@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from skilder_keys.app.authorization.verifier import verified_credential
@@ -19,6 +19,7 @@ from skilder_keys.domain.errors import (
 )
 from skilder_keys.domain.fields import MAX_DESCRIPTION, quoted
 from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.key_actions import with_actions
 from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage import audit, catalog, keys, workspaces
 
@@ -98,10 +99,21 @@ async def actor_in(connection: Connection, workspace_id: WorkspaceId, user_id: U
     return Actor(user_id, await catalog.member_role(connection, workspace_id, user_id))
 
 
-async def visible_keys(
-    connection: Connection, key_filter: KeyFilter, actor: UserId | None
-) -> tuple[WorkspaceStatus, KeyFilter]:
-    """Return the workspace of a filter, and the filter for those of its keys that an actor may see and revoke.
+async def for_actor(connection: Connection, key: Key, actor: UserId | None) -> Key:
+    """Return a key with what an actor may do with it; None is for a caller that acts for itself."""
+    return with_actions(key, None if actor is None else await actor_in(connection, key.workspace_id, actor))
+
+
+class VisibleKeys(NamedTuple):
+    """The workspace of a filter, the filter for those of its keys that an actor may see and revoke, and the actor."""
+
+    workspace: WorkspaceStatus
+    filter: KeyFilter
+    actor: Actor | None
+
+
+async def visible_keys(connection: Connection, key_filter: KeyFilter, actor: UserId | None) -> VisibleKeys:
+    """Return which of the keys that match a filter an actor may see and revoke.
 
     Raises:
         WorkspaceNotFoundError: There is no such workspace.
@@ -110,9 +122,8 @@ async def visible_keys(
     workspace = await workspaces.find(connection, key_filter.workspace_id)
     if workspace is None:
         raise WorkspaceNotFoundError
-    if actor is not None:
-        key_filter = (await actor_in(connection, key_filter.workspace_id, actor)).visible(key_filter)
-    return workspace, key_filter
+    person = None if actor is None else await actor_in(connection, key_filter.workspace_id, actor)
+    return VisibleKeys(workspace, key_filter if person is None else person.visible(key_filter), person)
 
 
 def check_revocation(violations: Violations, reason: str, origin: Origin) -> None:

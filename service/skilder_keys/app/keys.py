@@ -11,6 +11,7 @@ from skilder_keys.app.key_steps import (
     actor_in,
     check_revocation,
     find_key,
+    for_actor,
     lock_workspace,
     parsed_key_id,
     proven_key_id,
@@ -21,6 +22,7 @@ from skilder_keys.app.key_steps import (
 from skilder_keys.app.page import Page
 from skilder_keys.domain.durations import check_expiry
 from skilder_keys.domain.fields import Violations, quoted
+from skilder_keys.domain.key_actions import with_actions
 from skilder_keys.domain.key_filter import KeyListing
 from skilder_keys.domain.keys import PreviousKeys
 from skilder_keys.domain.paging import listing
@@ -109,6 +111,7 @@ class Keys:
                 issued = await renew(transaction, request, secret, secret_hash, origin)
             else:
                 raise LookupError("an insert without a request_id has no conflict, but wrote nothing")
+            issued = IssuedKey(await for_actor(transaction, issued.key, origin.actor), issued.token)
         if key_id is None or spec.previous_keys is PreviousKeys.REVOKE:  # else nothing was changed that was there
             await self._writer.settle()
         return issued
@@ -170,7 +173,7 @@ class Keys:
             key = await find_key(connection, parsed, limits)
             if actor is not None:
                 (await actor_in(connection, key.workspace_id, actor)).require_key(key)
-            return key
+            return await for_actor(connection, key, actor)
 
     async def list(self, listed: KeyListing, *, page_size: int, page_token: str, actor: UserId | None) -> Page[Key]:
         """Return a page of keys. Of the keys that match, an actor sees only those that they may see.
@@ -187,7 +190,7 @@ class Keys:
         same = listing("ListKeys", actor, listed)
         position = self._page_tokens.open(same, page_token)
         async with self._database.snapshot() as snapshot:
-            workspace, visible = await visible_keys(snapshot, listed.filter, actor)
+            workspace, visible, person = await visible_keys(snapshot, listed.filter, actor)
             found = await key_lists.list_page(
                 snapshot,
                 KeyListing(visible, listed.order),
@@ -196,7 +199,8 @@ class Keys:
                 limit=limit,
             )
         positions = [each.position for each in found.keys]
-        return Page([each.key for each in found.keys], found.end, same, self._page_tokens, positions)
+        keys_of_page = [with_actions(each.key, person) for each in found.keys]
+        return Page(keys_of_page, found.end, same, self._page_tokens, positions)
 
     async def count(self, key_filter: KeyFilter, actor: UserId | None) -> KeyCounts:
         """Return how many keys there are of each type and state, of those that `list` would list.
@@ -210,7 +214,7 @@ class Keys:
         violations.actor(actor)
         violations.raise_if_any()
         async with self._database.snapshot() as snapshot:
-            workspace, visible = await visible_keys(snapshot, key_filter, actor)
+            workspace, visible, _ = await visible_keys(snapshot, key_filter, actor)
             return await key_lists.count(snapshot, visible, workspace_deleted=workspace.deleted_at is not None)
 
 

@@ -12,7 +12,8 @@ from skilder_keys.domain.errors import ToolNotFoundError, WorkspaceNotFoundError
 from skilder_keys.domain.explanations import ToolUser, listed_tools, position_of
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import KeyId, UserId
-from skilder_keys.domain.keys import KeyState
+from skilder_keys.domain.key_actions import with_actions
+from skilder_keys.domain.keys import Key, KeyState
 from skilder_keys.domain.paging import listing
 from skilder_keys.domain.permissions import Reach, paths_through, reached_hats
 from skilder_keys.domain.tool_sets import check_tool
@@ -84,7 +85,7 @@ class ToolUsers:
             status = await workspaces.find(snapshot, workspace_id)
             if status is None or status.deleted_at is not None:
                 raise WorkspaceNotFoundError(f"There is no workspace {workspace_id!r}.")
-            only = None
+            only, person = None, None
             if actor is not None:
                 person = await actor_in(snapshot, workspace_id, actor)
                 person.require_member()
@@ -100,6 +101,10 @@ class ToolUsers:
             if end == _FIRST_KEY and len(users) < limit:
                 keys, end = await self._keys(snapshot, leading, only, before, limit - len(users))
                 users += keys
+        users = [
+            ToolUser(with_actions(each.user, person), each.paths) if isinstance(each.user, Key) else each
+            for each in users
+        ]
         return Page(users, end, listed, self._page_tokens)
 
     async def _members(

@@ -55,6 +55,16 @@ class KeyLimit(Enum):
     EXPIRY = "expiry"
 
 
+class KeyAction(Enum):
+    """What may be done with a key."""
+
+    UPDATE = "update"
+    ROTATE = "rotate"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    REVOKE = "revoke"
+
+
 @dataclass(frozen=True, slots=True)
 class Revocation:
     """The revocation of a key.
@@ -100,8 +110,10 @@ class Key:
         family_id: The first key of those that follow each other by rotation; itself, if it follows none.
         predecessor_id: The key that it follows; None for the first.
         successor_id: The newest key that follows it; None if it was not rotated.
+        has_live_successor: Whether a successor is neither revoked nor expired, where that was read.
         violations: The rules of the present key policy that it does not keep, where that was read.
         last_source_ip: The `source_ip` of the last grant that had one, where that was read; otherwise empty.
+        actions: What somebody may do with it now, where it was read for them.
     """
 
     id: KeyId
@@ -127,8 +139,10 @@ class Key:
     family_id: KeyId
     predecessor_id: KeyId | None
     successor_id: KeyId | None
+    has_live_successor: bool = False
     violations: tuple[PolicyRule, ...] = ()
     last_source_ip: str = ""
+    actions: tuple[KeyAction, ...] = ()
 
     @property
     def hint(self) -> str:

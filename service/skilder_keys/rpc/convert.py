@@ -9,7 +9,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import common_pb2, key_pb2, key_service_pb2, runtime_service_pb2
 from skilder_keys.app.authorization.encoding import key_fields
-from skilder_keys.app.enums import KEY_LIMITS, KEY_STATES, KEY_TYPES, POLICY_RULES, PREVIOUS_KEYS, PRINCIPAL_KINDS
+from skilder_keys.app.enums import (
+    KEY_ACTIONS,
+    KEY_LIMITS,
+    KEY_STATES,
+    KEY_TYPES,
+    POLICY_RULES,
+    PREVIOUS_KEYS,
+    PRINCIPAL_KINDS,
+)
+from skilder_keys.domain.access import Ability
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.keys import Key, KeySpec
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from skilder_keys.app.page import Listed, Page
+    from skilder_keys.domain.access import Caller
     from skilder_keys.domain.key_filter import KeyCounts
     from skilder_keys.domain.principal import Principal
 
@@ -72,8 +82,8 @@ def rotation_spec(
     )
 
 
-def key_message(key: Key) -> key_pb2.Key:
-    """Return a key as a message."""
+def key_message(key: Key, caller: Caller) -> key_pb2.Key:
+    """Return a key as a message for a caller."""
     revocation, suspension = key.revocation, key.suspension
     return key_pb2.Key(
         **key_fields(key),
@@ -98,6 +108,7 @@ def key_message(key: Key) -> key_pb2.Key:
         successor_id=str(key.successor_id or ""),
         violations=map(POLICY_RULES.__getitem__, key.violations),
         last_source_ip=key.last_source_ip,
+        actions=map(KEY_ACTIONS.__getitem__, key.actions) if caller.may(Ability.KEYS_WRITE) else (),
     )
 
 
@@ -106,10 +117,13 @@ def principal_message(principal: Principal) -> common_pb2.Principal:
     return common_pb2.Principal(kind=PRINCIPAL_KINDS[principal.kind], id=principal.id)
 
 
-def list_keys_response(page: Page[Key]) -> bytes:
-    """Return a ListKeysResponse, serialised."""
+def list_keys_response(page: Page[Key], caller: Caller) -> bytes:
+    """Return a ListKeysResponse for a caller, serialised."""
     return list_response(
-        page, lambda keys, token: key_service_pb2.ListKeysResponse(keys=map(key_message, keys), next_page_token=token)
+        page,
+        lambda keys, token: key_service_pb2.ListKeysResponse(
+            keys=[key_message(key, caller) for key in keys], next_page_token=token
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skilder.keys.v1 import authorization_service_pb2, key_service_pb2
 from skilder_keys.app.enums import DENIAL_REASONS, HAT_REACHES
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from skilder_keys.app.page import Page
+    from skilder_keys.domain.access import Caller
     from skilder_keys.domain.explanations import Explanation, FoundTool, ToolUser
     from skilder_keys.domain.permissions import ToolPath
 
@@ -31,10 +32,10 @@ def asked_tool(
     return None
 
 
-def explain_key_response(explanation: Explanation, page: Page[FoundTool]) -> bytes:
+def explain_key_response(explanation: Explanation, page: Page[FoundTool], caller: Caller) -> bytes:
     """Return an ExplainKeyResponse, serialised."""
     first = key_service_pb2.ExplainKeyResponse(
-        key=key_message(explanation.key),
+        key=key_message(explanation.key, caller),
         hats=[
             key_service_pb2.HatExplanation(
                 hat_id=hat.hat_id, name=hat.name, reach=HAT_REACHES[hat.reach], team_ids=hat.team_ids
@@ -59,17 +60,21 @@ def explain_key_response(explanation: Explanation, page: Page[FoundTool]) -> byt
     )
 
 
-def list_tool_users_response(page: Page[ToolUser]) -> bytes:
+def list_tool_users_response(page: Page[ToolUser], caller: Caller) -> bytes:
     """Return a ListToolUsersResponse, serialised."""
     return list_response(
         page,
-        lambda users, token: key_service_pb2.ListToolUsersResponse(users=map(_tool_user, users), next_page_token=token),
+        lambda users, token: key_service_pb2.ListToolUsersResponse(
+            users=[_tool_user(user, caller) for user in users], next_page_token=token
+        ),
     )
 
 
-def _tool_user(found: ToolUser) -> key_service_pb2.ToolUser:
-    user: dict[str, Any] = {"key": key_message(found.user)} if isinstance(found.user, Key) else {"user_id": found.user}
-    return key_service_pb2.ToolUser(paths=_paths(found.paths), **user)
+def _tool_user(found: ToolUser, caller: Caller) -> key_service_pb2.ToolUser:
+    paths = _paths(found.paths)
+    if isinstance(found.user, Key):
+        return key_service_pb2.ToolUser(paths=paths, key=key_message(found.user, caller))
+    return key_service_pb2.ToolUser(paths=paths, user_id=found.user)
 
 
 def _reached_tool(tool: FoundTool) -> authorization_service_pb2.ReachedTool:

@@ -63,7 +63,7 @@ class KeyServicer:
         """Issue a key, and return its token, which is never shown again."""
         issued = await self._keys.issue(convert.key_spec(request), request.request_id, call.origin(request.actor))
         call.notes.update(key=str(issued.key.id), workspace=issued.key.workspace_id)
-        return pb.IssueKeyResponse(key=convert.key_message(issued.key), token=issued.token.reveal())
+        return pb.IssueKeyResponse(key=convert.key_message(issued.key, call.caller), token=issued.token.reveal())
 
     async def RotateKey(self, request: pb.RotateKeyRequest, call: Call) -> pb.RotateKeyResponse:  # noqa: N802
         """Issue a successor of a key, and return its token, which is never shown again."""
@@ -72,9 +72,9 @@ class KeyServicer:
         )
         call.notes.update(key=str(rotated.key.id), workspace=rotated.key.workspace_id)
         return pb.RotateKeyResponse(
-            key=convert.key_message(rotated.key),
+            key=convert.key_message(rotated.key, call.caller),
             token=rotated.token.reveal(),
-            predecessor=convert.key_message(rotated.predecessor),
+            predecessor=convert.key_message(rotated.predecessor, call.caller),
         )
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, call: Call) -> pb.RevokeKeyResponse:  # noqa: N802
@@ -94,7 +94,7 @@ class KeyServicer:
             case _:
                 raise InvalidRequestError(FieldViolation("target", "is required: set key_id or token"))
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
-        return pb.RevokeKeyResponse(key=convert.key_message(key), other_key_ids=map(str, other_ids))
+        return pb.RevokeKeyResponse(key=convert.key_message(key, call.caller), other_key_ids=map(str, other_ids))
 
     async def RevokeKeys(self, request: pb.RevokeKeysRequest, call: Call) -> pb.RevokeKeysResponse:  # noqa: N802
         """Revoke the keys that match a filter."""
@@ -114,19 +114,19 @@ class KeyServicer:
         """Change a key."""
         key = await self._changes.update(request.key.id, key_update(request), call.origin(request.actor))
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
-        return pb.UpdateKeyResponse(key=convert.key_message(key))
+        return pb.UpdateKeyResponse(key=convert.key_message(key, call.caller))
 
     async def SuspendKey(self, request: pb.SuspendKeyRequest, call: Call) -> pb.SuspendKeyResponse:  # noqa: N802
         """Suspend a key."""
         key = await self._changes.suspend(request.key_id, request.reason, call.origin(request.actor))
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
-        return pb.SuspendKeyResponse(key=convert.key_message(key))
+        return pb.SuspendKeyResponse(key=convert.key_message(key, call.caller))
 
     async def ResumeKey(self, request: pb.ResumeKeyRequest, call: Call) -> pb.ResumeKeyResponse:  # noqa: N802
         """Resume a key."""
         key = await self._changes.resume(request.key_id, request.reason, call.origin(request.actor))
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
-        return pb.ResumeKeyResponse(key=convert.key_message(key))
+        return pb.ResumeKeyResponse(key=convert.key_message(key, call.caller))
 
     async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> bytes:  # noqa: N802
         """List keys of a workspace."""
@@ -137,7 +137,7 @@ class KeyServicer:
             actor=UserId(request.actor) if request.actor else None,
         )
         call.notes["workspace"] = request.workspace_id
-        return await self._offload.run(convert.list_keys_response, page)
+        return await self._offload.run(convert.list_keys_response, page, call.caller)
 
     async def CountKeys(self, request: pb.CountKeysRequest, call: Call) -> pb.CountKeysResponse:  # noqa: N802
         """Count the keys of a workspace by type and state."""
@@ -151,7 +151,7 @@ class KeyServicer:
         """Return a key."""
         key = await self._keys.get(request.key_id, UserId(request.actor) if request.actor else None, call.caller.limits)
         call.notes.update(key=str(key.id), workspace=key.workspace_id)
-        return pb.GetKeyResponse(key=convert.key_message(key))
+        return pb.GetKeyResponse(key=convert.key_message(key, call.caller))
 
     async def ExplainKey(self, request: pb.ExplainKeyRequest, call: Call) -> bytes:  # noqa: N802
         """Explain what a key reaches and why."""
@@ -165,7 +165,7 @@ class KeyServicer:
             limits=call.caller.limits,
         )
         call.notes.update(key=str(explanation.key.id), workspace=explanation.key.workspace_id)
-        return await self._offload.run(convert_explanations.explain_key_response, explanation, page)
+        return await self._offload.run(convert_explanations.explain_key_response, explanation, page, call.caller)
 
     async def ListToolUsers(self, request: pb.ListToolUsersRequest, call: Call) -> bytes:  # noqa: N802
         """List who reaches a tool."""
@@ -180,4 +180,4 @@ class KeyServicer:
             actor=UserId(request.actor) if request.actor else None,
         )
         call.notes["workspace"] = request.workspace_id
-        return await self._offload.run(convert_explanations.list_tool_users_response, page)
+        return await self._offload.run(convert_explanations.list_tool_users_response, page, call.caller)

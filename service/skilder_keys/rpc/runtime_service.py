@@ -25,7 +25,7 @@ class RuntimeServicer:
         rotated = await self._families.rotate_own(convert.rotation_spec(request), request.request_id, call.origin(""))
         call.notes.update(key=str(rotated.key.id), workspace=rotated.key.workspace_id)
         return pb.RotateOwnKeyResponse(
-            key=convert.key_message(rotated.key),
+            key=convert.key_message(rotated.key, call.caller),
             token=rotated.token.reveal(),
-            predecessor=convert.key_message(rotated.predecessor),
+            predecessor=convert.key_message(rotated.predecessor, call.caller),
         )

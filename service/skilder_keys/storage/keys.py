@@ -50,6 +50,9 @@ KEY_COLUMNS = f"""
     (SELECT deleted_at FROM workspace WHERE workspace.id = key.workspace_id) IS NOT NULL AS workspace_deleted,
     (SELECT successor.id FROM key AS successor WHERE successor.predecessor_id = key.id
      ORDER BY successor.id DESC LIMIT 1) AS successor_id,
+    (SELECT true FROM key AS successor
+     WHERE successor.predecessor_id = key.id AND successor.revoked_at IS NULL
+       AND (successor.expires_at > statement_timestamp()) IS NOT false LIMIT 1) IS NOT NULL AS has_live_successor,
     CASE WHEN (
         SELECT num_nonnulls(max_lifetime, revoke_unused_after, max_active_keys_per_user) > 0
                OR require_hat_limit OR unique_descriptions
@@ -302,6 +305,7 @@ def key_of(row: asyncpg.Record) -> Key:
         family_id=KeyId(row["family_id"]),
         predecessor_id=_key_id(row["predecessor_id"]),
         successor_id=_key_id(row["successor_id"]),
+        has_live_successor=bool(row.get("has_live_successor")),
         violations=tuple(map(PolicyRule, row.get("violations") or ())),
         last_source_ip=row.get("last_source_ip") or "",
     )

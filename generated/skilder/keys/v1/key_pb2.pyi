@@ -119,6 +119,42 @@ KEY_LIMIT_EXPIRY: KeyLimit.ValueType  # 3
 """`expires_at`."""
 Global___KeyLimit: _TypeAlias = KeyLimit  # noqa: Y015
 
+class _KeyAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_ACTION_UNSPECIFIED: _KeyAction.ValueType  # 0
+    """Never sent."""
+    KEY_ACTION_UPDATE: _KeyAction.ValueType  # 1
+    """UpdateKey."""
+    KEY_ACTION_ROTATE: _KeyAction.ValueType  # 2
+    """RotateKey."""
+    KEY_ACTION_SUSPEND: _KeyAction.ValueType  # 3
+    """SuspendKey."""
+    KEY_ACTION_RESUME: _KeyAction.ValueType  # 4
+    """ResumeKey."""
+    KEY_ACTION_REVOKE: _KeyAction.ValueType  # 5
+    """RevokeKey."""
+
+class KeyAction(_KeyAction, metaclass=_KeyActionEnumTypeWrapper):
+    """What may be done with a key, as the method of that name does it. Later versions may add actions: ignore an unknown one."""
+
+KEY_ACTION_UNSPECIFIED: KeyAction.ValueType  # 0
+"""Never sent."""
+KEY_ACTION_UPDATE: KeyAction.ValueType  # 1
+"""UpdateKey."""
+KEY_ACTION_ROTATE: KeyAction.ValueType  # 2
+"""RotateKey."""
+KEY_ACTION_SUSPEND: KeyAction.ValueType  # 3
+"""SuspendKey."""
+KEY_ACTION_RESUME: KeyAction.ValueType  # 4
+"""ResumeKey."""
+KEY_ACTION_REVOKE: KeyAction.ValueType  # 5
+"""RevokeKey."""
+Global___KeyAction: _TypeAlias = KeyAction  # noqa: Y015
+
 class _PolicyRule:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -258,6 +294,7 @@ class Key(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     LAST_SOURCE_IP_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's id, a UUID version 7 (RFC 9562) in lower-case canonical form."""
@@ -348,6 +385,13 @@ class Key(_message.Message):
         """When the key was changed last; when it was issued, if it was not."""
 
     @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[Global___KeyAction.ValueType]:
+        """What the actor of the request, or without one the caller, may do with the key now, in order: for a console that shows no
+        button whose call would be refused. What would change nothing is left out. A call may still be refused for what it
+        says, such as an expiry that the key policy does not allow, and because something has changed since.
+        """
+
+    @_builtins.property
     def violations(self) -> _containers.RepeatedScalarFieldContainer[Global___PolicyRule.ValueType]:
         """The rules of the present key policy of the workspace that the key does not keep, in order. It works all the same, as a
         stricter policy changes no key. Empty for a key that is revoked or expired. Where a user has too many keys, all of them
@@ -384,11 +428,12 @@ class Key(_message.Message):
         version: _builtins.int = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         last_source_ip: _builtins.str = ...,
+        actions: _abc.Iterable[Global___KeyAction.ValueType] | None = ...,
         violations: _abc.Iterable[Global___PolicyRule.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "hat_limit", b"hat_limit", "last_used_at", b"last_used_at", "network_limit", b"network_limit", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "family_id", b"family_id", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "labels", b"labels", "last_source_ip", b"last_source_ip", "last_used_at", b"last_used_at", "network_limit", b"network_limit", "predecessor_id", b"predecessor_id", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "successor_id", b"successor_id", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "violations", b"violations", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "expires_at", b"expires_at", "family_id", b"family_id", "hat_limit", b"hat_limit", "hint", b"hint", "id", b"id", "labels", b"labels", "last_source_ip", b"last_source_ip", "last_used_at", b"last_used_at", "network_limit", b"network_limit", "predecessor_id", b"predecessor_id", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "revoked_by", b"revoked_by", "runtime_id", b"runtime_id", "state", b"state", "successor_id", b"successor_id", "suspend_reason", b"suspend_reason", "suspended_at", b"suspended_at", "suspended_by", b"suspended_by", "type", b"type", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version", "violations", b"violations", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
