@@ -11,6 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import psutil
 
+from skilder_keys.app.audit_check import check as check_audit
+from skilder_keys.storage.tool_sessions import snapshot
+from skilder_keys.storage.url import DEFAULT_SCHEMA
 from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 
 _SESSION_SECONDS = 5.0
@@ -75,6 +78,15 @@ class Postgres:
             return [row["pid"] for row in rows]
         finally:
             await connection.close(timeout=_SESSION_SECONDS)
+
+    async def audit_findings(self) -> list[str]:
+        """Return what is wrong with the audit trail, as `audit verify` says it."""
+        async with snapshot(self.url, DEFAULT_SCHEMA, "skilder-keys faults") as connection:
+            return [
+                f"{found.workspace_id}: {found.words}"
+                async for each in check_audit(connection, (), ())
+                for found in each.findings
+            ]
 
     async def terminate(self, sessions: list[int]) -> None:
         """End connections, as an administrator can."""

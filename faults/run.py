@@ -77,6 +77,7 @@ class Report:
     tracebacks: list[str]
     hits: Counter[str]
     seconds: list[float]
+    audit_findings: list[str]
 
     def right_after(self) -> int:
         """Return how many queries began within 20 ms after a change of their key or workspace had returned."""
@@ -115,6 +116,7 @@ class Report:
         start = min((change.begin for change in self.history.changes), default=0)
         lines = [f"seed {self.options.seed}, by {self.options.transport}, {len(self.violations)} violations"]
         lines += [f"  {(each.at - start) / 1e9:7.3f} s {each}" for each in self.violations[:_SHOWN]]
+        lines += [f"  audit trail: {each}" for each in self.audit_findings[:_SHOWN]]
         lines.append("the last faults:")
         lines += [f"  {(time - start) / 1e9:7.3f} s {name}" for time, name in self.faults[-_SHOWN:]]
         lines.append("calls: " + ", ".join(f"{name}: {count}" for name, count in sorted(self.counts().items())))
@@ -177,6 +179,7 @@ async def _run(options: RunOptions, progress: _Progress) -> Report:
                     await clients.until_served()
                     await _check_every_key(clients, load, recorder)
                     marks.append(now())
+                audit_findings = await fleet.postgres.audit_findings() if well else []
             finally:
                 metering.cancel()
                 await clients.close()
@@ -184,7 +187,7 @@ async def _run(options: RunOptions, progress: _Progress) -> Report:
     marks.append(now())
     history = recorder.history()
     seconds = [(after - before) / 1e9 for before, after in pairwise(marks)]
-    return Report(options, history, check(history), faults.done, tracebacks, meter.hits, seconds)
+    return Report(options, history, check(history), faults.done, tracebacks, meter.hits, seconds, audit_findings)
 
 
 async def _under_load(options: RunOptions, recorder: Recorder, fleet: Fleet, load: Load, faults: Faults) -> bool:

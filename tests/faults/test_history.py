@@ -34,6 +34,7 @@ async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str, po
     report = await run(RunOptions(SEED, SECONDS, transport=transport, postgres_files=postgres_files))
     print(report)  # noqa: T201 - for people who run it for long, with -s
     assert not report.violations, str(report)
+    assert not report.audit_findings, str(report)
     assert not report.tracebacks, str(report)
     # A run with few calls proves little. What is rare may be missing in a short one.
     counts = report.counts()

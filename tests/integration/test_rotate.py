@@ -60,8 +60,8 @@ OF_ONE_GENERATION = {
 }
 """The columns of `key` that a successor does not have from its predecessor, and why."""
 
-TABLES_ABOUT_KEYS = {"key", "key_hat", "audit_event"}
-"""The tables with rows of a key: the hats are copied, events are of one generation."""
+TABLES_ABOUT_KEYS = {"key", "key_hat"}
+"""The tables with rows of a key: the hats are copied. (Audit events are of one generation, and outlive their key.)"""
 
 
 def seconds_between(later: Timestamp, earlier: Timestamp) -> float:
