@@ -51,11 +51,9 @@ MISTAKES: dict[str, Edit] = {
         Keys, "await end_previous_keys(transaction, spec, request, origin)", "pass"
     ),
     "a revoked key is resumed": Edit(
-        KeyChanges,
-        "_require_unrevoked(key)\n            if key.suspension is not None",
-        "if key.suspension is not None",
+        KeyChanges, "_require_unrevoked(key)\n            if suspended != ", "if suspended != "
     ),
-    "a resume changes nothing": Edit(KeyChanges, "if key.suspension is not None", "if False"),
+    "a resume changes nothing": Edit(KeyChanges, "key = await keys.resume(transaction, parsed)", "pass"),
     "an update need not keep to the policy": Edit(
         KeyChanges,
         "if changes:\n                await hold_change",
