@@ -8,7 +8,21 @@ import traceback
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from bench import authorize, batch, changes, cold, lists, migration, parts, revoke, size, stock, tools, transport
+from bench import (
+    activity,
+    authorize,
+    batch,
+    changes,
+    cold,
+    lists,
+    migration,
+    parts,
+    revoke,
+    size,
+    stock,
+    tools,
+    transport,
+)
 from bench.environment import environment_of
 from bench.h2load import H2LoadMissingError, require_h2load
 from bench.report import Report
@@ -33,11 +47,12 @@ _CASES: dict[str, Callable[[Environment, Report], None]] = {
     "stock": stock.run,
     "changes": changes.run,
     "lists": lists.run,
+    "activity": activity.run,
 }
 _BY_H2LOAD = {"transport", "parts", "batch", "size"}
 _ON_STOCK = {"stock", "changes"}
 _BESIDE_NAIVE = {"transport", "batch", "cold", "revoke", "size", "tools", "stock", "changes"}
-_OF_PAGES = set(_CASES) - {"changes", "lists"}
+_OF_PAGES = set(_CASES) - {"changes", "lists", "activity"}
 """The cases whose results stand in the tables of one run; the tables of the others are written by themselves."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -270,8 +271,16 @@ async def test_a_worker_at_rest_writes_nothing(
 ) -> None:
     """It says once that it rests, and all counts are known to be there."""
     versions = "SELECT xmin::text FROM activity_writer"
+    writer = "SELECT counted_until, idle FROM activity_writer"
+    before = await sql.fetchrow(writer)
+    worker.clock.now += 3
     worker.count(key)
     await worker.writer.flush()
+    after = await sql.fetchrow(writer)
+    assert before is not None
+    assert after is not None
+    assert not after["idle"]
+    assert after["counted_until"] - before["counted_until"] >= timedelta(seconds=3)
     await worker.writer.flush()
     resting = await sql.fetchval(versions)
     for _ in range(3):

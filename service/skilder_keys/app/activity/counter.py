@@ -60,6 +60,7 @@ class ActivityCounter:
     Attributes:
         waiting: How many cells were taken and are not in the journal yet.
         dropped: How many calls were not counted, because too many cells wait.
+        retired: What earlier minutes knew of their facts. Whoever flushes frees it, in slices: it may be large.
         collapsed: How many calls were counted without their tool or hint, because there are too many facts in a minute.
     """
 
@@ -85,6 +86,7 @@ class ActivityCounter:
         self.waiting = 0
         self.dropped = 0
         self.collapsed = 0
+        self.retired: list[set[Place]] = []
 
     @property
     def cells(self) -> int:
@@ -154,6 +156,8 @@ class ActivityCounter:
     def _turn(self, now: float) -> None:
         """Begin the minute that it is now."""
         self._close()
+        if self._facts:
+            self.retired.append(self._facts)
         self._facts = set()
         self._hints = 0
         self._number = int((now + self._ahead) // _MINUTE)

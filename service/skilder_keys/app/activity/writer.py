@@ -83,6 +83,7 @@ class ActivityWriter:
             UnavailableError: The database does not respond.
         """
         async with self._turn:
+            await self._free()
             if not self._rows:
                 await self._take()
             while self._rows:
@@ -148,6 +149,18 @@ class ActivityWriter:
         self._rows.extend(rows)
         self._until = until
         self._is_resting = False
+
+    async def _free(self) -> None:
+        """Free the memory of earlier minutes."""
+        slices = TimeSlices(self._counter.clock)
+        while self._counter.retired:
+            facts = self._counter.retired[-1]
+            for _ in range(min(ROW_CELLS, len(facts))):
+                facts.pop()
+            if not facts:
+                self._counter.retired.pop()
+            elif slices.over():
+                await slices.next()
 
     def _row(
         self, minute: Minute, cells: list[tuple[Place, Cell]], began_at: float, counted_until: float | None
