@@ -33,6 +33,7 @@ func main() {
 	catalog := keysv1.NewCatalogServiceClient(channel)
 	keys := keysv1.NewKeyServiceClient(channel)
 	authorization := keysv1.NewAuthorizationServiceClient(channel)
+	audit := keysv1.NewAuditServiceClient(channel)
 
 	applied, err := catalog.ApplyWorkspace(ctx, &keysv1.ApplyWorkspaceRequest{
 		Workspace:       workspace(),
@@ -81,11 +82,33 @@ func main() {
 	}
 	fmt.Println("read", tools)
 
+	// Each response has the cursor with which another call goes on.
+	start := &keysv1.FollowEventsRequest{WorkspaceId: "acme", Start: &keysv1.FollowEventsRequest_AfterNumber{}}
+	for round := range 2 {
+		following, stop := context.WithCancel(ctx)
+		events, err := audit.FollowEvents(following, start)
+		check(err)
+		response, err := events.Recv()
+		check(err)
+		stop()
+		fmt.Println("followed", len(response.GetEvents()))
+		if round == 0 {
+			suspend(ctx, keys, issued.GetKey().GetId())
+		}
+		start.Start = &keysv1.FollowEventsRequest_Cursor{Cursor: response.GetCursor()}
+	}
+
 	// A newer server may send a value that this program does not know.
 	newer := &keysv1.Denied{}
 	check(proto.Unmarshal([]byte{8, 77}, newer))
 	fmt.Println("unknown", int32(newer.GetReason()), newer.GetReason())
 	fmt.Println("printed", issued)
+}
+
+// suspend makes another event.
+func suspend(ctx context.Context, keys keysv1.KeyServiceClient, id string) {
+	_, err := keys.SuspendKey(ctx, &keysv1.SuspendKeyRequest{KeyId: id})
+	check(err)
 }
 
 // ask returns the decision, or why there is none.

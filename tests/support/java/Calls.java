@@ -1,12 +1,14 @@
 import com.google.protobuf.DebugFormat;
 import com.google.rpc.ErrorInfo;
 import dev.skilder.keys.v1.ApplyWorkspaceRequest;
+import dev.skilder.keys.v1.AuditServiceGrpc;
 import dev.skilder.keys.v1.AuthorizationServiceGrpc;
 import dev.skilder.keys.v1.AuthorizeRequest;
 import dev.skilder.keys.v1.AuthorizeResponse;
 import dev.skilder.keys.v1.CatalogServiceGrpc;
 import dev.skilder.keys.v1.Denied;
 import dev.skilder.keys.v1.ErrorReason;
+import dev.skilder.keys.v1.FollowEventsRequest;
 import dev.skilder.keys.v1.Granted;
 import dev.skilder.keys.v1.Hat;
 import dev.skilder.keys.v1.HatAudience;
@@ -19,6 +21,7 @@ import dev.skilder.keys.v1.KeyType;
 import dev.skilder.keys.v1.ListKeysRequest;
 import dev.skilder.keys.v1.ReadToolSetRequest;
 import dev.skilder.keys.v1.Skill;
+import dev.skilder.keys.v1.SuspendKeyRequest;
 import dev.skilder.keys.v1.Tool;
 import dev.skilder.keys.v1.Workspace;
 import io.grpc.Grpc;
@@ -73,6 +76,15 @@ public class Calls {
       tools += parts.next().getToolSet().getToolsCount();
     }
     System.out.println("read " + tools);
+
+    // Each response has the cursor with which another call goes on.
+    var audit = AuditServiceGrpc.newBlockingStub(channel);
+    var follow = FollowEventsRequest.newBuilder().setWorkspaceId("acme");
+    var first = audit.followEvents(follow.setAfterNumber(0).build()).next();
+    System.out.println("followed " + first.getEventsCount());
+    keys.suspendKey(SuspendKeyRequest.newBuilder().setKeyId(issued.getKey().getId()).build());
+    var next = audit.followEvents(follow.setCursor(first.getCursor()).build()).next();
+    System.out.println("followed " + next.getEventsCount());
 
     // A newer server may send a value that this program does not know.
     var newer = Denied.parseFrom(new byte[] {8, 77});
