@@ -238,6 +238,22 @@ async def test_counts_wait_while_postgres_is_away(
     assert await total(sql, database) == 6
 
 
+async def test_a_drain_tries_again(
+    worker: Worker, key: UUID, proxy: Proxy, sql: asyncpg.Connection[Any], database: Database
+) -> None:
+    """Where Postgres is away for a moment while a worker ends."""
+    worker.count(key, 3)
+    proxy.stall()
+    proxy.cut()
+    closing = asyncio.create_task(worker.writer.close())
+    await asyncio.wait({closing}, timeout=1.5)  # more than a connection may take
+    proxy.resume()
+    await closing
+    assert worker.counter.cells == 0
+    assert await total(sql, database) == 3
+    assert worker.log.events == []
+
+
 async def test_a_worker_that_is_not_known_registers_again(
     worker: Worker, key: UUID, sql: asyncpg.Connection[Any], database: Database
 ) -> None:

@@ -24,6 +24,7 @@ ROW_CELLS = 1000
 
 _MINUTE_MS = 60_000
 _CLOSE_SECONDS = 5.0
+_RETRY_SECONDS = 0.1
 _EXACT_SECONDS = 0.25
 """An answer that took longer does not show what the clock of the database shows now."""
 
@@ -100,15 +101,21 @@ class ActivityWriter:
         """Write all that was counted, if the database responds within five seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                try:
-                    while self._counter.cells:
-                        await self.flush()
-                    async with self._database.connection() as connection:
-                        await activity_journal.leave(connection, self._id)
-                except UnavailableError as error:
-                    self._log.warning("activity not written", error=repr(error.__cause__ or error))
+                while not await self._leave():  # noqa: ASYNC110 - nobody reports that the database is back
+                    await asyncio.sleep(_RETRY_SECONDS)
         if self._counter.cells:
             self._log.error("activity is lost", cells=self._counter.cells)
+
+    async def _leave(self) -> bool:
+        """Write all that was counted, and end the registration; return False if the database does not respond."""
+        try:
+            while self._counter.cells:
+                await self.flush()
+            async with self._database.connection() as connection:
+                await activity_journal.leave(connection, self._id)
+        except UnavailableError:
+            return False
+        return True
 
     async def run(self) -> NoReturn:
         """Flush every `interval` seconds, until cancelled."""
