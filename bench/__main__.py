@@ -22,6 +22,7 @@ from bench import (
     stock,
     tools,
     transport,
+    usage,
 )
 from bench.environment import environment_of
 from bench.h2load import H2LoadMissingError, require_h2load
@@ -48,11 +49,12 @@ _CASES: dict[str, Callable[[Environment, Report], None]] = {
     "changes": changes.run,
     "lists": lists.run,
     "activity": activity.run,
+    "usage": usage.run,
 }
 _BY_H2LOAD = {"transport", "parts", "batch", "size"}
 _ON_STOCK = {"stock", "changes"}
 _BESIDE_NAIVE = {"transport", "batch", "cold", "revoke", "size", "tools", "stock", "changes"}
-_OF_PAGES = set(_CASES) - {"changes", "lists", "activity"}
+_OF_PAGES = set(_CASES) - {"changes", "lists", "activity", "usage"}
 """The cases whose results stand in the tables of one run; the tables of the others are written by themselves."""
 
 

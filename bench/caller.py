@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from skilder.keys.v1 import activity_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2
 from skilder.keys.v1 import authorization_service_pb2 as pb
-from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2
+from skilder.keys.v1.activity_service_pb2_grpc import ActivityServiceStub
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
@@ -30,6 +31,7 @@ class Caller:
         self._authorization: Any = AuthorizationServiceStub(self._channel)
         self._catalog: Any = CatalogServiceStub(self._channel)
         self._keys: Any = KeyServiceStub(self._channel)
+        self._activity: Any = ActivityServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +82,13 @@ class Caller:
         """Revoke the keys that match a filter."""
         response: key_service_pb2.RevokeKeysResponse = self._call(self._keys.RevokeKeys, request)
         return response
+
+    def activity(
+        self, request: activity_service_pb2.ListActivityRequest | activity_service_pb2.GetUsageRequest
+    ) -> None:
+        """List or sum up activity."""
+        listed = isinstance(request, activity_service_pb2.ListActivityRequest)
+        self._call(self._activity.ListActivity if listed else self._activity.GetUsage, request)
 
     def authorize(self, request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
         """Authorize a token."""

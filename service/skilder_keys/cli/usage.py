@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from skilder.keys.v1 import key_pb2
 
-LINE = 24
-"""The characters of a sparkline."""
+LINE = 31
+"""The characters of a sparkline: as many as 30 days have, if both ends count."""
 _PIPE_WIDTH = 80
 _DEFAULT = timedelta(days=30)
 _GROUPS = {
