@@ -113,7 +113,7 @@ def usage(step: Span, ago: timedelta, group_by: UsageGroup, **fields: Any) -> Ca
         await sql.execute(SETTINGS)
         start, end = map(step.number, query.window(kept))
         found = await read_usage(sql, search, step, range(start, end), group_by, query.series)
-        assert found.series
+        assert found.rows
         return found
 
     return read

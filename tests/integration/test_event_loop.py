@@ -15,11 +15,14 @@ from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from time import process_time
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
+from skilder.keys.v1.activity_service_pb2 import USAGE_GROUP_TOOL, GetUsageRequest
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest
 from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.query import AuthorizeQuery
@@ -35,6 +38,7 @@ from skilder_keys.domain.tool_sets import ToolSetView, Variant
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.offload import Offload
 from skilder_keys.rpc import convert, convert_workspaces
+from tests.support.activity_facts import DAY, Fact, insert_facts
 from tests.support.fleet import ORIGIN
 from tests.support.ids import new_key_id
 from tests.support.largest import largest_workspace
@@ -43,6 +47,7 @@ from tests.support.memory import TestedMemory, known_key, minted
 from tests.support.plain_keys import plain_key
 from tests.support.service import TOKENS, serving
 from tests.support.snapshot_reads import contents_of
+from tests.support.sql import connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -126,6 +131,22 @@ class Calls:
         raise AssertionError(f"{method}: stalls of {longest} s, and the work in one piece takes {self._piece} s")
 
 
+_COPY = """
+INSERT INTO activity_minute (at, workspace, key, tool, caller, outcome, count, first_ms, last_ms)
+SELECT at - n, workspace, key, tool, caller, outcome, count, first_ms, last_ms
+FROM activity_minute, generate_series(1, 1498) AS n WHERE at = $1
+"""
+
+
+async def insert_most_usage(url: str, key_id: UUID) -> None:
+    """Write calls in 1,500 minutes, of more tools than there can be series."""
+    minute = int(datetime.now(UTC).timestamp()) // 60
+    async with connected(url) as sql:
+        days_ago = [Fact(minute - days * DAY, key_id) for days in (1, 2)]
+        await insert_facts(sql, [*days_ago, *(Fact(minute, key_id, f"tool-{tool}") for tool in range(60))])
+        await sql.execute(_COPY, minute)
+
+
 @pytest.mark.long
 async def test_no_call_of_the_largest_size_blocks_the_loop(database_url: str, tmp_path: Path) -> None:
     """Applying, changing, showing and deleting the largest workspace, its first Authorize, and large batches."""
@@ -181,6 +202,9 @@ async def test_no_call_of_the_largest_size_blocks_the_loop(database_url: str, tm
                     ]
                 ),
             )
+            await insert_most_usage(database_url, UUID(issued[0].key.id))
+            usage = GetUsageRequest(workspace_id="w", step=Duration(seconds=60), group_by=USAGE_GROUP_TOOL, top=50)
+            await calls.hold_nobody_up("ActivityService/GetUsage", lambda _: usage)
             await calls.hold_nobody_up(
                 "CatalogService/DeleteWorkspace", lambda _: DeleteWorkspaceRequest(workspace_id="w")
             )

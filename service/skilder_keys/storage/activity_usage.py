@@ -39,10 +39,27 @@ _NAMES = {
 
 
 class SummedUsage(NamedTuple):
-    """The series with the most calls, and the sum of all others."""
+    """Sums of calls: `rank` of the series, from 1 on, or None for the others; `part`, `at`, `granted` and `denied`.
 
-    series: tuple[UsageSeries, ...]
-    rest: UsageSeries | None
+    Attributes:
+        names: The ids of keys, users or tools, or the names of callers, by `part`.
+    """
+
+    rows: list[asyncpg.Record]
+    step: Span
+    names: Mapping[object, str]
+
+    def series(self) -> tuple[tuple[UsageSeries, ...], UsageSeries | None]:
+        """Return the series with the most calls, and the sum of all others. There may be 75,000 points."""
+        points: dict[int | None, list[UsagePoint]] = {}
+        ids: dict[int | None, str] = {}
+        for row in self.rows:
+            ids[row["rank"]] = self.names.get(row["part"], "")
+            point = UsagePoint(self.step.start(row["at"]), row["granted"], row["denied"])
+            points.setdefault(row["rank"], []).append(point)
+        rest = points.pop(None, None)
+        series = tuple(UsageSeries(ids[rank], tuple(each)) for rank, each in points.items())
+        return series, None if rest is None else UsageSeries("", tuple(rest))
 
 
 async def read_usage(
@@ -94,17 +111,7 @@ async def read_usage(
         *search.values,
     )
     names = await _names(connection, group_by, {row["part"] for row in rows} - {None})
-    ranks: dict[int | None, list[UsagePoint]] = {}
-    ids: dict[int | None, str] = {}
-    for row in rows:
-        ids[row["rank"]] = names.get(row["part"], "")
-        point = UsagePoint(step.start(row["at"]), row["granted"], row["denied"])
-        ranks.setdefault(row["rank"], []).append(point)
-    rest = ranks.pop(None, None)
-    return SummedUsage(
-        tuple(UsageSeries(ids[rank], tuple(points)) for rank, points in ranks.items()),
-        None if rest is None else UsageSeries("", tuple(rest)),
-    )
+    return SummedUsage(rows, step, names)
 
 
 async def _places(connection: Connection, step: Span, steps: range) -> Mapping[Span, list[int]]:

@@ -211,7 +211,7 @@ async def start(
             WorkspaceReads(database, page_tokens, offload),
             offload,
         ),
-        activity_service.DESCRIPTOR: ActivityServicer(ActivityReads(database, page_tokens), offload),
+        activity_service.DESCRIPTOR: ActivityServicer(ActivityReads(database, page_tokens, offload), offload),
         audit_service.DESCRIPTOR: AuditServicer(AuditReads(database, page_tokens), streams, offload),
         authorization_service.DESCRIPTOR: authorization,
     }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from skilder_keys.domain.activity import ActivityFilter, ActivityListing, Kept, UsageQuery
     from skilder_keys.domain.denial import DenialReason
     from skilder_keys.domain.paging import PageTokens
+    from skilder_keys.offload import Offload
     from skilder_keys.storage.database import Connection, Database
 
 _REASONS: dict[int, DenialReason] = {number: reason for reason, number in DENIAL_REASONS.items()}
@@ -34,9 +35,17 @@ _NOTHING = UsageSeries("", ())
 class ActivityReads:
     """Lists and sums up activity. Its methods raise UnavailableError if the database does not respond."""
 
-    def __init__(self, database: Database, page_tokens: PageTokens) -> None:
+    def __init__(self, database: Database, page_tokens: PageTokens, offload: Offload) -> None:
+        """Make the use cases.
+
+        Args:
+            database: The database.
+            page_tokens: Seals page tokens.
+            offload: Where long work runs.
+        """
         self._database = database
         self._page_tokens = page_tokens
+        self._offload = offload
 
     async def list(
         self, listed: ActivityListing, *, page_size: int, page_token: str, actor: UserId | None
@@ -91,12 +100,12 @@ class ActivityReads:
             kept = await activity_kept.read(snapshot)
             start, end = query.window(kept)
             search = None if visible is None else await search_for(snapshot, visible, DENIAL_REASONS)
-            series: tuple[UsageSeries, ...] = ()
-            rest = None
+            summed = None
             if search is not None and start < end:
                 await snapshot.execute(SETTINGS)
                 steps = range(query.step.number(start), query.step.number(end))
-                series, rest = await read_usage(snapshot, search, query.step, steps, query.group_by, query.series)
+                summed = await read_usage(snapshot, search, query.step, steps, query.group_by, query.series)
+        series, rest = ((), None) if summed is None else await self._offload.run(summed.series)
         if query.group_by is None and not series:
             series = (_NOTHING,)
         return Usage(series, rest, kept.counted_until)
