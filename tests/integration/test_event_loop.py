@@ -42,7 +42,6 @@ from tests.support.activity_facts import DAY, Fact, insert_facts
 from tests.support.fleet import ORIGIN
 from tests.support.ids import new_key_id
 from tests.support.largest import largest_workspace
-from tests.support.lengths import by_form
 from tests.support.memory import TestedMemory, known_key, minted
 from tests.support.plain_keys import plain_key
 from tests.support.service import TOKENS, serving
@@ -243,9 +242,8 @@ async def test_a_variant_of_the_largest_tool_set_does_not_block_the_loop(variant
 async def test_dropping_very_many_keys_does_not_block_the_loop() -> None:
     """They are gone at once for every caller, and their memory is freed in portions."""
     memory = TestedMemory()
-    number = by_form(30_000, 100_000)
-    cache = KeyCache(memory.lease, memory.fingerprint, number)
-    tokens = [minted() for _ in range(number)]
+    cache = KeyCache(memory.lease, memory.fingerprint, 100_000)
+    tokens = [minted() for _ in range(100_000)]
 
     def fill() -> dict[str, KnownKey]:
         return {
