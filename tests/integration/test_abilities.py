@@ -118,4 +118,4 @@ async def test_an_auditor_reads_and_changes_nothing(service: Service) -> None:
             refused = await outcome(service.auditor, method, request)
             reason = None if refused is None else refused.reason
             assert (reason == "CALLER_NOT_ALLOWED") == (required(method) not in READS), method
-    assert (await get_key(service.auditor, issued.key.id)) == issued.key
+    assert (await get_key(service.operator, issued.key.id)) == issued.key

@@ -6,6 +6,7 @@ The grpcio transport is tested as well as the Envoy transport, where clients sho
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ import pytest
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_service_pb2
 from tests.support.certificates import Authority
+from tests.support.fleet import until
 from tests.support.frames import (
     AUTHORIZE,
     GET_KEY,
@@ -167,8 +169,9 @@ async def test_headers_cannot_fake_a_clients_identity(
         "forwarded": "for=192.0.2.1",
     }
     write_callers(tmp_path / "callers.yaml", [{"name": "gateway", "role": "operator", "san": san}])
+    decisions = tmp_path / "decisions"
     async with (
-        serving(database_url, tmp_path, transport=transport) as service,
+        serving(database_url, tmp_path, transport=transport, decision_log_file=decisions) as service,
         connected(service.address) as connection,
     ):
         stream = connection.call(path, forged)
@@ -176,7 +179,12 @@ async def test_headers_cannot_fake_a_clients_identity(
         assert (await stream.response()).code is Code.UNAUTHENTICATED
         plain, other = [await ask(connection, WHOLE, path=path, fields=fields) for fields in ({}, forged)]
         assert (plain.code, plain.body, plain.details) == (other.code, other.body, other.details)
-        calls = service.log.calls(path.removeprefix("/skilder.keys.v1."))
+        failed = service.log.calls(path.removeprefix("/skilder.keys.v1."))
+        if path == AUTHORIZE:
+            await until(lambda: decisions.exists() and decisions.read_bytes().count(b"\n") == 2)
+            calls = [*failed, *map(json.loads, decisions.read_text("utf-8").splitlines())]
+        else:
+            calls = failed
         assert [call.get("caller") for call in calls] == [None, "operator", "operator"]
         assert {call["peer"] for call in calls} == {f"ipv4:{connection.local_address}"}
 

@@ -121,7 +121,8 @@ class AuditEvent:
             FieldChange(path, *("" if value is None else json.dumps(value, ensure_ascii=False) for value in values))
             for path, *values in _changes(self.action, details)
         )
-        return details.get("reason") or "", changes
+        reason = details.get("reason") or ""
+        return reason if isinstance(reason, str) else json.dumps(reason), changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +174,31 @@ def caller_of(principal: Principal) -> str:
 
 
 def _changes(action: str, details: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    if "diff" in details:
-        yield from details["diff"]
+    # The database replaces whatever is too long by its SHA-256, so a list may be an object.
+    diff = details.get("diff")
+    if diff is not None:
+        yield from diff if isinstance(diff, list) else [("diff", None, diff)]
         return
     no_changes = _NO_CHANGES - {"user_id", "runtime_id"} if action == AuditAction.KEY_ISSUED.value else _NO_CHANGES
     for name, value in details.items():
         if name not in no_changes and value is not None:
             yield name, None, value
     # Events of earlier versions: pairs of values by field, or lists of ids by kind of part and what became of them.
-    for name, values in details.get("changes", {}).items():
+    changes = details.get("changes", {})
+    if _is_digest(changes):
+        yield "changes", None, changes
+        return
+    for name, values in changes.items():
         if isinstance(values, list):
             yield name, values[0], values[1]
+        elif _is_digest(values):
+            yield name, None, values
         else:
             for verb, ids in values.items():
                 if ids:
                     yield f"{name}.{verb}", None, ids
+
+
+def _is_digest(value: Mapping[str, Any] | list[Any]) -> bool:
+    """Return whether a value was too long, so that its SHA-256 is there instead."""
+    return isinstance(value, dict) and {"sha256", "bytes"} <= value.keys()

@@ -65,12 +65,12 @@ class ActivityReads:
         limit = violations.page_size(page_size)
         violations.actor(actor)
         violations.raise_if_any()
+        same = listing("ListActivity", actor, listed)
+        position = self._page_tokens.open(same, page_token)
         if listed.unproven and actor is not None:
             raise ActorNotAllowedError(
                 "Tokens that proved no key belong to no workspace, so no actor may see them: leave actor empty."
             )
-        same = listing("ListActivity", actor, listed)
-        position = self._page_tokens.open(same, page_token)
         async with self._database.snapshot() as snapshot:
             visible = listed.filter if listed.unproven else await _visible(snapshot, listed.filter, actor)
             kept = await activity_kept.read(snapshot)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.networks import check_address
@@ -85,5 +85,5 @@ class Decision:
     denied: DenialReason | None
     body: bytes
     epoch: int = 0
-    key: KnownKey | None = None
+    key: KnownKey | None = field(default=None, compare=False)
     tool_set_version: str = ""
