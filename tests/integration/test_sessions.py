@@ -243,11 +243,19 @@ async def test_a_changed_type_breaks_no_prepared_statement(transport: str, stock
         async with serving(url, tmp_path, transport=transport, pool_size=3) as service, connected(url) as sql:
             await service.operator.apply(small_workspace())
             issued = [await service.operator.issue() for _ in range(12)]
+            trigger = await sql.fetchval("SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'key_version'")
             for each, type_ in zip(issued, ["varchar(200)", "text"] * 6, strict=True):
                 await asyncio.gather(
                     *(service.operator.keys.GetKey(GetKeyRequest(key_id=each.key.id)) for _ in range(6))
                 )
-                await sql.execute(f"ALTER TABLE key ALTER COLUMN created_by_id TYPE {type_}")
+                # A trigger names the column, so it has to be made again.
+                await sql.execute(
+                    f"""
+                    BEGIN; DROP TRIGGER key_version ON key;
+                    ALTER TABLE key ALTER COLUMN created_by_id TYPE {type_};
+                    {trigger}; ALTER TABLE key ENABLE ALWAYS TRIGGER key_version; COMMIT;
+                    """
+                )
                 await sql.execute(f"ALTER TABLE workspace ALTER COLUMN name TYPE {type_}")
                 # A first use, and changes: of a key, and of its workspace.
                 granted = await service.service.authorization.Authorize(pb.AuthorizeRequest(token=each.token))
