@@ -5,6 +5,7 @@ The libraries are the extra [otel]. They are imported only where traces are sent
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from skilder_keys.domain.errors import KeysError
@@ -54,6 +55,7 @@ class OpenTelemetry:
             raise ExtraMissingError(ExtraMissingError.__doc__) from None
         resource = Resource.create({"service.name": "skilder-keys", "skilder.worker": worker})
         self._provider = TracerProvider(sampler=ParentBasedTraceIdRatio(ratio), resource=resource)
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(_at_most_a_warning)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=_SECONDS)))
         self._tracer = self._provider.get_tracer("skilder_keys")
         self._extract = TraceContextTextMapPropagator().extract
@@ -95,3 +97,10 @@ class OpenTelemetry:
     def close(self) -> None:
         """Send what waits. This takes up to some seconds if the collector does not respond."""
         self._provider.shutdown()
+
+
+def _at_most_a_warning(record: logging.LogRecord) -> bool:
+    """Let a collector that is away be a warning: it is no fault of the service, and no call notices it."""
+    record.levelno = min(record.levelno, logging.WARNING)
+    record.levelname = logging.getLevelName(record.levelno)
+    return True
