@@ -75,7 +75,7 @@ class ActivityWriter:
             now = await activity_journal.database_time(connection)
             self._counter.set_time(now, self._counter.clock())
             self._until = now - (self._counter.clock() - asked_at)
-            await self._register()
+        await self._register()  # with a connection of its own: there may be only one
 
     async def flush(self) -> None:
         """Write what was counted. What cannot be written now is kept.
