@@ -26,6 +26,7 @@ SERVICES = [
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
     "skilder.keys.v1.ActivityService",
+    "skilder.keys.v1.AuditService",
     "skilder.keys.v1.AuthorizationService",
     "skilder.keys.v1.CatalogService",
     "skilder.keys.v1.KeyService",
