@@ -144,7 +144,8 @@ class World:
         self.near = (await operator.issue(network_limit=SOURCES)).token
         self.narrow = (await operator.issue(hat_limit=HatLimit(hat_ids=["customer-care"]))).token
         self.probes = {"wide": self.wide, "narrow": self.narrow}
-        for user in ("bob", "bob", "bob", "cyd"):
+        # More than one for each, so that a call with `max_keys=1` revokes none of them if its filter says less.
+        for user in ("bob", "bob", "bob", "cyd", "cyd"):
             issued = await operator.issue(
                 type=KEY_TYPE_USER,
                 user_id=user,
