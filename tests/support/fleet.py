@@ -109,9 +109,13 @@ class Process:
     following: asyncio.Task[Any] | None = None
 
     async def follow(self) -> None:
-        """Start to follow the fence, and return once there is a lease."""
+        """Start to follow the fence, and return once there is a new lease.
+
+        A lease from before `freeze` is not enough: the reader ends it, and drops memory, when it registers again.
+        """
+        drops = self.key_cache.drops
         self.following = asyncio.create_task(self.reader.run())
-        await until(self.lease.valid)
+        await until(lambda: self.key_cache.drops > drops and self.lease.valid())
 
     async def freeze(self) -> None:
         """Stop following the fence without telling anybody, like a process that hangs."""
