@@ -38,6 +38,8 @@ _SHOWN = 20
 _TRACEBACKS_SHOWN = 3
 _RIGHT_AFTER = 20_000_000
 """Nanoseconds."""
+_LONGER = 60.0
+"""How many seconds longer the load may go on, where there were too few calls."""
 _PATIENCE = 120.0
 """How many seconds longer than its load a run may take before it counts as stuck."""
 _STEPS = ("start", "be under load", "check every key", "end")
@@ -54,6 +56,8 @@ class RunOptions:
         transport: The transport of the servers.
         mutations: The mistakes in the workers of servers, by server. These use the grpcio transport.
         until: Returns whether the violations so far are enough to end the run early.
+        enough: Returns whether there were enough calls. Clients and faults go on until there were, for up to a minute
+            longer: on a busy machine, or where a server is down for long, fewer calls fit into the time.
         postgres_files: A data folder whose Postgres is copied, as making one takes long.
     """
 
@@ -63,6 +67,7 @@ class RunOptions:
     transport: str = "grpcio"
     mutations: Mapping[str, str] = field(default_factory=dict)
     until: Callable[[Sequence[Violation]], bool] | None = None
+    enough: Callable[[Report], bool] | None = None
     postgres_files: Path | None = None
 
 
@@ -152,7 +157,7 @@ async def run(options: RunOptions) -> Report:
     def state() -> str:
         return f"seed {options.seed}, by {options.transport}, {options.seconds:.0f} s under load: {progress}"
 
-    return await bounded(_run(options, progress), options.seconds + _PATIENCE, state)
+    return await bounded(_run(options, progress), options.seconds + _LONGER + _PATIENCE, state)
 
 
 async def _run(options: RunOptions, progress: _Progress) -> Report:
@@ -173,7 +178,8 @@ async def _run(options: RunOptions, progress: _Progress) -> Report:
                 await clients.until_served()
                 await load.prepare()
                 marks.append(now())
-                well = await _under_load(options, recorder, fleet, load, faults)
+                watch = Watch(options, recorder, meter.hits, faults.done)
+                well = await _under_load(watch, fleet, load, faults)
                 marks.append(now())
                 if well:
                     await clients.until_served()
@@ -190,27 +196,47 @@ async def _run(options: RunOptions, progress: _Progress) -> Report:
     return Report(options, history, check(history), faults.done, tracebacks, meter.hits, seconds, audit_findings)
 
 
-async def _under_load(options: RunOptions, recorder: Recorder, fleet: Fleet, load: Load, faults: Faults) -> bool:
-    """Run clients and faults for the given time; return False if violations ended that early."""
+@dataclass
+class Watch:
+    """Looks at a run from time to time, and says when its load ends."""
+
+    options: RunOptions
+    recorder: Recorder
+    hits: Counter[str]
+    faults: list[tuple[int, str]]
+
+    async def wait(self) -> bool:
+        """Wait for the given time, and longer while there are too few calls; return False if violations ended that."""
+        looked = 0
+        violations: list[Violation] = []
+        end = now() + self.options.seconds * 1e9
+        while now() < end or (now() < end + _LONGER * 1e9 and not self._enough()):
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self.options.until is not None:
+                violations += check(self.recorder.history(since=looked))
+                looked = len(self.recorder.authorizations)
+                if self.options.until(violations):
+                    return False
+        return True
+
+    def _enough(self) -> bool:
+        enough = self.options.enough
+        history = self.recorder.history()
+        return enough is None or enough(Report(self.options, history, [], self.faults, [], self.hits, [], []))
+
+
+async def _under_load(watch: Watch, fleet: Fleet, load: Load, faults: Faults) -> bool:
+    """Run clients and faults for as long as the watch says; return False if violations ended that early."""
     stopping = asyncio.Event()
-    looked = 0
-    violations: list[Violation] = []
-    found = False
-    end = now() + options.seconds * 1e9
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run())
-        making = group.create_task(faults.run(options.menu, stopping))
-        while now() < end and not found:
-            await asyncio.sleep(_LOOK_SECONDS)
-            if options.until is not None:
-                violations += check(recorder.history(since=looked))
-                looked = len(recorder.authorizations)
-                found = options.until(violations)
+        making = group.create_task(faults.run(watch.options.menu, stopping))
+        well = await watch.wait()
         stopping.set()
         await making
         await fleet.heal()
         load.stop()
-    return not found
+    return well
 
 
 async def _check_every_key(clients: Clients, load: Load, recorder: Recorder) -> None:
