@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -97,6 +99,22 @@ async def test_a_worker_that_does_not_serve_is_reported_and_ended(
         await start(program)
     left = [each for each in psutil.Process().children() if PRELUDE in "\n".join(each.cmdline())]
     assert left == []
+
+
+async def test_a_start_that_is_given_up_logs_no_error() -> None:
+    """The worker is killed before anybody waits until it serves."""
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+
+    async def given_up() -> None:
+        raise asyncio.CancelledError
+
+    command = (sys.executable, "-c", PRELUDE + 'say({"prepared": None})\ntime.sleep(600)')
+    with pytest.raises(asyncio.CancelledError):
+        await WorkerProcess.start(command, SETTINGS, URL, 3, given_up)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert errors == []
 
 
 async def test_a_worker_names_an_option_that_it_does_not_know(transport: str) -> None:

@@ -68,6 +68,8 @@ class WorkerProcess:
         self._pongs = 0
         self._prepared = asyncio.Event()
         self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        # Nobody waits for it if `begin` is cancelled or fails before that; its error is no news then.
+        self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
         self._metrics: asyncio.Future[list[Family] | None] | None = None
         self._listening = asyncio.create_task(self._listen())
         self._ending = asyncio.create_task(self._wait_for_exit(process))
