@@ -39,3 +39,30 @@ def test_standard_error_shows_no_token() -> None:
     token = f"WSK_{'0' * 71}"
     done = run(f"print('usage: {token} is no option', file=sys.stderr)")
     assert done.stderr == "usage: … is no option\n".encode()
+
+
+INTERRUPTED = """
+import signal
+write = os.write
+def interrupted(number, data):
+    write(number, data)
+    os.write = write
+    signal.raise_signal(signal.SIGINT)
+os.write = interrupted
+try:
+    print('first', file=sys.%s)
+except KeyboardInterrupt:
+    print('stopped', file=sys.stderr)
+stdio.flush()
+"""
+
+
+def test_ctrl_c_right_after_a_write_prints_nothing_twice() -> None:
+    """The signal comes when the data is written, before anybody knows how much of it was."""
+    done = run(INTERRUPTED % "stdout")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"first\n", b"stopped\n")
+
+
+def test_ctrl_c_does_not_silence_standard_error() -> None:
+    """It still says what the interrupted command has done."""
+    assert run(INTERRUPTED % "stderr").stderr.endswith(b"stopped\n")

@@ -79,7 +79,12 @@ def _writer(number: int, kind: type[_Writer], given: TextIO | None) -> _Writer:
 
 
 class _Descriptor(io.RawIOBase):
-    """A file descriptor that raises OutputError once. After that it accepts all data, so that the exit cannot fail."""
+    """A file descriptor that raises OutputError once. After that it accepts all data, so that the exit cannot fail.
+
+    After Ctrl-C during a write, standard output accepts all data too: nobody knows how much of the data was written,
+    and the buffer would write all of it again. Standard error goes on, since it says what the interrupted command has
+    done.
+    """
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -112,6 +117,9 @@ class _Descriptor(io.RawIOBase):
             except OSError as error:
                 self._failed = True
                 raise OutputError(self._number, error) from error
+            except KeyboardInterrupt:
+                self._failed = self._number == 1
+                raise
         return len(memoryview(data))
 
 
