@@ -2,6 +2,7 @@
 import { createInterface } from "node:readline";
 import { createRegistry, fromBinary, toJsonString } from "@bufbuild/protobuf";
 import { file_skilder_keys_v1_activity_service } from "./gen/skilder/keys/v1/activity_service_pb.js";
+import { file_skilder_keys_v1_audit_service } from "./gen/skilder/keys/v1/audit_service_pb.js";
 import { file_skilder_keys_v1_authorization_service } from "./gen/skilder/keys/v1/authorization_service_pb.js";
 import { file_skilder_keys_v1_catalog_service } from "./gen/skilder/keys/v1/catalog_service_pb.js";
 import { file_skilder_keys_v1_key_service } from "./gen/skilder/keys/v1/key_service_pb.js";
@@ -9,6 +10,7 @@ import { file_skilder_keys_v1_runtime_service } from "./gen/skilder/keys/v1/runt
 
 const messages = createRegistry(
   file_skilder_keys_v1_activity_service,
+  file_skilder_keys_v1_audit_service,
   file_skilder_keys_v1_authorization_service,
   file_skilder_keys_v1_catalog_service,
   file_skilder_keys_v1_key_service,
