@@ -165,8 +165,8 @@ def _count(sql: Sql) -> int:
     query = """
         SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements AS statement
         WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-          -- The last uses of keys are written every few seconds, in transactions, whatever changes.
-          AND query !~* 'due AS MATERIALIZED|clock_timestamp.. - last_used_at|^(BEGIN|COMMIT|SET LOCAL)'
+          -- Last uses of keys and counts of calls are written every few seconds, in transactions, whatever changes.
+          AND query !~* 'activity|due AS MATERIALIZED|clock_timestamp.. - last_used_at|^(BEGIN|COMMIT|SET LOCAL)'
     """
     return int(str(sql.value(query)))
 
