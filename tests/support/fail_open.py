@@ -653,7 +653,7 @@ def _events(actor: str, *, more: bool = False) -> Callable[[World], Awaitable[Me
 def _follow(actor: str) -> Callable[[World], Awaitable[Message]]:
     async def make(world: World) -> Message:
         some = await _some_events(world)
-        return FollowEventsRequest(workspace_id="acme", filter=some, after_number=1, actor=actor)
+        return FollowEventsRequest(workspace_id="acme", filter=some, after_number=0, actor=actor)
 
     return make
 
