@@ -80,26 +80,26 @@ def content_of(event: ChainedEvent) -> str:
     digest = event.private_digest
     if digest is None:
         digest = sha256((event.salt or b"") + private_text(event).encode()).digest()
-    return (
-        f'{{"workspace_id":{_quoted(event.workspace_id)},"number":{event.number},"at":"{event.at}"'
-        f',"action":{_quoted(event.action)},"key_id":{_value(event.key_id)},"caller":{_quoted(event.caller)}'
-        f',"private":"{digest.hex()}"}}'
-    )
+    return _content(event, f'"number":{event.number}', digest)
 
 
 def older_content(event: OlderEvent) -> str:
     """Return what the hash over older events covers of one of them. They have no salt."""
     digest = event.private_digest or sha256(private_text(event).encode()).digest()
-    return (
-        f'{{"workspace_id":{_quoted(event.workspace_id)},"id":{event.id},"at":"{event.at}"'
-        f',"action":{_quoted(event.action)},"key_id":{_value(event.key_id)},"caller":{_quoted(event.caller)}'
-        f',"private":"{digest.hex()}"}}'
-    )
+    return _content(event, f'"id":{event.id}', digest)
 
 
 def next_hash(before: bytes, content: str) -> bytes:
     """Return the hash of an event, from the hash before it and its content."""
     return sha256(before + content.encode()).digest()
+
+
+def _content(event: ChainedEvent | OlderEvent, position: str, digest: bytes) -> str:
+    return (
+        f'{{"workspace_id":{_quoted(event.workspace_id)},{position},"at":"{event.at}"'
+        f',"action":{_quoted(event.action)},"key_id":{_value(event.key_id)},"caller":{_quoted(event.caller)}'
+        f',"private":"{digest.hex()}"}}'
+    )
 
 
 def _value(text: str | None) -> str:

@@ -51,9 +51,17 @@ _NUMBERS = f"""
     SELECT DISTINCT cell.caller FROM cell
     WHERE NOT EXISTS (SELECT FROM activity_caller AS known WHERE known.name = cell.caller)
 """  # noqa: S608 - a constant
+# To what a fact has already.
+_ADD = """
+        SET count = fact.count + excluded.count,
+            first_ms = least(fact.first_ms, excluded.first_ms),
+            last_ms = greatest(fact.last_ms, excluded.last_ms),
+            source_ip = CASE WHEN fact.last_ms > excluded.last_ms THEN coalesce(fact.source_ip, excluded.source_ip)
+                             ELSE coalesce(excluded.source_ip, fact.source_ip) END
+"""
 # $2 is the first minute that is kept. A minute that the clock of the database has not reached yet is the present one:
 # the clock was set back.
-_FOLD = """
+_FOLD = f"""
     WITH gone AS (
         DELETE FROM activity_journal WHERE id = ANY($1::bigint[])
         RETURNING least(minute, floor(extract(epoch FROM clock_timestamp()) / 60)::integer) AS at, keys, tools, callers,
@@ -92,21 +100,11 @@ _FOLD = """
         INSERT INTO activity_minute AS fact (at, workspace, key, tool, caller, outcome, count, first_ms, last_ms,
                                              source_ip)
         SELECT * FROM proven ORDER BY at, workspace, key, tool, caller, outcome
-        ON CONFLICT (at, workspace, key, tool, caller, outcome) DO UPDATE
-        SET count = fact.count + excluded.count,
-            first_ms = least(fact.first_ms, excluded.first_ms),
-            last_ms = greatest(fact.last_ms, excluded.last_ms),
-            source_ip = CASE WHEN fact.last_ms > excluded.last_ms THEN coalesce(fact.source_ip, excluded.source_ip)
-                             ELSE coalesce(excluded.source_ip, fact.source_ip) END
+        ON CONFLICT (at, workspace, key, tool, caller, outcome) DO UPDATE {_ADD}
     ), add_unproven AS (
         INSERT INTO activity_unproven AS fact (at, caller, outcome, hint, count, first_ms, last_ms, source_ip)
         SELECT * FROM unproven ORDER BY at, caller, outcome, hint
-        ON CONFLICT (at, caller, outcome, hint) DO UPDATE
-        SET count = fact.count + excluded.count,
-            first_ms = least(fact.first_ms, excluded.first_ms),
-            last_ms = greatest(fact.last_ms, excluded.last_ms),
-            source_ip = CASE WHEN fact.last_ms > excluded.last_ms THEN coalesce(fact.source_ip, excluded.source_ip)
-                             ELSE coalesce(excluded.source_ip, fact.source_ip) END
+        ON CONFLICT (at, caller, outcome, hint) DO UPDATE {_ADD}
     ), stale AS (
         INSERT INTO activity_stale (step, at)
         SELECT DISTINCT step, proven.at / length
@@ -116,7 +114,7 @@ _FOLD = """
     SELECT (SELECT coalesce(sum(count), 0) FROM cell) AS calls,
            (SELECT coalesce(sum(cells), 0)::bigint FROM cell) AS cells,
            (SELECT coalesce(sum(count), 0) FROM proven) + (SELECT coalesce(sum(count), 0) FROM unproven) AS kept
-"""
+"""  # noqa: S608 - a constant
 
 
 class Folded(NamedTuple):
