@@ -111,11 +111,11 @@ class Process:
     async def follow(self) -> None:
         """Start to follow the fence, and return once there is a new lease.
 
-        A lease from before `freeze` is not enough: the reader ends it, and drops memory, when it registers again.
+        A lease from before `freeze` is not enough, so it ends here: the reader drops memory before it has the new one.
         """
-        drops = self.key_cache.drops
+        self.lease.end()
         self.following = asyncio.create_task(self.reader.run())
-        await until(lambda: self.key_cache.drops > drops and self.lease.valid())
+        await until(self.lease.valid)
 
     async def freeze(self) -> None:
         """Stop following the fence without telling anybody, like a process that hangs."""
