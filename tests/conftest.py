@@ -6,6 +6,7 @@ import base64
 import gc
 import logging
 import os
+import signal
 import uuid
 from contextlib import nullcontext
 from pathlib import Path
@@ -43,6 +44,9 @@ _ENVIRONMENT = Path(__file__).parent / "environment"
 
 # Before anything asks for a temporary folder.
 use_memory()
+# A run in the background of a script ignores Ctrl-C, and everything that it starts would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Of Hypothesis: the long form tries as many examples as it does by default.
 settings.register_profile("form", max_examples=by_form(25, 100))
 settings.load_profile("form")
