@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.forked import Forked
+from tests.support.forked import Forked, lend_command
+from tests.support.lengths import LONG
 from tests.support.postgres import new_database
 from tests.support.process import COMMAND, environment
 from tests.support.screen import run_in_terminal
@@ -67,18 +68,27 @@ class Surroundings:
         return await asyncio.to_thread(run)
 
     async def shell(self, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a bash script in which `skilder-keys` is the command."""
-        path = os.pathsep.join([str(COMMAND.parent), os.environ["PATH"]])
+        """Run a bash script in which `skilder-keys` is the command.
+
+        Without variables, the short form forks it where all its streams are open.
+        """
+        folders, inherited = [str(COMMAND.parent), os.environ["PATH"]], []
+        if not (LONG or variables):
+            place = self.folder / "command"
+            place.mkdir(exist_ok=True)
+            inherited.append(lend_command(place, COMMAND, environment({})))
+            folders.insert(0, str(place))
         return await asyncio.to_thread(
             subprocess.run,
             ["/bin/bash", "-c", script],
             cwd=self.folder,
-            env=environment(self.variables({"PATH": path, **variables})),
+            env=environment(self.variables({"PATH": os.pathsep.join(folders), **variables})),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
+            pass_fds=inherited,
         )
 
     async def terminal(

@@ -17,7 +17,10 @@ import sys
 import threading
 from functools import cache
 from pathlib import Path
-from typing import Any, AnyStr
+from typing import TYPE_CHECKING, Any, AnyStr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PROGRAM = Path(__file__).with_name("fork_server.py")
 # Variables that are read once, at the start: by the interpreter, the dynamic linker, the C library and gRPC.
@@ -60,9 +63,8 @@ class Forked(subprocess.Popen[AnyStr]):
             "variables": {os.fsencode(name): os.fsencode(value) for name, value in variables.items()},
             "new_session": new_session,
         }
-        start = frozenset(item for item in variables.items() if item[0].startswith(_START_VARIABLES))
         with _starting:
-            server = _server(start)
+            server = _server(_start_variables(variables))
         self._connection, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(server, [b"."], [theirs.fileno(), *streams])
@@ -97,6 +99,38 @@ class Forked(subprocess.Popen[AnyStr]):
         """Close the connection."""
         if hasattr(self, "_connection"):
             self._connection.close()
+
+
+def lend_command(folder: Path, command: Path, variables: Mapping[str, str]) -> int:
+    """Write a program into a folder that has the command forked for a shell, under the command's name.
+
+    Args:
+        folder: A folder for the PATH of the shell.
+        command: The real command.
+        variables: The environment of the shell.
+
+    Returns:
+        The descriptor that the shell must inherit.
+    """
+    start = _start_variables(variables)
+    with _starting:
+        server = _server(start)
+    mask = os.umask(0)
+    os.umask(mask)
+    program = folder / command.name
+    program.write_text(
+        f"#!{sys.executable} -IS\n"
+        f"import sys\n"
+        f"sys.path.append({str(_PROGRAM.parent)!r})\n"
+        f"from forking_command import run\n"
+        f"run({server.fileno()}, {str(command)!r}, {dict(start)!r}, {_START_VARIABLES!r}, {mask})\n"
+    )
+    program.chmod(0o755)
+    return server.fileno()
+
+
+def _start_variables(variables: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    return frozenset(item for item in variables.items() if item[0].startswith(_START_VARIABLES))
 
 
 @cache

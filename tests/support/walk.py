@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support import grpcurl
+from tests.support.forked import lend_command
+from tests.support.lengths import LONG
 from tests.support.process import COMMAND, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 # The address of the service in the pages.
 _ADDRESS = "127.0.0.1:50051"
@@ -99,14 +103,24 @@ class Shell:
 
 @contextmanager
 def shell(folder: Path, variables: Mapping[str, str]) -> Iterator[Shell]:
-    """Lend a shell in a folder, with exactly these environment variables."""
-    with subprocess.Popen(
-        ["/bin/bash"],
-        cwd=folder,
-        env=dict(variables),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        yield Shell(process)
+    """Lend a shell in a folder, with exactly these environment variables.
+
+    In the short form, the command in its PATH is forked, as to load it takes most of the time of a page.
+    """
+    with tempfile.TemporaryDirectory(prefix="skilder-keys-command-") as place:
+        inherited: list[int] = []
+        env = dict(variables)
+        if not LONG and shutil.which(COMMAND.name, path=env["PATH"]) == str(COMMAND):
+            inherited.append(lend_command(Path(place), COMMAND, env))
+            env["PATH"] = os.pathsep.join([place, env["PATH"]])
+        with subprocess.Popen(
+            ["/bin/bash"],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            pass_fds=inherited,
+        ) as process:
+            yield Shell(process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.forked import Forked
+from tests.support.forked import Forked, lend_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,3 +182,46 @@ def test_a_process_that_nobody_waits_for_harms_no_other(tmp_path: Path) -> None:
     del first
     with run(Forked, tmp_path, "import time; time.sleep(0.5)") as process:
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "printed", "code"),
+    [
+        ("tried a 'b c' < in; echo $?", "['a', 'b c'] forked: the input\n7\n", 0),
+        ("tried killed < in; exit $?", "['killed'] forked: the input\n", 128 + signal.SIGKILL),
+        ("exec tried waits < in", "['waits'] forked: the input\n", -signal.SIGTERM),
+        ("umask 0; tried < in", "[] started: the input\n", 7),
+        ("LC_ALL=POSIX tried < in", "[] started: the input\n", 7),
+        ("tried serve < in 2>&-", "['serve'] started: the input\n", 7),
+        ("tried < in 2>&-", "[] started: the input\n", 7),
+    ],
+)
+def test_a_shell_has_the_command_forked(tmp_path: Path, script: str, printed: str, code: int) -> None:
+    """It ends as the command does. What a fork cannot have, as another umask or a closed stream, needs a real start."""
+    command = tmp_path / "real" / "tried"
+    command.parent.mkdir()
+    command.write_text(f"#!{sys.executable}\n{TRIED}")
+    command.chmod(0o755)
+    (tmp_path / "in").write_text("the input\n")
+    inherited = lend_command(tmp_path, command, os.environ)
+    variables = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command_line = ["/bin/bash", "-c", f"cd {shlex.quote(str(tmp_path))}; {script}"]
+    with subprocess.Popen(command_line, env=variables, stdout=PIPE, text=True, pass_fds=[inherited]) as shell:
+        assert shell.stdout is not None
+        found = shell.stdout.readline()
+        if "waits" in script:
+            shell.terminate()
+        found += shell.stdout.read()
+    assert (found, shell.returncode) == (printed, code)
+
+
+TRIED = """
+import os, signal, sys, time
+loaded = "forked" if "skilder_keys.cli.main" in sys.modules else "started"
+print(f"{sys.argv[1:]} {loaded}: {sys.stdin.read().strip()}", flush=True)
+if "killed" in sys.argv:
+    os.kill(os.getpid(), signal.SIGKILL)
+if "waits" in sys.argv:
+    time.sleep(600)
+sys.exit(7)
+"""
