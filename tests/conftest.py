@@ -9,7 +9,6 @@ import os
 import signal
 import uuid
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -22,24 +21,27 @@ from skilder_keys.supervisor.companion import Companion
 from tests.support import reaper
 from tests.support.lengths import LONG, by_form
 from tests.support.memory_folder import use_memory
+from tests.support.order import in_order
 from tests.support.postgres import test_postgres
 from tests.support.postgres_files import copy_postgres, made_once
 from tests.support.progress import Progress
 from tests.support.servers import Borrowed, Servers
 from tests.support.service import TRANSPORTS, Service, serving
+from tests.support.shared_service import apply_small_workspace
 from tests.support.stock import stock_server
 from tests.support.together import joined
-from tests.support.transport import ONLY_GRPCIO, why_unavailable
-from tests.support.workspaces import small_workspace
+from tests.support.transport import ONLY_GRPCIO, is_for_the_long_form, why_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.support.shared_service import Preparation
 
 
 _REAPER = pytest.StashKey[Companion]()
 _REAPER_SECONDS = 30.0
 _MAX_PROCESSES = 8
-_ENVIRONMENT = Path(__file__).parent / "environment"
 
 
 # Before anything asks for a temporary folder.
@@ -77,26 +79,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests marked `long` first, and then those that wait most: the others fill their time.
 
     Each process of a parallel run gets a run of tests of the same length, so each of them begins with some of these.
-    In the short form, small cases of the same test become one.
+    Tests that share much go to one process, which prepares it once. In the short form, small cases of the same test
+    become one.
     """
     if not LONG:
-        items[:] = joined(items)
-    first: list[pytest.Item] = []
-    others: list[pytest.Item] = []
-    for each in items:
-        early = each.get_closest_marker("long") is not None or _ENVIRONMENT in each.path.parents
-        (first if early else others).append(each)
-    first.sort(key=lambda each: each.get_closest_marker("long") is None)
-    left = len(items)
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    ordered: list[pytest.Item] = []
-    for number in range(processes):
-        length = left // (processes - number)
-        left -= length
-        mine = first[number::processes]
-        ordered += mine + others[: length - len(mine)]
-        others = others[max(0, length - len(mine)) :]
-    items[:] = ordered + others
+        items[:] = joined(each for each in items if not is_for_the_long_form(each))
+    items[:] = in_order(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def pytest_collection_finish() -> None:
@@ -175,9 +163,9 @@ async def borrowed(
     server = await shared_servers.on(postgres_url)
     if _may_share_a_service(request.node):
         shared = server.services[request.getfixturevalue("transport")]
-        has_workspace = "service" in request.node.fixturenames
-        async with shared.lent(with_workspace=has_workspace) as (service, database):
-            yield Borrowed(database, service, has_workspace)
+        prepare = _preparation(request.node)
+        async with shared.lent(prepare) as (service, database, made):
+            yield Borrowed(database, service, prepare, made)
     else:
         async with server.databases.lent() as database:
             yield Borrowed(database)
@@ -185,6 +173,14 @@ async def borrowed(
 
 def _may_share_a_service(test: pytest.Function) -> bool:
     return "empty_service" in test.fixturenames and test.get_closest_marker("own_service") is None
+
+
+def _preparation(test: pytest.Function) -> Preparation | None:
+    if "world_of_effects" in test.fixturenames:
+        from tests.support.effects import make_world  # noqa: PLC0415 - only a few modules need it
+
+        return make_world
+    return apply_small_workspace if "service" in test.fixturenames else None
 
 
 @pytest.fixture
@@ -238,8 +234,8 @@ async def empty_service(
 @pytest.fixture
 async def service(empty_service: Service, borrowed: Borrowed) -> Service:
     """A served service with the small workspace `acme`, which may have been there before the test began."""
-    if not borrowed.has_workspace:
-        await empty_service.operator.apply(small_workspace())
+    if borrowed.prepared is None:
+        await apply_small_workspace(empty_service)
     return empty_service
 
 

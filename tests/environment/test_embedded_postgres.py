@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.support.lengths import by_form
 from tests.support.process import COMMAND, FRESH, run_command, serving_process
 from tests.support.running import assert_gone, family, postmaster, until_database_works
 
@@ -56,6 +57,11 @@ NO_FOLDERS = {
 }
 
 
+CHARACTERS = 'it\'s "a" $HOME `id`, b\\c; %s %2C é\u202e\n#?&=@'
+BYTES = os.fsdecode(b"not utf-8 \xff")
+LENGTH = "/".join(["long" * 20] * 3)
+
+
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
     """Start processes with this umask."""
@@ -77,7 +83,15 @@ def killed(server: ServerProcess) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "variables", [LACKING, OTHER_DATABASE, NO_FOLDERS], ids=["languages", "another database", "no folders"]
+    "variables",
+    by_form(
+        [pytest.param(LACKING | OTHER_DATABASE | NO_FOLDERS, id="all of them")],
+        [
+            pytest.param(LACKING, id="languages"),
+            pytest.param(OTHER_DATABASE, id="another database"),
+            pytest.param(NO_FOLDERS, id="no folders"),
+        ],
+    ),
 )
 def test_no_environment_variable_keeps_it_from_starting(tmp_path: Path, variables: dict[str, str]) -> None:
     """Missing locales and time zones, another database, or folders that do not exist."""
@@ -98,12 +112,14 @@ def test_it_starts_without_a_home_and_with_any_umask(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize(
     "name",
-    [
-        'it\'s "a" $HOME `id`, b\\c; %s %2C é\u202e\n#?&=@',
-        os.fsdecode(b"not utf-8 \xff"),
-        "/".join(["long" * 20] * 3),
-    ],
-    ids=["characters", "bytes", "length"],
+    by_form(
+        [pytest.param(f"{CHARACTERS}/{BYTES}/{LENGTH}", id="all of it")],
+        [
+            pytest.param(CHARACTERS, id="characters"),
+            pytest.param(BYTES, id="bytes"),
+            pytest.param(LENGTH, id="length"),
+        ],
+    ),
 )
 def test_it_starts_in_any_folder(tmp_path: Path, name: str) -> None:
     """Whatever characters its path has, and however long it is; a second start finds the data."""

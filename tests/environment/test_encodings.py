@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.lengths import by_form
 from tests.support.service import TOKENS
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tests.environment.conftest import Surroundings
 
 HINTS = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+TERMINALS: list[dict[str, str]] = [HINTS, {"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C"}, {"LANG": "xx_XX"}]
 FORMS = {
     "plain": b"%s",
     "line end": b"%s\n",
@@ -80,7 +82,7 @@ async def test_a_missing_token_is_no_decision(surroundings: Surroundings, conten
     assert b"standard input" in done.stderr
 
 
-@pytest.mark.parametrize("variables", [HINTS, {"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C"}, {"LANG": "xx_XX"}])
+@pytest.mark.parametrize("variables", by_form(TERMINALS[:2], TERMINALS))
 async def test_characters_that_a_terminal_cannot_show_are_escaped(
     surroundings: Surroundings, variables: dict[str, str]
 ) -> None:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.lengths import by_form
+
 if TYPE_CHECKING:
     from tests.environment.conftest import Surroundings
 
+WRITING = ["authorize", "authorize --json", "keys list -w acme", "--help"]
 STDERR_CLOSED = "skilder-keys authorize --server 127.0.0.1:1 < key.token 2>&1 >/dev/null | true; echo ${PIPESTATUS[0]}"
 
 
@@ -32,7 +35,7 @@ async def test_forced_colour_adds_nothing_but_colour(surroundings: Surroundings)
 
 
 @pytest.mark.parametrize(
-    "arguments", ["authorize", "authorize --json", "keys list -w acme", "workspace show acme", "--help", "keys --help"]
+    "arguments", by_form(["authorize", "keys list -w acme", "--help"], [*WRITING, "workspace show acme", "keys --help"])
 )
 async def test_a_closed_pipe_is_no_decision(surroundings: Surroundings, arguments: str) -> None:
     """The command ends quietly, with the exit code that shells give for SIGPIPE."""
@@ -54,14 +57,14 @@ async def test_a_closed_standard_error_is_no_decision(surroundings: Surroundings
     assert (await surroundings.shell(STDERR_CLOSED)).stdout == "141\n"
 
 
-@pytest.mark.parametrize("arguments", ["authorize", "authorize --json", "keys list -w acme", "--help"])
+@pytest.mark.parametrize("arguments", by_form(["authorize", "--help"], WRITING))
 async def test_a_full_disk_has_an_exit_code(surroundings: Surroundings, arguments: str) -> None:
     """One of its own."""
     done = await surroundings.shell(f"skilder-keys {arguments} < key.token > /dev/full")
     assert (done.returncode, done.stderr) == (74, "Error: cannot write to standard output: No space left on device\n")
 
 
-@pytest.mark.parametrize("options", ["", "--json"])
+@pytest.mark.parametrize("options", by_form([""], ["", "--json"]))
 async def test_a_lost_token_can_be_replaced(surroundings: Surroundings, options: str) -> None:
     """The same request id issues no second key, but a new token of the first."""
     issue = f"skilder-keys keys issue -w acme --all-hats {options} 'Lost {options}'"

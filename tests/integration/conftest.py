@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from tests.support.activity import Writer
+from tests.support.effects import World, make_world
 from tests.support.fence import LONG
 from tests.support.fleet import Process, process
 from tests.support.frames import LIMIT, Served
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from skilder_keys.storage.database import Database
+    from tests.support.servers import Borrowed
     from tests.support.service import Service
 
 
@@ -73,6 +78,20 @@ async def writer(database_url: str) -> AsyncIterator[Process]:
     """A process that only makes changes: it has no lease and no reader row."""
     async with process_with_workspace(database_url, follows=False) as made:
         yield made
+
+
+@pytest.fixture
+async def world_of_effects(empty_service: Service, borrowed: Borrowed) -> World:
+    """A workspace and keys, which may have been there before the test began."""
+    return replace(borrowed.made, service=empty_service) if borrowed.made else await make_world(empty_service)
+
+
+@pytest.fixture
+async def activity_writer(database: Database) -> Writer:
+    """A registered writer of the journal of activity."""
+    made = Writer(database)
+    await made.register()
+    return made
 
 
 @pytest.fixture

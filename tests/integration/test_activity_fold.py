@@ -40,30 +40,24 @@ async def key(sql: asyncpg.Connection[Any]) -> UUID:
 
 
 @pytest.fixture
-async def writer(database: Database) -> Writer:
-    """A registered writer."""
-    made = Writer(database)
-    await made.register()
-    return made
-
-
-@pytest.fixture
 async def minute(sql: asyncpg.Connection[Any]) -> int:
     """The minute before the present one."""
     return await present_minute(sql) - 1
 
 
 async def test_cells_add_up(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, minute: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, minute: int
 ) -> None:
     """Of several rows, writers and folds: counts are added, first and last are the outermost, and so is the source."""
     other = Writer(database)
     await other.register()
-    await writer.append(minute, Cell(key, "search", count=3, first=100, last=900, source="10.0.0.1"), Cell(key))
+    await activity_writer.append(
+        minute, Cell(key, "search", count=3, first=100, last=900, source="10.0.0.1"), Cell(key)
+    )
     await other.append(minute, Cell(key, "search", count=4, first=50, last=800, source="10.0.0.2"))
     assert await fold_all(database) == (2, 3, 8, 0)
-    await writer.append(minute, Cell(key, "search", count=5, first=1000, last=2000))
-    await writer.append(minute, Cell(key, "search", caller="other"), Cell(key, outcome=REVOKED, count=2))
+    await activity_writer.append(minute, Cell(key, "search", count=5, first=1000, last=2000))
+    await activity_writer.append(minute, Cell(key, "search", caller="other"), Cell(key, outcome=REVOKED, count=2))
     assert await fold_all(database) == (2, 3, 8, 0)
     assert await facts(sql) == {
         (minute, "acme"): {
@@ -79,13 +73,13 @@ async def test_cells_add_up(
 
 
 async def test_a_row_that_is_sent_again_counts_once(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, minute: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, minute: int
 ) -> None:
     """Before and after the fold, and also when the writer's registration was lost."""
-    first, second = writer.row(minute, Cell(key)), writer.row(minute, Cell(key, count=10))
-    assert [await writer.send(each) for each in (first, first, second)] == [Appended.YES] * 3
+    first, second = activity_writer.row(minute, Cell(key)), activity_writer.row(minute, Cell(key, count=10))
+    assert [await activity_writer.send(each) for each in (first, first, second)] == [Appended.YES] * 3
     await fold_all(database)
-    assert [await writer.send(each) for each in (second, first)] == [Appended.YES] * 2
+    assert [await activity_writer.send(each) for each in (second, first)] == [Appended.YES] * 2
     await fold_all(database)
     assert await facts(sql) == {(minute, "acme"): {Cell(key, count=11)}}
     stranger = Writer(database)
@@ -93,11 +87,11 @@ async def test_a_row_that_is_sent_again_counts_once(
 
 
 async def test_two_processes_fold(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, minute: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, minute: int
 ) -> None:
     """Each row is folded once, whoever does it."""
     for _ in range(30):
-        await writer.append(minute, Cell(key, count=7))
+        await activity_writer.append(minute, Cell(key, count=7))
         results = await asyncio.gather(*(fold_all(database) for _ in range(3)))
         assert sum(each.calls for each in results if each is not None) == 7
     assert await facts(sql) == {(minute, "acme"): {Cell(key, count=210)}}
@@ -111,10 +105,10 @@ async def test_one_process_folds_at_a_time(database: Database) -> None:
 
 
 async def test_tools_that_nobody_has_are_not_recorded(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, minute: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, minute: int
 ) -> None:
     """Whoever has a key can make ids up. A tool that is in the workspace, or was granted, is recorded by its id."""
-    await writer.append(
+    await activity_writer.append(
         minute,
         Cell(key, "search", outcome=TOOL_NOT_ALLOWED),
         Cell(key, "gone", count=2),
@@ -134,11 +128,11 @@ async def test_tools_that_nobody_has_are_not_recorded(
 
 
 async def test_tokens_that_prove_no_key(
-    database: Database, sql: asyncpg.Connection[Any], writer: Writer, minute: int
+    database: Database, sql: asyncpg.Connection[Any], activity_writer: Writer, minute: int
 ) -> None:
     """They are counted by caller, reason and hint, in a table of their own."""
     for number in (1, 2):
-        await writer.append(
+        await activity_writer.append(
             minute,
             Cell(None, outcome=UNKNOWN, hint="WSK_4mBq8Jd41x", count=2, last=number, source=f"10.0.0.{number}"),
             Cell(None, outcome=1, count=5),
@@ -159,7 +153,7 @@ async def test_tokens_that_prove_no_key(
 
 
 async def test_the_last_use_and_its_source(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, minute: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, minute: int
 ) -> None:
     """Grants count, denials do not; a late row changes nothing; a use without a source keeps the last source."""
 
@@ -170,31 +164,33 @@ async def test_the_last_use_and_its_source(
         )
         return tuple(row)
 
-    await writer.append(minute, Cell(key, source="10.0.0.1", last=5), Cell(key, "search", source="10.0.0.2", last=9))
+    await activity_writer.append(
+        minute, Cell(key, source="10.0.0.1", last=5), Cell(key, "search", source="10.0.0.2", last=9)
+    )
     assert await use() == (minute, minute, "10.0.0.2")
-    await writer.append(minute - 1, Cell(key, source="10.0.0.3"))
-    await writer.append(minute + 1, Cell(key))
-    await writer.append(minute + 1, Cell(key, outcome=REVOKED, source="10.0.0.4"), Cell(uuid4()))
+    await activity_writer.append(minute - 1, Cell(key, source="10.0.0.3"))
+    await activity_writer.append(minute + 1, Cell(key))
+    await activity_writer.append(minute + 1, Cell(key, outcome=REVOKED, source="10.0.0.4"), Cell(uuid4()))
     assert await use() == (minute + 1, minute, "10.0.0.2")
     assert await sql.fetchval("SELECT count(*) FROM key_use") == 1
 
 
 async def test_what_nobody_keeps_is_dropped(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, minute: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, minute: int
 ) -> None:
     """Minutes before the oldest partition, and calls of keys that do not exist any more; each is in the result."""
-    await writer.append(minute - 3 * 1440, Cell(key, count=3))
-    await writer.append(minute - 1440, Cell(key, count=5))
-    await writer.append(minute, Cell(uuid4(), count=7))
+    await activity_writer.append(minute - 3 * 1440, Cell(key, count=3))
+    await activity_writer.append(minute - 1440, Cell(key, count=5))
+    await activity_writer.append(minute, Cell(uuid4(), count=7))
     assert await fold_all(database) == (3, 3, 15, 10)
     assert await facts(sql) == {(minute - 1440, "acme"): {Cell(key, count=5)}}
 
 
 async def test_minutes_to_come_are_now(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, minute: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, minute: int
 ) -> None:
     """The clock of the database may be set back; a fact in a year from now would stay for a year too long."""
-    await writer.append(minute + 500_000, Cell(key))
+    await activity_writer.append(minute + 500_000, Cell(key))
     await fold_all(database)
     ((at, _),) = await facts(sql)
     assert minute < at <= await present_minute(sql)
@@ -204,24 +200,24 @@ async def test_the_journal_is_bounded(
     database: Database,
     sql: asyncpg.Connection[Any],
     key: UUID,
-    writer: Writer,
+    activity_writer: Writer,
     minute: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A row that finds it full is not lost: it is appended when there is room."""
     monkeypatch.setattr(activity_journal, "MAX_ROWS", 2)
-    await writer.append(minute, Cell(key))
-    await writer.append(minute, Cell(key))
-    third = writer.row(minute, Cell(key))
-    assert await writer.send(third) is Appended.FULL
+    await activity_writer.append(minute, Cell(key))
+    await activity_writer.append(minute, Cell(key))
+    third = activity_writer.row(minute, Cell(key))
+    assert await activity_writer.send(third) is Appended.FULL
     await fold_all(database)
-    assert await writer.send(third) is Appended.YES
+    assert await activity_writer.send(third) is Appended.YES
     await fold_all(database)
     assert await facts(sql) == {(minute, "acme"): {Cell(key, count=3)}}
 
 
 async def test_counted_until(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, minute: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, minute: int
 ) -> None:
     """It is before what is in the journal, and before what a writer has not flushed; a silent writer does not count."""
     start = float(minute * 60)
@@ -232,14 +228,14 @@ async def test_counted_until(
 
     now = float(await sql.fetchval("SELECT extract(epoch FROM now())"))
     assert now - 5 < await until()  # a writer at rest
-    await writer.append(minute, Cell(key), began_at=start, counted_until=start + 2)
+    await activity_writer.append(minute, Cell(key), began_at=start, counted_until=start + 2)
     assert await until() == start
     await fold_all(database)
     assert await until() == start + 2
     async with database.connection() as connection:
-        await activity_journal.rest(connection, writer.id, start + 4)
+        await activity_journal.rest(connection, activity_writer.id, start + 4)
     assert now - 5 < await until()
-    await writer.append(minute, Cell(key), began_at=start + 4, counted_until=start + 6)
+    await activity_writer.append(minute, Cell(key), began_at=start + 4, counted_until=start + 6)
     await fold_all(database)
     await sql.execute("UPDATE activity_writer SET seen_at = now() - interval '1 minute'")
     assert now - 5 < await until()

@@ -32,14 +32,6 @@ async def key(sql: asyncpg.Connection[Any]) -> UUID:
 
 
 @pytest.fixture
-async def writer(database: Database) -> Writer:
-    """A registered writer."""
-    made = Writer(database)
-    await made.register()
-    return made
-
-
-@pytest.fixture
 async def yesterday(sql: asyncpg.Connection[Any]) -> int:
     """The number of yesterday, whose hours are all over."""
     return await present_minute(sql) // 1440 - 1
@@ -58,14 +50,14 @@ async def roll_all(database: Database) -> list[tuple[Roll, int]]:
 
 
 async def test_hours_and_days(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, yesterday: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, yesterday: int
 ) -> None:
     """An hour adds its minutes up, and a day its hours. The present hour and day wait for their end."""
     day = yesterday * 1440
-    await writer.append(day + 61, Cell(key, "", count=2, first=10, last=20, source="10.0.0.1"))
-    await writer.append(day + 119, Cell(key, "", count=3, first=5, last=30, source="10.0.0.2"))
-    await writer.append(day + 120, Cell(key, "", count=5, first=7, last=40), Cell(key, "", outcome=3))
-    await writer.append(await present_minute(sql), Cell(key, "", count=9))
+    await activity_writer.append(day + 61, Cell(key, "", count=2, first=10, last=20, source="10.0.0.1"))
+    await activity_writer.append(day + 119, Cell(key, "", count=3, first=5, last=30, source="10.0.0.2"))
+    await activity_writer.append(day + 120, Cell(key, "", count=5, first=7, last=40), Cell(key, "", outcome=3))
+    await activity_writer.append(await present_minute(sql), Cell(key, "", count=9))
     await fold_all(database)
     hour = yesterday * 24
     assert await roll_all(database) == [(Roll.HOUR, hour + 1), (Roll.HOUR, hour + 2), (Roll.DAY, yesterday)]
@@ -82,11 +74,11 @@ async def test_hours_and_days(
 
 
 async def test_late_rows_roll_up_again(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, yesterday: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, yesterday: int
 ) -> None:
     """Their hour and its day, from all facts; to do so twice adds nothing."""
     for _ in range(2):
-        await writer.append(yesterday * 1440, Cell(key, count=4))
+        await activity_writer.append(yesterday * 1440, Cell(key, count=4))
         await fold_all(database)
         assert await roll_all(database) == [(Roll.HOUR, yesterday * 24), (Roll.DAY, yesterday)]
     async with database.transaction() as connection:

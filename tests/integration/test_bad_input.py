@@ -12,11 +12,11 @@ import pytest
 
 from skilder.keys.v1 import authorization_service_pb2, key_pb2, workspace_pb2
 from skilder_keys.domain.token import KeyType, Token
-from tests.support.calls import METHODS, call, get_workspace, request_type
+from tests.support.calls import METHODS, OF_EACH_KIND, call, get_workspace, request_type
 from tests.support.fail_open import REFUSED_FIELDS
 from tests.support.ids import new_key_id
 from tests.support.service import Client, Refusal, Service, refusal, serving
-from tests.support.transport import GRPCIO_IF_SHORT
+from tests.support.transport import GRPCIO_IF_SHORT, with_envoy_if_short
 from tests.support.valid import is_map, valid_requests, with_each_text
 from tests.support.workspaces import small_workspace
 
@@ -48,6 +48,7 @@ async def refused_call(client: Client, method: str, request: Message | bytes) ->
 
 
 @pytest.mark.parametrize("method", METHODS)
+@with_envoy_if_short(method=OF_EACH_KIND)
 async def test_invalid_utf8_is_reported_with_its_field(service: Service, method: str) -> None:
     """For every text of every request, also nested ones. A bare INTERNAL would help nobody."""
     fields: Any = request_type(method).DESCRIPTOR.fields
@@ -72,6 +73,7 @@ async def test_invalid_utf8_deep_in_a_workspace_is_reported_with_its_field(servi
 
 
 @pytest.mark.parametrize("method", METHODS)
+@with_envoy_if_short(method=OF_EACH_KIND)
 async def test_bytes_that_are_no_message_are_malformed(service: Service, method: str) -> None:
     """Truncated, garbage, a wrong wire type, or groups without end."""
     whole, client = valid_requests()[method][0].SerializeToString(), await service.caller_of(method)

@@ -125,6 +125,7 @@ async def test_each_decision_is_in_its_requests_place(service: Service) -> None:
     assert len(response.tool_sets) == 3
 
 
+@GRPCIO_IF_SHORT
 async def test_keys_of_equal_reach_share_one_tool_set_in_a_batch(service: Service) -> None:
     """However many there are; with the version that Authorize returns."""
     all_of_them = await issued(service, 20)
@@ -135,6 +136,7 @@ async def test_keys_of_equal_reach_share_one_tool_set_in_a_batch(service: Servic
     assert {each.granted.tool_set_version for each in response.responses} == {tool_set.version}
 
 
+@GRPCIO_IF_SHORT
 async def test_known_versions_and_single_tools_bring_no_tool_set(service: Service) -> None:
     """Nor do denials."""
     good = await service.operator.issue()
@@ -154,6 +156,7 @@ async def test_an_empty_batch_has_an_empty_response(service: Service) -> None:
     assert await batch(service.service) == pb.BatchAuthorizeResponse()
 
 
+@GRPCIO_IF_SHORT
 async def test_a_batch_has_at_most_a_thousand_requests(service: Service) -> None:
     """One more is refused by the field's name, and nothing is decided."""
     good = await issued(service, 5)
@@ -227,6 +230,7 @@ async def test_one_undecidable_token_fails_the_call(
         assert [each.WhichOneof("verdict") for each in response.responses] == ["granted", "denied"]
 
 
+@GRPCIO_IF_SHORT
 async def test_uses_are_recorded(service: Service) -> None:
     """Of every granted token, at once for a first use; denied tokens have no use."""
     good, unreached, revoked = await issued(service, 3)
@@ -287,6 +291,7 @@ async def test_decisions_of_more_than_four_mebibytes_are_refused(service: Servic
     assert list(refused.fields) == ["requests"]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_revocation_between_two_batches_shows_in_the_second(service: Service) -> None:
     """For keys in memory, one after the other."""
     some = await issued(service, 30)

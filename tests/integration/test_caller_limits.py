@@ -12,9 +12,9 @@ import pytest
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
 from skilder.keys.v1.common_pb2 import ToolName
-from tests.support.calls import METHODS, call, delete_workspace, list_workspaces
+from tests.support.calls import METHODS, OF_EACH_KIND, call, delete_workspace, list_workspaces
 from tests.support.service import Refusal, refusal, serving, write_callers
-from tests.support.transport import GRPCIO_IF_SHORT
+from tests.support.transport import GRPCIO_IF_SHORT, with_envoy_if_short
 from tests.support.valid import is_map, valid_requests
 from tests.support.workspaces import small_workspace
 
@@ -85,6 +85,7 @@ def about(message: Any, ids: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("method", [each for each in METHODS if each not in NARROWED])
+@with_envoy_if_short(method=OF_EACH_KIND)
 async def test_every_method_refuses_a_foreign_workspace(service: Service, method: str) -> None:
     """Whether the request names the workspace, a key or a token. The same request about its own is not refused so."""
     await service.operator.apply(small_workspace("other"))

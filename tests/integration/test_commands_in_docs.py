@@ -44,6 +44,7 @@ def test_every_page_with_commands_is_tested() -> None:
     assert with_commands - RUN_ELSEWHERE == set(PREPARED)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PREPARED)
 @pytest.mark.usefixtures("with_postgres_files")
 def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.support.frames import AUTHORIZE, KNOWN, WHOLE, ask, reason_of
 from tests.support.http2 import PATIENCE, connected
 from tests.support.memory import minted
 from tests.support.service import Service, refusal, serving
-from tests.support.transport import GRPCIO_IF_SHORT
+from tests.support.transport import GRPCIO_IF_SHORT, with_envoy_if_short
 from tests.support.waiting import until_running
 from tests.support.workspaces import small_workspace
 
@@ -55,6 +55,7 @@ async def test_a_deadline_ends_the_query_too(service: Service, sql: asyncpg.Conn
     assert not key.HasField("revoked_at")
 
 
+@GRPCIO_IF_SHORT
 async def test_a_first_sight_that_cannot_come_in_time_is_refused_at_once(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:
@@ -107,6 +108,7 @@ async def test_a_call_without_a_deadline_gets_the_services_own(
 
 
 @pytest.mark.parametrize("frames", [(), (WHOLE[:7],)], ids=["nothing of it", "its beginning"])
+@with_envoy_if_short(frames=[(WHOLE[:7],)])
 async def test_a_request_that_never_arrives_gets_the_services_deadline_too(
     transport: str, database_url: str, tmp_path: Path, frames: tuple[bytes, ...]
 ) -> None:

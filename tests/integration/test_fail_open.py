@@ -18,8 +18,6 @@ from tests.support.variants import fields_of, set_fields
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.support.service import Service
-
 
 def cases(chosen: Sequence[Case]) -> pytest.MarkDecorator:
     """Run a test with each of these cases, which do not depend on the transport."""
@@ -27,9 +25,9 @@ def cases(chosen: Sequence[Case]) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
-async def world(empty_service: Service) -> World:
+def world(world_of_effects: World) -> World:
     """A workspace and keys."""
-    return await World(empty_service).prepare()
+    return world_of_effects
 
 
 def test_every_method_is_measured() -> None:

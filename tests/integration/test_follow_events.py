@@ -144,6 +144,7 @@ async def test_an_admin_who_is_none_any_more_sees_no_more(service: Service) -> N
         assert (await ended(stream)).reason == "ACTOR_NOT_ALLOWED"
 
 
+@GRPCIO_IF_SHORT
 async def test_a_stream_ends_with_its_time(transport: str, database_url: str, tmp_path: Path) -> None:
     """With OK, and the last cursor goes on; the call is logged and counted once, and leaves its place."""
     async with serving(database_url, tmp_path, transport=transport, max_connection_age=1, max_streams=1) as service:
@@ -174,6 +175,7 @@ async def test_streams_end_at_once_when_the_service_drains(transport: str, datab
             await closing
 
 
+@GRPCIO_IF_SHORT
 async def test_more_streams_than_allowed_are_refused(transport: str, database_url: str, tmp_path: Path) -> None:
     """As BUSY, until one ends, in whatever way."""
     async with serving(database_url, tmp_path, transport=transport, max_streams=2) as service:

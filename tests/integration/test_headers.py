@@ -32,6 +32,7 @@ from tests.support.frames import (
 )
 from tests.support.http2 import PATIENCE, Connection, connected, framed
 from tests.support.service import serving, write_callers
+from tests.support.transport import with_envoy_if_short
 from tests.support.waiting import until_running
 from tests.support.workspaces import small_workspace
 
@@ -190,6 +191,7 @@ async def test_headers_cannot_fake_a_clients_identity(
 
 
 @pytest.mark.parametrize("waits_for", ["its request", "the end of it", "Postgres"])
+@with_envoy_if_short(waits_for=["the end of it", "Postgres"])
 async def test_a_cancelled_call_frees_its_slot(
     transport: str, database_url: str, tmp_path: Path, waits_for: str
 ) -> None:

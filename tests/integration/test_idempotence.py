@@ -10,14 +10,13 @@ from skilder.keys.v1 import common_pb2
 from skilder.keys.v1.catalog_service_pb2 import ApplyWorkspaceResponse
 from skilder.keys.v1.key_service_pb2 import RevokeKeysResponse
 from tests.support.calls import METHODS, call
-from tests.support.effects import Case, World
 from tests.support.fail_open import CASES
 from tests.support.transport import ONLY_GRPCIO
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from tests.support.service import Service
+    from tests.support.effects import Case, World
 
 
 def changes(method: str) -> bool:
@@ -39,14 +38,14 @@ async def events(sql: asyncpg.Connection[Any]) -> int:
 @ONLY_GRPCIO
 @pytest.mark.parametrize("case", CHANGES, ids=lambda case: f"{case.method} {case.name}")
 async def test_a_change_made_again_changes_nothing(
-    empty_service: Service, sql: asyncpg.Connection[Any], case: Case
+    world_of_effects: World, sql: asyncpg.Connection[Any], case: Case
 ) -> None:
     """The second response is the first, or says that there was nothing left to do.
 
     That is, of an applied workspace it has no changes and the same version; of many keys to revoke, it has none.
     """
-    world = await World(empty_service).prepare()
-    client = getattr(empty_service, case.caller)
+    world = world_of_effects
+    client = getattr(world.service, case.caller)
     request: Any = await case.make(world)
     if case.method == "KeyService/UpdateKey":
         request.ClearField("expected_version")

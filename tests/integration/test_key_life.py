@@ -16,6 +16,7 @@ from tests.support.life.life import Life
 from tests.support.life.model import ModelKey, Reached, Verdict
 from tests.support.life.stories import life as life_of
 from tests.support.service import serving
+from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -108,6 +109,7 @@ async def live(service: Service, sql: Sql, folder: Path, seed: int, chapters: in
 
 
 @pytest.mark.parametrize("seed", by_form([None], [None] * 3))
+@GRPCIO_IF_SHORT
 async def test_keys_do_what_the_model_says(empty_service: Service, sql: Sql, tmp_path: Path, seed: int | None) -> None:
     """After every step, on both processes, from memory and not. To repeat a failure, put its seed in the list."""
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed

@@ -15,7 +15,7 @@ from skilder_keys.domain.ids import ToolId
 from tests.support.calls import get_key
 from tests.support.fence import epoch, touched, warm
 from tests.support.service import refusal
-from tests.support.transport import GRPCIO_IF_SHORT
+from tests.support.transport import GRPCIO_IF_SHORT, with_envoy_if_short
 
 if TYPE_CHECKING:
     import asyncpg
@@ -77,6 +77,7 @@ async def test_other_denials_come_first(service: Service) -> None:
 
 
 @pytest.mark.parametrize("text", [f"{NEAR}:443", "[2001:db8::1]", "2001:db8::1%eth0", "localhost", " ", "x" * 5000])
+@with_envoy_if_short(text=[f"{NEAR}:443"])
 async def test_the_form_of_the_source_is_always_checked(service: Service, text: str) -> None:
     """Also for a key without networks that is in memory, and for one that is unknown."""
     issued = await service.operator.issue()

@@ -189,6 +189,7 @@ async def test_a_denial_is_the_only_response(service: Service) -> None:
     assert [each.WhichOneof("part") for each in await responses(service.service, good.token)] == ["denied"]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_request_about_one_tool_is_refused(service: Service) -> None:
     """Or about none, by an empty id; and a request without the request for Authorize."""
     issued = await service.operator.issue()
@@ -204,6 +205,7 @@ async def test_a_request_about_one_tool_is_refused(service: Service) -> None:
     assert await service.metric("calls_total", method=METHOD, code="INVALID_ARGUMENT") == 4
 
 
+@GRPCIO_IF_SHORT
 async def test_a_version_is_ignored(service: Service) -> None:
     """Whoever reads wants all of it."""
     token = (await service.operator.issue()).token
@@ -213,6 +215,7 @@ async def test_a_version_is_ignored(service: Service) -> None:
         assert await responses(service.service, request) == whole
 
 
+@GRPCIO_IF_SHORT
 async def test_only_callers_with_the_ability_may_read(service: Service) -> None:
     """And a runtime instance only what keys of its own workspace reach."""
     await service.operator.apply(small_workspace("globex"))

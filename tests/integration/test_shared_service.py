@@ -6,9 +6,9 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.support.calls import delete_workspace
+from tests.support.calls import delete_workspace, list_keys
 from tests.support.kept_rows import is_counted
-from tests.support.shared_service import SharedService
+from tests.support.shared_service import SharedService, apply_small_workspace
 from tests.support.sql import connected
 from tests.support.transport import ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
@@ -128,25 +128,55 @@ async def test_no_test_finds_what_another_one_left(
     """With the workspace or without: the rows are those of a new service, and no key is remembered."""
     shared = SharedService(transport, (await shared_servers.on(postgres_url)).databases, lambda: tmp_path)
     try:
-        async with shared.lent(with_workspace=True) as (service, _):
+        async with shared.lent(apply_small_workspace) as (service, _, _):
             first = await rows(service)
             await service.operator.issue()
             numbers = await events(service)
         assert any(row.startswith("tool: (acme,web.search") for row in first)
         for name, change in CHANGES.items():
-            async with shared.lent(with_workspace=True) as (service, _):
+            async with shared.lent(apply_small_workspace) as (service, _, _):
                 token = (await service.operator.issue()).token
                 assert await service.service.authorize(token)
                 applied = await last_applied(service)
                 await change(service)
-            async with shared.lent(with_workspace=True) as (service, _):
+            async with shared.lent(apply_small_workspace) as (service, _, _):
                 assert await rows(service) == first, name
                 assert (await last_applied(service) == applied) is (name in NOT_OF_THE_CATALOG), name
                 assert await service.service.denial(token) == "UNKNOWN", name
                 assert service.log.calls("CatalogService/ApplyWorkspace") == [], name
                 await service.operator.issue()
                 assert await events(service) == numbers, name
-        async with shared.lent() as (service, _):
+        async with shared.lent() as (service, _, _):
             assert await rows(service) == set()
+    finally:
+        await shared.close()
+
+
+async def prepare_a_key(service: Service) -> str:
+    """Make a key with rows that refer to it, and return its token."""
+    await apply_small_workspace(service)
+    issued = await service.operator.issue(hat_limit={"hat_ids": ["everyone"]}, labels={"team": "blue"})
+    return issued.token
+
+
+@ONLY_GRPCIO
+async def test_what_was_prepared_is_as_it_was(
+    transport: str, postgres_url: str, shared_servers: Servers, tmp_path: Path
+) -> None:
+    """A key that was used and revoked is there again as it was, with its limits and labels, and works."""
+    shared = SharedService(transport, (await shared_servers.on(postgres_url)).databases, lambda: tmp_path)
+    try:
+        async with shared.lent(prepare_a_key) as (service, _, token):
+            first, applied = await rows(service), await last_applied(service)
+        for _ in range(2):
+            async with shared.lent(prepare_a_key) as (service, _, again):
+                assert (again, await rows(service), await last_applied(service)) == (token, first, applied)
+                assert (await service.service.authorize(token)).HasField("granted")
+                key = (await list_keys(service.operator)).keys[0]
+                await service.operator.revoke(key_id=key.id)
+                assert await service.service.denial(token) == "REVOKED"
+        async with shared.lent(apply_small_workspace) as (service, _, _):
+            assert await service.service.denial(token) == "UNKNOWN"
+            assert await last_applied(service) != applied
     finally:
         await shared.close()

@@ -16,6 +16,7 @@ from skilder_keys.storage import unused_keys
 from tests.support.fleet import BOOTTIME, ORIGIN, process
 from tests.support.rows import insert_key
 from tests.support.service import serving
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.waiting import until
 from tests.support.workspaces import small_workspace
 
@@ -350,6 +351,7 @@ async def _counted(job: UnusedKeys, outcome: str, count: int) -> bool:
     return job.runs[outcome] >= count
 
 
+@GRPCIO_IF_SHORT
 async def test_the_service_revokes_unused_keys(transport: str, database_url: str, tmp_path: Path, sql: Sql) -> None:
     """Without a call; and counts what it does. A key that is used all the time stays.
 

@@ -130,6 +130,7 @@ async def test_a_worker_that_is_killed_is_replaced(transport: str, database_url:
         assert await status_of(await channel_to(after[0], server, stack), metadata) is OK
 
 
+@GRPCIO_IF_SHORT
 async def test_a_worker_knows_the_keys_that_those_before_it_have_verified(
     transport: str, database_url: str, tmp_path: Path
 ) -> None:

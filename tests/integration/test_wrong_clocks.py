@@ -25,6 +25,7 @@ from skilder_keys.storage import keys
 from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.integration.test_expiry import outcome_of, until_expired
 from tests.support.calls import get_key, list_keys
+from tests.support.lengths import by_form
 from tests.support.process import FRESH, ServerProcess, serving_process
 from tests.support.rows import NO_HASH, insert
 from tests.support.service import Client
@@ -82,6 +83,9 @@ async def test_hints_of_keys_made_at_the_same_moment_differ(database: Database, 
     assert len({hint(KeyType.WORKSPACE, key_id) for key_id in made if key_id}) == len(made)
 
 
+OFFSETS = [pytest.param("3d", id="three days"), pytest.param("1h", id="an hour")]
+
+
 def wrong_clock(offset: str) -> dict[str, str]:
     """Return the variables that give a process another wall clock, or skip the test where that is impossible."""
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
@@ -90,7 +94,7 @@ def wrong_clock(offset: str) -> dict[str, str]:
     return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
-@pytest.fixture(params=["3d", "1h"], ids=["three days", "an hour"])
+@pytest.fixture(params=by_form(OFFSETS[:1], OFFSETS))
 async def servers(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[list[Client]]:
     """Two servers on one database: one clock is fast, the other as slow."""
     async with AsyncExitStack() as stack:

@@ -41,6 +41,15 @@ METHODS: dict[str, MethodDescriptor] = {
 }
 """Every method of the service, as `KeyService/IssueKey`."""
 
+OF_EACH_KIND = (
+    "AuthorizationService/Authorize",
+    "AuthorizationService/BatchAuthorize",
+    "AuthorizationService/ReadToolSet",
+    "AuditService/FollowEvents",
+    "KeyService/IssueKey",
+)
+"""One method of each kind that the transports treat in another way: decided at once, streamed, and all others."""
+
 
 LASTING = {"AuditService/FollowEvents"}
 """Methods whose streams last."""

@@ -176,6 +176,11 @@ class World:
         return str((await self.service.service.authorize(token)).granted.tool_set.version)
 
 
+async def make_world(service: Service) -> World:
+    """Make the workspaces and the keys in a service."""
+    return await World(service).prepare()
+
+
 def whole_workspace() -> Workspace:
     """Return the workspace `acme` with every field set somewhere."""
     workspace = small_workspace()

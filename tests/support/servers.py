@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.support.databases import Databases
 from tests.support.postgres import template_database
@@ -17,15 +17,24 @@ if TYPE_CHECKING:
 
     from tests.support.databases import BorrowedDatabase
     from tests.support.service import Service
+    from tests.support.shared_service import Preparation
 
 
 @dataclass(frozen=True, slots=True)
 class Borrowed:
-    """What one test has until it ends: a database and, perhaps, a service on it, with the small workspace or not."""
+    """What one test has until it ends.
+
+    Attributes:
+        database: A database.
+        service: A service on it, where a shared one is enough.
+        prepared: What has made the rows in it; None if there are none.
+        made: What that returned.
+    """
 
     database: BorrowedDatabase
     service: Service | None = None
-    has_workspace: bool = False
+    prepared: Preparation | None = None
+    made: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.support.log import LogFile
-from tests.support.service import TOKENS, Service, TokenWatch, serving_by_a_worker
+from tests.support.service import Service, TokenWatch, serving_by_a_worker
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -17,12 +17,19 @@ if TYPE_CHECKING:
     from skilder_keys.ipc.metrics import Family
     from tests.support.databases import BorrowedDatabase, Databases
 
+    Preparation = Callable[[Service], Awaitable[Any]]
+
+
+async def apply_small_workspace(service: Service) -> None:
+    """Apply the small workspace."""
+    await service.operator.apply(small_workspace())
+
 
 class SharedService:
-    """Lends a service with an empty database, or with one that has the small workspace and nothing else.
+    """Lends a service with an empty database, or with one that has what a preparation makes and nothing else.
 
-    It starts another one after a test that failed or left something. The workspace stays from test to test as long as
-    none changes it and each wants it.
+    It starts another one after a test that failed or left something. What was prepared stays from test to test as long
+    as none changes a catalog and each wants the same.
     """
 
     def __init__(self, transport: str, databases: Databases, new_folder: Callable[[], Path]) -> None:
@@ -32,11 +39,12 @@ class SharedService:
         self._new_folder = new_folder
         self._stack = AsyncExitStack()
         self._served: tuple[Service, BorrowedDatabase] | None = None
+        self._prepared: tuple[Preparation | None, Any] = None, None
 
     @asynccontextmanager
-    async def lent(self, *, with_workspace: bool = False) -> AsyncIterator[tuple[Service, BorrowedDatabase]]:
-        """Lend the service, with new clients and a new log, and its database."""
-        served, database = await self._take(with_workspace=with_workspace)
+    async def lent(self, prepare: Preparation | None = None) -> AsyncIterator[tuple[Service, BorrowedDatabase, Any]]:
+        """Lend the service, with new clients and a new log, its database, and what `prepare` has returned."""
+        served, database = await self._take(prepare)
         assert isinstance(served.log, LogFile)
         log = served.log.from_now()
         collect = await _counted_from_now(served.collect)
@@ -44,7 +52,7 @@ class SharedService:
         try:
             async with AsyncExitStack() as clients:
                 lent = Service(served.address, served.database_url, log, TokenWatch(), clients, collect)
-                yield await clients.enter_async_context(lent), database
+                yield await clients.enter_async_context(lent), database, self._prepared[1]
             assert served.runs(), log.text()
             assert log.faults() == [], log.text()
             is_clean = await database.empty(serves=True, keeps=True)
@@ -54,16 +62,18 @@ class SharedService:
             else:
                 await self._stack.aclose()
 
-    async def _take(self, *, with_workspace: bool) -> tuple[Service, BorrowedDatabase]:
+    async def _take(self, prepare: Preparation | None) -> tuple[Service, BorrowedDatabase]:
         served, database = self._served or await self._start()
         self._served = None
-        if database.keeps and not with_workspace and not await database.empty(serves=True):
+        if database.keeps and prepare is not self._prepared[0] and not await database.empty(serves=True):
             await self._stack.aclose()
             served, database = await self._start()
-        if with_workspace and not database.keeps:
+        if prepare is None:
+            self._prepared = None, None
+        elif not database.keeps:
             async with AsyncExitStack() as clients:
-                preparing = replace(served, stack=clients)
-                await (await preparing.client(TOKENS["operator"])).apply(small_workspace())
+                made = await prepare(await clients.enter_async_context(replace(served, stack=clients)))
+            self._prepared = prepare, made
             await database.keep()
         return served, database
 

@@ -14,6 +14,7 @@ from tests.support.lengths import VARIABLE, by_form
 ROOT = Path(__file__).parents[2]
 TESTS = """
 import pytest
+from tests.support.transport import with_envoy_if_short
 
 @pytest.mark.parametrize("number", range(6))
 @pytest.mark.parametrize("name", ["a", "b"])
@@ -32,6 +33,12 @@ def test_skipped(number):
 @pytest.mark.parametrize("number", range(6))
 async def test_async(number):
     pass
+
+@with_envoy_if_short(number=[0])
+@pytest.mark.parametrize("transport", ["grpcio", "envoy"])
+@pytest.mark.parametrize("number", range(2))
+async def test_with_envoy(number, transport):
+    pass
 """
 
 
@@ -46,13 +53,16 @@ def outcome(folder: Path, form: str) -> str:
 
 @pytest.mark.parametrize("form", by_form([""], ["", "1"]))
 def test_cases_that_need_nothing_else_run_as_one_in_the_short_form(form: str, tmp_path: Path) -> None:
-    """A failure names its case, and all others run. In the long form, and with a fixture or a loop, each is a test."""
+    """A failure names its case, and all others run. In the long form, and with a fixture or a loop, each is a test.
+
+    The long form also has the cases with Envoy that the short form leaves out.
+    """
     printed = outcome(tmp_path, form)
     assert "this case is wrong" in printed
     assert "install it" in printed
     if form:
-        assert "1 failed, 28 passed, 1 skipped" in printed
+        assert "1 failed, 32 passed, 1 skipped" in printed
     else:
         assert "1 of 12 cases failed" in printed
         assert "in test_pure[b-4]" in printed
-        assert "1 failed, 12 passed, 1 skipped" in printed
+        assert "1 failed, 15 passed, 1 skipped" in printed
