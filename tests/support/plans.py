@@ -57,6 +57,10 @@ class Plan:
             if node.get("Relation Name") == table and node["Node Type"] != "ModifyTable"
         ]
 
+    def whole_indexes(self) -> list[str]:
+        """Return the indexes that are read from end to end, e.g. a partial one to find all rows that it has."""
+        return [node["Index Name"] for node in self.nodes() if "Index Name" in node and "Index Cond" not in node]
+
     def rows_read(self, table: str) -> int:
         """Return how many rows of a table were read; only for a plan that was run."""
         return sum(

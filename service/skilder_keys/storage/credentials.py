@@ -97,11 +97,13 @@ async def renew_hashes(connection: Connection, hashes: Iterable[RenewedHash]) ->
     rows = await connection.fetch(
         f"""
         WITH outdated AS MATERIALIZED (
-            SELECT key.id, renewed.new_hash
+            SELECT found.id, renewed.new_hash
             FROM unnest($1::uuid[], $2::text[], $3::text[]) AS renewed (id, old_hash, new_hash)
-            JOIN key ON key.id = renewed.id
-            WHERE {STORED_HASH} = renewed.old_hash AND key.revoked_at IS NULL
-            FOR NO KEY UPDATE OF key SKIP LOCKED
+            CROSS JOIN LATERAL (
+                SELECT key.id FROM key
+                WHERE key.id = renewed.id AND {STORED_HASH} = renewed.old_hash AND num_nulls(key.revoked_at) = 1
+                LIMIT 1 FOR NO KEY UPDATE OF key SKIP LOCKED
+            ) AS found
         )
         UPDATE key SET secret_hash = set_config('skilder_keys.renewed_hash', outdated.new_hash, true)
         FROM outdated WHERE key.id = outdated.id

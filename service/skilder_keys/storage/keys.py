@@ -51,7 +51,7 @@ KEY_COLUMNS = f"""
     (SELECT successor.id FROM key AS successor WHERE successor.predecessor_id = key.id
      ORDER BY successor.id DESC LIMIT 1) AS successor_id,
     (SELECT true FROM key AS successor
-     WHERE successor.predecessor_id = key.id AND successor.revoked_at IS NULL
+     WHERE successor.predecessor_id = key.id AND num_nulls(successor.revoked_at) = 1
        AND (successor.expires_at > statement_timestamp()) IS NOT false LIMIT 1) IS NOT NULL AS has_live_successor,
     CASE WHEN (
         SELECT num_nonnulls(max_lifetime, revoke_unused_after, max_active_keys_per_user) > 0
@@ -170,7 +170,9 @@ async def replace_secret(connection: Connection, key_id: KeyId, new_hash: str) -
     """
     return bool(
         await connection.fetchval(
-            "UPDATE key SET secret_hash = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING true", key_id, new_hash
+            "UPDATE key SET secret_hash = $2 WHERE id = $1 AND num_nulls(revoked_at) = 1 RETURNING true",
+            key_id,
+            new_hash,
         )
     )
 
@@ -180,7 +182,7 @@ async def revoke(connection: Connection, key_id: KeyId, *, by: Principal, reason
     row = await connection.fetchrow(
         f"""
         UPDATE key SET revoked_at = now(), revoked_by_kind = $2, revoked_by_id = $3, revoke_reason = $4
-        WHERE id = $1 AND revoked_at IS NULL
+        WHERE id = $1 AND num_nulls(revoked_at) = 1
         RETURNING {KEY_COLUMNS}
         """,  # noqa: S608
         key_id,
