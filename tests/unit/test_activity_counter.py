@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from uuid import UUID
 
 import pytest
@@ -125,6 +126,23 @@ def test_what_there_is_no_room_for_is_dropped(clock: FakeClock) -> None:
     counter.release(2)
     counter.count(KEY, "c", "gateway", 0, "", clock())
     assert (counter.dropped, counter.cells) == (3, 1)
+
+
+def test_what_stays_of_a_fact_is_small(clock: FakeClock) -> None:
+    """Until the end of the minute: neither its cell, nor the text of the tool, which each call brings anew."""
+    facts = 4000
+    counter = counter_with(clock, budget=facts, max_cells=facts)
+    keys = [KeyId(UUID(int=number)) for number in range(facts)]
+    tracemalloc.start()
+    try:
+        for key in keys:
+            counter.count(key, b"slack.slack_post_message".decode(), "gateway", 0, "", clock())
+        assert sum(len(minute.cells) for minute in counter.take()) == facts
+        bytes_left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert counter.facts == facts
+    assert bytes_left < 120 * facts
 
 
 def test_hints_are_bounded(clock: FakeClock) -> None:

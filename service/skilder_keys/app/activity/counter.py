@@ -20,6 +20,8 @@ MAX_HINTS = 100
 
 GRANTED = 0
 _MINUTE = 60.0
+_FACT_BITS = 2**60 - 1
+"""An integer of at most 60 bits takes 32 bytes, a longer one 48."""
 
 Place = tuple[int | None, str | None, str, int]
 """What is counted: the key as a number, the tool or, without a key, the hint, the caller, and the outcome."""
@@ -60,7 +62,7 @@ class ActivityCounter:
     Attributes:
         waiting: How many cells were taken and are not in the journal yet.
         dropped: How many calls were not counted, because too many cells wait.
-        retired: What earlier minutes knew of their facts. Whoever flushes frees it, in slices: it may be large.
+        retired: The facts of earlier minutes. Whoever flushes frees them, in slices: they may be many.
         collapsed: How many calls were counted without their tool or hint, because there are too many facts in a minute.
     """
 
@@ -78,7 +80,9 @@ class ActivityCounter:
         self._ahead = 0.0
         self._cells: dict[Place, Cell] = {}
         self._closed: list[Minute] = []
-        self._facts: set[Place] = set()
+        # Hashes of their places, which stay for a minute: a place takes 100 bytes more, with the id of its tool. Of two
+        # places with the same hash only one counts for the budget; each of them has a cell of its own all the same.
+        self._facts: set[int] = set()
         self._hints = 0
         self._number = 0
         self._began = 0.0
@@ -86,7 +90,7 @@ class ActivityCounter:
         self.waiting = 0
         self.dropped = 0
         self.collapsed = 0
-        self.retired: list[set[Place]] = []
+        self.retired: list[set[int]] = []
 
     @property
     def cells(self) -> int:
@@ -172,17 +176,19 @@ class ActivityCounter:
 
     def _new(self, place: Place, key_id: KeyId | None, now: float) -> Cell | None:
         """Return a cell for what has none; None if there is no room."""
-        if place not in self._facts:
+        fact = hash(place) & _FACT_BITS
+        if fact not in self._facts:
             if len(self._facts) >= self._budget or (key_id is None and place[1] and self._hints >= MAX_HINTS):
                 self.collapsed += 1
                 place = (place[0], "" if key_id is None else None, place[2], place[3])
                 found = self._cells.get(place)
                 if found is not None:
                     return found
+                fact = hash(place) & _FACT_BITS
             elif key_id is None and place[1]:
                 self._hints += 1
             if len(self._cells) + self.waiting < self._max_cells:
-                self._facts.add(place)
+                self._facts.add(fact)
         if len(self._cells) + self.waiting >= self._max_cells:
             self.dropped += 1
             return None
