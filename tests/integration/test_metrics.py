@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _LABELS = {
     "activity_dropped": {"reason"},
     "activity_fold_runs": {"outcome"},
+    "caller_duration_seconds": {"caller"},
     "calls": {"method", "code"},
     "call_duration_seconds": {"method", "transport", "code"},
     "denials": {"reason"},

@@ -46,6 +46,6 @@ class Admission:
         caller.require(self._ability)
         return caller
 
-    def latency(self, code: str) -> Latency:
-        """Return the histogram of the calls that ended with a status code, which counts them."""
-        return self._calls.latency(self.method, code)
+    def latency(self, code: str, caller: str = "") -> Latency:
+        """Return the histogram of a caller's calls that ended with a status code, which counts them."""
+        return self._calls.latency(self.method, code, caller)

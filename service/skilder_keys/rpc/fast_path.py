@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from skilder_keys.rpc.call_metrics import caller_label
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,7 +35,7 @@ class FastPath:
         self._admission = admission
         self._decoder = decoder
         self._respond = respond
-        self._count = admission.latency("OK").note_since
+        self._counts: dict[str, Callable[[float], None]] = {}  # by callers
 
     def caller(self, credentials: str) -> Caller | None:
         """Return the caller with this metadata `authorization`; None if the pipeline has to serve the call."""
@@ -49,5 +51,8 @@ class FastPath:
         except Exception:  # noqa: BLE001 - the pipeline gets the same error, and reports it
             return None
         if response is not None:
-            self._count(began)
+            count = self._counts.get(caller.name)
+            if count is None:
+                count = self._counts[caller.name] = self._admission.latency("OK", caller_label(caller)).note_since
+            count(began)
         return response

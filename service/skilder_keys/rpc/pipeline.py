@@ -41,7 +41,7 @@ from skilder_keys.domain.errors import BusyError, KeysError, UnavailableError
 from skilder_keys.domain.ids import UserId
 from skilder_keys.rpc import limits
 from skilder_keys.rpc.admission import Admission
-from skilder_keys.rpc.call_metrics import CallMetrics
+from skilder_keys.rpc.call_metrics import CallMetrics, caller_label
 from skilder_keys.rpc.decoding import Decoder
 from skilder_keys.rpc.errors import DeadlineExceededError
 from skilder_keys.rpc.fast_path import FastPath
@@ -186,7 +186,7 @@ class Pipeline:
         max_bytes = self._max_bytes(descriptor)
         with_actor = takes_actor(descriptor)
         workspace_of = named_workspace(descriptor)
-        succeeded = admission.latency("OK")
+        admission.latency("OK")  # so that the method is among the metrics before its first call
 
         async def serve(context: Context) -> bytes:
             started = perf_counter()
@@ -194,10 +194,12 @@ class Pipeline:
             routine, denial = False, ""
             call: Call | None = None
             heads: list[str] = []
+            label = ""
             code = "CANCELLED"  # unless the call ends in one of the ways below
             try:
                 with self._time_limit:
                     caller = await admission.admit(context, notes)
+                    label = caller_label(caller)
                     body = await context.read(max_bytes)
                     if decoder.is_long(body):
                         request = await self._offload.run(decoder.decode, body)
@@ -223,9 +225,7 @@ class Pipeline:
                     del failure  # its traceback refers to this frame: each failed call would be a reference cycle
             finally:
                 # How long a stream lasts says nothing about the service.
-                (succeeded if code == "OK" else admission.latency(code)).note_since(
-                    started + (call.lasted if call else 0.0)
-                )
+                admission.latency(code, label).note_since(started + (call.lasted if call else 0.0))
                 if heads:  # also of a call that failed after its commit
                     notes["audit_head"] = heads[-1]
                 if not routine:

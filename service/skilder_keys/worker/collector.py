@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, GCCollector, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 
 from skilder_keys.domain.denial import DenialReason
 from skilder_keys.rpc.call_metrics import BOUNDS
@@ -155,6 +155,7 @@ def _read_database(readings: Readings, database: Database) -> None:
 
 def _read_tokens(readings: Readings, authorizer: Authorizer, verifier: Verifier, unused: UnusedKeys) -> None:
     """Add the metrics of tokens and keys."""
+    readings.counter("grants", "Tokens granted.", lambda: authorizer.granted)
     readings.gauge("argon2_waiting", "Tokens that wait for argon2 to verify them.", lambda: verifier.waiting)
     readings.counters("argon2", "Tokens that argon2 has verified, by outcome.", lambda: verifier.outcomes, "outcome")
     readings.counters(
@@ -176,19 +177,28 @@ def _read_calls(readings: Readings, calls: CallMetrics, transport: str) -> None:
             "Duration of calls, by method, transport and status code; of a stream, until its end.",
             labels=["method", "transport", "code"],
         )
-        for method, code, latency in calls:
-            buckets = list(zip(_LE, accumulate(latency.counts), strict=True))
-            found.add_metric([method, transport, code], buckets, latency.seconds)
+        for method, code, numbers, seconds in calls:
+            buckets = list(zip(_LE, accumulate(numbers), strict=True))
+            found.add_metric([method, transport, code], buckets, seconds)
         return found
 
     def counts() -> Metric:
         found = CounterMetricFamily(
             "skilder_keys_calls", "Calls, by method and status code.", labels=["method", "code"]
         )
-        for method, code, latency in calls:
-            found.add_metric([method, code], sum(latency.counts))
+        for method, code, numbers, _ in calls:
+            found.add_metric([method, code], sum(numbers))
+        return found
+
+    def of_callers() -> Metric:
+        found = SummaryMetricFamily(
+            "skilder_keys_caller_duration_seconds", "Duration of calls, by caller.", labels=["caller"]
+        )
+        for caller, (count, seconds) in calls.by_caller().items():
+            found.add_metric([caller], count, seconds)
         return found
 
     readings.family(durations)
     readings.family(counts)
+    readings.family(of_callers)
     readings.counter("calls_refused", "Calls refused because too many were running.", lambda: calls.refused)

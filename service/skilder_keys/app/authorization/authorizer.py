@@ -79,6 +79,12 @@ class Authorizer:
         self._clock = clock
         self._encoder = ToolSetEncoder(offload)
         self.denials: Counter[DenialReason] = Counter()
+        self._granted_later = 0
+
+    @property
+    def granted(self) -> int:
+        """The number of granted tokens."""
+        return self._memory.granted + self._granted_later
 
     def grant(self, query: AuthorizeQuery, limits: CallerLimits = NO_LIMITS, caller: str = "") -> bytes | None:
         """Return a grant from memory, as a serialised AuthorizeResponse.
@@ -103,7 +109,7 @@ class Authorizer:
         reach = _reach(varied, query)
         if reach is None:
             return None
-        self._memory.hits += 1
+        self._memory.granted += 1
         now = self._activity.clock()
         self._usage.note(key.id, now)
         self._activity.count(key.id, _tool(tools, query), caller, GRANTED, query.source_ip, now)
@@ -247,7 +253,7 @@ class Authorizer:
         if access is None:
             self._memory.misses += 1
         else:
-            self._memory.hits += 1
+            self._memory.found += 1
         return access
 
     async def _prepare(self, found: Access | Denied, query: AuthorizeQuery) -> None:
@@ -298,6 +304,7 @@ class Authorizer:
             self._activity.count(key.id, _tool(tools, query), caller, outcome, query.source_ip, now)
 
     def _granted(self, key: KnownKey, tools: SharedToolSet, reach: bytes) -> Decision:
+        self._granted_later += 1
         return Decision(key.id, None, encoding.granted(key.head, reach), self._epoch(key), key, tools.version)
 
     def _denial(self, denied: Denied, key: KnownKey | None, version: str = "") -> Decision:

@@ -37,15 +37,22 @@ class Memory:
     """What this process remembers.
 
     Attributes:
-        hits: The number of queries that were decided from here.
+        granted: The number of queries that `Authorizer.grant` granted from here.
+        found: The number of other queries whose key was here.
         misses: The number of queries that were not.
     """
 
     def __init__(self, keys: KeyCache, snapshots: Snapshots) -> None:
         self._keys = keys
         self._snapshots = snapshots
-        self.hits = 0
+        self.granted = 0
+        self.found = 0
         self.misses = 0
+
+    @property
+    def hits(self) -> int:
+        """How many queries were decided from here."""
+        return self.granted + self.found
 
     @property
     def key_count(self) -> int:
