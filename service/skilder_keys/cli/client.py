@@ -89,8 +89,12 @@ class Connection:
     @contextmanager
     def stub(self, kind: Callable[[grpc.Channel], Stub]) -> Iterator[Stub]:
         """Yield a stub that sends the caller's token and a deadline with each call. A failed call ends the command."""
-        with grpc.intercept_channel(self.channel(), _Authorization(self._token())) as channel, _errors_reported(self):
+        with self.authorized_channel() as channel, _errors_reported(self):
             yield kind(channel)
+
+    def authorized_channel(self) -> grpc.Channel:
+        """Return a new channel that sends the caller's token and a deadline with each call. May end the command."""
+        return grpc.intercept_channel(self.channel(), _Authorization(self._token()))
 
     def channel(self) -> grpc.Channel:
         """Return a new channel to the service. End the command if the options do not allow one."""

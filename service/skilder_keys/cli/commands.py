@@ -20,6 +20,7 @@ _COMMANDS = {
     "activity": "skilder_keys.cli.activity:app",
     "usage": "skilder_keys.cli.usage:usage",
     "report": "skilder_keys.cli.report.command:report",
+    "top": "skilder_keys.cli.top.command:top",
     "audit": "skilder_keys.cli.audit:app",
     "runtime-agent": "skilder_keys.cli.runtime_agent.command:runtime_agent",
 }

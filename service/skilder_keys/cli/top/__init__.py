@@ -1,0 +1,1 @@
+"""skilder-keys top: a live view of a service."""
