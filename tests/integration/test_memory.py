@@ -57,7 +57,9 @@ async def test_the_fast_grant_equals_the_ordinary_grant(one: Process) -> None:
     for query in queries.values():
         await one.decide(query)
     for name, query in queries.items():
+        count = one.authorizer.granted
         decided = await one.decide(query)
+        assert one.authorizer.granted - count == (decided.denied is None), name
         await one.usage.flush()
         one.usage_clock.now += 61
         before = (one.database.lent, one.memory.misses, one.authorizer.denials.total())
@@ -66,6 +68,7 @@ async def test_the_fast_grant_equals_the_ordinary_grant(one: Process) -> None:
         # A version that is not the current one must first be checked as a field.
         assert granted == (None if decided.denied or name == "stale version" else decided.body), name
         assert one.memory.hits - hits == (granted is not None), name
+        assert one.authorizer.granted - count == (decided.denied is None) + (granted is not None), name
         assert (one.database.lent, one.memory.misses, one.authorizer.denials.total()) == before, name
         await one.usage.flush()
         assert (one.database.lent > before[0]) == (granted is not None), f"{name}: a use is written"

@@ -100,10 +100,11 @@ def screen(woken: int, wake: int) -> Iterator[Screen]:
     except Ended as end:
         ended = end.number
     finally:
-        terminal.leave()
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)
-        signal.set_wakeup_fd(woken_before)
+        with _undisturbed():
+            terminal.leave()
+            for number, handler_before in before.items():
+                signal.signal(number, handler_before)
+            signal.set_wakeup_fd(woken_before)
     if ended:
         _die(ended)
 
@@ -128,13 +129,14 @@ class _Terminal:
         _write(other + _ENTER)
 
     def leave(self) -> None:
-        """Give the terminal back, without being interrupted. It may be gone."""
+        """Give the terminal back for good. It may be gone."""
         self._left = True
         self._restore()
 
     def stop(self, _number: int, _frame: FrameType | None) -> None:
         """Give the terminal back and stop, as Ctrl-Z does; SIGCONT takes it over again."""
-        self._restore()
+        with _undisturbed():
+            self._restore()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         # Here the program goes on, or did not stop, as one without a shell above it.
@@ -142,17 +144,23 @@ class _Terminal:
         self.enter()
 
     def _restore(self) -> None:
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTSTP, *_ENDING})
-        try:
-            with suppress(OSError, OutputError, termios.error):
-                termios.tcflow(1, termios.TCOON)  # a person may have stopped the output with Ctrl-S
-                self._is_shown = False
-                _write(_LEAVE)
-            if self._settings is not None and self.keyboard is not None:
-                with suppress(OSError, termios.error):
-                    termios.tcsetattr(self.keyboard, termios.TCSANOW, self._settings)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        self._is_shown = False
+        with suppress(OSError, OutputError, termios.error):
+            termios.tcflow(1, termios.TCOON)  # a person may have stopped the output with Ctrl-S
+            _write(_LEAVE)
+        if self._settings is not None and self.keyboard is not None:
+            with suppress(OSError, termios.error):
+                termios.tcsetattr(self.keyboard, termios.TCSANOW, self._settings)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let signals wait until the end of the block."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTSTP, *_ENDING})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
