@@ -174,6 +174,19 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_back(watched: Wa
         screen.wait()
 
 
+def test_ctrl_z_without_a_shell_changes_nothing(watched: Watched) -> None:
+    """As where ssh runs the command alone: nobody could continue it, so the kernel does not stop it."""
+    with watched.top() as screen:
+        screen.until(lambda shown: "q quits" in shown[-1])
+        frames = screen.frames
+        screen.type("\x1a")
+        screen.until_text("\x1b[?1049h", times=2)
+        screen.until(lambda _: screen.frames > frames)
+        assert screen.is_full()
+        screen.type("q")
+        assert (screen.wait(), screen.is_as_before()) == (0, True)
+
+
 def test_a_terminal_without_utf8_and_without_colours_gets_ascii(watched: Watched) -> None:
     """A character that it does not have is escaped."""
     more = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "NO_COLOR": "1"}
