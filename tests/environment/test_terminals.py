@@ -91,6 +91,7 @@ async def test_every_help_fits_80_columns(surroundings: Surroundings) -> None:
         "authorize",
         "serve",
         "report",
+        "top",
     ):
         _, shown = await surroundings.terminal(*command.split(), "--help", width=80)
         assert "Usage: " in shown
