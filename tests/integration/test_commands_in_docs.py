@@ -6,6 +6,7 @@ import asyncio
 import re
 import shutil
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,7 +57,11 @@ def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
     if "openssl" in text and shutil.which("openssl") is None:
         pytest.skip("openssl is not installed (Debian: apt-get install openssl)")
     shutil.copy(EXAMPLE_FILE, tmp_path / "acme.yaml")
-    with serving_process(tmp_path) as server, shell(tmp_path, reader_variables(server.address)) as session:
+    with ExitStack() as stack:
+        server = stack.enter_context(serving_process(tmp_path, SKILDER_KEYS_METRICS_LISTEN="127.0.0.1:0"))
+        variables = reader_variables(server.address)
+        variables["SKILDER_KEYS_METRICS"] = server.events("serving")[0]["metrics"]
+        session = stack.enter_context(shell(tmp_path, variables))
         session.run(PREPARED[page])
         for step in walk:
             session.take(step.at(server.address))
