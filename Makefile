@@ -80,13 +80,16 @@ lock: $(READY) ## choose the newest versions and write requirements.lock
 
 GO_INSTALL = GOBIN="$(CURDIR)/$(TOOLS)" go install
 
-tools: $(addprefix $(TOOLS)/,grpcurl ghz openloop grpc-interop-client check-dashboard protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, the bench's load generator, gRPC's interop client, a check of dashboards and the generators of Go stubs (needs Go)
+tools: $(addprefix $(TOOLS)/,grpcurl ghz openloop grpc-interop-client check-dashboard gitleaks protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, the bench's load generator, gRPC's interop client, a check of dashboards, gitleaks and the generators of Go stubs (needs Go)
 
 $(TOOLS)/grpcurl:
 	$(GO_INSTALL) github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 
 $(TOOLS)/ghz:
 	$(GO_INSTALL) github.com/bojand/ghz/cmd/ghz@v0.93.0
+
+$(TOOLS)/gitleaks:
+	$(GO_INSTALL) github.com/zricethezav/gitleaks/v8@v8.30.1
 
 $(TOOLS)/openloop: $(wildcard bench/openloop/*.go bench/openloop/go.*)
 	cd bench/openloop && go build -trimpath -o "$(CURDIR)/$@" .

@@ -31,6 +31,10 @@ PREPARED = {
     "command-line.md": (
         "skilder-keys workspace apply acme.yaml; skilder-keys keys issue -w acme --all-hats Bot >bot.token"
     ),
+    "leaks.md": (
+        "skilder-keys workspace apply acme.yaml; rm acme.yaml; mkdir deploy; (echo A=1; echo -n TOKEN=;"
+        " skilder-keys keys issue -w acme --all-hats Bot) >deploy/bot.env; git init"
+    ),
 }
 """The pages whose commands run here, with commands that come before them."""
 

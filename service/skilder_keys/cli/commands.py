@@ -22,6 +22,7 @@ _COMMANDS = {
     "report": "skilder_keys.cli.report.command:report",
     "top": "skilder_keys.cli.top.command:top",
     "audit": "skilder_keys.cli.audit:app",
+    "scan": "skilder_keys.cli.scan.command:scan",
     "runtime-agent": "skilder_keys.cli.runtime_agent.command:runtime_agent",
 }
 

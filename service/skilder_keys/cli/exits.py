@@ -18,7 +18,7 @@ class Exit(IntEnum):
     """Exit codes."""
 
     OK = 0  # done; for `authorize`: granted
-    DENIED = 1  # `authorize` only: the token was denied
+    DENIED = 1  # `authorize`: the token was denied; `scan`: there are tokens
     USAGE = 2  # the command or the request is malformed, or too large
     FORBIDDEN = 3  # the caller or the actor may not do this
     NOT_FOUND = 4

@@ -19,8 +19,8 @@ from skilder_keys.cli.variables import variable
 
 app = typer.Typer(
     cls=Commands,
-    epilog="Exit codes: 0 done or granted, 1 denied, 2 malformed or too large, 3 not allowed, 4 not found, 5 conflict, "
-    "6 unavailable, 70 failed, 74 output not written, 130 stopped, 141 output pipe closed.",
+    epilog="Exit codes: 0 done or granted, 1 denied or found, 2 malformed or too large, 3 not allowed, 4 not found, "
+    "5 conflict, 6 unavailable, 70 failed, 74 output not written, 130 stopped, 141 output pipe closed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its frames show local variables, and one may be a token
     rich_markup_mode=None,

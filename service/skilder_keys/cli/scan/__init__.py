@@ -1,0 +1,1 @@
+"""skilder-keys scan: find tokens where they should not be, without the service."""
