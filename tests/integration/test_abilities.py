@@ -12,6 +12,7 @@ from skilder.keys.v1 import common_pb2, key_pb2
 from skilder_keys.rpc.options import ability_of
 from tests.support.calls import METHODS, call, get_key
 from tests.support.service import ROLES, Client, Refusal, Service, refusal
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.valid import valid_requests
 
@@ -69,6 +70,7 @@ def test_every_role_and_every_ability_is_tested() -> None:
 
 
 @pytest.mark.parametrize("role", ROLE_ABILITIES)
+@TOGETHER_IF_SHORT
 async def test_a_role_may_call_the_methods_of_its_abilities_only(service: Service, role: str) -> None:
     """What a caller may not do is refused before its request is read: bytes that are no message get another error."""
     client = await client_of(service, role)
@@ -88,6 +90,7 @@ def test_a_method_without_an_ability_is_not_served() -> None:
 
 
 @pytest.mark.parametrize("method", WITH_ACTOR)
+@TOGETHER_IF_SHORT
 async def test_a_console_names_an_actor_in_every_request(service: Service, method: str) -> None:
     """Otherwise a console that lost the session of its user would act with its own power."""
     for complete in valid_requests()[method]:
@@ -104,6 +107,7 @@ async def test_a_console_names_an_actor_in_every_request(service: Service, metho
 
 @pytest.mark.parametrize("method", WITH_ACTOR)
 @pytest.mark.parametrize("role", ["operator", "auditor"])
+@TOGETHER_IF_SHORT
 async def test_the_other_roles_may_act_for_themselves(service: Service, role: str, method: str) -> None:
     """Only a console always acts for people."""
     refused = await outcome(getattr(service, role), method, b"")

@@ -16,6 +16,7 @@ from tests.support.calls import part
 from tests.support.command_line import CommandLine
 from tests.support.fleet import process
 from tests.support.service import refusal
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
@@ -167,6 +168,7 @@ async def test_the_key_alone(service: Service) -> None:
         ({"view": NONE, "tool_set_version": "\x00"}, "tool_set_version"),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_bad_requests_name_the_field(service: Service, fields: dict[str, Any], invalid: str) -> None:
     """Cold and warm, alone, in a batch and in a read."""
     token = (await service.operator.issue()).token

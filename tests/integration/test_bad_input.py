@@ -16,6 +16,7 @@ from tests.support.calls import METHODS, OF_EACH_KIND, call, get_workspace, requ
 from tests.support.fail_open import REFUSED_FIELDS
 from tests.support.ids import new_key_id
 from tests.support.service import Client, Refusal, Service, refusal, serving
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT, with_envoy_if_short
 from tests.support.valid import is_map, valid_requests, with_each_text
 from tests.support.workspaces import small_workspace
@@ -49,6 +50,7 @@ async def refused_call(client: Client, method: str, request: Message | bytes) ->
 
 @pytest.mark.parametrize("method", METHODS)
 @with_envoy_if_short(method=OF_EACH_KIND)
+@TOGETHER_IF_SHORT
 async def test_invalid_utf8_is_reported_with_its_field(service: Service, method: str) -> None:
     """For every text of every request, also nested ones. A bare INTERNAL would help nobody."""
     fields: Any = request_type(method).DESCRIPTOR.fields
@@ -74,6 +76,7 @@ async def test_invalid_utf8_deep_in_a_workspace_is_reported_with_its_field(servi
 
 @pytest.mark.parametrize("method", METHODS)
 @with_envoy_if_short(method=OF_EACH_KIND)
+@TOGETHER_IF_SHORT
 async def test_bytes_that_are_no_message_are_malformed(service: Service, method: str) -> None:
     """Truncated, garbage, a wrong wire type, or groups without end."""
     whole, client = valid_requests()[method][0].SerializeToString(), await service.caller_of(method)
@@ -124,6 +127,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("value", TEXTS.values(), ids=list(TEXTS))
 @GRPCIO_IF_SHORT
+@TOGETHER_IF_SHORT
 async def test_a_bad_text_is_reported_with_its_field(service: Service, value: str) -> None:
     """For every text of every request, with its whole path. A bad text as a token is just no token."""
     for method, requests in valid_requests().items():
@@ -311,6 +315,7 @@ async def test_random_bytes_break_nothing(service: Service, sql: asyncpg.Connect
 
 @pytest.mark.parametrize("method", METHODS)
 @GRPCIO_IF_SHORT
+@TOGETHER_IF_SHORT
 async def test_a_token_in_any_text_is_refused_and_not_repeated(service: Service, method: str) -> None:
     """For every text of every request but the fields that are for tokens; neither the error nor the log has it."""
     token, client = Token.mint(KeyType.WORKSPACE, new_key_id()).reveal(), await service.caller_of(method)

@@ -14,6 +14,7 @@ from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
 from skilder.keys.v1.common_pb2 import ToolName
 from tests.support.calls import METHODS, OF_EACH_KIND, call, delete_workspace, list_workspaces
 from tests.support.service import Refusal, refusal, serving, write_callers
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT, with_envoy_if_short
 from tests.support.valid import is_map, valid_requests
 from tests.support.workspaces import small_workspace
@@ -207,6 +208,7 @@ async def test_a_caller_limited_to_servers_asks_about_their_tools_only(service: 
     ],
     ids=str,
 )
+@TOGETHER_IF_SHORT
 async def test_a_caller_limited_to_servers_names_one_of_them(
     service: Service, scope: dict[str, Any], expected: object
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.ids import new_key_id
 from tests.support.rows import NO_HASH, insert, insert_key
+from tests.support.together import TOGETHER_IF_SHORT
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -174,6 +175,7 @@ async def test_the_owner_of_a_key_cannot_change(sql: Sql) -> None:
         pytest.param({"version": 0}, "key_version_check", id="version 0"),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_every_rule_of_a_key_has_a_constraint(sql: Sql, row: dict[str, Any], constraint: str) -> None:
     """A row that breaks one rule is refused by that rule's constraint."""
     assert await refused_row(sql, "key", **row) == (asyncpg.CheckViolationError, constraint)
@@ -376,6 +378,7 @@ async def test_removing_a_hat_leaves_its_keys_limited(sql: Sql) -> None:
         ),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_every_rule_of_a_workspace_has_a_constraint(
     sql: Sql, statement: str, error: type[Exception], constraint: str
 ) -> None:

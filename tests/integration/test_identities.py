@@ -15,6 +15,7 @@ from tests.support.calls import METHODS, call, delete_workspace, list_keys, list
 from tests.support.certificates import Authority
 from tests.support.ids import new_key_id
 from tests.support.service import TOKENS, Client, Refusal, Service, refusal, serving, write_callers
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
@@ -56,6 +57,7 @@ async def assert_unknown(client: Client, **options: Any) -> None:
         f"Bearer RTK_{'x' * 600}",
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_a_caller_without_a_valid_token_is_refused_everywhere(empty_service: Service, header: str | None) -> None:
     """With no token, an empty, unknown or overlong one, or one that is not a bearer token."""
     stranger = await empty_service.client(None)

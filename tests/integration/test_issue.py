@@ -15,6 +15,7 @@ from skilder.keys.v1 import key_pb2, workspace_pb2
 from skilder_keys.domain.token import Token
 from tests.support.calls import caller, delete_workspace, get_key, remove, user
 from tests.support.service import Client, Service, refusal
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
@@ -133,6 +134,7 @@ async def test_a_description_is_kept_as_it_is(service: Service, description: str
         ),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_all_fields_at_fault_are_reported(
     service: Service, order: dict[str, Any], faults: dict[str, str]
 ) -> None:

@@ -14,6 +14,7 @@ from skilder.keys.v1 import key_pb2, key_service_pb2
 from tests.support.calls import caller, count_keys, list_keys, user
 from tests.support.rows import NO_HASH, insert_key
 from tests.support.service import refusal
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
@@ -205,6 +206,7 @@ async def test_keys_without_a_limit(service: Service) -> None:
         ({"violating": [key_pb2.POLICY_RULE_MAX_LIFETIME, 0]}, "filter.violating[1]", "is required"),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_a_bad_filter_is_refused(service: Service, wanted: dict[str, Any], field: str, words: str) -> None:
     """By its field. Left out, it would find more."""
     for asked in (list_keys, count_keys):

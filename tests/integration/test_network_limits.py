@@ -15,6 +15,7 @@ from skilder_keys.domain.ids import ToolId
 from tests.support.calls import get_key
 from tests.support.fence import epoch, touched, warm
 from tests.support.service import refusal
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT, with_envoy_if_short
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ NEAR, FAR = "198.51.100.7", "203.0.113.9"
         ("", False),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_a_key_is_good_in_its_networks_only(service: Service, source_ip: str, granted: bool) -> None:  # noqa: FBT001
     """In every method, on the first call and from memory, whatever is asked."""
     issued = await service.operator.issue(network_limit=LIMIT)
@@ -78,6 +80,7 @@ async def test_other_denials_come_first(service: Service) -> None:
 
 @pytest.mark.parametrize("text", [f"{NEAR}:443", "[2001:db8::1]", "2001:db8::1%eth0", "localhost", " ", "x" * 5000])
 @with_envoy_if_short(text=[f"{NEAR}:443"])
+@TOGETHER_IF_SHORT
 async def test_the_form_of_the_source_is_always_checked(service: Service, text: str) -> None:
     """Also for a key without networks that is in memory, and for one that is unknown."""
     issued = await service.operator.issue()
@@ -104,6 +107,7 @@ async def test_the_form_of_the_source_is_always_checked(service: Service, text: 
         ([f"10.{n}.0.0/16" for n in range(33)], "network_limit.networks"),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_a_bad_network_is_refused(service: Service, sql: Sql, networks: list[str], place: str) -> None:
     """By its place, and no key is issued."""
     refused = await refusal(service.operator.issue(network_limit={"networks": networks}))

@@ -20,6 +20,7 @@ from skilder.keys.v1.workspace_pb2 import (
 from tests.support.calls import delete_workspace, get_workspace, id_of, list_parts
 from tests.support.effects import whole_workspace
 from tests.support.service import refusal
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import example_workspace, small_workspace
 
@@ -173,6 +174,7 @@ async def test_only_members_see_the_parts(service: Service, parts: str) -> None:
         ("tools", "skill_id", "a b"),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_an_invalid_condition_is_refused_by_its_field(
     service: Service, parts: str, field: str, value: str
 ) -> None:

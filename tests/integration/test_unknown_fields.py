@@ -10,6 +10,7 @@ import pytest
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.calls import METHODS, call
 from tests.support.service import Client, Refusal, Service, refusal
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.unknown import UNKNOWN_FIELDS, enums_in, joined, messages_in, with_unknown_field, with_unknown_value
 from tests.support.valid import valid_requests
@@ -30,6 +31,7 @@ async def assert_refused(client: Client, method: str, request: Message | bytes, 
 
 @GRPCIO_IF_SHORT
 @pytest.mark.parametrize("method", METHODS)
+@TOGETHER_IF_SHORT
 async def test_unknown_fields_and_values_are_refused(service: Service, method: str) -> None:
     """At the top, and in the first and last element of every list."""
     client = await service.caller_of(method)

@@ -21,6 +21,7 @@ from tests.support.calls import delete_workspace, get_key, remove
 from tests.support.fence import epoch, touched, warm
 from tests.support.fleet import ORIGIN
 from tests.support.service import refusal
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
@@ -199,6 +200,7 @@ async def test_the_expected_version_guards_an_update(service: Service) -> None:
         ({"network_limit": key_pb2.NetworkLimit(networks=["10.0.0.1/8"])}, {}, ["key.network_limit.networks[0]"]),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_a_bad_update_is_refused_and_changes_nothing(
     service: Service, fields: dict[str, Any], options: dict[str, Any], places: list[str] | None
 ) -> None:

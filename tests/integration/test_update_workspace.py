@@ -28,6 +28,7 @@ from tests.support.largest import largest_workspace
 from tests.support.lengths import by_form
 from tests.support.service import Refusal, refusal
 from tests.support.shapes import canonical
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.updates import LISTS, REFS, as_applied, random_update, update
 from tests.support.workspaces import small_workspace
@@ -265,6 +266,7 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
+@TOGETHER_IF_SHORT
 async def test_an_update_with_a_fault_is_refused_with_its_field(service: Service, name: str) -> None:
     """In a dry run too, and nothing changes."""
     fields, expected = FAULTS[name]

@@ -14,6 +14,7 @@ from tests.support.lengths import VARIABLE, by_form
 ROOT = Path(__file__).parents[2]
 TESTS = """
 import pytest
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import with_envoy_if_short
 
 @pytest.mark.parametrize("number", range(6))
@@ -39,6 +40,16 @@ async def test_async(number):
 @pytest.mark.parametrize("number", range(2))
 async def test_with_envoy(number, transport):
     pass
+
+@pytest.fixture(params=[1, 2])
+def prepared(request):
+    print("prepared")
+    return request.param
+
+@TOGETHER_IF_SHORT
+@pytest.mark.parametrize("number", range(6))
+async def test_prepared(number, prepared):
+    assert (number, prepared) != (4, 2), "this preparation is wrong"
 """
 
 
@@ -60,9 +71,12 @@ def test_cases_that_need_nothing_else_run_as_one_in_the_short_form(form: str, tm
     printed = outcome(tmp_path, form)
     assert "this case is wrong" in printed
     assert "install it" in printed
+    assert "this preparation is wrong" in printed
     if form:
-        assert "1 failed, 32 passed, 1 skipped" in printed
+        assert "2 failed, 43 passed, 1 skipped" in printed
     else:
         assert "1 of 12 cases failed" in printed
         assert "in test_pure[b-4]" in printed
-        assert "1 failed, 15 passed, 1 skipped" in printed
+        assert "1 of 6 cases failed" in printed
+        assert "in test_prepared[2-4]" in printed
+        assert "2 failed, 16 passed, 1 skipped" in printed
