@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,23 +14,26 @@ if TYPE_CHECKING:
 _ENVIRONMENT = Path(__file__).parents[1] / "environment"
 # A database with many keys, which takes seconds to make.
 _FILLED = "filled"
-# The service of a module.
-_SURROUNDINGS = "surroundings"
+# What a module of the environment shares: a service, and a built package.
+_SHARED = {"surroundings", "wheel"}
 
 
 def in_order(tests: Iterable[pytest.Item], processes: int) -> list[pytest.Item]:
     """Return tests so that each process begins with some of those that take or wait longest.
 
-    The tests that need the database with many keys go to the first process, and those of a module that need its
-    `surroundings` to one process.
+    The tests that need the database with many keys go to the first process, and those of a module of the environment
+    that share what is made for them go to one process.
     """
     first: list[pytest.Item] = []
     others: list[pytest.Item] = []
     for each in tests:
         (first if _is_long(each) or _ENVIRONMENT in each.path.parents else others).append(each)
     others.sort(key=lambda each: _FILLED not in _fixtures(each))
-    first.sort(key=lambda each: (not _is_long(each), _SURROUNDINGS not in _fixtures(each)))
-    groups = [list(group) for _, group in groupby(first, _needed_together)]
+    first.sort(key=lambda each: (not _is_long(each), _SHARED.isdisjoint(_fixtures(each))))
+    together: dict[object, list[pytest.Item]] = defaultdict(list)
+    for each in first:
+        together[each if _SHARED.isdisjoint(_fixtures(each)) else each.path].append(each)
+    groups = list(together.values())
     left = len(first) + len(others)
     ordered: list[pytest.Item] = []
     for number in range(processes):
@@ -49,7 +52,3 @@ def _is_long(test: pytest.Item) -> bool:
 
 def _fixtures(test: pytest.Item) -> list[str]:
     return getattr(test, "fixturenames", [])
-
-
-def _needed_together(test: pytest.Item) -> object:
-    return test.path if _SURROUNDINGS in _fixtures(test) and not _is_long(test) else test

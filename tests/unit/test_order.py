@@ -33,10 +33,11 @@ ODD = [
     for module in ("test_a.py", "test_b.py")
     for number in range(6)
 ]
+WHEEL = [Item(f"wheel {number}", ENVIRONMENT / "test_w.py", ("wheel",), is_long=number == 2) for number in range(4)]
 FILLED = [Item(f"filled {number}", fixturenames=("filled",)) for number in range(8)]
 OTHERS = [Item(f"other {number}") for number in range(40)]
 # As a module has them: mixed.
-ALL: list[Any] = [*OTHERS[:20], *FILLED[:4], *ODD, *OTHERS[20:], *LONG, *FILLED[4:]]
+ALL: list[Any] = [*OTHERS[:20], *FILLED[:4], *ODD, *WHEEL, *OTHERS[20:], *LONG, *FILLED[4:]]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4, 7])
@@ -48,6 +49,6 @@ def test_each_test_runs_once_and_what_is_shared_is_made_by_one_process(processes
     length = len(ALL) // processes
     runs = [ordered[number * length : (number + 1) * length] for number in range(processes)]
     if processes <= len(LONG):
-        assert all(run[0] in LONG for run in runs)
-        for shared in (FILLED, ODD[:6], ODD[6:]):
+        assert all(run[0].is_long for run in runs)
+        for shared in (FILLED, ODD[:6], ODD[6:], WHEEL):
             assert sum(not set(shared).isdisjoint(run) for run in runs) == 1
