@@ -29,6 +29,7 @@ from tests.support.log import CapturedLog
 from tests.support.proxy import Proxy
 from tests.support.rows import insert, insert_key
 from tests.support.service import Service, serving
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ async def test_every_decision_counts_once(
     assert await sql.fetchval("SELECT count(*) FROM activity_writer") == 0
 
 
+@GRPCIO_IF_SHORT
 async def test_counts_are_written_and_folded_while_it_serves(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any]
 ) -> None:

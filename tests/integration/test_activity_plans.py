@@ -17,9 +17,10 @@ from skilder_keys.storage.activity_search import SETTINGS, search_for
 from skilder_keys.storage.activity_usage import read_usage
 from tests.support.activity_facts import roll_up
 from tests.support.lengths import by_form
-from tests.support.many_keys import JIT_COST, LIMIT, key_id
+from tests.support.many_keys import JIT_COST, LIMIT, STATISTICS, key_id
 from tests.support.plans import plans
 from tests.support.postgres import new_database
+from tests.support.together import TOGETHER_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -62,7 +63,7 @@ SELECT DISTINCT step, at / length FROM times, (VALUES (1, 60), (2, 1440)) AS ste
 """.replace("{keys}", str(KEYS)).replace("{others}", str(OTHERS))
 
 
-@pytest.fixture(scope="module", params=["analysed", "never analysed"])
+@pytest.fixture(scope="module", params=STATISTICS)
 async def busy(
     postgres_url: str, filled: str, request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection[Any]]:
@@ -139,6 +140,7 @@ READS: dict[str, tuple[Callable[[Connection], Awaitable[object]], tuple[int, int
 
 
 @pytest.mark.parametrize("name", READS)
+@TOGETHER_IF_SHORT
 async def test_a_read_is_by_the_primary_key_and_of_one_workspace(busy: asyncpg.Connection[Any], name: str) -> None:
     """With the plan that is made for any values, which each connection keeps."""
     read, most = READS[name]

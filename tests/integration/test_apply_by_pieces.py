@@ -58,7 +58,7 @@ def changes_of(before: Workspace, after: Workspace) -> list[pb.WorkspaceChange] 
     return [convert_workspaces.change_message(each) for each in difference(current, desired)]
 
 
-@pytest.mark.parametrize("piece", [1, 2, 48])
+@pytest.mark.parametrize("piece", by_form([2], [1, 2, 48]))
 @ONLY_GRPCIO
 @pytest.mark.long
 async def test_random_edits_are_found_whoever_made_them(

@@ -147,6 +147,7 @@ async def test_pages_of_a_limited_callers_workspaces(transport: str, database_ur
 
 
 @pytest.mark.parametrize("limit", ["workspaces", "mcp_servers"])
+@GRPCIO_IF_SHORT
 async def test_an_empty_limit_allows_nothing(transport: str, database_url: str, tmp_path: Path, limit: str) -> None:
     """Not everything."""
     fields: dict[str, Any] = {"role": "service", limit: []}
@@ -248,6 +249,7 @@ async def test_a_tool_that_moves_to_another_server_changes_sides(service: Servic
     assert await verdict(service.of_slack, request) == FOREIGN_SERVER
 
 
+@GRPCIO_IF_SHORT
 async def test_both_tokens_of_a_caller_work(transport: str, database_url: str, tmp_path: Path) -> None:
     """Both are the same caller, with the same limits; after a start with one of them, the other is refused."""
     old, new = ("old-token-of-the-gateway-0123456789", "new-token-of-the-gateway-0123456789")

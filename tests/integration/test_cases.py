@@ -21,6 +21,7 @@ from tests.support.cases import (
     TAKEN_TOOL_IDS,
     TAKEN_USER_IDS,
 )
+from tests.support.lengths import by_form
 from tests.support.service import Refusal, Service, refusal
 from tests.support.shapes import canonical
 from tests.support.transport import GRPCIO_IF_SHORT
@@ -131,8 +132,9 @@ async def test_foreign_ids_are_accepted_unchanged(service: Service) -> None:
 
 async def test_users_with_any_id_have_keys_and_act(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """Their keys are issued, listed, paged, revoked and recorded in the audit trail under exactly their id."""
-    await service.operator.apply(workspace_of(IDS))
-    for id_ in IDS:
+    ids = by_form(IDS[::3], IDS)
+    await service.operator.apply(workspace_of(ids))
+    for id_ in ids:
         order: dict[str, Any] = {"type": key_pb2.KEY_TYPE_USER, "user_id": id_, "actor": id_}
         issued = [await service.operator.issue(**order) for _ in range(2)]
         assert [(each.key.user_id, each.key.created_by) for each in issued] == [(id_, user(id_))] * 2
@@ -144,7 +146,7 @@ async def test_users_with_any_id_have_keys_and_act(service: Service, sql: asyncp
         assert [first.keys[0].id, second.keys[0].id] == [issued[1].key.id, issued[0].key.id]
         assert (await service.operator.revoke(key_id=issued[0].key.id, actor=id_)).revoked_by == user(id_)
     actors = await sql.fetch("SELECT DISTINCT actor FROM audit_event WHERE action = 'key.revoked'")
-    assert {row["actor"] for row in actors} == set(IDS)
+    assert {row["actor"] for row in actors} == set(ids)
 
 
 @pytest.mark.parametrize("id_", [*WORST, "größe 中文", "spiffe://acme.example/agent/7", "'; --"])

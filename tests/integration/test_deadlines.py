@@ -94,6 +94,7 @@ async def test_a_cancelled_call_ends_the_query_too(service: Service, sql: asyncp
     assert [each["code"] for each in calls] == ["CANCELLED"]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_call_without_a_deadline_gets_the_services_own(
     transport: str, database_url: str, tmp_path: Path, sql: asyncpg.Connection[Any], writer: Process
 ) -> None:

@@ -236,7 +236,9 @@ async def test_a_variant_of_the_largest_tool_set_does_not_block_the_loop(variant
                 assert isinstance(found[1], SharedToolSet)
                 assert (await encoder.encoded(found[1])).version
             longest.append(stall[0])
-    assert min(longest) < min(pieces) / 2, (longest, pieces)
+            if min(longest) < min(pieces) / 2:
+                return
+    raise AssertionError(f"stalls of {longest} s, and the work in one piece takes {pieces} s")
 
 
 async def test_dropping_very_many_keys_does_not_block_the_loop() -> None:
@@ -292,4 +294,6 @@ async def test_a_page_of_keys_does_not_block_the_loop() -> None:
                 body = await offload.run(convert.list_keys_response, page, ORIGIN.caller)
             assert key_service_pb2.ListKeysResponse.FromString(body) == expected
             longest.append(stall[0])
-    assert min(longest) < piece / 2, (longest, piece)
+            if longest[-1] < piece / 2:
+                return
+    raise AssertionError(f"stalls of {longest} s, and the work in one piece takes {piece} s")

@@ -14,8 +14,10 @@ from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.storage import audit_events, event_streams
 from skilder_keys.storage.audit_events import SCANNED
+from tests.support.many_keys import STATISTICS
 from tests.support.plans import plans
 from tests.support.postgres import new_database
+from tests.support.together import TOGETHER_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -65,7 +67,7 @@ SEARCHES: dict[str, EventFilter] = {
 }
 
 
-@pytest.fixture(scope="module", params=["analysed", "never analysed"])
+@pytest.fixture(scope="module", params=STATISTICS)
 async def events(postgres_url: str, template: str, request: pytest.FixtureRequest) -> AsyncIterator[Sql]:
     """A database with many events, which no test changes."""
     async with new_database(postgres_url, template) as url:
@@ -94,6 +96,7 @@ async def listed(sql: Sql, event_filter: EventFilter, before: int | None = None)
 
 @pytest.mark.parametrize("before", [None, 15_000, 5], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("name", LISTS)
+@TOGETHER_IF_SHORT
 async def test_a_page_reads_the_events_that_it_shows(events: Sql, name: str, before: int | None) -> None:
     """Each twice: by an index that has them in order, and by its id."""
     assert await listed(events, LISTS[name], before) <= 2 * LIMIT + 1

@@ -73,6 +73,7 @@ def outcome_of(response: Any) -> str:
     return pb.DenialReason.Name(response.denied.reason).removeprefix("DENIAL_REASON_")
 
 
+@GRPCIO_IF_SHORT
 async def test_a_key_expires_at_its_instant(service: Service, sql: Sql) -> None:
     """In every method that decides about tokens. What the key could do does not change before."""
     lifetime = Duration()

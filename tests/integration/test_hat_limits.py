@@ -12,6 +12,7 @@ from skilder_keys.domain.token import KeyType
 from tests.support.calls import part, remove
 from tests.support.fence import LONG
 from tests.support.fleet import ORIGIN, Process, process
+from tests.support.lengths import by_form
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ async def reached(of: Process, token: str) -> list[str]:
     return [hat.id for hat in first.tool_set.hats]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(by_form(1, 3)))
 async def test_a_limited_key_reaches_the_named_hats_through_all_changes(
     fleet: tuple[Process, Process], seed: int
 ) -> None:

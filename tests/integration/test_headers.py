@@ -191,7 +191,7 @@ async def test_headers_cannot_fake_a_clients_identity(
 
 
 @pytest.mark.parametrize("waits_for", ["its request", "the end of it", "Postgres"])
-@with_envoy_if_short(waits_for=["the end of it", "Postgres"])
+@with_envoy_if_short(waits_for=["Postgres"])
 async def test_a_cancelled_call_frees_its_slot(
     transport: str, database_url: str, tmp_path: Path, waits_for: str
 ) -> None:

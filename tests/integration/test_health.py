@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.service import TOKENS, Service, serving
+from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +108,7 @@ async def test_an_unknown_caller_is_refused_before_sending_a_request(empty_servi
     assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+@GRPCIO_IF_SHORT
 async def test_a_caller_that_does_not_send_its_request_runs_into_the_limit(
     transport: str, database_url: str, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from tests.support.many_keys import JIT_COST, LIMIT, key_id
 from tests.support.plans import Plan, plans, undone
 from tests.support.postgres import new_database
 from tests.support.rows import NO_HASH
+from tests.support.together import TOGETHER_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -104,6 +105,7 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 @pytest.mark.parametrize("after", [None, position(10_000), position(5)], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("name", LISTINGS)
+@TOGETHER_IF_SHORT
 async def test_a_page_reads_about_as_many_keys_as_it_shows(
     full: asyncpg.Connection[Any], name: str, after: str | None
 ) -> None:
@@ -115,6 +117,7 @@ async def test_a_page_reads_about_as_many_keys_as_it_shows(
 
 @pytest.mark.parametrize("after", [None, position(10_000), position(5)], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("name", SEVERAL)
+@TOGETHER_IF_SHORT
 async def test_a_page_of_several_values_reads_one_page_of_each(
     full: asyncpg.Connection[Any], name: str, after: str | None
 ) -> None:
@@ -147,6 +150,7 @@ SEARCHES: dict[str, tuple[KeyFilter, int]] = {
 
 @pytest.mark.parametrize("order", KeyOrder)
 @pytest.mark.parametrize("name", SEARCHES)
+@TOGETHER_IF_SHORT
 async def test_a_search_reads_the_keys_that_have_all_words_and_labels(
     full: asyncpg.Connection[Any], name: str, order: KeyOrder
 ) -> None:
@@ -172,6 +176,7 @@ BY_USE: dict[str, tuple[KeyFilter, int]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", BY_USE)
+@TOGETHER_IF_SHORT
 async def test_a_page_by_last_use_reads_the_keys_of_few_days(
     full: asyncpg.Connection[Any], name: str, place: str
 ) -> None:
@@ -196,6 +201,7 @@ BY_EXPIRY: dict[str, tuple[KeyFilter, int]] = {
 
 @pytest.mark.parametrize("place", [None, f'["2100-01-01T00:00:00+00:00", "{key_id(9_901)}"]'], ids=["first", "middle"])
 @pytest.mark.parametrize("name", BY_EXPIRY)
+@TOGETHER_IF_SHORT
 async def test_a_page_by_expiry_reads_about_as_many_keys_as_it_shows(
     full: asyncpg.Connection[Any], name: str, place: str | None
 ) -> None:

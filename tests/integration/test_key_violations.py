@@ -195,7 +195,7 @@ async def test_the_list_and_the_marks_agree(service: Service, sql: Sql, seed: in
         if chance.random() < 0.2:
             more |= {"revoked_at": now, "revoked_by_kind": "user", "revoked_by_id": "ada", "revoke_reason": ""}
         await insert_key(sql, limited_to_hats=chance.random() < 0.5, **kind | more)
-    for _ in range(6):
+    for _ in range(by_form(2, 6)):
         policy = KeyPolicy(require_hat_limit=chance.random() < 0.5, unique_descriptions=chance.random() < 0.5)
         if chance.random() < 0.5:
             policy.max_lifetime.seconds = chance.randint(1, 100) * DAY

@@ -15,6 +15,7 @@ from skilder_keys.domain.token import KeyType, hint
 from skilder_keys.storage import key_lists, key_revocations
 from tests.support.many_keys import LIMIT, key_id
 from tests.support.plans import plans, undone
+from tests.support.together import TOGETHER_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -87,6 +88,7 @@ async def test_a_page_of_a_rule_that_most_keys_break_reads_few(full: Sql, rule: 
 @pytest.mark.parametrize("order", KeyOrder)
 @pytest.mark.parametrize("rules", [STRICT, LOOSE], ids=["strict", "loose"])
 @pytest.mark.parametrize("rule", PolicyRule)
+@TOGETHER_IF_SHORT
 async def test_a_page_reads_the_keys_of_the_workspace_twice(
     full: Sql, rule: PolicyRule, rules: str, order: KeyOrder
 ) -> None:

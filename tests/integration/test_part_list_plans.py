@@ -15,6 +15,7 @@ from tests.support.lengths import by_form
 from tests.support.many_keys import JIT_COST, LIMIT, STATISTICS
 from tests.support.plans import plans
 from tests.support.postgres import new_database
+from tests.support.together import TOGETHER_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -118,6 +119,7 @@ PAGES: dict[str, tuple[Callable[[Connection, str], Awaitable[object]], dict[str,
 
 @pytest.mark.parametrize("after", ["", "u3", "x1234"], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("name", PAGES)
+@TOGETHER_IF_SHORT
 async def test_a_page_reads_rows_of_its_workspace_only(large: asyncpg.Connection[Any], name: str, after: str) -> None:
     """By an index, and none but those of the team or skill that is asked for."""
     read, most = PAGES[name]

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.process import ServerProcess, serve_on_taken_address, serving_process
 from tests.support.running import postmaster, until_database_works
+from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,7 @@ def health_address(server: ServerProcess) -> str:
 
 
 @pytest.mark.usefixtures("with_postgres_files")
+@GRPCIO_IF_SHORT
 def test_readiness_follows_the_workers_the_database_and_the_drain(transport: str, tmp_path: Path) -> None:
     """Liveness follows none of them."""
     with serving_process(

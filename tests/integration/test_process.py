@@ -230,6 +230,7 @@ def test_a_frozen_database_does_not_block_the_stop(transport: str, tmp_path: Pat
         assert server.wait() == 0
 
 
+@GRPCIO_IF_SHORT
 def test_a_log_that_cannot_be_written_fails_no_call(transport: str, database_url: str, tmp_path: Path) -> None:
     """When the disk is full, calls work as before."""
     with socket.create_server(("127.0.0.1", 0)) as free:

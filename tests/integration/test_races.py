@@ -9,6 +9,7 @@ import grpc
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.calls import delete_workspace, get_key, get_workspace, list_keys, remove
+from tests.support.lengths import by_form
 from tests.support.service import Refusal, Service, refusal, serving
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.waiting import outcome_after, until_running
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = GRPCIO_IF_SHORT
 
-_ROUNDS = 40
+_ROUNDS = by_form(20, 40)
 
 
 async def test_a_key_is_used_or_renewed_and_never_both(

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from skilder.keys.v1 import key_pb2
 from skilder.keys.v1.key_service_pb2 import PREVIOUS_KEYS_REVOKE, REVOKE_SCOPE_FAMILY, RevokeKeyRequest
 from tests.support.calls import get_key, list_keys
+from tests.support.lengths import by_form
 from tests.support.service import Refusal, Service, serving
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.waiting import outcome, outcome_after, until_blocked
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = GRPCIO_IF_SHORT
 
-_ROUNDS = 40
+_ROUNDS = by_form(20, 40)
 RUNTIME: dict[str, Any] = {"type": key_pb2.KEY_TYPE_RUNTIME, "runtime_id": "runtime-7"}
 
 

@@ -15,6 +15,7 @@ from tests.support.many_keys import assert_by_index, key_id
 from tests.support.plans import Mode, plans
 from tests.support.postgres import new_database
 from tests.support.rows import NO_HASH
+from tests.support.together import TOGETHER_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -77,6 +78,7 @@ _OF_A_KEY = _OF_NOTHING | {
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 @pytest.mark.parametrize("name", _OF_A_KEY)
+@TOGETHER_IF_SHORT
 async def test_a_family_is_found_by_an_index(full: asyncpg.Connection[Any], name: str, mode: Mode) -> None:
     """In a workspace with 20,000 keys."""
     assert_by_index(await plans(full, _OF_A_KEY[name], mode))

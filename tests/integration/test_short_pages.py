@@ -15,6 +15,7 @@ from skilder_keys.domain.token import KeyType
 from skilder_keys.storage import key_lists, key_search
 from tests.support.plans import undone
 from tests.support.rows import NO_HASH, insert
+from tests.support.together import TOGETHER_IF_SHORT
 
 if TYPE_CHECKING:
     import asyncpg
@@ -92,6 +93,7 @@ async def listed(sql: Sql, key_filter: KeyFilter, order: KeyOrder, limit: int) -
 
 @pytest.mark.parametrize("order", KeyOrder)
 @pytest.mark.parametrize("name", FILTERS)
+@TOGETHER_IF_SHORT
 async def test_short_pages_have_the_same_keys_in_the_same_order(
     filled: Sql, monkeypatch: pytest.MonkeyPatch, name: str, order: KeyOrder
 ) -> None:
@@ -99,8 +101,9 @@ async def test_short_pages_have_the_same_keys_in_the_same_order(
     expected, pages = await listed(filled, FILTERS[name], order, KEYS)
     assert pages == 1
     for most, limit in ((2, KEYS), (7, 1), (5, 4)):
-        monkeypatch.setattr(key_lists, "MOST_READ", most)
-        found, pages = await listed(filled, FILTERS[name], order, limit)
+        with monkeypatch.context() as patched:
+            patched.setattr(key_lists, "MOST_READ", most)
+            found, pages = await listed(filled, FILTERS[name], order, limit)
         assert found == expected, (most, limit)
         assert pages <= KEYS, (most, limit)
 

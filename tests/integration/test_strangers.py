@@ -18,7 +18,7 @@ from tests.support.frames import AUTHORIZE, Code, request
 from tests.support.http2 import PATIENCE, connected, framed
 from tests.support.lengths import by_form
 from tests.support.service import TOKENS, serving
-from tests.support.transport import ONLY_GRPCIO, with_envoy_if_short
+from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO, with_envoy_if_short
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ async def opened(connection: Connection, path: str, *, count: int = STREAMS) -> 
 
 
 @pytest.mark.parametrize("path", [CHECK, WATCH, REFLECTION, AUTHORIZE, "/x/y"])
-@with_envoy_if_short(path=[CHECK, AUTHORIZE, "/x/y"])
+@with_envoy_if_short(path=[CHECK, AUTHORIZE])
 async def test_calls_that_send_nothing_block_nobody(empty_service: Service, path: str) -> None:
     """Ten connections, each with its maximum: as many calls as there are slots in all.
 
@@ -189,6 +189,7 @@ async def test_unknown_callers_are_refused_before_sending_a_request(empty_servic
 
 
 @pytest.mark.own_service
+@GRPCIO_IF_SHORT
 async def test_a_flood_of_refused_calls_does_not_flood_the_log(empty_service: Service) -> None:
     """The first are logged, the counts are exact, and other events are logged as always."""
     calls = 5 * LINES

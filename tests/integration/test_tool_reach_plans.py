@@ -14,6 +14,7 @@ from tests.support.lengths import by_form
 from tests.support.many_keys import JIT_COST, LIMIT, STATISTICS, key_id
 from tests.support.plans import plans
 from tests.support.postgres import new_database
+from tests.support.together import TOGETHER_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -111,6 +112,7 @@ BY_KEY = ("key_pkey", "key_hat_pkey", "key_successor", "key_use_pkey")
 
 
 @pytest.mark.parametrize("name", READS)
+@TOGETHER_IF_SHORT
 async def test_a_read_is_by_index_and_of_one_workspace(large: asyncpg.Connection[Any], name: str) -> None:
     """With the plan that is made for any values, which each connection keeps."""
     read, most = READS[name]

@@ -11,6 +11,7 @@ from skilder_keys.domain.workspace_lists import WorkspaceFilter
 from skilder_keys.storage import workspace_lists
 from tests.support.many_keys import LIMIT, assert_by_index, page_of_workspaces
 from tests.support.plans import Mode, plans, undone
+from tests.support.together import TOGETHER_IF_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -51,6 +52,7 @@ async def members(full: asyncpg.Connection[Any], request: pytest.FixtureRequest)
     [("u77", None, 2001), ("u77", "w1500", 2001), ("u79", None, 1)],
     ids=["many", "later page", "one"],
 )
+@TOGETHER_IF_SHORT
 async def test_a_page_of_a_members_workspaces_reads_theirs_only(
     members: Members, mode: Mode, user: str, after: str | None, most: int
 ) -> None:
@@ -65,6 +67,7 @@ async def test_a_page_of_a_members_workspaces_reads_theirs_only(
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 @pytest.mark.parametrize(("user", "actor"), [("u77", "u78"), ("u78", "u77"), ("u77", "u77"), ("u77", "nobody")])
+@TOGETHER_IF_SHORT
 async def test_a_page_of_the_workspaces_of_two_reads_those_of_one(
     members: Members, mode: Mode, user: str, actor: str
 ) -> None:

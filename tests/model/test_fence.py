@@ -9,7 +9,7 @@ import pytest
 
 from tests.model.explore import explore, follow
 from tests.model.fence import Fence, Mistake
-from tests.support.lengths import by_form
+from tests.support.lengths import LONG, by_form
 
 TWO_READERS: dict[str, Any] = {"ttl": 2, "readers": 2, "changes": 1}
 
@@ -116,6 +116,20 @@ STORIES_OF_A_RESTORE = {
 }
 
 
+# The ways to a broken promise of two mistakes, found by an exploration that visits very many states.
+WAYS = {
+    Mistake.SETTING_A_ROW_BACK: [
+        *(*REGISTER, "sends a heartbeat", "gives its heartbeat up", *LOAD, "commits", "applies what has changed"),
+        *("passes", *BEAT, "extends its lease", "a heartbeat that it gave up is executed", "passes", "commits"),
+        *("deletes a laggard's row", "returns", "grants a call from memory"),
+    ],
+    Mistake.APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY: [
+        *(REGISTER[0], "commits", *REGISTER[1:], *LOAD, "is restored", "passes", "commits", "commits"),
+        *("applies what has changed", *BEAT, "extends its lease", "returns", "grants a call from memory"),
+    ],
+}
+
+
 @pytest.mark.parametrize(
     ("bounds", "floor"),
     [
@@ -145,7 +159,15 @@ def test_no_call_is_granted_that_began_after_the_revoke_returned(bounds: dict[st
     ],
 )
 def test_each_mistake_breaks_the_promise(bounds: dict[str, Any], mistake: Mistake) -> None:
-    """A call that began after the revoke had returned is granted from memory, or by a load that it joined."""
+    """A call that began after the revoke had returned is granted from memory, or by a load that it joined.
+
+    The short form takes the known ways; without the mistake nobody can take them.
+    """
+    if not LONG and mistake in WAYS:
+        fence = Fence(**bounds, mistake=mistake)
+        assert not all(fence.promise_holds(each) for each in follow(fence, WAYS[mistake]))
+        assert not follow(Fence(**bounds), WAYS[mistake])
+        return
     found = explore(Fence(**bounds, mistake=mistake))
     assert found.trace, f"{found.states} states, and the promise holds although {mistake.value}"
     after_return = found.trace[found.trace.index(f"writer {bounds['changes']} returns") + 1 :]

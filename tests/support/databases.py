@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -52,7 +53,7 @@ SELECT md5(string_agg(line, ',' ORDER BY line)) FROM (
         FROM pg_database WHERE datname = current_database()
 ) AS lines
 """
-# Tables and their sizes; those that refer to others come first.
+# Tables; those that refer to others come first.
 _TABLES = """
 WITH RECURSIVE kept AS (
     SELECT oid FROM pg_class
@@ -62,12 +63,13 @@ WITH RECURSIVE kept AS (
     UNION SELECT confrelid, steps + 1 FROM depth JOIN pg_constraint ON conrelid = depth.oid AND contype = 'f'
     WHERE confrelid <> conrelid AND steps < 20
 )
-SELECT oid::regclass::text AS name, pg_relation_size(oid) AS bytes,
+SELECT oid::regclass::text AS name,
        (SELECT pg_get_serial_sequence(oid::regclass::text, attname) FROM pg_attribute
         WHERE attrelid = oid AND attidentity <> '' AND NOT attisdropped) AS sequence
 FROM (SELECT oid, max(steps) AS steps FROM depth JOIN kept USING (oid) GROUP BY oid) AS ordered
 ORDER BY steps
 """
+_SIZES = "SELECT name, pg_relation_size(name::regclass) FROM unnest($1::text[]) AS name"
 # Triggers that forbid removing rows: 2 means BEFORE, and 8 means DELETE.
 _REFUSING = """
 SELECT tgrelid::regclass::text AS table, tgname AS name FROM pg_trigger
@@ -80,6 +82,13 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    name: str
+    sequence: str | None
+    size: int
+
+
 class BorrowedDatabase:
     """A database, its state when it was made, and a session that looks after it."""
 
@@ -90,6 +99,8 @@ class BorrowedDatabase:
         self._shape = ""
         self._fence: dict[str, Any] = {}
         self._kept: KeptRows | None = None
+        # By the tables that are left out: the names of the others and their sequences, while the shape is the same.
+        self._names: dict[tuple[str, ...], list[tuple[str, str | None]]] = {}
 
     async def remember(self) -> None:
         """Take the present state for the one to restore."""
@@ -101,7 +112,7 @@ class BorrowedDatabase:
     async def keep(self) -> None:
         """Keep the rows that there are now, until `empty` has removed them; a service uses the database."""
         sql = await self._session()
-        names = [each["name"] for each in await sql.fetch(_TABLES, _OF_A_SERVICE)]
+        names = [each.name for each in await self._tables(sql, _OF_A_SERVICE)]
         self._kept = await KeptRows.of(sql, names, _OF_A_SERVICE)
 
     @property
@@ -129,20 +140,20 @@ class BorrowedDatabase:
                 await sql.execute(_END_OTHERS)
             if await sql.fetchval(_SHAPE) != self._shape:
                 return False
-            tables = await sql.fetch(_TABLES, _OF_A_SERVICE if serves else _WRITTEN_ONCE)
-            if sum(each["bytes"] for each in tables) > (_MANY_BYTES_SERVED if serves else _MANY_BYTES):
+            tables = await self._tables(sql, _OF_A_SERVICE if serves else _WRITTEN_ONCE)
+            if sum(each.size for each in tables) > (_MANY_BYTES_SERVED if serves else _MANY_BYTES):
                 return False
             if not (keeps and self._kept and await _restore_rows(sql, tables, self._kept)):
                 self._kept = None
                 await _remove_rows(sql, tables)
             for each in tables:
-                if each["bytes"] > _FEW_BYTES:
-                    await sql.execute(f"VACUUM {each['name']}")
+                if each.size > _FEW_BYTES:
+                    await sql.execute(f"VACUUM {each.name}")
             if serves:
                 await _let_forget(sql)
             else:
                 # Removing rows is a change too, so the fence is reset last.
-                await _remove_rows(sql, await sql.fetch(_TABLES, _WRITTEN_ONCE))
+                await _remove_rows(sql, await self._tables(sql, _WRITTEN_ONCE))
                 names = ", ".join(f"{name} = ${number}" for number, name in enumerate(self._fence, 1))
                 await sql.execute(f"UPDATE fence SET {names}", *self._fence.values())  # noqa: S608 - its own columns
         # A TimeoutError is an OSError. A session that the server has just ended may raise an InternalClientError.
@@ -150,6 +161,14 @@ class BorrowedDatabase:
             return False
         else:
             return True
+
+    async def _tables(self, sql: asyncpg.Connection[Any], apart_from: tuple[str, ...]) -> list[_Table]:
+        if apart_from not in self._names:
+            found = await sql.fetch(_TABLES, apart_from)
+            self._names[apart_from] = [(each["name"], each["sequence"]) for each in found]
+        names = self._names[apart_from]
+        sizes = dict(await sql.fetch(_SIZES, [name for name, _ in names]))
+        return [_Table(name, sequence, sizes[name]) for name, sequence in names]
 
     async def text_rows(self) -> list[str]:
         """Return every row of every table as text."""
@@ -182,19 +201,19 @@ async def rows_as_text(sql: asyncpg.Connection[Any]) -> list[str]:
     return [each["text"] for each in await sql.fetch(rows)]
 
 
-async def _remove_rows(sql: asyncpg.Connection[Any], tables: list[asyncpg.Record]) -> None:
+async def _remove_rows(sql: asyncpg.Connection[Any], tables: list[_Table]) -> None:
     async with _unrefused(sql):
         for each in tables:
-            if not each["bytes"]:
+            if not each.size:
                 continue
-            await sql.execute(f"DELETE FROM {each['name']}")  # noqa: S608 - a table's own name
-            if each["sequence"]:
-                await sql.execute("SELECT setval($1::text::regclass, 1, false)", each["sequence"])
+            await sql.execute(f"DELETE FROM {each.name}")  # noqa: S608 - a table's own name
+            if each.sequence:
+                await sql.execute("SELECT setval($1::text::regclass, 1, false)", each.sequence)
 
 
-async def _restore_rows(sql: asyncpg.Connection[Any], tables: list[asyncpg.Record], kept: KeptRows) -> bool:
+async def _restore_rows(sql: asyncpg.Connection[Any], tables: list[_Table], kept: KeptRows) -> bool:
     async with _unrefused(sql):
-        return await kept.restore(sql, [each["name"] for each in tables])
+        return await kept.restore(sql, [each.name for each in tables])
 
 
 @asynccontextmanager

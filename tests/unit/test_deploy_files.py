@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.docs.links import anchors
+from tests.support.lengths import by_form
 from tests.support.promtool import NEEDS_PROMTOOL, promtool
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -38,10 +39,14 @@ def run(folder: Path, *command: str) -> None:
 
 
 @NEEDS_PROMTOOL
-def test_the_alerts_are_good_rules_and_fire_when_they_should() -> None:
-    """Each one for its problem, and none for a healthy service."""
+def test_the_alerts_are_good_rules_and_fire_when_they_should(tmp_path: Path) -> None:
+    """Each one for its problem, and none for a healthy service, which comes first. The short form tries some."""
     promtool("check", "rules", RULES.name, folder=RULES.parent)
-    promtool("test", "rules", RULES_TEST.name, folder=RULES.parent)
+    content = read(RULES_TEST)
+    content["tests"] = content["tests"][:: by_form(5, 1)]
+    shutil.copy(RULES, tmp_path)
+    (tmp_path / RULES_TEST.name).write_text(yaml.safe_dump(content), "utf-8")
+    promtool("test", "rules", RULES_TEST.name, folder=tmp_path)
 
 
 def test_each_alert_has_a_test_in_which_it_fires_and_does_not_fire_before() -> None:
