@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support.lengths import by_form
 
 if TYPE_CHECKING:
     from tests.environment.conftest import Surroundings
 
 
-@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1.2.3"])
+HOSTS = ["127.0.0.1", "localhost", "127.1.2.3"]
+VARIABLES = ["http_proxy", "https_proxy", "grpc_proxy"]
+EACH = list(product(HOSTS, VARIABLES))
+
+
+@pytest.mark.parametrize(("host", "variable"), by_form(list(zip(HOSTS, VARIABLES, strict=True)), EACH))
 async def test_loopback_is_reached_directly(surroundings: Surroundings, variable: str, host: str) -> None:
     """The operator's token goes over this connection."""
     seen: list[bytes] = []
