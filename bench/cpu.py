@@ -53,8 +53,17 @@ def cpu_seconds(parent: psutil.Process | None) -> float:
     total = float(ended.children_user + ended.children_system)
     for process in (parent, *parent.children(recursive=True)):
         with suppress(OSError):  # the process or thread has just ended
-            total += time.clock_gettime(_clock(process.pid))
+            total += process_seconds(process.pid)
     return total
+
+
+def process_seconds(pid: int) -> float:
+    """Return the user and system time of a process.
+
+    Raises:
+        OSError: It has ended.
+    """
+    return time.clock_gettime(_clock(pid))
 
 
 def thread_times(pid: int) -> dict[int, ThreadTime]:

@@ -284,6 +284,22 @@ async def test_many_cells_take_several_rows(
     assert await total(sql, database) == 2 * ROW_CELLS + 1
 
 
+async def test_a_flush_that_is_cancelled_loses_nothing(
+    worker: Worker, key: UUID, sql: asyncpg.Connection[Any], database: Database
+) -> None:
+    """As at the end of a worker: the drain writes the rows that were not made yet."""
+    for number in range(3 * ROW_CELLS):
+        worker.count(key, 1, f"tool-{number}")
+    flushing = asyncio.create_task(worker.writer.flush())
+    async with asyncio.timeout(30):
+        while not await sql.fetchval("SELECT count(*) FROM activity_journal"):
+            await asyncio.sleep(0.005)
+    flushing.cancel()
+    await asyncio.wait({flushing})
+    await worker.writer.close()
+    assert await total(sql, database) == 3 * ROW_CELLS
+
+
 async def test_a_worker_at_rest_writes_nothing(
     worker: Worker, key: UUID, sql: asyncpg.Connection[Any], database: Database
 ) -> None:
@@ -322,7 +338,7 @@ async def test_the_fold_rolls_up_and_drops(database: Database, key: UUID, sql: a
     assert await fold.fold()
     assert fold.backlog.rows == 1
     assert await facts(sql) == {}
-    await sql.execute("UPDATE activity_journal SET began_at = now() - interval '6 s', minute = minute - 180")
+    await sql.execute("UPDATE activity_journal SET began_at = now() - interval '9 s', minute = minute - 180")
     async with database.transaction() as other:
         await other.execute("SELECT pg_advisory_xact_lock(hashtextextended('activity of public', 0))")
         assert not await fold.fold()

@@ -8,9 +8,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from skilder_keys.app.activity import fold
 from skilder_keys.storage import activity_fold, activity_journal, activity_partitions
 from skilder_keys.storage.activity_journal import Appended
 from skilder_keys.storage.activity_lag import counted_until
+from skilder_keys.storage.activity_partitions import Retention
 from tests.support.activity import (
     REVOKED,
     TOOL_NOT_ALLOWED,
@@ -21,12 +23,14 @@ from tests.support.activity import (
     fold_all,
     present_minute,
 )
+from tests.support.clock import FakeClock
+from tests.support.log import CapturedLog
 from tests.support.rows import insert, insert_key
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from skilder_keys.storage.database import Database
+    from skilder_keys.storage.database import Connection, Database
 
 pytestmark = pytest.mark.stock_too
 
@@ -241,6 +245,33 @@ async def test_counted_until(
     assert now - 5 < await until()
 
 
+async def test_as_many_rows_at_once_as_take_little_time(
+    database: Database, key: UUID, writer: Writer, minute: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Facts of many rows are changed once then; but Postgres ends a statement that takes long."""
+    limits: list[int] = []
+    took = [0.0]
+    oldest_rows = activity_fold.oldest_rows
+
+    async def noted(connection: Connection, limit: int) -> list[int]:
+        limits.append(limit)
+        clock.now += took[0]
+        return await oldest_rows(connection, limit)
+
+    monkeypatch.setattr(activity_fold, "oldest_rows", noted)
+    monkeypatch.setattr(fold, "MAX_ROWS", 8)
+    clock = FakeClock(0.0)
+    job = fold.ActivityFold(database, CapturedLog().logger, clock, 0.0, Retention())
+    for seconds, expected in ((0.1, [2, 4, 8, 8]), (2.0, [8, 4, 2, 1]), (0.7, [1] * 16)):
+        limits.clear()
+        took[0] = seconds
+        for _ in range(15):
+            await writer.append(minute, Cell(key))
+        assert await job.fold()
+        assert limits[: len(expected)] == expected
+    assert job.calls == 45
+
+
 async def test_partitions_are_made_once(database: Database, sql: asyncpg.Connection[Any]) -> None:
     """For yesterday, today and tomorrow; again changes nothing."""
     for parent in ("activity_minute", "activity_hour", "activity_day", "activity_unproven"):
@@ -253,6 +284,8 @@ async def test_partitions_are_made_once(database: Database, sql: asyncpg.Connect
     assert 1440 <= await present_minute(sql) - oldest < 2 * 1440 + 1
     assert sum(each.startswith("activity_minute") for each in made) == 3
     assert sum(each.startswith("activity_unproven") for each in made) == 3
+    with_room = await sql.fetch("SELECT relname FROM pg_class WHERE reloptions = '{fillfactor=50}' AND relispartition")
+    assert {row["relname"] for row in with_room} == {each for each in made if each.startswith("activity_minute")}
     async with database.transaction() as connection:
         await activity_partitions.make(connection)
     assert await sql.fetchval(names) == made

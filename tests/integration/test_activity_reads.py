@@ -25,7 +25,7 @@ from skilder.keys.v1.authorization_service_pb2 import (
     DENIAL_REASON_TOOL_NOT_ALLOWED,
     DENIAL_REASON_UNKNOWN,
 )
-from skilder_keys.storage import activity_partitions
+from skilder_keys.storage import activity_partitions, activity_rollup
 from skilder_keys.storage.activity_partitions import Retention
 from tests.support.activity_facts import (
     DAY,
@@ -96,11 +96,19 @@ class World:
         self.facts = list(made.values())
         others = [Fact(fact.minute, foreign, workspace="other", count=1000) for fact in self.facts[::7]]
         await insert_facts(sql, [*self.facts, *{fact.minute: fact for fact in others}.values()])
-        old = self.today - 20 * DAY
+        old, in_part = self.today - 20 * DAY, self.today - DAY + 600
         await roll_up(
-            sql, {(1, minute_of(self.now) // HOUR), (2, self.today // DAY), (2, self.today // DAY - 1), (2, old // DAY)}
+            sql,
+            {
+                (1, minute_of(self.now) // HOUR),
+                (1, in_part // HOUR),
+                (2, self.today // DAY),
+                (2, self.today // DAY - 1),
+                (2, old // DAY),
+            },
         )
         async with sql.transaction():
+            await activity_rollup.sum_up_part(sql, in_part // HOUR, in_part + 1)
             await activity_partitions.drop_old(sql, Retention())
 
     def _make(self, keys: list[UUID]) -> list[Fact]:

@@ -88,6 +88,61 @@ async def test_late_rows_roll_up_again(
         assert await facts(sql, table) == {(at, "acme"): {Cell(key, count=8)}}
 
 
+async def test_an_hour_is_summed_up_in_parts(
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, yesterday: int
+) -> None:
+    """Until a minute, which is forgotten when an earlier one changes; when the hour is over, as a whole."""
+    hour = yesterday * 24 + 1
+    until = "SELECT summed_until FROM activity_stale WHERE step = 1 AND at = $1"
+    for minute in (10, 30, 59):
+        await writer.append(hour * 60 + minute, Cell(key, count=1 + minute))
+    await fold_all(database)
+    for end, total in ((31, 42), (31, 42), (30, 11)):
+        async with database.transaction() as connection:
+            await activity_rollup.sum_up_part(connection, hour, hour * 60 + end)
+        assert await sql.fetchval(until, hour) == hour * 60 + end
+        assert [each.count for each in (await facts(sql, "activity_hour"))[hour, "acme"]] == [total]
+    await writer.append(hour * 60 + 30, Cell(key, count=100))
+    await fold_all(database)
+    assert await sql.fetchval(until, hour) == hour * 60 + 30
+    await writer.append(hour * 60 + 29, Cell(key, count=1000))
+    await fold_all(database)
+    assert await sql.fetchval(until, hour) is None
+    await roll_all(database)
+    assert [each.count for each in (await facts(sql, "activity_hour"))[hour, "acme"]] == [11 + 31 + 60 + 1100]
+    assert await sql.fetch(until, hour) == []
+
+
+async def test_parts_are_due_after_some_minutes(
+    database: Database, sql: asyncpg.Connection[Any], writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while there is a writer that does not know them."""
+
+    async def due() -> tuple[int, int] | None:
+        async with database.connection() as connection:
+            return await activity_rollup.part_to_sum_up(connection)
+
+    monkeypatch.setattr(activity_rollup, "PART_MINUTES", 0)  # the present hour may have just begun
+    assert await due() is None
+    closed = int(await sql.fetchval("SELECT floor((extract(epoch FROM clock_timestamp()) - 60) / 60)"))
+    await sql.execute(
+        "INSERT INTO activity_stale (step, at) SELECT 1, $1 + n FROM generate_series(0, 1) AS n", closed // 60
+    )
+    part = await due()
+    assert part is not None
+    hour, minute = part
+    assert minute // 60 == hour
+    assert 0 <= minute - closed <= 1
+    await sql.execute("UPDATE activity_stale SET summed_until = $1 + 1000", minute)
+    assert await due() is None
+    await sql.execute("UPDATE activity_stale SET summed_until = NULL")
+    monkeypatch.setattr(activity_rollup, "PART_MINUTES", 61)
+    assert await due() is None
+    monkeypatch.setattr(activity_rollup, "PART_MINUTES", 0)
+    await sql.execute("UPDATE activity_writer SET knows_parts = false WHERE id = $1", writer.id)
+    assert await due() is None
+
+
 async def make_at(sql: asyncpg.Connection[Any], parent: str, *numbers: int) -> None:
     """Make the partitions with these `at`."""
     for number in numbers:

@@ -1,6 +1,7 @@
 """Usage over time: tables `activity_minute`, `activity_hour`, `activity_day` and `activity_stale`.
 
 Hours and days are sums of minutes. `activity_stale` has those whose sums are missing or old; these are summed up here.
+Of the present hour, the sum may have the minutes before one.
 """
 
 from __future__ import annotations
@@ -121,12 +122,18 @@ async def _places(connection: Connection, step: Span, steps: range) -> Mapping[S
         if not places.get(span):
             continue
         rows = await connection.fetch(
-            "SELECT at FROM activity_stale WHERE step = $1 AND at = ANY($2::integer[])", STALE[span], places[span]
+            "SELECT at, summed_until FROM activity_stale WHERE step = $1 AND at = ANY($2::integer[])",
+            STALE[span],
+            places[span],
         )
-        stale = {row["at"] for row in rows}
-        places[span] = [at for at in places[span] if at not in stale]
+        summed_until = {row["at"]: row["summed_until"] for row in rows}
+        places[span] = [at for at in places[span] if summed_until.get(at, 0) is not None]
         count = MINUTES[span] // MINUTES[shorter]
-        places[shorter] = [at * count + index for at in sorted(stale) for index in range(count)]
+        places[shorter] = [
+            part
+            for at, until in sorted(summed_until.items())
+            for part in range(max(at * count, until or 0), (at + 1) * count)
+        ]
     return places
 
 

@@ -18,11 +18,18 @@ if TYPE_CHECKING:
     from skilder_keys.storage.activity_partitions import Retention
     from skilder_keys.storage.database import Database
 
-ROWS = 20
-"""How many rows of the journal are folded in one transaction: at most 20,000 cells."""
+MAX_ROWS = 100
+"""The most rows of the journal that are folded in one transaction: at most 100,000 cells."""
 
+_LONG_SECONDS = 1.0
+"""A transaction that takes longer is followed by one of half as many rows: Postgres ends long statements."""
+_SHORT_SECONDS = 0.5
+"""A transaction that takes less is followed by one of twice as many rows: a fact of both is changed once."""
+_LOOKS = 5
+"""How often each process looks at the journal in an interval."""
 _DROP_SECONDS = 600.0
-_LATE_ROWS = 1000
+_PART_SECONDS = 120.0
+_LATE_ROWS = 200
 """So many rows are folded at once, however young they are."""
 
 
@@ -58,18 +65,21 @@ class ActivityFold:
         self._clock = clock
         self._interval = interval
         self._retention = retention
+        self._rows = MAX_ROWS // 4
         self._dropped_at: float | None = None
+        self._summed_at = -_PART_SECONDS
         self.backlog = Backlog(0, 0.0)
         self.calls = 0
         self.dropped = 0
         self.runs = {"done": 0, "elsewhere": 0, "failed": 0}
 
     async def run(self) -> NoReturn:
-        """Look twice in each interval, until cancelled."""
+        """Look a few times in each interval, until cancelled."""
+        pause = self._interval / _LOOKS
         # So that the workers of a fleet do not all come at the same time.
-        await asyncio.sleep(self._interval / 2 * random.random())  # noqa: S311 - no secret
+        await asyncio.sleep(pause * random.random())  # noqa: S311 - no secret
         while True:
-            await asyncio.sleep(self._interval / 2)
+            await asyncio.sleep(pause)
             try:
                 outcome = "done" if await self.fold() else "elsewhere"
             except Exception as error:  # noqa: BLE001 - any error would end this loop unnoticed
@@ -90,19 +100,37 @@ class ActivityFold:
         """
         async with self._database.connection() as connection:
             self.backlog = await activity_lag.backlog(connection)
-        if self.backlog.age >= self._interval / 2 or self.backlog.rows >= _LATE_ROWS:
-            while (count := await self._fold_some()) == ROWS:
-                pass
-            if count is None:
-                return False
+        # Due before the interval is over: until the next look, it would be exceeded.
+        if self.backlog.age >= self._interval * (1 - 1 / _LOOKS) or self.backlog.rows >= _LATE_ROWS:
+            is_more = True
+            while is_more:
+                limit = self._rows
+                count = await self._fold_some(limit)
+                if count is None:
+                    return False
+                is_more = count == limit
         return await self._roll_up() and await self._drop_old()
 
-    async def _fold_some(self) -> int | None:
+    async def _fold_some(self, limit: int) -> int | None:
         """Fold the oldest rows, and return how many; None if another process is at it."""
+        began = self._clock()
+        try:
+            count = await self._fold_oldest(limit)
+        except UnavailableError:
+            self._rows = max(1, limit // 2)  # a statement may have taken too long
+            raise
+        took = self._clock() - began
+        if took > _LONG_SECONDS:
+            self._rows = max(1, limit // 2)
+        elif took < _SHORT_SECONDS:
+            self._rows = min(MAX_ROWS, limit * 2)
+        return count
+
+    async def _fold_oldest(self, limit: int) -> int | None:
         async with self._database.transaction() as transaction:
             if not await activity_fold.try_lock(transaction):
                 return None
-            row_ids = await activity_fold.oldest_rows(transaction, ROWS)
+            row_ids = await activity_fold.oldest_rows(transaction, limit)
             await activity_fold.note_uses(transaction, row_ids)
         if not row_ids:
             return 0
@@ -125,6 +153,26 @@ class ActivityFold:
                 if closed is not None:
                     await activity_partitions.make(transaction)
                     await activity_rollup.roll_up(transaction, *closed)
+        return await self._sum_up_part()
+
+    async def _sum_up_part(self) -> bool:
+        """Sum up what is over of the present hour, if that is due; return False if another process is at it.
+
+        At most once in two minutes: late facts make it due again, and may go on coming.
+        """
+        if self._clock() - self._summed_at < _PART_SECONDS:
+            return True
+        async with self._database.connection() as connection:
+            if await activity_rollup.part_to_sum_up(connection) is None:
+                return True
+        async with self._database.transaction() as transaction:
+            if not await activity_fold.try_lock(transaction):
+                return False
+            part = await activity_rollup.part_to_sum_up(transaction)
+            if part is not None:
+                await activity_partitions.make(transaction)
+                await activity_rollup.sum_up_part(transaction, *part)
+        self._summed_at = self._clock()
         return True
 
     async def _is_there_a_closed_one(self) -> bool:

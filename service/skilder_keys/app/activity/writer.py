@@ -53,7 +53,9 @@ class ActivityWriter:
         self._interval = interval
         self._id = uuid4()
         self._seq = 0
-        self._rows: deque[JournalRow] = deque()
+        self._row: JournalRow | None = None  # being sent
+        self._minutes: deque[Minute] = deque()  # taken, and in no row yet
+        self._began_at = 0.0
         self._until = 0.0
         self._is_resting = True
         self._fails = False
@@ -85,12 +87,13 @@ class ActivityWriter:
         """
         async with self._turn:
             await self._free()
-            if not self._rows:
+            if self._row is None and not self._minutes:
                 await self._take()
-            while self._rows:
-                outcome = await self._append(self._rows[0])
+            while (row := self._row or self._next_row()) is not None:
+                outcome = await self._append(row)
                 if outcome is Appended.YES:
-                    self._counter.release(len(self._rows.popleft().keys))
+                    self._row = None
+                    self._counter.release(len(row.keys))
                 elif outcome is Appended.UNKNOWN_WRITER:
                     await self._register()
                 else:
@@ -131,8 +134,8 @@ class ActivityWriter:
                 self._log.error("activity not written", exc_info=error)
 
     async def _take(self) -> None:
-        """Make rows of what was counted since the last time. If that is nothing, note once that there is nothing."""
-        until, began_at = self._counter.database_time(), self._until
+        """Take what was counted since the last time. If that is nothing, note once that there is nothing."""
+        until = self._counter.database_time()
         minutes = self._counter.take()
         if not minutes:
             if not self._is_resting:
@@ -143,19 +146,25 @@ class ActivityWriter:
                 self._is_resting = True
             self._until = until
             return
-        rows: list[JournalRow] = []
-        slices = TimeSlices(self._counter.clock)
-        for minute in minutes:
-            while minute.cells:
-                if slices.over():
-                    await slices.next()
-                # Taken out one by one, so that memory is freed in slices too.
-                some = [minute.cells.popitem() for _ in range(min(ROW_CELLS, len(minute.cells)))]
-                is_last = not minute.cells and minute is minutes[-1]
-                rows.append(self._row(minute, some, began_at, until if is_last else None))
-        self._rows.extend(rows)
-        self._until = until
+        self._minutes.extend(minutes)
+        self._began_at, self._until = self._until, until
         self._is_resting = False
+
+    def _next_row(self) -> JournalRow | None:
+        """Make the next row of what was taken; return None if nothing is left.
+
+        A row is made when the one before is in the journal: a collection of garbage looks at all that is new, and would
+        take long if that were the values of all rows.
+        """
+        if not self._minutes:
+            return None
+        minute = self._minutes[0]
+        # Taken out one by one, so that memory is freed in slices too.
+        some = [minute.cells.popitem() for _ in range(min(ROW_CELLS, len(minute.cells)))]
+        if not minute.cells:
+            self._minutes.popleft()
+        self._row = self._made(minute, some, None if self._minutes else self._until)
+        return self._row
 
     async def _free(self) -> None:
         """Free the memory of earlier minutes."""
@@ -169,14 +178,12 @@ class ActivityWriter:
             elif slices.over():
                 await slices.next()
 
-    def _row(
-        self, minute: Minute, cells: list[tuple[Place, Cell]], began_at: float, counted_until: float | None
-    ) -> JournalRow:
+    def _made(self, minute: Minute, cells: list[tuple[Place, Cell]], counted_until: float | None) -> JournalRow:
         self._seq += 1
         began = minute.began
         return JournalRow(
             seq=self._seq,
-            began_at=began_at,
+            began_at=self._began_at,
             counted_until=counted_until,
             minute=minute.number,
             keys=[cell.key_id for _, cell in cells],
@@ -201,7 +208,7 @@ class ActivityWriter:
 
     async def _register(self) -> None:
         """Register this process, where it was not, or its row is gone: the database was restored."""
-        done = self._rows[0].seq - 1 if self._rows else self._seq
+        done = self._seq if self._row is None else self._row.seq - 1
         async with self._database.connection() as connection:
             await activity_journal.register(connection, self._id, done, 2 * self._interval, self._until)
 
