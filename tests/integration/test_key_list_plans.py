@@ -12,6 +12,7 @@ import pytest
 from skilder_keys.domain.access import Caller, CallerRole, Origin
 from skilder_keys.domain.ids import RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.key_filter import KeyCounts, KeyFilter, KeyListing, KeyOrder
+from skilder_keys.domain.key_policy import PolicyRule
 from skilder_keys.domain.keys import KeyLimit, KeyState
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType, hint
@@ -138,7 +139,6 @@ async def test_a_hint_is_looked_up(full: asyncpg.Connection[Any]) -> None:
 
 SEARCHES: dict[str, tuple[KeyFilter, int]] = {
     "rare words": (wanted(text="release github"), 40),
-    "common words": (wanted(text="Slack"), 19_960),
     "common and rare words": (wanted(text="Slack release"), 0),
     "no words": (wanted(text="unheard"), 0),
     "a label": (wanted(labels=("team=t7",)), 100),
@@ -160,6 +160,56 @@ async def test_a_search_reads_the_keys_that_have_all_words_and_labels(
     assert "Bitmap Heap Scan" in plan.scans("key")
     assert plan.rows_read("key") <= most + LIMIT, plan.scans("key")
     assert (await counted(full, filters)).rows_read("key") <= most
+
+
+LOOKED_AT = 1_000
+COMMON: dict[str, tuple[KeyFilter, int]] = {
+    "words": (wanted(text="Slack"), 2 * LIMIT),
+    "words and a label": (wanted(text="Slack", labels=("team",)), 3 * LIMIT),
+    "words, of a user": (wanted(text="Slack", user_ids=(UserId("u77"),)), 25),
+    "words, of a runtime": (wanted(text="Slack", runtime_ids=(RuntimeId("r51"),)), 1),
+    "words, of a rare type": (wanted(text="Slack", types=(KeyType.RUNTIME,)), 400),
+    "words, revoked": (wanted(text="Slack", states=(KeyState.REVOKED,)), 2 * LIMIT),
+    "words, of nobody": (wanted(text="Slack", states=(KeyState.SUSPENDED,)), 2 * LOOKED_AT),
+}
+
+
+@pytest.mark.parametrize("order", KeyOrder)
+@pytest.mark.parametrize("name", COMMON)
+async def test_a_search_by_common_words_reads_keys_in_order(
+    full: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch, name: str, order: KeyOrder
+) -> None:
+    """As many as a page may read, of each type. Before that it counts the keys with the words, and stops early."""
+    monkeypatch.setattr(key_lists, "MOST_SORTED", 5_000)
+    monkeypatch.setattr(key_lists, "MOST_READ", 4 * LOOKED_AT)
+    filters, most = COMMON[name]
+    listing = KeyListing(filters, order)
+    found = await plans(
+        full,
+        lambda sql: key_lists.list_page(sql, listing, workspace_deleted=False, after=None, limit=LIMIT - 1),
+        "generic",
+        analyze=True,
+    )
+    *_, looked, plan = found
+    assert "Seq Scan" not in looked.kinds() | plan.kinds(), plan
+    assert looked.rows_read("key") <= 5_000 + 1, looked.scans("key")
+    assert "key_by_terms" not in {node.get("Index Name") for node in plan.nodes()}, plan
+    if order is not NEWEST:
+        # Few keys of some type may have the words. All of a day are read, to sort them.
+        most = len(KeyType) * (2 * LOOKED_AT + (1_000 if order is LEAST_USED else 0))
+    assert plan.rows_read("key") <= most + LIMIT, plan.scans("key")
+
+
+async def test_a_page_of_users_with_too_many_keys_reads_the_keys_of_few_users(
+    full: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those whose keys the page has read, each once."""
+    monkeypatch.setattr(key_lists, "MOST_READ", 1_000)
+    async with undone(full):
+        await full.execute("UPDATE workspace SET max_active_keys_per_user = 30 WHERE id = 'acme'")
+        plan = await page(full, wanted(violating=(PolicyRule.MAX_ACTIVE_KEYS_PER_USER,)))
+    # A quarter of the keys is of users, and each has 25.
+    assert plan.rows_read("key") <= 4 * 100 + 25 * 25 + LIMIT, plan.scans("key")
 
 
 PLACES = {"first": None, "middle": f'["2026-07-01", "2026-07-01T12:00:00+00:00", "{key_id(10_000)}"]'}

@@ -42,7 +42,7 @@ SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n * 7919 % 1000), 12, '0'))::u
 FROM (SELECT n, (ARRAY['user', 'workspace', 'runtime'])[1 + n % 3] AS type
       FROM generate_series(1, $2::int) AS n) AS made
 """
-POLICY = "UPDATE workspace SET unique_descriptions = true, max_lifetime = '110 days', max_active_keys_per_user = 10"
+POLICY = "UPDATE workspace SET unique_descriptions = true, max_lifetime = '110 days', max_active_keys_per_user = 9"
 
 
 def wanted(**fields: Any) -> KeyFilter:
@@ -60,7 +60,12 @@ FILTERS = {
     "of users, suspended": wanted(user_ids=(UserId("u0"), UserId("u1")), states=(KeyState.SUSPENDED,)),
     "expiring, suspended": wanted(expires_after=datetime(2000, 1, 1, tzinfo=UTC), states=(KeyState.SUSPENDED,)),
     "with a word, suspended": wanted(text="bot", states=(KeyState.SUSPENDED,)),
+    "with a word": wanted(text="bot"),
+    "with a word of few": wanted(text="twin"),
+    "with a word, of users": wanted(text="bot", user_ids=(UserId("u0"), UserId("u1"))),
+    "with a word, expiring": wanted(text="bot", expires_after=datetime(2000, 1, 1, tzinfo=UTC)),
     "violating": wanted(violating=(PolicyRule.UNIQUE_DESCRIPTIONS, PolicyRule.MAX_LIFETIME)),
+    "of users with too many": wanted(violating=(PolicyRule.MAX_ACTIVE_KEYS_PER_USER,)),
     "none": wanted(violating=(PolicyRule.MAX_ACTIVE_KEYS_PER_USER,), types=(KeyType.WORKSPACE,)),
 }
 
@@ -100,12 +105,14 @@ async def test_short_pages_have_the_same_keys_in_the_same_order(
     """However few keys a page looks at, and however many it shows. A page may be empty; the last one has no end."""
     expected, pages = await listed(filled, FILTERS[name], order, KEYS)
     assert pages == 1
+    assert bool(expected) == (name != "none")
     for most, limit in ((2, KEYS), (7, 1), (5, 4)):
         with monkeypatch.context() as patched:
             patched.setattr(key_lists, "MOST_READ", most)
+            patched.setattr(key_lists, "MOST_SORTED", most)
             found, pages = await listed(filled, FILTERS[name], order, limit)
         assert found == expected, (most, limit)
-        assert pages <= KEYS, (most, limit)
+        assert pages <= KEYS + 1, (most, limit)
 
 
 async def test_few_keys_are_looked_at_for_a_page(filled: Sql, monkeypatch: pytest.MonkeyPatch) -> None:

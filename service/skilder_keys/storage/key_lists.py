@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 MOST_READ, MOST_COUNTED_OF = 10_000, 50_000
-"""How many keys are read for a page, and for a count that would take too long; of each value that is looked up."""
+"""How many keys are read for a page, and for a count that would take too long; of each value that is looked up. For a
+page it is fewer, where it takes longer to look at a key."""
+MOST_SORTED = 50_000
+"""How many keys with some words and labels are all read for a page. If there are more, keys are read in its order."""
 _PATIENCE = "2s"
 """How long an exact count may take."""
 
@@ -54,7 +57,9 @@ async def list_page(
         after: The position where the page before ends; None for the first page.
         limit: The most keys.
     """
-    search = await search_for(connection, listing.filter, workspace_deleted=workspace_deleted, order=listing.order)
+    search = await search_for(
+        connection, listing.filter, workspace_deleted=workspace_deleted, order=listing.order, most=MOST_SORTED
+    )
     if search.is_empty:
         return KeyPage([], None)
     order = ORDERS[listing.order]
@@ -64,7 +69,7 @@ async def list_page(
     # First the ids, in a query that is planned alone: Postgres chooses an index by the whole cost, most of which the
     # other columns have.
     if search.reads_more:
-        page = search.page(order, most, MOST_READ)
+        page = search.page(order, most, max(1, MOST_READ // search.weight))
         last = f"(SELECT jsonb_build_array({order.names})::text FROM last)"  # noqa: S608
     else:
         found = search.select(f"key.id, {order.places}", search.end(order, most))

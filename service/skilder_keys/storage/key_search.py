@@ -18,6 +18,7 @@ from skilder_keys.storage import key_families, key_violations
 from skilder_keys.storage.key_conditions import STATE, STATE_IF_DELETED, KeyConditions
 from skilder_keys.storage.key_lookups import has_expiry, lookup_of, types_of
 from skilder_keys.storage.key_orders import EXPIRY
+from skilder_keys.storage.key_terms import TERMS, have_more, terms_of
 
 if TYPE_CHECKING:
     from skilder_keys.domain.key_filter import KeyFilter
@@ -56,6 +57,7 @@ class KeySearch:
         family: list[KeyId] | None,
         rules: list[PolicyRule] | None,
         order: KeyOrder | None = None,
+        by_terms: bool = True,
     ) -> None:
         """Take in a filter. Use `search_for`.
 
@@ -66,6 +68,7 @@ class KeySearch:
             family: The keys of the family of the filter; None for any.
             rules: The rules, all of which the policy has, one of which a key must break; None for any key.
             order: The order; None if it does not matter.
+            by_terms: Whether all keys with the terms may be read.
         """
         types = types_of(key_filter)
         possible = _possible_states(workspace_deleted=workspace_deleted)
@@ -77,9 +80,10 @@ class KeySearch:
         self.state = STATE_IF_DELETED if workspace_deleted else STATE
         self._rules = rules
         self._users = key_filter.user_ids
-        self._lookup = lookup_of(key_filter, types, order, family, by_terms=terms is not None)
+        self._lookup = lookup_of(key_filter, types, order, family, by_terms=by_terms and terms is not None)
         found_by = None if self._lookup is None else self._lookup.column
-        self._by_terms = found_by is None and terms is not None
+        self._by_terms = found_by is None and by_terms and terms is not None
+        self._reads_terms = terms is not None and not self._by_terms
         by_type = found_by == "key.type"
         self._in_range = by_type and has_expiry(key_filter) and order is not KeyOrder.EXPIRES_NEXT
         self._by_use = by_type and order is None and key_filter.unused_since is not None and not self._in_range
@@ -88,9 +92,8 @@ class KeySearch:
         self._conditions = found = KeyConditions()
         found.add("key.workspace_id = {}", key_filter.workspace_id, by_index=True)
         if terms is not None:
-            has_terms = "key_terms(key.workspace_id, key.description, key.labels) @> {}::text[]"
-            found.add(has_terms, terms, by_index=self._by_terms)
-        found.add_states(self.state, states, possible, by_index=found_by is None and terms is None)
+            found.add(f"{TERMS} @> {{}}::text[]", terms, by_index=self._by_terms)
+        found.add_states(self.state, states, possible, by_index=found_by is None and not self._by_terms)
         found.add_owners(key_filter, types, found_by)
         found.add_times(key_filter, order)
         found.add_expiry(key_filter, order, states, by_index=by_type)
@@ -106,6 +109,16 @@ class KeySearch:
     def branches(self) -> int:
         """How many values are looked up, each by itself."""
         return 1 if self._lookup is None else len(self._lookup.values)
+
+    @property
+    def weight(self) -> int:
+        """About how many times as long as usual it takes to look at a key of a page.
+
+        Its words are found by parsing its description, or the other keys of its user are counted.
+        """
+        if PolicyRule.MAX_ACTIVE_KEYS_PER_USER in (self._rules or ()) and self._users is None:
+            return 10
+        return 4 if self._reads_terms else 1
 
     @property
     def reads_more(self) -> bool:
@@ -175,8 +188,10 @@ class KeySearch:
         `page` has the ids and places of the keys that match. `last` has, in one row, the places of the last key that
         was read, if there may be others after it: then the page ends there.
         """
-        where = self._where(few=True).removeprefix(" AND ") or "true"
-        read = f"SELECT key.*, {order.places} FROM key WHERE {{0}} {order.by(str(most))}"  # noqa: S608
+        first = f"FROM key WHERE {{0}} {order.by(str(most))}"
+        users = f"SELECT DISTINCT user_id FROM (SELECT key.user_id {first}) AS key WHERE user_id IS NOT NULL"  # noqa: S608
+        where = self._where(few=True, users=users).removeprefix(" AND ") or "true"
+        read = f"SELECT key.*, {order.places} {first}"
         value = ", 1 AS value" if self.branches == 1 else ""
         end = order.by(limit, places=True)
         found = self._each(f"SELECT key.id, {order.names}{value} FROM ({read}) AS key WHERE {where} {end}")  # noqa: S608
@@ -202,16 +217,17 @@ class KeySearch:
         read = f"SELECT key.* FROM key WHERE {{0}} {self.end_of_count(most)}"  # noqa: S608
         return self._each(f"SELECT {columns} FROM ({read}) AS key WHERE {where}")  # noqa: S608
 
-    def _where(self, *, few: bool) -> str:
+    def _where(self, *, few: bool, users: str | None = None) -> str:
         """Return the conditions by which no index is read, each with AND before it.
 
         Args:
             few: Whether few keys are read, so that each is better compared with others by itself.
+            users: A query of the users whose keys are read, if they are few.
         """
         conditions = list(self._conditions.others)
         if self._rules is not None:
-            counts_users = PolicyRule.MAX_ACTIVE_KEYS_PER_USER in self._rules and self._users is not None
-            users = self.parameter(list(self._users or ())) if counts_users else None
+            if self._users is not None and PolicyRule.MAX_ACTIVE_KEYS_PER_USER in self._rules:
+                users = f"SELECT unnest({self.parameter(list(self._users))}::text[])"
             conditions.append(key_violations.breaks_one_of(self._rules, users=users, few=few))
         return "".join(f" AND {each}" for each in conditions)
 
@@ -234,7 +250,12 @@ class KeySearch:
 
 
 async def search_for(
-    connection: Connection, key_filter: KeyFilter, *, workspace_deleted: bool, order: KeyOrder | None = None
+    connection: Connection,
+    key_filter: KeyFilter,
+    *,
+    workspace_deleted: bool,
+    order: KeyOrder | None = None,
+    most: int | None = None,
 ) -> KeySearch:
     """Return how the keys that match a filter are found, after reading what has to be known for it.
 
@@ -243,30 +264,27 @@ async def search_for(
         key_filter: The filter.
         workspace_deleted: Whether the workspace of the filter was deleted.
         order: The order; None if it does not matter.
+        most: How many keys may be read to sort them. If more have the terms, keys are read in the order instead. None
+            for any number.
     """
     family = None
     if key_filter.family_id is not None:
         family = await key_families.members(connection, [KeyId(UUID(key_filter.family_id))])
-    terms = await _read_terms(connection, key_filter)
+    terms = await terms_of(connection, key_filter)
     rules = await key_violations.rules_in_force(connection, key_filter)
+    in_order = False
+    if terms and most is not None and family is None and key_filter.hint is None:
+        await connection.execute(_BY_INDEX)
+        in_order = await have_more(connection, terms, most)
     return KeySearch(
-        key_filter, workspace_deleted=workspace_deleted, terms=terms, family=family, rules=rules, order=order
+        key_filter,
+        workspace_deleted=workspace_deleted,
+        terms=terms,
+        family=family,
+        rules=rules,
+        order=order,
+        by_terms=not in_order,
     )
-
-
-async def _read_terms(connection: Connection, key_filter: KeyFilter) -> list[str] | None:
-    """Return the terms that a key must have by the text and the labels of a filter; None for any.
-
-    It is an empty list if Postgres finds no word in the text, so that no key matches.
-    """
-    terms: list[str] = []
-    if key_filter.text is not None:
-        words = await connection.fetchval("SELECT key_terms($1, $2, '{}')", key_filter.workspace_id, key_filter.text)
-        if not words:
-            return []
-        terms += words
-    terms += [f"{key_filter.workspace_id} ={label}" for label in key_filter.labels or ()]
-    return terms or None
 
 
 def _possible_states(*, workspace_deleted: bool) -> frozenset[KeyState]:

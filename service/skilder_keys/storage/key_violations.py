@@ -43,7 +43,7 @@ _USERS = f"""
 """  # noqa: S608 - constants
 # The same of some users, each looked up by the index of users.
 _SOME_USERS = f"""
-    SELECT wanted.user_id FROM unnest({{}}::text[]) AS wanted (user_id) WHERE (
+    SELECT wanted.user_id FROM ({{}}) AS wanted (user_id) WHERE (
         SELECT {_TOO_MANY} FROM key AS other
         WHERE other.workspace_id = $1 AND other.user_id = wanted.user_id AND {_LIVE.format("other")}
     )
@@ -87,7 +87,7 @@ def breaks_one_of(rules: Iterable[PolicyRule], *, users: str | None, few: bool) 
 
     Args:
         rules: The rules.
-        users: The parameter with the users whose keys are searched; None for all users.
+        users: A query of the users whose keys are searched; None for all users.
         few: Whether few keys are searched, so that not all descriptions need to be compared.
     """
     broken = " OR ".join(f"({_BREAKS[rule]})" for rule in rules)
