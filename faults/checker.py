@@ -1,9 +1,9 @@
 """Whether a history is one that the service may produce. The checker knows the promises, not how they are kept.
 
 For one token, the state of the service has six parts: whether its secret was replaced, whether its key was revoked,
-whether its key has expired, whether it is suspended, to which hats it is limited, and the version of its workspace. An
-outcome is right if it follows from a state that may
-have been current at some moment between the call's begin and its end. A change may be in force from the begin of its
+whether its key has expired, whether it is suspended, to which hats and networks it is limited, and the version of its
+workspace. An outcome is right if it follows from a state that may have been current at some moment between the call's
+begin and its end. A change may be in force from the begin of its
 first attempt on, and is certainly in force once an attempt has returned OK. In between, and for ever if none returned
 OK, both are possible. The same holds for an expiry, when the grace of a rotation has passed since then.
 """
@@ -11,6 +11,7 @@ OK, both are possible. The same holds for an expiry, when the grace of a rotatio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Literal
 
 from faults.facts import NEVER, REFUSALS, Facts
@@ -19,7 +20,7 @@ from faults.history import FORGED, OK, UNDER_WAY, Apply, Authorize, Denied, Fail
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from faults.history import Change, History, Outcome, Reach
+    from faults.history import Change, History, Limits, Outcome, Reach
 
 Kind = Literal[
     "granted after its revocation",
@@ -102,8 +103,8 @@ def _possible(call: Authorize, facts: Facts) -> Iterator[Outcome]:
     if False not in revoked:
         return
     for reach in facts.workspaces[token.issue.workspace].current(call):
-        for hats in facts.limits[call.key].current(call):
-            outcome = _by_reach(reach, token.issue.subject, hats, call.tool)
+        for limits in facts.limits[call.key].current(call):
+            outcome = _by_reach(reach, token.issue.subject, limits, call)
             if isinstance(outcome, Denied) and outcome.reason in _BEFORE_EXPIRY:
                 yield outcome
             else:
@@ -122,17 +123,23 @@ def _while_it_lasts(outcome: Outcome, call: Authorize, facts: Facts) -> Iterator
             yield outcome
 
 
-def _by_reach(reach: Reach | None, subject: str, hats: frozenset[str] | None, tool: str) -> Outcome:
+def _by_reach(reach: Reach | None, subject: str, limits: Limits, call: Authorize) -> Outcome:
     if reach is None:
         return Denied("WORKSPACE_GONE")
     tools = reach.get(subject)
     if tools is None:
         return Denied("MEMBER_REMOVED")
-    if hats is not None:
-        tools = frozenset(each for each in tools if hat_of(each) in hats)
-    if not tool:
+    if limits.networks is not None and not _is_in(call.source, limits.networks):
+        return Denied("SOURCE_NOT_ALLOWED")
+    if limits.hats is not None:
+        tools = frozenset(each for each in tools if hat_of(each) in limits.hats)
+    if not call.tool:
         return Granted(tools)
-    return Granted(frozenset({tool})) if tool in tools else Denied("TOOL_NOT_ALLOWED")
+    return Granted(frozenset({call.tool})) if call.tool in tools else Denied("TOOL_NOT_ALLOWED")
+
+
+def _is_in(source: str, networks: Iterable[str]) -> bool:
+    return bool(source) and any(ip_address(source) in ip_network(each) for each in networks)
 
 
 def _kind(call: Authorize, possible: set[Outcome], facts: Facts) -> Kind:

@@ -11,7 +11,13 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from faults.history import EVERYBODY, OK, Apply, Issue, Limit, Revoke, Rotate, Suspend, now
 from faults.queries import Asking
 from skilder.keys.v1 import catalog_service_pb2, key_pb2, key_service_pb2
-from skilder.keys.v1.key_pb2 import KEY_LIMIT_HATS, KEY_STATE_REVOKED, KEY_TYPE_USER, KEY_TYPE_WORKSPACE
+from skilder.keys.v1.key_pb2 import (
+    KEY_LIMIT_HATS,
+    KEY_LIMIT_NETWORKS,
+    KEY_STATE_REVOKED,
+    KEY_TYPE_USER,
+    KEY_TYPE_WORKSPACE,
+)
 from tests.support.service import TOKENS
 
 if TYPE_CHECKING:
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from faults.history import Change
+    from faults.history import Change, Limits
     from faults.plan import Plan
     from faults.queries import Key, Line
 
@@ -111,17 +117,22 @@ class Clients(Asking):
         code, _ = await self._change(change, kind(key_id=key.id))
         return code
 
-    async def limit(self, key: Key, number: int, hats: frozenset[str] | None, version: int) -> str:
-        """Try once to limit a key at this version to hats, or to lift its limit; return the status code."""
+    async def limit(self, key: Key, number: int, limits: Limits, version: int) -> str:
+        """Try once to limit a key at this version to hats and networks, and to no others; return the status code."""
         request = key_service_pb2.UpdateKeyRequest(
             key=key_pb2.Key(id=key.id),
-            update_mask=FieldMask(paths=["hat_limit"]),
-            unlimited=[KEY_LIMIT_HATS] if hats is None else [],
+            update_mask=FieldMask(paths=["hat_limit", "network_limit"]),
             expected_version=version,
         )
-        if hats is not None:
-            request.key.hat_limit.CopyFrom(key_pb2.HatLimit(hat_ids=sorted(hats)))
-        code, updated = await self._change(Limit(key=key.name, number=number, hats=hats, begin=now()), request)
+        if limits.hats is None:
+            request.unlimited.append(KEY_LIMIT_HATS)
+        else:
+            request.key.hat_limit.CopyFrom(key_pb2.HatLimit(hat_ids=sorted(limits.hats)))
+        if limits.networks is None:
+            request.unlimited.append(KEY_LIMIT_NETWORKS)
+        else:
+            request.key.network_limit.networks.extend(sorted(limits.networks))
+        code, updated = await self._change(Limit(key=key.name, number=number, limits=limits, begin=now()), request)
         if code == OK:
             key.version = updated.key.version
         return code

@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from faults.history import FORGED, OK, Apply, Granted, Issue, Limit, Revoke, Rotate, Suspend
+from faults.history import FORGED, OK, Apply, Granted, Issue, Limit, Limits, Revoke, Rotate, Suspend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -129,11 +129,11 @@ class Facts:
         for rotation in _of(changes, Rotate):
             self.expired[rotation.predecessor].attempt(_after_its_grace(rotation))
         applied = _grouped((each.workspace, (each.version, each, each.reach)) for each in _of(changes, Apply))
-        limited = _grouped((each.key, (each.number, each, each.hats)) for each in _of(changes, Limit))
+        limited = _grouped((each.key, (each.number, each, each.limits)) for each in _of(changes, Limit))
         suspended = _grouped((each.key, each) for each in _of(changes, Suspend))
         issued = _grouped((each.key, each) for each in changes if isinstance(each, Issue | Rotate))
         self.workspaces = {workspace: States(each) for workspace, each in applied.items()}
-        self.limits = {key: States(limited[key], (None,)) for key in issued}
+        self.limits = {key: States(limited[key], (Limits(),)) for key in issued}
         self.suspensions = {key: Suspensions(suspended[key]) for key in issued}
         for key, attempts in issued.items():
             for attempt in attempts:

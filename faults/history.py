@@ -20,6 +20,11 @@ FORGED = 0
 EVERYBODY = "*"
 """Whose reach a workspace key has."""
 
+SOURCES = ("", "10.0.0.7", "192.0.2.7")
+"""The addresses from which a token is used; empty if the caller does not say."""
+BLOCKS = ("10.0.0.0/8", "192.0.2.0/24")
+"""The networks of these addresses."""
+
 Reach = Mapping[str, frozenset[str]]
 """The members of a workspace and EVERYBODY, with the tools that each of them reaches."""
 
@@ -73,6 +78,7 @@ class Authorize:
         key: The name of the key in the run.
         token: The number of the attempt to issue the key, also by a rotation, that returned this token, or FORGED.
         tool: The tool of the query, or empty for all tools.
+        source: The address from which the token was used, one of SOURCES.
         via: The server that was called.
         last: Whether the call was made at the end of the run, when all works again and it must succeed.
     """
@@ -83,6 +89,7 @@ class Authorize:
     end: int
     outcome: Outcome
     tool: str = ""
+    source: str = ""
     via: str = ""
     last: bool = False
 
@@ -154,18 +161,31 @@ class Suspend:
     code: str = UNDER_WAY
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a key is limited to.
+
+    Attributes:
+        hats: The hats; None for every hat.
+        networks: Some of BLOCKS; None for any address, also none.
+    """
+
+    hats: frozenset[str] | None = None
+    networks: frozenset[str] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """An attempt to limit a key to hats. One client does so, as with `Apply`: no attempt can undo a later one.
+    """An attempt to limit a key. One client does so, as with `Apply`: no attempt can undo a later one.
 
     Attributes:
         number: Its number among the limits of the key, from 1; retries have the same.
-        hats: The hats; None for every hat.
+        limits: To what it is limited afterwards.
     """
 
     key: str
     number: int
-    hats: frozenset[str] | None
+    limits: Limits
     begin: int
     end: int = 0
     code: str = UNDER_WAY

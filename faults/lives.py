@@ -7,7 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from faults.history import EVERYBODY, FORGED, OK
+from faults.history import BLOCKS, EVERYBODY, FORGED, OK, Limits
 from faults.plan import HATS, STAYERS
 from faults.queries import Key, Query
 from skilder_keys.domain.ids import KeyId
@@ -162,14 +162,15 @@ class Lives:
         await self._pause(0.3)
 
     async def _limit(self) -> None:
-        """Limit a key that is in use to fewer and fewer hats, and to none; then lift the limit, and revoke the key."""
+        """Limit a key that is in use to fewer and fewer hats or networks; then lift the limit, and revoke the key."""
         key = await self.issued()
         self.show(key, good=False)
         await self._clients.ask_all(key)
-        hats = self._dice.sample(HATS, len(HATS))
-        for number, limit in enumerate((hats[:3], hats[:1], [], None), 1):
+        hats, blocks = self._dice.sample(HATS, len(HATS)), self._dice.sample(BLOCKS, len(BLOCKS))
+        by_hats = [Limits(hats=frozenset(hats[:number])) for number in (3, 1, 0)]
+        by_networks = [Limits(networks=frozenset(blocks[:number])) for number in (2, 1)]
+        for number, wanted in enumerate((*self._dice.choice((by_hats, by_networks)), Limits()), 1):
             expected = key.version
-            wanted = None if limit is None else frozenset(limit)
             while (code := await self._clients.limit(key, number, wanted, expected)) != OK:
                 if code == "ABORTED":
                     # An attempt succeeded though its response was lost. One more makes the change hold everywhere.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
-from faults.history import Authorize, Denied, Failed, Granted, now
+from faults.history import SOURCES, Authorize, Denied, Failed, Granted, now
 from faults.plan import TOOLS
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from tests.support.service import TOKENS, Client
@@ -78,11 +78,12 @@ class Key:
 
 
 class Query(NamedTuple):
-    """A token to authorize, by its number; with a tool, for that tool only."""
+    """A token to authorize, by its number, used from an address; with a tool, for that tool only."""
 
     key: Key
     token: int
     tool: str = ""
+    source: str = ""
 
 
 class Asking:
@@ -101,8 +102,8 @@ class Asking:
         return [line for line in self.lines if line.server in servers]
 
     async def ask(self, query: Query, line: Line | None = None, *, last: bool = False) -> Outcome:
-        """Authorize a token, by default over any connection."""
-        request = self._request(query)
+        """Authorize a token from any address, by default over any connection."""
+        query, request = self._request(query)
         chosen = line or self.dice.choice(self.lines)
         begin = now()
         try:
@@ -129,8 +130,8 @@ class Asking:
         return self._reached(query, tool_set)
 
     async def ask_batch(self, queries: Sequence[Query], line: Line | None = None) -> None:
-        """Authorize many tokens in one call."""
-        requests = [self._request(query) for query in queries]
+        """Authorize many tokens from any addresses in one call."""
+        queries, requests = zip(*map(self._request, queries), strict=True)
         chosen = line or self.dice.choice(self.lines)
         begin = now()
         try:
@@ -159,15 +160,16 @@ class Asking:
             )
         )
 
-    def _request(self, query: Query) -> pb.AuthorizeRequest:
-        """Return the request of a query, sometimes with an earlier tool set version of such a key."""
-        key, number, tool = query
-        request = pb.AuthorizeRequest(token=key.tokens[number])
+    def _request(self, query: Query) -> tuple[Query, pb.AuthorizeRequest]:
+        """Return a query from an address, and its request, sometimes with an earlier tool set version of such a key."""
+        query = query._replace(source=self.dice.choice(SOURCES))
+        key, number, tool, source = query
+        request = pb.AuthorizeRequest(token=key.tokens[number], source_ip=source)
         if tool:
             request.tool_id = tool
         elif self.dice.random() < _WITH_VERSIONS:
             request.tool_set_version = self._held.get((key.workspace, key.subject), "")
-        return request
+        return query, request
 
     def _outcome(
         self,
@@ -198,12 +200,13 @@ class Asking:
         self, queries: Sequence[Query], outcomes: Sequence[Outcome], begin: int, line: Line, *, last: bool = False
     ) -> None:
         end = now()
-        for (key, token, tool), outcome in zip(queries, outcomes, strict=True):
+        for (key, token, tool, source), outcome in zip(queries, outcomes, strict=True):
             self.recorder.authorizations.append(
                 Authorize(
                     key=key.name,
                     token=token,
                     tool=tool,
+                    source=source,
                     begin=begin,
                     end=end,
                     outcome=outcome,

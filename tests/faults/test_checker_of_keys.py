@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults.history import FORGED, Failed, Granted
+from faults.history import FORGED, Denied, Failed, Granted, Limits
 from tests.support.hand_made_history import (
     BOTH,
     EXPIRED,
@@ -246,9 +246,9 @@ def test_a_resume_does_not_overtake_a_revocation(run: Run) -> None:
 def test_a_narrowed_key_reaches_no_more_than_its_limit(run: Run) -> None:
     """From the return of the change on, until it is widened; a refused attempt changes nothing."""
     run.apply(5, 6, 2, reach(BOTH))
-    run.limit(10, 20, 1, LEFT)
-    run.limit(25, 26, 2, frozenset(), "ABORTED")
-    run.limit(30, 40, 2, None)
+    run.limit(10, 20, 1, Limits(hats=LEFT))
+    run.limit(25, 26, 2, Limits(hats=frozenset()), "ABORTED")
+    run.limit(30, 40, 2, Limits())
     for tools in (LEFT, BOTH):
         run.ask(15, 16, Granted(tools))
         run.ask(35, 36, Granted(tools))
@@ -260,3 +260,24 @@ def test_a_narrowed_key_reaches_no_more_than_its_limit(run: Run) -> None:
     run.ask(23, 24, Granted(RIGHT), tool="right")
     run.ask(41, 42, Granted(LEFT))
     assert run.kinds() == ["granted by a state that was not"] * 3
+
+
+def test_a_key_is_used_from_its_networks_only(run: Run) -> None:
+    """An address outside, and none at all, are denied before anything is said of tools; not before a suspension."""
+    near, far = "10.0.0.7", "192.0.2.7"
+    elsewhere = Denied("SOURCE_NOT_ALLOWED")
+    run.limit(10, 20, 1, Limits(networks=frozenset({"10.0.0.0/8", "192.0.2.0/24"})))
+    run.limit(30, 40, 2, Limits(networks=frozenset({"10.0.0.0/8"})))
+    run.ask(5, 6, Granted(LEFT), source=far)
+    run.ask(21, 22, Granted(LEFT), source=far)
+    run.ask(21, 22, elsewhere)
+    run.ask(41, 42, Granted(LEFT), source=near)
+    run.ask(41, 42, elsewhere, source=far)
+    run.ask(41, 42, elsewhere, source=far, tool="right")
+    run.suspend(50, 60, 1)
+    run.ask(61, 62, SUSPENDED, source=far)
+    assert run.kinds() == []
+    run.ask(5, 6, elsewhere, source=far)
+    run.ask(21, 22, Granted(LEFT))
+    run.ask(41, 42, Granted(LEFT), source=far)
+    assert run.kinds() == ["denied while good"] + ["granted by a state that was not"] * 2

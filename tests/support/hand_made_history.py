@@ -15,6 +15,7 @@ from faults.history import (
     History,
     Issue,
     Limit,
+    Limits,
     Outcome,
     Reach,
     Revoke,
@@ -81,9 +82,9 @@ class Run:
         """Add an attempt to suspend the key, or to resume it."""
         self.changes.append(Suspend(key="k", number=number, suspended=not resume, begin=begin, end=end, code=code))
 
-    def limit(self, begin: int, end: int, number: int, hats: frozenset[str] | None, code: str = OK) -> None:
-        """Add an attempt to limit the key to hats."""
-        self.changes.append(Limit(key="k", number=number, hats=hats, begin=begin, end=end, code=code))
+    def limit(self, begin: int, end: int, number: int, limits: Limits, code: str = OK) -> None:
+        """Add an attempt to limit the key."""
+        self.changes.append(Limit(key="k", number=number, limits=limits, begin=begin, end=end, code=code))
 
     def ask(
         self,
@@ -93,12 +94,13 @@ class Run:
         *,
         token: int = 1,
         tool: str = "",
+        source: str = "",
         last: bool = False,
         key: str = "k",
     ) -> None:
         """Add a query about a token of the key."""
         self.authorizations.append(
-            Authorize(key=key, token=token, begin=begin, end=end, outcome=outcome, tool=tool, last=last)
+            Authorize(key=key, token=token, begin=begin, end=end, outcome=outcome, tool=tool, source=source, last=last)
         )
 
     def kinds(self) -> list[str]:
