@@ -20,7 +20,7 @@ from skilder.keys.v1.workspace_pb2 import (
 )
 from skilder_keys.domain.difference import difference
 from skilder_keys.domain.ids import HatId, WorkspaceId
-from skilder_keys.domain.keys import KeySpec
+from skilder_keys.domain.key_spec import KeySpec
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace_checks import checked

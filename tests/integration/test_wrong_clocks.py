@@ -18,7 +18,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from skilder.keys.v1 import key_pb2
 from skilder_keys.domain.ids import WorkspaceId
-from skilder_keys.domain.keys import KeyLimit, KeySpec
+from skilder_keys.domain.key_spec import KeySpec
+from skilder_keys.domain.keys import KeyLimit
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType, hint
 from skilder_keys.storage import keys

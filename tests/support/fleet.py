@@ -33,7 +33,8 @@ from skilder_keys.app.workspaces import Workspaces
 from skilder_keys.domain.access import Caller, CallerRole, Origin
 from skilder_keys.domain.hashing import HashParameters, SecretHasher
 from skilder_keys.domain.ids import ToolId
-from skilder_keys.domain.keys import KeyLimit, KeySpec, PreviousKeys
+from skilder_keys.domain.key_spec import KeySpec
+from skilder_keys.domain.keys import KeyLimit, PreviousKeys
 from skilder_keys.domain.paging import PageTokens
 from skilder_keys.domain.token import KeyType
 from skilder_keys.offload import Offload

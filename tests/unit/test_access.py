@@ -19,7 +19,8 @@ from skilder_keys.domain.errors import (
 )
 from skilder_keys.domain.ids import RuntimeId, UserId, WorkspaceId
 from skilder_keys.domain.key_filter import KeyFilter
-from skilder_keys.domain.keys import Key, KeySpec, KeyState, Revocation
+from skilder_keys.domain.key_spec import KeySpec
+from skilder_keys.domain.keys import Key, KeyState, Revocation
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import MemberRole

@@ -18,7 +18,8 @@ from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, SkillId, TeamId, ToolId, UserId, WorkspaceId
 from skilder_keys.domain.key_filter import KeyFilter, KeyListing, KeyOrder
 from skilder_keys.domain.key_policy import PolicyRule
-from skilder_keys.domain.keys import KeyAction, KeyLimit, KeySpec, KeyState, Revocation
+from skilder_keys.domain.key_spec import KeySpec
+from skilder_keys.domain.keys import KeyAction, KeyLimit, KeyState, Revocation
 from skilder_keys.domain.labels import Label
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
-from skilder_keys.domain.keys import KeyLimit, KeySpec, PreviousKeys
+from skilder_keys.domain.key_spec import KeySpec
+from skilder_keys.domain.keys import KeyLimit, PreviousKeys
 from skilder_keys.domain.labels import Label, labels_of
 from skilder_keys.domain.token import KeyType
 

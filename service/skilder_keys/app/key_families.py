@@ -20,7 +20,8 @@ from skilder_keys.domain.durations import MAX_LIFETIME, MIN_LIFETIME, check_expi
 from skilder_keys.domain.errors import KeyAlreadyRotatedError, KeyNotActiveError, RuntimeHasKeysError
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.key_policy import NO_POLICY
-from skilder_keys.domain.keys import RUNTIME_LIFETIME, KeyState, PreviousKeys
+from skilder_keys.domain.key_spec import RUNTIME_LIFETIME
+from skilder_keys.domain.keys import KeyState, PreviousKeys
 from skilder_keys.domain.rotation import DEFAULT_GRACE
 from skilder_keys.domain.token import KeyType, Token, new_secret
 from skilder_keys.storage import audit, key_families, keys, policy_keys, workspaces
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from skilder_keys.domain.access import Origin
     from skilder_keys.domain.ids import KeyId
     from skilder_keys.domain.key_policy import KeyPolicy
-    from skilder_keys.domain.keys import Key, KeySpec
+    from skilder_keys.domain.key_spec import KeySpec
+    from skilder_keys.domain.keys import Key
     from skilder_keys.domain.rotation import RotationSpec
     from skilder_keys.storage.database import Connection, Database
     from skilder_keys.storage.keys import IssueRequest

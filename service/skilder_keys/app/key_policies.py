@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from skilder_keys.domain.ids import KeyId, WorkspaceId
     from skilder_keys.domain.key_policy import KeyPolicy
+    from skilder_keys.domain.key_spec import KeySpec
     from skilder_keys.domain.key_update import KeyUpdate
-    from skilder_keys.domain.keys import Key, KeySpec
+    from skilder_keys.domain.keys import Key
     from skilder_keys.storage.database import Connection
 
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from skilder_keys.domain.access import CallerLimits, Origin
     from skilder_keys.domain.ids import KeyId, UserId
     from skilder_keys.domain.key_filter import KeyCounts, KeyFilter
-    from skilder_keys.domain.keys import Key, KeySpec
+    from skilder_keys.domain.key_spec import KeySpec
+    from skilder_keys.domain.keys import Key
     from skilder_keys.domain.paging import PageTokens
     from skilder_keys.storage.database import Connection, Database
 

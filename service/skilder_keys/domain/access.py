@@ -14,7 +14,8 @@ from skilder_keys.domain.errors import (
 )
 from skilder_keys.domain.ids import KeyId, UserId, WorkspaceId
 from skilder_keys.domain.key_filter import KeyFilter
-from skilder_keys.domain.keys import Key, KeySpec
+from skilder_keys.domain.key_spec import KeySpec
+from skilder_keys.domain.keys import Key
 from skilder_keys.domain.principal import Principal, PrincipalKind
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.workspace import MemberRole

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from skilder_keys.domain.fields import Violations
-    from skilder_keys.domain.keys import KeySpec
+    from skilder_keys.domain.key_spec import KeySpec
 
 MAX_KEYS_PER_USER = 10_000
 MIN_UNUSED = timedelta(days=1)

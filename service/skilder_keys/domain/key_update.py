@@ -7,7 +7,8 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.fields import MAX_KEY_DESCRIPTION, quoted
-from skilder_keys.domain.keys import KeyLimit, check_hat_ids, check_listed_once
+from skilder_keys.domain.key_spec import check_hat_ids, check_listed_once
+from skilder_keys.domain.keys import KeyLimit
 from skilder_keys.domain.labels import check_labels
 from skilder_keys.domain.networks import check_networks, sorted_networks
 from skilder_keys.domain.token import KeyType

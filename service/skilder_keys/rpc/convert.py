@@ -21,7 +21,7 @@ from skilder_keys.app.enums import (
 from skilder_keys.domain.access import Ability
 from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.domain.ids import HatId, RuntimeId, UserId, WorkspaceId
-from skilder_keys.domain.keys import Key, KeySpec
+from skilder_keys.domain.key_spec import KeySpec
 from skilder_keys.domain.labels import labels_of
 from skilder_keys.domain.rotation import RotationSpec
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from skilder_keys.app.page import Listed, Page
     from skilder_keys.domain.access import Caller
     from skilder_keys.domain.key_filter import KeyCounts
+    from skilder_keys.domain.keys import Key
     from skilder_keys.domain.principal import Principal
 
 Value = TypeVar("Value")

@@ -9,7 +9,8 @@ from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.keys import Credential
 from skilder_keys.domain.revision import Revision
 from skilder_keys.storage import fence
-from skilder_keys.storage.keys import OWN_COLUMNS, STORED_HASH, key_of
+from skilder_keys.storage.key_rows import OWN_COLUMNS, key_of
+from skilder_keys.storage.keys import STORED_HASH
 from skilder_keys.storage.plans import prefer_indexes
 
 if TYPE_CHECKING:

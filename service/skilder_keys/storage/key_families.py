@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.storage import principals
-from skilder_keys.storage.keys import KEY_COLUMNS, NEW_ID, key_of, present
+from skilder_keys.storage.key_rows import KEY_COLUMNS, key_of, present
+from skilder_keys.storage.keys import NEW_ID
 from skilder_keys.storage.plans import forget_plans, prefer_indexes
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from skilder_keys.domain.key_filter import MAX_COUNTED, KeyCount, KeyCounts
 from skilder_keys.domain.keys import Key, KeyState
 from skilder_keys.domain.token import KeyType
 from skilder_keys.storage.key_orders import ORDERS
+from skilder_keys.storage.key_rows import KEY_COLUMNS, key_of
 from skilder_keys.storage.key_search import search_for
-from skilder_keys.storage.keys import KEY_COLUMNS, key_of
 
 if TYPE_CHECKING:
     from skilder_keys.domain.key_filter import KeyFilter, KeyListing

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from skilder_keys.domain.explanations import FoundTool, OutlinedHat
 from skilder_keys.domain.tool_sets import ToolName
 from skilder_keys.domain.workspace import HatAudience
-from skilder_keys.storage.keys import KEY_COLUMNS, key_of
+from skilder_keys.storage.key_rows import KEY_COLUMNS, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
