@@ -39,6 +39,7 @@ LEAST = {
     f"Rotate {OK}": 0.1,
     "EXPIRED": 0.2,
     "SUSPENDED": 0.2,
+    "SOURCE_NOT_ALLOWED": 0.1,
     f"Suspend {OK}": 0.1,
     f"Limit {OK}": 0.1,
     f"Revoke {OK}": 0.5,
