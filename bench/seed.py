@@ -73,7 +73,9 @@ def _add(
         (key.id, key_type.value, workspace_id, user, f"Benchmark {index}", key.secret_hash, False, *creator)
         for index, (key, user) in enumerate(zip(made, users, strict=True))
     )
+    sql.execute("SET session_replication_role = replica")
     sql.copy("key", columns, rows)
+    sql.execute("RESET session_replication_role")
     if analyse:
         sql.execute("VACUUM (ANALYZE) key")
     return made

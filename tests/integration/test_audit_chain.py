@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skilder_keys.storage.migrations import migrate
-from tests.support.audit import add_event, checks, findings, head, two_workspaces
+from tests.support.audit import add_event, checks, findings, head, record_nothing_by_hand, two_workspaces
 from tests.support.lengths import by_form
 from tests.support.rows import insert, insert_key
 from tests.support.sql import connected
@@ -36,8 +36,9 @@ SELECT $1, $2, key_id, $3, $4, $5, details FROM unnest($6::uuid[], $7::jsonb[]) 
 
 @pytest.fixture
 async def acme(sql: Sql) -> Sql:
-    """A database with two workspaces, with five events each."""
+    """A database with two workspaces, with five events each; what is changed by hand adds none."""
     await two_workspaces(sql)
+    await record_nothing_by_hand(sql)
     return sql
 
 
@@ -211,7 +212,7 @@ async def test_a_crash_leaves_no_gap() -> None:
             async with connected(server.url()) as sql:
                 assert await findings(sql, expected=[noted]) == []
                 await add_event(sql)
-                assert await numbers(sql) == [1, 2]
+                assert await numbers(sql) == [1, 2, 3]
                 assert await findings(sql, expected=[noted]) == []
 
 

@@ -33,10 +33,10 @@ EVENTS = 20_000
 # Of 20,000 events of `acme`, one a minute, every third is of a key of one of 200 users, and as many were made by them;
 # the others by a console. A key has ten. Between them, 2,000 other workspaces have five each, by the same caller.
 ROWS = """
+SET session_replication_role = replica;
 INSERT INTO workspace (id, name, version) SELECT 'w' || n, 'W', 1 FROM generate_series(1, 2000) AS n;
 INSERT INTO workspace (id, name, version) VALUES ('acme', 'Acme', 1);
 ALTER TABLE audit_event DROP CONSTRAINT IF EXISTS audit_event_key_id_fkey;
-SET session_replication_role = replica;
 INSERT INTO audit_event (at, action, workspace_id, key_id, caller, actor, peer, details, number, hash, salt,
                          transaction)
 SELECT timestamptz '2026-01-01Z' + make_interval(mins => n),

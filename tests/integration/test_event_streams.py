@@ -19,7 +19,7 @@ from skilder_keys.domain.errors import BusyError, EventsPrunedError, InvalidRequ
 from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.domain.paging import PageTokens
 from tests.support.lengths import by_form
-from tests.support.rows import insert
+from tests.support.rows import insert, without_events
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -64,8 +64,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def workspaces(sql: Sql) -> None:
     """Three workspaces without any event."""
-    for each in WORKSPACES:
-        await insert(sql, "workspace", id=each, name=each, version=1)
+    async with without_events(sql):
+        for each in WORKSPACES:
+            await insert(sql, "workspace", id=each, name=each, version=1)
 
 
 def key_of(event: AuditEvent) -> Event:

@@ -315,12 +315,14 @@ async def few(postgres_url: str, template: str) -> AsyncIterator[asyncpg.Connect
             await connection.execute(
                 f"""
                 INSERT INTO workspace (id, name, version) SELECT 'w' || n, 'W', 1 FROM generate_series(0, 2) AS n;
+                SET session_replication_role = replica; -- no events
                 INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats,
                                  created_by_kind, created_by_id)
                 SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'workspace',
                        'w' || CASE WHEN n % 1000 < 2 THEN n % 1000 + 1 ELSE 0 END, 'D', '{NO_HASH}', false,
                        'caller', 'c'
-                FROM generate_series(1, 30000) AS n
+                FROM generate_series(1, 30000) AS n;
+                RESET session_replication_role
                 """  # noqa: S608 - a constant
             )
             await connection.execute("VACUUM ANALYZE")

@@ -15,7 +15,7 @@ import pytest
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage import migrations
 from skilder_keys.storage.migrations import Migration, SchemaOutdatedError, migrate, require_schema, schema_version
-from tests.support.audit import add_event, as_owner, findings
+from tests.support.audit import add_event, as_owner, findings, record_nothing_by_hand
 from tests.support.fence import until_true
 from tests.support.ids import new_key_id
 from tests.support.postgres import database_url, new_database
@@ -73,6 +73,7 @@ async def test_tables_with_many_rows_are_analysed(empty_url: str, monkeypatch: p
         patch.setattr(migrations, "migrations", lambda: earlier)
         await migrate(empty_url)
     async with connected(empty_url) as sql:
+        await record_nothing_by_hand(sql)
         await sql.execute(
             "INSERT INTO workspace (id, name, version) SELECT 'w' || n, 'W', 1 FROM generate_series(1, 5000) AS n"
         )

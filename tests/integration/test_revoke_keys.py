@@ -19,7 +19,7 @@ from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
 from tests.support.calls import caller, delete_workspace, get_key, remove, user
 from tests.support.fence import until_true
 from tests.support.postgres_files import copy_postgres
-from tests.support.rows import NO_HASH, insert_key
+from tests.support.rows import NO_HASH, insert_key, without_events
 from tests.support.service import refusal, serving
 from tests.support.sql import connected
 from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
@@ -269,7 +269,8 @@ async def test_a_call_that_fails_in_the_middle_is_finished_by_another(
         async with serving(postgres.url(), tmp_path, transport=transport, lease=1, lock_timeout=60) as service:
             await service.operator.apply(small_workspace())
             async with connected(postgres.url()) as sql, connected(postgres.url()) as other:
-                await add_keys(sql, 3500)
+                async with without_events(sql):
+                    await add_keys(sql, 3500)
                 blocked = await sql.fetchval("SELECT id FROM key ORDER BY last_used_at OFFSET 2500 LIMIT 1")
                 transaction = sql.transaction()
                 await transaction.start()

@@ -20,7 +20,7 @@ from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.clock import FakeClock
 from tests.support.lengths import by_form
 from tests.support.log import CapturedLog
-from tests.support.rows import NO_HASH
+from tests.support.rows import NO_HASH, without_events
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,17 +37,18 @@ _ATTEMPTS = 3
 async def add_used_keys(sql: asyncpg.Connection[Any], number: int) -> list[KeyId]:
     """Add keys that were last used two hours ago, and return their ids in order."""
     await sql.execute("INSERT INTO workspace (id, name, version) VALUES ('acme', 'Acme', 1)")
-    rows = await sql.fetch(
-        """
-        INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats,
-                         created_by_kind, created_by_id, last_used_at)
-        SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'workspace', 'acme', 'D', $2, false,
-               'caller', 'tests', now() - interval '2 hours'
-        FROM generate_series(1, $1::integer) AS n RETURNING id
-        """,
-        number,
-        NO_HASH,
-    )
+    async with without_events(sql):
+        rows = await sql.fetch(
+            """
+            INSERT INTO key (id, type, workspace_id, description, secret_hash, limited_to_hats,
+                             created_by_kind, created_by_id, last_used_at)
+            SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'workspace', 'acme', 'D', $2, false,
+                   'caller', 'tests', now() - interval '2 hours'
+            FROM generate_series(1, $1::integer) AS n RETURNING id
+            """,
+            number,
+            NO_HASH,
+        )
     return sorted(KeyId(row["id"]) for row in rows)
 
 

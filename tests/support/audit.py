@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from skilder_keys.app.audit_check import check
 from skilder_keys.domain.audit_check import ExpectedHead, Head
-from tests.support.rows import insert
+from tests.support.rows import insert, without_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,10 +53,17 @@ async def as_owner(sql: Sql, *statements: str) -> None:
             await sql.execute(f"ALTER TABLE audit_event ENABLE ALWAYS TRIGGER {trigger}")
 
 
+async def record_nothing_by_hand(sql: Sql) -> None:
+    """Let keys and workspaces be written by hand without events, so that a test has its own only. No server starts."""
+    for row in await sql.fetch("SELECT tgrelid::regclass AS t, tgname FROM pg_trigger WHERE tgname LIKE '%by_hand%'"):
+        await sql.execute(f"ALTER TABLE {row['t']} DISABLE TRIGGER {row['tgname']}")
+
+
 async def two_workspaces(sql: Sql) -> None:
     """Make `acme` and `globex`, with five events each."""
-    for workspace_id in ("acme", "globex"):
-        await insert(sql, "workspace", id=workspace_id, name="W", version=1)
+    async with without_events(sql):
+        for workspace_id in ("acme", "globex"):
+            await insert(sql, "workspace", id=workspace_id, name="W", version=1)
     for number in range(1, 6):
         for workspace_id in ("acme", "globex"):
             await add_event(sql, workspace_id, details=f'{{"version": {number}}}', actor="ada")

@@ -31,14 +31,17 @@ _ALL_TABLES = ("key", "key_hat", "workspace", "member", "team_member", "hat", "a
 # have a label, a third was last used in one of the last 100 days, and 200 expire.
 # 2,000 other workspaces have 2 keys each.
 ROWS = """
+SET session_replication_role = replica; -- no events
 INSERT INTO workspace (id, name, version) SELECT 'w' || n, 'W', 1 FROM generate_series(1, 2000) AS n;
 INSERT INTO workspace (id, name, version) VALUES ('acme', 'Acme', 1);
+RESET session_replication_role;
 INSERT INTO member (workspace_id, user_id, role) SELECT 'acme', 'u' || n, 'viewer' FROM generate_series(0, 9999) AS n;
 INSERT INTO team (workspace_id, id, name) SELECT 'acme', 't' || n, 'T' FROM generate_series(0, 99) AS n;
 INSERT INTO team_member (workspace_id, user_id, team_id)
 SELECT 'acme', 'u' || n, 't' || n % 100 FROM generate_series(0, 9999) AS n;
 INSERT INTO hat (workspace_id, id, name, description, instructions, audience)
 SELECT 'acme', 'h' || n, 'H', '', '', 'teams' FROM generate_series(0, 99) AS n;
+SET session_replication_role = replica;
 INSERT INTO key (id, type, workspace_id, user_id, runtime_id, description, secret_hash, limited_to_hats,
                  created_by_kind, created_by_id, request_caller, request_id, request_digest, labels, last_used_at,
                  expires_at,
@@ -57,6 +60,7 @@ SELECT ('0198c2f4-7c3e-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
        CASE WHEN n % 20 = 0 THEN now() END, CASE WHEN n % 20 = 0 THEN 'user' END,
        CASE WHEN n % 20 = 0 THEN 'ada' END, CASE WHEN n % 20 = 0 THEN '' END
 FROM generate_series(1, 24000) AS n;
+RESET session_replication_role;
 INSERT INTO key_hat (workspace_id, key_id, hat_id)
 SELECT workspace_id, id, 'h' || h FROM key, generate_series(1, 3) AS h WHERE limited_to_hats AND workspace_id = 'acme';
 DELETE FROM member WHERE user_id IN ('u7', 'u8')

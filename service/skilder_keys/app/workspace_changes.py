@@ -92,10 +92,11 @@ async def write(
         origin: Who does it.
         offload: Where long work runs.
     """
+    details = await offload.run(_details, version, changes, desired.key_policy)
+    # Before the parts, so that the triggers on them do not look for changes by hand.
+    await audit.record(transaction, action, origin, desired.id, details=details)
     await catalog_changes.replace(transaction, desired, changes, offload)
     await workspace_contents.save(transaction, desired.id, version, noted)
-    details = await offload.run(_details, version, changes, desired.key_policy)
-    await audit.record(transaction, action, origin, desired.id, details=details)
 
 
 def _details(version: int, changes: Sequence[Change], key_policy: KeyPolicy | None) -> str:

@@ -160,10 +160,11 @@ class Workspaces:
                     Actor(origin.actor, role).require_admin()
                 check_version(status.version, expected_version)
                 deleted_at = await workspaces.mark_deleted(transaction, workspace_id)
-                await catalog_changes.clear(transaction, workspace_id)
+                # Before the parts, as in `write`.
                 await audit.record(
                     transaction, "workspace.deleted", origin, workspace_id, details={"version": status.version}
                 )
+                await catalog_changes.clear(transaction, workspace_id)
         await self._writer.settle()
         return deleted_at
 

@@ -30,9 +30,11 @@ class AuditAction(Enum):
     KEY_RESUMED = "key.resumed"
     KEY_REVOKED = "key.revoked"
     KEY_PURGED = "key.purged"
+    KEY_CHANGED = "key.changed"
     WORKSPACE_APPLIED = "workspace.applied"
     WORKSPACE_UPDATED = "workspace.updated"
     WORKSPACE_DELETED = "workspace.deleted"
+    WORKSPACE_CHANGED = "workspace.changed"
     AUDIT_ANCHORED = "audit.anchored"
     AUDIT_PRUNED = "audit.pruned"
 

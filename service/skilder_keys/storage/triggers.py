@@ -14,12 +14,18 @@ if TYPE_CHECKING:
 _PARTS = ("member", "team", "team_member", "hat", "hat_team", "hat_skill", "skill", "skill_tool", "tool")
 _REPLICATED = "replicated"
 """What the triggers are called that fire only where `session_replication_role` is `replica`."""
+_BY_HAND = "by_hand"
+"""What the triggers are called that fire only where it is not."""
 _EVENTS = ("added", "updated", "removed", "emptied", _REPLICATED)
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "audit_event": ("audit_event_divert", "audit_event_refuse_change"),
     "key": (
         "key_added",
+        "key_by_hand_added",
+        "key_by_hand_removed",
+        "key_by_hand_secret",
+        "key_by_hand_updated",
         "key_change",
         "key_end_kept",
         "key_end_set",
@@ -29,11 +35,20 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
         "key_used_on",
         "key_version",
     ),
-    "key_hat": ("key_hat_change", "key_hat_emptied", "key_hat_emptied_version"),
-    "pending_audit_event": ("pending_audit_event_record",),
-    "pending_change": ("pending_change_record",),
+    "key_hat": (
+        "key_hat_by_hand_added",
+        "key_hat_by_hand_removed",
+        "key_hat_by_hand_updated",
+        "key_hat_change",
+        "key_hat_emptied",
+        "key_hat_emptied_version",
+    ),
+    "pending_audit_event": ("pending_audit_event_record", "pending_audit_event_record_last"),
+    "pending_change": ("pending_change_record", "pending_change_record_last"),
     "workspace": (
         "workspace_added",
+        "workspace_by_hand_added",
+        "workspace_by_hand_updated",
         "workspace_change",
         "workspace_gone",
         "workspace_keep_version",
@@ -56,17 +71,20 @@ async def require_triggers(connection: Connection, schema: str) -> None:
     faulty = await connection.fetch(
         """
         SELECT relname, name, mode, tgname IS NOT NULL AS is_there
-        FROM (SELECT relname, name, CASE WHEN name LIKE '%' || $4 THEN 'REPLICA' ELSE 'ALWAYS' END AS mode
+        FROM (SELECT relname, name, CASE WHEN name LIKE '%' || $4 THEN 'REPLICA '
+                                        WHEN name LIKE '%' || $5 || '%' THEN '' ELSE 'ALWAYS ' END AS mode
               FROM unnest($1::text[], $2::text[]) AS needed (relname, name)) AS wanted
         JOIN pg_class USING (relname)
         LEFT JOIN pg_trigger ON tgrelid = pg_class.oid AND tgname = name
-        WHERE relnamespace = $3::regnamespace AND tgenabled IS DISTINCT FROM left(mode, 1)::"char"
+        WHERE relnamespace = $3::regnamespace
+          AND tgenabled IS DISTINCT FROM coalesce(nullif(left(mode, 1), ''), 'O')::"char"
         ORDER BY relname, name
         """,
         [table for table, _ in needed],
         [trigger for _, trigger in needed],
         schema,
         _REPLICATED,
+        _BY_HAND,
     )
     if missing := [row["name"] for row in faulty if not row["is_there"]]:
         raise DatabaseFaultError(
@@ -76,9 +94,9 @@ async def require_triggers(connection: Connection, schema: str) -> None:
     if faulty:
         names = ", ".join(row["name"] for row in faulty)
         repair = "; ".join(
-            f'ALTER TABLE {schema}."{row["relname"]}" ENABLE {row["mode"]} TRIGGER {row["name"]}' for row in faulty
+            f'ALTER TABLE {schema}."{row["relname"]}" ENABLE {row["mode"]}TRIGGER {row["name"]}' for row in faulty
         )
         raise DatabaseFaultError(
-            f"the triggers {names} do not fire in every session, so changes could pass unnoticed."
+            f"the triggers {names} do not fire where they must, so changes could pass unnoticed."
             f" As the owner of the tables: {repair}"
         )

@@ -55,6 +55,10 @@ class _AuditActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditActi
     """The chain began, after events that had no number: with how many there were, and a digest of them."""
     AUDIT_ACTION_AUDIT_PRUNED: _AuditAction.ValueType  # 13
     """Old events were removed, after they were exported."""
+    AUDIT_ACTION_KEY_CHANGED: _AuditAction.ValueType  # 14
+    """A key was made, changed or deleted by hand, in the database. The caller is `database:` and the role there."""
+    AUDIT_ACTION_WORKSPACE_CHANGED: _AuditAction.ValueType  # 15
+    """A workspace or its parts were changed by hand, in the database. The caller is as for a key."""
 
 class AuditAction(_AuditAction, metaclass=_AuditActionEnumTypeWrapper):
     """What was done. New values are added as the service learns to do more: take one that you do not know as some change."""
@@ -87,6 +91,10 @@ AUDIT_ACTION_AUDIT_ANCHORED: AuditAction.ValueType  # 12
 """The chain began, after events that had no number: with how many there were, and a digest of them."""
 AUDIT_ACTION_AUDIT_PRUNED: AuditAction.ValueType  # 13
 """Old events were removed, after they were exported."""
+AUDIT_ACTION_KEY_CHANGED: AuditAction.ValueType  # 14
+"""A key was made, changed or deleted by hand, in the database. The caller is `database:` and the role there."""
+AUDIT_ACTION_WORKSPACE_CHANGED: AuditAction.ValueType  # 15
+"""A workspace or its parts were changed by hand, in the database. The caller is as for a key."""
 Global___AuditAction: _TypeAlias = AuditAction  # noqa: Y015
 
 @_typing.final
