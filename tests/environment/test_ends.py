@@ -53,7 +53,10 @@ def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) 
         assert server.events("migrated") == []
 
 
-@pytest.mark.parametrize("step", ["postgres_keeper.py", "initdb", "postgres", "skilder_keys.worker"])
+@pytest.mark.parametrize(
+    "step",
+    by_form(["initdb", "skilder_keys.worker"], ["postgres_keeper.py", "initdb", "postgres", "skilder_keys.worker"]),
+)
 def test_a_killed_start_leaves_nothing_running(request: pytest.FixtureRequest, tmp_path: Path, step: str) -> None:
     """At every step; the next start repairs what the first one left unfinished."""
     if step != "initdb":

@@ -84,6 +84,7 @@ async def test_a_workspace_key_reaches_every_hat_and_every_active_tool_once(serv
         ("cyd", ["engineer", "everyone"]),
     ],
 )
+@GRPCIO_IF_SHORT
 async def test_a_user_key_reaches_the_hats_of_its_user(service: Service, user: str, reached: list[str]) -> None:
     """Hats for the whole workspace, of the user's teams, and of the teams above those."""
     issued = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id=user, actor=user)
@@ -92,6 +93,7 @@ async def test_a_user_key_reaches_the_hats_of_its_user(service: Service, user: s
     assert response.granted.key.user_id == user
 
 
+@GRPCIO_IF_SHORT
 async def test_a_runtime_key_is_granted_and_reaches_nothing(service: Service) -> None:
     """It authenticates an instance, not an agent: it has no hats and no tools, and is denied every single tool."""
     issued = await service.operator.issue(type=key_pb2.KEY_TYPE_RUNTIME, runtime_id="runtime-7")
@@ -109,6 +111,7 @@ async def test_a_runtime_key_is_granted_and_reaches_nothing(service: Service) ->
     assert await service.service.denial(issued.token, tool_id="web.search") == "TOOL_NOT_ALLOWED"
 
 
+@GRPCIO_IF_SHORT
 async def test_a_limited_key_reaches_the_named_hats_only(service: Service) -> None:
     """And of those only the ones that its user would reach anyway."""
     workspace_key = await service.operator.issue(hat_limit={"hat_ids": ["everyone", "engineer"]})
@@ -119,6 +122,7 @@ async def test_a_limited_key_reaches_the_named_hats_only(service: Service) -> No
     assert hats(await service.service.authorize(user_key.token)) == ["support-desk"]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_removed_hat_narrows_a_limited_key_until_it_comes_back(service: Service) -> None:
     """The limit keeps the hat's id, and the next call after each apply sees the new state."""
     issued = await service.operator.issue(hat_limit={"hat_ids": ["everyone", "engineer"]})
@@ -135,6 +139,7 @@ async def test_a_removed_hat_narrows_a_limited_key_until_it_comes_back(service: 
     assert list(key.hat_limit.hat_ids) == ["engineer", "everyone"]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_limited_key_that_lost_all_its_hats_reaches_nothing(service: Service) -> None:
     """It is still limited: to nothing, not to everything. It still shows the ids of its limit."""
     issued = await service.operator.issue(hat_limit={"hat_ids": ["engineer"]})
@@ -147,6 +152,7 @@ async def test_a_limited_key_that_lost_all_its_hats_reaches_nothing(service: Ser
     assert hats(await service.service.authorize(issued.token)) == ["engineer"]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_changed_hat_stays_with_a_limited_key(service: Service) -> None:
     """The limit is by hat id, whatever else about the hat changes."""
     issued = await service.operator.issue(hat_limit={"hat_ids": ["engineer"]})
@@ -178,6 +184,7 @@ async def test_a_granted_tool_comes_with_every_way_in_order(service: Service) ->
     )
 
 
+@GRPCIO_IF_SHORT
 async def test_a_granted_tool_comes_with_ten_paths_at_most(service: Service) -> None:
     """The first ones, and the number of all."""
     workspace = small_workspace()
@@ -337,6 +344,7 @@ async def test_a_revoked_key_is_denied_and_named(service: Service) -> None:
     )
 
 
+@GRPCIO_IF_SHORT
 async def test_a_user_key_works_only_while_its_user_is_a_member(service: Service) -> None:
     """After a return it has the teams of the returned user. Other keys are not affected."""
     users = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob")
@@ -355,6 +363,7 @@ async def test_a_user_key_works_only_while_its_user_is_a_member(service: Service
     assert hats(await service.service.authorize(users.token)) == ["engineer", "everyone"]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_key_of_a_deleted_workspace_is_denied(service: Service) -> None:
     """For every key type, and also where its user was removed with the workspace."""
     orders: list[dict[str, Any]] = [
@@ -371,6 +380,7 @@ async def test_a_key_of_a_deleted_workspace_is_denied(service: Service) -> None:
         )
 
 
+@GRPCIO_IF_SHORT
 async def test_a_revocation_outranks_every_other_reason(service: Service) -> None:
     """A key that was revoked before or after its user or workspace went is denied as revoked."""
     before, after = [await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="bob") for _ in range(2)]

@@ -17,7 +17,7 @@ from tests.support.command_line import CommandLine
 from tests.support.fleet import process
 from tests.support.service import refusal
 from tests.support.together import TOGETHER_IF_SHORT
-from tests.support.transport import ONLY_GRPCIO
+from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ async def test_one_server_learns_only_what_an_agent_reaches_there(service: Servi
     assert await read(service, token, mcp_server="slack") == found
 
 
+@GRPCIO_IF_SHORT
 async def test_a_server_without_a_reached_tool_has_an_empty_set(service: Service) -> None:
     """Whether it exists or not: a caller cannot find out which servers there are."""
     token = (await service.operator.issue(hat_limit={"hat_ids": ["everyone"]})).token
@@ -184,6 +185,7 @@ async def test_bad_requests_name_the_field(service: Service, fields: dict[str, A
             assert list((await refusal(call)).fields) == [f"{prefix}{invalid}"]
 
 
+@GRPCIO_IF_SHORT
 async def test_a_read_of_no_tool_set_is_refused(service: Service) -> None:
     """A tool has none, nor has the key alone."""
     token = (await service.operator.issue()).token

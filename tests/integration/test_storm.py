@@ -118,7 +118,7 @@ async def test_a_storm_of_bad_calls_harms_no_good_one(served: Served, connection
                 assert response.code is not None, attempt
 
     async with asyncio.timeout(2 * PATIENCE), asyncio.TaskGroup() as group:
-        for _ in range(by_form(600, 2000)):
+        for _ in range(by_form(300, 2000)):
             attempt = good(source, expected) if source.random() < 0.5 else spoiled(source, body)
             group.create_task(make(attempt, pieces(source, attempt.data)))
     assert not connection.goaway.is_set()
