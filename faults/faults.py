@@ -57,9 +57,10 @@ class Faults:
 
     async def kill_worker(self) -> None:
         """Kill a worker with SIGKILL; its parent starts another."""
-        worker = self._worker(self._server())
+        server = self._server()
+        worker = self._worker(server)
         if worker is not None:
-            send(worker, signal.SIGKILL)
+            server.kill_worker(worker)
 
     async def kill_server(self) -> None:
         """Kill a parent, or all its processes, with SIGKILL; workers without a parent end by themselves."""
@@ -152,6 +153,19 @@ class Faults:
         """Close the far server's connections to Postgres, or those of one kind."""
         self.fleet.proxy.cut(self.dice.choice((None, FENCE_SESSION, POOL_SESSION)))
 
+    async def lose_confirmations(self) -> None:
+        """Break the far server's connections when something was written into the journal of activity.
+
+        Its responses are delayed, so if it was the far server's, the commit is not confirmed.
+        """
+        self.fleet.proxy.slow(self.dice.uniform(0.1, 0.2), POOL_SESSION)
+        try:
+            for _ in range(3):
+                await self.fleet.postgres.until_counted(1.5)
+                self.fleet.proxy.cut(POOL_SESSION)
+        finally:
+            self.fleet.proxy.resume()
+
     async def slow_fence_over_revocation(self) -> None:
         """Delay the far worker's news that a key was revoked."""
         far = self.clients.of(FAR)
@@ -207,6 +221,7 @@ _FAULTS: dict[str, Callable[[Faults], Awaitable[None]]] = {
     "freeze the network": Faults.freeze_network,
     "freeze the network over a revocation": Faults.freeze_network_over_revocation,
     "break the network": Faults.break_network,
+    "lose confirmations": Faults.lose_confirmations,
     "slow the fence down over a revocation": Faults.slow_fence_over_revocation,
     "overtake loads": Faults.overtake_loads,
 }

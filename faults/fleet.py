@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
-from faults.postgres import Postgres, send
+from faults.history import now
+from faults.postgres import Postgres, monotonic, send
 from skilder_keys.storage.migrations import migrate
 from tests.support.forked import Forked
 from tests.support.lengths import by_form
@@ -25,6 +28,8 @@ from tests.support.service import write_callers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from faults.counts import Counted
+
 ROOT = Path(__file__).parents[1]
 NEAR, FAR = "near", "far"
 """The servers: the far one reaches Postgres through the proxy."""
@@ -33,6 +38,7 @@ NEAR, FAR = "near", "far"
 _START: type[subprocess.Popen[bytes]] = by_form(Forked, subprocess.Popen)
 _WORKERS = {NEAR: 2, FAR: 1}
 _END_SECONDS = 20.0
+_LOSS = '"message": "activity is lost"'
 # In the forms that the service logs, that Python and pyvoy write, and that Rust and Envoy write.
 _MARKS_OF_FAULTS = (
     '"exception": ',
@@ -45,7 +51,11 @@ _MARKS_OF_FAULTS = (
 
 
 class Server:
-    """A server in separate processes: a parent, and its workers."""
+    """A server in separate processes: a parent, and its workers.
+
+    Attributes:
+        killed: When a worker was killed, once for each.
+    """
 
     def __init__(self, name: str, transport: str, command: list[str], folder: Path, database_url: str) -> None:
         """Make a server with the command that serves, its transport, and a folder for its data and log."""
@@ -65,11 +75,15 @@ class Server:
                 "SKILDER_KEYS_WORKERS": str(_WORKERS[name]),
                 "SKILDER_KEYS_LOG_FORMAT": "json",
                 "SKILDER_KEYS_DRAIN_TIMEOUT": "1",
+                # So that there are many flushes and folds in a short run.
+                "SKILDER_KEYS_ACTIVITY_INTERVAL": "0.5",
+                "SKILDER_KEYS_ACTIVITY_FOLD_INTERVAL": "1",
                 # Connections that lost their worker moved to another one. They end early, so the new worker gets some.
                 "SKILDER_KEYS_MAX_CONNECTION_AGE": "3",
                 "PYTHONPATH": str(ROOT),
             }
         )
+        self.killed: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._left: list[psutil.Process] = []
 
@@ -90,6 +104,16 @@ class Server:
         """Replace the workers, one after the other."""
         send(self._parent(), signal.SIGHUP)
 
+    def kill_worker(self, worker: psutil.Process) -> None:
+        """Kill a worker; its parent starts another."""
+        send(worker, signal.SIGKILL)
+        self.killed.append(now())
+
+    def losses(self) -> list[int]:
+        """Return when its workers reported that they lost counts of activity."""
+        lines = (json.loads(line) for line in self.log.read_text("utf-8").splitlines() if _LOSS in line)
+        return [monotonic(datetime.fromisoformat(line["timestamp"])) for line in lines]
+
     def kill(self, *, workers: bool = True) -> None:
         """Kill the parent; with its workers, this is like a loss of power."""
         with suppress(psutil.NoSuchProcess):
@@ -97,7 +121,7 @@ class Server:
             children = parent.children()
             send(parent, signal.SIGKILL)
             for child in children if workers else ():
-                send(child, signal.SIGKILL)
+                self.kill_worker(child)
             self._left += children
 
     def end(self) -> None:
@@ -129,6 +153,7 @@ class Fleet:
         self.postgres = postgres
         self.proxy = proxy
         self.servers = {server.name: server for server in servers}
+        self._keeping: asyncio.Task[None] | None = None
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -157,8 +182,27 @@ class Fleet:
                 send(worker, signal.SIGCONT)
         await asyncio.to_thread(self.postgres.start)
 
-    async def keep(self) -> None:
-        """Start servers again until cancelled."""
+    def begin(self) -> None:
+        """Start the servers, and start them again whenever they end."""
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def end(self) -> None:
+        """Stop the servers, and wait for their end. Nothing happens the second time."""
+        if self._keeping is None:
+            return
+        self._keeping.cancel()
+        self._keeping = None
+        try:
+            await self.heal()
+        finally:
+            await asyncio.gather(*(asyncio.to_thread(server.end) for server in self.servers.values()))
+
+    async def activity(self) -> Counted:
+        """Return what was counted as activity. The servers must have ended."""
+        ends = [end for server in self.servers.values() for end in (*server.killed, *server.losses())]
+        return await self.postgres.activity(ends)
+
+    async def _keep(self) -> None:
         while True:
             for server in self.servers.values():
                 server.start()
@@ -181,15 +225,11 @@ async def running_fleet(folder: Path, transport: str, mutations: Mapping[str, st
                 proxy,
                 [Server(name, transport, _command(mutations.get(name)), folder, url) for name, url in urls.items()],
             )
-            keeping = asyncio.create_task(fleet.keep())
+            fleet.begin()
             try:
                 yield fleet
             finally:
-                keeping.cancel()
-                try:
-                    await fleet.heal()
-                finally:
-                    await asyncio.gather(*(asyncio.to_thread(server.end) for server in fleet.servers.values()))
+                await fleet.end()
     finally:
         await asyncio.to_thread(postgres.end)
 

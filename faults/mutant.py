@@ -14,12 +14,15 @@ from skilder_keys.domain.difference import Part
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from asyncpg import Record
+
     from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.app.authorization.memory import Memory
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.writer import Writer
     from skilder_keys.domain.ids import KeyId, WorkspaceId
     from skilder_keys.domain.revision import Revision
+    from skilder_keys.storage.activity_journal import JournalRow
     from skilder_keys.storage.database import Connection
 
 
@@ -183,6 +186,68 @@ def _wait_for_nobody_after_many() -> None:
     KeyRevocations.revoke = at_once  # type: ignore[method-assign]
 
 
+def _count_a_row_again() -> None:
+    """Append a row to the journal each time that it is sent, though its commit was only not confirmed."""
+    from skilder_keys.storage import activity_journal  # noqa: PLC0415 - each mutation imports what it changes
+
+    append, guard = activity_journal.append, " AND seq < $2"
+
+    async def anew(connection: Connection, *row: Any) -> tuple[activity_journal.Appended, float]:
+        async def fetchrow(sql: str, *values: object) -> Record | None:
+            assert guard in sql, "the mistake fits the code"
+            return await connection.fetchrow(sql.replace(guard, ""), *values)
+
+        return await append(SimpleNamespace(fetchrow=fetchrow), *row)  # type: ignore[arg-type]
+
+    activity_journal.append = anew  # type: ignore[assignment]
+
+
+def _forget_counts(when: str) -> None:
+    """Write no counts at the end of a worker, or drop those that could not be written at once."""
+    from skilder_keys.app.activity.writer import ActivityWriter  # noqa: PLC0415 - each mutation imports what it changes
+    from skilder_keys.domain.errors import UnavailableError  # noqa: PLC0415
+    from skilder_keys.storage.activity_journal import Appended  # noqa: PLC0415
+
+    append = ActivityWriter._append  # noqa: SLF001 - that is the mistake
+
+    async def close(_self: ActivityWriter) -> None:
+        pass
+
+    async def once(self: ActivityWriter, row: JournalRow) -> Appended:
+        try:
+            return await append(self, row)
+        except UnavailableError:
+            return Appended.YES
+
+    if when == "drain":
+        ActivityWriter.close = close  # type: ignore[method-assign, assignment]
+    else:
+        ActivityWriter._append = once  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def _fold(before: str, after: str) -> None:
+    """Fold by another statement."""
+    from skilder_keys.storage import activity_fold  # noqa: PLC0415 - each mutation imports what it changes
+
+    assert before in activity_fold._FOLD, "the mistake fits the code"  # noqa: SLF001 - that is the mistake
+    activity_fold._FOLD = activity_fold._FOLD.replace(before, after)  # noqa: SLF001
+
+
+def _count_batches_early() -> None:
+    """Count each token of a batch twice: as soon as it is decided, and at the end."""
+    from skilder_keys.app.authorization.authorizer import Authorizer  # noqa: PLC0415 - each mutation imports what it changes
+
+    decide = Authorizer._decide  # noqa: SLF001 - that is the mistake
+
+    def counted(self: Authorizer, found: Any, query: Any, limits: Any, shared: Any) -> Any:
+        decision = decide(self, found, query, limits, shared)
+        if shared is not None:
+            self._count(found, query, decision, "service")
+        return decision
+
+    Authorizer._decide = counted  # type: ignore[method-assign]  # noqa: SLF001
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     "no-invalidation": _keep_overtaken_loads,
     "no-lease-check": _ignore_the_lease_end,
@@ -203,6 +268,16 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "no-hat": partial(_ignore, Part.HAT),
     "no-skill": partial(_ignore, Part.SKILL),
     "no-tool": partial(_ignore, Part.TOOL),
+    "count-again": _count_a_row_again,
+    "no-last-flush": partial(_forget_counts, "drain"),
+    "no-second-flush": partial(_forget_counts, "outage"),
+    "fold-replaces": partial(_fold, "count = fact.count + excluded.count", "count = excluded.count"),
+    "fold-keeps-rows": partial(
+        _fold,
+        "DELETE FROM activity_journal WHERE id = ANY($1::bigint[])",
+        "UPDATE activity_journal SET minute = minute WHERE id = ANY($1::bigint[])",
+    ),
+    "count-twice": _count_batches_early,
 }
 
 

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import psutil
 
+from faults.counts import GRANTED, Counted, Place, Writer
 from skilder_keys.app.audit_check import check as check_audit
+from skilder_keys.app.enums import DENIAL_REASONS
+from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.storage.tool_sessions import snapshot
 from skilder_keys.storage.url import DEFAULT_SCHEMA
 from skilder_keys.supervisor.embedded_postgres import EmbeddedPostgres
+from tests.support.activity import fold_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
 
 _SESSION_SECONDS = 5.0
 _LINES = 12
+_REASONS = {number: reason.name for reason, number in DENIAL_REASONS.items()}
+# The clients of a run are one caller. Calls of another one would be found at a key with its name, which nobody made.
+_COUNTS = """
+    SELECT CASE caller.name WHEN 'service' THEN activity_key.key_id::text ELSE caller.name END AS key,
+           CASE fact.tool WHEN 0 THEN '' ELSE coalesce(activity_tool.id, '*') END AS tool, outcome, sum(count) AS count
+    FROM activity_minute AS fact JOIN activity_key ON activity_key.number = fact.key
+    JOIN activity_caller AS caller ON caller.number = fact.caller
+    LEFT JOIN activity_tool ON activity_tool.number = fact.tool
+    GROUP BY 1, 2, 3
+    UNION ALL
+    SELECT CASE caller.name WHEN 'service' THEN '' ELSE caller.name END, '', outcome, sum(count)
+    FROM activity_unproven AS fact JOIN activity_caller AS caller ON caller.number = fact.caller
+    GROUP BY 1, outcome
+"""
 
 
 class Postgres:
@@ -88,6 +113,39 @@ class Postgres:
                 for found in each.findings
             ]
 
+    async def until_counted(self, seconds: float) -> None:
+        """Wait until a row is added to the journal of activity, for at most this long."""
+        connection = await asyncpg.connect(self.url, timeout=_SESSION_SECONDS)
+        try:
+            written = "SELECT last_value FROM activity_journal_id_seq"
+            before = await connection.fetchval(written)
+            end = time.monotonic() + seconds
+            while await connection.fetchval(written) == before and time.monotonic() < end:
+                await asyncio.sleep(0.01)
+        finally:
+            await connection.close(timeout=_SESSION_SECONDS)
+
+    async def activity(self, ends: Sequence[int]) -> Counted:
+        """Return what the activity tables have when the rest of the journal is folded. No worker may run any more.
+
+        Args:
+            ends: When workers were killed, or reported that they lost counts.
+        """
+        database = await Database.open(DatabaseOptions(self.url, pool_size=1))
+        try:
+            while (folded := await fold_all(database)) is None or folded.rows:
+                pass
+            async with database.snapshot() as snapshot:
+                rows = await snapshot.fetch(_COUNTS)
+                writers = await snapshot.fetch("SELECT counted_until, seen_at FROM activity_writer")
+        finally:
+            await database.close()
+        counts = {
+            Place(row["key"], row["tool"], _REASONS[row["outcome"]] if row["outcome"] else GRANTED): int(row["count"])
+            for row in rows
+        }
+        return Counted(counts, [Writer(monotonic(until), monotonic(seen)) for until, seen in writers], ends)
+
     async def terminate(self, sessions: list[int]) -> None:
         """End connections, as an administrator can."""
         connection = await asyncpg.connect(self.url, timeout=_SESSION_SECONDS)
@@ -95,6 +153,11 @@ class Postgres:
             await connection.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", sessions)
         finally:
             await connection.close(timeout=_SESSION_SECONDS)
+
+
+def monotonic(at: datetime) -> int:
+    """Return a time of Postgres, which runs on this machine, by the clock of the clients."""
+    return int(at.timestamp() * 1e9) + time.monotonic_ns() - time.time_ns()
 
 
 def send(process: psutil.Process, number: signal.Signals) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from faults.bound import bounded
 from faults.checker import check
 from faults.clients import Clients
+from faults.counts import compare
 from faults.faults import EVERYTHING, Faults
 from faults.fleet import running_fleet
 from faults.history import OK, Apply, Denied, Failed, Issue, Recorder, Rotate, now
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from faults.checker import Violation
+    from faults.counts import CountReport
     from faults.fleet import Fleet
     from faults.history import Authorize, History
 
@@ -83,6 +85,7 @@ class Report:
     hits: Counter[str]
     seconds: list[float]
     audit_findings: list[str]
+    activity: CountReport | None = None
 
     def right_after(self) -> int:
         """Return how many queries began within 20 ms after a change of their key or workspace had returned."""
@@ -122,6 +125,8 @@ class Report:
         lines = [f"seed {self.options.seed}, by {self.options.transport}, {len(self.violations)} violations"]
         lines += [f"  {(each.at - start) / 1e9:7.3f} s {each}" for each in self.violations[:_SHOWN]]
         lines += [f"  audit trail: {each}" for each in self.audit_findings[:_SHOWN]]
+        if self.activity is not None:
+            lines += [f"  {each}" for each in (self.activity, *self.activity.findings[:_SHOWN])]
         lines.append("the last faults:")
         lines += [f"  {(time - start) / 1e9:7.3f} s {name}" for time, name in self.faults[-_SHOWN:]]
         lines.append("calls: " + ", ".join(f"{name}: {count}" for name, count in sorted(self.counts().items())))
@@ -189,11 +194,16 @@ async def _run(options: RunOptions, progress: _Progress) -> Report:
             finally:
                 metering.cancel()
                 await clients.close()
+            await fleet.end()
             tracebacks = fleet.tracebacks()
+            ids = {key.name: key.id for key in load.keys}
+            activity = compare(recorder.authorizations, ids, await fleet.activity()) if well else None
     marks.append(now())
     history = recorder.history()
     seconds = [(after - before) / 1e9 for before, after in pairwise(marks)]
-    return Report(options, history, check(history), faults.done, tracebacks, meter.hits, seconds, audit_findings)
+    return Report(
+        options, history, check(history), faults.done, tracebacks, meter.hits, seconds, audit_findings, activity
+    )
 
 
 @dataclass

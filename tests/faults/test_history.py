@@ -71,5 +71,7 @@ async def test_a_fleet_keeps_its_promises_whatever_goes_wrong(transport: str, po
     print(report)  # noqa: T201 - for people who run it for long, with -s
     assert not report.violations, str(report)
     assert not report.audit_findings, str(report)
+    assert report.activity is not None
+    assert not report.activity.findings, str(report)
     assert not report.tracebacks, str(report)
     assert not too_few(report), f"{too_few(report)}\n{report}"

@@ -38,6 +38,16 @@ FAULTS = {
     "no-skill": ["overtake loads"],
     "no-tool": ["overtake loads"],
 }
+# Mistakes in counting, with faults that reveal them and kill no worker, so that the counts must be exact.
+COUNTING = {
+    "no-last-flush": ["reload a server"],
+    "fold-replaces": ["reload a server"],
+    "fold-keeps-rows": ["reload a server"],
+    "count-twice": ["reload a server"],
+    "no-second-flush": ["break the network"],
+    "count-again": ["lose confirmations"],
+}
+COUNTING_SECONDS = 10.0
 # The short form has one of them.
 SHORT = ["no-invalidation"]
 
@@ -61,3 +71,17 @@ async def test_a_mistake_is_found(mutation: str, postgres_files: Path) -> None:
     )
     report = await run(options)
     assert wrongly_granted(report.violations), str(report)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mutation", by_form([], list(COUNTING)))
+async def test_a_mistake_in_counting_is_found(mutation: str, postgres_files: Path) -> None:
+    """At the end of the run, by calls that are missing in the activity tables, or counted twice."""
+    menu = COUNTING[mutation]
+    mutations = {NEAR: mutation, FAR: mutation}
+    options = RunOptions(
+        secrets.randbelow(10**6), COUNTING_SECONDS, menu, mutations=mutations, postgres_files=postgres_files
+    )
+    report = await run(options)
+    assert report.activity is not None
+    assert report.activity.findings, str(report)
