@@ -27,14 +27,15 @@ granted tool post
 denied {not_allowed}
 refused {refused}
 read 2
-{followed}unknown 77 {unknown}
+followed 2
+followed 1
+unknown 77 {unknown}
 """
 _FULL_NAMES = {
     "type": "KEY_TYPE_WORKSPACE",
     "active": "KEY_STATE_ACTIVE",
     "not_allowed": "DENIAL_REASON_TOOL_NOT_ALLOWED",
     "refused": "ERROR_REASON_INVALID_REQUEST",
-    "followed": "followed 2\nfollowed 1\n",
 }
 PRINTS = {
     "go": _PRINTS.format(**_FULL_NAMES, unknown="77"),
@@ -45,7 +46,6 @@ PRINTS = {
         not_allowed="TOOL_NOT_ALLOWED",
         refused="INVALID_REQUEST",
         unknown="",
-        followed="",
     ),
 }
 # No language hides a token where a message is printed as it is; Java has another way to print it.

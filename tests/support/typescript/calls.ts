@@ -1,7 +1,7 @@
 // Use the API as a program in TypeScript does, and print what it sees: calls HOST:PORT CALLER-TOKEN-FILE
 import { readFileSync } from "node:fs";
 import { create, fromBinary, toJsonString } from "@bufbuild/protobuf";
-import { ConnectError, createClient, type Client, type Interceptor } from "@connectrpc/connect";
+import { Code, ConnectError, createClient, type Client, type Interceptor } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { ErrorInfoSchema } from "./gen/google/rpc/error_details_pb.js";
 import {
@@ -11,6 +11,7 @@ import {
   DeniedSchema,
   type AuthorizeRequest,
 } from "./gen/skilder/keys/v1/authorization_service_pb.js";
+import { AuditService, type FollowEventsRequest } from "./gen/skilder/keys/v1/audit_service_pb.js";
 import { CatalogService } from "./gen/skilder/keys/v1/catalog_service_pb.js";
 import { ErrorReason } from "./gen/skilder/keys/v1/errors_pb.js";
 import { KeyState, KeyType } from "./gen/skilder/keys/v1/key_pb.js";
@@ -30,6 +31,7 @@ const transport = createGrpcTransport({
 });
 const catalog = createClient(CatalogService, transport);
 const keys = createClient(KeyService, transport);
+const audit = createClient(AuditService, transport);
 const authorization = createClient(AuthorizationService, transport);
 
 const applied = await catalog.applyWorkspace({
@@ -75,6 +77,11 @@ for await (const part of authorization.readToolSet({ request: { token } })) {
 }
 print("read", tools);
 
+// Each response has the cursor with which another call goes on.
+const first = await follow({ case: "afterNumber", value: "0" });
+await keys.suspendKey({ keyId: issued.key?.id ?? "" });
+await follow({ case: "cursor", value: first });
+
 // A newer server may send a value that this program does not know.
 const newer = fromBinary(DeniedSchema, Uint8Array.of(8, 77));
 print("unknown", newer.reason, DenialReason[newer.reason]);
@@ -99,6 +106,26 @@ async function ask(service: Client<typeof AuthorizationService>, request: Author
   } catch (error) {
     return `refused ${ErrorReason[reason(error)]}`;
   }
+}
+
+/** Follow events until the first response, print how many it has, and return its cursor. */
+async function follow(start: FollowEventsRequest["start"]): Promise<string> {
+  const stop = new AbortController();
+  let cursor = "";
+  try {
+    // A call that follows has no time limit. It ends when the loop has seen the abort: after `break` it would go on.
+    const options = { signal: stop.signal, timeoutMs: 0 };
+    for await (const response of audit.followEvents({ workspaceId: "acme", start }, options)) {
+      print("followed", response.events.length);
+      cursor = response.cursor;
+      stop.abort();
+    }
+  } catch (error) {
+    if (ConnectError.from(error).code !== Code.Canceled) {
+      throw error;
+    }
+  }
+  return cursor;
 }
 
 /** Return the constant for the reason of a failed call. */
