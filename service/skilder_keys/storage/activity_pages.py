@@ -7,26 +7,23 @@ no fact that matches, its hours and minutes are not looked at; nor are the minut
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from skilder_keys.domain.activity import Span
+from skilder_keys.storage.activity_looks import Looks
 from skilder_keys.storage.activity_search import MINUTES, STALE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     import asyncpg
 
     from skilder_keys.storage.activity_search import ActivitySearch
     from skilder_keys.storage.database import Connection
 
-_SECONDS = 1.0
-"""How long a page is searched for. Then it ends with what was found, so that a call is short however little matches."""
-_GROWTH = 4
-_LARGEST = 1024
 _LAST = 2**31 - 1
 
 _OF_ONE = "fact.key, fact.tool, fact.caller, fact.outcome"
@@ -111,25 +108,25 @@ async def read_page(
         after: The position where the page before ends; None for the first page.
         limit: The most facts.
     """
-    begun = time.monotonic()
+    looks = await Looks.begin(connection)
     rows: list[asyncpg.Record] = []
     if after is not None:
         if after.key != _LAST:
             span = Span(Span.MINUTE.value * after.length)
             rows = await _read(connection, search, span, [after.minute // after.length], limit, after)
         within = replace(within, end=min(within.end, after.minute))
-    size = _GROWTH
-    async for span, places, until in _places(connection, search, within):
+    async for span, places, until in _places(connection, search, within, looks):
         waiting = places
         while waiting and len(rows) < limit:
-            chunk, waiting = waiting[:size], waiting[size:]
-            size = min(size * _GROWTH, _LARGEST)
-            rows += await _read(connection, search, span, chunk, limit - len(rows))
-            if waiting and time.monotonic() - begun > _SECONDS:
-                return ActivityPage(rows, Position(chunk[-1] * MINUTES[span], 1))
+            read = partial(_read, connection, search, span, limit=limit - len(rows))
+            found, count = await looks.look(f"read {span}", waiting, read)
+            rows += found
+            last, waiting = waiting[count - 1], waiting[count:]
+            if waiting and looks.over():
+                return ActivityPage(rows, Position(last * MINUTES[span], 1))
         if len(rows) >= limit:
             break
-        if time.monotonic() - begun > _SECONDS:
+        if looks.over():
             return ActivityPage(rows, Position(until, 1))
     return ActivityPage(rows, None)
 
@@ -139,37 +136,46 @@ def position_of(row: asyncpg.Record) -> Position:
     return Position(row["at"] * row["length"], row["length"], row["key"], row["tool"], row["caller"], row["outcome"])
 
 
-async def _places(connection: Connection, search: ActivitySearch, within: Range) -> AsyncIterator[_Places]:
+async def _places(
+    connection: Connection, search: ActivitySearch, within: Range, looks: Looks
+) -> AsyncIterator[_Places]:
     day = MINUTES[Span.DAY]
-    days = range((within.end - 1) // day, max(within.first, within.oldest[Span.DAY]) // day - 1, -1)
-    size = 1
+
+    def inside(span: Span, places: Iterable[int]) -> list[int]:
+        return [each for each in places if within.first <= each * MINUTES[span] < within.end]
+
+    days: Sequence[int] = range((within.end - 1) // day, max(within.first, within.oldest[Span.DAY]) // day - 1, -1)
     while days:
-        chunk, days = days[:size], days[size:]
-        size = min(size * _GROWTH, _LARGEST)
-        active = await _active(connection, search, Span.DAY, chunk)
-        for span, same in groupby(active, lambda each: within.span_of(each * day)):
+        rows, count = await looks.look("days", days, partial(_active, connection, search, Span.DAY))
+        last, days = days[count - 1], days[count:]
+        for span, same in groupby((row["at"] for row in rows), lambda each: within.span_of(each * day)):
             found = list(same)
-            until = found[-1] * day
-            if span is not Span.DAY:
-                found = _inside(found, Span.DAY, Span.HOUR)
-            if span is Span.MINUTE:
-                found = _inside(await _active(connection, search, Span.HOUR, found), Span.HOUR, Span.MINUTE)
-            length = MINUTES[span]
-            yield _Places(span, [each for each in found if within.first <= each * length < within.end], until)
-        yield _Places(Span.DAY, [], chunk[-1] * day)
+            if span is not Span.MINUTE:
+                places = found if span is Span.DAY else _parts(found, Span.DAY, Span.HOUR)
+                yield _Places(span, inside(span, places), found[-1] * day)
+                continue
+            hours = _parts(found, Span.DAY, Span.HOUR)
+            while hours:
+                rows, count = await looks.look("hours", hours, partial(_active, connection, search, Span.HOUR))
+                minutes = _parts([row["at"] for row in rows], Span.HOUR, Span.MINUTE)
+                yield _Places(span, inside(span, minutes), hours[count - 1] * MINUTES[Span.HOUR])
+                hours = hours[count:]
+        yield _Places(Span.DAY, [], last * day)
 
 
-def _inside(places: Sequence[int], span: Span, shorter: Span) -> list[int]:
+def _parts(places: Sequence[int], span: Span, shorter: Span) -> list[int]:
     """Return the numbers of the shorter spans that some spans consist of, newest first."""
     count = MINUTES[span] // MINUTES[shorter]
     return [place * count + index for place in places for index in reversed(range(count))]
 
 
-async def _active(connection: Connection, search: ActivitySearch, span: Span, places: Sequence[int]) -> list[int]:
+async def _active(
+    connection: Connection, search: ActivitySearch, span: Span, places: Sequence[int]
+) -> list[asyncpg.Record]:
     """Return those of some hours or days that have a fact that matches, or whose sums are missing or old."""
     search = search.copy()
     at, step = search.parameter(list(places)), search.parameter(STALE[span])
-    rows = await connection.fetch(
+    return await connection.fetch(
         f"""
         SELECT place.at FROM unnest({at}::integer[]) AS place (at)
         LEFT JOIN LATERAL (
@@ -183,7 +189,6 @@ async def _active(connection: Connection, search: ActivitySearch, span: Span, pl
         """,  # noqa: S608 - no value stands in it
         *search.values,
     )
-    return [row["at"] for row in rows]
 
 
 async def _read(

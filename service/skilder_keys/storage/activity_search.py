@@ -38,6 +38,7 @@ class ActivitySearch:
 
     Attributes:
         values: The values of the parameters, from $1 on.
+        lookups: How often a minute, hour or day is looked up: once for each key, or once for all.
     """
 
     def __init__(self, values: Iterable[object] = (), conditions: Iterable[str] = (), keys: str | None = None) -> None:
@@ -49,6 +50,7 @@ class ActivitySearch:
             keys: The name of the parameter with the keys; None for any key.
         """
         self.values = list(values)
+        self.lookups = 1
         self._conditions = list(conditions)
         self._keys = keys
 
@@ -68,6 +70,7 @@ class ActivitySearch:
     def limit_to_keys(self, keys: list[int]) -> None:
         """Look for the facts of some keys only."""
         self._keys = self.parameter(keys)
+        self.lookups = len(keys)
 
     def facts(self, span: Span, columns: str, order: str, end: str) -> str:
         """Return a query for the facts of the minute, hour or day `place.at`.
@@ -94,9 +97,21 @@ class ActivitySearch:
             CROSS JOIN LATERAL ({one}) AS fact {ending}
         """  # noqa: S608 - the same
 
+    def unfiltered(self) -> tuple[ActivitySearch, str]:
+        """Return a search for facts that the index finds at once, and the conditions that are left, in SQL.
+
+        So a limit of the search is one of the facts that are read. Of single keys, few are read that do not match.
+        """
+        if self._keys is not None:
+            return self.copy(), "true"
+        workspace, *others = self._conditions
+        return ActivitySearch(self.values, [workspace]), " AND ".join(others) or "true"
+
     def copy(self) -> ActivitySearch:
         """Return a search with the same conditions, to which other values can be added."""
-        return ActivitySearch(self.values, self._conditions, self._keys)
+        made = ActivitySearch(self.values, self._conditions, self._keys)
+        made.lookups = self.lookups
+        return made
 
 
 async def search_for(

@@ -28,7 +28,9 @@ _PARTS = {
     UsageGroup.CALLER: "fact.caller",
 }
 _BY_USER = """, counted AS MATERIALIZED (
-    SELECT summed.at, coalesce(key.user_id, '') AS part, sum(granted) AS granted, sum(denied) AS denied FROM summed
+    SELECT summed.at, coalesce(key.user_id, '') AS part, sum(granted) AS granted, sum(denied) AS denied,
+           bool_or(too_many) AS too_many
+    FROM summed
     LEFT JOIN activity_key ON activity_key.number = summed.part LEFT JOIN key ON key.id = activity_key.key_id
     GROUP BY 1, 2
 )"""
@@ -37,6 +39,14 @@ _NAMES = {
     UsageGroup.TOOL: "SELECT number, id FROM activity_tool WHERE number = ANY($1::integer[])",
     UsageGroup.CALLER: "SELECT number, name AS id FROM activity_caller WHERE number = ANY($1::integer[])",
 }
+
+
+MAX_FACTS = 1_000_000
+"""The most facts that a sum reads, and the most lookups of single keys. Reading them takes Postgres 1 to 2 seconds."""
+
+
+class TooManyFactsError(Exception):
+    """A sum would have to read more than MAX_FACTS."""
 
 
 class SummedUsage(NamedTuple):
@@ -80,15 +90,22 @@ async def read_usage(
         steps: The numbers of the steps since 1970.
         group_by: What a series is of; None for one series of everything.
         top: The most series.
+
+    Raises:
+        TooManyFactsError: It would have to read more than MAX_FACTS.
     """
-    search = search.copy()
-    columns = f"{_PARTS[group_by]} AS part, fact.outcome, fact.count"
+    lookups = search.lookups
+    search, conditions = search.unfiltered()
+    columns = "fact.key, fact.tool, fact.caller, fact.outcome, fact.count"
     facts = []
-    for span, places in (await _places(connection, step, steps)).items():
+    found = await _places(connection, step, steps)
+    if lookups > 1 and lookups * sum(map(len, found.values())) > MAX_FACTS:
+        raise TooManyFactsError
+    for span, places in found.items():
         at = search.parameter(places)
         facts.append(
             f"""
-            SELECT place.at / {MINUTES[step] // MINUTES[span]} AS at, fact.part, fact.outcome, fact.count
+            SELECT place.at / {MINUTES[step] // MINUTES[span]} AS at, fact.*
             FROM unnest({at}::integer[]) AS place (at)
             CROSS JOIN LATERAL ({search.facts(span, columns, "", "OFFSET 0")}) AS fact
             """  # noqa: S608 - no value stands in it; OFFSET 0 keeps Postgres from reading all minutes first
@@ -96,9 +113,14 @@ async def read_usage(
     rows = await connection.fetch(
         f"""
         WITH {"summed" if group_by is UsageGroup.USER else "counted"} AS MATERIALIZED (
-            SELECT at, part, sum(count) FILTER (WHERE outcome = 0) AS granted,
-                   sum(count) FILTER (WHERE outcome <> 0) AS denied
-            FROM ({" UNION ALL ".join(facts)}) AS facts GROUP BY 1, 2
+            SELECT at, {_PARTS[group_by]} AS part, sum(count) FILTER (WHERE outcome = 0) AS granted,
+                   sum(count) FILTER (WHERE outcome <> 0) AS denied, bool_or(number > {MAX_FACTS}) AS too_many
+            FROM (
+                SELECT facts.*, row_number() OVER () AS number FROM ({" UNION ALL ".join(facts)}) AS facts
+                LIMIT {MAX_FACTS + 1}
+            ) AS fact
+            WHERE ({conditions}) OR number > {MAX_FACTS}
+            GROUP BY 1, 2
         ){_BY_USER if group_by is UsageGroup.USER else ""}, most AS MATERIALIZED (
             SELECT array_agg(part ORDER BY calls DESC, part) AS parts FROM (
                 SELECT part, sum(coalesce(granted, 0) + coalesce(denied, 0)) AS calls FROM counted
@@ -106,11 +128,14 @@ async def read_usage(
             ) AS parts
         )
         SELECT array_position(parts, part) AS rank, parts[array_position(parts, part)] AS part, at,
-               coalesce(sum(granted), 0)::bigint AS granted, coalesce(sum(denied), 0)::bigint AS denied
+               coalesce(sum(granted), 0)::bigint AS granted, coalesce(sum(denied), 0)::bigint AS denied,
+               bool_or(too_many) AS too_many
         FROM counted CROSS JOIN most GROUP BY 1, 2, 3 ORDER BY 1 NULLS LAST, 3
         """,  # noqa: S608 - the same
         *search.values,
     )
+    if any(row["too_many"] for row in rows):
+        raise TooManyFactsError
     names = await _names(connection, group_by, {row["part"] for row in rows} - {None})
     return SummedUsage(rows, step, names)
 

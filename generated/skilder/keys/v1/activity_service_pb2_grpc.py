@@ -84,9 +84,11 @@ class ActivityServiceServicer:
         """Returns how much keys of a workspace were used, as series over time: those of the keys, users, tools or callers with
         the most calls, and the sum of all others.
 
-        Errors: INVALID_ARGUMENT (BadRequest names the fields), NOT_FOUND (there is no such workspace), PERMISSION_DENIED (the
-        actor or the caller may not do this), OUT_OF_RANGE (minutes or hours of that time are not kept any more: ask with the
-        `step` of the error).
+        It sums up at most a million counts, so the time must be shorter for a workspace with very many keys and tools.
+
+        Errors: INVALID_ARGUMENT (BadRequest names the fields; also for too many counts), NOT_FOUND (there is no such
+        workspace), PERMISSION_DENIED (the actor or the caller may not do this), OUT_OF_RANGE (minutes or hours of that time
+        are not kept any more: ask with the `step` of the error).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

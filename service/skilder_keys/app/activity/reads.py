@@ -9,7 +9,12 @@ from skilder_keys.app.enums import DENIAL_REASONS
 from skilder_keys.app.key_steps import actor_in
 from skilder_keys.app.page import Page
 from skilder_keys.domain.activity import OTHER_TOOLS, Activity, Span, Usage, UsageSeries
-from skilder_keys.domain.errors import ActorNotAllowedError, WorkspaceNotFoundError
+from skilder_keys.domain.errors import (
+    ActorNotAllowedError,
+    FieldViolation,
+    InvalidRequestError,
+    WorkspaceNotFoundError,
+)
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.ids import KeyId, ToolId, UserId, WorkspaceId
 from skilder_keys.domain.paging import listing
@@ -17,7 +22,7 @@ from skilder_keys.storage import activity_kept, workspaces
 from skilder_keys.storage.activity_pages import Position, Range, position_of, read_page
 from skilder_keys.storage.activity_search import OTHER, SETTINGS, search_for
 from skilder_keys.storage.activity_unproven import UnprovenPosition, read_unproven
-from skilder_keys.storage.activity_usage import read_usage
+from skilder_keys.storage.activity_usage import MAX_FACTS, TooManyFactsError, read_usage
 
 if TYPE_CHECKING:
     import asyncpg
@@ -30,6 +35,11 @@ if TYPE_CHECKING:
 
 _REASONS: dict[int, DenialReason] = {number: reason for reason, number in DENIAL_REASONS.items()}
 _NOTHING = UsageSeries("", ())
+_TOO_MANY = FieldViolation(
+    "filter.after",
+    f"is too long ago: more than {MAX_FACTS:,} counts would have to be summed up. Ask for a shorter time or longer "
+    "steps, or name a key or a user",
+)
 
 
 class ActivityReads:
@@ -104,7 +114,10 @@ class ActivityReads:
             if search is not None and start < end:
                 await snapshot.execute(SETTINGS)
                 steps = range(query.step.number(start), query.step.number(end))
-                summed = await read_usage(snapshot, search, query.step, steps, query.group_by, query.series)
+                try:
+                    summed = await read_usage(snapshot, search, query.step, steps, query.group_by, query.series)
+                except TooManyFactsError:
+                    raise InvalidRequestError(_TOO_MANY) from None
         series, rest = ((), None) if summed is None else await self._offload.run(summed.series)
         if query.group_by is None and not series:
             series = (_NOTHING,)
@@ -149,7 +162,7 @@ async def _unproven(
     connection: Connection, activity_filter: ActivityFilter, kept: Kept, position: str | None, limit: int
 ) -> tuple[list[Activity], str | None]:
     await connection.execute(SETTINGS)
-    rows = await read_unproven(
+    page = await read_unproven(
         connection,
         activity_filter,
         DENIAL_REASONS,
@@ -157,8 +170,10 @@ async def _unproven(
         after=None if position is None else UnprovenPosition.parse(position),
         limit=limit + 1,
     )
-    found = [_denial(row) for row in rows[:limit]]
-    return found, found[-1].position if len(rows) > limit else None
+    found = [_denial(row) for row in page.rows[:limit]]
+    if len(page.rows) > limit:
+        return found, found[-1].position
+    return found, None if page.stopped is None else str(page.stopped)
 
 
 def _activity(row: asyncpg.Record, workspace_id: WorkspaceId) -> Activity:
