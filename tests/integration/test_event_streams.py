@@ -165,9 +165,13 @@ async def check(follower: Follower, sql: Sql) -> None:
 
 @pytest.mark.usefixtures("workspaces")
 @pytest.mark.parametrize("seed", range(by_form(short=2, long=60)))
-async def test_each_event_is_sent_once(database: Database, database_url: str, sql: Sql, seed: int) -> None:
+async def test_each_event_is_sent_once(
+    database: Database, database_url: str, sql: Sql, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Writers commit in any order or not at all, and followers break off at any time; compared with the table."""
     chance = random.Random(seed)  # noqa: S311 - repeatable
+    # Unseen events are counted, or are too many for that.
+    monkeypatch.setattr("skilder_keys.storage.event_streams.COUNTED", (2, 200_000)[seed % 2])
     async with AsyncExitStack() as stack:
         connections = [await asyncpg.connect(database_url) for _ in range(WRITERS)]
         for each in connections:
@@ -221,6 +225,32 @@ async def test_a_transaction_that_commits_late_is_not_left_out(database: Databas
     for each in (early, between):
         await each.break_off()
     await other.close()
+
+
+@pytest.mark.own_service
+@pytest.mark.usefixtures("workspaces")
+@pytest.mark.parametrize("counted", [3, 200_000])
+async def test_events_that_are_missing_are_noticed(
+    database: Database, sql: Sql, monkeypatch: pytest.MonkeyPatch, counted: int
+) -> None:
+    """When a follower goes on or, if too many are unseen to be counted, when it has read them."""
+    monkeypatch.setattr("skilder_keys.storage.event_streams.COUNTED", counted)
+    await add(sql, "globex")
+    follower = Follower(database, EventSelection(None, EVERYTHING))
+    await follower.next()
+    await follower.break_off()
+    await add(sql, "acme", count=20)
+    await sql.execute("SET session_replication_role = replica")
+    await sql.execute("ALTER TABLE audit_event DISABLE TRIGGER audit_event_refuse_change")
+    await sql.execute("DELETE FROM audit_event WHERE workspace_id = 'acme' AND number = 7")
+    await sql.execute("ALTER TABLE audit_event ENABLE ALWAYS TRIGGER audit_event_refuse_change")
+    await sql.execute("RESET session_replication_role")
+    if counted > 20:
+        assert "is of another history" in str(await refused(database, None, cursor=follower.cursor))
+        return
+    with pytest.raises(EventsPrunedError):
+        await follower.until(20)
+    assert [number for _, number in follower.found] == [number for number in range(1, 20) if number != 7][:18]
 
 
 async def refused(database: Database, workspace_id: str | None, **start: Any) -> Exception:

@@ -249,10 +249,12 @@ class _AllWorkspaces:
 
     async def read(self, connection: Connection) -> tuple[list[AuditEvent], bool]:
         events, position, more = await event_streams.read_unseen(connection, self._filter, self._position)
-        # What was read adds up, if all that this snapshot has was read at once.
-        is_whole = position.count != self._position.count and not (position.now or self._position.now)
-        if is_whole and await event_streams.count(connection) != position.count:
-            raise EventsPrunedError(first_number="")
+        # When all that a snapshot has was read, it adds up.
+        if position.now is None and position.count != self._position.count:
+            begun = self._position.now is not None
+            expected = self._position.expected if begun else await event_streams.count(connection)
+            if position.count != expected:
+                raise EventsPrunedError(first_number="")
         self._position = position
         return events, more
 

@@ -65,22 +65,24 @@ class SnapshotPosition:
         count: How many events there were in it, of all workspaces, and how many were read since.
         now: A later one, whose events are being read in order of id; None if none is.
         id: The id of the last one that was read of these.
+        expected: How many events there were in `now`, of all workspaces.
     """
 
     seen: Snapshot
     count: int
     now: Snapshot | None = None
     id: int = 0
+    expected: int = 0
 
     def encode(self) -> str:
         """Return the position as text."""
-        return json.dumps([self.seen, self.count, self.now, self.id], separators=(",", ":"))
+        return json.dumps([self.seen, self.count, self.now, self.id, self.expected], separators=(",", ":"))
 
     @classmethod
     def decode(cls, text: str) -> "SnapshotPosition":
         """Return the position that `encode` made a text of."""
-        seen, count, now, id_ = json.loads(text)
-        return cls(Snapshot(*seen), count, None if now is None else Snapshot(*now), id_)
+        seen, count, now, id_, expected = json.loads(text)
+        return cls(Snapshot(*seen), count, None if now is None else Snapshot(*now), id_, expected)
 
 
 def shortened(hash_: bytes | None) -> str:
