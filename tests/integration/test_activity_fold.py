@@ -246,7 +246,7 @@ async def test_counted_until(
 
 
 async def test_as_many_rows_at_once_as_take_little_time(
-    database: Database, key: UUID, writer: Writer, minute: int, monkeypatch: pytest.MonkeyPatch
+    database: Database, key: UUID, activity_writer: Writer, minute: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Facts of many rows are changed once then; but Postgres ends a statement that takes long."""
     limits: list[int] = []
@@ -266,7 +266,7 @@ async def test_as_many_rows_at_once_as_take_little_time(
         limits.clear()
         took[0] = seconds
         for _ in range(15):
-            await writer.append(minute, Cell(key))
+            await activity_writer.append(minute, Cell(key))
         assert await job.fold()
         assert limits[: len(expected)] == expected
     assert job.calls == 45

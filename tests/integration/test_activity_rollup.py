@@ -89,23 +89,23 @@ async def test_late_rows_roll_up_again(
 
 
 async def test_an_hour_is_summed_up_in_parts(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, writer: Writer, yesterday: int
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, yesterday: int
 ) -> None:
     """Until a minute, which is forgotten when an earlier one changes; when the hour is over, as a whole."""
     hour = yesterday * 24 + 1
     until = "SELECT summed_until FROM activity_stale WHERE step = 1 AND at = $1"
     for minute in (10, 30, 59):
-        await writer.append(hour * 60 + minute, Cell(key, count=1 + minute))
+        await activity_writer.append(hour * 60 + minute, Cell(key, count=1 + minute))
     await fold_all(database)
     for end, total in ((31, 42), (31, 42), (30, 11)):
         async with database.transaction() as connection:
             await activity_rollup.sum_up_part(connection, hour, hour * 60 + end)
         assert await sql.fetchval(until, hour) == hour * 60 + end
         assert [each.count for each in (await facts(sql, "activity_hour"))[hour, "acme"]] == [total]
-    await writer.append(hour * 60 + 30, Cell(key, count=100))
+    await activity_writer.append(hour * 60 + 30, Cell(key, count=100))
     await fold_all(database)
     assert await sql.fetchval(until, hour) == hour * 60 + 30
-    await writer.append(hour * 60 + 29, Cell(key, count=1000))
+    await activity_writer.append(hour * 60 + 29, Cell(key, count=1000))
     await fold_all(database)
     assert await sql.fetchval(until, hour) is None
     await roll_all(database)
@@ -114,7 +114,7 @@ async def test_an_hour_is_summed_up_in_parts(
 
 
 async def test_parts_are_due_after_some_minutes(
-    database: Database, sql: asyncpg.Connection[Any], writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database: Database, sql: asyncpg.Connection[Any], activity_writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not while there is a writer that does not know them."""
 
@@ -139,7 +139,7 @@ async def test_parts_are_due_after_some_minutes(
     monkeypatch.setattr(activity_rollup, "PART_MINUTES", 61)
     assert await due() is None
     monkeypatch.setattr(activity_rollup, "PART_MINUTES", 0)
-    await sql.execute("UPDATE activity_writer SET knows_parts = false WHERE id = $1", writer.id)
+    await sql.execute("UPDATE activity_writer SET knows_parts = false WHERE id = $1", activity_writer.id)
     assert await due() is None
 
 
