@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import signal
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -252,6 +253,18 @@ def test_options_that_cannot_work_are_refused_before_anything_is_shown(
     done = run_command("top", *arguments, folder=watched.folder, **watched.variables)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in " ".join(done.stderr.split())
+
+
+def test_a_server_without_a_metrics_page_is_named_with_what_to_do(watched: Watched) -> None:
+    """The busiest keys and tools are shown all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nowhere = f"127.0.0.1:{free.getsockname()[1]}"
+    watched.call(_TOOL)
+    done = run_command("top", "--once", "--metrics", nowhere, folder=watched.folder, **watched.variables)
+    assert done.returncode == 6
+    hint = "Connection refused; start the server with --metrics-listen, or name its page with --metrics"
+    assert f"metrics of http://{nowhere}/metrics: {hint}\n" in done.stdout
+    assert "tool, last 5 minutes" in done.stdout
 
 
 def test_an_outage_of_a_source_is_shown_and_the_view_goes_on(database_url: str, tmp_path: Path) -> None:

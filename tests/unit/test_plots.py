@@ -59,6 +59,15 @@ def test_a_chart_fits_its_width(width: int, encoding: str) -> None:
     assert lines[11].split() == ["2026-01-01", "2026-04-10"]
 
 
+@pytest.mark.parametrize("width", [2, 3, 5, 10, 14, 20, 30])
+def test_a_chart_fits_where_there_is_hardly_room(width: int) -> None:
+    """It still has its columns; the numbers beside them go first."""
+    lines = chart([10**9] * 100, [1] * 100, "2026-01-01 10:00", "2026-04-10 10:00", width, UTF8)
+    assert max(map(len, lines)) <= width
+    assert "█" in lines[5]
+    assert ("0" in lines[10]) == (width >= 30)
+
+
 def test_a_chart_of_nothing_is_empty() -> None:
     """But has its axes."""
     lines = chart([0], [0], "2026-01-01", "2026-01-01", 80, UTF8)

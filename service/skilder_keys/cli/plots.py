@@ -12,6 +12,8 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS = ".:-=+*#@"
 _NONE, _ASCII_NONE = "·", "_"
 _HEIGHT = 10
+_FEWEST = 10
+"""The fewest columns to draw beside numbers."""
 _WIDEST = 3
 """The most characters of a column, where there are few of them."""
 
@@ -60,13 +62,15 @@ def chart(
     """
     full, over, side, corner, floor = "█░│└─" if can_draw(stream) else "#x|+-"
     scale = len(f"{sum(granted) + sum(denied):,}")
-    room = width - scale - 1
+    if width - scale - 1 < _FEWEST:
+        scale = 0  # columns say more than numbers
+    room = max(width - scale - 1, 1)
     good, bad = in_bins(granted, room), in_bins(denied, room)
     highest = max(map(sum, zip(good, bad, strict=True))) or 1
     wide = min(room // len(good), _WIDEST)
     lines = []
     for row in range(_HEIGHT, 0, -1):
-        label = f"{highest * row // _HEIGHT:,}" if row in {_HEIGHT, _HEIGHT // 2} else ""
+        label = f"{highest * row // _HEIGHT:,}" if scale and row in {_HEIGHT, _HEIGHT // 2} else ""
         edge = (row - 1) * highest  # a column has a character in a row if it reaches above the row's lower edge
         cells = (
             full if value * _HEIGHT > edge else over if (value + more) * _HEIGHT > edge else " "
@@ -75,9 +79,7 @@ def chart(
         lines.append(f"{label:>{scale}}{side}{''.join(cell * wide for cell in cells)}".rstrip())
     columns = len(good) * wide
     margin = " " * (scale + 1)
-    lines.append(f"{'0':>{scale}}{corner}{floor * columns}")
-    lines.append(
-        f"{margin}{first}{last:>{columns - len(first)}}" if columns > len(first) + len(last) else margin + first
-    )
-    lines.append(f"{margin}{full} granted   {over} denied")
-    return lines
+    lines.append(f"{'0' if scale else '':>{scale}}{corner}{floor * columns}")
+    dates = f"{first}{last:>{columns - len(first)}}" if columns > len(first) + len(last) else first
+    labels = (dates, f"{full} granted   {over} denied")
+    return lines + [(margin + label if len(margin + label) <= width else label)[:width] for label in labels]

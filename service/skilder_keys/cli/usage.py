@@ -21,7 +21,7 @@ from skilder_keys.cli.find_key import find_key_id
 from skilder_keys.cli.key_options import Actor, WorkspaceId
 from skilder_keys.cli.plots import chart, sparkline
 from skilder_keys.cli.table import Column
-from skilder_keys.cli.text import terminal_width
+from skilder_keys.cli.text import broken, terminal_width
 from skilder_keys.domain.activity import Span, UsageGroup
 
 if TYPE_CHECKING:
@@ -151,7 +151,9 @@ def _print_chart(series: pb.UsageSeries, span: Span, after: datetime, before: da
     first, last = span.floor(after).strftime(form), span.floor(before - timedelta(microseconds=1)).strftime(form)
     for line in chart(points.granted, points.denied, first, last, width, sys.stdout):
         output.print_line(line)
-    output.print_line(f"{sum(points.granted):,} granted, {sum(points.denied):,} denied, by {span.name.lower()} (UTC)")
+    summary = f"{sum(points.granted):,} granted, {sum(points.denied):,} denied, by {span.name.lower()} (UTC)"
+    for line in broken(summary, width, cut=True):
+        output.print_line(line)
 
 
 def _print_lines(

@@ -27,6 +27,7 @@ class Admission:
         self._ability = ability
         self._callers = callers
         self._calls = calls
+        self._succeeded: dict[str, Latency] = {}  # nearly all calls, by callers
 
     def admit_remembered(self, credentials: str | None) -> Caller | None:
         """Return the caller with this metadata `authorization`; None if it is not remembered, or not allowed."""
@@ -48,4 +49,9 @@ class Admission:
 
     def latency(self, code: str, caller: str = "") -> Latency:
         """Return the histogram of a caller's calls that ended with a status code, which counts them."""
-        return self._calls.latency(self.method, code, caller)
+        if code != "OK":
+            return self._calls.latency(self.method, code, caller)
+        found = self._succeeded.get(caller)
+        if found is None:
+            found = self._succeeded[caller] = self._calls.latency(self.method, code, caller)
+        return found

@@ -186,8 +186,7 @@ class Pipeline:
         max_bytes = self._max_bytes(descriptor)
         with_actor = takes_actor(descriptor)
         workspace_of = named_workspace(descriptor)
-        # By callers. The one of nobody puts the method among the metrics before its first call.
-        succeeded = {"": admission.latency("OK")}
+        admission.latency("OK")  # so that the method is among the metrics before its first call
 
         async def serve(context: Context) -> bytes:
             started = perf_counter()
@@ -226,10 +225,7 @@ class Pipeline:
                     del failure  # its traceback refers to this frame: each failed call would be a reference cycle
             finally:
                 # How long a stream lasts says nothing about the service.
-                latency = succeeded.get(label) if code == "OK" else admission.latency(code, label)
-                if latency is None:
-                    latency = succeeded[label] = admission.latency(code, label)
-                latency.note_since(started + (call.lasted if call else 0.0))
+                admission.latency(code, label).note_since(started + (call.lasted if call else 0.0))
                 if heads:  # also of a call that failed after its commit
                     notes["audit_head"] = heads[-1]
                 if not routine:

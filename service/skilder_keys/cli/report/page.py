@@ -65,11 +65,13 @@ def as_text(report: Report) -> Iterator[str]:
     """Yield the lines of the report for a terminal, or for a pipe in 80 columns."""
     width = max(terminal_width(sys.stdout) or _PIPE_WIDTH, _NARROWEST)
 
-    def lines(text: str, margin: int = 0) -> Iterator[str]:
-        for line in broken(visible(text, sys.stdout), width - margin, cut=True):
-            yield " " * margin + line
+    def lines(text: str) -> list[str]:
+        return broken(visible(text, sys.stdout), width, cut=True)
 
-    yield styled(visible(report.title, sys.stdout), Style.BOLD, sys.stdout)
+    def heading(text: str) -> list[str]:
+        return [styled(line, Style.BOLD, sys.stdout) for line in lines(text)]
+
+    yield from heading(report.title)
     for sentence in report.summary:
         yield from lines(sentence)
     yield ""
@@ -82,7 +84,7 @@ def as_text(report: Report) -> Iterator[str]:
     for section in report.sections:
         yield ""
         count = len(section.findings) + section.left_out
-        yield styled(visible(f"{section.title}: {count or 'none'}", sys.stdout), Style.BOLD, sys.stdout)
+        yield from heading(f"{section.title}: {count or 'none'}")
         if not section.findings:
             continue
         yield from lines(section.about)

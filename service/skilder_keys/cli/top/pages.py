@@ -66,9 +66,10 @@ def fetch(url: str) -> Page:
         error.close()
         raise SourceError(f"HTTP status {error.code}") from None
     except URLError as error:
-        raise SourceError(reason(error.reason) if isinstance(error.reason, Exception) else str(error.reason)) from None
+        cause = error.reason
+        raise SourceError(_words(cause) if isinstance(cause, Exception) else str(cause)) from None
     except (OSError, HTTPException, ValueError) as error:
-        raise SourceError(reason(error)) from None
+        raise SourceError(_words(error)) from None
     return Page(time.monotonic(), parsed(body.decode("utf-8", "replace")))
 
 
@@ -87,6 +88,10 @@ def parsed(text: str) -> dict[str, dict[Name, float]]:
     if not any(name.startswith("skilder_keys_") for of in samples.values() for name, _ in of):
         raise SourceError("the page has no metrics of Skilder Keys")
     return samples
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or reason(error)
 
 
 def _body(url: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.cells import cell_len
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from skilder_keys.cli.top.reading import Reading
     from skilder_keys.cli.top.sections import Sources
 
-_MOST_PROBLEM_LINES = 2
+Value = TypeVar("Value")
+
+_MOST_PROBLEM_LINES = 3
+_NO_PAGE = "; start the server with --metrics-listen, or name its page with --metrics"
 _LEAST_FOR_HISTORY = 20
 
 
@@ -88,14 +91,9 @@ class View:
 
     def _problems(self, sources: Sources) -> list[str]:
         """Return what is wrong with the sources, in words."""
-        named: tuple[tuple[str, Reading[object]], ...] = (
-            (f"metrics of {self.metrics}", sources.metrics),  # type: ignore[assignment]  # it is only read
-            ("keys and tools", sources.busiest),
-        )
         return [
-            visible(f"{name}{_age(each)}: {' '.join(each.problem.split())}", self.stream)
-            for name, each in named
-            if each.problem
+            *_problem(f"metrics of {self.metrics}", sources.metrics, _NO_PAGE, self.stream),
+            *_problem("keys and tools", sources.busiest, "", self.stream),
         ]
 
     def _sections(self, sources: Sources) -> list[Section]:
@@ -108,8 +106,14 @@ class View:
         ]
 
 
-def _age(reading: Reading[object]) -> str:
-    return "" if reading.value is None else f", {time.monotonic() - reading.at:.0f} s old"
+def _problem(name: str, reading: Reading[Value], hint: str, stream: TextIO) -> list[str]:
+    """Return what is wrong with a source, if something is, with a hint where it was never read."""
+    if not reading.problem:
+        return []
+    problem = " ".join(reading.problem.split())
+    if reading.value is None:
+        return [visible(f"{name}: {problem}{hint}", stream)]
+    return [visible(f"{name}, {time.monotonic() - reading.at:.0f} s old: {problem}", stream)]
 
 
 def as_text(line: Sequence[Piece], stream: TextIO, *, exact: bool = False) -> str:
