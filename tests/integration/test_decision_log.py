@@ -10,8 +10,11 @@ import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
+from skilder_keys.domain.ids import KeyId
+from skilder_keys.domain.token import KeyType, Token, hint
 from skilder_keys.rpc.decision_log import FIRST, trace_id
 from tests.support.collector import collecting
+from tests.support.ids import new_key_id
 from tests.support.service import serving
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
@@ -49,6 +52,7 @@ async def test_each_denial_is_recorded_with_what_it_was_about(
 ) -> None:
     """Of one call, of a batch and of a stream. A grant is not recorded, and the log of the service has no line."""
     path = tmp_path / "decisions.jsonl"
+    unknown = Token.mint(KeyType.USER, KeyId(new_key_id()))
     async with serving(database_url, tmp_path, transport=transport, decision_log_file=path) as service:
         await service.operator.apply(small_workspace())
         issued = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="ada")
@@ -57,6 +61,7 @@ async def test_each_denial_is_recorded_with_what_it_was_about(
         ask = pb.AuthorizeRequest(token=issued.token, tool_id="no.tool", source_ip="192.0.2.7")
         await service.service.authorization.Authorize(ask, metadata=TRACED)
         await service.service.denial("no token")
+        await service.service.denial(unknown.reveal())
         await service.operator.revoke(key_id=issued.key.id)
         revoked = await epoch_of(database_url)
         batch = pb.BatchAuthorizeRequest(requests=[pb.AuthorizeRequest(token=issued.token, mcp_server="git")])
@@ -79,6 +84,13 @@ async def test_each_denial_is_recorded_with_what_it_was_about(
             "epoch": before,
         },
         {"verdict": "denied", "reason": "MALFORMED", "caller": "service", "epoch": before},
+        {
+            "verdict": "denied",
+            "reason": "UNKNOWN",
+            "hint": hint(KeyType.USER, unknown.key_id),
+            "caller": "service",
+            "epoch": before,
+        },
         {"verdict": "denied", "reason": "REVOKED", **whose, "mcp_server": "git", "epoch": revoked},
         {"verdict": "denied", "reason": "REVOKED", **whose, "epoch": revoked},
     ]
@@ -147,22 +159,41 @@ async def test_a_flood_of_one_kind_of_denial_is_counted_as_one(
     path = tmp_path / "decisions.jsonl"
     async with serving(database_url, tmp_path, transport=transport, decision_log_file=path) as service:
         await service.operator.apply(small_workspace())
-        issued = await service.operator.issue()
+        issued = await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="ada")
         for _ in range(FIRST + 30):
             assert await service.service.denial("no token") == "MALFORMED"
         assert await service.operator.denial("no token") == "MALFORMED"
         for tool in ("one.tool", "another.tool"):
             assert await service.service.denial(issued.token, tool_id=tool) == "TOOL_NOT_ALLOWED"
+        for _ in range(FIRST + 3):
+            await service.service.denial(issued.token, tool_id="same.tool")
     found = records(path)
+    of_key = found.pop()
+    assert of_key.pop("peers").popitem()[1] == 3
+    assert of_key == {
+        "verdict": "denied",
+        "reason": "TOOL_NOT_ALLOWED",
+        "caller": "service",
+        "key_id": issued.key.id,
+        "workspace_id": "acme",
+        "user_id": "ada",
+        "tool": "same.tool",
+        "repeated": 3,
+    }
     last = found.pop()
     assert last.pop("peers").popitem()[1] == 30
     assert last == {"verdict": "denied", "reason": "MALFORMED", "caller": "service", "repeated": 30}
     kinds = [(each["reason"], each["caller"], each.get("tool")) for each in found]
-    assert kinds == [("MALFORMED", "service", None)] * FIRST + [
-        ("MALFORMED", "operator", None),
-        ("TOOL_NOT_ALLOWED", "service", "one.tool"),
-        ("TOOL_NOT_ALLOWED", "service", "another.tool"),
-    ]
+    assert (
+        kinds
+        == [("MALFORMED", "service", None)] * FIRST
+        + [
+            ("MALFORMED", "operator", None),
+            ("TOOL_NOT_ALLOWED", "service", "one.tool"),
+            ("TOOL_NOT_ALLOWED", "service", "another.tool"),
+        ]
+        + [("TOOL_NOT_ALLOWED", "service", "same.tool")] * FIRST
+    )
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,15 @@ def hint(key_type: KeyType, key_id: KeyId) -> str:
     return PREFIXES[key_type] + id_text(key_id)[-_HINT_LENGTH:]
 
 
+def hint_of(text: str) -> str:
+    """Return the hint of a text that has the form of a token; empty if it has not."""
+    try:
+        token = Token.parse(text)
+    except MalformedTokenError:
+        return ""
+    return hint(token.type, token.key_id)
+
+
 def parse_hint(text: str) -> tuple[KeyType, int]:
     """Return the type of the key that a hint names, and its id modulo 62^10. The text must have HINT_PATTERN."""
     return _TYPES[text[:_PREFIX_LENGTH]], _decode(text[_PREFIX_LENGTH:])

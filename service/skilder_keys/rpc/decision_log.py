@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from skilder_keys.domain.denial import DenialReason
+from skilder_keys.domain.token import hint_of
 from skilder_keys.rpc.log_limiter import SECONDS, LogLimiter
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class DecisionLog:
             kind = {"reason": reason.name, "caller": call.caller.name}
             if decision.key_id is not None:
                 kind["key_id"] = str(decision.key_id)
+            if decision.key is not None:
+                kind["workspace_id"] = decision.key.workspace_id
+                if decision.key.user_id is not None:
+                    kind["user_id"] = decision.key.user_id
             if reason is DenialReason.TOOL_NOT_ALLOWED:
                 kind["tool"] = tool
             if not self._limiter.admits(call.context.peer(), **kind):
@@ -85,6 +90,7 @@ class DecisionLog:
         key = decision.key
         found = {
             "key_id": None if decision.key_id is None else str(decision.key_id),
+            "hint": hint_of(query.token) if decision.key_id is None else None,
             "workspace_id": None if key is None else key.workspace_id,
             "user_id": None if key is None else key.user_id,
             "tool": tool,

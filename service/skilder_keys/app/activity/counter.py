@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from skilder_keys.domain.token import MalformedTokenError, Token, hint
+from skilder_keys.domain.token import hint_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +138,7 @@ class ActivityCounter:
         """Count the denial of a token that proves no key, with its hint if it is well-formed."""
         if now >= self._end:
             self._turn(now)
-        place = (None, _hint(text), caller, outcome)
+        place = (None, hint_of(text), caller, outcome)
         cell = self._cells.get(place) or self._new(place, None, now)
         if cell is None:
             return
@@ -194,11 +194,3 @@ class ActivityCounter:
             return None
         cell = self._cells[place] = Cell(key_id, now)
         return cell
-
-
-def _hint(text: str) -> str:
-    try:
-        token = Token.parse(text)
-    except MalformedTokenError:
-        return ""
-    return hint(token.type, token.key_id)
