@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
+from skilder.keys.v1 import key_service_pb2
 from skilder_keys.worker import tracing
 from tests.support.calls import get_key
 from tests.support.collector import attributes, collecting
@@ -17,6 +18,7 @@ from tests.support.workspaces import small_workspace
 if TYPE_CHECKING:
     from pathlib import Path
 
+SERVER = 2
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
@@ -41,11 +43,16 @@ async def test_each_call_is_a_span_in_the_trace_of_its_caller(
             read = pb.ReadToolSetRequest(request=pb.AuthorizeRequest(token=token))
             assert [each async for each in service.service.authorization.ReadToolSet(read, metadata=traced("01"))]
             await refusal(authorize(pb.AuthorizeRequest(token=token, tool_id=""), metadata=traced("01")))
-        found = [(each.name, attributes(each)) for each in collector.spans]
+        calls = [each for each in collector.spans if each.kind == SERVER]
+        found = [(each.name, attributes(each)) for each in calls]
         assert {each.trace_id.hex() for each in collector.spans} == {TRACE}
-        assert {each.parent_span_id.hex() for each in collector.spans} == {PARENT}
+        assert {each.parent_span_id.hex() for each in calls} == {PARENT}
         assert {each.trace_state for each in collector.spans} == {"vendor=value"}
-        assert {each.kind for each in collector.spans} == {2}, "a server's"
+        # The token was not known before the first call.
+        parts = [each for each in collector.spans if each.kind != SERVER]
+        assert {each.name for each in parts} == {"database", "argon2"}
+        assert {each.parent_span_id for each in parts} == {calls[0].span_id}
+        assert not any(map(attributes, parts))
         assert all(each.start_time_unix_nano < each.end_time_unix_nano for each in collector.spans)
         assert token not in str(collector.spans)
         assert {(each["service.name"], each["skilder.worker"]) for each in collector.resources} == {("skilder-keys", 0)}
@@ -53,6 +60,7 @@ async def test_each_call_is_a_span_in_the_trace_of_its_caller(
         "rpc.system.name": "grpc",
         "rpc.method": "skilder.keys.v1.AuthorizationService/Authorize",
         "rpc.response.status_code": "OK",
+        "skilder.caller": "service",
     }
     of_stream = authorized | {"rpc.method": "skilder.keys.v1.AuthorizationService/ReadToolSet"}
     failed = authorized | {"rpc.response.status_code": "INVALID_ARGUMENT", "error.type": "INVALID_REQUEST"}
@@ -62,6 +70,23 @@ async def test_each_call_is_a_span_in_the_trace_of_its_caller(
         ("AuthorizationService/ReadToolSet", of_stream),
         ("AuthorizationService/Authorize", failed),
     ]
+
+
+@GRPCIO_IF_SHORT
+async def test_a_change_has_spans_of_what_it_waits_for(transport: str, database_url: str, tmp_path: Path) -> None:
+    """Of the database, and of the wait until all processes know."""
+    with collecting() as collector:
+        async with serving(
+            database_url, tmp_path, transport=transport, trace_endpoint=collector.endpoint, trace_ratio=0
+        ) as service:
+            await service.operator.apply(small_workspace())
+            issued = await service.operator.issue()
+            request = key_service_pb2.RevokeKeyRequest(key_id=issued.key.id)
+            await service.operator.keys.RevokeKey(request, metadata=traced("01"))
+        (call,) = (each for each in collector.spans if each.kind == SERVER)
+        assert attributes(call)["skilder.caller"] == "operator"
+        children = {each.name for each in collector.spans if each.parent_span_id == call.span_id}
+        assert children == {"database", "fence wait"}
 
 
 @GRPCIO_IF_SHORT

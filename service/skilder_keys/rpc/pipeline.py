@@ -184,22 +184,22 @@ class Pipeline:
         admission = self._admission(descriptor)
         decoder = _decoder(descriptor)
         max_bytes = self._max_bytes(descriptor)
-        with_actor = takes_actor(descriptor)
-        workspace_of = named_workspace(descriptor)
+        with_actor, workspace_of, tracing = takes_actor(descriptor), named_workspace(descriptor), self._tracing
         admission.latency("OK")  # so that the method is among the metrics before its first call
 
         async def serve(context: Context) -> bytes:
             started = perf_counter()
             notes: dict[str, str] = {}
-            routine, denial = False, ""
+            routine, denial, label = False, "", ""
             call: Call | None = None
             heads: list[str] = []
-            label = ""
             code = "CANCELLED"  # unless the call ends in one of the ways below
             try:
                 with self._time_limit:
                     caller = await admission.admit(context, notes)
                     label = caller_label(caller)
+                    if tracing is not None:
+                        tracing.note_caller(caller.name)
                     body = await context.read(max_bytes)
                     if decoder.is_long(body):
                         request = await self._offload.run(decoder.decode, body)
@@ -233,7 +233,7 @@ class Pipeline:
                     kind = denial or notes.get("reason", "")
                     self._log_call(admission.method, code, milliseconds, context.peer(), notes, kind)
 
-        return serve if self._tracing is None else self._tracing.traced(_path(descriptor), serve)
+        return serve if tracing is None else tracing.traced(_path(descriptor), serve)
 
     def _log_call(
         self, method: str, code: str, milliseconds: float, peer: str, notes: Mapping[str, str], kind: str

@@ -20,3 +20,6 @@ class Tracing(Protocol):
             path: The path of the method.
             serve: Serves a call of the method.
         """
+
+    def note_caller(self, name: str) -> None:
+        """Note the name of the caller in the span of the present call."""

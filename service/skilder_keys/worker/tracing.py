@@ -6,20 +6,28 @@ The libraries are the extra [otel]. They are imported only where traces are sent
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skilder_keys.domain.errors import KeysError
 from skilder_keys.rpc.call_metrics import label_of
 from skilder_keys.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+    from skilder_keys.app.authorization.verifier import Verifier
+    from skilder_keys.app.fence.writer import Writer
     from skilder_keys.rpc.context import Context
+    from skilder_keys.storage.database import Connection, Database
+
+T = TypeVar("T")
 
 _SECONDS = 3.0
 """The most seconds for sending spans, also at the end."""
 
+_CALLER = "skilder.caller"
 _CONTEXT = ("traceparent", "tracestate")
 # By OpenTelemetry's conventions for gRPC servers, these are faults of the server; others are the caller's affair.
 _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -93,6 +101,46 @@ class OpenTelemetry:
                         span.set_status(trace.Status(trace.StatusCode.ERROR))
 
         return serve_traced
+
+    def note_caller(self, name: str) -> None:
+        """Note the caller, as `Tracing.note_caller` says."""
+        self._trace.get_current_span().set_attribute(_CALLER, name)
+
+    def trace_parts(self, database: Database, verifier: Verifier, writer: Writer) -> None:
+        """Make spans of the parts of a call that take long: children of the call's.
+
+        The methods of these objects are replaced, so that a worker without traces has nothing on their way.
+        """
+        replaced: tuple[tuple[object, str, object], ...] = (
+            (database, "connection", self._connection(database.connection)),
+            (verifier, "hash", self._part("argon2", verifier.hash)),
+            (verifier, "verifies", self._part("argon2", verifier.verifies)),
+            (writer, "settle", self._part("fence wait", writer.settle)),
+        )
+        for owner, name, method in replaced:
+            setattr(owner, name, method)
+
+    def _span(self, name: str) -> AbstractContextManager[object]:
+        """Return a span in that of the present call, or nothing: what runs in the background belongs to no call."""
+        if not self._trace.get_current_span().is_recording():
+            return nullcontext()
+        return self._tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False)
+
+    def _connection(self, lend: Callable[[], AbstractAsyncContextManager[Connection]]) -> object:
+        @asynccontextmanager
+        async def lent() -> AsyncIterator[Connection]:
+            with self._span("database"):
+                async with lend() as connection:
+                    yield connection
+
+        return lent
+
+    def _part(self, name: str, run: Callable[..., Awaitable[T]]) -> object:
+        async def ran(*arguments: object) -> T:
+            with self._span(name):
+                return await run(*arguments)
+
+        return ran
 
     def close(self) -> None:
         """Send what waits. This takes up to some seconds if the collector does not respond."""

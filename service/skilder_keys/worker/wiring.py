@@ -185,7 +185,8 @@ async def start(
     time_limit = TimeLimit(settings.call_timeout)
     callers = Callers(known, authorizer, proofs.fingerprint)
     pipeline = Pipeline(
-        callers, log, time_limit, offload, settings.max_message_bytes, _tracing(settings, stack, worker)
+        *(callers, log, time_limit, offload, settings.max_message_bytes),
+        _tracing(settings, stack, worker, (database, verifier, writer)),
     )
     stack.callback(pipeline.log_limiter.report)
     collector.read_all(
@@ -263,10 +264,13 @@ async def _activity(
     return counter, (writer, fold)
 
 
-def _tracing(settings: Settings, stack: AsyncExitStack, worker: int) -> OpenTelemetry | None:
+def _tracing(
+    settings: Settings, stack: AsyncExitStack, worker: int, parts: tuple[Database, Verifier, Writer]
+) -> OpenTelemetry | None:
     if settings.trace_endpoint is None:
         return None
     tracing = OpenTelemetry(settings.trace_endpoint, settings.trace_ratio, worker)
+    tracing.trace_parts(*parts)
     stack.push_async_callback(asyncio.to_thread, tracing.close)
     return tracing
 
