@@ -176,6 +176,7 @@ COMMON: dict[str, tuple[KeyFilter, int]] = {
 
 @pytest.mark.parametrize("order", KeyOrder)
 @pytest.mark.parametrize("name", COMMON)
+@TOGETHER_IF_SHORT
 async def test_a_search_by_common_words_reads_keys_in_order(
     full: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch, name: str, order: KeyOrder
 ) -> None:
