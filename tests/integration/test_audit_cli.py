@@ -42,3 +42,21 @@ async def test_verify_prints_heads_and_what_is_wrong(sql: Sql, database_url: str
     assert (done.returncode, "cut off: events 6 to 7 are missing at the end" in done.stdout) == (5, True)
     assert verify("--expect-head", "acme:5").returncode == 2
     assert run_command("audit", "verify", folder=tmp_path).returncode == 2
+
+
+async def test_what_is_typed_is_text_and_cannot_control_the_terminal(
+    sql: Sql, database_url: str, tmp_path: Path
+) -> None:
+    """An argument in another encoding is named, and a file's name is escaped."""
+    await two_workspaces(sql)
+
+    def audit(*arguments: str) -> Any:
+        return run_command("audit", *arguments, folder=tmp_path, SKILDER_KEYS_DATABASE_URL=database_url)
+
+    prune = ("prune", "--before", "1d", "--exported", "x", "--yes", "--signed-off-by")
+    for arguments, name in ((("verify", "\udcff"), "[WORKSPACE]..."), ((*prune, "\udcff"), "--signed-off-by")):
+        done = audit(*arguments)
+        message = f"Error: {name} is not text in this terminal's encoding: '\\udcff'\n"
+        assert (done.returncode, done.stderr) == (2, message)
+    done = audit("export", "監査\x1b[31m.jsonl")
+    assert (done.returncode, done.stderr) == (0, "exported 10 events to 監査\\x1b[31m.jsonl\n")

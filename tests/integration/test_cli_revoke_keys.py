@@ -73,14 +73,17 @@ async def test_a_script_says_yes(command: CommandLine, sql: asyncpg.Connection[A
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
 async def test_a_person_is_asked(command: CommandLine, sql: asyncpg.Connection[Any], answer: str, code: int) -> None:
     """With the number and some of the keys. The progress is shown on the terminal, and the result is the output."""
+    name = "Bot\x1b[2J2"
+    await sql.execute("UPDATE key SET description = $1 WHERE description = 'Bot 2'", name)
     done = await command.terminal(*IDLE, answer=answer)
     assert "3 keys of workspace acme match, for example:" in done.terminal
-    assert "Bot 2" in done.terminal
+    assert "Bot 1" in done.terminal
+    assert ("Bot\\x1b[2J2" in done.terminal, name in done.terminal) == (True, False)
     assert "Everything that uses these 3 keys stops working at once." in done.terminal
     assert (done.returncode == 0) == (code == 0)
     assert ("Revoked 3 of 3 keys" in done.terminal) == (code == 0)
     assert (done.stdout == "Revoked 3 keys.\n") == (code == 0)
-    assert await revoked(sql) == ({"Bot 0", "Bot 1", "Bot 2"} if code == 0 else set())
+    assert await revoked(sql) == ({"Bot 0", "Bot 1", name} if code == 0 else set())
 
 
 async def test_very_many_keys_are_revoked_in_several_calls(

@@ -12,7 +12,8 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from skilder_keys.cli import main
-from skilder_keys.cli.errors import flag_of, flags_of, message_of
+from skilder_keys.cli.arguments import flags_of
+from skilder_keys.cli.errors import flag_of, message_of
 from skilder_keys.cli.exits import Exit, reason
 from skilder_keys.cli.secrets import redacted
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as json_
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from skilder_keys.app import audit_prune
@@ -11,6 +12,7 @@ from skilder_keys.app.audit_check import check
 from skilder_keys.app.audit_prune import NotExportedError
 from skilder_keys.cli import audit_files, output
 from skilder_keys.cli.exits import Exit, fail, reason, say
+from skilder_keys.cli.text import visible
 from skilder_keys.domain.audit_check import NO_EVENT, ExpectedHead
 from skilder_keys.domain.audit_export import Exported, ExportError, line_of, older_line_of
 from skilder_keys.domain.errors import UnavailableError
@@ -44,7 +46,7 @@ def verify(
 def export(url: str, schema: str, file: Path, workspace_ids: Sequence[str]) -> None:
     """Append to a file what it does not have of the audit trail."""
     events = _run(_export(url, schema, file, workspace_ids))
-    say(f"exported {events} events to {file}")
+    say(visible(f"exported {events} events to {file}", sys.stderr))
 
 
 def prune(

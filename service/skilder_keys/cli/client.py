@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import grpc
 import typer
 
-from skilder_keys.cli.errors import flags_of, message_of
+from skilder_keys.cli.arguments import check_text, flags_of
+from skilder_keys.cli.errors import message_of
 from skilder_keys.cli.exits import Exit, fail
 from skilder_keys.cli.secrets import token_in
-from skilder_keys.cli.text import UNREADABLE
 from skilder_keys.cli.variables import variable
 from skilder_keys.config import DEFAULT_DATA_DIR, DEFAULT_LISTEN, OPERATOR_TOKEN_FILE, is_host_port, is_loopback
 
@@ -126,7 +126,7 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(context: typer.Context, **values: object) -> None:
-        _check_text(values, flags)
+        check_text(values, flags)
         _check_given(own, values, context, flags)
         service = _connection(flags, **{each.name: values.pop(each.name) for each in added})  # type: ignore[arg-type]
         function(service, **values)
@@ -137,14 +137,6 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
-
-
-def _check_text(values: Mapping[str, object], flags: Mapping[str, str]) -> None:
-    """End the command if an argument is not text. Python reads bytes that the locale cannot decode as surrogates."""
-    for name, value in values.items():
-        for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, str) and UNREADABLE.search(each):
-                raise fail(f"{flags.get(name, name)} is not text in this terminal's encoding: {each!a}", Exit.USAGE)
 
 
 def _check_given(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import grpc
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
-from typer.models import ArgumentInfo, OptionInfo
 
 from skilder_keys.cli.exits import Exit
 
@@ -91,19 +89,6 @@ _CALLER = "set --token-file or --data-dir, or add the certificate of --client-ce
 _TOO_LARGE = re.compile(r"message larger than max", re.IGNORECASE)
 
 
-def flags_of(parameters: Mapping[str, inspect.Parameter]) -> dict[str, str]:
-    """Return each parameter of a command in the form that people write: its long flag, or its name in the usage."""
-    flags = {}
-    for name, parameter in parameters.items():
-        for info in get_args(parameter.annotation):
-            if isinstance(info, OptionInfo):
-                long = [each for each in info.param_decls or () if each.startswith("--")]
-                flags[name] = long[0] if long else f"--{name.strip('_').replace('_', '-')}"
-            elif isinstance(info, ArgumentInfo):
-                flags[name] = str(info.metavar or name)
-    return flags
-
-
 def flag_of(field: str, flags: Mapping[str, str]) -> str:
     """Return the flag or argument that sets a request's field, or the field's name if there is none."""
     of_part = _FIELD_OF_PART.fullmatch(field)
@@ -128,7 +113,7 @@ def message_of(error: grpc.RpcError, server: str, flags: Mapping[str, str]) -> t
     Args:
         error: The failed call.
         server: The address that was called.
-        flags: What `flags_of` returned for the command.
+        flags: What `arguments.flags_of` returned for the command.
     """
     code: grpc.StatusCode = error.code()
     details = " ".join((error.details() or code.name).split())

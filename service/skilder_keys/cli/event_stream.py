@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from skilder_keys.cli.exits import say
+from skilder_keys.cli.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +43,7 @@ def responses(stub: Any, request: pb.FollowEventsRequest) -> Iterator[pb.FollowE
             if not has_begun or error.code() not in _LOST:
                 raise
             if pause > _FIRST_PAUSE and not is_lost:  # the service is more than restarted
-                say(f"The connection is lost; trying again: {error.details()}")
+                say(visible(f"The connection is lost; trying again: {error.details()}", sys.stderr))
                 is_lost = True
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

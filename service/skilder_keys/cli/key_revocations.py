@@ -15,6 +15,7 @@ from skilder_keys.cli import output
 from skilder_keys.cli.exits import say
 from skilder_keys.cli.paging import pages
 from skilder_keys.cli.prompts import confirm, require_terminal
+from skilder_keys.cli.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +103,7 @@ def _print_keys(stub: Any, request: pb.RevokeKeysRequest, limit: int | None, *, 
         return
     wanted.page_size = limit or 0
     for key in stub.ListKeys(wanted).keys:
-        say("  " + "  ".join((key.hint, key.user_id or key.runtime_id or "-", key.description)))
+        say(visible("  " + "  ".join((key.hint, key.user_id or key.runtime_id or "-", key.description)), sys.stderr))
 
 
 def _keys(number: int) -> str:

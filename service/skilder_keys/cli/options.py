@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import SecretStr, ValidationError
 
+from skilder_keys.cli.arguments import check_text, flags_of
 from skilder_keys.cli.variables import variable
 from skilder_keys.config import Settings
 
@@ -34,9 +35,11 @@ def takes_settings(*names: str) -> Callable[[Callable[..., None]], Callable[...,
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = _own_parameters(function)
+        flags = flags_of({each.name: each for each in own})
 
         def command(**values: Any) -> None:  # noqa: ANN401 - of as many types as there are settings
             given = {each.name: values.pop(each.name) for each in own}
+            check_text(given, flags)
             function(_settings(values), **given)
 
         parameters = [*own, *(_parameter(name) for name in names or Settings.model_fields)]

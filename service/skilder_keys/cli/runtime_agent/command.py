@@ -60,7 +60,7 @@ def runtime_agent(
         token_file.read()
         with RotationFile.opened(token_file) as rotation_file:
             if token_file.make_private():
-                say(f"Others could read {token_file.path}: now only its owner can.")
+                say(visible(f"Others could read {token_file.path}: now only its owner can.", sys.stderr))
             Agent(
                 Service(partial(_channel, service)),
                 token_file,
