@@ -50,7 +50,7 @@ use_memory()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # Of Hypothesis: the long form tries as many examples as it does by default.
-settings.register_profile("form", max_examples=by_form(25, 100))
+settings.register_profile("form", max_examples=by_form(12, 100))
 settings.load_profile("form")
 
 

@@ -13,6 +13,7 @@ from skilder_keys.rpc.convert import MAX_PAGE_BYTES
 from skilder_keys.storage import key_lists
 from tests.support.calls import count_keys, get_key, list_keys
 from tests.support.ids import new_key_id
+from tests.support.lengths import by_form
 from tests.support.rows import NO_HASH
 from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
@@ -81,7 +82,8 @@ async def add_largest_keys(sql: asyncpg.Connection[Any], number: int) -> list[UU
 async def test_pages_of_the_largest_keys_end_early(service: Service, sql: asyncpg.Connection[Any]) -> None:
     """Before 3 MiB, and each goes on where the one before ended, so that none is lost. The last has no token."""
     await apply_largest(service)
-    added = await add_largest_keys(sql, 600)
+    count = by_form(300, 600)
+    added = await add_largest_keys(sql, count)
     found: list[str] = []
     sizes = []
     token = ""
@@ -94,7 +96,7 @@ async def test_pages_of_the_largest_keys_end_early(service: Service, sql: asyncp
             break
     assert found == [str(key_id) for key_id in added]
     assert all(MAX_PAGE_BYTES - LARGEST < size < MAX_PAGE_BYTES + 512 for size in sizes[:-1]), sizes
-    assert len(sizes) == 1 + 600 // (len(found) and MAX_PAGE_BYTES // page.keys[0].ByteSize())
+    assert len(sizes) == 1 + count // (len(found) and MAX_PAGE_BYTES // page.keys[0].ByteSize())
 
 
 async def test_a_page_that_ends_early_need_not_have_another_page(

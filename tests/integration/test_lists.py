@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from tests.support.calls import METHODS, id_of
+from tests.support.lengths import by_form
 from tests.support.lists import COUNT, LISTS
 from tests.support.service import refusal
 from tests.support.transport import ONLY_GRPCIO
@@ -93,7 +94,7 @@ async def test_pages_have_the_size_that_was_asked_for(
 
 
 @ONLY_GRPCIO
-@METHOD
+@pytest.mark.parametrize("method", by_form(list(LISTS)[::3], list(LISTS)))
 async def test_a_page_ends_early_if_its_elements_are_large(
     empty_service: Service, sql: asyncpg.Connection[Any], method: str
 ) -> None:

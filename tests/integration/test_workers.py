@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+# They wait for processes most of the time.
+pytestmark = pytest.mark.long
+
 OK = grpc.StatusCode.OK
 
 
@@ -250,7 +253,6 @@ async def test_a_second_signal_ends_at_once(
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.long
 @GRPCIO_IF_SHORT
 async def test_sighup_loses_no_call(transport: str, database_url: str, tmp_path: Path) -> None:
     """Every worker is replaced, twice in the long form, while clients call all the time and new ones connect."""
@@ -276,7 +278,6 @@ async def test_sighup_loses_no_call(transport: str, database_url: str, tmp_path:
         assert not any(psutil.pid_exists(pid) for pid in replaced)
 
 
-@pytest.mark.long
 async def test_a_health_watch_does_not_delay_sighup(transport: str, database_url: str, tmp_path: Path) -> None:
     """It ends with its worker, which waits no longer for it than for other connections; a new watch works."""
     async with (
@@ -302,7 +303,6 @@ async def test_a_health_watch_does_not_delay_sighup(transport: str, database_url
         again.cancel()
 
 
-@pytest.mark.long
 @GRPCIO_IF_SHORT
 async def test_a_caller_changes_its_token_without_a_refused_call(
     transport: str, database_url: str, tmp_path: Path
@@ -338,7 +338,6 @@ async def test_a_caller_changes_its_token_without_a_refused_call(
             assert await responses(server) == expected
 
 
-@pytest.mark.long
 @GRPCIO_IF_SHORT
 async def test_sighup_reads_the_callers_file_again(transport: str, database_url: str, tmp_path: Path) -> None:
     """A new caller is accepted. A file with an error changes nothing and is reported."""

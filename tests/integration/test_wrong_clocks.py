@@ -126,6 +126,7 @@ async def _client(server: ServerProcess, folder: Path, stack: AsyncExitStack) ->
     return Client(channel)
 
 
+@pytest.mark.long
 async def test_servers_with_wrong_clocks_agree_on_order_and_last_use(
     servers: list[Client], sql: asyncpg.Connection[Any]
 ) -> None:
@@ -150,6 +151,7 @@ async def test_servers_with_wrong_clocks_agree_on_order_and_last_use(
     assert os.environ.get("LD_PRELOAD") is None  # the clock of the tests is right
 
 
+@pytest.mark.long
 async def test_wrong_clocks_neither_lengthen_nor_shorten_a_life(
     servers: list[Client], sql: asyncpg.Connection[Any]
 ) -> None:

@@ -96,14 +96,15 @@ async def _counted_from_now(collect: Callable[[], Awaitable[list[Family]]]) -> C
     def place(name: str, labels: dict[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
         return name, frozenset(labels.items())
 
-    before = {
-        place(name, labels): value
-        for family in await collect()
-        for name, labels, value in family["samples"]
-        if name.endswith(counters)
-    }
+    first = await collect()
 
     async def counted() -> list[Family]:
+        before = {
+            place(name, labels): value
+            for family in first
+            for name, labels, value in family["samples"]
+            if name.endswith(counters)
+        }
         families = await collect()
         for family in families:
             family["samples"] = [

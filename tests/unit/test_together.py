@@ -37,7 +37,7 @@ async def test_async(number):
 
 @with_envoy_if_short(number=[0])
 @pytest.mark.parametrize("transport", ["grpcio", "envoy"])
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 async def test_with_envoy(number, transport):
     pass
 
@@ -73,10 +73,10 @@ def test_cases_that_need_nothing_else_run_as_one_in_the_short_form(form: str, tm
     assert "install it" in printed
     assert "this preparation is wrong" in printed
     if form:
-        assert "2 failed, 43 passed, 1 skipped" in printed
+        assert "2 failed, 45 passed, 1 skipped" in printed
     else:
         assert "1 of 12 cases failed" in printed
         assert "in test_pure[b-4]" in printed
         assert "1 of 6 cases failed" in printed
         assert "in test_prepared[2-4]" in printed
-        assert "2 failed, 16 passed, 1 skipped" in printed
+        assert "2 failed, 17 passed, 1 skipped" in printed
