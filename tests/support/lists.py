@@ -25,7 +25,7 @@ from skilder.keys.v1.key_service_pb2 import (
 )
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN
 from tests.support.activity_facts import Fact, insert_facts
-from tests.support.rows import insert_key
+from tests.support.rows import insert_key, without_events
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
@@ -84,9 +84,10 @@ async def _insert_keys(service: Service, sql: asyncpg.Connection[Any], count: in
         await service.operator.issue(type=KEY_TYPE_USER, user_id="bob", unlimited=[KEY_LIMIT_HATS])
     fields: dict[str, Any] = {"description": _WIDE * 200, "created_by_id": _WIDE * 255, "limited_to_hats": True}
     first = await insert_key(sql, **fields if large else {})
-    await sql.execute(_COPIES, first, count - 4)
-    if large:
-        await sql.execute(_LIMITS)
+    async with without_events(sql):
+        await sql.execute(_COPIES, first, count - 4)
+        if large:
+            await sql.execute(_LIMITS)
 
 
 async def _fill_keys(service: Service, sql: asyncpg.Connection[Any], *, large: bool = False) -> None:
@@ -98,14 +99,15 @@ async def _fill_keys(service: Service, sql: asyncpg.Connection[Any], *, large: b
 async def _fill_workspaces(service: Service, sql: asyncpg.Connection[Any], *, large: bool = False) -> None:
     for name in ("acme", "other"):
         await service.operator.apply(small_workspace(name))
-    await sql.execute(
-        """
-        INSERT INTO workspace (id, name, version)
-        SELECT 'w' || lpad(n::text, 4, '0'), $2, 1 FROM generate_series(0, $1 - 1) AS n
-        """,
-        COUNT - 2,
-        _WIDE * 128 if large else "W",
-    )
+    async with without_events(sql):
+        await sql.execute(
+            """
+            INSERT INTO workspace (id, name, version)
+            SELECT 'w' || lpad(n::text, 4, '0'), $2, 1 FROM generate_series(0, $1 - 1) AS n
+            """,
+            COUNT - 2,
+            _WIDE * 128 if large else "W",
+        )
 
 
 # $1 is the number of the last element. With $2, elements are so large that a page ends early.
