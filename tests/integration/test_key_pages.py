@@ -14,7 +14,7 @@ from skilder_keys.storage import key_lists
 from tests.support.calls import count_keys, get_key, list_keys
 from tests.support.ids import new_key_id
 from tests.support.lengths import by_form
-from tests.support.rows import NO_HASH
+from tests.support.rows import NO_HASH, without_events
 from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
@@ -51,31 +51,32 @@ async def apply_largest(service: Service) -> None:
 async def add_largest_keys(sql: asyncpg.Connection[Any], number: int) -> list[UUID]:
     """Add suspended and revoked user keys with the longest texts and limits; return their ids, newest first."""
     ids = sorted((new_key_id() for _ in range(number)), reverse=True)
-    await sql.execute(
-        """
-        INSERT INTO key (id, type, workspace_id, user_id, description, secret_hash, limited_to_hats, last_used_at,
-                         created_by_kind, created_by_id, revoked_at, revoked_by_kind, revoked_by_id, revoke_reason,
-                         suspended_at, suspended_by_kind, suspended_by_id, suspend_reason,
-                         expires_at, networks, labels)
-        SELECT id, 'user', $2, $3, repeat($4, 200), $5, true, now(), 'user', $3, now(), 'user', $3, repeat($4, 500),
-               now(), 'user', $3, repeat($4, 500), now() + interval '1 day', $6::text[]::cidr[], $7::text::jsonb
-        FROM unnest($1::uuid[]) AS id
-        """,
-        ids,
-        WORKSPACE_ID,
-        USER_ID,
-        WIDE,
-        NO_HASH,
-        NETWORKS,
-        json.dumps(LABELS),
-    )
-    await sql.execute(
-        "INSERT INTO key_hat (workspace_id, key_id, hat_id) SELECT $1, key_id, hat_id"
-        " FROM unnest($2::uuid[]) AS key_id, unnest($3::text[]) AS hat_id",
-        WORKSPACE_ID,
-        ids,
-        HAT_IDS,
-    )
+    async with without_events(sql):
+        await sql.execute(
+            """
+            INSERT INTO key (id, type, workspace_id, user_id, description, secret_hash, limited_to_hats, last_used_at,
+                             created_by_kind, created_by_id, revoked_at, revoked_by_kind, revoked_by_id, revoke_reason,
+                             suspended_at, suspended_by_kind, suspended_by_id, suspend_reason,
+                             expires_at, networks, labels)
+            SELECT id, 'user', $2, $3, repeat($4, 200), $5, true, now(), 'user', $3, now(), 'user', $3, repeat($4, 500),
+                   now(), 'user', $3, repeat($4, 500), now() + interval '1 day', $6::text[]::cidr[], $7::text::jsonb
+            FROM unnest($1::uuid[]) AS id
+            """,
+            ids,
+            WORKSPACE_ID,
+            USER_ID,
+            WIDE,
+            NO_HASH,
+            NETWORKS,
+            json.dumps(LABELS),
+        )
+        await sql.execute(
+            "INSERT INTO key_hat (workspace_id, key_id, hat_id) SELECT $1, key_id, hat_id"
+            " FROM unnest($2::uuid[]) AS key_id, unnest($3::text[]) AS hat_id",
+            WORKSPACE_ID,
+            ids,
+            HAT_IDS,
+        )
     return list(ids)
 
 
