@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench import (
     activity,
+    audit,
     authorize,
     batch,
     changes,
@@ -50,11 +51,12 @@ _CASES: dict[str, Callable[[Environment, Report], None]] = {
     "lists": lists.run,
     "activity": activity.run,
     "usage": usage.run,
+    "audit": audit.run,
 }
 _BY_H2LOAD = {"transport", "parts", "batch", "size"}
 _ON_STOCK = {"stock", "changes"}
 _BESIDE_NAIVE = {"transport", "batch", "cold", "revoke", "size", "tools", "stock", "changes"}
-_OF_PAGES = set(_CASES) - {"changes", "lists", "activity", "usage"}
+_OF_PAGES = set(_CASES) - {"changes", "lists", "activity", "usage", "audit"}
 """The cases whose results stand in the tables of one run; the tables of the others are written by themselves."""
 
 

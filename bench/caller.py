@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from skilder.keys.v1 import activity_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2
+from skilder.keys.v1 import activity_service_pb2, audit_service_pb2, catalog_service_pb2, key_pb2, key_service_pb2
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1.activity_service_pb2_grpc import ActivityServiceStub
+from skilder.keys.v1.audit_service_pb2_grpc import AuditServiceStub
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from skilder.keys.v1.key_service_pb2_grpc import KeyServiceStub
@@ -31,6 +32,7 @@ class Caller:
         self._authorization: Any = AuthorizationServiceStub(self._channel)
         self._catalog: Any = CatalogServiceStub(self._channel)
         self._keys: Any = KeyServiceStub(self._channel)
+        self._audit: Any = AuditServiceStub(self._channel)
         self._activity: Any = ActivityServiceStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -67,6 +69,11 @@ class Caller:
     def revoke(self, key_id: str) -> None:
         """Revoke a key."""
         self._call(self._keys.RevokeKey, key_service_pb2.RevokeKeyRequest(key_id=key_id))
+
+    def events(self, request: audit_service_pb2.ListEventsRequest) -> audit_service_pb2.ListEventsResponse:
+        """Return a page of the audit trail."""
+        response: audit_service_pb2.ListEventsResponse = self._call(self._audit.ListEvents, request)
+        return response
 
     def list_keys(self, request: key_service_pb2.ListKeysRequest) -> key_service_pb2.ListKeysResponse:
         """Return a page of keys."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from skilder_keys.domain.audit_chain import ChainedEvent, OlderEvent
@@ -48,8 +49,16 @@ async def heads(connection: Connection) -> dict[str, Head | None]:
 async def chained(connection: Connection, workspace_id: str, after: int = 0) -> AsyncIterator[list[ChainedEvent]]:
     """Yield the events of a workspace that come after a number, in lists and in order. Call it in a transaction."""
     cursor = await connection.cursor(_CHAINED, workspace_id, after)
-    while rows := await cursor.fetch(_BATCH):
-        yield [ChainedEvent(*row) for row in rows]
+    # Postgres reads the next ones while the caller looks at these.
+    coming = asyncio.create_task(cursor.fetch(_BATCH))
+    try:
+        while rows := await coming:
+            coming = asyncio.create_task(cursor.fetch(_BATCH))
+            await asyncio.sleep(0)  # it is sent now
+            yield [ChainedEvent(*row) for row in rows]
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
 
 
 async def older(connection: Connection, workspace_id: str) -> AsyncIterator[list[OlderEvent]]:
