@@ -89,7 +89,9 @@ async def test_keys_that_match_are_denied_at_once(service: Service, sql: asyncpg
     assert {str(row["key_id"]) for row in rows} == set(response.key_ids)
     for row in rows:
         assert (row["workspace_id"], row["caller"], row["actor"]) == ("acme", "console", "ada")
-        assert json.loads(row["details"]) == {"user_id": "bob", "runtime_id": None, "reason": "Left"}
+        details = json.loads(row["details"])
+        assert details.pop("changes").keys() == {"revoked_at", "revoke_reason"}
+        assert details == {"user_id": "bob", "runtime_id": None, "reason": "Left"}
     again = await revoke(service.operator, BOBS, reason="Again")
     assert (again.key_count, list(again.key_ids), again.more) == (0, [], False)
     assert (await get_key(service.operator, bobs[0].key.id)).revoke_reason == "Left"

@@ -16,6 +16,7 @@ from skilder_keys.app.key_steps import (
 )
 from skilder_keys.domain.durations import check_expiry
 from skilder_keys.domain.errors import KeyNotActiveError, VersionMismatchError
+from skilder_keys.domain.field_changes import key_changes
 from skilder_keys.domain.fields import Violations, quoted
 from skilder_keys.storage import audit, catalog, keys
 
@@ -113,12 +114,13 @@ class KeyChanges:
                 (actor.require_key if suspended else actor.require_resume)(key)
             _require_unrevoked(key)
             if suspended != (key.suspension is not None):
+                before = key
                 if suspended:
                     key = await keys.suspend(transaction, parsed, by=origin.principal, reason=reason)
                 else:
                     key = await keys.resume(transaction, parsed)
                 action: audit.AuditAction = "key.suspended" if suspended else "key.resumed"
-                details = subject(key) | {"reason": reason}
+                details = subject(key) | {"reason": reason, "changes": key_changes(before, key)}
                 await audit.record(transaction, action, origin, key.workspace_id, key_id=key.id, details=details)
             key = await for_actor(transaction, key, origin.actor)
         await self._writer.settle()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from skilder_keys.app.key_policies import hold_rotation
@@ -18,6 +18,7 @@ from skilder_keys.app.key_steps import (
 )
 from skilder_keys.domain.durations import MAX_LIFETIME, MIN_LIFETIME, check_expiry, check_length
 from skilder_keys.domain.errors import KeyAlreadyRotatedError, KeyNotActiveError, RuntimeHasKeysError
+from skilder_keys.domain.field_changes import key_changes
 from skilder_keys.domain.fields import Violations
 from skilder_keys.domain.key_policy import NO_POLICY
 from skilder_keys.domain.key_spec import RUNTIME_LIFETIME
@@ -144,11 +145,12 @@ class KeyFamilies:
                     request=request,
                 )
             if successor_id is not None:
+                before = key
                 key = await key_families.end_after(
                     transaction, key_id, DEFAULT_GRACE if spec.grace is None else spec.grace
                 )
                 successor = await find_key(transaction, successor_id, origin.caller.limits)
-                await _record(transaction, key, successor, origin)
+                await _record(transaction, before, key, successor, origin)
                 rotated = RotatedKey(successor, Token(successor.type, successor.id, secret), key)
             elif request is not None:
                 renewed = await renew(transaction, request, secret, secret_hash, origin)
@@ -185,7 +187,7 @@ async def revoke_families(
     await key_families.lock(transaction, families)
     members = await key_families.members(transaction, families)
     for key in await key_families.revoke(transaction, members, by=origin.principal, reason=reason):
-        details = subject(key) | {"reason": reason}
+        details = subject(key) | {"reason": reason, "changes": key_changes(replace(key, revocation=None), key)}
         await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
     return members
 
@@ -267,11 +269,11 @@ async def _expiry(
     return None if planned is None else now + min(planned, MAX_LIFETIME)
 
 
-async def _record(transaction: Connection, key: Key, successor: Key, origin: Origin) -> None:
+async def _record(transaction: Connection, before: Key, key: Key, successor: Key, origin: Origin) -> None:
     details = subject(key) | {
         "successor_id": str(successor.id),
-        "expires_at": _iso(key.expires_at),
         "successor_expires_at": _iso(successor.expires_at),
+        "changes": key_changes(before, key),
     }
     await audit.record(transaction, "key.rotated", origin, key.workspace_id, key_id=key.id, details=details)
 

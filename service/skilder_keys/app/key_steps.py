@@ -17,6 +17,7 @@ from skilder_keys.domain.errors import (
     WorkspaceDeletedError,
     WorkspaceNotFoundError,
 )
+from skilder_keys.domain.field_changes import SECRET_REPLACED
 from skilder_keys.domain.fields import MAX_DESCRIPTION, quoted
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.key_actions import with_actions
@@ -61,7 +62,8 @@ async def renew(
             key_id=str(key.id),
         )
     await keys.replace_secret(transaction, key.id, secret_hash)
-    await audit.record(transaction, "key.renewed", origin, key.workspace_id, key_id=key.id, details=subject(key))
+    details = subject(key) | {"changes": SECRET_REPLACED}
+    await audit.record(transaction, "key.renewed", origin, key.workspace_id, key_id=key.id, details=details)
     return IssuedKey(key, Token(key.type, key.id, secret))
 
 

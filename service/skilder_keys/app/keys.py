@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from skilder_keys.app import key_policies
@@ -21,6 +22,7 @@ from skilder_keys.app.key_steps import (
 )
 from skilder_keys.app.page import Page
 from skilder_keys.domain.durations import check_expiry
+from skilder_keys.domain.field_changes import key_changes, key_fields
 from skilder_keys.domain.fields import Violations, quoted
 from skilder_keys.domain.key_actions import with_actions
 from skilder_keys.domain.key_filter import KeyListing
@@ -97,13 +99,7 @@ class Keys:
             )
             if key_id is not None:
                 key = await find_key(transaction, key_id, origin.caller.limits)
-                details = {
-                    "type": key.type.value,
-                    "description": key.description,
-                    "hat_ids": key.hat_ids,
-                    "networks": key.networks,
-                    "expires_at": key.expires_at.isoformat() if key.expires_at else None,
-                }
+                details = {"type": key.type.value} | key_fields(key)
                 await audit.record(
                     transaction, "key.issued", origin, key.workspace_id, key_id=key.id, details=subject(key) | details
                 )
@@ -223,7 +219,7 @@ async def _revoke(transaction: Connection, key_id: KeyId, reason: str, origin: O
     key = await keys.revoke(transaction, key_id, by=origin.principal, reason=reason)
     if key is None:  # it was revoked before, or does not exist
         return await find_key(transaction, key_id, origin.caller.limits)
-    details = subject(key) | {"reason": reason}
+    details = subject(key) | {"reason": reason, "changes": key_changes(replace(key, revocation=None), key)}
     await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
     return key
 

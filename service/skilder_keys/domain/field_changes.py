@@ -1,9 +1,10 @@
-"""What the parts of a workspace were and what they became, field by field, for the audit trail."""
+"""What keys and the parts of a workspace were and what they became, field by field, for the audit trail."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass
+from datetime import datetime
 from enum import Enum
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -15,11 +16,54 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from skilder_keys.domain.difference import Change
+    from skilder_keys.domain.keys import Key
 
 MAX_VALUE = 1024
 """The most bytes of a value as JSON. A longer one is replaced by its SHA-256."""
 MAX_BYTES = 96 * 1024
 """About the most bytes of all entries of an event."""
+
+
+SECRET_REPLACED: dict[str, list[object]] = {"secret": [None, "replaced"]}
+"""The changes of a key that has another secret. Neither secret is there."""
+
+# What nobody changes, what is so because of something else, and what depends on who reads it.
+_NO_FIELDS_OF_KEYS = {
+    *("id", "type", "workspace_id", "user_id", "runtime_id", "created_at", "created_by", "family_id", "predecessor_id"),
+    *("last_used_at", "last_source_ip", "workspace_deleted", "user_is_member", "expired", "version", "updated_at"),
+    *("successor_id", "has_live_successor", "violations", "actions"),
+}
+# By its attributes, but for who did it, which the event says.
+_STEPS = {"revocation": ("revoked_at", "revoke_reason"), "suspension": ("suspended_at", "suspend_reason")}
+
+
+def key_changes(before: Key, after: Key) -> dict[str, list[object]]:
+    """Return what each field of a key that changed was and what it became, as JSON values."""
+    was, became = _key_fields(before), _key_fields(after)
+    return {name: [was[name], became[name]] for name in was if was[name] != became[name]}
+
+
+def key_fields(key: Key) -> dict[str, object]:
+    """Return what a new key is, as JSON values."""
+    fields_of_key = _key_fields(key)
+    return {name: value for name, value in fields_of_key.items() if name not in sum(_STEPS.values(), ())}
+
+
+def _key_fields(key: Key) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name in (each.name for each in fields(key) if each.name not in _NO_FIELDS_OF_KEYS):
+        value = getattr(key, name)
+        if name in _STEPS:
+            at, reason = _STEPS[name]
+            found |= {
+                at: None if value is None else value.at.isoformat(),
+                reason: None if value is None else value.reason,
+            }
+        elif name == "labels":
+            found[name] = {label.name: label.value for label in value}
+        else:
+            found[name] = value.isoformat() if isinstance(value, datetime) else _json_value(value)
+    return found
 
 
 def field_changes(changes: Iterable[Change]) -> tuple[list[list[object]], int]:

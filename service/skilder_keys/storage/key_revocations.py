@@ -74,12 +74,18 @@ async def revoke(
         )
         UPDATE key SET revoked_at = now(), revoked_by_kind = {kind}, revoked_by_id = {by}, revoke_reason = {why}
         FROM matching WHERE key.id = matching.id
-        RETURNING key.id, key.user_id, key.runtime_id
+        RETURNING key.id, key.user_id, key.runtime_id, key.revoked_at
         """,  # noqa: S608
         *search.values,
     )
     details = {
-        KeyId(row["id"]): {"user_id": row["user_id"], "runtime_id": row["runtime_id"], "reason": reason} for row in rows
+        KeyId(row["id"]): {
+            "user_id": row["user_id"],
+            "runtime_id": row["runtime_id"],
+            "reason": reason,
+            "changes": {"revoked_at": [None, row["revoked_at"].isoformat()], "revoke_reason": [None, reason]},
+        }
+        for row in rows
     }
     await audit.record_each(connection, "key.revoked", origin, key_filter.workspace_id, details)
     return list(details)

@@ -125,7 +125,7 @@ async def revoke(
         )
         UPDATE key SET revoked_at = now(), revoked_by_kind = $3, revoked_by_id = $4, revoke_reason = $5
         FROM unused WHERE key.id = unused.id
-        RETURNING key.id, user_id, runtime_id, unused.used_at
+        RETURNING key.id, user_id, runtime_id, unused.used_at, now() AS at
         """,  # noqa: S608 - a constant
         workspace_id,
         unused_for,
@@ -142,9 +142,10 @@ async def revoke(
                 "runtime_id": each.runtime_id,
                 "reason": reason,
                 "last_used_at": each.used_at.isoformat(),
+                "changes": {"revoked_at": [None, row["at"].isoformat()], "revoke_reason": [None, reason]},
             }
         )
-        for each in found
+        for each, row in zip(found, rows, strict=True)
     }
     await audit.record_by_policy(connection, "key.revoked", workspace_id, by, details)
     return found
