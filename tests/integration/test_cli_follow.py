@@ -8,8 +8,12 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from tests.support.forked import Forked
 from tests.support.process import COMMAND, environment, run_command, serving_process
+from tests.support.running import worker_processes
+from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import EXAMPLE_FILE
 
 if TYPE_CHECKING:
@@ -66,6 +70,40 @@ def test_a_follower_outlives_the_service(database_url: str, tmp_path: Path) -> N
         assert (rest, follower.returncode) == ("", 130)
         assert "stopped" not in errors
         assert "Error" not in errors
+
+
+@GRPCIO_IF_SHORT
+def test_a_follower_outlives_a_handover(transport: str, database_url: str, tmp_path: Path) -> None:
+    """SIGHUP replaces the worker that it follows by; it goes on at the new one, and the old one ends."""
+    variables = {
+        "SKILDER_KEYS_DATABASE_URL": database_url,
+        "SKILDER_KEYS_WORKERS": "1",
+        "SKILDER_KEYS_TRANSPORT": transport,
+        "SKILDER_KEYS_MAX_CONNECTION_AGE": "2",
+    }
+    with serving_process(tmp_path, **variables) as server:
+
+        def run(*arguments: str) -> None:
+            done = run_command(*arguments, folder=tmp_path, SKILDER_KEYS_SERVER=server.address)
+            assert done.returncode == 0, done.stderr
+
+        run("workspace", "apply", str(EXAMPLE_FILE))
+        options = ("-w", "acme", "--after-number", "0", "--json")
+        with following(tmp_path, *options, SKILDER_KEYS_SERVER=server.address) as follower:
+            assert follower.stdout is not None
+            found = numbers(follower.stdout.readline())
+            (old,) = worker_processes(psutil.Process(server.process.pid))
+            server.process.send_signal(signal.SIGHUP)
+            while psutil.pid_exists(old.pid):
+                run("keys", "issue", "-w", "acme", "--all-hats", f"Key {len(found)}")
+                found += numbers(follower.stdout.readline())
+            run("keys", "issue", "-w", "acme", "--all-hats", "Last")
+            found += numbers(follower.stdout.readline())
+            follower.send_signal(signal.SIGINT)
+            rest, errors = follower.communicate(timeout=60)
+    assert found == list(range(1, len(found) + 1))
+    assert (rest, follower.returncode) == ("", 130)
+    assert "Error" not in errors
 
 
 def numbers(line: str) -> list[int]:
