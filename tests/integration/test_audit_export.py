@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -10,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from skilder_keys.app import audit_prune
+from skilder_keys.app.event_streams import EventStreams, Sent
 from skilder_keys.cli.audit_files import read
+from skilder_keys.domain.audit_events import EventFilter, EventSelection
+from skilder_keys.domain.errors import EventsPrunedError
+from skilder_keys.domain.ids import WorkspaceId
+from skilder_keys.domain.paging import PageTokens
 from skilder_keys.storage import audit_prune as audit_rows
+from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.storage.sessions import Connector
 from tests.support.audit import add_event, as_owner, findings, head, two_workspaces
 from tests.support.process import run_command
@@ -205,3 +213,30 @@ async def test_a_prune_that_was_stopped_goes_on(sql: Sql, tool: Tool, monkeypatc
     assert await findings(sql) == []
     assert tool.prune() == "acme: 1 events removed, up to number 3\n"
     assert await findings(sql) == []
+
+
+async def test_who_follows_hears_that_events_were_pruned(sql: Sql, tool: Tool, database_url: str) -> None:
+    """If the next event for them is gone; the error has the number of the first that is left."""
+    await old_events(sql)
+    tool.export()
+    database = await Database.open(DatabaseOptions(database_url))
+    streams = EventStreams(database, PageTokens(b"k" * 32), time.monotonic, max_streams=10, seconds=60.0)
+    selection = EventSelection(WorkspaceId("acme"), EventFilter())
+
+    async def first_after(number: int | None, cursor: str | None = None) -> Sent:
+        stream = await streams.follow(selection, cursor=cursor, after_number=number, actor=None)
+        async with aclosing(stream):
+            return await anext(stream)
+
+    try:
+        last = (await first_after(4)).cursor
+        assert [each.number for each in (await first_after(2)).events] == [3, 4, 5]
+        tool.prune()
+        for number in (0, 2):
+            with pytest.raises(EventsPrunedError) as refused:
+                await first_after(number)
+            assert refused.value.details == {"first_number": "4"}
+        assert [each.number for each in (await first_after(3)).events] == [4, 5, 6]
+        assert [each.number for each in (await first_after(None, last)).events] == [6]
+    finally:
+        await database.close()

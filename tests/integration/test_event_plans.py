@@ -12,7 +12,7 @@ from skilder_keys.domain.audit_events import AuditAction, EventFilter
 from skilder_keys.domain.event_positions import NumberPosition, Snapshot, SnapshotPosition
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.principal import Principal, PrincipalKind
-from skilder_keys.storage import audit_events, event_streams
+from skilder_keys.storage import audit_chain, audit_events, audit_prune, event_streams
 from skilder_keys.storage.audit_events import SCANNED
 from tests.support.many_keys import STATISTICS
 from tests.support.plans import plans
@@ -143,3 +143,21 @@ async def test_a_stream_reads_what_is_new(events: Sql, monkeypatch: pytest.Monke
     assert 500 <= read <= 501 + 2
     nothing = SnapshotPosition(Snapshot("303:303:", 30_000, 303, ""), 30_000)
     assert await rows_read(events, lambda sql: event_streams.has_unseen(sql, nothing)) == 0
+
+
+async def test_a_check_and_a_prune_read_what_they_are_about(events: Sql) -> None:
+    """The workspaces with events are found by one event of each, and what is pruned by as many as are removed."""
+    workspaces = await events.fetchval("SELECT count(DISTINCT workspace_id) FROM audit_event")
+    assert await rows_read(events, audit_chain.heads) <= workspaces + 1
+    newest = BEGAN + timedelta(days=1)
+    older = await audit_prune.last_before(events, ACME, newest)
+    assert await rows_read(events, lambda sql: audit_prune.last_before(sql, ACME, newest)) <= older + 1
+    begun = events.transaction()
+    await begun.start()
+    try:
+        await events.execute("UPDATE audit_head SET pruned_id = 9000, pruned_number = 1 WHERE workspace_id = 'acme'")
+        assert (
+            0 < await rows_read(events, lambda sql: audit_prune.remove(sql, ACME, 100)) <= 3 * 100
+        )  # found, looked up, removed
+    finally:
+        await begun.rollback()
