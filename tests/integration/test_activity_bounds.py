@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from skilder.keys.v1.activity_service_pb2 import USAGE_GROUP_KEY, USAGE_GROUP_USER, ActivityFilter, ListActivityRequest
 from skilder.keys.v1.authorization_service_pb2 import DENIAL_REASON_UNKNOWN
+from skilder_keys.rpc import convert_activity
 from skilder_keys.storage import activity_looks, activity_partitions, activity_usage
 from skilder_keys.storage.activity_partitions import Retention
 from tests.support.activity_facts import Fact, get_usage, insert_facts, insert_unproven, roll_up
@@ -123,3 +125,26 @@ async def test_many_lookups_of_single_keys_are_refused(
     monkeypatch.setattr(activity_usage, "MAX_FACTS", 10 * 20)
     refused = await refusal(get_usage(empty_service.operator, 60, filter=wanted))
     assert (refused.reason, list(refused.fields)) == ("INVALID_REQUEST", ["filter.after"])
+
+
+@pytest.mark.usefixtures("keys")
+async def test_series_are_made_outside_of_the_event_loop(
+    empty_service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be 75,000 points, which take too long for it; so does the response that they make."""
+    threads: dict[str, int] = {}
+
+    def watch(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def noted(*arguments: Any) -> object:
+            threads[name] = threading.get_ident()
+            return real(*arguments)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    watch(activity_usage.SummedUsage, "series")
+    watch(convert_activity, "usage_response")
+    await get_usage(empty_service.operator, 86400)
+    assert threads.keys() == {"series", "usage_response"}
+    assert threading.get_ident() not in threads.values()
