@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -13,13 +14,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
-from skilder_keys.app.activity.counter import ActivityCounter
+from skilder_keys.app.activity.counter import ActivityCounter, Cell
 from skilder_keys.app.activity.fold import ActivityFold
 from skilder_keys.app.activity.writer import ROW_CELLS, ActivityWriter
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.token import KeyType, Token, hint
-from skilder_keys.storage import activity_lag
+from skilder_keys.storage import activity_journal, activity_lag
 from skilder_keys.storage.activity_partitions import Retention
 from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.activity import facts, fold_all, present_minute
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     import asyncpg
+
+    from skilder_keys.storage.activity_journal import Appended, JournalRow
+    from skilder_keys.storage.database import Connection
 
 _LONG = 60.0
 """An interval that does not end within a test."""
@@ -298,6 +302,31 @@ async def test_a_flush_that_is_cancelled_loses_nothing(
     await asyncio.wait({flushing})
     await worker.writer.close()
     assert await total(sql, database) == 3 * ROW_CELLS
+
+
+async def test_new_counts_get_old_while_rows_are_written(
+    worker: Worker, key: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a collection of garbage would look at all of them at once, and hold the event loop for that time."""
+    append = activity_journal.append
+
+    async def counted(connection: Connection, writer: UUID, row: JournalRow) -> tuple[Appended, float]:
+        if row.seq == 1:
+            for number in range(2 * ROW_CELLS):
+                worker.count(key, 1, f"other-{number}")
+        return await append(connection, writer, row)
+
+    monkeypatch.setattr(activity_journal, "append", counted)
+    for number in range(2 * ROW_CELLS):
+        worker.count(key, 1, f"tool-{number}")
+    gc.disable()
+    try:
+        await worker.writer.flush()
+        young = [each for generation in (0, 1) for each in gc.get_objects(generation) if isinstance(each, Cell)]
+    finally:
+        gc.enable()
+    assert worker.counter.cells == 2 * ROW_CELLS
+    assert young == []
 
 
 async def test_a_worker_at_rest_writes_nothing(

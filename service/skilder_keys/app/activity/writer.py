@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -158,6 +159,9 @@ class ActivityWriter:
         """
         if not self._minutes:
             return None
+        # Each row frees as many objects as new counts make. So the collector would see no growth and not run, and then
+        # look at all new counts at once. This moves them to the oldest generation, a few at a time.
+        gc.collect(1)
         minute = self._minutes[0]
         # Taken out one by one, so that memory is freed in slices too.
         some = [minute.cells.popitem() for _ in range(min(ROW_CELLS, len(minute.cells)))]
