@@ -52,16 +52,15 @@ _NAMES_AND_USES = """
         FROM new_key LEFT JOIN new_workspace ON new_workspace.id = new_key.workspace_id
         LEFT JOIN activity_workspace AS known ON known.id = new_key.workspace_id
         ORDER BY new_key.id
-    ), new_tool AS MATERIALIZED (
-        SELECT tool.id FROM (SELECT DISTINCT tool AS id FROM cell WHERE tool <> '') AS tool
-        WHERE NOT EXISTS (SELECT FROM activity_tool AS known WHERE known.id = tool.id)
     ), add_tools AS (
+        -- Each is looked up by the index: a join with a list of new tools would compare all with all.
         INSERT INTO activity_tool (id)
         SELECT DISTINCT cell.tool FROM cell
-        WHERE cell.tool IN (SELECT id FROM new_tool) AND (granted_at IS NOT NULL OR EXISTS (
-            SELECT FROM key JOIN tool ON tool.workspace_id = key.workspace_id AND tool.id = cell.tool
-            WHERE key.id = cell.key
-        ))
+        WHERE cell.tool <> '' AND NOT EXISTS (SELECT FROM activity_tool AS known WHERE known.id = cell.tool)
+          AND (granted_at IS NOT NULL OR EXISTS (
+              SELECT FROM key JOIN tool ON tool.workspace_id = key.workspace_id AND tool.id = cell.tool
+              WHERE key.id = cell.key
+          ))
     ), add_callers AS (
         INSERT INTO activity_caller (name)
         SELECT name FROM (SELECT DISTINCT caller AS name FROM cell) AS caller
