@@ -276,8 +276,11 @@ async def test_the_lock_that_all_changes_share_comes_last(sql: Sql, database_url
         async with holder.transaction():
             await holder.execute("SELECT FROM audit_head WHERE workspace_id = 'acme' FOR UPDATE")
             commit = asyncio.create_task(change.commit())
-            while not await sql.fetchval("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", pid):
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(20):
+                while not await sql.fetchval(
+                    "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", pid
+                ):
+                    await asyncio.sleep(0.01)
             await sql.execute("SELECT FROM fence FOR UPDATE NOWAIT")
         await commit
     assert await findings(sql) == []
