@@ -25,7 +25,8 @@ AROUND = st.text(alphabet="aZ0_\\=+/\n ÄΩ人🔑", max_size=8)
 def lookalikes() -> list[str]:
     """Return texts that differ from a token in a little."""
     text = TEXTS[0]
-    swapped = text[:30] + text[31] + text[30] + text[32:]
+    at = next(n for n in range(30, 74) if text[n] != text[n + 1])
+    swapped = text[:at] + text[at + 1] + text[at] + text[at + 2 :]
     other_case = next(text[:n] + text[n].swapcase() + text[n + 1 :] for n in range(4, 75) if text[n].isalpha())
     return [
         text[:-1],
