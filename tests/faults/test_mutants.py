@@ -48,6 +48,8 @@ COUNTING = {
     "count-again": ["lose confirmations"],
 }
 COUNTING_SECONDS = 10.0
+# Only some commits are the far server's, and a busy machine looks too late at some of those.
+LONGER = {"count-again": 40.0}
 # The short form has one of them.
 SHORT = ["no-invalidation"]
 
@@ -79,9 +81,8 @@ async def test_a_mistake_in_counting_is_found(mutation: str, postgres_files: Pat
     """At the end of the run, by calls that are missing in the activity tables, or counted twice."""
     menu = COUNTING[mutation]
     mutations = {NEAR: mutation, FAR: mutation}
-    options = RunOptions(
-        secrets.randbelow(10**6), COUNTING_SECONDS, menu, mutations=mutations, postgres_files=postgres_files
-    )
+    seconds = LONGER.get(mutation, COUNTING_SECONDS)
+    options = RunOptions(secrets.randbelow(10**6), seconds, menu, mutations=mutations, postgres_files=postgres_files)
     report = await run(options)
     assert report.activity is not None
     assert report.activity.findings, str(report)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
+from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.activity import Writer
 from tests.support.effects import World, make_world
 from tests.support.fence import LONG
@@ -18,15 +20,14 @@ from tests.support.frames import LIMIT, Served
 from tests.support.http2 import Connection, connected
 from tests.support.many_keys import ROWS, STATISTICS
 from tests.support.postgres import new_database
+from tests.support.proxy import Proxy
 from tests.support.service import TRANSPORTS, serving
 from tests.support.transport import why_unavailable
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
-    from skilder_keys.storage.database import Database
     from tests.support.servers import Borrowed
     from tests.support.service import Service
 
@@ -54,6 +55,29 @@ async def connection(served: Served) -> AsyncIterator[Connection]:
     async with connected(served.service.address) as connection:
         yield connection
         await served.connection_is_fine(connection)
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    """A network in front of Postgres."""
+    folder = parse_qs(urlsplit(database_url).query).get("host")
+    if folder is None:
+        pytest.skip("needs a Postgres with a socket: the embedded one")
+    made = Proxy(Path(folder[0]) / ".s.PGSQL.5432")
+    async with made.serving():
+        yield made
+
+
+@pytest.fixture
+async def far(proxy: Proxy, sql: asyncpg.Connection[Any]) -> AsyncIterator[Database]:
+    """The test's database, behind the proxy."""
+    row = await sql.fetchrow("SELECT current_user AS name, current_database() AS database")
+    assert row is not None
+    url = f"postgresql://{row['name']}@127.0.0.1:{proxy.port}/{row['database']}?sslmode=disable"
+    database = await Database.open(DatabaseOptions(url, acquire_timeout=1.0, statement_timeout=60))
+    yield database
+    proxy.resume()
+    await database.close()
 
 
 @pytest.fixture

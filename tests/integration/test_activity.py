@@ -7,9 +7,7 @@ import gc
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -22,12 +20,10 @@ from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.token import KeyType, Token, hint
 from skilder_keys.storage import activity_journal, activity_lag
 from skilder_keys.storage.activity_partitions import Retention
-from skilder_keys.storage.database import Database, DatabaseOptions
 from tests.support.activity import facts, fold_all, present_minute
 from tests.support.clock import FakeClock
 from tests.support.ids import new_key_id
 from tests.support.log import CapturedLog
-from tests.support.proxy import Proxy
 from tests.support.rows import insert, insert_key
 from tests.support.service import Service, serving
 from tests.support.transport import GRPCIO_IF_SHORT
@@ -35,12 +31,14 @@ from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
     from uuid import UUID
 
     import asyncpg
 
     from skilder_keys.storage.activity_journal import Appended, JournalRow
-    from skilder_keys.storage.database import Connection
+    from skilder_keys.storage.database import Connection, Database
+    from tests.support.proxy import Proxy
 
 _LONG = 60.0
 """An interval that does not end within a test."""
@@ -137,29 +135,6 @@ async def test_counts_are_written_and_folded_while_it_serves(
                 await asyncio.sleep(0.02)
         assert await service.metric("activity_dropped_total", reason="late") == 0
         assert await service.metric("activity_dropped_total", reason="memory") == 0
-
-
-@pytest.fixture
-async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    """A network in front of Postgres."""
-    folder = parse_qs(urlsplit(database_url).query).get("host")
-    if folder is None:
-        pytest.skip("needs a Postgres with a socket: the embedded one")
-    made = Proxy(Path(folder[0]) / ".s.PGSQL.5432")
-    async with made.serving():
-        yield made
-
-
-@pytest.fixture
-async def far(proxy: Proxy, sql: asyncpg.Connection[Any]) -> AsyncIterator[Database]:
-    """The test's database, behind the proxy."""
-    row = await sql.fetchrow("SELECT current_user AS name, current_database() AS database")
-    assert row is not None
-    url = f"postgresql://{row['name']}@127.0.0.1:{proxy.port}/{row['database']}?sslmode=disable"
-    database = await Database.open(DatabaseOptions(url, acquire_timeout=1.0, statement_timeout=60))
-    yield database
-    proxy.resume()
-    await database.close()
 
 
 @pytest.fixture

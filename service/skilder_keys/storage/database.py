@@ -142,8 +142,20 @@ class Database:
                 self.waiting -= 1
             try:
                 yield connection
-            finally:
-                await self._pool.release(connection)
+            except BaseException:
+                await self._give_back(connection)
+                raise
+            await self._pool.release(connection)
+
+    async def _give_back(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
+        """Give back a connection whose statement may have been cut off. Wait until Postgres has ended the statement.
+
+        If it does not, the driver closes the connection and raises an error. It is no news if the caller was cancelled
+        while it waited; but asyncio would log it, so take it.
+        """
+        giving = asyncio.ensure_future(self._pool.release(connection))
+        giving.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(giving)
 
     @asynccontextmanager
     async def dedicated(self, name: str, time_limit: float) -> AsyncIterator[Connection]:
