@@ -69,7 +69,7 @@ class Values:
                 for one, other in zip(shown, found, strict=False):
                     self.learn(one, other)
             case str(), str() if shown in EXAMPLES.samples:
-                assert len(shown) == len(found) or re.match(r"\d{4}-", shown), f"{shown} is not like {found}"
+                assert len(shown) == len(found) or re.match(r'"?\d{4}-', shown), f"{shown} is not like {found}"
                 self._by_sample.setdefault(shown, found)
             case _:
                 pass

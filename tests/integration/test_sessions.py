@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    import asyncpg
+
 # A default that breaks something, and the value that our sessions use instead.
 SETTINGS = {
     "synchronous_commit": ("off", "on"),
@@ -236,6 +238,23 @@ async def test_a_database_that_is_not_utf8_is_refused(stock: StockServer) -> Non
             await sql.execute("DROP DATABASE latin WITH (FORCE)")
 
 
+async def retype(sql: asyncpg.Connection[Any], table: str, column: str, type_: str) -> None:
+    """Change the type of a column. Triggers that name it are made again."""
+    triggers = await sql.fetch(
+        """
+        SELECT tgname AS name, pg_get_triggerdef(oid) AS made, tgenabled = 'A' AS always FROM pg_trigger
+        WHERE tgrelid = $1::text::regclass AND NOT tgisinternal AND pg_get_triggerdef(oid) ~ ('\\m' || $2 || '\\M')
+        """,
+        table,
+        column,
+    )
+    statements = [f"DROP TRIGGER {each['name']} ON {table}" for each in triggers]
+    statements += [f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {type_}"]
+    statements += [each["made"] for each in triggers]
+    statements += [f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {each['name']}" for each in triggers if each["always"]]
+    await sql.execute(f"BEGIN; {'; '.join(statements)}; COMMIT")
+
+
 async def test_a_changed_type_breaks_no_prepared_statement(transport: str, stock: StockServer, tmp_path: Path) -> None:
     """A migration under a running service may change it: inside and outside transactions, on every connection."""
     async with new_database(stock.url()) as url:
@@ -243,20 +262,12 @@ async def test_a_changed_type_breaks_no_prepared_statement(transport: str, stock
         async with serving(url, tmp_path, transport=transport, pool_size=3) as service, connected(url) as sql:
             await service.operator.apply(small_workspace())
             issued = [await service.operator.issue() for _ in range(12)]
-            trigger = await sql.fetchval("SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'key_version'")
             for each, type_ in zip(issued, ["varchar(200)", "text"] * 6, strict=True):
                 await asyncio.gather(
                     *(service.operator.keys.GetKey(GetKeyRequest(key_id=each.key.id)) for _ in range(6))
                 )
-                # A trigger names the column, so it has to be made again.
-                await sql.execute(
-                    f"""
-                    BEGIN; DROP TRIGGER key_version ON key;
-                    ALTER TABLE key ALTER COLUMN created_by_id TYPE {type_};
-                    {trigger}; ALTER TABLE key ENABLE ALWAYS TRIGGER key_version; COMMIT;
-                    """
-                )
-                await sql.execute(f"ALTER TABLE workspace ALTER COLUMN name TYPE {type_}")
+                await retype(sql, "key", "created_by_id", type_)
+                await retype(sql, "workspace", "name", type_)
                 # A first use, and changes: of a key, and of its workspace.
                 granted = await service.service.authorization.Authorize(pb.AuthorizeRequest(token=each.token))
                 assert granted.HasField("granted")
