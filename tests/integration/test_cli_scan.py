@@ -117,6 +117,41 @@ def test_a_repository_runs_nothing(tmp_path: Path) -> None:
     git(tmp_path, "config", "core.fsmonitor", f"touch {tmp_path}/ran; false")
     assert scanned(tmp_path, "--history", ".")[:2] == (0, [])
     assert not (tmp_path / "ran").exists()
+    git(tmp_path, "config", "--unset", "core.fsmonitor")
+    (tmp_path / "a.txt").write_text("a")
+    git(tmp_path, "add", "a.txt")
+    git(tmp_path, "commit", "--quiet", "--message", "Add")
+    blob = git(tmp_path, "rev-parse", "HEAD:a.txt").strip()
+    (tmp_path / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    for name, value in (
+        ("core.repositoryFormatVersion", "1"),
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.url", "ssh://nowhere/a"),
+        ("core.sshCommand", f"touch {tmp_path}/ran; false"),
+    ):
+        git(tmp_path, "config", name, value)
+    assert scanned(tmp_path, "--history", ".")[0] == 70
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_repository_has_no_signature_checked(tmp_path: Path) -> None:
+    """It could name the program that checks them."""
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "a.txt").write_text(made()[0])
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "Add")
+    (tmp_path / "commit").write_text(git(tmp_path, "cat-file", "commit", "HEAD").replace("\n\n", "\ngpgsig x\n\n", 1))
+    signed = git(tmp_path, "hash-object", "-t", "commit", "-w", "commit").strip()
+    git(tmp_path, "update-ref", "HEAD", signed)
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o700)
+    git(tmp_path, "config", "log.showSignature", "true")
+    git(tmp_path, "config", "gpg.program", str(program))
+    code, _, _ = scanned(tmp_path, "--history", ".")
+    assert not (tmp_path / "ran").exists()
+    assert code == 1
 
 
 def test_nobody_sees_a_token(tmp_path: Path) -> None:

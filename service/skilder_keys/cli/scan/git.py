@@ -12,8 +12,11 @@ from typing import IO
 
 _CHUNK = 2**20
 # The configuration of a repository from elsewhere can name programs: none of them may run.
-_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-pager")
+_OFF = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "log.showSignature=false")
+_GIT = ("git", *(word for setting in _OFF for word in ("-c", setting)), "--no-pager")
 _EVERYTHING = ("--all", "--reflog")
+# Nor may one run to fetch an object that a partial clone lacks: nothing is fetched.
+_VARIABLES = {"LC_ALL": "C", "GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
 
 
 class GitError(Exception):
@@ -97,7 +100,7 @@ def _running(folder: Path, *arguments: str, stdin: IO[bytes] | None = None) -> I
             stdin=stdin or subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=variables | {"LC_ALL": "C"},
+            env=variables | _VARIABLES,
         )
     except FileNotFoundError:
         raise GitError("git is not installed") from None
