@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from skilder_keys.app.key_policies import hold_rotation
@@ -13,6 +13,7 @@ from skilder_keys.app.key_steps import (
     for_actor,
     parsed_key_id,
     proven_key_id,
+    record_revocation,
     renew,
     subject,
 )
@@ -187,8 +188,7 @@ async def revoke_families(
     await key_families.lock(transaction, families)
     members = await key_families.members(transaction, families)
     for key in await key_families.revoke(transaction, members, by=origin.principal, reason=reason):
-        details = subject(key) | {"reason": reason, "changes": key_changes(replace(key, revocation=None), key)}
-        await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
+        await record_revocation(transaction, key, reason, origin)
     return members
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from skilder_keys.domain.errors import (
     WorkspaceDeletedError,
     WorkspaceNotFoundError,
 )
-from skilder_keys.domain.field_changes import SECRET_REPLACED
+from skilder_keys.domain.field_changes import SECRET_REPLACED, key_changes
 from skilder_keys.domain.fields import MAX_DESCRIPTION, quoted
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.key_actions import with_actions
@@ -168,6 +168,12 @@ async def proven_key_id(
         raise KeyNotFoundError("No key has this token.")
     origin.caller.limits.require_workspace(credential.key.workspace_id)
     return KeyId(credential.key.id)
+
+
+async def record_revocation(transaction: Connection, key: Key, reason: str, origin: Origin) -> None:
+    """Record that a key was revoked."""
+    details = subject(key) | {"reason": reason, "changes": key_changes(replace(key, revocation=None), key)}
+    await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
 
 
 def subject(key: Key) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from skilder_keys.app import key_policies
@@ -16,13 +15,14 @@ from skilder_keys.app.key_steps import (
     lock_workspace,
     parsed_key_id,
     proven_key_id,
+    record_revocation,
     renew,
     subject,
     visible_keys,
 )
 from skilder_keys.app.page import Page
 from skilder_keys.domain.durations import check_expiry
-from skilder_keys.domain.field_changes import key_changes, key_fields
+from skilder_keys.domain.field_changes import key_fields
 from skilder_keys.domain.fields import Violations, quoted
 from skilder_keys.domain.key_actions import with_actions
 from skilder_keys.domain.key_filter import KeyListing
@@ -219,8 +219,7 @@ async def _revoke(transaction: Connection, key_id: KeyId, reason: str, origin: O
     key = await keys.revoke(transaction, key_id, by=origin.principal, reason=reason)
     if key is None:  # it was revoked before, or does not exist
         return await find_key(transaction, key_id, origin.caller.limits)
-    details = subject(key) | {"reason": reason, "changes": key_changes(replace(key, revocation=None), key)}
-    await audit.record(transaction, "key.revoked", origin, key.workspace_id, key_id=key.id, details=details)
+    await record_revocation(transaction, key, reason, origin)
     return key
 
 

@@ -43,6 +43,11 @@ def key_changes(before: Key, after: Key) -> dict[str, list[object]]:
     return {name: [was[name], became[name]] for name in was if was[name] != became[name]}
 
 
+def revocation_changes(at: datetime, reason: str) -> dict[str, list[object]]:
+    """Return what `key_changes` does for a key that is revoked at a time, for a reason."""
+    return dict(zip(_STEPS["revocation"], ([None, at.isoformat()], [None, reason]), strict=True))
+
+
 def key_fields(key: Key) -> dict[str, object]:
     """Return what a new key is, as JSON values."""
     fields_of_key = _key_fields(key)

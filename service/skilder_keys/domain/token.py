@@ -61,7 +61,12 @@ class Token:
 
     def __repr__(self) -> str:
         """Return a text without the secret, so that a token in a log or a traceback reveals nothing."""
-        return f"<Token {hint(self.type, self.key_id)}…>"
+        return f"<Token {self.hint}…>"
+
+    @property
+    def hint(self) -> str:
+        """The hint of the key that the token names."""
+        return hint(self.type, self.key_id)
 
     @classmethod
     def mint(cls, key_type: KeyType, key_id: KeyId) -> Self:
@@ -122,7 +127,7 @@ def hint_of(text: str) -> str:
         token = Token.parse(text)
     except MalformedTokenError:
         return ""
-    return hint(token.type, token.key_id)
+    return token.hint
 
 
 def parse_hint(text: str) -> tuple[KeyType, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from skilder_keys.domain.field_changes import revocation_changes
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.key_filter import KeyOrder
 from skilder_keys.storage import audit
@@ -83,7 +84,7 @@ async def revoke(
             "user_id": row["user_id"],
             "runtime_id": row["runtime_id"],
             "reason": reason,
-            "changes": {"revoked_at": [None, row["revoked_at"].isoformat()], "revoke_reason": [None, reason]},
+            "changes": revocation_changes(row["revoked_at"], reason),
         }
         for row in rows
     }

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
+from skilder_keys.domain.field_changes import revocation_changes
 from skilder_keys.domain.ids import KeyId, WorkspaceId
 from skilder_keys.storage import audit, principals
 from skilder_keys.storage.plans import prefer_indexes
@@ -142,7 +143,7 @@ async def revoke(
                 "runtime_id": each.runtime_id,
                 "reason": reason,
                 "last_used_at": each.used_at.isoformat(),
-                "changes": {"revoked_at": [None, row["at"].isoformat()], "revoke_reason": [None, reason]},
+                "changes": revocation_changes(row["at"], reason),
             }
         )
         for each, row in zip(found, rows, strict=True)

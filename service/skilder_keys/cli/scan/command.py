@@ -17,7 +17,6 @@ from skilder_keys.cli.scan.revocations import Outcome, revoke
 from skilder_keys.cli.secrets import redacted
 from skilder_keys.cli.table import Column
 from skilder_keys.cli.text import visible
-from skilder_keys.domain.token import hint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,9 +59,9 @@ def scan(
     found = list(_found(scanning, paths, history=history))
     if not json:
         output.print_table(_COLUMNS, map(_row, found))
-    outcomes = list(_revoked(service, found, yes=yes)) if revoke_keys and found else []
+    outcomes = {each.token: each for each in _revoked(service, found, yes=yes)} if revoke_keys and found else {}
     if json:
-        output.print_json({"found": [_as_dict(each, outcomes) for each in found], "problems": problems})
+        output.print_json({"found": [_as_dict(each, outcomes.get(each.token)) for each in found], "problems": problems})
     for each in problems:
         say(f"Not scanned: {redacted(visible(each, sys.stderr))}")
     say(_summary(scanning, found))
@@ -95,21 +94,20 @@ def _row(found: Found) -> tuple[str, ...]:
     return (
         redacted(found.file) or "-",
         str(found.line) if found.line else "its name",
-        hint(token.type, token.key_id),
+        token.hint,
         str(token.key_id),
         found.commit or "-",
     )
 
 
-def _as_dict(found: Found, outcomes: list[Outcome]) -> dict[str, Any]:
+def _as_dict(found: Found, outcome: Outcome | None) -> dict[str, Any]:
     token = found.token
     fields: dict[str, Any] = {"file": redacted(found.file), "line": found.line}
     if found.commit:
         fields["commit"] = found.commit
-    fields |= {"type": token.type.value, "hint": hint(token.type, token.key_id), "key_id": str(token.key_id)}
-    for each in outcomes:
-        if each.token == token:
-            fields["outcome"] = _outcome(each)
+    fields |= {"type": token.type.value, "hint": token.hint, "key_id": str(token.key_id)}
+    if outcome is not None:
+        fields["outcome"] = _outcome(outcome)
     return fields
 
 
@@ -124,8 +122,7 @@ def _revoked(service: Connection, found: list[Found], *, yes: bool) -> Iterator[
     confirm(f"Everything that uses {which} stops working at once. This cannot be undone. Go on?", yes=yes)
     for outcome in revoke(service, reasons):
         yield outcome
-        token = outcome.token
-        say(f"{hint(token.type, token.key_id)}: {_outcome(outcome)}")
+        say(f"{outcome.token.hint}: {_outcome(outcome)}")
 
 
 def _outcome(outcome: Outcome) -> str:
