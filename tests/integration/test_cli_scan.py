@@ -141,7 +141,9 @@ def test_a_repository_has_no_signature_checked(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(made()[0])
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "--message", "Add")
-    (tmp_path / "commit").write_text(git(tmp_path, "cat-file", "commit", "HEAD").replace("\n\n", "\ngpgsig x\n\n", 1))
+    (tmp_path / "commit").write_text(
+        git(tmp_path, "cat-file", "commit", "HEAD").replace("\n\n", "\ngpgsig -----BEGIN PGP SIGNATURE-----\n\n", 1)
+    )
     signed = git(tmp_path, "hash-object", "-t", "commit", "-w", "commit").strip()
     git(tmp_path, "update-ref", "HEAD", signed)
     program = tmp_path / "program"
