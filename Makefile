@@ -10,7 +10,7 @@ TOOLS := build/bin
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
 
-.PHONY: help serve test check lint proto baseline docs faults bench lock tools stubs clean
+.PHONY: help serve test check lint proto baseline docs faults bench lock tools stubs stubs-go stubs-typescript stubs-java clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,16 +36,17 @@ lint: $(READY) ## run ruff, mypy, the import contracts and buf, and check that g
 	$(BIN)/buf breaking --against $(BASELINE)
 	@mkdir -p build && $(BUILD_BASELINE) build/baseline.binpb
 	@cmp $(BASELINE) build/baseline.binpb || { echo "protos/ has what $(BASELINE) lacks: run \`make baseline\`"; exit 1; }
-	@rm -rf build/generated && $(MAKE) --no-print-directory proto OUT=build/generated
+	@$(MAKE) --no-print-directory proto OUT=build
 	diff -r --exclude=__pycache__ generated build/generated
 
-OUT := generated
+# Every language's stubs are made by `buf generate`, from the template beside them. OUT names another folder for them.
+OUT := .
+GENERATE = $(BIN)/buf generate --output $(OUT) --template
+
 proto: $(READY) ## generate generated/ from protos/
-	@rm -rf $(OUT)/skilder && mkdir -p $(OUT)
-	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
-		--python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=$(OUT) --mypy_grpc_out=$(OUT) \
-		protos/skilder/keys/v1/*.proto
-	@touch $(OUT)/skilder/keys/v1/py.typed
+	@rm -rf $(OUT)/generated/skilder
+	$(GENERATE) buf.gen.yaml
+	@touch $(OUT)/generated/skilder/keys/v1/py.typed
 
 BASELINE := protos/baseline.binpb
 BUILD_BASELINE := $(BIN)/buf build --exclude-source-info --output
@@ -107,7 +108,19 @@ $(TOOLS)/protoc-gen-go:
 $(TOOLS)/protoc-gen-go-grpc:
 	$(GO_INSTALL) google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
 
-stubs: build/typescript/node_modules/.ready build/java/.ready ## fetch what makes stubs for TypeScript and Java (needs Node with npm, and Maven)
+stubs: proto stubs-go stubs-typescript stubs-java ## make every language's stubs from protos/ (needs Go, Node with npm, a JDK and Maven; OUT=… for another folder)
+
+stubs-go: $(READY) $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
+	@rm -rf $(OUT)/clients/go/v1
+	$(GENERATE) clients/go/buf.gen.yaml
+
+stubs-typescript: $(READY) build/typescript/node_modules/.ready
+	@rm -rf $(OUT)/clients/typescript/src/gen
+	$(GENERATE) clients/typescript/buf.gen.yaml
+
+stubs-java: $(READY) build/java/.ready
+	@rm -rf $(OUT)/build/stubs-java
+	$(GENERATE) clients/java/buf.gen.yaml
 
 build/typescript/node_modules/.ready: $(addprefix tests/support/typescript/,package.json package-lock.json)
 	@mkdir -p build/typescript && cp $^ build/typescript
@@ -118,7 +131,7 @@ build/typescript/node_modules/.ready: $(addprefix tests/support/typescript/,pack
 build/java/.ready: $(addprefix tests/support/java/,pom.xml jars.sha256)
 	@rm -rf build/java && mkdir -p build/java
 	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -Dmdep.stripVersion -DoutputDirectory="$(CURDIR)/build/java"
-	cd build/java && sha256sum --quiet --check "$(CURDIR)/tests/support/java/jars.sha256"
+	cd build/java && sha256sum --quiet --check "$(CURDIR)/tests/support/java/jars.sha256" && chmod +x *.exe
 	@touch $@
 
 $(READY): requirements.lock pyproject.toml

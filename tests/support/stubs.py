@@ -56,13 +56,17 @@ class Language:
     build: Callable[[Path], None]
     run: Callable[[Path, str], list[str]]
 
-    def built(self) -> Path:
-        """Return the folder with the programs. Without what it takes, fail in CI and skip the test elsewhere."""
+    def check(self) -> None:
+        """Fail in CI and skip the test elsewhere, without what it takes."""
         if missing := [str(each) for each in self.needs if shutil.which(each) is None and not Path(each).exists()]:
             reason = f"stubs for {self.name} need {missing[0]}, which was not found: {self.install}"
             if os.environ.get("CI"):
                 pytest.fail(reason)
             pytest.skip(reason)
+
+    def built(self) -> Path:
+        """Return the folder with the programs, or do as `check` does."""
+        self.check()
         folder = _BUILD / "stubs" / f"{self.name}-{self._digest()}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Several test processes may need the same.
