@@ -70,8 +70,10 @@ async def test_a_page_ends_when_its_time_is_over(
     empty_service: Service, sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch, caller: str
 ) -> None:
     """The next one goes on where it ended: together they have everything, also where nothing matches."""
-    for ago in range(0, 3000, 100):
-        await insert_unproven(sql, int(datetime.now(UTC).timestamp()) // 60 - ago, ["gateway"], DENIAL_REASON_UNKNOWN)
+    # All of the last two days: older minutes may be dropped between two pages.
+    now = int(datetime.now(UTC).timestamp()) // 60
+    for ago in range(0, 2 * 1440 - 60, 100):
+        await insert_unproven(sql, now - ago, ["gateway"], DENIAL_REASON_UNKNOWN)
     lists: list[dict[str, Any]] = [{"workspace_id": "acme"}, {"unproven": True}]
     for fields in lists:
         wanted = ActivityFilter(caller=caller)

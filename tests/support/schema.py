@@ -1,4 +1,4 @@
-"""A database's schema as text. Equal schemas give equal texts, however they were made."""
+"""A database's schema as text. Equal schemas give equal texts, however and on whatever day they were made."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncpg
 
+# The parts of a table are named by the day on which they were made; the functions that make them are in the text.
 _TABLES = """
 SELECT c.oid, c.relname AS name, coalesce(array_to_string(c.reloptions, ', '), '') AS options
 FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+      AND NOT c.relispartition
 ORDER BY c.relname COLLATE "C"
 """
 # What is listed below a table's name. NOT NULL is shown with the columns: only newer servers list it as a constraint.
