@@ -46,7 +46,11 @@ GENERATE = $(BIN)/buf generate --output $(OUT) --template
 proto: $(READY) ## generate generated/ from protos/
 	@rm -rf $(OUT)/generated/skilder
 	$(GENERATE) buf.gen.yaml
-	@touch $(OUT)/generated/skilder/keys/v1/py.typed
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
+		--proto_path="$$($(BIN)/python -c 'import google.rpc; print(google.rpc.__path__[0])')/../.." \
+		--python_out=$(OUT)/generated --grpc_python_out=$(OUT)/generated \
+		--mypy_out=quiet:$(OUT)/generated --mypy_grpc_out=quiet:$(OUT)/generated protos/skilder/envoy/*.proto
+	@touch $(OUT)/generated/skilder/keys/v1/py.typed $(OUT)/generated/skilder/envoy/py.typed
 
 BASELINE := protos/baseline.binpb
 BUILD_BASELINE := $(BIN)/buf build --exclude-source-info --output

@@ -89,7 +89,8 @@ class Settings(BaseModel):
         ge=2**16,
         le=2**28,
         description="The largest request of any method, in bytes, decompressed. Each method also has its own bound: "
-        "16 MiB for ApplyWorkspace, 4 MiB for UpdateWorkspace, 1 MiB for BatchAuthorize, 64 KiB for the others.",
+        "16 MiB for ApplyWorkspace, 4 MiB for UpdateWorkspace, 1 MiB for BatchAuthorize, 1 MiB for Check, 64 KiB for "
+        "the others.",
     )
     max_connections: int = Field(
         EnvoySettings.max_connections,

@@ -131,7 +131,7 @@ def _descriptor_set() -> descriptor_pb2.FileDescriptorSet:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "set"
         options = ["--include_source_info", "--include_imports", f"--descriptor_set_out={path}"]
-        files = sorted(map(str, PROTOS.rglob("*.proto")))
+        files = sorted(map(str, PROTOS.glob("skilder/keys/**/*.proto")))
         command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTOS}", *options, *files]
         subprocess.run(command, check=True)
         return descriptor_pb2.FileDescriptorSet.FromString(path.read_bytes())

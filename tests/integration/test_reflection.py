@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VERSIONS = ("v1", "v1alpha")
 SERVICES = [
+    "envoy.service.auth.v3.Authorization",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",

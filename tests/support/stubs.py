@@ -89,7 +89,7 @@ class Language:
 
 
 def _protos() -> list[Path]:
-    return sorted(PROTOS.rglob("*.proto"))
+    return sorted(PROTOS.glob("skilder/keys/**/*.proto"))
 
 
 def _run(folder: Path, *command: str | Path, **variables: str) -> None:

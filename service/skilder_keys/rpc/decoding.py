@@ -35,6 +35,7 @@ _SMALL_BYTES = 2**10
 """The most bytes of a message of which an object may be made for each unknown field."""
 _OTHER_FIELDS = 1000
 """How many fields a message longer than a slice may have, besides the elements of its lists."""
+_NO_MESSAGE = "The request has no message."
 _TWICE = "The request has a field twice that is not a list."
 _HALF = 0xED
 """The first of the three bytes that encode half of a surrogate pair, which is not valid UTF-8."""
@@ -75,7 +76,7 @@ class Decoder(Generic[Request]):
             UnknownFieldError: This version does not know a field of the request, or the value of an enum.
         """
         if not isinstance(body, bytes):
-            raise MalformedMessageError("The request has no message.")
+            raise MalformedMessageError(_NO_MESSAGE)
         if self._is_shallow and len(body) < _SMALL_BYTES:
             request = self._parsed(body)
             if self._known.knows(request):
@@ -103,6 +104,29 @@ class Decoder(Generic[Request]):
             return self._parse(body)
         except DecodeError:
             raise _fault(self._request_type.DESCRIPTOR, body) from None
+
+
+class ForeignDecoder(Decoder[Request]):
+    """Parses the requests of a method of a contract that is not ours, and ignores what it does not know in them.
+
+    Others add to their contract as they like. The most bytes of a request are the only bound.
+    """
+
+    def __init__(self, request_type: type[Request]) -> None:
+        """Make a decoder for a class of requests."""
+        self._request_type = request_type
+        self._parse = request_type.FromString
+
+    def is_long(self, body: object) -> bool:
+        """Return whether `decode` may take so long that it has to run in a thread: never."""
+        del body
+        return False
+
+    def decode(self, body: object) -> Request:
+        """Parse a request, as `Decoder.decode` does."""
+        if not isinstance(body, bytes):
+            raise MalformedMessageError(_NO_MESSAGE)
+        return self._parsed(body)
 
 
 class _Place(NamedTuple):

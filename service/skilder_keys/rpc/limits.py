@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 MAX_BYTES = 2**16
 """The most bytes of a request, decompressed, for a method without an entry in `METHODS`."""
 
-METHODS: Mapping[str, int] = {"BatchAuthorize": 2**20, "UpdateWorkspace": 4 * 2**20, "ApplyWorkspace": 16 * 2**20}
+METHODS: Mapping[str, int] = {
+    "BatchAuthorize": 2**20,
+    "Check": 2**20,
+    "UpdateWorkspace": 4 * 2**20,
+    "ApplyWorkspace": 16 * 2**20,
+}
 """The most bytes of a request, decompressed, by method."""
 
 LISTS: Mapping[str, int] = {

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 _BY_NUMBER = {number: ability for ability, number in ABILITIES.items()}
 
 
+_PACKAGE = common_pb2.DESCRIPTOR.package
+
+
+def is_ours(method: MethodDescriptor) -> bool:
+    """Return whether a method is of the contract, and not of that of a gateway."""
+    return method.containing_service.file.package == _PACKAGE
+
+
 def ability_of(method: MethodDescriptor) -> Ability:
     """Return the ability that a method requires of its caller.
 

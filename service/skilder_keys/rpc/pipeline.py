@@ -9,7 +9,8 @@ It is one function around each method, instead of a chain of interceptors. Its s
 3. The single message is read. The method's bound on its length is checked before anything parses it.
 4. The pipeline parses the message, not gRPC, so that bad bytes cause a clear error instead of a bare INTERNAL. The
    lengths of lists are checked before any element is touched. Both bounds are in `rpc.limits`, for all methods. A
-   field or an enum value that this version does not know is refused: see `rpc.unknown`.
+   field or an enum value that this version does not know is refused: see `rpc.unknown`. Only methods of gateways,
+   whose contracts are not ours, ignore it.
 5. A caller that acts only for people must name an actor, if the request has that field. A caller that is limited to
    workspaces must name one of them, if the request has that field. What a key or a token belongs to is not known yet:
    the use cases check that.
@@ -42,11 +43,11 @@ from skilder_keys.domain.ids import UserId
 from skilder_keys.rpc import limits
 from skilder_keys.rpc.admission import Admission
 from skilder_keys.rpc.call_metrics import CallMetrics, caller_label
-from skilder_keys.rpc.decoding import Decoder
+from skilder_keys.rpc.decoding import Decoder, ForeignDecoder
 from skilder_keys.rpc.errors import DeadlineExceededError
 from skilder_keys.rpc.fast_path import FastPath
 from skilder_keys.rpc.log_limiter import limiter_of
-from skilder_keys.rpc.options import ability_of, named_workspace, takes_actor
+from skilder_keys.rpc.options import ability_of, is_ours, named_workspace, takes_actor
 from skilder_keys.rpc.status import STATUS_CODES
 
 if TYPE_CHECKING:
@@ -295,4 +296,5 @@ def _path(descriptor: MethodDescriptor) -> str:
 
 
 def _decoder(descriptor: MethodDescriptor) -> Decoder[Any]:
-    return Decoder(message_factory.GetMessageClass(descriptor.input_type))
+    request_type = message_factory.GetMessageClass(descriptor.input_type)
+    return Decoder(request_type) if is_ours(descriptor) else ForeignDecoder(request_type)

@@ -58,6 +58,9 @@ from skilder_keys.rpc.audit_service import AuditServicer
 from skilder_keys.rpc.authorization_service import AuthorizationServicer
 from skilder_keys.rpc.catalog_service import CatalogServicer
 from skilder_keys.rpc.decision_log import DecisionLog
+from skilder_keys.rpc.gateway import envoy_service
+from skilder_keys.rpc.gateway.envoy_service import EnvoyServicer
+from skilder_keys.rpc.gateway.gateway import Gateway
 from skilder_keys.rpc.health import HEALTH_SERVICE, Health
 from skilder_keys.rpc.key_service import KeyServicer
 from skilder_keys.rpc.pipeline import Pipeline
@@ -193,7 +196,7 @@ async def start(
         readings, reader, lease, memory, first_sights, database, authorizer, verifier, unused, pipeline, frontend
     )
     streams = _event_streams(settings, database, page_tokens, clock, readings)
-    authorization = AuthorizationServicer(authorizer, _decision_log(settings, stack, readings, worker))
+    authorization, check = _authorization(authorizer, _decision_log(settings, stack, readings, worker), offload)
     families = KeyFamilies(database, writer, verifier)
     services = {
         key_service.DESCRIPTOR: KeyServicer(
@@ -215,6 +218,7 @@ async def start(
         activity_service.DESCRIPTOR: ActivityServicer(ActivityReads(database, page_tokens, offload), offload),
         audit_service.DESCRIPTOR: AuditServicer(AuditReads(database, page_tokens), streams, offload),
         authorization_service.DESCRIPTOR: authorization,
+        envoy_service.DESCRIPTOR: check,
     }
     names = [descriptor.full_name for descriptor in services]
     health = Health(database, names, log, report=report)
@@ -288,6 +292,13 @@ def _decision_log(settings: Settings, stack: AsyncExitStack, readings: Readings,
     stack.callback(decisions.report)
     stack.push_async_callback(_end, asyncio.create_task(decisions.run()))
     return decisions
+
+
+def _authorization(
+    authorizer: Authorizer, decisions: DecisionLog, offload: Offload
+) -> tuple[AuthorizationServicer, EnvoyServicer]:
+    """Return what decides about tokens, and what decides about requests with tokens."""
+    return AuthorizationServicer(authorizer, decisions), EnvoyServicer(Gateway(authorizer, decisions, offload))
 
 
 def _drain(streams: EventStreams, health: Health) -> None:
