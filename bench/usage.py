@@ -52,12 +52,13 @@ _NAMES = (
     "INSERT INTO activity_tool (id) SELECT 'tool-' || n FROM generate_series(1, $1) AS n",
     "INSERT INTO activity_caller (name) VALUES ('gateway')",
 )
-# Every key uses every tool in each minute and hour; in each of the days before, too.
+# Every key uses every tool in each minute and hour; in each of the days before, too. In the order of the fold.
 _FILL = """
 INSERT INTO {table} (at, workspace, key, tool, caller, outcome, count, first_ms, last_ms, source_ip)
 SELECT at, 1, key, tool, 1, CASE WHEN (key + tool) % 50 = 0 THEN 6 ELSE 0 END, 1 + key % 20, 100, 59000, '192.0.2.1'
 FROM generate_series($1::integer, $2::integer) AS at, generate_series(1, {keys}) AS key,
      generate_series(1, {tools}) AS tool
+ORDER BY at, key, tool
 """
 _MAKE = "SELECT make_activity_partition($1, at) FROM generate_series($2::integer, $3::integer, $4::integer) AS at"
 
@@ -102,10 +103,10 @@ def _fill(server: Server, facts: int) -> None:
             end = min(begin + 99, last)
             server.sql.execute(_FILL.format(table=table, keys=_KEYS, tools=_TOOLS), begin, end)
     server.sql.execute("INSERT INTO activity_stale VALUES (1, $1), (2, $2)", now // 3600, now // 86400)
-    if now % 3600 >= _PART_SECONDS:
-        # A worker does it by itself.
-        while not server.sql.value("SELECT count(*) FROM activity_stale WHERE summed_until IS NOT NULL"):
-            time.sleep(1)
+    # A worker does it by itself, a part of the day once an hour of it is over.
+    waiting = (now % 3600 >= _PART_SECONDS) + (now % 86400 >= 3600 + _PART_SECONDS)
+    while server.sql.value("SELECT count(summed_until) FROM activity_stale") != waiting:
+        time.sleep(1)
     server.sql.execute("VACUUM (ANALYZE)")
     server.sql.execute("CHECKPOINT")
 

@@ -27,6 +27,7 @@ from skilder.keys.v1.authorization_service_pb2 import (
 )
 from skilder_keys.storage import activity_partitions, activity_rollup
 from skilder_keys.storage.activity_partitions import Retention
+from skilder_keys.storage.activity_rollup import Part, Roll
 from tests.support.activity_facts import (
     DAY,
     HOUR,
@@ -108,7 +109,9 @@ class World:
             },
         )
         async with sql.transaction():
-            await activity_rollup.sum_up_part(sql, in_part // HOUR, in_part + 1)
+            hour = in_part // HOUR
+            await activity_rollup.sum_up_part(sql, Part(Roll.HOUR, hour, hour * HOUR, in_part + 1))
+            await activity_rollup.sum_up_part(sql, Part(Roll.DAY, hour // 24, hour // 24 * 24, hour))
             await activity_partitions.drop_old(sql, Retention())
 
     def _make(self, keys: list[UUID]) -> list[Fact]:

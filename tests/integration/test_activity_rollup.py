@@ -12,7 +12,7 @@ from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage import activity_partitions, activity_rollup
 from skilder_keys.storage.activity_lag import Step, kept_from
 from skilder_keys.storage.activity_partitions import UNPROVEN, Retention
-from skilder_keys.storage.activity_rollup import Roll
+from skilder_keys.storage.activity_rollup import Part, Roll
 from tests.support.activity import Cell, Writer, facts, fold_all, present_minute
 from tests.support.rows import insert, insert_key
 
@@ -37,13 +37,13 @@ async def yesterday(sql: asyncpg.Connection[Any]) -> int:
     return await present_minute(sql) // 1440 - 1
 
 
-async def roll_all(database: Database) -> list[tuple[Roll, int]]:
+async def roll_all(database: Database, *, but_days: bool = False) -> list[tuple[Roll, int]]:
     """Roll up what is over, and return what was."""
     done: list[tuple[Roll, int]] = []
     while True:
         async with database.transaction() as connection:
             closed = await activity_rollup.oldest_closed(connection)
-            if closed is None:
+            if closed is None or (but_days and closed[0] is Roll.DAY):
                 return done
             await activity_rollup.roll_up(connection, *closed)
             done.append(closed)
@@ -88,59 +88,123 @@ async def test_late_rows_roll_up_again(
         assert await facts(sql, table) == {(at, "acme"): {Cell(key, count=8)}}
 
 
-async def test_an_hour_is_summed_up_in_parts(
-    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, yesterday: int
+@pytest.mark.parametrize("roll", Roll)
+async def test_parts_are_summed_up(
+    database: Database, sql: asyncpg.Connection[Any], key: UUID, activity_writer: Writer, yesterday: int, roll: Roll
 ) -> None:
-    """Until a minute, which is forgotten when an earlier one changes; when the hour is over, as a whole."""
+    """Each adds to the sum. It is forgotten when what it has changes; what is over is summed up as a whole."""
     hour = yesterday * 24 + 1
-    until = "SELECT summed_until FROM activity_stale WHERE step = 1 AND at = $1"
-    for minute in (10, 30, 59):
-        await activity_writer.append(hour * 60 + minute, Cell(key, count=1 + minute))
-    await fold_all(database)
-    for end, total in ((31, 42), (31, 42), (30, 11)):
+    at, length, table = {
+        Roll.HOUR: (hour, 60, "activity_hour"),
+        Roll.DAY: (yesterday, 24, "activity_day"),
+    }[roll]
+    first = at * length
+    minute = {Roll.HOUR: 1, Roll.DAY: 60}[roll]  # the length of a part
+    ms = minute * 60_000
+
+    async def total() -> Cell:
+        (cell,) = (await facts(sql, table))[at, "acme"]
+        return cell
+
+    async def until() -> int | None:
+        found: int | None = await sql.fetchval(
+            "SELECT summed_until FROM activity_stale WHERE step = $1 AND at = $2", roll.value, at
+        )
+        return found
+
+    async def add(*cells: tuple[int, Cell]) -> None:
+        for part, cell in cells:
+            await activity_writer.append((first + part) * minute, cell)
+        await fold_all(database)
+        if roll is Roll.DAY:
+            await roll_all(database, but_days=True)
+
+    async def sum_up(begin: int, end: int) -> None:
         async with database.transaction() as connection:
-            await activity_rollup.sum_up_part(connection, hour, hour * 60 + end)
-        assert await sql.fetchval(until, hour) == hour * 60 + end
-        assert [each.count for each in (await facts(sql, "activity_hour"))[hour, "acme"]] == [total]
-    await activity_writer.append(hour * 60 + 30, Cell(key, count=100))
-    await fold_all(database)
-    assert await sql.fetchval(until, hour) == hour * 60 + 30
-    await activity_writer.append(hour * 60 + 29, Cell(key, count=1000))
-    await fold_all(database)
-    assert await sql.fetchval(until, hour) is None
+            await activity_rollup.sum_up_part(connection, Part(roll, at, first + begin, first + end))
+
+    await add(
+        (1, Cell(key, count=2, first=7, last=9, source="10.0.0.1")),
+        (5, Cell(key, count=3, first=1, last=2, source="10.0.0.2")),
+        (8, Cell(key, count=4, first=1, last=2)),
+    )
+    await sum_up(0, 5)
+    assert await total() == Cell(key, count=2, first=ms + 7, last=ms + 9, source="10.0.0.1")
+    await sum_up(5, 6)
+    assert await total() == Cell(key, count=5, first=ms + 7, last=5 * ms + 2, source="10.0.0.2")
+    await sum_up(6, 9)
+    in_all = Cell(key, count=9, first=ms + 7, last=8 * ms + 2, source="10.0.0.2")
+    assert await total() == in_all
+    assert await until() == first + 9
+    await add((9, Cell(key, count=100)))
+    assert await until() == first + 9
+    await add((8, Cell(key, count=1000)))
+    assert await until() is None
+    await sum_up(0, 9)
+    assert (await total()).count == 1009
     await roll_all(database)
-    assert [each.count for each in (await facts(sql, "activity_hour"))[hour, "acme"]] == [11 + 31 + 60 + 1100]
-    assert await sql.fetch(until, hour) == []
+    assert (await total()).count == 1109
+    assert await until() is None
 
 
-async def test_parts_are_due_after_some_minutes(
+async def test_parts_are_due_after_some_time(
     database: Database, sql: asyncpg.Connection[Any], activity_writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not while there is a writer that does not know them."""
 
-    async def due() -> tuple[int, int] | None:
+    async def due() -> list[Part]:
         async with database.connection() as connection:
-            return await activity_rollup.part_to_sum_up(connection)
+            return await activity_rollup.parts_to_sum_up(connection)
 
     monkeypatch.setattr(activity_rollup, "PART_MINUTES", 0)  # the present hour may have just begun
-    assert await due() is None
+    assert await due() == []
     closed = int(await sql.fetchval("SELECT floor((extract(epoch FROM clock_timestamp()) - 60) / 60)"))
     await sql.execute(
         "INSERT INTO activity_stale (step, at) SELECT 1, $1 + n FROM generate_series(0, 1) AS n", closed // 60
     )
-    part = await due()
-    assert part is not None
-    hour, minute = part
-    assert minute // 60 == hour
-    assert 0 <= minute - closed <= 1
-    await sql.execute("UPDATE activity_stale SET summed_until = $1 + 1000", minute)
-    assert await due() is None
+    (part,) = await due()
+    assert (part.roll, part.at, part.begin) == (Roll.HOUR, part.end // 60, part.end // 60 * 60)
+    assert 0 <= part.end - closed <= 1
+    await sql.execute("UPDATE activity_stale SET summed_until = $1", part.end - 1)
+    (part,) = await due()
+    assert 1 <= part.end - part.begin <= 2
+    await sql.execute("UPDATE activity_stale SET summed_until = $1 + 1000", part.end)
+    assert await due() == []
     await sql.execute("UPDATE activity_stale SET summed_until = NULL")
     monkeypatch.setattr(activity_rollup, "PART_MINUTES", 61)
-    assert await due() is None
+    assert await due() == []
     monkeypatch.setattr(activity_rollup, "PART_MINUTES", 0)
     await sql.execute("UPDATE activity_writer SET knows_parts = false WHERE id = $1", activity_writer.id)
-    assert await due() is None
+    assert await due() == []
+
+
+async def test_hours_of_the_present_day_are_due(
+    sql: asyncpg.Connection[Any], activity_writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When they are over and summed up; not while there is a writer that does not know it."""
+    del activity_writer  # it is registered
+    now = "'2026-11-27 14:30+00'::timestamptz"
+    day, hour = 20_784, 20_784 * 24 + 14
+    # The clock of the test stands in for that of Postgres: the hour of a run must not matter.
+    await sql.execute(f"""
+        CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT {now} $$;
+        SET search_path = public, pg_catalog
+    """)
+    monkeypatch.setattr(activity_rollup, "PART_MINUTES", 61)
+    for stale, end in (((hour - 3, hour), hour - 3), ((hour,), hour), ((), hour)):
+        await sql.execute("TRUNCATE activity_stale")
+        await sql.execute("INSERT INTO activity_stale (step, at) SELECT 1, unnest($1::integer[])", list(stale))
+        await sql.execute("INSERT INTO activity_stale (step, at) VALUES (2, $1), (2, $2)", day, day - 1)
+        assert await activity_rollup.parts_to_sum_up(sql) == [Part(Roll.DAY, day, day * 24, end)]
+    await sql.execute("UPDATE activity_stale SET summed_until = $1 WHERE at = $2", hour - 1, day)
+    assert await activity_rollup.parts_to_sum_up(sql) == [Part(Roll.DAY, day, hour - 1, hour)]
+    await sql.execute("UPDATE activity_stale SET summed_until = $1 WHERE at = $2", hour, day)
+    assert await activity_rollup.parts_to_sum_up(sql) == []
+    await sql.execute(
+        "UPDATE activity_stale SET summed_until = NULL; UPDATE activity_writer SET knows_day_parts = false"
+    )
+    assert await activity_rollup.parts_to_sum_up(sql) == []
+    await sql.execute("DROP FUNCTION public.clock_timestamp()")
 
 
 async def make_at(sql: asyncpg.Connection[Any], parent: str, *numbers: int) -> None:

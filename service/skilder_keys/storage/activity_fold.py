@@ -137,8 +137,12 @@ _FOLD = f"""
                + (SELECT coalesce(sum(count), 0)::bigint FROM unproven) AS kept
     FROM cell
 """  # noqa: S608 - a constant
-# The hours of whose sums a minute has changed.
-_DROP_PARTS = "DELETE FROM activity_stale WHERE step = 1 AND summed_until > $1 RETURNING at"
+# The hours and days of whose sums a minute has changed.
+_DROP_PARTS = """
+    DELETE FROM activity_stale
+    WHERE step = 1 AND summed_until > $1::integer OR step = 2 AND summed_until > $1::integer / 60
+    RETURNING step, at
+"""
 
 
 class Folded(NamedTuple):
@@ -187,6 +191,5 @@ async def fold(connection: Connection, row_ids: Sequence[int], oldest: int) -> F
         raise LookupError("a select of aggregates always has a row")
     late = await connection.fetch(_DROP_PARTS, row["first_minute"])
     if late:
-        hours = [each["at"] for each in late]
-        await connection.execute("INSERT INTO activity_stale (step, at) SELECT 1, unnest($1::integer[])", hours)
+        await connection.executemany("INSERT INTO activity_stale (step, at) VALUES ($1, $2)", map(tuple, late))
     return Folded(len(row_ids), row["cells"], row["calls"], row["calls"] - row["kept"])

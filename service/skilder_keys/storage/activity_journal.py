@@ -80,8 +80,8 @@ async def register(connection: Connection, writer: UUID, seq: int, interval: flo
     """
     await connection.execute(
         """
-        INSERT INTO activity_writer (id, seq, counted_until, idle, interval, seen_at, knows_parts)
-        VALUES ($1, $2, to_timestamp($3), true, $4, now(), true) ON CONFLICT (id) DO NOTHING
+        INSERT INTO activity_writer (id, seq, counted_until, idle, interval, seen_at, knows_parts, knows_day_parts)
+        VALUES ($1, $2, to_timestamp($3), true, $4, now(), true, true) ON CONFLICT (id) DO NOTHING
         """,
         writer,
         seq,

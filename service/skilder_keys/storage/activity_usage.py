@@ -29,7 +29,7 @@ _PARTS = {
 }
 _BY_USER = """, counted AS MATERIALIZED (
     SELECT summed.at, coalesce(key.user_id, '') AS part, sum(granted) AS granted, sum(denied) AS denied,
-           bool_or(too_many) AS too_many
+           sum(read) AS read
     FROM summed
     LEFT JOIN activity_key ON activity_key.number = summed.part LEFT JOIN key ON key.id = activity_key.key_id
     GROUP BY 1, 2
@@ -113,24 +113,25 @@ async def read_usage(
     rows = await connection.fetch(
         f"""
         WITH {"summed" if group_by is UsageGroup.USER else "counted"} AS MATERIALIZED (
-            SELECT at, {_PARTS[group_by]} AS part, sum(count) FILTER (WHERE outcome = 0) AS granted,
-                   sum(count) FILTER (WHERE outcome <> 0) AS denied, bool_or(number > {MAX_FACTS}) AS too_many
-            FROM (
-                SELECT facts.*, row_number() OVER () AS number FROM ({" UNION ALL ".join(facts)}) AS facts
-                LIMIT {MAX_FACTS + 1}
-            ) AS fact
-            WHERE ({conditions}) OR number > {MAX_FACTS}
+            -- A window function that counts the facts would cost as much as reading them.
+            SELECT at, {_PARTS[group_by]} AS part, sum(count) FILTER (WHERE outcome = 0 AND {conditions}) AS granted,
+                   sum(count) FILTER (WHERE outcome <> 0 AND {conditions}) AS denied, count(*) AS read
+            FROM (SELECT * FROM ({" UNION ALL ".join(facts)}) AS facts LIMIT {MAX_FACTS + 1}) AS fact
             GROUP BY 1, 2
-        ){_BY_USER if group_by is UsageGroup.USER else ""}, most AS MATERIALIZED (
+        ){_BY_USER if group_by is UsageGroup.USER else ""}, matching AS (
+            SELECT at, part, coalesce(granted, 0) AS granted, coalesce(denied, 0) AS denied
+            FROM counted
+            WHERE granted IS NOT NULL OR denied IS NOT NULL OR (SELECT sum(read) > {MAX_FACTS} FROM counted)
+        ), most AS MATERIALIZED (
             SELECT array_agg(part ORDER BY calls DESC, part) AS parts FROM (
-                SELECT part, sum(coalesce(granted, 0) + coalesce(denied, 0)) AS calls FROM counted
+                SELECT part, sum(granted + denied) AS calls FROM matching
                 GROUP BY part ORDER BY calls DESC, part LIMIT {search.parameter(top)}
             ) AS parts
         )
         SELECT array_position(parts, part) AS rank, parts[array_position(parts, part)] AS part, at,
-               coalesce(sum(granted), 0)::bigint AS granted, coalesce(sum(denied), 0)::bigint AS denied,
-               bool_or(too_many) AS too_many
-        FROM counted CROSS JOIN most GROUP BY 1, 2, 3 ORDER BY 1 NULLS LAST, 3
+               sum(granted)::bigint AS granted, sum(denied)::bigint AS denied,
+               (SELECT sum(read) > {MAX_FACTS} FROM counted) AS too_many
+        FROM matching CROSS JOIN most GROUP BY 1, 2, 3 ORDER BY 1 NULLS LAST, 3
         """,  # noqa: S608 - the same
         *search.values,
     )

@@ -153,25 +153,24 @@ class ActivityFold:
                 if closed is not None:
                     await activity_partitions.make(transaction)
                     await activity_rollup.roll_up(transaction, *closed)
-        return await self._sum_up_part()
+        return await self._sum_up_parts()
 
-    async def _sum_up_part(self) -> bool:
-        """Sum up what is over of the present hour, if that is due; return False if another process is at it.
+    async def _sum_up_parts(self) -> bool:
+        """Sum up what is over of the present hour and day, if that is due; return False if another process is at it.
 
         At most once in two minutes: late facts make it due again, and may go on coming.
         """
         if self._clock() - self._summed_at < _PART_SECONDS:
             return True
         async with self._database.connection() as connection:
-            if await activity_rollup.part_to_sum_up(connection) is None:
+            if not await activity_rollup.parts_to_sum_up(connection):
                 return True
         async with self._database.transaction() as transaction:
             if not await activity_fold.try_lock(transaction):
                 return False
-            part = await activity_rollup.part_to_sum_up(transaction)
-            if part is not None:
-                await activity_partitions.make(transaction)
-                await activity_rollup.sum_up_part(transaction, *part)
+            await activity_partitions.make(transaction)
+            for part in await activity_rollup.parts_to_sum_up(transaction):
+                await activity_rollup.sum_up_part(transaction, part)
         self._summed_at = self._clock()
         return True
 
