@@ -122,7 +122,7 @@ stubs-typescript: $(READY) build/typescript/node_modules/.ready
 	@rm -rf $(OUT)/clients/typescript/src/gen
 	$(GENERATE) clients/typescript/buf.gen.yaml
 
-stubs-java: $(READY) build/java/.ready
+stubs-java: $(READY) build/java/.ready build/maven/.ready
 	@rm -rf $(OUT)/build/stubs-java
 	$(GENERATE) clients/java/buf.gen.yaml
 
@@ -136,6 +136,15 @@ build/java/.ready: $(addprefix tests/support/java/,pom.xml jars.sha256)
 	@rm -rf build/java && mkdir -p build/java
 	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -Dmdep.stripVersion -DoutputDirectory="$(CURDIR)/build/java"
 	cd build/java && sha256sum --quiet --check "$(CURDIR)/tests/support/java/jars.sha256" && chmod +x *.exe
+	@touch $@
+
+# A build fetches all that later builds need, which are offline. What it fetched has the digests in artifacts.sha256.
+build/maven/.ready: $(addprefix clients/java/,pom.xml artifacts.sha256)
+	@rm -rf build/maven
+	mvn --quiet --batch-mode --file $< -Dmaven.repo.local="$(CURDIR)/build/maven/repository" -Doutput="$(CURDIR)/build/maven/target" process-test-classes
+	cd build/maven/repository && find . -name '*.jar' -o -name '*.exe' | LC_ALL=C sort | xargs sha256sum > ../artifacts.sha256
+	@! grep --invert-match --line-regexp --fixed-strings --file=clients/java/artifacts.sha256 build/maven/artifacts.sha256 || \
+		{ echo "clients/java/artifacts.sha256 has no such digests"; exit 1; }
 	@touch $@
 
 $(READY): requirements.lock pyproject.toml

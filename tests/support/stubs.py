@@ -31,6 +31,8 @@ _NODE = _BUILD / "typescript" / "node_modules"
 _JARS = _BUILD / "java"
 _PROTOC = _JARS / "protoc-linux-x86_64.exe"
 _JAVA_PLUGIN = _JARS / "protoc-gen-grpc-java-linux-x86_64.exe"
+# What a build by hand leaves in the folder of sources.
+_MADE = {"node_modules", "out", "target"}
 _WELL_KNOWN = str(files("grpc_tools") / "_proto")
 _GOOGLE_RPC = str(Path(next(iter(google.rpc.__path__))).parents[1])
 # The compiler runs once, so time spent on making it faster is lost.
@@ -76,14 +78,18 @@ class Language:
                 for old in folder.parent.glob(f"{self.name}-*"):
                     shutil.rmtree(old)
                 with tempfile.TemporaryDirectory(dir=folder.parent) as new:
-                    made = shutil.copytree(self.sources, Path(new) / "made")
+                    made = shutil.copytree(self.sources, Path(new) / "made", ignore=shutil.ignore_patterns(*_MADE))
                     self.build(made)
                     made.rename(folder)
         return folder
 
     def _digest(self) -> str:
         digest = hashlib.sha256()
-        for path in sorted([*self.sources.iterdir(), *_protos(), Path(__file__)]):
+        paths: list[Path] = []
+        for folder, _, names in sorted(os.walk(self.sources)):
+            if not _MADE & set(Path(folder).relative_to(self.sources).parts):
+                paths += [Path(folder, name) for name in sorted(names)]
+        for path in [*paths, *_protos(), Path(__file__)]:
             digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()[:16]
 
