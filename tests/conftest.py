@@ -44,6 +44,8 @@ _REAPER_SECONDS = 30.0
 _MAX_PROCESSES = 8
 
 
+# Collection makes hundreds of thousands of objects that stay: `pytest_collection_finish` turns the collector on again.
+gc.disable()
 # Before anything asks for a temporary folder.
 use_memory()
 # A run in the background of a script ignores Ctrl-C, and everything that it starts would too.
@@ -91,6 +93,7 @@ def pytest_collection_finish() -> None:
     """Keep what was collected out of garbage collection, which would go through all of it again and again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -99,6 +99,7 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
             gc.collect()
             gc.freeze()  # the objects that exist now stay until the end
             gc.set_threshold(*_COLLECTION_THRESHOLDS)
+            gc.enable()  # it was off while the worker was loaded
             sys.setswitchinterval(_SWITCH_SECONDS)
             if address is not None:
                 parent.send({"ready": address})
