@@ -22,10 +22,6 @@ JOIN pg_class ON pg_class.oid = attrelid
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> ALL($1::text[])
   AND attidentity <> '' AND NOT attisdropped
 """
-# Rows that stay may refer to rows that are removed and written again. Only a superuser may do that.
-_WITHOUT_REFERENCES = """
-SELECT set_config('session_replication_role', 'replica', true) FROM pg_roles WHERE rolname = current_user AND rolsuper
-"""
 
 
 def is_counted(name: str) -> bool:
@@ -59,14 +55,14 @@ class KeptRows:
         removed, and may come again at once.
 
         Args:
-            sql: A session, in a transaction. Triggers that forbid removing rows must be turned off.
+            sql: A session, in a transaction, as a replica's: rows that stay may refer to rows that are removed and
+                written again. Triggers that forbid removing rows must be turned off.
             tables: The tables, those that refer to others first.
         """
         now = await _rows(sql, tables, self.sequences)
         changed = {name for name in now if now[name] != self.rows[name]}
         if any(self.rows[name] - now[name] for name in changed & self.of_a_catalog):
             return False
-        await sql.execute(_WITHOUT_REFERENCES)
         for name in tables:
             if name in changed:
                 await sql.execute(f"DELETE FROM {name} AS t WHERE t::text <> ALL($1)", list(self.rows[name]))  # noqa: S608 - a table's own name

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from tests.support.ids import new_key_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
     from uuid import UUID
 
     import asyncpg
@@ -26,11 +25,6 @@ async def without_events(sql: asyncpg.Connection[Any]) -> AsyncIterator[None]:
         yield
     finally:
         await sql.execute("RESET session_replication_role")
-
-
-def quietly(sql: asyncpg.Connection[Any], table: str) -> AbstractAsyncContextManager[None]:
-    """Return what lets rows of a table be written without an event of each, where a trigger would add one."""
-    return without_events(sql) if table in {"key", "key_hat", "workspace"} else nullcontext()
 
 
 async def insert(sql: asyncpg.Connection[Any], table: str, **values: Any) -> None:
