@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.docs import capacity, errors, json_page, methods, options, reference, roles, sizes
+from tests.docs import capacity, clients, errors, json_page, methods, options, reference, roles, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,6 +61,7 @@ CAPACITY = Page(ROOT / "docs" / "operations.md", {"capacity": capacity.table})
 """It has numbers of docs/performance.md, which `make bench` writes."""
 
 PAGES = (
+    Page(ROOT / "README.md", {"clients": clients.table}),
     File(ROOT / "docs" / "service-config.json", methods.service_config),
     Page(ROOT / "docs" / "options.md", {"options": options.table}),
     Page(ROOT / "docs" / "callers.md", {"roles": roles.table}),
