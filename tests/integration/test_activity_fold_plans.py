@@ -81,3 +81,49 @@ async def test_a_roll_up_reads_its_own_facts_only(full: asyncpg.Connection[Any])
         )
         read = sum(plan.rows_read(table) for table in {node.get("Relation Name", "") for node in plan.nodes()} - {""})
         assert expected <= read <= expected + 1, plan
+
+
+_CELLS = 400
+# Half of the cells are grants of ten tools that have numbers, and half are denials of a tool each that has none.
+_MANY = """
+INSERT INTO activity_journal (began_at, minute, keys, tools, callers, outcomes, counts, firsts, lasts, sources, hints)
+SELECT now(), $1, array_agg(id), array_agg(CASE WHEN number % 2 = 0 THEN 'tool-' || number % 20 + 1
+                                                ELSE 'made-up-' || number END),
+       array_agg('caller-1'::text), array_agg((CASE WHEN number % 2 = 0 THEN 0 ELSE 6 END)::smallint),
+       array_agg(1::bigint), array_agg(0), array_agg(1), array_agg(''::text), array_agg(''::text)
+FROM (SELECT id, row_number() OVER (ORDER BY id) AS number FROM key ORDER BY id LIMIT $2) AS chosen
+"""
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+async def test_the_work_is_in_proportion_to_the_cells(full: asyncpg.Connection[Any], mode: Mode) -> None:
+    """No step compares all with all, and a tool that many cells name is looked up once."""
+    async with undone(full):
+        now = await present_minute(full)
+        await full.execute(_FILL.format(now=now, key=key_id(77)))
+        await full.execute("DELETE FROM activity_journal")
+        await full.execute(_MANY, now, _CELLS)
+        row_ids = await activity_fold.oldest_rows(full, 10)
+
+        async def uses(sql: asyncpg.Connection[Any]) -> None:
+            async with undone(sql):  # a second time there would be nothing new
+                await activity_fold.note_uses(sql, row_ids)
+
+        async def fold(sql: asyncpg.Connection[Any]) -> None:
+            async with undone(sql):
+                await activity_fold.fold(sql, row_ids, now - 1440)
+
+        for run in (uses, fold):
+            found = await plans(full, run, mode, analyze=True)
+            plan = next(each for each in found if "unnest" in each.query and "cell" in each.query)
+            read = []
+            for node in plan.nodes():
+                removed = sum(count for key, count in node.items() if key.startswith("Rows Removed by"))
+                read.append((node["Actual Rows"] + removed) * node["Actual Loops"])
+            assert _CELLS <= max(read) <= 1.1 * _CELLS, read
+            looks = sum(
+                node["Actual Loops"]
+                for node in plan.nodes()
+                if node.get("Relation Name") == "activity_tool" and node["Node Type"] != "ModifyTable"
+            )
+            assert looks <= (_CELLS if run is fold else _CELLS // 4), looks

@@ -101,7 +101,7 @@ async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *
             if each.query.startswith(("SET LOCAL ", "DISCARD PLANS")):
                 await sql.execute(each.query)
                 continue
-            if each.query.startswith(("SAVEPOINT ", "RELEASE ")):
+            if each.query.startswith(("SAVEPOINT ", "RELEASE ", "ROLLBACK TO ")):
                 continue
             query = await _inside(sql, each.query)
             text = await explain(sql, options, query, each.args)

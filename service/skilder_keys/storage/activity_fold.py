@@ -53,14 +53,21 @@ _NAMES_AND_USES = """
         LEFT JOIN activity_workspace AS known ON known.id = new_key.workspace_id
         ORDER BY new_key.id
     ), add_tools AS (
-        -- Each is looked up by the index: a join with a list of new tools would compare all with all.
+        -- A tool that a key was granted is looked up once. That of a denied cell is looked up each time: a join with a
+        -- list of tools that have no number would compare all with all.
         INSERT INTO activity_tool (id)
-        SELECT DISTINCT cell.tool FROM cell
-        WHERE cell.tool <> '' AND NOT EXISTS (SELECT FROM activity_tool AS known WHERE known.id = cell.tool)
-          AND (granted_at IS NOT NULL OR EXISTS (
-              SELECT FROM key JOIN tool ON tool.workspace_id = key.workspace_id AND tool.id = cell.tool
-              WHERE key.id = cell.key
-          ))
+        SELECT id FROM (
+            SELECT tool AS id FROM cell WHERE granted_at IS NOT NULL AND tool <> ''
+            UNION
+            SELECT tool FROM cell
+            WHERE granted_at IS NULL AND tool <> ''
+              AND NOT EXISTS (SELECT FROM activity_tool AS known WHERE known.id = cell.tool)
+              AND EXISTS (
+                  SELECT FROM key JOIN tool ON tool.workspace_id = key.workspace_id AND tool.id = cell.tool
+                  WHERE key.id = cell.key
+              )
+        ) AS used
+        WHERE NOT EXISTS (SELECT FROM activity_tool AS known WHERE known.id = used.id)
     ), add_callers AS (
         INSERT INTO activity_caller (name)
         SELECT name FROM (SELECT DISTINCT caller AS name FROM cell) AS caller

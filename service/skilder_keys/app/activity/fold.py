@@ -29,8 +29,8 @@ _LOOKS = 5
 """How often each process looks at the journal in an interval."""
 _DROP_SECONDS = 600.0
 _PART_SECONDS = 120.0
-_LATE_ROWS = 200
-"""So many rows are folded at once, however young they are."""
+_LATE_ROWS = MAX_ROWS
+"""So many rows are folded at once, however young they are: to wait for more would save nothing."""
 
 
 class ActivityFold:

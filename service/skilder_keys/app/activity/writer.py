@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 from uuid import uuid4
 
+from skilder_keys.app.activity.new_objects import NewObjects
 from skilder_keys.app.time_slices import TimeSlices
 from skilder_keys.domain.errors import UnavailableError
 from skilder_keys.storage import activity_journal
@@ -61,6 +61,7 @@ class ActivityWriter:
         self._is_resting = True
         self._fails = False
         self._turn = asyncio.Lock()
+        self._new_objects = NewObjects()
 
     @property
     def lag(self) -> float:
@@ -159,9 +160,7 @@ class ActivityWriter:
         """
         if not self._minutes:
             return None
-        # Each row frees as many objects as new counts make. So the collector would see no growth and not run, and then
-        # look at all new counts at once. This moves them to the oldest generation, a few at a time.
-        gc.collect(1)
+        self._new_objects.collect()
         minute = self._minutes[0]
         # Taken out one by one, so that memory is freed in slices too.
         some = [minute.cells.popitem() for _ in range(min(ROW_CELLS, len(minute.cells)))]
