@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,7 @@ import tempfile
 import zipfile
 from email.parser import HeaderParser
 from importlib.metadata import distribution
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,13 +98,20 @@ def needed(wheel: Path, extra: str) -> set[str]:
 
 
 def copy_package(name: str, folder: Path) -> None:
-    """Copy an installed package to another site-packages, file by file."""
+    """Copy an installed package to another site-packages, file by file, with what was compiled of it."""
     for file in distribution(name).files or ():
         if ".." not in file.parts and file.suffix != ".pyc":
-            target = folder / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.read_binary())
-            target.chmod(Path(str(file.locate())).stat().st_mode)
+            source, target = Path(str(file.locate())), folder / file
+            copy_file(source, target)
+            compiled = Path(cache_from_source(source)) if file.suffix == ".py" else source
+            if compiled != source and compiled.exists():
+                copy_file(compiled, Path(cache_from_source(target)))
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file with its mode and its time, by which Python knows what was compiled of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)
 
 
 @pytest.fixture(scope="module")

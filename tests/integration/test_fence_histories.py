@@ -17,6 +17,7 @@ from tests.support.clock import FakeClock
 from tests.support.fence import CHANGE, epoch, readers, revoke_by_hand, until_true, warm
 from tests.support.fleet import Process, process, until
 from tests.support.histories import copy_folder, until_made
+from tests.support.rows import without_events
 from tests.support.sql import connected
 from tests.support.stock import stock_server, stock_standby
 from tests.support.workspaces import small_workspace
@@ -257,9 +258,10 @@ async def test_an_older_worker_applies_no_change_in_part(reader: Process, sql: S
     assert rows[-1]["epoch"] - start == len(rows)
     assert await sql.fetchval(beat, id_, start + 3, rows[-1]["tag"]) is None
     # A change of everything, and one after it that touches one workspace.
-    await sql.execute("INSERT INTO workspace (id, name, version) SELECT n, n, 1 FROM generate_series(1, 2001) AS n")
-    everything = await epoch(sql)
-    await sql.execute("UPDATE workspace SET deleted_at = now() WHERE id <> 'acme'")
+    async with without_events(sql):
+        await sql.execute("INSERT INTO workspace (id, name, version) SELECT n, n, 1 FROM generate_series(1, 2001) AS n")
+        everything = await epoch(sql)
+        await sql.execute("UPDATE workspace SET deleted_at = now() WHERE id <> 'acme'")
     await sql.execute("UPDATE tool SET disabled = false WHERE id = 'web.search'")
     rows = await sql.fetch(older, everything, 1000)
     assert rows[-1]["epoch"] - everything == 2 < len(rows)

@@ -27,14 +27,17 @@ from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.offload import Offload
 from skilder_keys.rpc import convert_workspaces
 from skilder_keys.storage import catalog_changes, keys
+from tests.support.lengths import by_form
 from tests.support.postgres import new_database
+from tests.support.rows import without_events
+from tests.support.sql import connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.stock_too
 
-_PARTS = 600  # of each kind: fewer than Postgres needs to tell all indexes apart by their costs
+_PARTS = by_form(200, 600)  # of each kind: fewer than Postgres needs to tell all indexes apart by their costs
 
 
 def _workspace(id_: str, size: int) -> Workspace:
@@ -61,25 +64,29 @@ async def _replace(connection: asyncpg.Connection[Any], before: Workspace, after
     offload.close()
 
 
-@pytest.fixture(params=["tables were empty", "tables had a row"])
-async def planned(
-    postgres_url: str, template: str, request: pytest.FixtureRequest
-) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A connection that has made and emptied a workspace twelve times as small, so that it has all plans."""
+@pytest.fixture
+async def own_url(postgres_url: str, template: str) -> AsyncIterator[str]:
+    """The URL of a database for one test."""
     async with new_database(postgres_url, template) as url:
-        connection = await asyncpg.connect(url)
-        await connection.execute(
-            "INSERT INTO workspace (id, name, version) VALUES ('few', 'F', 1), ('many', 'M', 1), ('one', 'O', 1)"
-        )
-        if request.param == "tables had a row":
-            async with connection.transaction():
-                await _replace(connection, _workspace("one", 0), _workspace("one", 1))
-        await connection.execute("VACUUM ANALYZE")
-        for before, after in ((0, 12), (12, 0)):
-            async with connection.transaction():
-                await _replace(connection, _workspace("few", before), _workspace("few", after))
-        yield connection
-        await connection.close()
+        yield url
+
+
+@pytest.fixture(params=["tables were empty", "tables had a row"])
+async def planned(own_url: str, request: pytest.FixtureRequest) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A connection that has made and emptied a workspace twelve times as small, so that it has all plans."""
+    connection = await asyncpg.connect(own_url)
+    await connection.execute(
+        "INSERT INTO workspace (id, name, version) VALUES ('few', 'F', 1), ('many', 'M', 1), ('one', 'O', 1)"
+    )
+    if request.param == "tables had a row":
+        async with connection.transaction():
+            await _replace(connection, _workspace("one", 0), _workspace("one", 1))
+    await connection.execute("VACUUM ANALYZE")
+    for before, after in ((0, 12), (12, 0)):
+        async with connection.transaction():
+            await _replace(connection, _workspace("few", before), _workspace("few", after))
+    yield connection
+    await connection.close()
 
 
 async def _rows_read(connection: asyncpg.Connection[Any]) -> dict[str, int]:
@@ -116,8 +123,10 @@ async def test_a_row_costs_as_much_in_a_large_change(planned: asyncpg.Connection
         assert await planned.fetchval("SELECT count(*) FROM member WHERE workspace_id = 'many'") == 0
 
 
-async def test_a_key_with_hats_is_issued_without_reading_the_others(planned: asyncpg.Connection[Any]) -> None:
-    """Also by a connection that has issued keys when there were few."""
+async def test_a_key_with_hats_is_issued_without_reading_the_others(
+    planned: asyncpg.Connection[Any], own_url: str
+) -> None:
+    """Also by a connection that has issued keys when there were few. Another one adds the many, without events."""
     async with planned.transaction():
         await _replace(planned, _workspace("many", 0), _workspace("many", 12))
     hats = tuple(HatId(f"h{n}") for n in range(12))
@@ -129,8 +138,8 @@ async def test_a_key_with_hats_is_issued_without_reading_the_others(planned: asy
 
     for _ in range(2):
         await issue()
-    async with planned.transaction():
-        await planned.execute(
+    async with connected(own_url) as other, without_events(other):
+        await other.execute(
             """
             INSERT INTO key (id, type, workspace_id, description, limited_to_hats, secret_hash, created_by_kind,
                              created_by_id)

@@ -10,6 +10,7 @@ import pytest
 from skilder.keys.v1 import key_pb2
 from skilder.keys.v1.key_service_pb2 import PREVIOUS_KEYS_KEEP, SuspendKeyRequest
 from tests.support.calls import count_keys, delete_workspace, get_key, list_keys, remove
+from tests.support.lengths import by_form
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
@@ -97,7 +98,10 @@ def expected_state(name: str, *, leaves: bool, deleted: bool) -> str:
 async def test_the_state_is_what_authorize_says(
     service: Service, sql: asyncpg.Connection[Any], *, leaves: bool, deleted: bool
 ) -> None:
-    """In every situation, also in the order of the reasons; for every key in every filter and count by state."""
+    """In every situation, also in the order of the reasons; for every key in every filter and count by state.
+
+    The short form has the filters with no, one, two and all states.
+    """
     keys = await issued_and_revoked(service, sql)
     if leaves:
         await leave(service)
@@ -112,7 +116,8 @@ async def test_the_state_is_what_authorize_says(
         # A retry of the revocation returns the key as it is now.
         if name.endswith("revoked"):
             assert await service.operator.revoke(key_id=issued.key.id) == found
-    for wanted in chain.from_iterable(combinations(STATES, size) for size in range(len(STATES) + 1)):
+    sizes = by_form((0, 1, 2, len(STATES)), range(len(STATES) + 1))
+    for wanted in chain.from_iterable(combinations(STATES, size) for size in sizes):
         names = {f"KEY_STATE_{state}": state for state in expected.values()}
         matching = {
             name

@@ -15,6 +15,7 @@ from skilder_keys.storage.fence import EVERYTHING, Change, Touch, changes_since
 from tests.support.calls import part
 from tests.support.fence import Touched, epoch, parts, reader_id, revoke_by_hand, touched, until_true, warm
 from tests.support.fleet import until
+from tests.support.rows import without_events
 from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.workspaces import small_workspace
 
@@ -348,12 +349,13 @@ async def test_a_change_of_everything_makes_a_reader_start_over(reader: Process,
     _, token = await reader.issue()
     await warm(reader, token)
     first = await reader_id(sql)
-    await sql.execute(
-        """
-        INSERT INTO workspace (id, name, version) SELECT n, n, 1 FROM generate_series(1, 2001) AS n;
-        DELETE FROM tool; UPDATE workspace SET deleted_at = now()
-        """
-    )
+    async with without_events(sql):
+        await sql.execute(
+            """
+            INSERT INTO workspace (id, name, version) SELECT n, n, 1 FROM generate_series(1, 2001) AS n;
+            DELETE FROM tool; UPDATE workspace SET deleted_at = now()
+            """
+        )
     await until_true(sql, "SELECT EXISTS (SELECT FROM reader WHERE id <> $1)", first)
     await until(reader.lease.valid)
     assert await reader.outcome(token) == "WORKSPACE_GONE"
