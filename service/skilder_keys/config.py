@@ -69,6 +69,11 @@ class Settings(BaseModel):
     )
     allow_plaintext: bool = Field(default=False, description="Serve without TLS on an address that is not loopback.")
     reflection: bool = Field(default=True, description="Serve reflection, so that grpcurl needs no .proto files.")
+    http_json: bool = Field(
+        EnvoySettings.http_json,
+        description="Serve the methods as HTTP and JSON, too, on the same address; see docs/http.md. Only with the "
+        "transport envoy.",
+    )
     pool_size: int = Field(
         EnvoySettings.pool_size, ge=1, le=1000, description="The most database connections of each worker."
     )
@@ -244,6 +249,12 @@ class Settings(BaseModel):
                 f"listen: {self.listen} is not loopback, and tokens would cross the network unencrypted: "
                 "set tls_cert and tls_key, or allow_plaintext if something in front of the service does TLS"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_transport(self) -> Self:
+        if self.http_json and self.transport == "grpcio":
+            raise ValueError("http_json: needs the transport envoy")
         return self
 
     @model_validator(mode="after")

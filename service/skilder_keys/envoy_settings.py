@@ -21,6 +21,7 @@ class EnvoySettings:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_client_ca: str | None = None
+    http_json: bool = False
     pool_size: int = 10
     max_message_bytes: int = 16 * 2**20
     max_connections: int = 10_000

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.docs import capacity, clients, errors, json_page, methods, options, reference, roles, sizes
+from tests.docs import capacity, clients, errors, json_page, methods, openapi, options, reference, roles, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,6 +74,8 @@ PAGES = (
             "reference": reference.text,
         },
     ),
+    File(ROOT / "docs" / "openapi.json", openapi.document),
+    Page(ROOT / "docs" / "http.md", {"paths": openapi.table}),
     Page(ROOT / "docs" / "json.md", {"responses": json_page.text}),
     CAPACITY,
 )

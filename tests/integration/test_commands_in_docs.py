@@ -39,7 +39,7 @@ PREPARED = {
 """The pages whose commands run here, with commands that come before them."""
 
 
-RUN_ELSEWHERE = {"operations.md"}
+RUN_ELSEWHERE = {"http.md", "operations.md"}
 """The pages whose commands another test runs."""
 
 

@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from structlog import get_logger
 
 from skilder.keys.v1.catalog_service_pb2 import ListWorkspacesRequest
 from skilder.keys.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from skilder_keys.config import Settings
+from skilder_keys.supervisor import supervisor
+from skilder_keys.supervisor.worker_process import StartError
+from skilder_keys.transports.choice import Choice
 from tests.support.process import FRESH, serving_process
 from tests.support.transport import why_unavailable
 from tests.support.workers import operator_metadata
@@ -75,3 +80,10 @@ def test_auto_uses_grpcio_where_python_has_no_shared_library(
         assert transport == "grpcio"
         assert given.startswith(reason)
         assert server.end() == 0
+
+
+def test_json_is_not_left_out_where_envoy_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start fails and says why, instead of serving less than was asked for."""
+    monkeypatch.setattr(supervisor, "choose", lambda _wanted: Choice("grpcio", MISSING))
+    with pytest.raises(StartError, match="http_json needs the transport envoy, which cannot be used: The Envoy"):
+        supervisor.run(Settings(http_json=True), get_logger())

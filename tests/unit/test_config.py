@@ -103,6 +103,13 @@ def test_certificate_and_key_go_together(missing: str) -> None:
     assert "go together" in refusal(**{name: value for name, value in TLS.items() if name != missing})
 
 
+def test_json_needs_envoy() -> None:
+    """There is no HTTP without it, so a start that cannot do what was asked for fails."""
+    assert "http_json: needs the transport envoy" in refusal(http_json=True, transport="grpcio")
+    assert Settings(http_json=True, transport="envoy").http_json
+    assert Settings(http_json=True).http_json
+
+
 def test_clients_certificates_need_tls() -> None:
     """A client CA without a server certificate would check nobody."""
     assert "needs tls_cert" in refusal(tls_client_ca=Path("ca.pem"))

@@ -36,6 +36,7 @@ VALUES: dict[str, Any] = {
     "tls_client_ca": Path("ca.pem"),
     "allow_plaintext": True,
     "reflection": False,
+    "http_json": True,
     "pool_size": 7,
     "statement_timeout": 1.5,
     "lock_timeout": 2.5,

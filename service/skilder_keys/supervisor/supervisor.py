@@ -26,7 +26,7 @@ from skilder_keys.supervisor.http_endpoint import Response, http_endpoint
 from skilder_keys.supervisor.metrics import metrics_endpoint
 from skilder_keys.supervisor.shared_memory import shared_memory
 from skilder_keys.supervisor.worker_pool import WorkerPool
-from skilder_keys.supervisor.worker_process import WorkerProcess
+from skilder_keys.supervisor.worker_process import StartError, WorkerProcess
 from skilder_keys.transports.choice import choose
 from skilder_keys.transports.connections import longest_handover
 
@@ -66,6 +66,8 @@ def run(settings: Settings, log: FilteringBoundLogger, worker_command: Sequence[
         UnavailableError, SchemaOutdatedError, CallersFileError, ListenError, StartError: As `WorkerProcess.start`.
     """
     transport = choose(settings.transport)
+    if settings.http_json and transport.transport == "grpcio":
+        raise StartError(f"http_json needs the transport envoy, which cannot be used: {transport.reason}")
     settings = settings.model_copy(update={"transport": transport.transport})
     # The service must be able to use the files that it creates, even if the umask of the shell denies this.
     os.umask(os.umask(0) & ~stat.S_IRWXU)

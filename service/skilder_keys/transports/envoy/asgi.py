@@ -20,12 +20,13 @@ from skilder_keys.transports.envoy.fast_call import FastCall
 from skilder_keys.transports.envoy.response import NOT_GRPC, events_of, failure_events
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Mapping
+    from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 
     from skilder_keys.rpc.call_metrics import CallMetrics
     from skilder_keys.rpc.fast_path import FastPath
     from skilder_keys.rpc.pipeline import Serve
     from skilder_keys.transports.envoy.context import Event, Receive, Send
+    from skilder_keys.transports.envoy.json_calls import JsonMethods
 
 _WATCH_SECONDS = 0.05
 
@@ -38,7 +39,13 @@ class AsgiMethods:
     """
 
     def __init__(
-        self, methods: Mapping[str, Serve], fast_paths: Mapping[str, FastPath], metrics: CallMetrics, *, max_calls: int
+        self,
+        methods: Mapping[str, Serve],
+        fast_paths: Mapping[str, FastPath],
+        metrics: CallMetrics,
+        *,
+        max_calls: int,
+        json: JsonMethods | None = None,
     ) -> None:
         """Take the methods. Call this in the event loop that will receive the calls.
 
@@ -47,7 +54,9 @@ class AsgiMethods:
             fast_paths: The fast paths that some of them have, by path.
             metrics: Counts the calls that are refused.
             max_calls: The most calls at the same time.
+            json: Serves requests with JSON; without it, they are refused.
         """
+        self._json = json
         self._metrics = metrics
         self._methods = {path.encode(): serve for path, serve in methods.items()}
         self._fast_paths = {path.encode(): each for path, each in fast_paths.items()}
@@ -86,26 +95,37 @@ class AsgiMethods:
         `first` is the result of the first `receive()`, if that was called already.
         """
         context = AsgiContext(scope, receive, first)
-        if not context.is_grpc():
-            for event in NOT_GRPC:
-                await send(event)
-            return
-        task = asyncio.current_task(self._loop)
-        serve = self._method(scope)
-        self._calls[task] = context
-        try:
-            events = events_of(await serve(context))
-        except KeysError as error:
-            status = trailing_status(error)
-            events = failure_events(status.code, status.details, status.trailing_metadata)
-        except StatusError as error:
-            events = failure_events(error.code, str(error))
-        except asyncio.CancelledError:
-            return  # the client has disconnected
-        finally:
-            del self._calls[task]
+        if context.is_grpc():
+            events = await self._grpc_events(scope, context)
+        elif self._json is not None:
+            events = await self._json.events(scope, receive, first, self._run)
+        else:
+            events = NOT_GRPC
         for event in events:
             await send(event)
+
+    async def _grpc_events(self, scope: Event, context: AsgiContext) -> Iterable[Event]:
+        try:
+            return events_of(await self._result(self._method(scope), context))
+        except KeysError as error:
+            status = trailing_status(error)
+            return failure_events(status.code, status.details, status.trailing_metadata)
+        except StatusError as error:
+            return failure_events(error.code, str(error))
+        except asyncio.CancelledError:
+            return ()  # the client has disconnected
+
+    async def _run(self, path: str, serve: Serve, context: AsgiContext) -> bytes:
+        return await self._result(self._admitted(path, serve), context)
+
+    async def _result(self, serve: Serve, context: AsgiContext) -> bytes:
+        """Return the response of a method. Meanwhile, the call ends if its client disconnects."""
+        task = asyncio.current_task(self._loop)
+        self._calls[task] = context
+        try:
+            return await serve(context)
+        finally:
+            del self._calls[task]
 
     async def watch(self) -> NoReturn:
         """Until cancelled, end calls whose clients have disconnected, and move waiting fast calls to the pipeline."""
@@ -128,9 +148,13 @@ class AsgiMethods:
         found = self._methods.get(path)
         if found is None or scope["query_string"]:
             return _unknown
+        return self._admitted(path.decode(), found)
+
+    def _admitted(self, path: str, serve: Serve) -> Serve:
+        """Return the method, or what refuses a call over the limit."""
         if self._has_room():
-            return found
-        self._metrics.refuse(path.decode())
+            return serve
+        self._metrics.refuse(path)
         return _too_many_calls
 
 

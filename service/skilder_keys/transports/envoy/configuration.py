@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FAST = "/skilder.keys.v1.AuthorizationService/"
 """The prefix of the paths of the fast methods, which Python serves in Envoy's process."""
+JSON = "/v1/"
+"""The prefix of the paths of requests with JSON, which Python serves in Envoy's process if the option says so."""
 _STREAMS = (f"{FAST}ReadToolSet",)
 """The paths with this prefix that are not fast: their responses are streams, which grpcio serves."""
 NOTICE_SECONDS = 1.0
@@ -131,10 +133,12 @@ def _can_bind(family: socket.AddressFamily, ip: str) -> bool:
 def _connections(settings: EnvoySettings, application: str, fast: str) -> dict[str, Any]:
     """Return how Envoy treats connections: with the same limits as grpcio's server."""
     age = settings.max_connection_age
+    routes = _routes_with_json(fast) if settings.http_json else _routes(fast)
     return {
         "@type": f"{_TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "grpc",
-        "codec_type": "HTTP2",
+        # With JSON also HTTP/1.1, which Envoy tells by the first bytes of a connection.
+        "codec_type": "AUTO" if settings.http_json else "HTTP2",
         "common_http_protocol_options": {
             "idle_timeout": _seconds(connections.IDLE_SECONDS),
             # As many headers as fit in the limit on metadata.
@@ -162,7 +166,7 @@ def _connections(settings: EnvoySettings, application: str, fast: str) -> dict[s
         "set_current_client_cert_details": {"cert": True},
         "generate_request_id": False,
         "server_header_transformation": "PASS_THROUGH",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes(fast)}]},
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [
             _python(application),
             _typed("router", {"@type": f"{_FILTERS}.router.v3.Router", "suppress_envoy_headers": True}),
@@ -170,24 +174,36 @@ def _connections(settings: EnvoySettings, application: str, fast: str) -> dict[s
     }
 
 
-def _routes(fast: str) -> list[dict[str, Any]]:
+def _routes(*prefixes: str) -> list[dict[str, Any]]:
     return [
         *(_forwarded({"path": path}) for path in _STREAMS),
-        {
-            "match": {"prefix": fast},
-            "typed_per_filter_config": {_PYTHON: {"@type": f"{_TYPES}.config.route.v3.FilterConfig", "config": {}}},
-            # Envoy enforces the client's deadline, and limits it in no other way.
-            "route": {
-                "cluster": "grpcio",
-                "timeout": _seconds(0),
-                "max_stream_duration": {"grpc_timeout_header_max": _seconds(0)},
-            },
-        },
+        *(_served_by_python(prefix) for prefix in prefixes),
         _forwarded({"prefix": "/"}),
     ]
 
 
-def _forwarded(match: dict[str, str]) -> dict[str, Any]:
+def _routes_with_json(fast: str) -> list[dict[str, Any]]:
+    """Return the same routes, those of requests with JSON, and the response to what is neither."""
+    *routes, last = _routes(fast, JSON)
+    is_grpc = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+    last["match"]["headers"] = [is_grpc]
+    return [*routes, last, {"match": {"prefix": "/"}, "direct_response": {"status": 404}}]
+
+
+def _served_by_python(prefix: str) -> dict[str, Any]:
+    return {
+        "match": {"prefix": prefix},
+        "typed_per_filter_config": {_PYTHON: {"@type": f"{_TYPES}.config.route.v3.FilterConfig", "config": {}}},
+        # Envoy enforces the client's deadline, and limits it in no other way.
+        "route": {
+            "cluster": "grpcio",
+            "timeout": _seconds(0),
+            "max_stream_duration": {"grpc_timeout_header_max": _seconds(0)},
+        },
+    }
+
+
+def _forwarded(match: dict[str, Any]) -> dict[str, Any]:
     """Return the route of calls that the grpcio server serves."""
     return {
         "match": match,
@@ -220,7 +236,8 @@ def _tls(settings: EnvoySettings) -> dict[str, Any]:
         "certificate_chain": _file(settings.tls_cert),
         "private_key": _file(settings.tls_key),
     }
-    common: dict[str, Any] = {"tls_certificates": [certificate], "alpn_protocols": ["h2"]}
+    protocols = ["h2", "http/1.1"] if settings.http_json else ["h2"]
+    common: dict[str, Any] = {"tls_certificates": [certificate], "alpn_protocols": protocols}
     if settings.tls_client_ca is not None:
         common["validation_context"] = {"trusted_ca": _file(settings.tls_client_ca)}
     context = {

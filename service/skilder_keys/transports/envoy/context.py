@@ -76,10 +76,14 @@ class AsgiContext:
             MessageTooLongError: The message is too long, compressed or decompressed.
             UnknownEncodingError: The compression is not supported.
         """
+        body = await self._body(max_bytes)
+        return unframed(body, self._headers.get(b"grpc-encoding"), max_bytes) if body else None
+
+    async def _body(self, max_bytes: int) -> bytes:
         event = await (self._receive() if self._first is None else self._first)
         body: bytes = event["body"] if event.get("more_body") is False else await self._rest(event, max_bytes)
         self._was_read = True
-        return unframed(body, self._headers.get(b"grpc-encoding"), max_bytes) if body else None
+        return body
 
     def waits(self) -> bool:
         """Return whether the call has its request, and was already running when this method was last called."""
@@ -99,11 +103,14 @@ class AsgiContext:
         asyncio.ensure_future(self._receive()).add_done_callback(check)
 
     async def _rest(self, event: Event, max_bytes: int) -> bytes:
-        """Read the rest of a body that begins with this event, and return all of it."""
+        """Read the rest of a body that begins with this event, and return all of it, or as much as is surely wrong."""
         body = bytearray()
         while event["type"] == "http.request":
             body += event["body"]
-            if is_over(body, max_bytes) or not event["more_body"]:
+            if self._is_over(body, max_bytes) or not event["more_body"]:
                 return bytes(body)
             event = await self._receive()
         raise asyncio.CancelledError  # the client has disconnected
+
+    def _is_over(self, body: bytearray, max_bytes: int) -> bool:
+        return is_over(body, max_bytes)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.config import Settings
     from skilder_keys.transports.envoy.context import Event, Receive, Send
+    from skilder_keys.transports.envoy.json_calls import JsonMethods
     from skilder_keys.transports.frontend import Api
 
 _METADATA_BYTES_BEHIND = 2**16
@@ -63,7 +64,8 @@ class EnvoyFrontend:
         loop.set_task_factory(task_factory)  # pyvoy makes a task of each call, and a FastCall needs none
         loop.set_exception_handler(_report)
         fast = {path: serve for path, serve in api.methods.items() if path.startswith(FAST)}
-        self._methods = AsgiMethods(fast, api.fast_paths, api.calls, max_calls=settings.max_calls)
+        json = _json_methods(api) if settings.http_json else None
+        self._methods = AsgiMethods(fast, api.fast_paths, api.calls, max_calls=settings.max_calls, json=json)
         self._watching = loop.create_task(self._methods.watch())
         self.opening.set()
         await self._admin.ready()
@@ -86,6 +88,12 @@ class EnvoyFrontend:
         if self._methods is None:
             raise LookupError("a call came before the methods")
         return self._methods.start_call(scope, receive, send)
+
+
+def _json_methods(api: Api) -> JsonMethods:
+    from skilder_keys.transports.envoy.json_calls import JsonMethods  # noqa: PLC0415 - most workers need none
+
+    return JsonMethods(api.methods)
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
