@@ -69,6 +69,14 @@ class Plan:
             if node.get("Relation Name") == table
         )
 
+    def blocks_read(self, table: str) -> int:
+        """Return how many blocks of a table and its indexes were looked at; only for a plan that was run."""
+        return sum(
+            node["Shared Hit Blocks"] + node["Shared Read Blocks"]
+            for node in self.nodes()
+            if node.get("Relation Name") == table
+        )
+
     def rows_sorted(self) -> int:
         """Return how many rows the largest sort took; only for a plan that was run."""
         sorts = (node for node in self.nodes() if node["Node Type"] in {"Sort", "Incremental Sort"})
@@ -94,7 +102,7 @@ async def plans(sql: Sql, run: Callable[[Sql], Awaitable[object]], mode: Mode, *
             # The driver reports a statement on the event loop's next turn.
             await asyncio.sleep(0)
         assert logged, "no statement was run"
-        options = "ANALYZE, FORMAT JSON" if analyze else "FORMAT JSON"
+        options = "ANALYZE, BUFFERS, FORMAT JSON" if analyze else "FORMAT JSON"
         explain = _explain_custom if mode == "custom" else _explain_generic
         found = []
         for each in logged:

@@ -104,13 +104,13 @@ class _Lookup:
 def _lookup_of(workspace_id: WorkspaceId, event_filter: EventFilter) -> _Lookup:
     by = event_filter.by
     if event_filter.key_id is not None:
-        return _Lookup("key_id", "key_id IS NOT NULL", "text::uuid", event_filter.key_id)
+        return _Lookup("key_id", "workspace_id = $1 AND key_id IS NOT NULL", "text::uuid", event_filter.key_id)
     if event_filter.user_id is not None:
-        return _Lookup(_USER, f"{_USER} IS NOT NULL", "text", event_filter.user_id)
+        return _Lookup(_USER, f"workspace_id = $1 AND {_USER} IS NOT NULL", "text", event_filter.user_id)
     if by is not None and by.kind is PrincipalKind.USER:
-        return _Lookup("actor", "actor IS NOT NULL", "text", by.id)
+        return _Lookup("actor", "workspace_id = $1 AND actor IS NOT NULL", "text", by.id)
     if by is not None:
-        return _Lookup("caller", "actor IS NULL", "text", caller_of(by))
+        return _Lookup("caller", "workspace_id = $1 AND actor IS NULL", "text", caller_of(by))
     return _Lookup("workspace_id", "true", "text", workspace_id)
 
 
@@ -137,12 +137,13 @@ async def list_page(
     wanted.add_filter(event_filter, without=lookup.column)
     looked_at = SCANNED if wanted else limit + 1
     # The order and the comparisons have the column of the lookup. So only the one index fits, and it is read from the
-    # first event of the page to the last.
+    # first event of the page to the last. For the column `workspace_id`, they alone say which workspace: with
+    # `workspace_id = $1` beside them, Postgres would begin with the newest event of the workspace.
     rows = await connection.fetch(
         f"""
         WITH scanned AS MATERIALIZED (
-            SELECT id, ({wanted}) AS matches FROM audit_event
-            WHERE workspace_id = $1 AND {lookup.condition}
+            SELECT id, (workspace_id = $1 AND {wanted}) AS matches FROM audit_event
+            WHERE {lookup.condition}
                   AND ({lookup.column}, id) >= ($2::{lookup.type}, $3::bigint)
                   AND ({lookup.column}, id) < ($2::{lookup.type}, $4::bigint)
             ORDER BY {lookup.column} DESC, id DESC LIMIT {looked_at}
