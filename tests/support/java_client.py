@@ -6,6 +6,9 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.support.lengths import LONG
 from tests.support.stubs import PROTOS, ROOT, Language
 
 if TYPE_CHECKING:
@@ -41,3 +44,10 @@ JAVA_CLIENT = Language(
         f"dev.skilder.keys.{program}",
     ],
 )
+
+
+def conformance_driver() -> list[str]:
+    """Return the command of the program that makes the calls of the conformance cases."""
+    if not LONG:
+        pytest.skip("`make test-clients` runs it")
+    return JAVA_CLIENT.run(JAVA_CLIENT.built(), "conformance.Driver")

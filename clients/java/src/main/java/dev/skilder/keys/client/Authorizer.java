@@ -48,6 +48,9 @@ public final class Authorizer {
   /** Decide about many tokens, in their order. Grants have their tool sets. */
   public List<Decision> authorizeAll(List<AuthorizeRequest> requests) {
     var sent = requests.stream().filter(Authorizer::sendable).toList();
+    if (sent.isEmpty() && !requests.isEmpty()) {
+      return requests.stream().<Decision>map(request -> Decision.Denied.MALFORMED).toList();
+    }
     var batch = BatchAuthorizeRequest.newBuilder().addAllRequests(sent).build();
     var response = call(stub -> stub.batchAuthorize(batch));
     if (response.getResponsesCount() != sent.size()) {

@@ -44,6 +44,9 @@ public sealed interface Decision {
   }
 
   private static boolean reaches(AuthorizeRequest request, dev.skilder.keys.v1.Granted granted) {
+    if (!granted.hasKey()) {
+      return false;
+    }
     ReachedTool tool = granted.getTool().getTool();
     return switch (request.getScopeCase()) {
       case TOOL_ID -> granted.hasTool() && tool.getId().equals(request.getToolId());

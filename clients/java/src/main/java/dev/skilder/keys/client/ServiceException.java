@@ -20,7 +20,7 @@ import java.util.Set;
 public final class ServiceException extends RuntimeException {
   private static final long serialVersionUID = 1;
   private static final String DOMAIN = "keys.skilder";
-  // Calls that would fail in the same way if they were made again.
+  // An error of any other kind is not of the request: what answers may even be another server than Skilder Keys.
   private static final Set<Status.Code> CALLERS_FAULT = EnumSet.of(
       Status.Code.CANCELLED,
       Status.Code.INVALID_ARGUMENT,
@@ -30,7 +30,6 @@ public final class ServiceException extends RuntimeException {
       Status.Code.FAILED_PRECONDITION,
       Status.Code.ABORTED,
       Status.Code.OUT_OF_RANGE,
-      Status.Code.UNIMPLEMENTED,
       Status.Code.UNAUTHENTICATED);
 
   private final Status.Code code;

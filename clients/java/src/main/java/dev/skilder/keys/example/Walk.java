@@ -4,6 +4,7 @@ import com.google.protobuf.Duration;
 import dev.skilder.keys.client.Authorizer;
 import dev.skilder.keys.client.Channels;
 import dev.skilder.keys.client.Decision;
+import dev.skilder.keys.client.Repeatable;
 import dev.skilder.keys.client.ServiceException;
 import dev.skilder.keys.v1.ApplyWorkspaceRequest;
 import dev.skilder.keys.v1.AuthorizeRequest;
@@ -41,14 +42,15 @@ public final class Walk {
     System.out.println("applied " + CatalogServiceGrpc.newBlockingStub(channel).applyWorkspace(apply).getVersion());
 
     // With a request_id, the same request can be sent again if its response was lost.
-    var issued = keys.issueKey(IssueKeyRequest.newBuilder()
+    var issue = IssueKeyRequest.newBuilder()
         .setRequestId(UUID.randomUUID().toString())
         .setType(KeyType.KEY_TYPE_WORKSPACE)
         .setWorkspaceId("walk-java")
         .setDescription("Slack Support Bot")
         .setHatLimit(HatLimit.newBuilder().addHatIds("support"))
         .setLifetime(Duration.newBuilder().setSeconds(90 * 86_400))
-        .build());
+        .build();
+    var issued = Repeatable.call(() -> keys.issueKey(issue));
     System.out.println("issued " + issued.getKey().getDescription());
 
     int listed = 0;
@@ -66,8 +68,9 @@ public final class Walk {
     System.out.println("batch " + authorizer.authorizeAll(List.of(post, push)).stream()
         .map(decision -> show(() -> decision)).collect(Collectors.joining(", ")));
 
-    var rotated = keys.rotateKey(RotateKeyRequest.newBuilder()
-        .setRequestId(UUID.randomUUID().toString()).setKeyId(issued.getKey().getId()).build());
+    var rotate = RotateKeyRequest.newBuilder()
+        .setRequestId(UUID.randomUUID().toString()).setKeyId(issued.getKey().getId()).build();
+    var rotated = Repeatable.call(() -> keys.rotateKey(rotate));
     var successor = post.toBuilder().setToken(rotated.getToken()).build();
     System.out.println("rotated " + show(() -> authorizer.authorize(successor)));
 

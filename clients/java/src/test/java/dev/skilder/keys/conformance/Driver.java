@@ -7,6 +7,7 @@ import com.google.gson.JsonObject;
 import dev.skilder.keys.client.Authorizer;
 import dev.skilder.keys.client.Channels;
 import dev.skilder.keys.client.Decision;
+import dev.skilder.keys.client.Repeatable;
 import dev.skilder.keys.client.ServiceException;
 import dev.skilder.keys.v1.AuthorizeRequest;
 import dev.skilder.keys.v1.DenialReason;
@@ -81,12 +82,14 @@ public final class Driver {
       case "list_keys":
         return Map.of("value", Map.of("keyIds", keyIds(keys(channel, timeout), args)));
       case "issue_key":
-        var issued = keys(channel, timeout).issueKey(IssueKeyRequest.newBuilder()
-            .setRequestId(present(args, "requestId") ? text(args, "requestId") : UUID.randomUUID().toString())
-            .setType(KeyType.KEY_TYPE_WORKSPACE)
+        var keys = keys(channel, timeout);
+        var issue = IssueKeyRequest.newBuilder()
+            .setRequestId(UUID.randomUUID().toString())
+            .setType(KeyType.valueOf(text(args, "type")))
             .setWorkspaceId(text(args, "workspaceId"))
             .setDescription(text(args, "description"))
-            .build());
+            .build();
+        var issued = Repeatable.call(() -> keys.issueKey(issue));
         return Map.of("value", Map.of("keyId", issued.getKey().getId(), "tokenLength", issued.getToken().length()));
       default:
         throw new IllegalArgumentException("no such method: " + method);
@@ -114,9 +117,9 @@ public final class Driver {
     if (present(args, "toolId")) {
       query.setToolId(text(args, "toolId"));
     }
-    if (present(args, "tool")) {
-      var tool = args.getAsJsonArray("tool");
-      query.setToolName(ToolName.newBuilder().setMcpServer(tool.get(0).getAsString()).setName(tool.get(1).getAsString()));
+    if (present(args, "toolName")) {
+      var tool = args.getAsJsonObject("toolName");
+      query.setToolName(ToolName.newBuilder().setMcpServer(text(tool, "mcpServer")).setName(text(tool, "name")));
     }
     if (present(args, "mcpServer")) {
       query.setMcpServer(text(args, "mcpServer"));
