@@ -9,6 +9,7 @@ import pytest
 from skilder_keys.storage import activity_fold, activity_lag, activity_rollup
 from skilder_keys.storage.activity_rollup import Roll
 from tests.support.activity import present_minute
+from tests.support.lengths import by_form
 from tests.support.many_keys import key_id
 from tests.support.plans import Mode, plans, undone
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.stock_too
 
-# A number for every key and many tools, 60,000 facts of this hour and the one before, and a row of the journal.
+FACTS, HOURS = by_form((20_000, 8_000), (60_000, 20_000))
+# A number for every key and many tools, FACTS facts of this hour and the one before, and a row of the journal.
 _FILL = """
 INSERT INTO activity_workspace (id) SELECT id FROM workspace;
 INSERT INTO activity_key (key_id, workspace)
@@ -30,14 +32,14 @@ INSERT INTO activity_tool (id) SELECT 'tool-' || n FROM generate_series(1, 5000)
 INSERT INTO activity_caller (name) SELECT 'caller-' || n FROM generate_series(1, 1000) AS n;
 INSERT INTO key_use (key_id, last_minute) SELECT id, 1 FROM key;
 INSERT INTO activity_minute (at, workspace, key, tool, caller, outcome, count, first_ms, last_ms)
-SELECT {now} - n % 120, 1, n % 5000, n / 5000, 1, 0, 1, 0, 0 FROM generate_series(0, 59999) AS n
+SELECT {now} - n % 120, 1, n % 5000, n / 5000, 1, 0, 1, 0, 0 FROM generate_series(1, {facts}) AS n
 ON CONFLICT DO NOTHING;
 INSERT INTO activity_hour (at, workspace, key, tool, caller, outcome, count, first_ms, last_ms)
-SELECT {now} / 60 - n % 24, 1, n, 0, 1, 0, 1, 0, 0 FROM generate_series(0, 19999) AS n;
+SELECT {now} / 60 - n % 24, 1, n, 0, 1, 0, 1, 0, 0 FROM generate_series(1, {hours}) AS n;
 INSERT INTO activity_journal (began_at, minute, keys, tools, callers, outcomes, counts, firsts, lasts, sources, hints)
 VALUES (now(), {now}, '{{{key},{key},NULL}}', '{{tool-7,tool-8,""}}', '{{caller-1,caller-2,caller-3}}', '{{0,6,1}}',
         '{{1,2,3}}', '{{0,0,0}}', '{{1,1,1}}', '{{10.0.0.1,"",""}}', '{{"","",""}}')
-"""
+""".replace("{facts}", str(FACTS)).replace("{hours}", str(HOURS))
 _LARGE = {"key", "key_use", "tool", "activity_key", "activity_tool", "activity_caller", "activity_workspace"}
 
 

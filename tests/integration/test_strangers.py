@@ -55,12 +55,12 @@ async def opened(connection: Connection, path: str, *, count: int = STREAMS) -> 
 
 @pytest.mark.parametrize("path", [CHECK, WATCH, REFLECTION, AUTHORIZE, "/x/y"])
 @with_envoy_if_short(path=[CHECK, AUTHORIZE])
-async def test_calls_that_send_nothing_block_nobody(empty_service: Service, path: str) -> None:
+async def test_calls_that_send_nothing_block_nobody(empty_service: Service, transport: str, path: str) -> None:
     """Ten connections, each with its maximum: as many calls as there are slots in all.
 
-    In the short form most paths have fewer, but still more than may wait at the same time.
+    The short form has that many of one path with grpcio, else fewer, but still more than may wait at the same time.
     """
-    connections = 10 if path == CHECK else by_form(3, 10)
+    connections = 10 if (path, transport) == (CHECK, "grpcio") else by_form(3, 10)
     async with AsyncExitStack() as stack:
         streams: list[Stream] = []
         for _ in range(connections):
@@ -175,11 +175,14 @@ async def test_anything_but_one_request_is_refused(empty_service: Service, path:
     await is_served(empty_service)
 
 
-async def test_unknown_callers_are_refused_before_sending_a_request(empty_service: Service) -> None:
-    """A thousand calls of a method that needs credentials take no slots, whatever they send as such."""
+async def test_unknown_callers_are_refused_before_sending_a_request(empty_service: Service, transport: str) -> None:
+    """A thousand calls of a method that needs credentials take no slots, whatever they send as such.
+
+    The short form has three hundred with Envoy.
+    """
     wrong = {"authorization": f"Bearer {TOKENS['operator'][:-1]}"}
     async with AsyncExitStack() as stack:
-        for _ in range(10):
+        for _ in range(10 if transport == "grpcio" else by_form(3, 10)):
             connection = await stack.enter_async_context(connected(empty_service.address))
             streams = [connection.call(AUTHORIZE, wrong) for _ in range(STREAMS)]
             assert {(await stream.response()).code for stream in streams} == {Code.UNAUTHENTICATED}

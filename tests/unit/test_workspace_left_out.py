@@ -10,11 +10,12 @@ from skilder_keys.domain.errors import InvalidRequestError
 from skilder_keys.domain.permissions import Reach
 from skilder_keys.domain.workspace_checks import checked
 from skilder_keys.rpc import convert_workspaces
+from tests.support.lengths import by_form
 from tests.support.snapshot_reads import contents_of, tools_in
 from tests.support.workspaces import example_workspace, small_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from google.protobuf.message import Message
 
@@ -63,9 +64,10 @@ def reached(workspace: Workspace) -> set[tuple[str, str, str]]:
     }
 
 
-@pytest.mark.parametrize("workspace", [small_workspace(), example_workspace()], ids=["small", "example"])
-def test_no_key_reaches_more_by_what_is_left_out(workspace: Workspace) -> None:
+@pytest.mark.parametrize("make", by_form([small_workspace], [small_workspace, example_workspace]))
+def test_no_key_reaches_more_by_what_is_left_out(make: Callable[[], Workspace]) -> None:
     """Neither by a field nor by an element of a list."""
+    workspace = make()
     before = reached(workspace)
     accepted = []
     for path in without_each(workspace):
