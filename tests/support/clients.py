@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from tests.support.java_client import conformance_driver
+from tests.support.stubs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-DRIVERS: dict[str, Callable[[], Sequence[str]]] = {"java": conformance_driver}
+_PYTHON = ROOT / "clients" / "python"
+PYTHON_SOURCES = _PYTHON / "src"
+
+
+def _python(*arguments: str) -> Sequence[str]:
+    # By its path, so that no other package of that name is taken.
+    path = f"import sys, runpy; sys.path.insert(0, {str(PYTHON_SOURCES)!r}); sys.argv[1:] = {arguments!r}; "
+    return [sys.executable, "-c", f"{path}runpy.run_path({str(_PYTHON / 'conformance' / 'driver.py')!r})"]
+
+
+DRIVERS: dict[str, Callable[[], Sequence[str]]] = {
+    "java": conformance_driver,
+    "python": _python,
+    "python-aio": lambda: _python("aio"),
+}
 """What builds the program of a client and returns its command. Without what that takes, it fails in CI and skips
 the test elsewhere."""
