@@ -10,7 +10,7 @@ TOOLS := build/bin
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
 
-.PHONY: help serve test check lint proto baseline docs faults bench lock tools stubs stubs-go stubs-typescript stubs-java clean
+.PHONY: help serve test check lint proto baseline docs faults bench lock tools stubs stubs-python stubs-go stubs-typescript stubs-java clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,7 +112,14 @@ $(TOOLS)/protoc-gen-go:
 $(TOOLS)/protoc-gen-go-grpc:
 	$(GO_INSTALL) google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
 
-stubs: proto stubs-go stubs-typescript stubs-java ## make every language's stubs from protos/ (needs Go, Node with npm, a JDK and Maven; OUT=… for another folder)
+stubs: stubs-python stubs-go stubs-typescript stubs-java ## make every language's stubs from protos/ (needs Go, Node with npm, a JDK and Maven; OUT=… for another folder)
+
+PYTHON_CLIENT := clients/python/src/skilder_keys_client
+stubs-python: proto
+	@mkdir -p $(OUT)/$(PYTHON_CLIENT)
+	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=clients/python/protos \
+		--python_out=$(OUT)/clients/python/src --mypy_out=quiet:$(OUT)/clients/python/src clients/python/protos/*/*.proto
+	$(BIN)/python clients/python/copy_contract.py $(OUT)/generated $(OUT)/$(PYTHON_CLIENT)
 
 stubs-go: $(READY) $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
 	@rm -rf $(OUT)/clients/go/v1

@@ -11,17 +11,17 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-STUBS = ROOT / "generated" / "skilder" / "keys" / "v1"
 SERVICE_CONFIG = ROOT / "docs" / "service-config.json"
 PACKAGE = HERE / "src" / "skilder_keys_client"
 DOCSTRING = '"""The messages and stubs of the contract, made from its protos. Written by copy_contract.py."""\n'
 
 
-def contents() -> dict[Path, str]:
-    """Return the files of the copy, by their paths below the package."""
+def contents(generated: Path) -> dict[Path, str]:
+    """Return the files of the copy of `generated/`, by their paths below the package."""
+    stubs = generated / "skilder" / "keys" / "v1"
     files = {Path("service-config.json"): SERVICE_CONFIG.read_text("utf-8"), Path("v1/__init__.py"): DOCSTRING}
-    services = {path.stem.removesuffix("_pb2_grpc") for path in STUBS.glob("*_service_pb2_grpc.py")}
-    for path in sorted(STUBS.glob("*_pb2*.py*")):
+    services = {path.stem.removesuffix("_pb2_grpc") for path in stubs.glob("*_service_pb2_grpc.py")}
+    for path in sorted(stubs.glob("*_pb2*.py*")):
         # A file without a service has stubs with nothing in them.
         name = path.name.partition(".")[0]
         if name.endswith("_pb2") or name.removesuffix("_pb2_grpc") in services:
@@ -32,10 +32,10 @@ def contents() -> dict[Path, str]:
     return files
 
 
-def write(package: Path = PACKAGE) -> None:
+def write(generated: Path = ROOT / "generated", package: Path = PACKAGE) -> None:
     """Write the copy, and remove what is no longer part of it."""
     (package / "v1").mkdir(parents=True, exist_ok=True)
-    files = contents()
+    files = contents(generated)
     for path in (package / "v1").iterdir():
         if path.is_file() and path.relative_to(package) not in files:
             path.unlink()

@@ -4,15 +4,18 @@
 # source: skilder_keys_client/details.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "skilder_keys_client/details.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'skilder_keys_client/details.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -23,27 +26,25 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n!skilder_keys_client/details.proto\x12\x13skilder_keys_client\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto"N\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any"\x9c\x01\n\tErrorInfo\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12>\n\x08metadata\x18\x03 \x03(\x0b\x32,.skilder_keys_client.ErrorInfo.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01";\n\tRetryInfo\x12.\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration"\x8c\x01\n\nBadRequest\x12H\n\x10\x66ield_violations\x18\x01 \x03(\x0b\x32..skilder_keys_client.BadRequest.FieldViolation\x1a\x34\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\tb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skilder_keys_client/details.proto\x12\x13skilder_keys_client\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"N\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"\x9c\x01\n\tErrorInfo\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12>\n\x08metadata\x18\x03 \x03(\x0b\x32,.skilder_keys_client.ErrorInfo.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\tRetryInfo\x12.\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8c\x01\n\nBadRequest\x12H\n\x10\x66ield_violations\x18\x01 \x03(\x0b\x32..skilder_keys_client.BadRequest.FieldViolation\x1a\x34\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "skilder_keys_client.details_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skilder_keys_client.details_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_ERRORINFO_METADATAENTRY"]._loaded_options = None
-    _globals["_ERRORINFO_METADATAENTRY"]._serialized_options = b"8\001"
-    _globals["_STATUS"]._serialized_start = 117
-    _globals["_STATUS"]._serialized_end = 195
-    _globals["_ERRORINFO"]._serialized_start = 198
-    _globals["_ERRORINFO"]._serialized_end = 354
-    _globals["_ERRORINFO_METADATAENTRY"]._serialized_start = 307
-    _globals["_ERRORINFO_METADATAENTRY"]._serialized_end = 354
-    _globals["_RETRYINFO"]._serialized_start = 356
-    _globals["_RETRYINFO"]._serialized_end = 415
-    _globals["_BADREQUEST"]._serialized_start = 418
-    _globals["_BADREQUEST"]._serialized_end = 558
-    _globals["_BADREQUEST_FIELDVIOLATION"]._serialized_start = 506
-    _globals["_BADREQUEST_FIELDVIOLATION"]._serialized_end = 558
+  DESCRIPTOR._loaded_options = None
+  _globals['_ERRORINFO_METADATAENTRY']._loaded_options = None
+  _globals['_ERRORINFO_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_STATUS']._serialized_start=117
+  _globals['_STATUS']._serialized_end=195
+  _globals['_ERRORINFO']._serialized_start=198
+  _globals['_ERRORINFO']._serialized_end=354
+  _globals['_ERRORINFO_METADATAENTRY']._serialized_start=307
+  _globals['_ERRORINFO_METADATAENTRY']._serialized_end=354
+  _globals['_RETRYINFO']._serialized_start=356
+  _globals['_RETRYINFO']._serialized_end=415
+  _globals['_BADREQUEST']._serialized_start=418
+  _globals['_BADREQUEST']._serialized_end=558
+  _globals['_BADREQUEST_FIELDVIOLATION']._serialized_start=506
+  _globals['_BADREQUEST_FIELDVIOLATION']._serialized_end=558
 # @@protoc_insertion_point(module_scope)
