@@ -19,11 +19,11 @@ def test_the_stubs_are_up_to_date(tmp_path: Path) -> None:
     package = tmp_path / "skilder_keys_client"
     subprocess.run([sys.executable, "clients/python/copy_contract.py", "generated", package], cwd=ROOT, check=True)
     protos = ROOT / "clients" / "python" / "protos"
-    made = [
+    made: list[str] = [
         f"--proto_path={protos}",
         f"--python_out={tmp_path}",
         f"--mypy_out=quiet:{tmp_path}",
-        *protos.glob("*/*.proto"),
+        *map(str, protos.glob("*/*.proto")),
     ]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *made], check=True, env=os.environ | {"PATH": path})

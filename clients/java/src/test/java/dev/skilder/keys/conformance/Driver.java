@@ -7,7 +7,6 @@ import com.google.gson.JsonObject;
 import dev.skilder.keys.client.Authorizer;
 import dev.skilder.keys.client.Channels;
 import dev.skilder.keys.client.Decision;
-import dev.skilder.keys.client.Repeatable;
 import dev.skilder.keys.client.ServiceException;
 import dev.skilder.keys.v1.AuthorizeRequest;
 import dev.skilder.keys.v1.DenialReason;
@@ -84,12 +83,12 @@ public final class Driver {
       case "issue_key":
         var keys = keys(channel, timeout);
         var issue = IssueKeyRequest.newBuilder()
-            .setRequestId(UUID.randomUUID().toString())
+            .setRequestId(present(args, "requestId") ? text(args, "requestId") : UUID.randomUUID().toString())
             .setType(KeyType.valueOf(text(args, "type")))
             .setWorkspaceId(text(args, "workspaceId"))
             .setDescription(text(args, "description"))
             .build();
-        var issued = Repeatable.call(() -> keys.issueKey(issue));
+        var issued = keys.issueKey(issue);
         return Map.of("value", Map.of("keyId", issued.getKey().getId(), "tokenLength", issued.getToken().length()));
       default:
         throw new IllegalArgumentException("no such method: " + method);
