@@ -29,6 +29,14 @@ async def test_verify_prints_heads_and_what_is_wrong(sql: Sql, database_url: str
     assert done.stderr == "sound: 10 events of 2 workspaces\n"
     assert verify("globex", "--expect-head", acme).stdout == f"{acme}\n{globex}\n"
     assert verify("globex").stdout == f"{globex}\n"
+    done = verify("nope")
+    words = "Error: there are no audit events of 'nope': is that the id of the workspace?"
+    assert (done.returncode, done.stdout, done.stderr) == (4, "", f"{words}\n")
+    done = verify("nope", "globex")
+    assert (done.returncode, done.stdout) == (4, f"{globex}\n")
+    assert done.stderr == f"{words} The others are sound: 5 events of 1 workspaces\n"
+    done = verify("nope", "--expect-head", acme.replace("acme:5", "none:5"))
+    assert (done.returncode, "cut off" in done.stdout) == (5, True)
     await as_owner(sql, "UPDATE audit_event SET actor = 'bob' WHERE workspace_id = 'acme' AND number = 3")
     done = verify()
     assert done.returncode == 5

@@ -12,7 +12,7 @@ from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1 import key_pb2
 from skilder_keys.domain.ids import KeyId
 from skilder_keys.domain.token import KeyType, Token, hint
-from skilder_keys.rpc.decision_log import FIRST, trace_id
+from skilder_keys.rpc.decision_log import FIRST, TOOLS, trace_id
 from tests.support.collector import collecting
 from tests.support.ids import new_key_id
 from tests.support.service import serving
@@ -194,6 +194,28 @@ async def test_a_flood_of_one_kind_of_denial_is_counted_as_one(
         ]
         + [("TOOL_NOT_ALLOWED", "service", "same.tool")] * FIRST
     )
+
+
+@GRPCIO_IF_SHORT
+async def test_tools_that_are_made_up_are_one_kind(transport: str, database_url: str, tmp_path: Path) -> None:
+    """After the first of a key. Those of another key are recorded all the same, and no denial is lost."""
+    path = tmp_path / "decisions.jsonl"
+    async with serving(database_url, tmp_path, transport=transport, decision_log_file=path) as service:
+        await service.operator.apply(small_workspace())
+        one, other = [await service.operator.issue(type=key_pb2.KEY_TYPE_USER, user_id="ada") for _ in range(2)]
+        for number in range(TOOLS + FIRST + 5):
+            assert await service.service.denial(one.token, tool_id=f"tool.{number}") == "TOOL_NOT_ALLOWED"
+        await service.service.denial(one.token, tool_id="tool.0")
+        await service.service.denial(other.token, tool_id="tool.0")
+    found = records(path)
+    left_out = found.pop()
+    assert "tool" not in left_out
+    assert (left_out["key_id"], left_out["reason"], left_out["repeated"]) == (one.key.id, "TOOL_NOT_ALLOWED", 5)
+    assert [(each["key_id"], each["tool"]) for each in found] == [
+        *((one.key.id, f"tool.{number}") for number in range(TOOLS + FIRST)),
+        (one.key.id, "tool.0"),
+        (other.key.id, "tool.0"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -164,3 +164,36 @@ async def test_a_check_and_a_prune_read_what_they_are_about(events: Sql) -> None
         )  # found, looked up, removed
     finally:
         await begun.rollback()
+
+
+class Reading:
+    """A connection whose cursors are plain queries, since the driver does not report the statement of a cursor."""
+
+    def __init__(self, sql: Sql) -> None:
+        self._sql = sql
+        self.execute = sql.execute
+
+    async def cursor(self, query: str, *values: object) -> Reading:
+        """Run a query."""
+        self._rows = await self._sql.fetch(query, *values)
+        return self
+
+    async def fetch(self, _: int) -> list[Any]:
+        """Return the rows, once."""
+        rows, self._rows = self._rows, []
+        return rows
+
+
+async def test_a_check_reads_the_chain_in_order(events: Sql) -> None:
+    """Nothing is sorted, so a cursor returns the first events at once; and nothing of what comes before is read."""
+
+    async def chained(sql: Any) -> None:
+        assert [len(each) async for each in audit_chain.chained(Reading(sql), ACME, EVENTS - 300)] == [300]  # type: ignore[arg-type]
+
+    async def older(sql: Any) -> None:
+        assert [each async for each in audit_chain.older(Reading(sql), ACME)] == []  # type: ignore[arg-type]
+
+    for read, most in ((chained, 300), (older, EVENTS)):
+        (plan,) = await plans(events, read, "custom", analyze=True)
+        assert not plan.kinds() & {"Sort", "Incremental Sort"}, plan
+        assert plan.rows_read("audit_event") <= most, plan

@@ -142,8 +142,10 @@ async def test_the_job_runs_by_itself_and_not_without_an_age(writer: Process, sq
         for count in (1, 2):
             await key(sql, expires_at=days_ago(31))
             async with asyncio.timeout(30):
-                while job.purged < count:
+                while job.purged < count or job.runs["done"] < count:
                     await asyncio.sleep(0.01)
     finally:
         running.cancel()
+    assert job.runs.keys() == {"done", "elsewhere", "failed"}
+    assert (job.runs["elsewhere"], job.runs["failed"]) == (0, 0)
     assert any(each["event"] == "keys purged" and each["audit_head"].startswith("acme:") for each in writer.log.events)

@@ -48,6 +48,7 @@ _LABELS = {
     "argon2": {"outcome"},
     "decision_log_records": {"outcome"},
     "unused_keys_runs": {"outcome"},
+    "purge_runs": {"outcome"},
 }
 """The labels of our metrics, besides `worker` and `le`; their values are few."""
 

@@ -25,6 +25,7 @@ class KeyPurge:
 
     Attributes:
         purged: The number of keys that this process has purged.
+        runs: How often this process looked, by outcome: `done`, `failed`, or `elsewhere` if another one was at it.
     """
 
     def __init__(
@@ -45,21 +46,26 @@ class KeyPurge:
         self._age = None if days is None else timedelta(days=days)
         self._interval = interval
         self.purged = 0
+        self.runs = {"done": 0, "elsewhere": 0, "failed": 0}
 
     async def run(self) -> None:
         """Run again and again, until cancelled; if there is no purge, return."""
         while self._age is not None:
             # So that the workers of a fleet do not all come at the same time.
             await asyncio.sleep(self._interval * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            outcome = "failed"
             try:
-                await self.purge(self._age)
+                outcome = "done" if await self.purge(self._age) else "elsewhere"
             except UnavailableError as error:
                 self._log.warning("keys not purged", error=repr(error.__cause__ or error))
             except Exception as error:  # noqa: BLE001 - any error would end this loop unnoticed
                 self._log.error("keys not purged", exc_info=error)
+            self.runs[outcome] += 1
 
-    async def purge(self, age: timedelta) -> None:
+    async def purge(self, age: timedelta) -> bool:
         """Purge all keys that were revoked or have expired longer ago than an age.
+
+        Return False if another process is at it.
 
         Raises:
             UnavailableError: The database does not respond.
@@ -68,10 +74,10 @@ class KeyPurge:
             heads: list[str] = []
             async with self._database.change(heads) as transaction:
                 if not await purged_keys.try_lock(transaction):
-                    return
+                    return False
                 purged = await purged_keys.purge(transaction, age, CHUNK)
             if not purged:
-                return
+                return True
             self.purged += len(purged)
             for head in heads:
                 self._log.info("keys purged", keys=len(purged), audit_head=head)

@@ -36,10 +36,13 @@ def verify(
     url: str, schema: str, workspace_ids: Sequence[str], expected: Sequence[ExpectedHead], *, json: bool
 ) -> None:
     """Check the audit trail, and print the head of each workspace and what is wrong."""
-    events, workspaces, faults = _run(_verify(url, schema, workspace_ids, expected, json=json))
+    events, workspaces, faults, unknown = _run(_verify(url, schema, workspace_ids, expected, json=json))
     summary = f"{events} events of {workspaces} workspaces"
     if faults:
         raise fail(f"the audit trail is broken in {faults} places: {summary}", Exit.CONFLICT)
+    if unknown:
+        words = f"there are no audit events of {', '.join(map(repr, unknown))}: is that the id of the workspace?"
+        raise fail(f"{words} The others are sound: {summary}" if workspaces else words, Exit.NOT_FOUND)
     say(f"sound: {summary}")
 
 
@@ -107,15 +110,21 @@ async def _prune(
 
 async def _verify(
     url: str, schema: str, workspace_ids: Sequence[str], expected: Sequence[ExpectedHead], *, json: bool
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int, list[str]]:
     events = workspaces = faults = 0
     async with snapshot(url, schema, _NAME) as connection:
-        async for each in check(connection, workspace_ids, expected):
+        heads = await audit_chain.heads(connection)
+        noted = {each.workspace_id for each in expected}
+        unknown = sorted(set(workspace_ids) - heads.keys() - noted)
+        known = [each for each in workspace_ids if each not in unknown]
+        if unknown and not (known or noted):
+            return 0, 0, 0, unknown
+        async for each in check(connection, known or sorted(noted) if workspace_ids else (), expected):
             events += each.count
             workspaces += 1
             faults += len(each.findings)
             (_print_json if json else _print_text)(each)
-    return events, workspaces, faults
+    return events, workspaces, faults, unknown
 
 
 def _print_text(each: ChainCheck) -> None:

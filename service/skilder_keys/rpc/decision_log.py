@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from skilder_keys.app.authorization.query import AuthorizeQuery, Decision
+    from skilder_keys.domain.ids import KeyId
     from skilder_keys.rpc.pipeline import Call
 
     Record = dict[str, Any]
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 FIRST = 10
 """How many denials of a kind are recorded one by one in a minute. One record counts the others."""
 
+TOOLS = 20
+"""How many tools of a caller and key are kinds of their own in a minute: whoever has a key can make ids of tools up."""
+
+_MAX_KEYS = 1000
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _NO_TRACE = "0" * 32
 
@@ -62,11 +67,13 @@ class DecisionLog:
         self._sink = sink
         self._now = now
         self._limiter = LogLimiter(self._left_out, FIRST)
+        self._tools: dict[tuple[str, KeyId | None], set[str]] = {}
 
     def note(self, query: AuthorizeQuery, decision: Decision, call: Call) -> None:
         """Record a decision, if it is one to record.
 
-        Denials of a kind have the same reason, caller and key and, if the tool is the reason, the same tool.
+        Denials of a kind have the same reason, caller and key and, if the tool is the reason, the same tool, or one
+        after the first tools of the minute.
         """
         if self._sink is None or (decision.denied is None and not self.every):
             return
@@ -80,7 +87,7 @@ class DecisionLog:
                 kind["workspace_id"] = decision.key.workspace_id
                 if decision.key.user_id is not None:
                     kind["user_id"] = decision.key.user_id
-            if reason is DenialReason.TOOL_NOT_ALLOWED:
+            if reason is DenialReason.TOOL_NOT_ALLOWED and self._is_kind(call.caller.name, decision.key_id, tool):
                 kind["tool"] = tool
             if not self._limiter.admits(call.context.peer(), **kind):
                 return
@@ -107,6 +114,7 @@ class DecisionLog:
 
     def report(self) -> None:
         """Record how many denials of each kind were left out, and begin a new minute."""
+        self._tools.clear()
         self._limiter.report()
 
     async def run(self) -> NoReturn:
@@ -114,6 +122,17 @@ class DecisionLog:
         while True:
             await asyncio.sleep(SECONDS)
             self.report()
+
+    def _is_kind(self, caller: str, key_id: KeyId | None, tool: str) -> bool:
+        """Return whether the denials of a tool are a kind of their own."""
+        tools = self._tools.get((caller, key_id))
+        if tools is None:
+            if len(self._tools) >= _MAX_KEYS:
+                return False
+            tools = self._tools[caller, key_id] = set()
+        if len(tools) < TOOLS:
+            tools.add(tool)
+        return tool in tools
 
     def _left_out(self, count: int, peers: Mapping[str, int], kind: Mapping[str, str]) -> None:
         if self._sink is not None:

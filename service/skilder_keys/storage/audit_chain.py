@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from skilder_keys.domain.audit_chain import ChainedEvent, OlderEvent
 from skilder_keys.domain.audit_check import Head
+from skilder_keys.storage.audit_events import BY_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,6 +49,7 @@ async def heads(connection: Connection) -> dict[str, Head | None]:
 
 async def chained(connection: Connection, workspace_id: str, after: int = 0) -> AsyncIterator[list[ChainedEvent]]:
     """Yield the events of a workspace that come after a number, in lists and in order. Call it in a transaction."""
+    await connection.execute(BY_INDEX)
     cursor = await connection.cursor(_CHAINED, workspace_id, after)
     # Postgres reads the next ones while the caller looks at these.
     coming = asyncio.create_task(cursor.fetch(_BATCH))
@@ -63,6 +65,7 @@ async def chained(connection: Connection, workspace_id: str, after: int = 0) -> 
 
 async def older(connection: Connection, workspace_id: str) -> AsyncIterator[list[OlderEvent]]:
     """Yield the events of a workspace from before the chain, in lists and in order. Call it in a transaction."""
+    await connection.execute(BY_INDEX)
     cursor = await connection.cursor(_OLDER, workspace_id)
     while rows := await cursor.fetch(_BATCH):
         yield [OlderEvent(*row) for row in rows]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from skilder_keys.app.authorization.verifier import Verifier
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.reader import Reader
+    from skilder_keys.app.key_purge import KeyPurge
     from skilder_keys.app.unused_keys import UnusedKeys
     from skilder_keys.rpc.call_metrics import CallMetrics
     from skilder_keys.rpc.pipeline import Pipeline
@@ -99,6 +100,12 @@ def read_activity(readings: Readings, counter: ActivityCounter, writer: Activity
     )
     readings.counter("activity_folded_calls", "Calls that this worker has folded into facts.", lambda: fold.calls)
     readings.counters("activity_fold_runs", "Looks at the journal, by outcome.", lambda: fold.runs, "outcome")
+
+
+def read_purge(readings: Readings, purge: KeyPurge) -> None:
+    """Add the metrics of the purge of keys."""
+    readings.counter("purged_keys", "Keys purged because they ended long ago.", lambda: purge.purged)
+    readings.counters("purge_runs", "Searches for keys to purge, by outcome.", lambda: purge.runs, "outcome")
 
 
 def read_decisions(readings: Readings, writer: DecisionWriter) -> None:

@@ -233,7 +233,7 @@ async def start(
     )
     for part in (
         *(reader, warm_up, health, usage, *activity, renewal, unused),
-        KeyPurge(database, writer, log, settings.purge_keys_after_days, settings.policy_interval),
+        _purge(settings, readings, database, writer, log),
         *(time_limit, pipeline.log_limiter),
     ):
         stack.push_async_callback(_end, asyncio.create_task(part.run()))
@@ -243,6 +243,14 @@ async def start(
     address = await frontend.start(api, settings)
     stack.callback(_drain, streams, health)
     return address
+
+
+def _purge(
+    settings: Settings, readings: Readings, database: Database, writer: Writer, log: FilteringBoundLogger
+) -> KeyPurge:
+    purge = KeyPurge(database, writer, log, settings.purge_keys_after_days, settings.policy_interval)
+    collector.read_purge(readings, purge)
+    return purge
 
 
 def _hasher(settings: Settings) -> SecretHasher:
