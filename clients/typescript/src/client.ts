@@ -103,13 +103,13 @@ export class Client {
     return unsendable(token) ?? called(joined(this.#authorization.readToolSet({ request }, callOptions(query))));
   }
 
-  /** Issue a key. Without a `requestId` the client makes one, so that it can safely send the request again. */
+  /** Issue a key. Without a `requestId` the client makes one. To try again after an outage, name your own, and name it again. */
   async issueKey(request: Init<typeof IssueKeyRequestSchema>, options: CallOptions = {}): Promise<IssuedKey> {
     const { key, token } = await called(this.#keys.issueKey({ requestId: randomUUID(), ...request }, callOptions(options)));
     return new IssuedKey(present(key, "key"), token);
   }
 
-  /** Rotate a key: return its successor. Without a `requestId` the client makes one, as for `issueKey`. */
+  /** Rotate a key: return its successor. The `requestId` is as for `issueKey`. */
   async rotateKey(request: Init<typeof RotateKeyRequestSchema>, options: CallOptions = {}): Promise<IssuedKey> {
     const response = await called(this.#keys.rotateKey({ requestId: randomUUID(), ...request }, callOptions(options)));
     return new IssuedKey(present(response.key, "key"), response.token, response.predecessor);

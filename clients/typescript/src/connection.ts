@@ -16,12 +16,12 @@ const END_STREAM = constants.NGHTTP2_FLAG_END_STREAM;
 export class Attempt {
   /** Whether the service began a response that has more than a status. Then the call is not sent again. */
   answered = false;
-  #refused = false;
+  #stream: ClientHttp2Stream | undefined;
   #session: Session | undefined;
 
   /** Whether the service said that it has not looked at the request, as it does when it ends a connection. */
   get refused(): boolean {
-    return this.#refused;
+    return this.#stream?.rstCode === constants.NGHTTP2_REFUSED_STREAM;
   }
 
   /** Whether there was no connection, or it broke. */
@@ -31,12 +31,11 @@ export class Attempt {
 
   /** Watch the stream of this attempt. */
   watch(stream: ClientHttp2Stream): void {
+    this.#stream = stream;
+    // A stream forgets its session when it closes.
     this.#session = stream.session;
     stream.once("response", (_headers, flags) => {
       this.answered = (flags & END_STREAM) === 0;
-    });
-    stream.once("close", () => {
-      this.#refused = stream.rstCode === constants.NGHTTP2_REFUSED_STREAM;
     });
   }
 }

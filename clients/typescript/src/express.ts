@@ -17,15 +17,20 @@ export interface ExpressResponse {
   json(body: unknown): unknown;
 }
 
+/** A middleware of Express. */
+export type ExpressGuard<Request> = (request: Request, response: ExpressResponse, next: (error?: unknown) => void) => Promise<void>;
+
 /**
  * Return a middleware that lets a request through only if its API key reaches what the options ask about.
  * A handler gets the decision with `grantOf(request)`.
  *
  * Behind a proxy, set Express's `trust proxy`: the address of the agent is `request.ip`.
  */
-export function guard<Request extends ExpressRequest>(client: Pick<Client, "authorize">, options: GuardOptions<Request> = {}) {
+export function guard(client: Pick<Client, "authorize">, options?: GuardOptions<ExpressRequest>): ExpressGuard<ExpressRequest>;
+export function guard<Request extends ExpressRequest>(client: Pick<Client, "authorize">, options: GuardOptions<Request>): ExpressGuard<Request>;
+export function guard<Request extends ExpressRequest>(client: Pick<Client, "authorize">, options: GuardOptions<Request> = {}): ExpressGuard<Request> {
   checkGuard(options);
-  return async (request: Request, response: ExpressResponse, next: (error?: unknown) => void): Promise<void> => {
+  return async (request, response, next) => {
     const outcome = await decide(client, options, request, rawValues(request.rawHeaders), request.ip);
     if ("granted" in outcome) {
       keepGrant(request, outcome.granted);

@@ -17,15 +17,20 @@ export interface FastifyReplyLike {
   send(body: unknown): unknown;
 }
 
+/** A hook of Fastify. */
+export type FastifyGuard<Request> = (request: Request, reply: FastifyReplyLike) => Promise<unknown>;
+
 /**
  * Return a hook, for `onRequest` or `preHandler`, that lets a request through only if its API key reaches what the
  * options ask about. A handler gets the decision with `grantOf(request)`.
  *
  * Behind a proxy, set Fastify's `trustProxy`: the address of the agent is `request.ip`.
  */
-export function guard<Request extends FastifyRequestLike>(client: Pick<Client, "authorize">, options: GuardOptions<Request> = {}) {
+export function guard(client: Pick<Client, "authorize">, options?: GuardOptions<FastifyRequestLike>): FastifyGuard<FastifyRequestLike>;
+export function guard<Request extends FastifyRequestLike>(client: Pick<Client, "authorize">, options: GuardOptions<Request>): FastifyGuard<Request>;
+export function guard<Request extends FastifyRequestLike>(client: Pick<Client, "authorize">, options: GuardOptions<Request> = {}): FastifyGuard<Request> {
   checkGuard(options);
-  return async (request: Request, reply: FastifyReplyLike): Promise<unknown> => {
+  return async (request, reply) => {
     const outcome = await decide(client, options, request, rawValues(request.raw.rawHeaders), request.ip);
     if ("granted" in outcome) {
       keepGrant(request, outcome.granted);

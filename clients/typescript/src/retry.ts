@@ -73,7 +73,8 @@ function delayOf(error: ConnectError, tries: number, policy: RetryPolicy | undef
 function statusOf(thrown: unknown, attempt: Attempt, signal: AbortSignal): ConnectError {
   const error = ConnectError.from(thrown);
   const sentByService = error.metadata.has("grpc-status");
-  if (signal.aborted || sentByService || (!attempt.disconnected && error.code !== Code.Canceled)) {
+  const lost = attempt.refused || attempt.disconnected || error.code === Code.Canceled;
+  if (signal.aborted || sentByService || !lost) {
     return error;
   }
   return new ConnectError(`The connection failed: ${error.rawMessage}`, Code.Unavailable, error.metadata, undefined, error);
