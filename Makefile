@@ -125,7 +125,7 @@ stubs-go: $(READY) $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
 	@rm -rf $(OUT)/clients/go/v1
 	$(GENERATE) clients/go/buf.gen.yaml
 
-stubs-typescript: $(READY) build/typescript/node_modules/.ready
+stubs-typescript: $(READY) build/typescript/node_modules/.ready build/clients/typescript/node_modules/.ready
 	@rm -rf $(OUT)/clients/typescript/src/gen
 	$(GENERATE) clients/typescript/buf.gen.yaml
 
@@ -136,6 +136,12 @@ stubs-java: $(READY) build/java/.ready build/maven/.ready
 build/typescript/node_modules/.ready: $(addprefix tests/support/typescript/,package.json package-lock.json)
 	@mkdir -p build/typescript && cp $^ build/typescript
 	cd build/typescript && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+# What the client for TypeScript is built and tested with.
+build/clients/typescript/node_modules/.ready: $(addprefix clients/typescript/,package.json package-lock.json)
+	@mkdir -p build/clients/typescript && cp $^ build/clients/typescript
+	cd build/clients/typescript && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 # Maven keeps no digests of its own, so what it fetched is compared with those in jars.sha256.

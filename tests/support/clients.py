@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tests.support.java_client import conformance_driver
+from tests.support import java_client, typescript_client
 from tests.support.stubs import ROOT
 
 if TYPE_CHECKING:
@@ -22,9 +22,10 @@ def _python(*arguments: str) -> Sequence[str]:
 
 
 DRIVERS: dict[str, Callable[[], Sequence[str]]] = {
-    "java": conformance_driver,
+    "java": java_client.conformance_driver,
     "python": _python,
     "python-aio": lambda: _python("aio"),
+    "typescript": typescript_client.conformance_driver,
 }
 """What builds the program of a client and returns its command. Without what that takes, it fails in CI and skips
 the test elsewhere."""

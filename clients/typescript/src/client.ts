@@ -85,7 +85,7 @@ export class Client {
     const requests = queries.map((query) => ({ request: requestOf(query.token, query), local: unsendable(query.token) }));
     const sent = requests.filter(({ local }) => local === undefined).map(({ request }) => request);
     const { responses, toolSets } =
-      sent.length === 0
+      sent.length === 0 && queries.length > 0
         ? create(BatchAuthorizeResponseSchema)
         : await called(this.#authorization.batchAuthorize({ requests: sent }, callOptions(options)));
     if (responses.length !== sent.length) {
@@ -105,13 +105,13 @@ export class Client {
 
   /** Issue a key. Without a `requestId` the client makes one. To try again after an outage, name your own, and name it again. */
   async issueKey(request: Init<typeof IssueKeyRequestSchema>, options: CallOptions = {}): Promise<IssuedKey> {
-    const { key, token } = await called(this.#keys.issueKey({ requestId: randomUUID(), ...request }, callOptions(options)));
+    const { key, token } = await called(this.#keys.issueKey({ ...request, requestId: request.requestId || randomUUID() }, callOptions(options)));
     return new IssuedKey(present(key, "key"), token);
   }
 
   /** Rotate a key: return its successor. The `requestId` is as for `issueKey`. */
   async rotateKey(request: Init<typeof RotateKeyRequestSchema>, options: CallOptions = {}): Promise<IssuedKey> {
-    const response = await called(this.#keys.rotateKey({ requestId: randomUUID(), ...request }, callOptions(options)));
+    const response = await called(this.#keys.rotateKey({ ...request, requestId: request.requestId || randomUUID() }, callOptions(options)));
     return new IssuedKey(present(response.key, "key"), response.token, response.predecessor);
   }
 

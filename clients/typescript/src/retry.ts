@@ -24,7 +24,7 @@ export function retries(policies: Policies, throttle: Throttle, connection: Conn
       try {
         const response = await next(again({ attempt: id, deadline }));
         throttle.succeeded();
-        return response;
+        return response.stream ? { ...response, message: watched(response.message, attempt, request.signal) } : response;
       } catch (thrown) {
         const error = statusOf(thrown, attempt, request.signal);
         if (request.signal.aborted) {
@@ -91,6 +91,15 @@ async function repeatable(request: AnyRequest): Promise<(next: { attempt: string
     }
     return request.stream ? { ...request, header, message: replay(messages) } : { ...request, header };
   };
+}
+
+/** Give the messages of a response, and the error that ends them the status that gRPC gives it. */
+async function* watched<T>(messages: AsyncIterable<T>, attempt: Attempt, signal: AbortSignal): AsyncGenerator<T> {
+  try {
+    yield* messages;
+  } catch (thrown) {
+    throw statusOf(thrown, attempt, signal);
+  }
 }
 
 async function collected<T>(messages: AsyncIterable<T>): Promise<T[]> {
