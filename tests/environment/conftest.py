@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,12 +37,14 @@ class Surroundings:
     Attributes:
         keys: The service's keys, newest first.
         token: The token of the newest key.
+        forks: Whether commands with variables are forked, too, from a process that was started with these variables.
     """
 
     service: Service
     folder: Path
     keys: list[Key]
     token: str
+    forks: bool = False
 
     def variables(self, more: dict[str, str]) -> dict[str, str]:
         """Return the environment of a command."""
@@ -52,7 +55,7 @@ class Surroundings:
         self, *arguments: str, stdin: str | bytes = b"", **variables: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command with pipes for its standard streams; with variables, in a new interpreter, which reads them."""
-        kind: type[subprocess.Popen[bytes]] = subprocess.Popen if variables else Forked
+        kind: type[subprocess.Popen[bytes]] = subprocess.Popen if variables and not self.forks else Forked
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
         def run() -> subprocess.CompletedProcess[bytes]:
@@ -92,12 +95,15 @@ class Surroundings:
         )
 
     async def terminal(
-        self, *arguments: str, width: int, answers: Sequence[tuple[str, str]] = (), **variables: str
+        self,
+        *arguments: str,
+        width: int,
+        answers: Sequence[tuple[str, str]] = (),
+        **variables: str,
     ) -> tuple[int, str]:
         """Run a command on a terminal; see `run_in_terminal`."""
-        return await asyncio.to_thread(
-            run_in_terminal, *arguments, folder=self.folder, width=width, answers=answers, **self.variables(variables)
-        )
+        run = partial(run_in_terminal, folder=self.folder, width=width, answers=answers, forks=self.forks)
+        return await asyncio.to_thread(run, *arguments, **self.variables(variables))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from skilder_keys.cli.text import UNSAFE
 from tests.environment.conftest import Surroundings
 from tests.support.activity_facts import Fact, insert_facts, insert_unproven
 from tests.support.cases import TAKEN_TEXTS, TAKEN_TOOL_IDS, TAKEN_USER_IDS
+from tests.support.lengths import LONG, by_form
 from tests.support.postgres import new_database
 from tests.support.screen import without_colours
 from tests.support.service import TOKENS, serving
@@ -79,8 +81,11 @@ def check_lines(shown: str, width: int) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 async def test_names_of_real_life_fit_a_terminal(surroundings: Surroundings, command: tuple[str, ...]) -> None:
-    """At 80 columns and at 40, with wide characters, marks that join and letters from right to left."""
-    for width in (80, 40):
+    """At 80 columns and at 40, with wide characters, marks that join and letters from right to left.
+
+    The short form has the narrow terminal, on which more is wrapped and cut.
+    """
+    for width in by_form((40,), (80, 40)):
         code, shown = await surroundings.terminal(*command, width=width)
         assert code == 0, shown
         check_lines(without_colours(shown), width)
@@ -90,7 +95,8 @@ async def test_names_of_real_life_fit_a_terminal(surroundings: Surroundings, com
 async def test_names_of_real_life_are_escaped_where_there_is_no_utf8(
     surroundings: Surroundings, command: tuple[str, ...]
 ) -> None:
-    """On a terminal, and in a pipe."""
+    """On a terminal, and in a pipe. The short form forks the commands from one interpreter without UTF-8."""
+    surroundings = replace(surroundings, forks=not LONG)
     code, shown = await surroundings.terminal(*command, width=80, **_C)
     assert (code, shown.isascii()) == (0, True), shown
     check_lines(without_colours(shown), 80)

@@ -16,6 +16,7 @@ from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceS
 from skilder_keys.domain.hashing import HashParameters, SecretHasher
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.ids import new_key_id
+from tests.support.lengths import by_form
 from tests.support.process import serving_process
 from tests.support.rows import insert_key
 from tests.support.service import Refusal
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-KEYS = 150
+KEYS = by_form(75, 150)
 CHANNELS = 2
 CALLS = 16
 """Calls at the same time on each channel."""

@@ -23,24 +23,30 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
 def run_in_terminal(
-    *arguments: str, folder: Path, width: int, answers: Sequence[tuple[str, str]] = (), **variables: str
+    *arguments: str,
+    folder: Path,
+    width: int,
+    answers: Sequence[tuple[str, str]] = (),
+    forks: bool = False,
+    **variables: str,
 ) -> tuple[int, str]:
     """Run a `skilder-keys` command on a terminal, and return its exit code and what the terminal received.
 
-    Variables may be read where a module is loaded, so a command with some is not forked.
+    Variables may be read where a module is loaded, so a command with some is not forked, unless `forks` is set.
 
     Args:
         arguments: The arguments of the command.
         folder: Where it runs.
         width: The number of columns of the terminal.
         answers: The prompts in order, each with what is typed once it is on the terminal.
+        forks: Whether to fork it from a process that was started with the variables; see `Forked`.
         variables: Variables for the command.
     """
     ours, theirs = os.openpty()
     try:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
         names = {"TERM": "xterm-256color", **variables}
-        kind: type[subprocess.Popen[bytes]] = Forked if all(map(_is_own, variables)) else subprocess.Popen
+        kind: type[subprocess.Popen[bytes]] = Forked if forks or all(map(_is_own, variables)) else subprocess.Popen
         with kind(
             [COMMAND, *arguments],
             cwd=folder,
