@@ -10,10 +10,10 @@ TOOLS := build/bin
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
 
-.PHONY: help serve test check lint proto baseline docs faults bench lock tools stubs stubs-python stubs-go stubs-typescript stubs-java clean
+.PHONY: help serve test test-clients check lint proto baseline docs faults bench lock tools stubs stubs-python stubs-go stubs-typescript stubs-java clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(READY) ## run the service with an embedded Postgres, in the foreground
 	@exec $(BIN)/skilder-keys serve
@@ -23,6 +23,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 test: $(READY) ## run every test, several at once
 	@$(BIN)/pytest --numprocesses=auto --dist=worksteal
+
+# Each client whose tools are here: what it takes is fetched first. CI has all of them, and runs these tests in `check`.
+test-clients: export SKILDER_KEYS_TEST_LONG := 1
+test-clients: $(READY) ## run the clients' tests in every language that is installed, against running servers
+	@! command -v go >/dev/null || $(MAKE) --no-print-directory stubs-go OUT=build
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory stubs-typescript OUT=build
+	@! command -v mvn >/dev/null || $(MAKE) --no-print-directory stubs-java OUT=build
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile tests/clients tests/integration/test_committed_stubs.py
 
 check: export SKILDER_KEYS_TEST_LONG := 1
 check: lint test ## do what CI does: the linters, and every test in its long form

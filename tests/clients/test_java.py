@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 README = (JAVA_CLIENT.sources / "README.md").read_text("utf-8")
 BUILD, WALK = steps(README)
+# On a busy machine the first call of a Java program may take longer than its deadline. Then it says to try again.
+_TRIES = 5
 only_in_the_long_form = pytest.mark.skipif(not LONG, reason="`make test-clients` runs it")
 
 
@@ -89,5 +91,8 @@ def test_the_readme(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "data" / "operator-token", folder)
         (folder / "Guard.java").write_text(program.replace("127.0.0.1:50051", server.address), "utf-8")
         command = ["java", "-cp", class_path(folder), "Guard.java"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        for _ in range(_TRIES):
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+            if done.stdout != "try again later\n":
+                break
     assert (done.returncode, done.stderr, done.stdout) == (0, "", printed)

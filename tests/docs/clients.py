@@ -1,4 +1,4 @@
-"""The table of clients and gateways, with the versions that the tests run, from the files that pin them."""
+"""The tables of clients and gateways, with the versions that the tests run, from the files that pin them."""
 
 from __future__ import annotations
 
@@ -85,4 +85,22 @@ def table() -> str:
         page = re.sub(r".*\((.*)\)", r"\1", link)
         if (ROOT / page).exists():
             rows.append(f"| {link} | {', '.join(versions())} |")
+    return "\n".join(rows)
+
+
+CONTENTS = {
+    "python": "a client with asyncio and a blocking one, guards for ASGI, Starlette, FastAPI and gRPC servers",
+    "go": "a client, middleware for net/http, interceptors for gRPC servers",
+    "typescript": "a client by Connect-ES, middleware for Express and Fastify",
+    "java": "stubs by the protobuf Maven plugin, classes that read responses and errors, an example",
+}
+"""What each client has, by its folder. A row is left out as long as the client has no page."""
+
+
+def contents() -> str:
+    """Return the table of the folders."""
+    rows = ["| client | has |", "|---|---|"]
+    for folder, has in CONTENTS.items():
+        if (CLIENTS / folder / "README.md").exists():
+            rows.append(f"| [{folder}]({folder}/README.md) | {has} |")
     return "\n".join(rows)

@@ -62,6 +62,7 @@ CAPACITY = Page(ROOT / "docs" / "operations.md", {"capacity": capacity.table})
 
 PAGES = (
     Page(ROOT / "README.md", {"clients": clients.table}),
+    Page(ROOT / "clients" / "README.md", {"contents": clients.contents}),
     File(ROOT / "docs" / "service-config.json", methods.service_config),
     Page(ROOT / "docs" / "options.md", {"options": options.table}),
     Page(ROOT / "docs" / "callers.md", {"roles": roles.table}),

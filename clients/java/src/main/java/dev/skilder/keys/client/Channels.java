@@ -31,8 +31,8 @@ public final class Channels {
    * Open a channel with the deadlines and retries of docs/service-config.json. A deadline of a stub can only be sooner.
    *
    * @param target the service, such as {@code keys.example.com:443}
-   * @param credentials {@code TlsChannelCredentials}; {@code InsecureChannelCredentials} sends tokens that anybody on the
-   *     way can read, so it is for this machine alone
+   * @param credentials {@code TlsChannelCredentials}; {@code InsecureChannelCredentials} sends tokens that anybody on
+   *     the way can read, so it is for this machine alone
    * @param callerToken returns the caller's token; asked for each call, so that it may read a file that changes
    */
   public static ManagedChannel open(String target, ChannelCredentials credentials, Supplier<String> callerToken) {

@@ -4,7 +4,6 @@ import com.google.protobuf.Duration;
 import dev.skilder.keys.client.Authorizer;
 import dev.skilder.keys.client.Channels;
 import dev.skilder.keys.client.Decision;
-import dev.skilder.keys.client.Repeatable;
 import dev.skilder.keys.client.ServiceException;
 import dev.skilder.keys.v1.ApplyWorkspaceRequest;
 import dev.skilder.keys.v1.AuthorizeRequest;
@@ -50,7 +49,7 @@ public final class Walk {
         .setHatLimit(HatLimit.newBuilder().addHatIds("support"))
         .setLifetime(Duration.newBuilder().setSeconds(90 * 86_400))
         .build();
-    var issued = Repeatable.call(() -> keys.issueKey(issue));
+    var issued = keys.issueKey(issue);
     System.out.println("issued " + issued.getKey().getDescription());
 
     int listed = 0;
@@ -70,7 +69,7 @@ public final class Walk {
 
     var rotate = RotateKeyRequest.newBuilder()
         .setRequestId(UUID.randomUUID().toString()).setKeyId(issued.getKey().getId()).build();
-    var rotated = Repeatable.call(() -> keys.rotateKey(rotate));
+    var rotated = keys.rotateKey(rotate);
     var successor = post.toBuilder().setToken(rotated.getToken()).build();
     System.out.println("rotated " + show(() -> authorizer.authorize(successor)));
 

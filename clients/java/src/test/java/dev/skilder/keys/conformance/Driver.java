@@ -40,6 +40,7 @@ public final class Driver {
   public static void main(String[] args) throws Exception {
     var lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
     var out = new PrintStream(System.out, true, StandardCharsets.UTF_8);
+    warmUp();
     for (String line = lines.readLine(); line != null; line = lines.readLine()) {
       var request = GSON.fromJson(line, JsonObject.class);
       var response = new LinkedHashMap<String, Object>();
@@ -47,6 +48,14 @@ public final class Driver {
       response.putAll(run(request));
       out.println(GSON.toJson(response));
     }
+  }
+
+  /** Load the classes of a call before a deadline counts: on a busy machine that can take longer than a call may. */
+  private static void warmUp() {
+    var call = GSON.fromJson(
+        "{target: '127.0.0.1:1', caller_token: 'none', timeout_ms: 60000, method: 'list_keys', args: {}}",
+        JsonObject.class);
+    run(call);
   }
 
   private static Map<String, Object> run(JsonObject request) {
@@ -72,7 +81,8 @@ public final class Driver {
       case "batch_authorize":
         var queries = new ArrayList<AuthorizeRequest>();
         args.getAsJsonArray("queries").forEach(each -> queries.add(query(each.getAsJsonObject())));
-        return Map.of("value", Map.of("decisions", authorizer.authorizeAll(queries).stream().map(Driver::decision).toList()));
+        var decisions = authorizer.authorizeAll(queries).stream().map(Driver::decision).toList();
+        return Map.of("value", Map.of("decisions", decisions));
       case "read_tool_set":
         var read = authorizer.readToolSet(query(args));
         return read instanceof Decision.Granted granted
@@ -144,7 +154,8 @@ public final class Driver {
       return Map.of("granted", shown);
     }
     var denied = (Decision.Denied) decision;
-    var reason = denied.reason() == DenialReason.UNRECOGNIZED ? "" : denied.reason().name().substring("DENIAL_REASON_".length());
+    var known = denied.reason() != DenialReason.UNRECOGNIZED;
+    var reason = known ? denied.reason().name().substring("DENIAL_REASON_".length()) : "";
     return Map.of("denied", Map.of(
         "reason", reason, "number", denied.number(), "message", denied.message(), "keyId", denied.keyId()));
   }
@@ -160,7 +171,8 @@ public final class Driver {
   }
 
   private static Map<String, Object> error(ServiceException error) {
-    var reason = error.reason() == ErrorReason.ERROR_REASON_UNSPECIFIED ? "" : error.reason().name().substring("ERROR_REASON_".length());
+    var known = error.reason() != ErrorReason.ERROR_REASON_UNSPECIFIED;
+    var reason = known ? error.reason().name().substring("ERROR_REASON_".length()) : "";
     var shown = new LinkedHashMap<String, Object>();
     shown.put("code", error.code().name());
     shown.put("reason", reason);
