@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from bench.cpu import process_seconds
+from bench.revoking import revoke
 from skilder_keys.app.activity.counter import GRANTED, ActivityCounter
 from skilder_keys.app.activity.fold import ActivityFold
 from skilder_keys.app.activity.writer import ActivityWriter
@@ -28,6 +29,8 @@ from skilder_keys.storage.database import Database, DatabaseOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from bench.server import Server
 
 KEYS = 100_000
 """How many keys there are."""
@@ -60,7 +63,7 @@ class Result:
         dropped: How many of them are in no fact.
         held: The most CPU time that one callback held the event loop for, in seconds.
         lags: How far the counts were behind, in seconds, looked at each second.
-        revokes: How long the update of a key in use took, in seconds.
+        revokes: How long RevokeKey of a key in use took, in seconds.
         without: The same while the counts were thrown away.
         backends: The CPU seconds of the sessions that flush and fold, by process id.
         own: The CPU seconds of the sessions of this benchmark.
@@ -101,28 +104,41 @@ def _key(number: int) -> KeyId:
     return KeyId(UUID(f"0198c2f4-7c3e-7000-8000-{number:012x}"))
 
 
-async def run_without(url: str, mix: Mix, seconds: float, result: Result) -> None:
-    """Count into memory alone, and update keys."""
-    counter = ActivityCounter(_clock, Settings().activity_budget, Settings().activity_waiting)
-    counting = Result()
-    async with _own_session(url, counting) as sql:
-        tasks = [asyncio.create_task(job) for job in (_update_keys(sql, mix, result.without), _discard(counter))]
-        await _count(counter, mix, _calls(mix), seconds, counting)
-        await _end(tasks)
+async def revoke_beside(server: Server, mix: Mix, seconds: float, keys: range, *, counts: bool) -> list[float]:
+    """Revoke keys in use while calls are counted, and return how long each took.
+
+    Args:
+        server: The service, on the database that is counted into.
+        mix: The calls.
+        seconds: For how long.
+        keys: Places among the keys, most used first, of those to revoke.
+        counts: Whether the counts are written and folded, or thrown away.
+    """
+    database = await Database.open(DatabaseOptions(server.url))
+    counter, writer, fold = _parts(database)
+    await writer.open()
+    jobs = [writer.run(), fold.run()] if counts else [_discard(counter)]
+    tasks = [asyncio.create_task(job) for job in jobs]
+    client = asyncio.create_task(revoke(server.revoking([str(_key(each)) for each in keys], seconds / len(keys))))
+    await _count(counter, mix, _calls(mix), seconds, Result())
+    took = await client
+    await _end(tasks)
+    while counts and counter.cells:
+        with suppress(UnavailableError):
+            await writer.flush()
+    await writer.close()
+    await database.close()
+    return took
 
 
 async def run(url: str, mix: Mix, seconds: float, result: Result) -> None:
-    """Count, flush, fold, and update keys."""
-    log = make_log("json")
+    """Count, flush and fold."""
     database = await Database.open(DatabaseOptions(url))
-    defaults = Settings()
-    counter = ActivityCounter(_clock, defaults.activity_budget, defaults.activity_waiting)
-    writer = ActivityWriter(database, counter, log, defaults.activity_interval)
-    fold = ActivityFold(database, log, _clock, defaults.activity_fold_interval, Retention())
+    counter, writer, fold = _parts(database)
     await writer.open()
     calls = _calls(mix)
-    async with _own_session(url, result) as watching, _own_session(url, result) as updating:
-        jobs = [writer.run(), fold.run(), _watch(watching, result), _update_keys(updating, mix, result.revokes)]
+    async with _own_session(url, result) as watching:
+        jobs = [writer.run(), fold.run(), _watch(watching, result)]
         if mix.cuts:
             jobs.append(_cut(url, result))
         tasks = [asyncio.create_task(job) for job in jobs]
@@ -141,6 +157,14 @@ async def run(url: str, mix: Mix, seconds: float, result: Result) -> None:
         await _note_backends(watching, result)
     await database.close()
     result.dropped = counter.dropped + fold.dropped
+
+
+def _parts(database: Database) -> tuple[ActivityCounter, ActivityWriter, ActivityFold]:
+    """Return what counts, writes and folds, as a worker has them."""
+    log, defaults = make_log("json"), Settings()
+    counter = ActivityCounter(_clock, defaults.activity_budget, defaults.activity_waiting)
+    writer = ActivityWriter(database, counter, log, defaults.activity_interval)
+    return counter, writer, ActivityFold(database, log, _clock, defaults.activity_fold_interval, Retention())
 
 
 def _clock() -> float:
@@ -227,17 +251,6 @@ async def _note_backends(sql: asyncpg.Connection[asyncpg.Record], result: Result
     for row in await sql.fetch(f"SELECT pid {_SESSIONS}"):
         with suppress(OSError):  # it has just ended
             result.backends[row["pid"]] = process_seconds(row["pid"])
-
-
-async def _update_keys(sql: asyncpg.Connection[asyncpg.Record], mix: Mix, took: list[float]) -> None:
-    """Update the rows of keys in use, as a revocation does."""
-    random_ = random.Random(8)  # noqa: S311 - no secret
-    while True:
-        await asyncio.sleep(0.05)
-        key, _ = mix.pick(random_)
-        began = time.monotonic()
-        await sql.execute("UPDATE key SET description = 'Another bot' WHERE id = $1", _key(key))
-        took.append(time.monotonic() - began)
 
 
 async def _cut(url: str, result: Result) -> None:

@@ -16,6 +16,7 @@ import asyncpg
 import psutil
 
 from bench.caller import Caller
+from bench.revoking import Revoking
 from skilder_keys.supervisor import watchdog
 from tests.support.running import worker_processes
 
@@ -49,6 +50,10 @@ class Server:
     def caller(self) -> Caller:
         """Return a connection to the server."""
         return Caller(self.target.address, self._token)
+
+    def revoking(self, key_ids: Sequence[str], pause: float) -> Revoking:
+        """Return what a client is to revoke."""
+        return Revoking(self.target.address, self._token, key_ids, pause)
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes."""
