@@ -181,11 +181,38 @@ def state_of(
     return KeyState.SUSPENDED if suspended else KeyState.ACTIVE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class KeyFacts:
+    """What a decision needs of a key. It is made for each key that a process sees for the first time, so it is small.
+
+    The attributes are those of `Key`; `revoked` and `suspended` say whether it is.
+    """
+
+    id: KeyId
+    type: KeyType
+    workspace_id: WorkspaceId
+    user_id: UserId | None
+    runtime_id: RuntimeId | None
+    description: str
+    hat_ids: frozenset[HatId] | None
+    networks: tuple[str, ...] | None
+    expires_at: datetime | None
+    family_id: KeyId
+    revoked: bool
+    suspended: bool
+
+    @property
+    def reach(self) -> Reach:
+        """How much of its workspace it may see, without the teams of its user."""
+        return NOTHING if self.type is KeyType.RUNTIME else Reach(None, self.hat_ids)
+
+
+@dataclass(slots=True)
 class Credential:
     """What decides about a key's token, except the contents of its workspace.
 
     Attributes:
+        key: The key.
         secret_hash: The argon2id hash of the secret, a PHC string.
         workspace_version: The version of the workspace at the time of reading.
         unused_seconds: How long ago the recorded last use was, by the clock of the database; None without one.
@@ -193,7 +220,7 @@ class Credential:
         seconds_left: How long the key was still valid, by the clock of the database; None if it does not expire.
     """
 
-    key: Key
+    key: KeyFacts
     secret_hash: str
     workspace_version: int
     unused_seconds: float | None = None
@@ -203,11 +230,11 @@ class Credential:
     @property
     def denial(self) -> DenialReason | None:
         """Why the token is denied, whatever its workspace has; None if the workspace decides."""
-        if self.key.revocation is not None:
+        if self.key.revoked:
             return DenialReason.REVOKED
         if self.seconds_left is not None and self.seconds_left <= 0:
             return DenialReason.EXPIRED
-        return None if self.key.suspension is None else DenialReason.SUSPENDED
+        return DenialReason.SUSPENDED if self.key.suspended else None
 
     @property
     def must_be_recorded(self) -> bool:

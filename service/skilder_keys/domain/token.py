@@ -18,6 +18,10 @@ from skilder_keys.domain.ids import KeyId
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _DIGITS = {character: value for value, character in enumerate(_ALPHABET)}
+# Two digits at a time: each token that a process has not seen before is decoded, and its id encoded a few times.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_PAIR_VALUES = {pair: value for value, pair in enumerate(_PAIRS)}
+_PAIR_BASE = len(_PAIRS)
 _PREFIX_LENGTH = 4
 _ID_LENGTH = 22
 _SECRET_LENGTH = 43
@@ -144,15 +148,19 @@ def _checksum(body: str) -> str:
 
 
 def _encode(number: int, length: int) -> str:
-    characters = []
-    for _ in range(length):
-        number, digit = divmod(number, 62)
-        characters.append(_ALPHABET[digit])
-    return "".join(reversed(characters))
+    pairs = []
+    for _ in range(length // 2):
+        number, pair = divmod(number, _PAIR_BASE)
+        pairs.append(_PAIRS[pair])
+    if length % 2:
+        pairs.append(_ALPHABET[number % len(_ALPHABET)])
+    pairs.reverse()
+    return "".join(pairs)
 
 
 def _decode(text: str) -> int:
-    number = 0
-    for character in text:
-        number = number * 62 + _DIGITS[character]
+    single = len(text) % 2
+    number = _DIGITS[text[0]] if single else 0
+    for at in range(single, len(text), 2):
+        number = number * _PAIR_BASE + _PAIR_VALUES[text[at : at + 2]]
     return number

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skilder_keys.domain.ids import KeyId
-from skilder_keys.domain.keys import Credential
+from skilder_keys.domain.ids import HatId, KeyId, RuntimeId, UserId, WorkspaceId
+from skilder_keys.domain.keys import MAX_NAMED_HATS, Credential, KeyFacts
+from skilder_keys.domain.networks import sorted_networks
 from skilder_keys.domain.revision import Revision
+from skilder_keys.domain.token import KeyType
 from skilder_keys.storage import fence
-from skilder_keys.storage.key_rows import OWN_COLUMNS, key_of
 from skilder_keys.storage.keys import STORED_HASH
 from skilder_keys.storage.plans import prefer_indexes
 
@@ -63,14 +64,19 @@ async def find_credentials(connection: Connection, key_ids: Iterable[KeyId]) -> 
                (SELECT {fence.SERVER} FROM fence) AS server, found.*
         FROM unnest((SELECT $1::uuid[])) AS wanted (id)
         LEFT JOIN LATERAL (
-            SELECT {OWN_COLUMNS}, {STORED_HASH} AS secret_hash, workspace.version AS workspace_version,
+            SELECT key.id, key.type, key.workspace_id, key.user_id, key.runtime_id, key.description,
+                   CASE WHEN key.limited_to_hats THEN
+                       array(SELECT hat_id FROM key_hat WHERE key_hat.key_id = key.id LIMIT {MAX_NAMED_HATS})
+                   END AS hat_ids,
+                   key.networks, key.expires_at, coalesce(key.family_id, key.id) AS family_id,
+                   key.revoked_at IS NOT NULL AS revoked, key.suspended_at IS NOT NULL AS suspended,
+                   {STORED_HASH} AS secret_hash, workspace.version AS workspace_version,
                    extract(epoch FROM key.expires_at - clock_timestamp())::double precision AS seconds_left,
                    extract(epoch FROM clock_timestamp() - key.last_used_at)::double precision AS unused_seconds,
-                   workspace.deleted_at IS NOT NULL AS workspace_deleted, NULL::uuid AS successor_id,
                    workspace.revoke_unused_after IS NOT NULL AS revoked_if_unused
             FROM key
             LEFT JOIN LATERAL (
-                SELECT version, deleted_at, revoke_unused_after FROM workspace WHERE id = key.workspace_id LIMIT 1
+                SELECT version, revoke_unused_after FROM workspace WHERE id = key.workspace_id LIMIT 1
             ) AS workspace ON true
             WHERE key.id = wanted.id LIMIT 1
         ) AS found ON true
@@ -119,7 +125,20 @@ async def renew_hashes(connection: Connection, hashes: Iterable[RenewedHash]) ->
 
 def _credential(row: asyncpg.Record) -> Credential:
     return Credential(
-        key=key_of(row),
+        key=KeyFacts(
+            id=KeyId(row["id"]),
+            type=KeyType(row["type"]),
+            workspace_id=WorkspaceId(row["workspace_id"]),
+            user_id=None if row["user_id"] is None else UserId(row["user_id"]),
+            runtime_id=None if row["runtime_id"] is None else RuntimeId(row["runtime_id"]),
+            description=row["description"],
+            hat_ids=None if row["hat_ids"] is None else frozenset(map(HatId, row["hat_ids"])),
+            networks=None if row["networks"] is None else sorted_networks(row["networks"]),
+            expires_at=row["expires_at"],
+            family_id=KeyId(row["family_id"]),
+            revoked=row["revoked"],
+            suspended=row["suspended"],
+        ),
         secret_hash=row["secret_hash"],
         workspace_version=row["workspace_version"],
         unused_seconds=row["unused_seconds"],

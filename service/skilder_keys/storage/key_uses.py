@@ -28,7 +28,7 @@ async def claim_first_uses(
         True for each of `secret_hashes` that is still valid; the others are left out.
     """
     # In order of id, so that two processes that claim the same keys do not deadlock.
-    ordered = sorted(secret_hashes)
+    ordered = sorted(secret_hashes, key=lambda each: each[0].int)
     rows = await connection.fetch(
         "SELECT key_id, verified_hash FROM claim_first_uses($1, $2)",  # migration 19 has its statement
         [key_id for key_id, _ in ordered],

@@ -15,12 +15,10 @@ from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.ids import UserId
-from skilder_keys.domain.keys import Credential, Revocation, Suspension
-from skilder_keys.domain.principal import Principal, PrincipalKind
+from skilder_keys.domain.keys import Credential, KeyFacts
 from skilder_keys.domain.token import KeyType
 from skilder_keys.domain.tool_sets import ToolName, ToolSetView, Variant
 from tests.support.memory import ACME, GLOBEX, minted, touched_key, touched_part
-from tests.support.plain_keys import plain_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,21 +143,19 @@ class World:
 
     def credential(self, client: Client, version: int, now: float, *, used: bool) -> Credential:
         """Return a key, as the database has it at a time, with the version of its workspace."""
-        by = Principal(PrincipalKind.CALLER, "x")
-        revoked = self.revoked(client)
-        user_id = client.user_id
-        key = plain_key(
+        key = KeyFacts(
             id=client.key_id,
             type=client.type,
             workspace_id=client.workspace_id,
-            user_id=user_id,
+            user_id=client.user_id,
+            runtime_id=None,
             description=str(self._values[client.touch]),
-            created_at=NOW,
-            last_used_at=NOW if used else None,
-            revocation=Revocation(NOW, by, "") if revoked else None,
-            workspace_deleted=self.deleted(client.workspace_id),
-            user_is_member=user_id is not None and not self.has_left(client),
-            suspension=Suspension(NOW, by, "") if self.suspended(client) else None,
+            hat_ids=None,
+            networks=None,
+            expires_at=None,
+            family_id=client.key_id,
+            revoked=self.revoked(client),
+            suspended=self.suspended(client),
         )
         left = self.seconds_left(client, now)
         return Credential(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.domain.denial import Denied
     from skilder_keys.domain.ids import HatId, SkillId, ToolId
-    from skilder_keys.domain.keys import Key
+    from skilder_keys.domain.keys import Key, KeyFacts
     from skilder_keys.domain.permissions import ToolPath
 
 
@@ -155,7 +155,7 @@ def _version(version: str) -> bytes:
 # part is the key; the second part is what it reaches, which many keys share.
 
 
-def key_fields(key: Key) -> dict[str, Any]:
+def key_fields(key: Key | KeyFacts) -> dict[str, Any]:
     """Return the fields that the messages Key and KeyIdentity have in common."""
     return {
         "id": str(key.id),
@@ -168,7 +168,7 @@ def key_fields(key: Key) -> dict[str, Any]:
     }
 
 
-def granted_key(key: Key) -> bytes:
+def granted_key(key: Key | KeyFacts) -> bytes:
     """Return the first part of a grant: the key."""
     identity = pb.KeyIdentity(**key_fields(key))
     if key.expires_at is not None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from skilder_keys.app.fence.reads import FencedReads
     from skilder_keys.domain.hashing import TokenFingerprint
     from skilder_keys.domain.ids import KeyId
-    from skilder_keys.domain.keys import Credential, Key
+    from skilder_keys.domain.keys import Credential, KeyFacts
     from skilder_keys.storage.database import Database
 
 _ATTEMPTS = 5
@@ -308,7 +308,7 @@ def _recorded_until(asked_at: float, credential: Credential) -> float:
     return asked_at + FRESH.total_seconds() * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
-def _runtime(key: Key) -> Caller | None:
+def _runtime(key: KeyFacts) -> Caller | None:
     if key.runtime_id is None:
         return None
     limits = CallerLimits(frozenset({key.workspace_id}))

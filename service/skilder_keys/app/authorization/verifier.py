@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.app.authorization.proofs import Proofs
     from skilder_keys.domain.hashing import SecretHasher
-    from skilder_keys.domain.keys import Credential, Key
+    from skilder_keys.domain.keys import Credential, KeyFacts
     from skilder_keys.domain.token import Token
     from skilder_keys.storage.database import Database
 
@@ -98,7 +98,7 @@ class Verifier:
         """Return the digest by which this process recognises a token."""
         return self._proofs.fingerprint.digest(token.reveal())
 
-    def known(self, key: Key, secret_hash: str) -> bytes | None:
+    def known(self, key: KeyFacts, secret_hash: str) -> bytes | None:
         """Return the digest of the token of a key, if it was verified with this hash before.
 
         Return None for an outdated hash: only the token can renew it.
