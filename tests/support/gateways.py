@@ -183,3 +183,31 @@ def configured(path: Path, changes: Iterable[tuple[str, str]]) -> str:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     return text
+
+
+@asynccontextmanager
+async def program(command: list[str], address: str, folder: Path, **variables: str) -> AsyncIterator[Path]:
+    """Run a gateway in a folder, wait until it listens, and yield the file of its log."""
+    log = folder / "gateway.log"
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out, cwd=folder, env=variables)
+    try:
+        async with asyncio.timeout(_SECONDS):
+            while not await _listens(address):
+                assert process.returncode is None, log.read_text()
+                await asyncio.sleep(0.05)
+        yield log
+        assert process.returncode is None, log.read_text()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _listens(address: str) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(*address.rsplit(":", 1))
+    except OSError:
+        return False
+    writer.close()
+    return True

@@ -202,3 +202,11 @@ def test_a_refusal_does_not_show_the_databases_password(fault: dict[str, Any]) -
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({**fault, "database_url": "postgresql://k:hunter2@db/k"})
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_endpoint_of_gateways_is_loopback() -> None:
+    """It has no TLS."""
+    assert "gateway_listen" in refusal(gateway_listen="0.0.0.0:9001")
+    assert "gateway_listen: is not HOST:PORT" in refusal(gateway_listen="/run/keys.sock")
+    assert Settings(gateway_listen="127.0.0.1:9001").gateway_listen == "127.0.0.1:9001"
+    assert Settings(gateway_listen="0.0.0.0:9001", allow_plaintext=True).gateway_listen == "0.0.0.0:9001"

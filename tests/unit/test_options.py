@@ -24,6 +24,7 @@ VALUES: dict[str, Any] = {
     "listen": "0.0.0.0:7000",
     "transport": "envoy",
     "workers": 5,
+    "gateway_listen": "127.0.0.1:9001",
     "metrics_listen": "127.0.0.1:9100",
     "health_listen": "127.0.0.1:8080",
     "data_dir": Path("elsewhere"),

@@ -10,7 +10,7 @@ import os
 import signal
 import stat
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NoReturn
@@ -111,10 +111,11 @@ class _Supervisor:
         settings = self._settings
         with (
             reserve_port(settings.listen) as address,
+            nullcontext() if settings.gateway_listen is None else reserve_port(settings.gateway_listen) as gateways,
             _watchdog() as watch,
             shared_memory(settings.cache_keys) as memory,
         ):
-            settings = settings.model_copy(update={"listen": address})
+            settings = settings.model_copy(update={"listen": address, "gateway_listen": gateways})
             workers = WorkerPool(
                 partial(WorkerProcess.start, self._command, settings, database_url, memory=memory, spawned=watch),
                 self._log,
@@ -130,7 +131,7 @@ class _Supervisor:
                 metrics_endpoint(settings.metrics_listen, workers.metrics) as metrics_address,
                 http_endpoint(settings.health_listen, "health", probes) as health_address,
             ):
-                endpoints = {"metrics": metrics_address, "health": health_address}
+                endpoints = {"gateways": gateways, "metrics": metrics_address, "health": health_address}
                 serving = asyncio.create_task(self._serve(workers, address, endpoints))
                 for number in _STOP_SIGNALS:
                     asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number, serving, workers)

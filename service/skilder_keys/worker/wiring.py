@@ -73,6 +73,7 @@ from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.storage.migrations import require_schema
 from skilder_keys.storage.privileges import require_privileges
 from skilder_keys.transports.frontend import Api
+from skilder_keys.transports.gateway_endpoint import CHECK, GatewayEndpoint
 from skilder_keys.worker import collector
 from skilder_keys.worker.decision_otlp import OtlpCollector
 from skilder_keys.worker.decision_writer import DecisionWriter, LineFile
@@ -240,7 +241,7 @@ async def start(
     stack.push_async_callback(frontend.stop, settings.drain_timeout)
     if may_open is not None:
         await may_open()
-    address = await frontend.start(api, settings)
+    address = await _listen(frontend, api, settings, stack)
     stack.callback(_drain, streams, health)
     return address
 
@@ -307,6 +308,16 @@ def _authorization(
 ) -> tuple[AuthorizationServicer, EnvoyServicer]:
     """Return what decides about tokens, and what decides about requests with tokens."""
     return AuthorizationServicer(authorizer, decisions), EnvoyServicer(Gateway(authorizer, decisions, offload))
+
+
+async def _listen(frontend: Frontend, api: Api, settings: Settings, stack: AsyncExitStack) -> str:
+    """Listen to clients, whose address is returned, and to gateways that ask by HTTP."""
+    address = await frontend.start(api, settings)
+    if settings.gateway_listen is not None:
+        endpoint = GatewayEndpoint(api.methods[CHECK], api.calls, settings)
+        stack.push_async_callback(endpoint.stop, settings.drain_timeout)
+        await endpoint.start(settings.gateway_listen)
+    return address
 
 
 def _drain(streams: EventStreams, health: Health) -> None:

@@ -24,6 +24,7 @@ MAX_PARAMETERS = 1000
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 _VALUE = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # token68 of RFC 9110: no comma, so no second value
 _SEVERAL = "The request has more than one key, or has it in more than one place: send one, in one place."
+_IDENTITY = "The request has a header that only the gateway sets: send none that begins with x-skilder-."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ def presented(request: GatewayRequest) -> Presented:
     """Return the key of a request, which must be in exactly one place and have one value there.
 
     Raises:
-        RefusedError: There is no key, there are several, or it is not a possible value.
+        RefusedError: There is no key, there are several, or it is not a possible value. Or there is an identity header
+            where none may be.
     """
     if len(request.headers) > MAX_HEADERS:
         raise bad_request("too_many_headers", "The request has too many headers.")
@@ -69,6 +71,8 @@ def _in_headers(request: GatewayRequest) -> tuple[list[str | None], tuple[str, .
     for name, text in request.headers:
         plain = plain_name(name)
         if plain.startswith(IDENTITY_PREFIX):
+            if request.refuses_identity:
+                raise RefusedError(HTTPStatus.FORBIDDEN, "identity_header", _IDENTITY, "invalid_request")
             remove[name] = None
         if plain not in KEY_HEADERS:
             continue

@@ -24,6 +24,7 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["Authorization"]
 
 MCP_SERVER = "mcp_server"
 KEY_PARAMETER = "key_parameter"
+IDENTITY_HEADERS, REFUSE = "identity_headers", "refuse"
 _PARTIAL = "x-envoy-auth-partial-body"
 _EXTENSIONS = "attributes.context_extensions"
 _OVERWRITE = core_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -55,9 +56,10 @@ def gateway_request(request: pb.CheckRequest) -> GatewayRequest:
         raise InvalidRequestError(FieldViolation("attributes.request.http", "has no method or no path"))
     extensions = dict(attributes.context_extensions)
     mcp_server, key_parameter = extensions.pop(MCP_SERVER, None), extensions.pop(KEY_PARAMETER, None)
-    if extensions or "" in (mcp_server, key_parameter):
+    identity_headers = extensions.pop(IDENTITY_HEADERS, None)
+    if extensions or "" in (mcp_server, key_parameter) or identity_headers not in (None, REFUSE):
         # A misspelled name would leave tools unchecked.
-        words = f"may have {MCP_SERVER} and {KEY_PARAMETER} only, with a value"
+        words = f'may have {MCP_SERVER}, {KEY_PARAMETER} and {IDENTITY_HEADERS} "{REFUSE}" only, with a value'
         raise InvalidRequestError(FieldViolation(_EXTENSIONS, words))
     headers = tuple(_headers(http))
     partial = [value.strip() for name, value in headers if name == _PARTIAL]
@@ -70,6 +72,7 @@ def gateway_request(request: pb.CheckRequest) -> GatewayRequest:
         source_ip=attributes.source.address.socket_address.address,
         mcp_server=mcp_server,
         key_parameter=key_parameter,
+        refuses_identity=identity_headers is not None,
     )
 
 

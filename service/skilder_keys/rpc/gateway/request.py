@@ -27,6 +27,8 @@ class GatewayRequest:
         source_ip: The address of the client; empty if it is not known.
         mcp_server: The MCP server that the request goes to; None if it does not go to one.
         key_parameter: The query parameter that may hold the key; None for none.
+        refuses_identity: Whether a request with an identity header of the client is refused, for gateways that cannot
+            remove what they are told to.
     """
 
     method: str
@@ -37,6 +39,7 @@ class GatewayRequest:
     source_ip: str = ""
     mcp_server: str | None = None
     key_parameter: str | None = None
+    refuses_identity: bool = False
 
     def values(self, name: str) -> list[str]:
         """Return the values of a header, without spaces around them."""
