@@ -75,6 +75,8 @@ REFUSED = {
     "a list": ("POST", "/v1/authorize", "", "[]"),
     "not UTF-8": ("POST", "/v1/authorize", "", b'{"token":"\xff"}'),
     "half a surrogate": ("POST", "/v1/authorize", "", '{"token":"\\ud800"}'),
+    "half a surrogate as an enum": ("POST", "/v1/authorize", "", '{"view":"\\ud800"}'),
+    "half a surrogate as a name": ("POST", "/v1/authorize", "", '{"\\ud800":1}'),
     "a number that is none": ("POST", "/v1/authorize", "", '{"sourceIp":NaN}'),
     "another type": ("POST", "/v1/authorize", "", f'{{"token":["{SECRET}"]}}'),
     "null, which would be everything": ("POST", "/v1/authorize", "", '{"token":"x","toolId":null}'),

@@ -145,6 +145,9 @@ def _parse_body(body: bytes, message: Message) -> None:
     fields = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     if not isinstance(fields, dict):
         raise ValueError("not an object")  # noqa: TRY004  # as of the other mistakes in a body
+    if b"\\u" in body:
+        # Half of a surrogate pair is not text. As the name of an enum's value it makes protobuf fail.
+        json.dumps(fields, ensure_ascii=False).encode("utf-8")
     json_format.ParseDict(fields, message, max_recursion_depth=_MAX_DEPTH)
 
 

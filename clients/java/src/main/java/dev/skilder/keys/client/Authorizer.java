@@ -127,10 +127,23 @@ public final class Authorizer {
     return new ServiceException(Status.INTERNAL.withDescription(why).asRuntimeException());
   }
 
+  /** Return whether the token can be sent. What else cannot be would be sent as something else, so it is refused. */
   private static boolean sendable(AuthorizeRequest request) {
+    var name = request.getToolName();
+    for (var each : List.of(request.getToolId(), request.getMcpServer(), name.getMcpServer(), name.getName(),
+        request.getSourceIp(), request.getToolSetVersion())) {
+      if (!isText(each)) {
+        throw new ServiceException(Status.INVALID_ARGUMENT
+            .withDescription("A field of the request is not valid Unicode.").asRuntimeException());
+      }
+    }
     var token = request.getToken();
     return token.length() <= LARGEST_TOKEN
-        && StandardCharsets.UTF_8.newEncoder().canEncode(token)
+        && isText(token)
         && token.getBytes(StandardCharsets.UTF_8).length <= LARGEST_TOKEN;
+  }
+
+  private static boolean isText(String value) {
+    return StandardCharsets.UTF_8.newEncoder().canEncode(value);
   }
 }

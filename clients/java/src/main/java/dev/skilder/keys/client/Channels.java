@@ -11,6 +11,7 @@ import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
+import io.grpc.Status;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.UncheckedIOException;
@@ -69,10 +70,20 @@ public final class Channels {
       return new SimpleForwardingClientCall<>(next.newCall(method, options)) {
         @Override
         public void start(Listener<O> listener, Metadata headers) {
-          headers.put(AUTHORIZATION, "Bearer " + token.get().strip());
+          headers.put(AUTHORIZATION, "Bearer " + read());
           super.start(listener, headers);
         }
       };
+    }
+
+    /** Return the token. Without one there is no decision, which is an outage for whoever asks for it. */
+    private String read() {
+      try {
+        return token.get().strip();
+      } catch (RuntimeException error) {
+        throw Status.UNAVAILABLE.withDescription("The caller's token cannot be read.").withCause(error)
+            .asRuntimeException();
+      }
     }
   }
 }

@@ -20,6 +20,8 @@ import java.util.Set;
 public final class ServiceException extends RuntimeException {
   private static final long serialVersionUID = 1;
   private static final String DOMAIN = "keys.skilder";
+  // In seconds. A longer one is a mistake.
+  private static final long LONGEST_PAUSE = 86_400;
   // An error of any other kind is not of the request: what answers may even be another server than Skilder Keys.
   private static final Set<Status.Code> CALLERS_FAULT = EnumSet.of(
       Status.Code.CANCELLED,
@@ -64,6 +66,7 @@ public final class ServiceException extends RuntimeException {
   public Optional<Duration> retryAfter() {
     return detail(RetryInfo.class)
         .map(RetryInfo::getRetryDelay)
+        .filter(delay -> delay.getSeconds() >= 0 && delay.getSeconds() <= LONGEST_PAUSE && delay.getNanos() >= 0)
         .map(delay -> Duration.ofSeconds(delay.getSeconds(), delay.getNanos()));
   }
 
