@@ -57,7 +57,9 @@ function withDeadlines(inner: Transport, policies: Policies, clientsMs: number |
     if (timeoutMs !== undefined && timeoutMs !== 0) {
       checkTimeout(timeoutMs);
     }
-    return timeoutMs ?? clientsMs ?? policies.of(method)?.timeoutMs;
+    const time = timeoutMs ?? clientsMs ?? policies.of(method)?.timeoutMs;
+    // The header has whole milliseconds.
+    return time === undefined ? undefined : Math.ceil(time);
   };
   return {
     unary: (method, signal, timeoutMs, ...rest) => inner.unary(method, signal, timeOf(method, timeoutMs), ...rest),
