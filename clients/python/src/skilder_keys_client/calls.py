@@ -27,6 +27,7 @@ from skilder_keys_client.v1 import (
     runtime_service_pb2,
 )
 from skilder_keys_client.v1.authorization_service_pb2 import (
+    AuthorizeRequest,
     AuthorizeResponse,
     BatchAuthorizeRequest,
     BatchAuthorizeResponse,
@@ -98,7 +99,7 @@ def authorize(query: Query) -> Calls[Decision]:
     """Decide about a token."""
     if not query.is_sendable():
         return MALFORMED
-    request = query.request()
+    request = _request(query)
     response: AuthorizeResponse = yield request
     return decide(request, response)
 
@@ -107,7 +108,7 @@ def read_tool_set(query: Query) -> Calls[ToolSet | Denied]:
     """Read everything that a token reaches, however large it is."""
     if not query.is_sendable():
         return MALFORMED
-    parts: list[ReadToolSetResponse] = yield ReadToolSetRequest(request=query.request())
+    parts: list[ReadToolSetResponse] = yield ReadToolSetRequest(request=_request(query))
     whole = ToolSet()
     for part in parts:
         match part.WhichOneof("part"):
@@ -125,7 +126,9 @@ def read_tool_set(query: Query) -> Calls[ToolSet | Denied]:
 def batch_authorize(queries: Sequence[Query]) -> Calls[list[Decision]]:
     """Decide about many tokens, and read the tool sets that the response had no room for."""
     sent = [query for query in queries if query.is_sendable()]
-    requests = [query.request() for query in sent]
+    if queries and not sent:
+        return [MALFORMED] * len(queries)
+    requests = [_request(query) for query in sent]
     response: BatchAuthorizeResponse = yield BatchAuthorizeRequest(requests=requests)
     if len(response.responses) != len(requests):
         raise unfit("The response does not have a decision for each query.")
@@ -134,17 +137,25 @@ def batch_authorize(queries: Sequence[Query]) -> Calls[list[Decision]]:
     for query, request, each in zip(sent, requests, response.responses, strict=True):
         decided = decide(request, each)
         if isinstance(decided, Granted) and _lacks_its_set(decided, query):
-            if decided.tool_set_version not in sets:
-                read = yield from read_tool_set(query)
-                if isinstance(read, Denied):
-                    decisions.append(read)
-                    continue
-                sets[decided.tool_set_version] = read
-            tool_set = sets[decided.tool_set_version]
+            tool_set = sets.get(decided.tool_set_version) or (yield from read_tool_set(query))
+            if isinstance(tool_set, Denied):
+                decisions.append(tool_set)
+                continue
+            # By its own version: what was read may be newer than what the batch named, and is of this key alone.
+            sets[tool_set.version] = tool_set
             decided = Granted(decided.key, tool_set=tool_set, tool_set_version=tool_set.version)
         decisions.append(decided)
     of_sent = iter(decisions)
     return [next(of_sent) if query.is_sendable() else MALFORMED for query in queries]
+
+
+def _request(query: Query) -> AuthorizeRequest:
+    try:
+        return query.request()
+    except UnicodeEncodeError:
+        # Such as half of a character in a tool's name that came as JSON.
+        message = "A part of the query other than the token is not text."
+        raise ServiceError(grpc.StatusCode.INVALID_ARGUMENT, message) from None
 
 
 def _lacks_its_set(decided: Granted, query: Query) -> bool:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from skilder_keys_client.errors import ServiceError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -80,16 +82,23 @@ class Bearer:
         """Return the metadata.
 
         Raises:
-            OSError: The file cannot be read.
-            ValueError: The file has no token.
+            ServiceError: The file has no token. The code is that of a caller without one: it is no outage.
         """
         if self._file is not None:
-            found = self._file.stat()
-            if (state := (found.st_mtime_ns, found.st_size, found.st_ino)) != self._read:
-                with self._file.open("rb") as file:
-                    self._token = _checked(file.read(_MAX_TOKEN_FILE_BYTES).decode(errors="replace").strip())
-                self._read = state
+            try:
+                self._read_again(self._file)
+            except (OSError, ValueError) as error:
+                message = f"The caller's token cannot be read from {self._file}: {error}"
+                raise ServiceError(grpc.StatusCode.UNAUTHENTICATED, message) from error
         return () if self._token is None else (("authorization", f"Bearer {self._token}"),)
+
+    def _read_again(self, path: Path) -> None:
+        """Read the file if it is another one than before, or has changed."""
+        found = path.stat()
+        if (state := (found.st_mtime_ns, found.st_size, found.st_ino)) != self._read:
+            with path.open("rb") as file:
+                self._token = _checked(file.read(_MAX_TOKEN_FILE_BYTES).decode(errors="replace").strip())
+            self._read = state
 
 
 def _checked(token: str) -> str:

@@ -55,6 +55,10 @@ class Denied:
     message: str
     key_id: str = ""
 
+    def __bool__(self) -> bool:
+        """Return False, so that `if client.authorize(...)` lets nobody in by mistake."""
+        return False
+
     @property
     def reason(self) -> str:
         """The reason, such as `REVOKED`; empty if this package does not know it."""
@@ -90,14 +94,15 @@ def denial(denied: messages.Denied) -> Denied:
 def _grant(asked: AuthorizeRequest, granted: messages.Granted) -> Decision:
     key = granted.key
     one_tool = asked.WhichOneof("scope") in {"tool_id", "tool_name"}
+    key_alone = asked.view == TOOL_SET_VIEW_NONE
     match granted.WhichOneof("reach"):
         case "tool" if one_tool and _is_the_tool(asked, granted.tool):
             return Granted(key, tool=granted.tool, tool_set_version=granted.tool.tool_set_version)
-        case "tool_set" if not one_tool:
+        case "tool_set" if not one_tool and not key_alone:
             return Granted(key, tool_set=granted.tool_set, tool_set_version=granted.tool_set.version)
-        case "tool_set_version" if not one_tool:
+        case "tool_set_version" if not one_tool and not key_alone:
             return Granted(key, tool_set_version=granted.tool_set_version)
-        case None if not one_tool and asked.view == TOOL_SET_VIEW_NONE:
+        case None if not one_tool and key_alone:
             return Granted(key)
         case "tool" | "tool_set" | "tool_set_version" | None:
             return _unfit("The service granted something else than was asked about.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
 import grpc
@@ -12,7 +13,6 @@ from skilder_keys_client.details_pb2 import BadRequest, ErrorInfo, RetryInfo, St
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import timedelta
 
     from google.protobuf.any_pb2 import Any
 
@@ -93,9 +93,10 @@ def _read(name: str, value: bytes, failed: ServiceError) -> None:
                 if info.domain == DOMAIN:
                     failed.reason, failed.metadata = info.reason, dict(info.metadata)
             case "google.rpc.RetryInfo":
-                failed.retry_after = RetryInfo.FromString(value).retry_delay.ToTimedelta()
+                wait = RetryInfo.FromString(value).retry_delay.ToTimedelta()
+                failed.retry_after = wait if wait > timedelta(0) else None
             case "google.rpc.BadRequest":
                 found = BadRequest.FromString(value).field_violations
                 failed.violations = tuple((each.field, each.description) for each in found)
-    except DecodeError:
+    except (DecodeError, OverflowError, ValueError):
         return
