@@ -102,6 +102,7 @@ async def test_the_audit_trail_is_append_only(sql: Sql, statement: str, empty: b
         "networks = '{10.0.0.0/8}'",
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_a_revocation_is_for_good(sql: Sql, change: str) -> None:
     """It cannot be undone or changed, and the key cannot get another secret. An update without a change passes."""
     id_ = await insert_key(sql, **REVOKED)
@@ -122,6 +123,7 @@ async def test_a_revocation_is_for_good(sql: Sql, change: str) -> None:
         {"created_at": datetime(2020, 1, 1, tzinfo=UTC)},
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_the_purpose_of_a_key_cannot_change(sql: Sql, changes: dict[str, Any]) -> None:
     """Type, workspace, user, creation time and the keys that it follows stay as issued."""
     id_ = await insert_key(sql)
@@ -197,6 +199,7 @@ async def test_every_rule_of_a_key_has_a_constraint(sql: Sql, row: dict[str, Any
         ),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_a_key_follows_keys_of_its_own_workspace(
     sql: Sql, row: dict[str, str], error: type[Exception] | None, constraint: str | None
 ) -> None:
@@ -247,6 +250,7 @@ async def test_the_audit_trail_keeps_the_id_of_a_key(sql: Sql) -> None:
         ({"workspace_id": "acme", "hat_id": "h" * 65}, asyncpg.CheckViolationError, "key_hat_hat_id_check"),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_a_limit_holds_hat_ids_of_the_keys_own_workspace(
     sql: Sql, row: dict[str, Any], error: type[Exception], constraint: str
 ) -> None:

@@ -19,6 +19,7 @@ from skilder_keys.domain.token import KeyType
 from tests.support.calls import get_key
 from tests.support.fence import epoch, warm
 from tests.support.service import refusal
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT
 
 if TYPE_CHECKING:
@@ -251,6 +252,7 @@ async def test_a_retry_keeps_the_expiry(service: Service) -> None:
         ({"lifetime": Duration(seconds=5, nanos=1_000_000_000)}, "is not a length of time"),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_an_expiry_out_of_bounds_is_refused(
     service: Service, sql: Sql, fields: dict[str, Any], words: str
 ) -> None:

@@ -203,6 +203,7 @@ async def test_an_unknown_and_a_deleted_workspace_have_different_errors(service:
         ("", RUNTIME, None),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_who_may_issue_which_keys(
     service: Service, actor: str, order: dict[str, Any], reason: str | None
 ) -> None:

@@ -22,6 +22,7 @@ from tests.support.postgres_files import copy_postgres
 from tests.support.rows import NO_HASH, insert_key, without_events
 from tests.support.service import refusal, serving
 from tests.support.sql import connected
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
 
@@ -140,6 +141,7 @@ async def test_more_keys_than_allowed_are_all_left(service: Service, sql: asyncp
         ({"workspace_id": ""}, "workspace_id", "is required"),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_a_bad_request_revokes_nothing(
     service: Service, sql: asyncpg.Connection[Any], fields: dict[str, Any], field: str, words: str
 ) -> None:

@@ -16,6 +16,7 @@ from skilder_keys.domain.token import Token
 from skilder_keys.storage.key_families import COPIED
 from tests.support.calls import caller, delete_workspace, get_key, list_keys, remove, user
 from tests.support.service import Service, refusal, serving
+from tests.support.together import TOGETHER_IF_SHORT
 from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
@@ -292,6 +293,7 @@ async def test_only_an_active_key_is_rotated(
         ),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_fields_at_fault_are_named(
     service: Service, fields: dict[str, Any], fault: dict[str, str] | None
 ) -> None:
@@ -324,6 +326,7 @@ async def test_an_expiry_in_the_past_is_refused(service: Service) -> None:
         ("dan", {}, "ACTOR_NOT_MEMBER"),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_who_may_rotate_which_keys(
     service: Service, actor: str, order: dict[str, Any], reason: str | None
 ) -> None:

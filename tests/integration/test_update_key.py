@@ -263,6 +263,7 @@ async def test_a_runtime_key_has_a_life_but_no_hats(service: Service) -> None:
         ("dan", OF_BOB, "ACTOR_NOT_MEMBER"),
     ],
 )
+@TOGETHER_IF_SHORT
 async def test_who_may_change_which_keys(
     service: Service, actor: str, fields: dict[str, Any], reason: str | None
 ) -> None:
