@@ -47,7 +47,7 @@ func (c *Client) BatchAuthorize(ctx context.Context, queries []Query) ([]Decisio
 		places = append(places, place)
 		batch.Requests = append(batch.Requests, asked)
 	}
-	if len(places) == 0 {
+	if len(queries) > 0 && len(places) == 0 {
 		return decisions, nil
 	}
 	response, err := c.authorization.BatchAuthorize(ctx, batch)

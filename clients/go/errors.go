@@ -53,7 +53,7 @@ func (e *Error) Error() string {
 func (e *Error) Outage() bool {
 	switch e.Code {
 	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.Unauthenticated,
-		codes.FailedPrecondition, codes.Aborted, codes.OutOfRange, codes.Unimplemented, codes.Canceled:
+		codes.FailedPrecondition, codes.Aborted, codes.OutOfRange, codes.Canceled:
 		return false
 	default:
 		return true

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tests.support import java_client, typescript_client
+from tests.support import go_client, java_client, typescript_client
 from tests.support.stubs import ROOT
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def _python(*arguments: str) -> Sequence[str]:
 
 
 DRIVERS: dict[str, Callable[[], Sequence[str]]] = {
+    "go": go_client.conformance_driver,
     "java": java_client.conformance_driver,
     "python": _python,
     "python-aio": lambda: _python("aio"),
