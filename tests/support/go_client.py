@@ -17,8 +17,9 @@ PROGRAMS = ("conformance", "walk")
 
 
 def _build(folder: Path) -> None:
-    packages = [f"./internal/{program}" for program in PROGRAMS]
-    subprocess.run(["go", "build", "-trimpath", "-o", "programs/", *packages], cwd=folder, check=True)
+    (folder / "programs").mkdir()
+    command = ["go", "build", "-trimpath", "-o", "programs", *(f"./internal/{each}" for each in PROGRAMS)]
+    subprocess.run(command, cwd=folder, check=True)
 
 
 GO_CLIENT = Language(
