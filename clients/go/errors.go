@@ -16,6 +16,9 @@ import (
 // The domain of the service's own errors.
 const errorDomain = "keys.skilder"
 
+// No service asks for a longer wait, so one is taken for a mistake.
+const longestWait = time.Hour
+
 // An Error is a call that failed. It says nothing about any agent's token: it is neither a grant nor a denial.
 //
 // It is not a gRPC status to package status, so a gRPC server that returns it to its own caller does not pass on
@@ -97,7 +100,9 @@ func AsError(err error) error {
 				failed.Reason, failed.Metadata = detail.GetReason(), detail.GetMetadata()
 			}
 		case *errdetails.RetryInfo:
-			failed.RetryAfter = max(0, detail.GetRetryDelay().AsDuration())
+			if pause := detail.GetRetryDelay().AsDuration(); pause > 0 && pause <= longestWait {
+				failed.RetryAfter = pause
+			}
 		case *errdetails.BadRequest:
 			for _, each := range detail.GetFieldViolations() {
 				failed.Fields = append(failed.Fields, Field{each.GetField(), each.GetDescription()})
