@@ -97,11 +97,12 @@ export class ServiceError extends Error {
     const error = ConnectError.from(thrown);
     const info = error.findDetails(ErrorInfoSchema).find(({ domain }) => domain === DOMAIN);
     const delay = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
+    const wait = delay === undefined ? 0 : Math.ceil(Number(delay.seconds) * 1000 + delay.nanos / 1e6);
     // A status has a number that a newer library may not know.
     return new ServiceError(NAMES[error.code] ?? "UNKNOWN", error.rawMessage, {
       reason: info?.reason ?? "",
       metadata: { ...info?.metadata },
-      retryAfterMs: delay && Math.max(0, Math.ceil(Number(delay.seconds) * 1000 + delay.nanos / 1e6)),
+      retryAfterMs: wait > 0 ? wait : undefined,
       violations: error.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) =>
         fieldViolations.map(({ field, description }) => ({ field, description })),
       ),
