@@ -3,6 +3,8 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "./gen/google/rpc/error_details_pb.js";
 
 const DOMAIN = "keys.skilder";
+/** No service asks for a longer wait, so one is taken for a mistake. */
+const LONGEST_WAIT_MS = 3_600_000;
 
 /** The name of a gRPC status code. */
 export type StatusCode =
@@ -102,7 +104,7 @@ export class ServiceError extends Error {
     return new ServiceError(NAMES[error.code] ?? "UNKNOWN", error.rawMessage, {
       reason: info?.reason ?? "",
       metadata: { ...info?.metadata },
-      retryAfterMs: wait > 0 ? wait : undefined,
+      retryAfterMs: wait > 0 && wait <= LONGEST_WAIT_MS ? wait : undefined,
       violations: error.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) =>
         fieldViolations.map(({ field, description }) => ({ field, description })),
       ),

@@ -161,6 +161,14 @@ test("the reason, the wait and the fields of an error are read", async () => {
   );
 });
 
+test("a wait that no service asks for is none", async () => {
+  for (const seconds of [-1n, 0n, 3601n, 315_576_000_000n]) {
+    const details = statusDetails([["google.rpc.RetryInfo", toBinary(RetryInfoSchema, create(RetryInfoSchema, { retryDelay: { seconds } }))]]);
+    await using service = await scripted([status(8, "Busy", { "grpc-status-details-bin": details })]);
+    assert.equal((await failure(service.client.authorize("t", NONE))).retryAfterMs, undefined, String(seconds));
+  }
+});
+
 /** Return google.rpc.Status with details, as the trailer has it. Written by hand: the package has no such message. */
 function statusDetails(all: [string, Uint8Array][]): string {
   const parts = all.map(([name, value]) => {
