@@ -82,6 +82,7 @@ ROWS: dict[str, Callable[[], list[str]]] = {
     "[Go](clients/go/README.md)": _go,
     "[TypeScript](clients/typescript/README.md)": _typescript,
     "[Java](clients/java/README.md)": _java,
+    "[MCP servers](docs/mcp.md)": lambda: [f"MCP SDK for Python {locked('mcp')}"],
     "[Envoy](docs/gateways.md)": _envoy,
     "[nginx](docs/gateways.md#gateways-that-ask-by-http)": lambda: [f"nginx {NGINX}"],
     "[Caddy](docs/gateways.md#gateways-that-ask-by-http)": _caddy,
