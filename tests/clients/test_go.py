@@ -25,6 +25,26 @@ if TYPE_CHECKING:
 SOURCES = GO_CLIENT.sources
 README = (SOURCES / "README.md").read_text("utf-8")
 WALK, INSTALL, RUN = steps(README)
+# A program with the guards of the README, which is compiled beside the one that is run.
+GUARDS = """\
+package main
+
+import (
+	"net/http"
+
+	"google.golang.org/grpc"
+
+	"skilder.dev/keys"
+	"skilder.dev/keys/guard"
+)
+
+var _ = func(handler http.Handler) {
+%s
+_ = err
+%s
+_ = server
+}
+"""
 only_in_the_long_form = pytest.mark.skipif(not LONG, reason="`make test-clients` runs it")
 
 
@@ -79,9 +99,11 @@ def test_the_readme(tmp_path: Path) -> None:
     """A reader takes the walk, and makes a program of their own that asks about a token."""
     GO_CLIENT.check()
     shutil.copytree(SOURCES, tmp_path / "clients" / "go")
-    (program,) = re.findall(r"```go\n(package main\n.*?)```", README, re.DOTALL)
+    program, *guards = re.findall(r"```go\n(.*?)```", README, re.DOTALL)
+    assert len(guards) == GUARDS.count("%s")
     with serving_process(tmp_path) as server, shell(tmp_path, reader_variables(server.address)) as session:
         session.take(WALK.at(server.address))
         session.take(INSTALL)
         (tmp_path / "slack-tool" / "main.go").write_text(program.replace("127.0.0.1:50051", server.address), "utf-8")
+        (tmp_path / "slack-tool" / "guards.go").write_text(GUARDS % tuple(guards), "utf-8")
         session.take(RUN)
