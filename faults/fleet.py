@@ -38,7 +38,8 @@ NEAR, FAR = "near", "far"
 _START: type[subprocess.Popen[bytes]] = by_form(Forked, subprocess.Popen)
 _WORKERS = {NEAR: 2, FAR: 1}
 _END_SECONDS = 20.0
-_LOSS = '"message": "activity is lost"'
+# What the service logs when counts of activity are lost: by the worker, or by the parent of a worker that it killed.
+_LOSSES = ("activity is lost", "a worker is frozen: killing it", "a worker did not end in time: it was killed")
 # In the forms that the service logs, that Python and pyvoy write, and that Rust and Envoy write.
 _MARKS_OF_FAULTS = (
     '"exception": ',
@@ -110,8 +111,10 @@ class Server:
         self.killed.append(now())
 
     def losses(self) -> list[int]:
-        """Return when its workers reported that they lost counts of activity."""
-        lines = (json.loads(line) for line in self.log.read_text("utf-8").splitlines() if _LOSS in line)
+        """Return when it reported that counts of activity are lost."""
+        marks = [f'"message": "{each}"' for each in _LOSSES]
+        texts = self.log.read_text("utf-8").splitlines()
+        lines = (json.loads(line) for line in texts if any(mark in line for mark in marks))
         return [monotonic(datetime.fromisoformat(line["timestamp"])) for line in lines]
 
     def kill(self, *, workers: bool = True) -> None:

@@ -75,7 +75,14 @@ class World:
     def __init__(self, frozen_seconds: float = 0) -> None:
         self.started: list[Pretended] = []
         self.fail: Callable[[int], bool] = lambda _: False
-        log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
+        self.errors: list[tuple[str, int]] = []
+
+        def note(_: object, name: str, event: Any) -> Any:
+            if name == "error":
+                self.errors.append((event["event"], event["worker"]))
+            return event
+
+        log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[note])
         self.workers = WorkerPool(
             self.start,  # type: ignore[arg-type]
             log,
@@ -228,6 +235,24 @@ async def test_a_reload_replaces_one_worker_after_another(world: World) -> None:
     assert world.started[0].received == [("leave", 2), 3]
     assert world.workers.restarts == 0
     await world.workers.end()
+
+
+@pytest.mark.parametrize(("code", "is_reported"), [(0, False), (-9, True)])
+async def test_a_worker_that_has_to_be_killed_is_reported(
+    world: World, monkeypatch: pytest.MonkeyPatch, code: int, *, is_reported: bool
+) -> None:
+    """When it is replaced and at the end of all: its calls failed, and its last counts are lost."""
+    await world.workers.start(2)
+    old, stays = world.started
+    monkeypatch.setattr(old, "hand_over", lambda **_: old.crash(code))
+    await world.workers.reload()
+    new = world.started[2]
+    end = new.crash
+    monkeypatch.setattr(new, "crash", lambda _: end(code))
+    await world.workers.end()
+    assert not stays.runs
+    text = "a worker did not end in time: it was killed"
+    assert world.errors == ([(text, old.index), (text, new.index)] if is_reported else [])
 
 
 async def test_a_failed_reload_keeps_the_workers_not_yet_replaced(world: World) -> None:
