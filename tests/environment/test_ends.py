@@ -35,7 +35,7 @@ def test_that_takes_long(postgres_url):
 """
 
 
-@pytest.mark.parametrize("transport", by_form(["envoy"], ["grpcio", "envoy"]), indirect=True)
+@pytest.mark.parametrize("transport", by_form(["grpcio"], ["grpcio", "envoy"]), indirect=True)
 @pytest.mark.usefixtures("with_postgres_files")
 def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) -> None:
     """Neither its workers, one of them frozen, nor its Postgres; the next start finds the data."""
@@ -55,7 +55,7 @@ def test_a_killed_server_leaves_nothing_running(transport: str, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "step",
-    by_form(["initdb", "skilder_keys.worker"], ["postgres_keeper.py", "initdb", "postgres", "skilder_keys.worker"]),
+    by_form(["skilder_keys.worker"], ["postgres_keeper.py", "initdb", "postgres", "skilder_keys.worker"]),
 )
 def test_a_killed_start_leaves_nothing_running(request: pytest.FixtureRequest, tmp_path: Path, step: str) -> None:
     """At every step; the next start repairs what the first one left unfinished."""

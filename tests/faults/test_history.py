@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SECONDS = os.environ.get("SKILDER_KEYS_FAULTS_SECONDS")
 _TRANSPORT = os.environ.get("SKILDER_KEYS_FAULTS_TRANSPORT", "" if _SECONDS else by_form("envoy", ""))
 CHOSEN = (_TRANSPORT,) if _TRANSPORT else TRANSPORTS
-SECONDS = float(_SECONDS or by_form("3", "60")) / len(CHOSEN)
+SECONDS = float(_SECONDS or by_form("1.5", "60")) / len(CHOSEN)
 SEED = int(os.environ.get("SKILDER_KEYS_FAULTS_SEED", secrets.randbelow(10**6)))
 
 

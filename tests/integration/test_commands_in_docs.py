@@ -15,6 +15,7 @@ from skilder_keys.auth.callers_file import load_callers
 from tests.docs.links import DOCUMENTS, ROOT
 from tests.support import grpcurl
 from tests.support.certificates import Authority
+from tests.support.lengths import by_form
 from tests.support.process import serving_process
 from tests.support.service import TOKENS, serving
 from tests.support.walk import reader_variables, shell, steps
@@ -50,10 +51,10 @@ def test_every_page_with_commands_is_tested() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("page", PREPARED)
+@pytest.mark.parametrize("page", by_form(["api.md", "callers.md", "leaks.md"], list(PREPARED)))
 @pytest.mark.usefixtures("with_postgres_files")
 def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
-    """One after another, with the output that the page shows."""
+    """One after another, with the output that the page shows. The short form leaves out the longest page."""
     walk = steps((DOCS / page).read_text("utf-8"))
     text = "".join(step.commands for step in walk)
     if "grpcurl" in text:

@@ -22,6 +22,7 @@ from tests.support.command_line import CommandLine
 from tests.support.fleet import process
 from tests.support.ids import new_key_id
 from tests.support.large_tool_set import PARTS, workspace_with_large_tool_set
+from tests.support.lengths import by_form
 from tests.support.service import TOKENS, Refusal, Service, refusal, serving
 from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO
 from tests.support.workspaces import small_workspace
@@ -267,6 +268,7 @@ async def test_all_parts_are_of_one_state(service: Service) -> None:
     assert after.version != second
 
 
+@GRPCIO_IF_SHORT
 async def test_a_client_may_cancel_in_the_middle(transport: str, database_url: str, tmp_path: Path) -> None:
     """The call ends and its place is free again."""
     async with serving_large(transport, database_url, tmp_path, max_calls=1) as (service, token):
@@ -281,6 +283,7 @@ async def test_a_client_may_cancel_in_the_middle(transport: str, database_url: s
         assert len(await responses(service.service, token)) == PARTS
 
 
+@pytest.mark.parametrize("transport", by_form(["envoy"], ["grpcio", "envoy"]), indirect=True)
 async def test_a_client_that_does_not_read_is_cut_off(transport: str, database_url: str, tmp_path: Path) -> None:
     """By the service's own time limit; and by the client's, if it set one."""
     async with serving_large(transport, database_url, tmp_path, call_timeout=5) as (service, token):
@@ -320,6 +323,7 @@ async def test_a_slow_client_takes_little_memory(service: Service, monkeypatch: 
     assert made == PARTS
 
 
+@GRPCIO_IF_SHORT
 async def test_a_stream_ends_well_while_the_service_drains(transport: str, database_url: str, tmp_path: Path) -> None:
     """A running call may take as long as the drain takes."""
     async with (

@@ -72,6 +72,7 @@ async def test_every_worker_serves(transport: str, database_url: str, tmp_path: 
             assert await status_of(channel, operator_metadata(server, tmp_path)) is OK
 
 
+@GRPCIO_IF_SHORT
 async def test_a_worker_gets_no_secret_where_others_could_read_it(
     transport: str, database_url: str, tmp_path: Path
 ) -> None:
@@ -278,6 +279,7 @@ async def test_sighup_loses_no_call(transport: str, database_url: str, tmp_path:
         assert not any(psutil.pid_exists(pid) for pid in replaced)
 
 
+@GRPCIO_IF_SHORT
 async def test_a_health_watch_does_not_delay_sighup(transport: str, database_url: str, tmp_path: Path) -> None:
     """It ends with its worker, which waits no longer for it than for other connections; a new watch works."""
     async with (
