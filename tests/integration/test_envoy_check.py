@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ import pytest
 from skilder.envoy import auth_pb2
 from skilder.envoy.auth_pb2_grpc import AuthorizationStub
 from skilder.keys.v1 import key_pb2
+from skilder.keys.v1.activity_service_pb2 import VERDICT_DENIED, VERDICT_GRANTED, ActivityFilter, ListActivityRequest
 from tests.support.service import refusal
 from tests.support.transport import GRPCIO_IF_SHORT
+from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
     from tests.support.service import Client, Service
@@ -182,3 +185,21 @@ async def test_what_envoy_adds_to_its_contract_is_ignored(service: Service) -> N
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"\xff")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_check_is_counted_as_use_of_the_key(empty_service: Service) -> None:
+    """With its tool and the gateway's name, as Authorize is."""
+    await empty_service.operator.apply(small_workspace())
+    issued = await empty_service.operator.issue()
+    for tool in (POST, "no_such_tool"):
+        await check(empty_service.service, asked(issued.token, body=calls(tool), extensions=MCP))
+    found: set[tuple[str, str, int]] = set()
+    async with asyncio.timeout(60):
+        while len(found) < 2:
+            request = ListActivityRequest(workspace_id="acme", filter=ActivityFilter(key_id=issued.key.id))
+            page = await empty_service.operator.activity.ListActivity(request)
+            found = {(each.tool_id, each.caller, each.verdict) for each in page.activities}
+            await asyncio.sleep(0.1)
+    assert {caller for _, caller, _ in found} == {"service"}
+    assert ("slack.post", VERDICT_GRANTED) in {(tool, verdict) for tool, _, verdict in found}
+    assert VERDICT_DENIED in {verdict for _, _, verdict in found}
