@@ -187,7 +187,7 @@ class BorrowedDatabase:
     async def _session(self) -> asyncpg.Connection[Any]:
         if self._sql is None or self._sql.is_closed():  # a test may end all sessions
             # A lock that stays taken is held by something that outlived its test.
-            self._sql = await asyncpg.connect(self.url, server_settings={"lock_timeout": "10s"})
+            self._sql = await asyncpg.connect(self.url, server_settings={"lock_timeout": "60s"})
             await self._sql.execute(_AS_A_REPLICA)
         return self._sql
 
