@@ -197,15 +197,16 @@ def _handler(behaviors: dict[str, tuple[str, Callable[..., Any]]]) -> grpc.Gener
 async def _outcomes(address: str, tokens: dict[str, str]) -> dict[str, list[str]]:
     """Call every kind of method with every token, and return what came."""
     found = {}
+    # Streams send nothing: grpc.aio reports INTERNAL for a message to a call that has been refused already.
     channel: Any = grpc.aio.insecure_channel(address)
     async with channel:
         for name in [*tokens, None]:
             metadata: Sequence[tuple[str, str]] = (("authorization", f"Bearer {tokens[name]}"),) if name else ()
             found[name or "none"] = [
                 await _outcome(channel.unary_unary("/test.Tools/Unary")(b"1", metadata=metadata)),
-                await _outcome(channel.stream_unary("/test.Tools/StreamUnary")(iter([b"1"]), metadata=metadata)),
+                await _outcome(channel.stream_unary("/test.Tools/StreamUnary")(iter(()), metadata=metadata)),
                 await _outcome(_all(channel.unary_stream("/test.Tools/UnaryStream")(b"1", metadata=metadata))),
-                await _outcome(_all(channel.stream_stream("/test.Tools/Stream")(iter([b"1"]), metadata=metadata))),
+                await _outcome(_all(channel.stream_stream("/test.Tools/Stream")(iter(()), metadata=metadata))),
             ]
     return found
 
