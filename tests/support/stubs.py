@@ -39,6 +39,11 @@ _GOOGLE_RPC = str(Path(next(iter(google.rpc.__path__))).parents[1])
 _JAVA_OPTIONS = ("-J-XX:TieredStopAtLevel=1", "-J-XX:+UseSerialGC")
 
 
+_DIGEST_LENGTH = 16
+# A name may begin with another one: `go` and `go-client`.
+_ANY_DIGEST = "[0-9a-f]" * _DIGEST_LENGTH
+
+
 @dataclass(frozen=True, slots=True)
 class Language:
     """How programs in a language are built.
@@ -75,7 +80,7 @@ class Language:
         with (folder.parent / f"{self.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.exists():
-                for old in folder.parent.glob(f"{self.name}-*"):
+                for old in folder.parent.glob(f"{self.name}-{_ANY_DIGEST}"):
                     shutil.rmtree(old)
                 with tempfile.TemporaryDirectory(dir=folder.parent) as new:
                     made = shutil.copytree(self.sources, Path(new) / "made", ignore=shutil.ignore_patterns(*_MADE))
@@ -91,7 +96,7 @@ class Language:
                 paths += [Path(folder, name) for name in sorted(names)]
         for path in [*paths, *_protos(), Path(__file__)]:
             digest.update(path.name.encode() + path.read_bytes())
-        return digest.hexdigest()[:16]
+        return digest.hexdigest()[:_DIGEST_LENGTH]
 
 
 def _protos() -> list[Path]:
