@@ -82,7 +82,7 @@ async def test_a_missing_token_is_no_decision(surroundings: Surroundings, conten
     assert b"standard input" in done.stderr
 
 
-@pytest.mark.parametrize("variables", by_form(TERMINALS[:2], TERMINALS))
+@pytest.mark.parametrize("variables", by_form(TERMINALS[:1], TERMINALS))
 async def test_characters_that_a_terminal_cannot_show_are_escaped(
     surroundings: Surroundings, variables: dict[str, str]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from skilder.keys.v1.workspace_pb2 import MEMBER_ROLE_ADMIN, MEMBER_ROLE_EDITOR, Workspace
 from tests.support.calls import get_workspace, part, remove
 from tests.support.changes import serve_workspace
+from tests.support.lengths import ONLY_IF_LONG
 from tests.support.person import Person
 from tests.support.shapes import canonical
 from tests.support.workspaces import small_workspace, yaml_of
@@ -239,6 +240,7 @@ async def test_removing_most_of_a_workspace_needs_max_removals(person: Person, s
     assert await state(service) == (2, canonical(changed(emptied)))
 
 
+@ONLY_IF_LONG
 async def test_removals_behind_very_many_changes_are_asked_about(person: Person, service: Service) -> None:
     """The service names 10,000 changes, in order of kind; the command finds the other removals by itself."""
     workspace = Workspace(id="crowd", name="Crowd")

@@ -14,6 +14,7 @@ import pytest
 
 from skilder.keys.v1 import authorization_service_pb2 as pb
 from skilder.keys.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
+from tests.support.lengths import by_form
 from tests.support.live_screen import LiveScreen, rows_of
 from tests.support.postgres import new_database
 from tests.support.process import COMMAND, run_command, serving_process
@@ -136,7 +137,11 @@ def test_the_view_fits_a_terminal_of_any_size_also_while_it_runs(watched: Watche
 
 
 @pytest.mark.parametrize(
-    ("end", "code"), [("\x03", 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP), ("q", 0)]
+    ("end", "code"),
+    by_form(
+        [("\x03", 130), (signal.SIGTERM, -signal.SIGTERM)],
+        [("\x03", 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP), ("q", 0)],
+    ),
 )
 def test_the_terminal_is_given_back_however_it_ends(watched: Watched, end: str | signal.Signals, code: int) -> None:
     """By a key, by Ctrl-C, or by a signal, which whoever waits sees."""

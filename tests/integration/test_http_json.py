@@ -11,6 +11,7 @@ import pytest
 
 from tests.docs.links import ROOT
 from tests.support.gateways import send
+from tests.support.lengths import ONLY_IF_LONG
 from tests.support.process import serving_process
 from tests.support.service import TOKENS, serving
 from tests.support.transport import why_unavailable
@@ -156,6 +157,7 @@ async def test_without_the_option_there_is_no_http(database_url: str, tmp_path: 
         await writer.wait_closed()
 
 
+@ONLY_IF_LONG
 @pytest.mark.long
 @pytest.mark.usefixtures("with_postgres_files")
 def test_the_commands_of_the_page_work(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ from skilder.keys.v1.key_service_pb2 import (
 from skilder.keys.v1.runtime_service_pb2 import RotateOwnKeyRequest
 from tests.support.calls import LASTING, METHODS
 from tests.support.largest import largest_workspace
+from tests.support.lengths import ONLY_IF_LONG
 from tests.support.service import TOKENS
 from tests.support.transport import GRPCIO_IF_SHORT
 
@@ -130,6 +131,7 @@ async def change_keys(caller: Caller, service: Service, key_id: str) -> None:
     await caller.call("RuntimeService/RotateOwnKey", RotateOwnKeyRequest())
 
 
+@ONLY_IF_LONG
 @pytest.mark.long
 @GRPCIO_IF_SHORT
 async def test_every_response_about_the_largest_workspace_fits(caller: Caller, patient: Service) -> None:

@@ -25,7 +25,7 @@ from skilder_keys.domain.workspace_checks import MAX_BYTES
 from tests.support.calls import call, delete_workspace, get_workspace, part, remove
 from tests.support.fence import epoch, insert_laggard
 from tests.support.largest import largest_workspace
-from tests.support.lengths import LONG, by_form
+from tests.support.lengths import ONLY_IF_LONG, by_form
 from tests.support.service import Refusal, refusal
 from tests.support.shapes import canonical
 from tests.support.together import TOGETHER_IF_SHORT
@@ -356,6 +356,7 @@ async def test_a_change_by_hand_is_counted(service: Service, sql: asyncpg.Connec
 
 
 @ONLY_GRPCIO
+@ONLY_IF_LONG
 @pytest.mark.long
 async def test_a_workspace_at_its_limits_takes_no_more(patient: Service) -> None:
     """Of parts, paths and bytes. What makes it smaller, or changes nothing in size, goes through.
@@ -396,11 +397,10 @@ async def test_a_workspace_at_its_limits_takes_no_more(patient: Service) -> None
     )
     body = await call(patient.operator, "CatalogService/UpdateWorkspace", swap)
     assert pb.UpdateWorkspaceResponse.FromString(body).version == 2
-    if LONG:
-        remove(whole.members, "user-000001")
-        whole.members.append(swap.put.members[0])
-        response = await patient.operator.apply(whole)
-        assert (response.version, response.change_count) == (2, 0)
+    remove(whole.members, "user-000001")
+    whole.members.append(swap.put.members[0])
+    response = await patient.operator.apply(whole)
+    assert (response.version, response.change_count) == (2, 0)
 
 
 def test_the_parts_of_an_update_are_those_of_a_workspace() -> None:

@@ -14,6 +14,7 @@ from skilder_keys.domain.hashing import HashParameters
 from skilder_keys.domain.token import KeyType, Token
 from tests.support.fence import LONG
 from tests.support.fleet import CountingHasher, process, until
+from tests.support.lengths import by_form
 
 if TYPE_CHECKING:
     import asyncpg
@@ -49,7 +50,7 @@ class PausedHasher(CountingHasher):
         self._open.release(count)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", by_form([2], [1, 2]))
 async def test_a_flood_for_one_key_does_not_keep_the_others_waiting(database_url: str, threads: int) -> None:
     """Of two threads one is left to them. With one thread they wait for two wrong checks at most, not for all."""
     hasher = PausedHasher()
@@ -121,7 +122,7 @@ async def test_a_flood_that_has_all_places_of_first_sights_lets_others_pass(data
         assert set(await asyncio.gather(*flood)) == {"UNKNOWN"}
 
 
-@pytest.mark.parametrize("leased", [True, False])
+@pytest.mark.parametrize("leased", by_form([True], [True, False]))
 async def test_one_token_in_very_many_concurrent_calls_is_verified_once(database_url: str, *, leased: bool) -> None:
     """A good key that everybody uses when a process starts is accepted, with or without a lease."""
     async with process(database_url, lease=LONG) as made:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from typing import TypeVar
 
+import pytest
+
 VARIABLE = "SKILDER_KEYS_TEST_LONG"
 LONG = os.environ.get(VARIABLE, "") not in {"", "0"}
+
+ONLY_IF_LONG = pytest.mark.skipif(not LONG, reason=f"takes seconds of the processor: set {VARIABLE}=1")
+"""Marks a test whose subject others have in small: only the long form runs it."""
 
 Length = TypeVar("Length")
 

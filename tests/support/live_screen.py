@@ -105,8 +105,10 @@ class LiveScreen:
         return self.modes == {name: not on for name, on in NORMAL.items()}
 
     def is_as_before(self) -> bool:
-        """Return whether the terminal is as it was before the command."""
-        return termios.tcgetattr(self._theirs) == self.settings and self.modes == NORMAL
+        """Return whether the terminal is as it was before the command, when all that the command wrote was read."""
+        with self._changed:
+            modes_are = self._changed.wait_for(lambda: self.modes == NORMAL, _PATIENCE)
+        return modes_are and termios.tcgetattr(self._theirs) == self.settings
 
     def wait(self) -> int:
         """Wait for the end of the command and return its exit code."""
