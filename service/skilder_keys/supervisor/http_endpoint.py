@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from skilder_keys.transports.listening import ListenError, addresses_of
+from skilder_keys.transports.listening import ListenError, listening_sockets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -67,7 +66,7 @@ async def http_endpoint(
 
     with ExitStack() as stack:
         try:
-            listening = [stack.enter_context(each) for each in _listening(address)]
+            listening = [stack.enter_context(each) for each in listening_sockets(address)]
             servers = [await asyncio.start_server(respond, sock=each, limit=_HEAD_BYTES) for each in listening]
         except OSError as error:
             raise ListenError(f"Cannot serve {purpose} on {address}: {error.strerror or error}") from error
@@ -80,27 +79,6 @@ async def http_endpoint(
             for writer in connections:
                 writer.close()
             await asyncio.gather(*filter(None, connections.values()), return_exceptions=True)
-
-
-def _listening(address: str) -> list[socket.socket]:
-    """Return sockets that listen on every IP address of a host, all on the same port. Raises OSError."""
-    host, _, port = address.rpartition(":")
-    number = int(port)
-    found: list[socket.socket] = []
-    failures: list[OSError] = []
-    for family, ip in addresses_of(host):
-        try:
-            # [::] serves IPv4 too, as it does for gRPC calls.
-            dual = ip == "::" and socket.has_dualstack_ipv6()
-            found.append(socket.create_server((ip, number), family=family, dualstack_ipv6=dual))
-        except OSError as error:
-            # A name such as localhost may resolve to an address that this machine does not have.
-            failures.append(error)
-        else:
-            number = found[0].getsockname()[1]
-    if not found:
-        raise failures[0]
-    return found
 
 
 async def _response(head: bytes, paths: Mapping[str, Callable[[], Awaitable[Response]]]) -> bytes:

@@ -6,7 +6,6 @@ The calls pass the pipeline as Envoy's do. The caller is the gateway, by a token
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from skilder_keys.rpc.errors import MalformedMessageError, too_long
 from skilder_keys.rpc.gateway.http_check import CALLER, PATHS, check_request, decided, failed, parse_head
 from skilder_keys.rpc.limits import METHODS
 from skilder_keys.transports import connections
-from skilder_keys.transports.listening import ListenError, addresses_of
+from skilder_keys.transports.listening import ListenError, listening_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,22 +103,12 @@ class GatewayEndpoint:
         Raises:
             ListenError: The address is in use, or this machine does not have it.
         """
-        host, _, port = address.rpartition(":")
-        failures: list[OSError] = []
-        for family, ip in addresses_of(host):
-            try:
-                # [::] serves IPv4 too, as it does for gRPC calls.
-                dual = ip == "::" and socket.has_dualstack_ipv6()
-                listening = socket.create_server(
-                    (ip, int(port)), family=family, reuse_port=True, dualstack_ipv6=dual, backlog=1024
-                )
-            except OSError as error:
-                # A name such as localhost may resolve to an address that this machine does not have.
-                failures.append(error)
-            else:
-                self._servers.append(await asyncio.start_server(self._serve, sock=listening, limit=_HEAD_BYTES))
-        if not self._servers:
-            raise ListenError(f"Cannot serve gateways on {address}: {failures[0].strerror or failures[0]}")
+        try:
+            sockets = listening_sockets(address, reuse_port=True, backlog=1024)
+        except OSError as error:
+            raise ListenError(f"Cannot serve gateways on {address}: {error.strerror or error}") from error
+        for each in sockets:
+            self._servers.append(await asyncio.start_server(self._serve, sock=each, limit=_HEAD_BYTES))
 
     async def stop(self, seconds: float) -> None:
         """Take no more requests, and wait until those that run are answered, at most this many seconds."""
