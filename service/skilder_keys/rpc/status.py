@@ -5,6 +5,7 @@ The reasons are the values of the contract's ErrorReason; a test compares codes 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import grpc
@@ -79,6 +80,11 @@ def trailing_status(error: errors.KeysError) -> grpc.Status:
         status.details.add().Pack(detail)
     grpc_status: grpc.Status = rpc_status.to_status(status)
     return grpc_status
+
+
+def retry_after_seconds(error: errors.KeysError) -> int | None:
+    """Return what the HTTP header Retry-After of an error says: whole seconds, never 0; None for no such header."""
+    return None if error.retry_after is None else max(1, math.ceil(error.retry_after.total_seconds()))
 
 
 def _duration(length: timedelta) -> Duration:

@@ -18,6 +18,7 @@ from skilder_keys.domain.errors import FieldViolation, InvalidRequestError
 from skilder_keys.rpc.errors import MalformedMessageError
 from skilder_keys.rpc.gateway.credential import IDENTITY_PREFIX
 from skilder_keys.rpc.gateway.envoy_service import IDENTITY_HEADERS, REFUSE
+from skilder_keys.rpc.status import retry_after_seconds
 
 if TYPE_CHECKING:
     from skilder_keys.domain.errors import KeysError
@@ -152,8 +153,8 @@ def decided(response: pb.CheckResponse, target: str) -> HttpResponse:
 def failed(error: KeysError) -> HttpResponse:
     """Return the response for a failed call: 503, whatever failed, since nothing was decided about the request."""
     headers = [("content-type", "application/json"), ("cache-control", "no-store"), (REASON, error.reason.lower())]
-    if error.retry_after is not None:
-        headers.append(("retry-after", str(max(1, round(error.retry_after.total_seconds())))))
+    if (seconds := retry_after_seconds(error)) is not None:
+        headers.append(("retry-after", str(seconds)))
     # The gateway passes the body on, and a client need not know what is wrong between its gateway and the service.
     body = {"error": "temporarily_unavailable", "reason": "unavailable", "message": "The key cannot be checked now."}
     return HttpResponse(HTTPStatus.SERVICE_UNAVAILABLE, tuple(headers), json.dumps(body))

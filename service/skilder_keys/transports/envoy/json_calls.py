@@ -14,7 +14,7 @@ from google.rpc.status_pb2 import Status
 from skilder_keys.domain.errors import KeysError
 from skilder_keys.rpc.errors import MessageTooLongError, StatusError, too_long
 from skilder_keys.rpc.http_json.requests import Target, WrongPathError, WrongVerbError, find, to_json
-from skilder_keys.rpc.status import trailing_status
+from skilder_keys.rpc.status import retry_after_seconds, trailing_status
 from skilder_keys.transports.envoy.context import AsgiContext
 
 if TYPE_CHECKING:
@@ -167,9 +167,8 @@ def _failure_events(error: KeysError | StatusError | HttpError) -> Iterable[Even
     details = dict(status.trailing_metadata)[_STATUS_DETAILS]
     body = Status.FromString(details)
     headers = []
-    if error.retry_after is not None:
-        # In whole seconds, and never 0.
-        headers.append((b"retry-after", b"%d" % max(1, -int(-error.retry_after.total_seconds() // 1))))
+    if (seconds := retry_after_seconds(error)) is not None:
+        headers.append((b"retry-after", b"%d" % seconds))
     if status.code is grpc.StatusCode.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     http_status = _TOO_LONG if isinstance(error, MessageTooLongError) else _HTTP_STATUSES.get(status.code, _INTERNAL)
