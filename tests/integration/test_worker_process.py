@@ -142,7 +142,7 @@ async def test_a_worker_that_does_not_end_is_killed() -> None:
     """Also one that is frozen."""
     async with started("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + READY + "time.sleep(600)") as worker:
         psutil.Process(worker.pid).suspend()
-        await worker.end(0.1)
+        assert not await worker.end(0.1)
         assert await worker.ended() == -9
         assert not worker.runs
 

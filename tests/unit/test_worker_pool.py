@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,15 +53,15 @@ class Pretended:
         self.received.append(("leave", successor))
         self.crash(0)
 
-    async def end_within(self, patience: float) -> None:
-        """Wait for the end."""
+    async def end_within(self, patience: float) -> bool:
+        """Wait for the end, which comes in time unless the worker has to be killed."""
         self.received.append(patience)
-        await self.ended()
+        return await self.ended() != -signal.SIGKILL
 
-    async def end(self, patience: float) -> None:
+    async def end(self, patience: float) -> bool:
         """End at once."""
         self.crash(0)
-        await self.end_within(patience)
+        return await self.end_within(patience)
 
     kill = crash
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
@@ -114,9 +113,9 @@ class WorkerPool:
                     return
                 self._handing_over = old
                 old.hand_over(successor=listening)
-            await old.end_within(self._handover_seconds + self._end_seconds)
+            if not await old.end_within(self._handover_seconds + self._end_seconds):
+                self._report_killed(old)
             self._handing_over = None
-            await self._report_if_killed(old)
             self._log.info("worker replaced", worker=index, pid=old.pid)
         self._log.info("reloaded")
 
@@ -130,14 +129,13 @@ class WorkerPool:
             self._pinging.cancel()
 
     async def _end(self, worker: WorkerProcess) -> None:
-        await worker.end(self._end_seconds)
-        await self._report_if_killed(worker)
+        if not await worker.end(self._end_seconds):
+            self._report_killed(worker)
         self._log.info("worker ended", worker=worker.index, pid=worker.pid, code=await worker.ended())
 
-    async def _report_if_killed(self, worker: WorkerProcess) -> None:
-        """Log that a worker which was to end was killed: its calls failed, and what it had counted last is lost."""
-        if await worker.ended() == -signal.SIGKILL:
-            self._log.error("a worker did not end in time: it was killed", worker=worker.index, pid=worker.pid)
+    def _report_killed(self, worker: WorkerProcess) -> None:
+        """Log that a worker did not end in time: its calls failed, and what it had counted last is lost."""
+        self._log.error("a worker did not end in time: it was killed", worker=worker.index, pid=worker.pid)
 
     def kill(self) -> None:
         """Kill all workers."""

@@ -192,21 +192,24 @@ class WorkerProcess:
         """
         self._send({"hand_over": successor})
 
-    async def end(self, seconds: float) -> None:
-        """Tell the worker to finish its calls and end. Kill it after this many seconds."""
+    async def end(self, seconds: float) -> bool:
+        """Tell the worker to finish its calls and end, and do as `end_within` does."""
         # Send a message, not a signal: somebody may have sent SIGTERM to all processes already, and a second SIGTERM
         # would end the worker at once.
         self._send({"drain": None})
-        await self.end_within(seconds)
+        return await self.end_within(seconds)
 
-    async def end_within(self, seconds: float) -> None:
-        """Wait until the worker ends. Kill it after this many seconds."""
+    async def end_within(self, seconds: float) -> bool:
+        """Wait until the worker ends. Kill it after this many seconds. Return whether it ended before."""
+        in_time = False
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.ended()
+                in_time = True
         self.kill()
         await self.ended()
         self._writer.close()
+        return in_time
 
     def kill(self) -> None:
         """Kill the worker if it runs."""
