@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from skilder_keys.storage.database import Database
 
 _ATTEMPTS = 5
-_LINGER_SECONDS = 0.001
+_LINGER_SECONDS = 0.004
 """So many calls share a statement and a thread that it pays, and nobody waits long for it."""
 _SLICE = 50
 """How many loads are started before other calls get their turn."""
