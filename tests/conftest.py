@@ -19,7 +19,7 @@ from skilder_keys.domain.token import MalformedTokenError, Token
 from skilder_keys.storage.database import Database, DatabaseOptions
 from skilder_keys.supervisor.companion import Companion
 from tests.support import reaper
-from tests.support.lengths import LONG, by_form
+from tests.support.lengths import LONG, LONGEST, by_form
 from tests.support.memory_folder import use_memory
 from tests.support.order import in_order
 from tests.support.postgres import test_postgres
@@ -30,7 +30,13 @@ from tests.support.service import TRANSPORTS, Service, serving
 from tests.support.shared_service import apply_small_workspace
 from tests.support.stock import stock_server
 from tests.support.together import joined
-from tests.support.transport import ONLY_GRPCIO, is_for_the_long_form, why_unavailable
+from tests.support.transport import (
+    ONLY_GRPCIO,
+    chooses_a_transport,
+    is_for_the_long_form,
+    is_for_the_longest_form,
+    why_unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -73,7 +79,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many tests run at the same time: more than there are cores, as most of their time is waiting."""
-    return min(2 * (os.cpu_count() or 1), _MAX_PROCESSES)
+    return min(by_form(2, 3) * (os.cpu_count() or 1), _MAX_PROCESSES)
 
 
 @pytest.hookimpl(trylast=True)
@@ -86,6 +92,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     if not LONG:
         items[:] = joined(each for each in items if not is_for_the_long_form(each))
+    elif not LONGEST:
+        items[:] = [each for each in items if not is_for_the_longest_form(each)]
     items[:] = in_order(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
@@ -106,8 +114,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     test = metafunc.definition
     if "postgres_url" in metafunc.fixturenames and test.get_closest_marker("stock_too"):
         metafunc.parametrize("postgres_url", ("own_postgres", "stock_postgres"), indirect=True, scope="session")
-    chooses = any("transport" in mark.args[0] for mark in test.iter_markers("parametrize"))
-    if "transport" in metafunc.fixturenames and test.get_closest_marker("grpcio_if_short") and not (LONG or chooses):
+    if (
+        "transport" in metafunc.fixturenames
+        and test.get_closest_marker("grpcio_if_short")
+        and not (LONG or chooses_a_transport(test))
+    ):
         test.add_marker(ONLY_GRPCIO)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.stock_too
 
 ACME = WorkspaceId("acme")
-KEYS, OTHERS = 40, by_form(100, 1_000)
+KEYS, OTHERS = 40, by_form(100, 300, 1_000)
 # The times of day at which it is read: at the first, today has hardly begun.
 TIMES = [time(0, 50), time(13, 40)]
 # In each of the last 100 minutes and at the full hours of ten days, 40 keys of `acme` use two tools each; and so do as

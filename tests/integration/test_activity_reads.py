@@ -117,7 +117,7 @@ class World:
     def _make(self, keys: list[UUID]) -> list[Fact]:
         chosen = self.random
         facts = []
-        for _ in range(by_form(400, 4000)):
+        for _ in range(by_form(400, 2000, 4000)):
             minute = self.today - chosen.choice(DAYS_AGO) * DAY + chosen.choice([3, 600, 601, 615, 1439])
             first = chosen.randrange(60_000)
             facts.append(
@@ -202,7 +202,7 @@ async def world(empty_service: Service, sql: asyncpg.Connection[Any]) -> World:
 async def test_activity_is_listed_as_a_plain_model_has_it(empty_service: Service, world: World) -> None:
     """With filters by chance, in pages of any size, newest first, and nothing of the other workspace."""
     sizes = set()
-    for _ in range(by_form(15, 300)):
+    for _ in range(by_form(15, 100, 300)):
         wanted = world.filter()
         expected = listed(world.matching(wanted), world.minutes_from, world.hours_from)
         if world.random.random() < 0.5:
@@ -278,7 +278,7 @@ FURTHEST = {1: 1, HOUR: 50, DAY: 250}
 async def test_usage_is_summed_up_as_a_plain_model_has_it(empty_service: Service, world: World) -> None:
     """With filters, steps, groups and numbers of series by chance: the series with most calls, and the rest."""
     rests = 0
-    for _ in range(by_form(30, 600)):
+    for _ in range(by_form(30, 200, 600)):
         wanted, length, top = world.filter(), world.random.choice([1, HOUR, DAY]), world.random.choice([1, 2, 3, 50])
         group = world.random.choice(GROUPS)
         start = world.today - world.random.randrange(FURTHEST[length] + 1) * DAY + world.random.choice([0, 600])

@@ -71,7 +71,7 @@ async def test_random_edits_are_found_whoever_made_them(
     print(f"random.Random({seed})")  # noqa: T201 - pytest shows it where the test fails
     source = random.Random(seed)  # noqa: S311 - chance, not a secret
     sent = [small_workspace()]
-    for _ in range(by_form(25, 300)):
+    for _ in range(by_form(25, 100, 300)):
         if source.random() < 0.2:
             await sql.execute(source.choice(BY_HAND))
         if source.random() < 0.2:

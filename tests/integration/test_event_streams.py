@@ -164,7 +164,7 @@ async def check(follower: Follower, sql: Sql) -> None:
 
 
 @pytest.mark.usefixtures("workspaces")
-@pytest.mark.parametrize("seed", range(by_form(short=2, long=60)))
+@pytest.mark.parametrize("seed", range(by_form(2, 16, 60)))
 async def test_each_event_is_sent_once(
     database: Database, database_url: str, sql: Sql, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

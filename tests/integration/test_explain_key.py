@@ -323,7 +323,7 @@ async def agree_about_a_tool(service: Service, key_id: str, token: str, tool: To
 
 
 @ONLY_GRPCIO
-@pytest.mark.parametrize("seed", by_form([None], [None] * 10))
+@pytest.mark.parametrize("seed", by_form([None], [None] * 4, [None] * 10))
 async def test_explanations_agree_with_authorize(service: Service, seed: int | None) -> None:
     """For random workspaces, members who left, and keys with random limits: each verdict, each tool, each path."""
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed

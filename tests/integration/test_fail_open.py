@@ -126,7 +126,7 @@ async def compare_each(world: World, case: Case) -> None:
     if case.method == "CatalogService/ApplyWorkspace":
         # Two such changes may be meant: to leave out a part, and the guard that would refuse it.
         return
-    for _ in range(by_form(1, 50)):
+    for _ in range(by_form(1, 10, 50)):
         await comparison.compare(*(source.randrange(1000) for _ in range(source.randint(2, 3))))
 
 

@@ -108,7 +108,7 @@ async def live(service: Service, sql: Sql, folder: Path, seed: int, chapters: in
         assert await service.metric("cache_hits_total") > hits + len(steps), "much was decided from memory"
 
 
-@pytest.mark.parametrize("seed", by_form([None], [None] * 3))
+@pytest.mark.parametrize("seed", by_form([None], [None], [None] * 3))
 @GRPCIO_IF_SHORT
 async def test_keys_do_what_the_model_says(empty_service: Service, sql: Sql, tmp_path: Path, seed: int | None) -> None:
     """After every step, on both processes, from memory and not. To repeat a failure, put its seed in the list."""

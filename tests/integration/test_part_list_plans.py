@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.stock_too
 
 ACME = WorkspaceId("acme")
-MEMBERS, TOOLS = by_form(5_000, 50_000), by_form(2_000, 20_000)
+MEMBERS, TOOLS = by_form(5_000, 20_000, 50_000), by_form(2_000, 8_000, 20_000)
 
 # `acme` has most rows. The same users, tools and teams are in 200 other workspaces, 20 in each.
 ROWS = """

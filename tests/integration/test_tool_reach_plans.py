@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.stock_too
 
 ACME = WorkspaceId("acme")
-TOOLS = by_form(5_000, 20_000)
+TOOLS = by_form(5_000, 10_000, 20_000)
 
 # Beside the keys, members and hats of `many_keys`: each hat of `acme` has 10 of 1,000 skills and serves 5 teams, each
 # tool is in 2 skills. The same ids are in 200 other workspaces.

@@ -22,7 +22,7 @@ AFTER_A_RESTORE: dict[str, Any] = {"ttl": 2, "readers": 1, "changes": 2, "restor
 BEFORE_ANOTHER_CHANGE: dict[str, Any] = AFTER_A_RESTORE | {"later": 1}
 
 # A single reader that makes a mistake breaks the promise too, and the way there is shorter.
-MISTAKEN: dict[str, Any] = TWO_READERS | {"readers": by_form(1, 2)}
+MISTAKEN: dict[str, Any] = TWO_READERS | {"readers": by_form(1, 1, 2)}
 
 # The short form visits the nearest states, in which every kind of step is taken, and the long one all of them.
 STATES = by_form(15_000, None)

@@ -1,4 +1,8 @@
-"""Short and long forms of tests: the same checks, for longer or on more cases, where SKILDER_KEYS_TEST_LONG is set."""
+"""Forms of tests: the same checks, for longer or on more cases, by SKILDER_KEYS_TEST_LONG.
+
+Without it, tests take their short form. With 1 they take the long one, as in CI, and with 2 the longest, which takes
+about twice that.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from typing import TypeVar
 import pytest
 
 VARIABLE = "SKILDER_KEYS_TEST_LONG"
-LONG = os.environ.get(VARIABLE, "") not in {"", "0"}
+_LENGTH = os.environ.get(VARIABLE, "")
+LONG = _LENGTH not in {"", "0"}
+LONGEST = _LENGTH == "2"
 
 ONLY_IF_LONG = pytest.mark.skipif(not LONG, reason=f"takes seconds of the processor: set {VARIABLE}=1")
 """Marks a test whose subject others have in small: only the long form runs it."""
@@ -16,6 +22,8 @@ ONLY_IF_LONG = pytest.mark.skipif(not LONG, reason=f"takes seconds of the proces
 Length = TypeVar("Length")
 
 
-def by_form(short: Length, long: Length) -> Length:
-    """Return what the form of this run asks for."""
+def by_form(short: Length, long: Length, *longest: Length) -> Length:
+    """Return what the form of this run asks for; the longest is the long one unless it is given."""
+    if LONGEST and longest:
+        return longest[0]
     return long if LONG else short

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.support.schedules.schedule import Story
 
-SEEDS = by_form(50, 3000)
+SEEDS = by_form(50, 1000, 3000)
 ENOUGH = by_form(100, 2000)
 """Within so many seeds each mistake is found: by its story, or in the long form by all stories and chance."""
 
