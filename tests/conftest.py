@@ -34,9 +34,9 @@ from tests.support.transport import (
     ONLY_GRPCIO,
     chooses_a_transport,
     is_for_the_long_form,
-    is_for_the_longest_form,
     why_unavailable,
 )
+from tests.support.turns import is_for_the_longest_form
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -79,7 +79,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many tests run at the same time: more than there are cores, as most of their time is waiting."""
-    return min(by_form(2, 3) * (os.cpu_count() or 1), _MAX_PROCESSES)
+    return min(2 * (os.cpu_count() or 1), _MAX_PROCESSES)
 
 
 @pytest.hookimpl(trylast=True)

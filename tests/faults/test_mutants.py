@@ -9,7 +9,7 @@ import pytest
 
 from faults.fleet import FAR, NEAR
 from faults.run import RunOptions, run
-from tests.support.lengths import by_form
+from tests.support.lengths import by_form, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ COUNTING = {
 COUNTING_SECONDS = 10.0
 # Only some commits are the far server's, and a busy machine looks too late at some of those.
 LONGER = {"count-again": 40.0}
-# The short form has one of them.
+# The short form has one of them; the long one has some, others in each run, as each takes servers of its own.
 SHORT = ["no-invalidation"]
 
 
@@ -60,7 +60,7 @@ def wrongly_granted(violations: Sequence[Violation]) -> set[str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("mutation", by_form(SHORT, list(FAULTS)))
+@pytest.mark.parametrize("mutation", by_form(SHORT, some_of(FAULTS, 6), list(FAULTS)))
 async def test_a_mistake_is_found(mutation: str, postgres_files: Path) -> None:
     """Soon, under the faults that reveal it."""
     options = RunOptions(
@@ -76,7 +76,7 @@ async def test_a_mistake_is_found(mutation: str, postgres_files: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("mutation", by_form([], list(COUNTING)))
+@pytest.mark.parametrize("mutation", by_form([], some_of(COUNTING, 2), list(COUNTING)))
 async def test_a_mistake_in_counting_is_found(mutation: str, postgres_files: Path) -> None:
     """At the end of the run, by calls that are missing in the activity tables, or counted twice."""
     menu = COUNTING[mutation]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Run = Callable[[asyncpg.Connection[Any]], Awaitable[object]]
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 FACTS, HOURS = by_form((20_000, 8_000), (60_000, 20_000))
 # A number for every key and many tools, FACTS facts of this hour and the one before, and a row of the journal.

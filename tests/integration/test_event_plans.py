@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Sql = asyncpg.Connection[Any]
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 LIMIT = 101
 ACME = WorkspaceId("acme")

@@ -35,7 +35,7 @@ from tests.support.sql import connected
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 _PARTS = by_form(200, 600)  # of each kind: fewer than Postgres needs to tell all indexes apart by their costs
 

@@ -27,7 +27,7 @@ from tests.support.together import TOGETHER_IF_SHORT
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 
 def wanted(**fields: Any) -> KeyFilter:

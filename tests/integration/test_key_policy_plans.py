@@ -15,7 +15,7 @@ from tests.support.plans import Mode, plans
 if TYPE_CHECKING:
     import asyncpg
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 ACME = WorkspaceId("acme")
 

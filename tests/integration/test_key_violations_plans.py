@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Sql = asyncpg.Connection[Any]
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 ALL_KEYS = 20_000
 """The keys of `acme`. The other workspaces have 4,000."""

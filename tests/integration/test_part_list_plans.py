@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.storage.database import Connection
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 ACME = WorkspaceId("acme")
 MEMBERS, TOOLS = by_form(5_000, 20_000, 50_000), by_form(2_000, 8_000, 20_000)

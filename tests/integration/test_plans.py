@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.storage.database import Connection
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 
 @pytest.fixture(scope="module")

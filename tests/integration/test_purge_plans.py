@@ -14,7 +14,7 @@ from tests.support.plans import undone
 if TYPE_CHECKING:
     import asyncpg
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 _READ = """
 SELECT relname, coalesce(seq_scan, 0) AS whole, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) AS rows

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.storage.database import Connection
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 _ADA = Principal(PrincipalKind.USER, "ada")
 _ACME, _RUNTIME = WorkspaceId("acme"), RuntimeId("r51")

@@ -112,7 +112,7 @@ async def test_short_pages_have_the_same_keys_in_the_same_order(
     assert bool(expected) == (name != "none")
     sizes = ((2, KEYS), (7, 1), (50, 4))
     turn = (list(FILTERS).index(name) + list(KeyOrder).index(order)) % len(sizes)
-    for most, limit in by_form((sizes[turn],), sizes):
+    for most, limit in by_form((sizes[turn],), (sizes[turn],), sizes):
         with monkeypatch.context() as patched:
             patched.setattr(key_lists, "MOST_READ", most)
             patched.setattr(key_lists, "MOST_SORTED", most)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.storage.database import Connection
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 ACME = WorkspaceId("acme")
 TOOLS = by_form(5_000, 10_000, 20_000)

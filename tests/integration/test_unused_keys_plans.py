@@ -16,7 +16,7 @@ from tests.support.plans import Mode, plans, undone
 if TYPE_CHECKING:
     import asyncpg
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 ACME = WorkspaceId("acme")
 BY = Principal(PrincipalKind.POLICY, "revoke_unused_after")

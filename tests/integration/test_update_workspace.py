@@ -313,7 +313,7 @@ async def test_an_update_does_what_an_apply_of_the_whole_does(service: Service, 
     print(f"random.Random({seed})")  # noqa: T201 - pytest shows it where the test fails
     source = random.Random(seed)  # noqa: S311 - chance, not a secret
     done = 0
-    for _ in range(by_form(20, 1500)):
+    for _ in range(by_form(20, 500, 1500)):
         before = (await get_workspace(service.operator)).workspace
         request = random_update(source, before)
         desired = as_applied(before, request)
@@ -341,7 +341,7 @@ async def test_an_update_does_what_an_apply_of_the_whole_does(service: Service, 
             await service.operator.apply(after)
             assert {**await totals(sql), "version": 0} == {**noted, "version": 0, "bytes": noted["bytes"] + 1}
         done += not isinstance(applied[0], grpc.StatusCode)
-    assert done > by_form(3, 250), "too few updates were valid to say anything"
+    assert done > by_form(3, 80, 250), "too few updates were valid to say anything"
 
 
 @ONLY_GRPCIO

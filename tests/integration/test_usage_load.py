@@ -131,8 +131,8 @@ async def test_very_many_uses_do_not_stall_the_event_loop(
     The short form has an eighth of the keys: at once, they would still take more than a tenth. Other processes may slow
     down a slice now and then, so not each attempt must succeed.
     """
-    key_ids = await add_used_keys(sql, MAX_PENDING // by_form(8, 1))
-    numbers = [key_id.int for key_id in key_ids] * by_form(8, 1)
+    key_ids = await add_used_keys(sql, MAX_PENDING // by_form(8, 2, 1))
+    numbers = [key_id.int for key_id in key_ids] * by_form(8, 2, 1)
     before = time.thread_time()
     made = [UUID(int=number) for number in numbers]
     at_once = time.thread_time() - before

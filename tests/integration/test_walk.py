@@ -27,7 +27,7 @@ _ONE_EACH = [("grpcio", False), ("envoy", True)]
 
 @pytest.mark.parametrize(
     ("transport", "with_grpcurl"),
-    by_form(_ONE_EACH, [*_ONE_EACH, ("grpcio", True), ("envoy", False)]),
+    by_form(_ONE_EACH, _ONE_EACH, [*_ONE_EACH, ("grpcio", True), ("envoy", False)]),
     indirect=["transport"],
 )
 @pytest.mark.usefixtures("with_postgres_files")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 # The user u77 becomes a member of all 2,001 workspaces, and u78 of the first 5 and of the last of these.
 _MEMBERSHIPS = """

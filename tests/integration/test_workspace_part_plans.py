@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from skilder_keys.storage.database import Connection
 
-pytestmark = pytest.mark.stock_too
+pytestmark = pytest.mark.stock_too(in_turn=True)
 
 ACME = WorkspaceId("acme")
 TABLES = ("member", "team", "team_member", "hat", "hat_team", "hat_skill", "skill", "skill_tool", "tool")

@@ -95,7 +95,7 @@ def wrong_clock(offset: str) -> dict[str, str]:
     return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
-@pytest.fixture(params=by_form(OFFSETS[:1], OFFSETS))
+@pytest.fixture(params=by_form(OFFSETS[:1], OFFSETS[-1:], OFFSETS))
 async def servers(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[list[Client]]:
     """Two servers on one database: one clock is fast, the other as slow."""
     async with AsyncExitStack() as stack:

@@ -26,7 +26,7 @@ MISTAKEN: dict[str, Any] = TWO_READERS | {"readers": by_form(1, 1, 2)}
 
 # The short form visits the nearest states, in which every kind of step is taken, and the long one all of them.
 STATES = by_form(15_000, None)
-RESTORE_TTL = by_form(1, 2)
+RESTORE_TTL = by_form(1, 1, 2)
 
 # These mistakes need a row that was deleted, or a wait that began, for an earlier change.
 NEED_ANOTHER_CHANGE = {
@@ -44,7 +44,7 @@ NEED_A_RESTORE = {
 }
 
 # Mistakes to look for after another change; the short form looks for each mistake once.
-SEEN_AFTER_ANOTHER_CHANGE = by_form(NEED_ANOTHER_CHANGE, set(Mistake) - NEED_A_RESTORE)
+SEEN_AFTER_ANOTHER_CHANGE = by_form(NEED_ANOTHER_CHANGE, NEED_ANOTHER_CHANGE, set(Mistake) - NEED_A_RESTORE)
 
 # Of those that need a restore, only this one needs a change after the revoke.
 NEED_A_LATER_CHANGE = {Mistake.APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY}
@@ -53,7 +53,7 @@ NEED_A_LATER_CHANGE = {Mistake.APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY}
 def after_a_restore(mistake: Mistake) -> dict[str, Any]:
     """Return bounds within which a mistake breaks the promise after a restore."""
     is_needed = mistake in NEED_A_LATER_CHANGE
-    return BEFORE_ANOTHER_CHANGE | {"ttl": RESTORE_TTL, "later": by_form(int(is_needed), 1)}
+    return BEFORE_ANOTHER_CHANGE | {"ttl": RESTORE_TTL, "later": by_form(int(is_needed), int(is_needed), 1)}
 
 
 REGISTER = [

@@ -7,9 +7,13 @@ about twice that.
 from __future__ import annotations
 
 import os
-from typing import TypeVar
+import random
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 VARIABLE = "SKILDER_KEYS_TEST_LONG"
 _LENGTH = os.environ.get(VARIABLE, "")
@@ -27,3 +31,9 @@ def by_form(short: Length, long: Length, *longest: Length) -> Length:
     if LONGEST and longest:
         return longest[0]
     return long if LONG else short
+
+
+def some_of(cases: Collection[Length], count: int) -> list[Length]:
+    """Return so many of the cases, by chance: other ones in each run, and the same ones in all processes of a run."""
+    chance = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))  # noqa: S311 - not a secret
+    return chance.sample(list(cases), count)

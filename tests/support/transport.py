@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, TypeGuard
-from zlib import crc32
 
 import pytest
 
@@ -35,7 +34,7 @@ def with_envoy_if_short(**chosen: Collection[object]) -> pytest.MarkDecorator:
 def is_for_the_long_form(test: pytest.Item) -> bool:
     """Return whether the mark `with_envoy_if_short` leaves a case to the long form."""
     mark = test.get_closest_marker("with_envoy_if_short")
-    if mark is None or not _has_parameters(test):
+    if mark is None or not has_parameters(test):
         return False
     given = test.callspec.params
     return given.get("transport", given.get("served")) == "envoy" and any(
@@ -48,21 +47,8 @@ def chooses_a_transport(test: pytest.Item) -> bool:
     return any("transport" in mark.args[0] for mark in test.iter_markers("parametrize"))
 
 
-def is_for_the_longest_form(test: pytest.Item) -> bool:
-    """Return whether a case of a test marked `grpcio_if_short` is one that the long form runs with another transport.
-
-    Which transport carries a case depends on the names of the test and the case, so each carries half of all of them.
-    """
-    if test.get_closest_marker("grpcio_if_short") is None or chooses_a_transport(test) or why_unavailable("envoy"):
-        return False
-    transport = test.callspec.params.get("transport") if _has_parameters(test) else None
-    if transport is None:
-        return False
-    name, _, case = test.nodeid.partition("[")
-    return transport != ("grpcio", "envoy")[crc32((name + case.replace(str(transport), "", 1)).encode()) % 2]
-
-
-def _has_parameters(test: pytest.Item) -> TypeGuard[pytest.Function]:
+def has_parameters(test: pytest.Item) -> TypeGuard[pytest.Function]:
+    """Return whether a test is a case, with parameters."""
     return hasattr(test, "callspec")
 
 

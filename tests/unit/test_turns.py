@@ -1,4 +1,4 @@
-"""Which cases the long form leaves to another transport."""
+"""Which cases the long form leaves to another transport, or to another Postgres."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.service import TRANSPORTS
-from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO, is_for_the_longest_form, why_unavailable
+from tests.support.stock import MISSING, binaries
+from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO, why_unavailable
+from tests.support.turns import is_for_the_longest_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.skipif(bool(why_unavailable("envoy")), reason="without Envoy, all cases run with grpcio")
+WITH_ENVOY = pytest.mark.skipif(bool(why_unavailable("envoy")), reason="without Envoy, all cases run with grpcio")
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,15 @@ class Case:
     """What it depends on."""
 
     nodeid: str
-    transport: str
+    transport: str | None
     marks: tuple[pytest.MarkDecorator, ...] = (GRPCIO_IF_SHORT,)
+    postgres: str | None = None
 
     @property
     def callspec(self) -> CallSpec:
-        """The parameters, one of which is the transport."""
-        return CallSpec({"transport": self.transport})
+        """The parameters."""
+        given = {"transport": self.transport, "postgres_url": self.postgres}
+        return CallSpec({name: value for name, value in given.items() if value is not None})
 
     def iter_markers(self, name: str) -> Iterator[pytest.Mark]:
         """Yield the marks with a name."""
@@ -51,6 +55,7 @@ def kept(case: Any) -> bool:
     return not is_for_the_longest_form(case)
 
 
+@WITH_ENVOY
 def test_each_case_has_one_transport_and_each_transport_has_many_cases() -> None:
     """Whatever the file is called: its name may have that of a transport."""
     found = Counter(
@@ -71,6 +76,23 @@ def test_other_tests_keep_their_transports(marks: tuple[pytest.MarkDecorator, ..
         for number in range(50)
         for transport in TRANSPORTS
     )
+
+
+@pytest.mark.skipif(binaries() is None, reason=MISSING)
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_cases_take_turns_on_two_servers(*, in_turn: bool) -> None:
+    """Those whose test is marked so; the others run on both."""
+    servers = ("own_postgres", "stock_postgres")
+    found = Counter(
+        server
+        for number in range(100)
+        for server in servers
+        if kept(
+            Case(f"test_x.py::test_a_plan[{server}-{number}]", None, (pytest.mark.stock_too(in_turn=in_turn),), server)
+        )
+    )
+    assert found.total() == (100 if in_turn else 200)
+    assert all(found[each] > 20 for each in servers)
 
 
 def test_a_test_without_a_transport_is_kept() -> None:
