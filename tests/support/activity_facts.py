@@ -84,7 +84,9 @@ JOIN activity_caller ON activity_caller.name = fact.caller
 """
 _STALE = """
 INSERT INTO activity_stale SELECT DISTINCT step, at / length
-FROM unnest($1::integer[]) AS at, (VALUES (1, 60), (2, 1440)) AS steps (step, length) ON CONFLICT DO NOTHING
+FROM unnest($1::integer[]) AS at, (VALUES (1, 60), (2, 1440)) AS steps (step, length)
+-- A service may have summed up these minutes already.
+ON CONFLICT (step, at) DO UPDATE SET summed_until = NULL WHERE activity_stale.summed_until IS NOT NULL
 """
 
 
