@@ -30,13 +30,8 @@ from tests.support.service import TRANSPORTS, Service, serving
 from tests.support.shared_service import apply_small_workspace
 from tests.support.stock import stock_server
 from tests.support.together import joined
-from tests.support.transport import (
-    ONLY_GRPCIO,
-    chooses_a_transport,
-    is_for_the_long_form,
-    why_unavailable,
-)
-from tests.support.turns import is_for_the_longest_form
+from tests.support.transport import ONLY_GRPCIO, chooses_a_transport, is_for_the_long_form, why_unavailable
+from tests.support.turns import SERVERS, is_for_the_longest_form
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -88,7 +83,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Each process of a parallel run gets a run of tests of the same length, so each of them begins with some of these.
     Tests that share much go to one process, which prepares it once. In the short form, small cases of the same test
-    become one.
+    become one. In the long form, cases take turns with the transports and the servers.
     """
     if not LONG:
         items[:] = joined(each for each in items if not is_for_the_long_form(each))
@@ -113,7 +108,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     test = metafunc.definition
     if "postgres_url" in metafunc.fixturenames and test.get_closest_marker("stock_too"):
-        metafunc.parametrize("postgres_url", ("own_postgres", "stock_postgres"), indirect=True, scope="session")
+        metafunc.parametrize("postgres_url", SERVERS, indirect=True, scope="session")
     if (
         "transport" in metafunc.fixturenames
         and test.get_closest_marker("grpcio_if_short")

@@ -14,7 +14,7 @@ from skilder_keys.app.key_changes import KeyChanges
 from skilder_keys.app.keys import Keys
 from skilder_keys.storage import key_families as families
 from tests.integration.test_key_life import live
-from tests.support.lengths import LONG, by_form, some_of
+from tests.support.lengths import LONG, LONGEST, some_of
 from tests.support.schedules.plant import Edit, plant
 from tests.support.transport import ONLY_GRPCIO
 
@@ -103,7 +103,7 @@ async def finds(service: Service, sql: Sql, folder: Path) -> None:
 
 
 @long
-@pytest.mark.parametrize("mistake", by_form(list(MISTAKES), some_of(MISTAKES, 5), list(MISTAKES)))
+@pytest.mark.parametrize("mistake", list(MISTAKES) if LONGEST else some_of(MISTAKES, 5))
 async def test_a_mistake_is_found(
     empty_service: Service, sql: Sql, tmp_path: Path, mistake: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from tests.conftest import assert_no_token_is_kept
 from tests.docs.links import ROOT
 from tests.support import grpcurl
 from tests.support.databases import rows_of
-from tests.support.lengths import by_form
+from tests.support.lengths import LONGEST
 from tests.support.process import serving_process
 from tests.support.walk import reader_variables, shell, steps
 
@@ -27,7 +27,7 @@ _ONE_EACH = [("grpcio", False), ("envoy", True)]
 
 @pytest.mark.parametrize(
     ("transport", "with_grpcurl"),
-    by_form(_ONE_EACH, _ONE_EACH, [*_ONE_EACH, ("grpcio", True), ("envoy", False)]),
+    [*_ONE_EACH, ("grpcio", True), ("envoy", False)] if LONGEST else _ONE_EACH,
     indirect=["transport"],
 )
 @pytest.mark.usefixtures("with_postgres_files")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.model.explore import explore, follow
 from tests.model.fence import Fence, Mistake
-from tests.support.lengths import LONG, by_form
+from tests.support.lengths import LONG, LONGEST, by_form
 
 TWO_READERS: dict[str, Any] = {"ttl": 2, "readers": 2, "changes": 1}
 
@@ -22,11 +22,11 @@ AFTER_A_RESTORE: dict[str, Any] = {"ttl": 2, "readers": 1, "changes": 2, "restor
 BEFORE_ANOTHER_CHANGE: dict[str, Any] = AFTER_A_RESTORE | {"later": 1}
 
 # A single reader that makes a mistake breaks the promise too, and the way there is shorter.
-MISTAKEN: dict[str, Any] = TWO_READERS | {"readers": by_form(1, 1, 2)}
+MISTAKEN: dict[str, Any] = TWO_READERS | {"readers": 2 if LONGEST else 1}
 
 # The short form visits the nearest states, in which every kind of step is taken, and the long one all of them.
 STATES = by_form(15_000, None)
-RESTORE_TTL = by_form(1, 1, 2)
+RESTORE_TTL = 2 if LONGEST else 1
 
 # These mistakes need a row that was deleted, or a wait that began, for an earlier change.
 NEED_ANOTHER_CHANGE = {
@@ -43,8 +43,8 @@ NEED_A_RESTORE = {
     Mistake.NOT_WAITING_FOR_UNKNOWN_READERS,
 }
 
-# Mistakes to look for after another change; the short form looks for each mistake once.
-SEEN_AFTER_ANOTHER_CHANGE = by_form(NEED_ANOTHER_CHANGE, NEED_ANOTHER_CHANGE, set(Mistake) - NEED_A_RESTORE)
+# Mistakes to look for after another change; only the longest form looks for a mistake more than once.
+SEEN_AFTER_ANOTHER_CHANGE = set(Mistake) - NEED_A_RESTORE if LONGEST else NEED_ANOTHER_CHANGE
 
 # Of those that need a restore, only this one needs a change after the revoke.
 NEED_A_LATER_CHANGE = {Mistake.APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY}
@@ -53,7 +53,7 @@ NEED_A_LATER_CHANGE = {Mistake.APPLYING_THE_CHANGES_OF_ANOTHER_HISTORY}
 def after_a_restore(mistake: Mistake) -> dict[str, Any]:
     """Return bounds within which a mistake breaks the promise after a restore."""
     is_needed = mistake in NEED_A_LATER_CHANGE
-    return BEFORE_ANOTHER_CHANGE | {"ttl": RESTORE_TTL, "later": by_form(int(is_needed), int(is_needed), 1)}
+    return BEFORE_ANOTHER_CHANGE | {"ttl": RESTORE_TTL, "later": int(is_needed or LONGEST)}
 
 
 REGISTER = [

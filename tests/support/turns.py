@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from tests.support.service import TRANSPORTS
 from tests.support.stock import binaries
 from tests.support.transport import chooses_a_transport, has_parameters, why_unavailable
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pytest
+
+
+SERVERS = ("own_postgres", "stock_postgres")
+"""The Postgres of the session, and a stock one."""
 
 
 def is_for_the_longest_form(test: pytest.Item) -> bool:
@@ -23,20 +28,19 @@ def is_for_the_longest_form(test: pytest.Item) -> bool:
     if not has_parameters(test):
         return False
     given = test.callspec.params
-    transport, postgres = given.get("transport"), given.get("postgres_url")
-    both = test.get_closest_marker("stock_too")
-    return (
-        transport is not None
-        and test.get_closest_marker("grpcio_if_short") is not None
-        and not chooses_a_transport(test)
-        and not why_unavailable("envoy")
-        and not _has_turn(test, str(transport), ("grpcio", "envoy"))
-    ) or (
-        both is not None
-        and bool(both.kwargs.get("in_turn"))
-        and binaries() is not None
-        and not _has_turn(test, str(postgres), ("own_postgres", "stock_postgres"))
-    )
+    if _shares_transports(test) and "transport" in given and not _has_turn(test, str(given["transport"]), TRANSPORTS):
+        return True
+    return _shares_servers(test) and not _has_turn(test, str(given["postgres_url"]), SERVERS)
+
+
+def _shares_transports(test: pytest.Item) -> bool:
+    marked = test.get_closest_marker("grpcio_if_short") is not None
+    return marked and not chooses_a_transport(test) and not why_unavailable("envoy")
+
+
+def _shares_servers(test: pytest.Item) -> bool:
+    mark = test.get_closest_marker("stock_too")
+    return mark is not None and mark.kwargs.get("in_turn", False) and binaries() is not None
 
 
 def _has_turn(test: pytest.Item, value: str, values: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.service import TRANSPORTS
 from tests.support.stock import MISSING, binaries
 from tests.support.transport import GRPCIO_IF_SHORT, ONLY_GRPCIO, why_unavailable
-from tests.support.turns import is_for_the_longest_form
+from tests.support.turns import SERVERS, is_for_the_longest_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,17 +82,16 @@ def test_other_tests_keep_their_transports(marks: tuple[pytest.MarkDecorator, ..
 @pytest.mark.parametrize("in_turn", [True, False])
 def test_cases_take_turns_on_two_servers(*, in_turn: bool) -> None:
     """Those whose test is marked so; the others run on both."""
-    servers = ("own_postgres", "stock_postgres")
     found = Counter(
         server
         for number in range(100)
-        for server in servers
+        for server in SERVERS
         if kept(
             Case(f"test_x.py::test_a_plan[{server}-{number}]", None, (pytest.mark.stock_too(in_turn=in_turn),), server)
         )
     )
     assert found.total() == (100 if in_turn else 200)
-    assert all(found[each] > 20 for each in servers)
+    assert all(found[each] > 20 for each in SERVERS)
 
 
 def test_a_test_without_a_transport_is_kept() -> None:
