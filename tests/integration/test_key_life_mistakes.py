@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from skilder_keys.app import key_families
-from skilder_keys.app.authorization.key_loader import KeyLoader
+from skilder_keys.app.authorization.key_reads import KeyReads
 from skilder_keys.app.authorization.memory import Memory
 from skilder_keys.app.key_changes import KeyChanges
 from skilder_keys.app.keys import Keys
@@ -34,7 +34,7 @@ MISTAKES: dict[str, Edit] = {
     "a family ends without those that never expire": Edit(
         families, "family_id = ANY($1::uuid[]) ORDER", "family_id = ANY($1::uuid[]) AND expires_at IS NOT NULL ORDER"
     ),
-    "a grant in memory outlives its key": Edit(KeyLoader, "fresh_until(asked_at,", "fresh_until(asked_at + 1000,"),
+    "a grant in memory outlives its key": Edit(KeyReads, "fresh_until(asked_at,", "fresh_until(asked_at + 1000,"),
     "a successor is not limited to hats": Edit(families, "is not None and predecessor.hat_ids:", "is None:"),
     "a successor may be used from anywhere": Edit(families, '", ".join(COPIED)', '", ".join(COPIED[:-1])'),
     "a rotated key lives for longer than its grace": Edit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -70,6 +71,26 @@ async def test_each_call_is_a_span_in_the_trace_of_its_caller(
         ("AuthorizationService/ReadToolSet", of_stream),
         ("AuthorizationService/Authorize", failed),
     ]
+
+
+@GRPCIO_IF_SHORT
+async def test_calls_that_share_a_statement_have_spans_of_their_own_verification(
+    transport: str, database_url: str, tmp_path: Path
+) -> None:
+    """Tokens that are new at the same time are read together; each is verified for its own call."""
+    with collecting() as collector:
+        async with serving(
+            database_url, tmp_path, transport=transport, trace_endpoint=collector.endpoint, trace_ratio=0
+        ) as service:
+            await service.operator.apply(small_workspace())
+            tokens = [(await service.operator.issue()).token for _ in range(6)]
+            authorize = service.service.authorization.Authorize
+            calls = (authorize(pb.AuthorizeRequest(token=token), metadata=traced("01")) for token in tokens)
+            await asyncio.gather(*calls)
+        calls_by_id = {each.span_id for each in collector.spans if each.kind == SERVER}
+        verified = [each for each in collector.spans if each.name == "argon2"]
+        assert len(calls_by_id) == len(verified) == len(tokens)
+        assert {each.parent_span_id for each in verified} == calls_by_id
 
 
 @GRPCIO_IF_SHORT

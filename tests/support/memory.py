@@ -6,6 +6,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
+from skilder_keys.app.authorization.first_sights import FirstSights
 from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.known_key import KnownKey
 from skilder_keys.app.authorization.memory import Memory
@@ -14,7 +15,7 @@ from skilder_keys.app.fence.lease import Lease
 from skilder_keys.domain.hashing import TokenFingerprint
 from skilder_keys.domain.ids import UserId, WorkspaceId
 from skilder_keys.domain.revision import Revision
-from skilder_keys.domain.token import KeyType, Token
+from skilder_keys.domain.token import KeyType, Token, id_text
 from skilder_keys.offload import Offload
 from skilder_keys.storage.fence import Change, Touch
 from tests.support.clock import FakeClock
@@ -23,6 +24,8 @@ from tests.support.ids import new_key_id
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from skilder_keys.app.authorization.first_sights import Lane
+    from skilder_keys.app.authorization.key_cache import Ended
     from skilder_keys.domain.difference import Part
     from skilder_keys.domain.ids import KeyId
 
@@ -49,6 +52,8 @@ class TestedMemory:
         self.snapshots = Snapshots(reads, self.lease, self.offload, capacity)
         self.memory = Memory(self.keys, self.snapshots)
         self.reads: list[asyncio.Future[None]] = []
+        self.gate = FirstSights(self.clock, 100)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def renew(self) -> None:
         """Give the process a lease of two seconds from now."""
@@ -80,10 +85,35 @@ class TestedMemory:
 
         return read
 
-    async def load(self, token: Token, workspace_id: WorkspaceId = ACME) -> KnownKey | None:
-        """Load a key with a read that waits until the test releases it."""
-        digest = self.fingerprint.digest(token.reveal())
-        return await self.keys.load(token.key_id, digest, self.reading(token, workspace_id))
+    async def load(
+        self,
+        token: Token,
+        workspace_id: WorkspaceId = ACME,
+        *,
+        digest: bytes | None = None,
+        read: Callable[[], Awaitable[KnownKey | None]] | None = None,
+    ) -> KnownKey | None:
+        """Load a key with a read; by default one that waits until the test releases it."""
+        found = read or self.reading(token, workspace_id)
+
+        def begin(end: Callable[[Ended], None]) -> None:
+            task = asyncio.create_task(_report(found, end))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        digest = self.fingerprint.digest(token.reveal()) if digest is None else digest
+        return await self.keys.load(id_text(token.key_id), digest, begin, lambda: self.gate.lane(token.key_id))
+
+    def get(self, key_id: KeyId) -> KnownKey | None:
+        """Return a key in memory."""
+        return self.keys.get(id_text(key_id))
+
+    def take_places(self, count: int = 128) -> list[Lane]:
+        """Take so many places at the gate of loads, by default all: others wait until the lanes are ended."""
+        lanes = [self.gate.lane(number) for number in range(count)]
+        for lane in lanes:
+            assert lane.begin() is None
+        return lanes
 
     def let_go(self, index: int) -> None:
         """Release a load."""
@@ -97,6 +127,14 @@ class TestedMemory:
         known = await task
         assert known is not None
         return known
+
+
+async def _report(read: Callable[[], Awaitable[KnownKey | None]], end: Callable[[Ended], None]) -> None:
+    try:
+        found: Ended = await read()
+    except Exception as error:  # noqa: BLE001 - the load raises it
+        found = error
+    end(found)
 
 
 def known_key(

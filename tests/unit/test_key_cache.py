@@ -48,8 +48,8 @@ async def test_a_key_in_memory_is_found_by_its_own_token_only(memory: TestedMemo
         "WSK_" + "\ud800" * 71,
     ]
     assert [memory.keys.find(other) for other in others] == [None] * len(others)
-    assert memory.keys.get(token.key_id) is known
-    assert memory.keys.get(new_key_id()) is None
+    assert memory.get(token.key_id) is known
+    assert memory.get(new_key_id()) is None
 
 
 async def test_memory_is_not_used_without_a_lease(memory: TestedMemory) -> None:
@@ -57,13 +57,13 @@ async def test_memory_is_not_used_without_a_lease(memory: TestedMemory) -> None:
     token = minted()
     known = await memory.keep(token)
     memory.lapse()
-    assert (memory.keys.find(token.reveal()), memory.keys.get(token.key_id)) == (None, None)
+    assert (memory.keys.find(token.reveal()), memory.get(token.key_id)) == (None, None)
     memory.renew()
     assert memory.keys.find(token.reveal()) is known
     memory.lapse()
     memory.change(touched_key(token.key_id))
     memory.renew()
-    assert (memory.keys.find(token.reveal()), memory.keys.get(token.key_id)) == (None, None)
+    assert (memory.keys.find(token.reveal()), memory.get(token.key_id)) == (None, None)
 
 
 async def test_the_least_recently_used_key_is_evicted_first(memory: TestedMemory) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from skilder_keys.app.authorization.first_sights import FirstSights
 from skilder_keys.app.authorization.key_cache import KeyLoad
 from skilder_keys.app.authorization.snapshot import OPEN
 from skilder_keys.domain.difference import Part
+from skilder_keys.domain.errors import BusyError
 from skilder_keys.domain.revision import Revision
 from tests.support.ids import new_key_id
 from tests.support.memory import (
@@ -25,7 +26,7 @@ from tests.support.memory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.domain.token import Token
@@ -42,7 +43,7 @@ async def test_the_same_token_at_the_same_time_is_loaded_once(memory: TestedMemo
     """The result is in memory afterwards; another token of the same key is a load of its own."""
     token = minted()
     tasks = [asyncio.create_task(memory.load(token)) for _ in range(5)]
-    other = asyncio.create_task(memory.keys.load(token.key_id, b"else", memory.reading(token)))
+    other = asyncio.create_task(memory.load(token, digest=b"else"))
     await turns()
     assert len(memory.reads) == 2
     memory.let_go(0)
@@ -61,7 +62,7 @@ async def test_an_unknown_key_is_not_kept(memory: TestedMemory) -> None:
     async def nothing() -> KnownKey | None:
         return None
 
-    assert await memory.keys.load(token.key_id, b"", nothing) is None
+    assert await memory.load(token, read=nothing) is None
     assert len(memory.keys) == 0
     assert await memory.keep(token) is not None
 
@@ -118,7 +119,7 @@ async def test_a_load_that_has_read_a_change_already_is_kept(memory: TestedMemor
         await released
         return ahead
 
-    task = asyncio.create_task(memory.keys.load(token.key_id, ahead.digest, read))
+    task = asyncio.create_task(memory.load(token, read=read))
     await turns()
     memory.change(touched_key(token.key_id))
     released.set_result(None)
@@ -137,7 +138,7 @@ async def test_a_load_ahead_of_memory_is_kept_once_memory_has_caught_up(memory: 
         async def read(ahead: KnownKey = ahead) -> KnownKey | None:
             return ahead
 
-        task = asyncio.create_task(memory.keys.load(token.key_id, ahead.digest, read))
+        task = asyncio.create_task(memory.load(token, read=read))
         await turns()
         memory.change()
         await turns()
@@ -160,7 +161,7 @@ async def test_a_load_ahead_of_a_memory_that_lost_its_lease_is_not_kept(memory: 
         memory.lapse()
         return ahead
 
-    assert await memory.keys.load(token.key_id, ahead.digest, read) is ahead
+    assert await memory.load(token, read=read) is ahead
     assert ahead.until == ahead.label
     memory.renew()
     assert memory.keys.find(token.reveal()) is None
@@ -226,17 +227,10 @@ async def test_a_cancelled_caller_does_not_stop_the_load(memory: TestedMemory) -
 
 async def test_a_load_that_nobody_waits_for_any_more_does_not_get_its_turn(memory: TestedMemory) -> None:
     """It still waits for its turn when the last of its callers gives up. While one remains, it stays."""
-    entered = asyncio.get_running_loop().create_future()
-
-    @asynccontextmanager
-    async def turn() -> AsyncIterator[None]:
-        await asyncio.shield(entered)
-        yield
+    lanes = memory.take_places()
 
     def calls(token: Token) -> list[asyncio.Task[KnownKey | None]]:
-        digest = memory.fingerprint.digest(token.reveal())
-        load = memory.keys.load
-        return [asyncio.create_task(load(token.key_id, digest, memory.reading(token), turn)) for _ in range(2)]
+        return [asyncio.create_task(memory.load(token)) for _ in range(2)]
 
     unwanted, wanted, wanted_again = minted(), minted(), minted()
     waiting = [calls(token) for token in (unwanted, wanted, wanted_again)]
@@ -246,7 +240,8 @@ async def test_a_load_that_nobody_waits_for_any_more_does_not_get_its_turn(memor
     await turns()
     again = calls(wanted_again)
     await turns()
-    entered.set_result(None)
+    for lane in lanes:
+        lane.end()
     await turns()
     assert len(memory.reads) == 2, "not of the one that nobody wants"
     memory.let_go(0)
@@ -257,27 +252,18 @@ async def test_a_load_that_nobody_waits_for_any_more_does_not_get_its_turn(memor
 
 async def test_a_change_does_not_overtake_a_load_that_waits_for_its_turn(memory: TestedMemory) -> None:
     """The load reads the state after the change, so later calls join it, and it is kept."""
-    entered = asyncio.get_running_loop().create_future()
-
-    @asynccontextmanager
-    async def turn() -> AsyncIterator[None]:
-        await asyncio.shield(entered)
-        yield
+    lanes = memory.take_places()
 
     token = minted()
-    digest = memory.fingerprint.digest(token.reveal())
-
-    def call() -> asyncio.Task[KnownKey | None]:
-        return asyncio.create_task(memory.keys.load(token.key_id, digest, memory.reading(token), turn))
-
     calls = []
     for touch in (touched_key(token.key_id), touched_keys(ACME)):
-        calls.append(call())
+        calls.append(asyncio.create_task(memory.load(token)))
         await turns()
         memory.change(touch)
-    calls.append(call())
+    calls.append(asyncio.create_task(memory.load(token)))
     await turns()
-    entered.set_result(None)
+    for lane in lanes:
+        lane.end()
     await turns()
     assert len(memory.reads) == 1
     memory.let_go(0)
@@ -315,18 +301,13 @@ async def test_a_change_of_many_keys_looks_at_no_load_of_another_key(
 async def test_a_load_that_waited_when_memory_was_dropped_is_not_kept(memory: TestedMemory) -> None:
     """It may read before the reader is registered again, and end afterwards: what changed in between is not applied."""
     token = minted()
-    entered = asyncio.get_running_loop().create_future()
+    lanes = memory.take_places()
 
-    @asynccontextmanager
-    async def turn() -> AsyncIterator[None]:
-        await asyncio.shield(entered)
-        yield
-
-    digest = memory.fingerprint.digest(token.reveal())
-    task = asyncio.create_task(memory.keys.load(token.key_id, digest, memory.reading(token), turn))
+    task = asyncio.create_task(memory.load(token))
     await turns()
     memory.memory.drop_all()
-    entered.set_result(None)
+    for lane in lanes:
+        lane.end()
     await turns()
     assert len(memory.reads) == 1
     memory.lease.revision = Revision(9, 9)
@@ -334,4 +315,50 @@ async def test_a_load_that_waited_when_memory_was_dropped_is_not_kept(memory: Te
     found = await task
     assert found is not None
     assert found.until < found.label
+    assert memory.keys.find(token.reveal()) is None
+
+
+async def test_a_load_whose_turn_came_when_its_last_caller_gave_up_gives_it_back(memory: TestedMemory) -> None:
+    """It is read all the same, and kept."""
+    lanes = memory.take_places()
+    token = minted()
+    call = asyncio.create_task(memory.load(token))
+    await turns()
+    lanes[0].end()
+    call.cancel()
+    await turns()
+    memory.let_go(0)
+    await turns()
+    assert call.cancelled()
+    assert memory.keys.find(token.reveal()) is not None
+    assert len(memory.take_places(1)) == 1
+
+
+async def test_a_load_for_which_there_is_no_place_leaves_nothing_behind(memory: TestedMemory) -> None:
+    """It is refused at once; when there is a place, the next call has a load of its own."""
+    memory.gate = FirstSights(memory.clock, 0, at_once=1)
+    (lane,) = memory.take_places(1)
+    token = minted()
+    with pytest.raises(BusyError):
+        await memory.load(token)
+    lane.end()
+    assert await memory.keep(token) is memory.keys.find(token.reveal())
+
+
+async def test_a_load_that_waits_for_memory_ends_with_the_process(memory: TestedMemory) -> None:
+    """Its calls are cancelled."""
+    token = minted()
+    ahead = memory.known(token, label=memory.lease.epoch + 1)
+
+    async def read() -> KnownKey | None:
+        return ahead
+
+    call = asyncio.create_task(memory.load(token, read=read))
+    await turns()
+    for task in asyncio.all_tasks():
+        if task not in (call, asyncio.current_task()):
+            task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    memory.change()
     assert memory.keys.find(token.reveal()) is None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -78,10 +78,65 @@ class Shared(Generic[Result]):
             if not each.done():
                 each.set_exception(error)
 
+    def fail(self, error: BaseException) -> None:
+        """Make all calls fail, or cancel them."""
+        if isinstance(error, Exception):
+            self.set_exception(error)
+        else:
+            self.cancel()
+
     def cancel(self) -> None:
         """Cancel all calls."""
         for each in self._waiting:
             each.cancel()
+
+
+class Batches(Generic[Item]):
+    """Collects items while a batch of them is handled, and then has the next ones handled together."""
+
+    def __init__(
+        self,
+        handle: Callable[[list[Item]], Awaitable[None]],
+        *,
+        size: int = 500,
+        concurrency: int = 1,
+        linger: float = 0.0,
+    ) -> None:
+        """Make it.
+
+        Args:
+            handle: Handles some items. It raises nothing but CancelledError.
+            size: The most items in a batch.
+            concurrency: The most batches at the same time.
+            linger: The seconds to wait for more items, if the last batch ended less than that ago.
+        """
+        self._handle = handle
+        self._size = size
+        self._concurrency = concurrency
+        self._linger = linger
+        self._ended = -math.inf
+        self._waiting: deque[Item] = deque()
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # kept here, because the event loop has only weak references
+
+    def add(self, item: Item) -> None:
+        """Add an item to the next batch."""
+        self._waiting.append(item)
+        if self._running < self._concurrency:
+            self._running += 1
+            task = asyncio.create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                if time.monotonic() < self._ended + self._linger:
+                    await asyncio.sleep(self._linger)
+                await self._handle([self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))])
+                self._ended = time.monotonic()
+        finally:
+            self._running -= 1
 
 
 class Batcher(Generic[Item, Result]):
@@ -108,13 +163,8 @@ class Batcher(Generic[Item, Result]):
             linger: The seconds to wait for more items, if the last query ended less than that ago.
         """
         self._query = query
-        self._size = size
-        self._concurrency = concurrency
-        self._linger = linger
-        self._ended = -math.inf
+        self._batches = Batches(self._send, size=size, concurrency=concurrency, linger=linger)
         self._waiting: dict[Item, Shared[Result | None]] = {}
-        self._running = 0
-        self._tasks: set[asyncio.Task[None]] = set()  # kept here, because the event loop has only weak references
 
     async def get(self, item: Item) -> Result | None:
         """Return the result for an item, or None; raise what the query raises.
@@ -124,27 +174,13 @@ class Batcher(Generic[Item, Result]):
         result = self._waiting.get(item)
         if result is None:
             result = self._waiting[item] = Shared()
-            if self._running < self._concurrency:
-                self._running += 1
-                task = asyncio.create_task(self._run())
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            self._batches.add(item)
         return await result.wait()
 
-    async def _run(self) -> None:
+    async def _send(self, items: list[Item]) -> None:
+        batch = {item: self._waiting.pop(item) for item in items}
         try:
-            while self._waiting:
-                if time.monotonic() < self._ended + self._linger:
-                    await asyncio.sleep(self._linger)
-                batch = {item: self._waiting.pop(item) for item in list(islice(self._waiting, self._size))}
-                await self._send(batch)
-                self._ended = time.monotonic()
-        finally:
-            self._running -= 1
-
-    async def _send(self, batch: dict[Item, Shared[Result | None]]) -> None:
-        try:
-            results = await self._query(list(batch))
+            results = await self._query(items)
         except Exception as error:  # noqa: BLE001 - `get` raises it
             for result in batch.values():
                 result.set_exception(error)

@@ -114,7 +114,7 @@ class OpenTelemetry:
         replaced: tuple[tuple[object, str, object], ...] = (
             (database, "connection", self._connection(database.connection)),
             (verifier, "hash", self._part("argon2", verifier.hash)),
-            (verifier, "verifies", self._part("argon2", verifier.verifies)),
+            (verifier, "verify", self._reported("argon2", verifier.verify)),
             (writer, "settle", self._part("fence wait", writer.settle)),
         )
         for owner, name, method in replaced:
@@ -141,6 +141,19 @@ class OpenTelemetry:
                 return await run(*arguments)
 
         return ran
+
+    def _reported(self, name: str, begin: Callable[..., None]) -> object:
+        def begun(token: object, digest: object, secret_hash: object, report: Callable[[object], None]) -> None:
+            span = self._tracer.start_span(name) if self._trace.get_current_span().is_recording() else None
+
+            def ended(result: object) -> None:
+                if span is not None:
+                    span.end()
+                report(result)
+
+            begin(token, digest, secret_hash, ended)
+
+        return begun
 
     def close(self) -> None:
         """Send what waits. This takes up to some seconds if the collector does not respond."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from skilder_keys.app.authorization.key_cache import KeyCache
 from skilder_keys.app.authorization.key_loader import KeyLoader
+from skilder_keys.app.authorization.key_reads import KeyReads
 from skilder_keys.app.authorization.known_key import KnownKey
 from skilder_keys.app.authorization.memory import Memory
 from skilder_keys.app.authorization.snapshots import Snapshots
@@ -22,11 +23,11 @@ KEY_MISTAKES: dict[str, Mistake] = {
     ),
     "the labels of the pieces do not count": (
         key_stories.a_key_changes_while_the_workspace_is_read,
-        (Edit(KeyLoader, "begin = max(began, *(piece.label for piece in pieces))", "begin = began"),),
+        (Edit(KeyLoader, "begin = max(begin, piece.label)", "pass"),),
     ),
     "an open piece is good for ever": (
         key_stories.a_key_is_ahead_when_the_lease_ends,
-        (Edit(KeyLoader, "piece.until if piece.until != OPEN else max(piece.label, now) for", "piece.until for"),),
+        (Edit(KeyLoader, "piece.until if piece.until != OPEN else max(piece.label, now)", "piece.until"),),
     ),
     "a use that could not be recorded is granted": (
         key_stories.a_key_is_revoked_before_its_first_use,
@@ -104,8 +105,8 @@ KEY_MISTAKES: dict[str, Mistake] = {
         (
             Edit(
                 KeyCache,
-                "del self._keys[id_text(known.id)]\n            known.close(self._lease.epoch)",
-                "del self._keys[id_text(known.id)]",
+                "del self._keys[id_]\n            known.close(self._lease.epoch)",
+                "del self._keys[id_]",
             ),
         ),
     ),
@@ -137,7 +138,11 @@ KEY_MISTAKES: dict[str, Mistake] = {
     ),
     "keys do not wait for memory": (
         key_stories.a_key_is_loaded_ahead_of_memory,
-        (Edit(KeyCache, "known is None or await self._lease.reach(known.label)", "True"),),
+        (Edit(KeyCache, "ended is None or self._lease.has_reached(ended.label)", "True"),),
+    ),
+    "keys do not wait until memory has the change": (
+        key_stories.a_key_is_loaded_ahead_of_memory,
+        (Edit(KeyCache, "caught_up = await self._lease.reach(known.label)", "caught_up = True"),),
     ),
     "a key that is ahead of memory stays open": (
         key_stories.a_key_is_ahead_of_the_parts,
@@ -167,11 +172,11 @@ KEY_MISTAKES: dict[str, Mistake] = {
     ),
     "the time that a key has left is counted from its answer": (
         key_stories.a_key_expires_while_it_is_read,
-        (Edit(KeyLoader, "fresh_until(asked_at,", "fresh_until(self._lease.now(),"),),
+        (Edit(KeyReads, "fresh_until(asked_at,", "fresh_until(self._lease.now(),"),),
     ),
     "the time that a key has left is not counted": (
         key_stories.a_key_expires_in_memory,
-        (Edit(KeyLoader, "fresh_until(asked_at,", "fresh_until(asked_at + 1000,"),),
+        (Edit(KeyReads, "fresh_until(asked_at,", "fresh_until(asked_at + 1000,"),),
     ),
     "a key whose user has left is said to be suspended": (
         key_stories.a_key_is_suspended_in_memory,
@@ -209,7 +214,7 @@ KEY_MISTAKES: dict[str, Mistake] = {
                 "if known is not None:\n                known.close(epoch - 1)",
                 "if known is not None and known.denial is not None:\n"
                 "                known.denial = None\n"
-                "                self._keys[id_text(key_id)] = known\n"
+                "                self._keys[id_] = known\n"
                 "            elif known is not None:\n                known.close(epoch - 1)",
             ),
         ),
@@ -218,7 +223,7 @@ KEY_MISTAKES: dict[str, Mistake] = {
     "overtaken loads are joined, and the begin of the call does not count": (
         part_stories.a_call_comes_when_a_load_is_overtaken,
         (
-            Edit(KeyLoader, "max(began, *(", "max(0, *("),
+            Edit(KeyLoader, "begin, end = began, OPEN", "begin, end = 0, OPEN"),
             Edit(
                 KeyCache,
                 "load.touches.append((epoch, workspace_id))\n            self._leave(load)",

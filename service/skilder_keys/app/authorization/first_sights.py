@@ -147,6 +147,8 @@ class FirstSights:
 
     def _ahead(self, caller: Hashable, last: int) -> int:
         """Return how many turns come before that of the last of some tokens, which all have one lane."""
+        if not self._lines and not self._batches:
+            return 0
         # Each other lane of the caller has as many turns before it, and then each other caller as many as this one.
         line = self._lines.get(caller)
         own = 0
@@ -171,8 +173,8 @@ class FirstSights:
             return self._pace
         return max(self._pace, (self._clock() - self._window_start) / (self._finished + self._at_once))
 
-    async def begin(self, lane: Lane) -> None:
-        """Wait for a turn of a lane.
+    def begin(self, lane: Lane) -> asyncio.Future[None] | None:
+        """Begin a turn of a lane: at once, or when the future is done that is returned. Whoever cancels it, gives up.
 
         Raises:
             BusyError: So many were admitted at the same moment that there is no place.
@@ -180,16 +182,10 @@ class FirstSights:
         lane.reserved -= lane.reserved > 0
         if self._running < self._at_once and not self._lines:
             self._running += 1
-            return
+            return None
         if lane.key is not None and self._is_full(lane.caller):
             raise self._refusal(1, 0)
-        turn = self._enqueue(lane)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():
-                self.end()  # the turn came just before the call was given up
-            raise
+        return self._enqueue(lane)
 
     def end(self) -> None:
         """End a turn, and begin the next one. The turns of calls that were given up are skipped."""
@@ -245,7 +241,7 @@ class FirstSights:
 
 
 class Lane:
-    """The loads of one key, or of one batch. Each enters the lane as a context, in which it has its turn.
+    """The loads of one key, or of one batch. Each has its turn from `begin` to `end`, or in the lane as a context.
 
     Attributes:
         caller: For whom they are.
@@ -263,16 +259,35 @@ class Lane:
         self.waiting: deque[asyncio.Future[None]] = deque()
         self._first_sights = first_sights
 
+    def begin(self) -> asyncio.Future[None] | None:
+        """Begin a turn: at once, or when the future is done that is returned. Whoever cancels it, gives up.
+
+        Raises:
+            BusyError: So many were admitted at the same moment that there is no place.
+        """
+        return self._first_sights.begin(self)
+
+    def end(self) -> None:
+        """End a turn."""
+        self._first_sights.end()
+
     async def __aenter__(self) -> Self:
         """Wait for a turn."""
-        await self._first_sights.begin(self)
+        turn = self.begin()
+        if turn is not None:
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():
+                    self.end()  # the turn came just before the call was given up
+                raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End the turn."""
-        self._first_sights.end()
+        self.end()
 
 
 class _Line:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from contextlib import nullcontext
+from functools import partial
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -17,12 +17,15 @@ from skilder_keys.domain.token import claimed_id_text, id_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
-    from contextlib import AbstractAsyncContextManager
 
+    from skilder_keys.app.authorization.first_sights import Lane
     from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.domain.hashing import TokenFingerprint
     from skilder_keys.domain.ids import KeyId, WorkspaceId
+
+    Ended = KnownKey | BaseException | None
+    """What a read ends with: the key, None if no key has the token, or the error."""
 
 _RELEASE_CHUNK = 1000
 
@@ -31,23 +34,25 @@ class KeyLoad:
     """A key that is being loaded, for all calls that need it meanwhile.
 
     Attributes:
+        id: The key's id as tokens spell it.
         touches: The changes that touched it since the load began: their epochs, and the workspace if a change touched
             all keys of a workspace, which may be that of the key.
         drops: How often memory had been dropped when it was made.
         begun: Whether it has had its turn.
+        turn: The future of its turn, if it has to wait for it.
         result: For the calls.
     """
 
-    __slots__ = ("begun", "digest", "drops", "key_id", "result", "task", "touches")
+    __slots__ = ("begun", "digest", "drops", "id", "result", "touches", "turn")
 
-    def __init__(self, key_id: KeyId, digest: bytes, drops: int) -> None:
-        self.key_id = key_id
+    def __init__(self, id_: str, digest: bytes, drops: int) -> None:
+        self.id = id_
         self.digest = digest
         self.touches: list[tuple[int, WorkspaceId | None]] = []
         self.drops = drops
         self.begun = False
+        self.turn: asyncio.Future[None] | None = None
         self.result: Shared[KnownKey | None] = Shared()
-        self.task: asyncio.Task[None]
 
 
 class KeyCache:
@@ -67,8 +72,9 @@ class KeyCache:
         self._keys: OrderedDict[str, KnownKey] = OrderedDict()  # by `id_text`
         self._scopes: WeakValueDictionary[WorkspaceId, Scope] = WeakValueDictionary()
         self._joinable: dict[bytes, KeyLoad] = {}  # by the digest of the token
-        self._reading: dict[KeyId, set[KeyLoad]] = {}
+        self._reading: dict[str, set[KeyLoad]] = {}  # by `id_text`
         self._drops = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # kept here, because the event loop has only weak references
 
     @property
     def epoch(self) -> int:
@@ -106,9 +112,9 @@ class KeyCache:
         self._keys.move_to_end(id_)
         return known
 
-    def get(self, key_id: KeyId) -> KnownKey | None:
-        """Return a key, as it is at the epoch of memory, whatever its token is; None as `find`."""
-        known = self._keys.get(id_text(key_id))
+    def get(self, id_: str) -> KnownKey | None:
+        """Return a key by its id as tokens spell it, whatever its token is, as `find` does."""
+        known = self._keys.get(id_)
         if known is None or known.scope.until != OPEN or not self._lease.covers(known.fresh_until):
             return None
         return known
@@ -122,34 +128,43 @@ class KeyCache:
 
     async def load(
         self,
-        key_id: KeyId,
+        id_: str,
         digest: bytes,
-        read: Callable[[], Awaitable[KnownKey | None]],
-        turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+        read: Callable[[Callable[[Ended], None]], None],
+        next_lane: Callable[[], Lane],
     ) -> KnownKey | None:
-        """Return what `read` returns for a token, and keep it if the fence allows it.
+        """Return the key that is read for a token, and keep it if the fence allows it.
 
         All calls with the same token share a load, until a change touches the key. Call it only under a lease. The key
         may be closed, if a change touched it meanwhile.
 
         Args:
-            key_id: The key.
+            id_: The key's id as tokens spell it.
             digest: The digest of the token.
-            read: Reads the key.
-            turn: Returns the context in which a load runs, if there is none to share. While it waits to enter, and all
-                of its calls give up, the load is dropped.
+            read: Begins to read the key. What it is called with gets the key, None if no key has this token, or the
+                error.
+            next_lane: Returns the lane in which a load has its turn, if there is none to share. If all of its calls
+                give up while it waits for its turn, the load is dropped.
+
+        Raises:
+            BusyError: The load would wait too long.
         """
         load = self._joinable.get(digest)
         if load is None:
-            context = turn()
-            load = self._joinable[digest] = KeyLoad(key_id, digest, self._drops)
-            load.task = asyncio.create_task(self._run(load, read, context))
+            lane = next_lane()
+            load = KeyLoad(id_, digest, self._drops)
+            load.turn = lane.begin()
+            self._joinable[digest] = load
+            if load.turn is None:
+                self._read(load, read, lane)
+            else:
+                load.turn.add_done_callback(partial(self._have_turn, load, read, lane))
         try:
             return await load.result.wait()
         except asyncio.CancelledError:
-            if not load.begun and not load.result.wanted:
+            if load.turn is not None and not load.begun and not load.result.wanted:
                 self._leave(load)
-                load.task.cancel()
+                load.turn.cancel()
             raise
 
     async def load_ahead(
@@ -163,14 +178,15 @@ class KeyCache:
             key_ids: The keys. Those that are here already are not read.
             read: Reads keys in one statement; it may leave some out.
         """
-        loads = {each: KeyLoad(each, b"", self._drops) for each in key_ids if id_text(each) not in self._keys}
+        ids = {each: id_text(each) for each in key_ids}
+        loads = {each: KeyLoad(id_, b"", self._drops) for each, id_ in ids.items() if id_ not in self._keys}
         for load in loads.values():
             self._begin(load)
         try:
             found = await read(list(loads))
             caught_up = bool(found) and await self._lease.reach(found[0].label)
             for known in found:
-                if id_text(known.id) not in self._keys and not self.is_full:
+                if ids[known.id] not in self._keys and not self.is_full:
                     self._settled(loads[known.id], known, caught_up=caught_up)
         finally:
             for load in loads.values():
@@ -178,22 +194,24 @@ class KeyCache:
 
     def apply(self, key_id: KeyId | None, workspace_id: WorkspaceId | None, epoch: int) -> None:
         """Drop a key that a change has touched, or all keys of a workspace. Let no call join a load of one of them."""
-        if key_id is not None:
-            known = self._keys.pop(id_text(key_id), None)
+        id_ = None if key_id is None else id_text(key_id)
+        if id_ is not None:
+            known = self._keys.pop(id_, None)
             if known is not None:
                 known.close(epoch - 1)
         elif workspace_id is not None:
             scope = self._scopes.pop(workspace_id, None)
             if scope is not None:
                 scope.until = epoch - 1
-        for load in self._overtaken(key_id):
+        for load in self._overtaken(id_):
             load.touches.append((epoch, workspace_id))
             self._leave(load)
 
     def forget(self, known: KnownKey) -> None:
         """Drop a key, so that it is loaded again."""
-        if self._keys.get(id_text(known.id)) is known:
-            del self._keys[id_text(known.id)]
+        id_ = id_text(known.id)
+        if self._keys.get(id_) is known:
+            del self._keys[id_]
             known.close(self._lease.epoch)
 
     def drop_all(self) -> None:
@@ -206,41 +224,60 @@ class KeyCache:
         release(self._keys, _RELEASE_CHUNK)
         self._keys = OrderedDict()
 
-    def _overtaken(self, key_id: KeyId | None) -> list[KeyLoad]:
+    def _overtaken(self, id_: str | None) -> list[KeyLoad]:
         """Return the loads that read a key, or any key for None. What waits for its turn reads it after the change."""
-        found = self._reading.values() if key_id is None else [self._reading.get(key_id, ())]
+        found = self._reading.values() if id_ is None else [self._reading.get(id_, ())]
         return [load for loads in found for load in loads]
 
-    async def _run(
-        self, load: KeyLoad, read: Callable[[], Awaitable[KnownKey | None]], turn: AbstractAsyncContextManager[object]
+    def _have_turn(
+        self, load: KeyLoad, read: Callable[[Callable[[Ended], None]], None], lane: Lane, turn: asyncio.Future[None]
     ) -> None:
-        try:
-            async with turn:
-                self._begin(load)
-                known = await read()
-            caught_up = known is None or await self._lease.reach(known.label)
-        except asyncio.CancelledError:
-            load.result.cancel()
-            raise
-        except Exception as error:  # noqa: BLE001 - `load` raises it
-            load.result.set_exception(error)
-        else:
-            load.result.set_result(self._settled(load, known, caught_up=caught_up))
-        finally:
+        if not turn.cancelled():
+            self._read(load, read, lane)
+
+    def _read(self, load: KeyLoad, read: Callable[[Callable[[Ended], None]], None], lane: Lane) -> None:
+        self._begin(load)
+        read(partial(self._have_read, load, lane))
+
+    def _have_read(self, load: KeyLoad, lane: Lane, ended: Ended) -> None:
+        lane.end()
+        if isinstance(ended, BaseException):
             self._end(load)
+            load.result.fail(ended)
+        elif ended is None or self._lease.has_reached(ended.label):
+            self._finish(load, ended, caught_up=True)
+        else:
+            task = asyncio.create_task(self._catch_up(load, ended))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _catch_up(self, load: KeyLoad, known: KnownKey) -> None:
+        """Wait until memory has reached a key that is ahead of it."""
+        try:
+            caught_up = await self._lease.reach(known.label)
+        except asyncio.CancelledError as error:
+            self._end(load)
+            load.result.fail(error)
+            raise
+        self._finish(load, known, caught_up=caught_up)
+
+    def _finish(self, load: KeyLoad, known: KnownKey | None, *, caught_up: bool) -> None:
+        load.result.set_result(self._settled(load, known, caught_up=caught_up))
+        self._end(load)
 
     def _begin(self, load: KeyLoad) -> None:
         """Note that a load reads its key from now on."""
         load.begun = True
-        self._reading.setdefault(load.key_id, set()).add(load)
+        self._reading.setdefault(load.id, set()).add(load)
 
     def _end(self, load: KeyLoad) -> None:
         """Forget a load."""
         self._leave(load)
-        loads = self._reading.get(load.key_id, set())
-        loads.discard(load)
-        if not loads:
-            self._reading.pop(load.key_id, None)
+        loads = self._reading.get(load.id)
+        if loads is not None:
+            loads.discard(load)
+            if not loads:
+                del self._reading[load.id]
 
     def _settled(self, load: KeyLoad, known: KnownKey | None, *, caught_up: bool) -> KnownKey | None:
         """Return a key that was read, closed by what has touched it meanwhile, and keep it if it is open."""
@@ -254,11 +291,10 @@ class KeyCache:
         if not caught_up:
             known.close(known.label)
         elif known.until == OPEN:
-            self._keep(known)
+            self._keep(load.id, known)
         return known
 
-    def _keep(self, known: KnownKey) -> None:
-        id_ = id_text(known.id)
+    def _keep(self, id_: str, known: KnownKey) -> None:
         replaced = [self._keys.pop(id_)] if id_ in self._keys else []
         self._keys[id_] = known
         if len(self._keys) > self._capacity:

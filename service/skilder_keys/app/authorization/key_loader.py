@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import random
 from functools import partial
 from hmac import compare_digest
-from sys import intern
 from typing import TYPE_CHECKING
 
-from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.first_sights import Lane, endless
-from skilder_keys.app.authorization.known_key import KnownKey, fresh_until
+from skilder_keys.app.authorization.key_reads import LINGER_SECONDS, KeyReads
 from skilder_keys.app.authorization.snapshot import OPEN
 from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.app.authorization.turns import Turns
-from skilder_keys.app.authorization.verifier import verified
 from skilder_keys.app.batching import Batcher
-from skilder_keys.domain.access import NO_LIMITS, RUNTIME_PREFIX, Caller, CallerLimits, CallerRole
+from skilder_keys.domain.access import NO_LIMITS
 from skilder_keys.domain.denial import DenialReason, Denied
 from skilder_keys.domain.errors import UnavailableError
-from skilder_keys.domain.ids import WorkspaceId
-from skilder_keys.domain.key_policy import FRESH
-from skilder_keys.domain.networks import Networks
-from skilder_keys.domain.token import MalformedTokenError, Token
-from skilder_keys.storage import credentials, key_uses
+from skilder_keys.domain.token import MalformedTokenError, Token, claimed_id_text
+from skilder_keys.storage import key_uses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from skilder_keys.app.authorization.first_sights import Patience
     from skilder_keys.app.authorization.key_cache import KeyCache
+    from skilder_keys.app.authorization.known_key import KnownKey
     from skilder_keys.app.authorization.memory import Access
     from skilder_keys.app.authorization.snapshot import Snapshot
     from skilder_keys.app.authorization.snapshots import Snapshots
@@ -40,18 +33,14 @@ if TYPE_CHECKING:
     from skilder_keys.app.authorization.verifier import Verifier
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.app.fence.reads import FencedReads
+    from skilder_keys.domain.access import CallerLimits
     from skilder_keys.domain.hashing import TokenFingerprint
     from skilder_keys.domain.ids import KeyId
-    from skilder_keys.domain.keys import Credential, KeyFacts
     from skilder_keys.storage.database import Database
 
 _ATTEMPTS = 5
-_LINGER_SECONDS = 0.004
-"""So many calls share a statement and a thread that it pays, and nobody waits long for it."""
 _SLICE = 50
 """How many loads are started before other calls get their turn."""
-_IN_USE_SECONDS = 86_400.0
-"""A key whose last use is longer ago is not loaded before somebody asks about it."""
 _MALFORMED = Denied(DenialReason.MALFORMED)
 _UNKNOWN = Denied(DenialReason.UNKNOWN)
 
@@ -72,16 +61,14 @@ class KeyLoader:
         gates: Gates,
     ) -> None:
         self._database = database
-        self._reads = reads
         self._lease = lease
         self._keys = keys
         self._snapshots = snapshots
         self._fingerprint = fingerprint
-        self._verifier = verifier
         self._usage = usage
         self._gates = gates
-        self._credentials = Batcher(self._find_credentials, linger=_LINGER_SECONDS)
-        self._first_uses = Batcher(self._claim_first_uses, linger=_LINGER_SECONDS)
+        self._reads = KeyReads(reads, lease, keys, verifier, usage)
+        self._first_uses = Batcher(self._claim_first_uses, linger=LINGER_SECONDS)
 
     async def load(
         self,
@@ -136,10 +123,10 @@ class KeyLoader:
             token = Token.parse(text)
         except MalformedTokenError:
             return _MALFORMED
-        digest = self._fingerprint.digest(text)
+        id_, digest = claimed_id_text(text), self._fingerprint.digest(text)
         for attempt in range(_ATTEMPTS):
             if self._lease.valid():
-                access = await self._with_lease(token, digest, limits, of_keys, of_workspaces, whole=attempt > 0)
+                access = await self._with_lease(id_, token, digest, limits, of_keys, of_workspaces, whole=attempt > 0)
             else:
                 access = await self._without_lease(token, digest, limits, of_keys, of_workspaces)
             if access is not None:
@@ -148,6 +135,7 @@ class KeyLoader:
 
     async def _with_lease(
         self,
+        id_: str,
         token: Token,
         digest: bytes,
         limits: CallerLimits,
@@ -158,10 +146,10 @@ class KeyLoader:
     ) -> Access | Denied | None:
         """Decide by memory and by what is loaded into it; return None to look again."""
         began = self._lease.epoch
-        key = self._keys.get(token.key_id)
+        key = self._keys.get(id_)
         if key is None:
-            turn = partial(of_keys.next, token.key_id)
-            key = await self._keys.load(token.key_id, digest, lambda: self._read(token, digest), turn)
+            read, next_lane = partial(self._reads.begin, token, digest), partial(of_keys.next, token.key_id)
+            key = await self._keys.load(id_, digest, read, next_lane)
         if key is None or not compare_digest(key.digest, digest):
             return _UNKNOWN
         limits.require_workspace(key.workspace_id)
@@ -189,7 +177,7 @@ class KeyLoader:
     ) -> Access | Denied | None:
         """Decide by the database alone; return None if the workspace changed between two reads."""
         async with of_keys.next(token.key_id):
-            key = await self._read(token, digest)
+            key = await self._reads.read(token, digest)
         if key is None:
             return _UNKNOWN
         limits.require_workspace(key.workspace_id)
@@ -204,15 +192,6 @@ class KeyLoader:
             return None
         return access
 
-    async def _read(self, token: Token, digest: bytes) -> KnownKey | None:
-        """Return the key of a token from the database, with its token verified; None if no key has this token."""
-        found = await self._credentials.get(token.key_id)
-        if found is None:
-            return None
-        if await verified(self._verifier, token, digest, found[1]) is None:
-            return None
-        return self._known(token.key_id, digest, *found)
-
     async def load_ahead(self, key_ids: list[KeyId]) -> None:
         """Load keys for which nobody has asked yet: those whose token a worker has verified, and that are in use.
 
@@ -220,42 +199,7 @@ class KeyLoader:
             UnavailableError: They cannot be loaded now.
         """
         if self._lease.valid():
-            await self._keys.load_ahead(key_ids, self._read_ahead)
-
-    async def _read_ahead(self, key_ids: list[KeyId]) -> list[KnownKey]:
-        found = await self._find_credentials(key_ids) if key_ids else {}
-        keys = []
-        for key_id in key_ids:  # not those of `found`, whose class is the driver's
-            if key_id not in found:
-                continue
-            credential = found[key_id][1]
-            digest = self._verifier.known(credential.key, credential.secret_hash)
-            seconds = credential.unused_seconds
-            if digest is not None and seconds is not None and seconds < _IN_USE_SECONDS:
-                keys.append(self._known(key_id, digest, *found[key_id]))
-        return keys
-
-    def _known(self, key_id: KeyId, digest: bytes, epoch: int, credential: Credential, asked_at: float) -> KnownKey:
-        key = credential.key
-        reach = key.reach
-        if credential.unused_seconds is not None:
-            self._usage.read(key_id, credential.unused_seconds)
-        return KnownKey(
-            key_id,  # not `key.id`, whose class is the driver's: it makes a new number each time it is asked
-            digest,
-            self._keys.scope(WorkspaceId(intern(key.workspace_id))),
-            key.user_id,
-            reach.hat_ids,
-            reach.team_ids,
-            networks=None if key.networks is None else Networks(key.networks),
-            denial=credential.denial,
-            fresh_until=min(fresh_until(asked_at, credential.seconds_left), _recorded_until(asked_at, credential)),
-            head=encoding.granted_key(key),
-            runtime=_runtime(key),
-            claim=credential.secret_hash if credential.must_be_recorded else None,
-            version=credential.workspace_version,
-            label=epoch,
-        )
+            await self._keys.load_ahead(key_ids, self._reads.read_ahead)
 
     def _access(self, key: KnownKey, snapshot: Snapshot) -> Access:
         reached = snapshot.reached(key)
@@ -268,10 +212,12 @@ class KeyLoader:
 
         The lease must still be valid, and the key cannot have expired meanwhile.
         """
-        pieces: tuple[KnownKey | Snapshot, ...] = (key, *others)
         now = self._lease.epoch
-        begin = max(began, *(piece.label for piece in pieces))
-        end = min(piece.until if piece.until != OPEN else max(piece.label, now) for piece in pieces)
+        begin, end = began, OPEN
+        pieces: tuple[KnownKey | Snapshot, ...] = (key, *others)
+        for piece in pieces:
+            begin = max(begin, piece.label)
+            end = min(end, piece.until if piece.until != OPEN else max(piece.label, now))
         return begin <= end and self._lease.covers(key.fresh_until)
 
     async def _claim(self, key: KnownKey, secret_hash: str) -> bool:
@@ -286,30 +232,6 @@ class KeyLoader:
         self._usage.written(key.id)
         return True
 
-    async def _find_credentials(self, key_ids: list[KeyId]) -> dict[KeyId, tuple[int, Credential, float]]:
-        """Return the epoch, the credential and a time before the query was sent, for each key that there is."""
-        asked_at = self._lease.now()
-        read = await self._reads.read(lambda connection: credentials.find_credentials(connection, key_ids))
-        epoch = read.revision.epoch
-        return {key_id: (epoch, credential, asked_at) for key_id, credential in read.credentials.items()}
-
     async def _claim_first_uses(self, secret_hashes: list[tuple[KeyId, str]]) -> dict[tuple[KeyId, str], bool]:
         async with self._database.connection() as connection:
             return await key_uses.claim_first_uses(connection, secret_hashes)
-
-
-def _recorded_until(asked_at: float, credential: Credential) -> float:
-    """Return until when a key can be used without another look at its recorded last use.
-
-    Not all at the same time, as keys are read at the same time after a restart.
-    """
-    if not credential.revoked_if_unused:
-        return math.inf
-    return asked_at + FRESH.total_seconds() * random.uniform(0.5, 1)  # noqa: S311 - no secret
-
-
-def _runtime(key: KeyFacts) -> Caller | None:
-    if key.runtime_id is None:
-        return None
-    limits = CallerLimits(frozenset({key.workspace_id}))
-    return Caller(f"{RUNTIME_PREFIX}{key.runtime_id}", CallerRole.RUNTIME, limits, key.id)

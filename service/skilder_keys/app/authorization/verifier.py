@@ -10,18 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from skilder_keys.app.batching import Shared
 from skilder_keys.domain.errors import BusyError
 from skilder_keys.storage import credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from skilder_keys.app.authorization.proofs import Proofs
     from skilder_keys.domain.hashing import SecretHasher
     from skilder_keys.domain.keys import Credential, KeyFacts
     from skilder_keys.domain.token import Token
     from skilder_keys.storage.database import Database
+
+    Verified = bool | Exception | asyncio.CancelledError
 
 MAX_QUEUE = 1000
 """The most different tokens of one key that may wait to be verified."""
@@ -71,23 +72,40 @@ class Verifier:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._hasher.hash, secret)
 
     async def verifies(self, token: Token, digest: bytes, secret_hash: str) -> bool:
-        """Return whether a hash is that of the token's secret.
+        """Return what `verify` reports, or raise it."""
+        verified: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def report(result: Verified) -> None:
+            if verified.done():
+                return
+            if isinstance(result, asyncio.CancelledError):
+                verified.cancel()
+            elif isinstance(result, BaseException):
+                verified.set_exception(result)
+            else:
+                verified.set_result(result)
+
+        self.verify(token, digest, secret_hash, report)
+        return await verified
+
+    def verify(self, token: Token, digest: bytes, secret_hash: str, report: Callable[[Verified], None]) -> None:
+        """Report whether a hash is that of the token's secret: now, or when argon2 has verified it.
 
         Args:
             token: The token.
             digest: The token's digest by the fingerprint.
             secret_hash: The stored hash.
-
-        Raises:
-            BusyError: Too many tokens wait to be verified with this hash.
+            report: Gets the result, or the error: BusyError if too many tokens wait to be verified with this hash,
+                CancelledError if the verifier is closed. It raises nothing.
         """
         known = self._proofs.get(token.key_id, token.type, secret_hash)
         if known is not None:
             right = hmac.compare_digest(known, digest)
             if right:
                 self._note_if_outdated(token, secret_hash)
-            return right
-        return await self._proof(token, digest, secret_hash).result.wait()
+            report(right)
+        else:
+            self._wait(token, digest, secret_hash, report)
 
     @property
     def waiting(self) -> int:
@@ -119,12 +137,13 @@ class Verifier:
         self._closed = True
         for line in self._waiting.values():
             for proof in line.values():
-                proof.result.cancel()
+                proof.report(asyncio.CancelledError())
         self._executor.shutdown(cancel_futures=True)
 
-    def _proof(self, token: Token, digest: bytes, secret_hash: str) -> _Proof:
+    def _wait(self, token: Token, digest: bytes, secret_hash: str, report: Callable[[Verified], None]) -> None:
         if self._closed:
-            raise RuntimeError("the verifier is closed")
+            report(RuntimeError("the verifier is closed"))
+            return
         line = self._waiting.get(secret_hash)
         if line is None:
             line = self._waiting[secret_hash] = {}
@@ -135,9 +154,10 @@ class Verifier:
         proof = line.get(digest)
         if proof is None:
             if len(line) >= MAX_QUEUE:
-                raise BusyError
+                report(BusyError())
+                return
             proof = line[digest] = _Proof(token, digest, secret_hash)
-        return proof
+        proof.reports.append(report)
 
     def _start(self) -> None:
         """Give the free threads the tokens that wait, at most one of each hash.
@@ -182,48 +202,47 @@ class Verifier:
     def _settle(self, proof: _Proof, result: bool | Exception) -> None:  # noqa: FBT001 - a result, not a switch
         line = self._waiting[proof.secret_hash]
         del line[proof.digest]
+        ended = [proof]
         if isinstance(result, Exception):
             self.outcomes["failed"] += 1
-            proof.result.set_exception(result)
         else:
             self.outcomes["right" if result else "wrong"] += 1
-            proof.result.set_result(result)
         if result is True:
             self.remember(proof.token, proof.digest, proof.secret_hash)
             self._note_if_outdated(proof.token, proof.secret_hash)
-            for other in line.values():  # a secret has one token, and these have other digests
-                other.result.set_result(False)
+            ended += line.values()  # a secret has one token, and these have other digests
             line.clear()
         if line:
             self._turns.append(proof.secret_hash)
         else:
             del self._waiting[proof.secret_hash]
+        for each in ended:
+            each.report(result if each is proof else False)
 
 
 class _Proof:
     """A token that is to be verified with a hash, for all calls that wait for the result."""
 
-    __slots__ = ("digest", "result", "secret_hash", "token")
+    __slots__ = ("digest", "reports", "secret_hash", "token")
 
     def __init__(self, token: Token, digest: bytes, secret_hash: str) -> None:
         self.token = token
         self.digest = digest
         self.secret_hash = secret_hash
-        self.result: Shared[bool] = Shared()
+        self.reports: list[Callable[[Verified], None]] = []
 
-
-async def verified(verifier: Verifier, token: Token, digest: bytes, credential: Credential | None) -> Credential | None:
-    """Return the credential if it is that of the token; None if there is none, or the type or the secret differs.
-
-    The verifier compares only the secret, so the type has to be compared too.
-    """
-    if credential is None or credential.key.type is not token.type:
-        return None
-    return credential if await verifier.verifies(token, digest, credential.secret_hash) else None
+    def report(self, result: Verified) -> None:
+        """Report the result to all calls."""
+        for report in self.reports:
+            report(result)
 
 
 async def verified_credential(database: Database, verifier: Verifier, token: Token) -> Credential | None:
     """Load and verify the key of a token; None if no key has this token."""
     async with database.connection() as connection:
         snapshot = await credentials.find_credentials(connection, [token.key_id])
-    return await verified(verifier, token, verifier.digest(token), snapshot.credentials.get(token.key_id))
+    credential = snapshot.credentials.get(token.key_id)
+    # The verifier compares only the secret, so the type has to be compared too.
+    if credential is None or credential.key.type is not token.type:
+        return None
+    return credential if await verifier.verifies(token, verifier.digest(token), credential.secret_hash) else None

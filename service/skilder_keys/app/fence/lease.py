@@ -86,6 +86,10 @@ class Lease:
         self.revision = revision
         self._move()
 
+    def has_reached(self, epoch: int) -> bool:
+        """Return whether memory has applied an epoch, and may be used."""
+        return self.epoch >= epoch and self.valid()
+
     async def reach(self, epoch: int) -> bool:
         """Wait until memory has applied an epoch, which the reader is made to look for.
 
