@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 import time
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 from uuid import UUID
 
 import asyncpg
 
 from bench.cpu import process_seconds
+from bench.held import collect_as_a_worker, watched
 from bench.revoking import revoke
 from skilder_keys.app.activity.counter import GRANTED, ActivityCounter
 from skilder_keys.app.activity.fold import ActivityFold
@@ -28,7 +27,7 @@ from skilder_keys.storage.activity_partitions import Retention
 from skilder_keys.storage.database import Database, DatabaseOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from bench.server import Server
 
@@ -142,11 +141,10 @@ async def run(url: str, mix: Mix, seconds: float, result: Result) -> None:
         if mix.cuts:
             jobs.append(_cut(url, result))
         tasks = [asyncio.create_task(job) for job in jobs]
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(5_000, 1, 1_000)  # as a worker has it
-        with _watched(result):
+        collect_as_a_worker()
+        with watched() as held:
             await _count(counter, mix, calls, seconds, result)
+        result.held = max(result.held, held.seconds)
         await _end(tasks)
         while counter.cells:
             with suppress(UnavailableError):
@@ -194,20 +192,6 @@ async def _discard(counter: ActivityCounter) -> None:
         await asyncio.sleep(Settings().activity_interval)
         for minute in counter.take():
             counter.release(len(minute.cells))
-
-
-@contextmanager
-def _watched(result: Result) -> Iterator[None]:
-    """Measure the CPU time of each callback of the event loop: other programs do not count, whatever they do."""
-    run = asyncio.Handle._run  # noqa: SLF001 - asyncio has no other place for it
-
-    def timed(handle: asyncio.Handle) -> None:
-        began = time.thread_time()
-        run(handle)
-        result.held = max(result.held, time.thread_time() - began)
-
-    with patch.object(asyncio.Handle, "_run", timed):
-        yield
 
 
 def _calls(mix: Mix) -> list[tuple[KeyId, str]]:

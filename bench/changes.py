@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from functools import partial
 from statistics import median
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from bench import seed
 from bench.around import RECOVERY, around, every_second, one_by_one, statements, steps
 from bench.catalog import KINDS, LARGE_USERS, Catalog, large_workspace, reached_tool
+from bench.held import after_changes
 from bench.keys_in_use import WORKERS, KeysInUse, asks
 from bench.load import percentile
 from bench.machine import machine
@@ -94,11 +96,12 @@ def earlier(environment: Environment) -> None:
 def _many_keys(service: KeysInUse, report: Report, catalog: Catalog, requests: Sequence[bytes], rounds: int) -> float:
     """Measure changes of the workspace of all these keys; return the rate of calls."""
     column, table = service.transport, report.changes
-    # The keys that the first transport has used are known to the database when the next one starts.
-    if column == ENVOY:
-        table.add("first use", column, service.warm(requests)[0].per_core_second)
-        service.stop()
-        service.start()
+    # The first transport has used these keys before the next one starts.
+    service.server.sql.execute("UPDATE key SET last_used_at = NULL")
+    service.server.sql.execute("VACUUM key")
+    table.add("first use", column, service.warm(requests)[0].per_core_second)
+    service.stop()
+    service.start()
     # What is measured next is the sight of a key, without the write of its use, which follows once a minute.
     service.server.sql.execute("UPDATE key SET last_used_at = now()")
     service.server.sql.execute("VACUUM key")
@@ -164,6 +167,9 @@ def _team_sets(
         rate = bearable(partial(service.load, requests, probes=probes), _RATE)
         found = around(service.load(requests, rate, probes), lambda kind: large.change(kind, caller), rounds=rounds)
         _add_team_sets(report, column, rate, found)
+        asked = [(key.token, reached_tool(user)) for user, key in enumerate(keys)]
+        held = after_changes(service.server.url, asked, lambda kind: large.change(kind, caller), rounds)
+        table.add("held", column, asyncio.run(held) * 1000)
         took = one_by_one(lambda kind: large.change(kind, caller), _UPDATES)
         table.add("update", column, percentile(took, 50))
     return keys
@@ -176,8 +182,8 @@ def _add_team_sets(report: Report, column: str, rate: float, found: Around) -> N
     table.add("team sets refused", column, found.refused)
     if found.refused:
         report.note(f"Calls by {column} about user keys: {found.outcomes()}.")
-    table.add("held before", column, found.probes_before())
-    table.add("held", column, found.probes_after())
+    table.add("others before", column, found.probes_before())
+    table.add("others after", column, found.probes_after())
 
 
 def _add_restart(report: Report, column: str, rate: float, found: Restart) -> None:

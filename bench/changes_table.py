@@ -29,7 +29,8 @@ Key = Literal[
     "team sets rate",
     "team sets",
     "team sets refused",
-    "held before",
+    "others before",
+    "others after",
     "held",
     "update",
     "first use",
@@ -92,8 +93,9 @@ LINES: dict[Key, Line] = {
     ),
     "team sets": Line("p99 of the second after such changes, the largest", "{:.1f} ms", 250),
     "team sets refused": Line("calls that were not granted, or changes that failed, in all that time", "{:,.0f}", 0),
-    "held before": Line("the longest call about another workspace before the changes", "{:.1f} ms"),
-    "held": Line("the same in those seconds: longer than the event loop was held", "{:.1f} ms", 20),
+    "others before": Line("the longest call about another workspace before the changes", "{:.1f} ms"),
+    "others after": Line("the same in those seconds", "{:.1f} ms"),
+    "held": Line("the longest that such changes held the event loop of a process, CPU time", "{:.1f} ms", 20),
     "update": Line("UpdateWorkspace of one member, no other calls, p50", "{:.1f} ms", 20),
     "first use": Line(
         "**First calls:** first uses ever, a second and core, with Postgres", "{:,.0f}", 1000, "at least"

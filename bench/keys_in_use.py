@@ -27,7 +27,7 @@ WORKERS = 2
 _PATH = "/skilder.keys.v1.AuthorizationService/Authorize"
 _CONNECTIONS_EACH = 4
 _CANDIDATES = 48
-_WARM_AT_ONCE = 16
+_WARM_AT_ONCE = 32  # of each worker
 _PATIENCE = 60.0
 
 
