@@ -139,13 +139,14 @@ class KeyReads:
                 read.context.run(verify, read.token, read.digest, secret_hash, report)
 
     def _verified(self, read: _Read, found: _Found, result: Verified) -> None:
+        end: Ended
         if result is True:
             try:
-                end: Ended = self._known(read.token.key_id, read.digest, found)
+                end = self._known(read.token.key_id, read.digest, found)
             except Exception as error:  # noqa: BLE001 - the calls raise it
                 end = error
         else:
-            end = result or None
+            end = None if result is False else result
         read.end(end)
 
     async def _find(self, key_ids: Iterable[KeyId]) -> dict[KeyId, _Found]:
