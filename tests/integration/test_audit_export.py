@@ -240,3 +240,14 @@ async def test_who_follows_hears_that_events_were_pruned(sql: Sql, tool: Tool, d
         assert [each.number for each in (await first_after(None, last)).events] == [6]
     finally:
         await database.close()
+
+
+async def test_a_workspace_without_events_is_refused(sql: Sql, tool: Tool) -> None:
+    """A mistyped id must not look like a trail that was exported or pruned: nothing is written or removed."""
+    await old_events(sql)
+    words = "Error: there are no audit events of 'Acme', 'acne': is that the id of the workspace?\n"
+    assert tool.export("acne", "acme", "Acme", code=4) == words
+    assert not tool.file.exists()
+    tool.export()
+    assert tool.prune("acne", "acme", "Acme", code=4) == words
+    assert len(await sql.fetch("SELECT FROM audit_event WHERE workspace_id = 'acme' AND at < '2026-02-01'")) == 3

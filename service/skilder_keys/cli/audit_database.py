@@ -22,6 +22,7 @@ from skilder_keys.storage.tool_sessions import session, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
     from pathlib import Path
 
@@ -41,7 +42,7 @@ def verify(
     if faults:
         raise fail(f"the audit trail is broken in {faults} places: {summary}", Exit.CONFLICT)
     if unknown:
-        words = f"there are no audit events of {', '.join(map(repr, unknown))}: is that the id of the workspace?"
+        words = _without_events(unknown)
         raise fail(f"{words} The others are sound: {summary}" if workspaces else words, Exit.NOT_FOUND)
     say(f"sound: {summary}")
 
@@ -74,6 +75,7 @@ async def _export(url: str, schema: str, path: Path, workspace_ids: Sequence[str
     count = 0
     async with snapshot(url, schema, _NAME) as connection:
         heads = await audit_chain.heads(connection)
+        _require_events(workspace_ids, heads.keys())
         with audit_files.appended(path) as (file, reader):
             for workspace_id in workspace_ids or heads:
                 known = reader.exported.get(workspace_id, Exported())
@@ -96,6 +98,8 @@ async def _prune(
     url: str, schema: str, path: Path, before: datetime, signed_off_by: str, workspace_ids: Sequence[str]
 ) -> None:
     async with session(url, schema, _NAME) as connection:
+        if workspace_ids:
+            _require_events(workspace_ids, (await audit_chain.heads(connection)).keys())
         wanted = await audit_prune.candidates(connection, workspace_ids, before)
         exported = audit_files.read(path, wanted).exported
         for workspace_id in wanted:
@@ -125,6 +129,16 @@ async def _verify(
             faults += len(each.findings)
             (_print_json if json else _print_text)(each)
     return events, workspaces, faults, unknown
+
+
+def _require_events(workspace_ids: Sequence[str], known: AbstractSet[str]) -> None:
+    """Fail before anything is done if there has never been an event of one of the workspaces."""
+    if unknown := sorted(set(workspace_ids) - known):
+        raise fail(_without_events(unknown), Exit.NOT_FOUND)
+
+
+def _without_events(workspace_ids: Sequence[str]) -> str:
+    return f"there are no audit events of {', '.join(map(repr, workspace_ids))}: is that the id of the workspace?"
 
 
 def _print_text(each: ChainCheck) -> None:
