@@ -156,12 +156,13 @@ class Faults:
     async def lose_confirmations(self) -> None:
         """Break the far server's connections when something was written into the journal of activity.
 
-        Its responses are delayed, so if it was the far server's, the commit is not confirmed.
+        Its responses are delayed, so if it was the far server's, the commit is not confirmed. The near one may always
+        write first, so at times the second row counts.
         """
         self.fleet.proxy.slow(self.dice.uniform(0.1, 0.2), POOL_SESSION)
         try:
             for _ in range(3):
-                await self.fleet.postgres.until_counted(1.5)
+                await self.fleet.postgres.until_counted(self.dice.choice((1, 2)), 1.5)
                 self.fleet.proxy.cut(POOL_SESSION)
         finally:
             self.fleet.proxy.resume()

@@ -113,14 +113,14 @@ class Postgres:
                 for found in each.findings
             ]
 
-    async def until_counted(self, seconds: float) -> None:
-        """Wait until a row is added to the journal of activity, for at most this long."""
+    async def until_counted(self, rows: int, seconds: float) -> None:
+        """Wait until some rows are added to the journal of activity, for at most this long."""
         connection = await asyncpg.connect(self.url, timeout=_SESSION_SECONDS)
         try:
             written = "SELECT last_value FROM activity_journal_id_seq"
             before = await connection.fetchval(written)
             end = time.monotonic() + seconds
-            while await connection.fetchval(written) == before and time.monotonic() < end:
+            while await connection.fetchval(written) < before + rows and time.monotonic() < end:
                 await asyncio.sleep(0.01)
         finally:
             await connection.close(timeout=_SESSION_SECONDS)
