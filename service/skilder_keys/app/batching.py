@@ -72,23 +72,23 @@ class Shared(Generic[Result]):
             if not each.done():
                 each.set_result(result)
 
-    def set_exception(self, error: Exception) -> None:
-        """Make all calls fail."""
+    def fail(self, error: Exception | asyncio.CancelledError) -> None:
+        """Make all calls fail, or cancel them."""
         for each in self._waiting:
-            if not each.done():
+            if isinstance(error, asyncio.CancelledError):
+                each.cancel()
+            elif not each.done():
                 each.set_exception(error)
 
-    def fail(self, error: BaseException) -> None:
-        """Make all calls fail, or cancel them."""
-        if isinstance(error, Exception):
-            self.set_exception(error)
-        else:
-            self.cancel()
 
-    def cancel(self) -> None:
-        """Cancel all calls."""
-        for each in self._waiting:
-            each.cancel()
+async def reported(begin: Callable[[Callable[[Result | Exception | asyncio.CancelledError], None]], None]) -> Result:
+    """Begin something that reports its result or error later; return the result, or raise the error."""
+    ended: asyncio.Future[Result | Exception | asyncio.CancelledError] = asyncio.get_running_loop().create_future()
+    begin(lambda result: None if ended.done() else ended.set_result(result))
+    result = await ended
+    if isinstance(result, (Exception, asyncio.CancelledError)):
+        raise result
+    return result
 
 
 class Batches(Generic[Item]):
@@ -181,13 +181,11 @@ class Batcher(Generic[Item, Result]):
         batch = {item: self._waiting.pop(item) for item in items}
         try:
             results = await self._query(items)
-        except Exception as error:  # noqa: BLE001 - `get` raises it
+        except (Exception, asyncio.CancelledError) as error:
             for result in batch.values():
-                result.set_exception(error)
-        except asyncio.CancelledError:
-            for result in batch.values():
-                result.cancel()
-            raise
+                result.fail(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
         else:
             for item, result in batch.items():
                 result.set_result(results.get(item))

@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 # the longer it stops. Calls create no cycles, so each search should cover few objects: one follows every 5,000 new
 # objects, every second one also covers those that survived one search, and all objects (a million with many keys in
 # memory) are searched only after ten million more.
-_COLLECTION_THRESHOLDS = (5_000, 1, 1_000)
+COLLECTION_THRESHOLDS = (5_000, 1, 1_000)
 # The seconds after which a busy thread must give way to the event loop. Python's default of 5 ms adds up.
 _SWITCH_SECONDS = 0.001
 
@@ -98,7 +98,7 @@ async def serve(connection: socket.socket, frontend: Frontend) -> int:
                 return 1
             gc.collect()
             gc.freeze()  # the objects that exist now stay until the end
-            gc.set_threshold(*_COLLECTION_THRESHOLDS)
+            gc.set_threshold(*COLLECTION_THRESHOLDS)
             gc.enable()  # it was off while the worker was loaded
             sys.setswitchinterval(_SWITCH_SECONDS)
             if address is not None:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from skilder_keys.domain.hashing import TokenFingerprint
     from skilder_keys.domain.ids import KeyId, WorkspaceId
 
-    Ended = KnownKey | BaseException | None
+    Ended = KnownKey | Exception | asyncio.CancelledError | None
     """What a read ends with: the key, None if no key has the token, or the error."""
+    Read = Callable[[Callable[[Ended], None]], None]
+    """Begins to read a key, and reports later what it ends with."""
 
 _RELEASE_CHUNK = 1000
 
@@ -38,19 +40,17 @@ class KeyLoad:
         touches: The changes that touched it since the load began: their epochs, and the workspace if a change touched
             all keys of a workspace, which may be that of the key.
         drops: How often memory had been dropped when it was made.
-        begun: Whether it has had its turn.
-        turn: The future of its turn, if it has to wait for it.
+        turn: The future of its turn, if it had to wait for it.
         result: For the calls.
     """
 
-    __slots__ = ("begun", "digest", "drops", "id", "result", "touches", "turn")
+    __slots__ = ("digest", "drops", "id", "result", "touches", "turn")
 
     def __init__(self, id_: str, digest: bytes, drops: int) -> None:
         self.id = id_
         self.digest = digest
         self.touches: list[tuple[int, WorkspaceId | None]] = []
         self.drops = drops
-        self.begun = False
         self.turn: asyncio.Future[None] | None = None
         self.result: Shared[KnownKey | None] = Shared()
 
@@ -130,7 +130,7 @@ class KeyCache:
         self,
         id_: str,
         digest: bytes,
-        read: Callable[[Callable[[Ended], None]], None],
+        read: Read,
         next_lane: Callable[[], Lane],
     ) -> KnownKey | None:
         """Return the key that is read for a token, and keep it if the fence allows it.
@@ -141,8 +141,7 @@ class KeyCache:
         Args:
             id_: The key's id as tokens spell it.
             digest: The digest of the token.
-            read: Begins to read the key. What it is called with gets the key, None if no key has this token, or the
-                error.
+            read: Begins to read the key.
             next_lane: Returns the lane in which a load has its turn, if there is none to share. If all of its calls
                 give up while it waits for its turn, the load is dropped.
 
@@ -162,7 +161,7 @@ class KeyCache:
         try:
             return await load.result.wait()
         except asyncio.CancelledError:
-            if load.turn is not None and not load.begun and not load.result.wanted:
+            if load.turn is not None and not load.turn.done() and not load.result.wanted:
                 self._leave(load)
                 load.turn.cancel()
             raise
@@ -229,19 +228,17 @@ class KeyCache:
         found = self._reading.values() if id_ is None else [self._reading.get(id_, ())]
         return [load for loads in found for load in loads]
 
-    def _have_turn(
-        self, load: KeyLoad, read: Callable[[Callable[[Ended], None]], None], lane: Lane, turn: asyncio.Future[None]
-    ) -> None:
+    def _have_turn(self, load: KeyLoad, read: Read, lane: Lane, turn: asyncio.Future[None]) -> None:
         if not turn.cancelled():
             self._read(load, read, lane)
 
-    def _read(self, load: KeyLoad, read: Callable[[Callable[[Ended], None]], None], lane: Lane) -> None:
+    def _read(self, load: KeyLoad, read: Read, lane: Lane) -> None:
         self._begin(load)
         read(partial(self._have_read, load, lane))
 
     def _have_read(self, load: KeyLoad, lane: Lane, ended: Ended) -> None:
         lane.end()
-        if isinstance(ended, BaseException):
+        if isinstance(ended, (Exception, asyncio.CancelledError)):
             self._end(load)
             load.result.fail(ended)
         elif ended is None or self._lease.has_reached(ended.label):
@@ -267,7 +264,6 @@ class KeyCache:
 
     def _begin(self, load: KeyLoad) -> None:
         """Note that a load reads its key from now on."""
-        load.begun = True
         self._reading.setdefault(load.id, set()).add(load)
 
     def _end(self, load: KeyLoad) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from skilder_keys.app.authorization import encoding
 from skilder_keys.app.authorization.known_key import KnownKey, fresh_until
-from skilder_keys.app.batching import Batches
+from skilder_keys.app.authorization.verifier import same_type
+from skilder_keys.app.batching import Batches, reported
 from skilder_keys.domain.access import RUNTIME_PREFIX, Caller, CallerLimits, CallerRole
 from skilder_keys.domain.ids import WorkspaceId
 from skilder_keys.domain.key_policy import FRESH
@@ -94,12 +95,7 @@ class KeyReads:
             UnavailableError: It cannot be read now.
             BusyError: Too many tokens of this key wait to be verified.
         """
-        ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        self.begin(token, digest, lambda end: None if ended.done() else ended.set_result(end))
-        end = await ended
-        if isinstance(end, BaseException):
-            raise end
-        return end
+        return await reported(partial(self.begin, token, digest))
 
     async def read_ahead(self, key_ids: list[KeyId]) -> list[KnownKey]:
         """Return those of some keys whose token a worker has verified, and that are in use.
@@ -130,8 +126,7 @@ class KeyReads:
             return
         for read in reads:
             one = found.get(read.token.key_id)
-            # The verifier compares only the secret, so the type has to be compared too.
-            if one is None or one.credential.key.type is not read.token.type:
+            if one is None or not same_type(read.token, one.credential):
                 read.end(None)
             else:
                 report = partial(self._verified, read, one)

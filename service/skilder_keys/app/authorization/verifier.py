@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from skilder_keys.app.batching import reported
 from skilder_keys.domain.errors import BusyError
 from skilder_keys.storage import credentials
 
@@ -73,20 +74,7 @@ class Verifier:
 
     async def verifies(self, token: Token, digest: bytes, secret_hash: str) -> bool:
         """Return what `verify` reports, or raise it."""
-        verified: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def report(result: Verified) -> None:
-            if verified.done():
-                return
-            if isinstance(result, asyncio.CancelledError):
-                verified.cancel()
-            elif isinstance(result, BaseException):
-                verified.set_exception(result)
-            else:
-                verified.set_result(result)
-
-        self.verify(token, digest, secret_hash, report)
-        return await verified
+        return await reported(partial(self.verify, token, digest, secret_hash))
 
     def verify(self, token: Token, digest: bytes, secret_hash: str, report: Callable[[Verified], None]) -> None:
         """Report whether a hash is that of the token's secret: now, or when argon2 has verified it.
@@ -237,12 +225,16 @@ class _Proof:
             report(result)
 
 
+def same_type(token: Token, credential: Credential) -> bool:
+    """Return whether a token names the type of a key: the verifier compares only the secret, so this is needed too."""
+    return credential.key.type is token.type
+
+
 async def verified_credential(database: Database, verifier: Verifier, token: Token) -> Credential | None:
     """Load and verify the key of a token; None if no key has this token."""
     async with database.connection() as connection:
         snapshot = await credentials.find_credentials(connection, [token.key_id])
     credential = snapshot.credentials.get(token.key_id)
-    # The verifier compares only the secret, so the type has to be compared too.
-    if credential is None or credential.key.type is not token.type:
+    if credential is None or not same_type(token, credential):
         return None
     return credential if await verifier.verifies(token, verifier.digest(token), credential.secret_hash) else None
