@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from bench.cpu import process_seconds
-from bench.held import collect_as_a_worker, watched
+from bench.held import watched
 from bench.revoking import revoke
 from skilder_keys.app.activity.counter import GRANTED, ActivityCounter
 from skilder_keys.app.activity.fold import ActivityFold
@@ -25,6 +25,7 @@ from skilder_keys.logs import make_log
 from skilder_keys.storage import activity_lag
 from skilder_keys.storage.activity_partitions import Retention
 from skilder_keys.storage.database import Database, DatabaseOptions
+from tests.support.garbage import collected_as_in_a_worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -141,8 +142,7 @@ async def run(url: str, mix: Mix, seconds: float, result: Result) -> None:
         if mix.cuts:
             jobs.append(_cut(url, result))
         tasks = [asyncio.create_task(job) for job in jobs]
-        collect_as_a_worker()
-        with watched() as held:
+        with collected_as_in_a_worker(), watched() as held:
             await _count(counter, mix, calls, seconds, result)
         result.held = max(result.held, held.seconds)
         await _end(tasks)

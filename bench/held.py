@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from bench.catalog import KINDS
 from skilder_keys.app.authorization.query import AuthorizeQuery
 from skilder_keys.domain.ids import ToolId
 from tests.support.fleet import process
+from tests.support.garbage import collected_as_in_a_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,13 +49,6 @@ def watched() -> Iterator[Held]:
         yield held
 
 
-def collect_as_a_worker() -> None:
-    """Let Python search for reference cycles as seldom as in a worker."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(5_000, 1, 1_000)
-
-
 async def after_changes(
     url: str, asked: Sequence[tuple[str, str]], change: Callable[[Kind], object], rounds: int
 ) -> float:
@@ -70,14 +63,12 @@ async def after_changes(
     async with process(url, capacity=_CAPACITY, snapshot_bytes=_SNAPSHOT_BYTES) as one:
         await one.follow()
         await _ask(one, asked)
-        collect_as_a_worker()
-        with watched() as held:
+        with collected_as_in_a_worker(), watched() as held:
             for kind in KINDS * rounds:
                 await asyncio.to_thread(change, kind)
                 until = time.monotonic() + _SECONDS
                 while time.monotonic() < until:
                     await _ask(one, asked)
-        gc.unfreeze()
     return held.seconds
 
 

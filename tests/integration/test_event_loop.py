@@ -8,7 +8,6 @@ CPU time of this process, all threads together, because other processes may keep
 from __future__ import annotations
 
 import asyncio
-import gc
 import subprocess
 import sys
 from contextlib import asynccontextmanager, closing
@@ -41,6 +40,7 @@ from skilder_keys.offload import Offload
 from skilder_keys.rpc import convert, convert_workspaces
 from tests.support.activity_facts import DAY, Fact, insert_facts
 from tests.support.fleet import ORIGIN
+from tests.support.garbage import collected_as_in_a_worker
 from tests.support.ids import new_key_id
 from tests.support.largest import largest_workspace
 from tests.support.lengths import LONG, by_form
@@ -69,13 +69,8 @@ _PART = 10
 @pytest.fixture(autouse=True)
 def _no_garbage() -> Iterator[None]:
     """Turn off garbage collection, which takes long among the objects of the tests and is rare in a worker."""
-    thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(5_000, 1, 1_000)
-    yield
-    gc.set_threshold(*thresholds)
-    gc.unfreeze()
+    with collected_as_in_a_worker():
+        yield
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,11 @@ from tests.support.transport import GRPCIO_IF_SHORT
 from tests.support.workspaces import small_workspace
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.support.collector import Collector
+    from tests.support.service import Service
 
 SERVER = 2
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -28,35 +33,42 @@ def traced(flags: str) -> tuple[tuple[str, str], ...]:
     return (("traceparent", f"00-{TRACE}-{PARENT}-{flags}"), ("tracestate", "vendor=value"))
 
 
-async def test_each_call_is_a_span_in_the_trace_of_its_caller(
-    transport: str, database_url: str, tmp_path: Path
-) -> None:
-    """Also one that fails, and a stream; a caller that does not sample is not traced. No token is in a span."""
+@asynccontextmanager
+async def serving_traced(transport: str, database_url: str, tmp_path: Path) -> AsyncIterator[tuple[Service, Collector]]:
+    """Serve a workspace, and trace the calls of callers that have a trace. All spans are there when this has ended."""
     with collecting() as collector:
         async with serving(
             database_url, tmp_path, transport=transport, trace_endpoint=collector.endpoint, trace_ratio=0
         ) as service:
             await service.operator.apply(small_workspace())
-            token = (await service.operator.issue()).token
-            authorize = service.service.authorization.Authorize
-            for flags in ("01", "00", "01"):
-                await authorize(pb.AuthorizeRequest(token=token), metadata=traced(flags))
-            read = pb.ReadToolSetRequest(request=pb.AuthorizeRequest(token=token))
-            assert [each async for each in service.service.authorization.ReadToolSet(read, metadata=traced("01"))]
-            await refusal(authorize(pb.AuthorizeRequest(token=token, tool_id=""), metadata=traced("01")))
-        calls = [each for each in collector.spans if each.kind == SERVER]
-        found = [(each.name, attributes(each)) for each in calls]
-        assert {each.trace_id.hex() for each in collector.spans} == {TRACE}
-        assert {each.parent_span_id.hex() for each in calls} == {PARENT}
-        assert {each.trace_state for each in collector.spans} == {"vendor=value"}
-        # The token was not known before the first call.
-        parts = [each for each in collector.spans if each.kind != SERVER]
-        assert {each.name for each in parts} == {"database", "argon2"}
-        assert {each.parent_span_id for each in parts} == {calls[0].span_id}
-        assert not any(map(attributes, parts))
-        assert all(each.start_time_unix_nano < each.end_time_unix_nano for each in collector.spans)
-        assert token not in str(collector.spans)
-        assert {(each["service.name"], each["skilder.worker"]) for each in collector.resources} == {("skilder-keys", 0)}
+            yield service, collector
+
+
+async def test_each_call_is_a_span_in_the_trace_of_its_caller(
+    transport: str, database_url: str, tmp_path: Path
+) -> None:
+    """Also one that fails, and a stream; a caller that does not sample is not traced. No token is in a span."""
+    async with serving_traced(transport, database_url, tmp_path) as (service, collector):
+        token = (await service.operator.issue()).token
+        authorize = service.service.authorization.Authorize
+        for flags in ("01", "00", "01"):
+            await authorize(pb.AuthorizeRequest(token=token), metadata=traced(flags))
+        read = pb.ReadToolSetRequest(request=pb.AuthorizeRequest(token=token))
+        assert [each async for each in service.service.authorization.ReadToolSet(read, metadata=traced("01"))]
+        await refusal(authorize(pb.AuthorizeRequest(token=token, tool_id=""), metadata=traced("01")))
+    calls = [each for each in collector.spans if each.kind == SERVER]
+    found = [(each.name, attributes(each)) for each in calls]
+    assert {each.trace_id.hex() for each in collector.spans} == {TRACE}
+    assert {each.parent_span_id.hex() for each in calls} == {PARENT}
+    assert {each.trace_state for each in collector.spans} == {"vendor=value"}
+    # The token was not known before the first call.
+    parts = [each for each in collector.spans if each.kind != SERVER]
+    assert {each.name for each in parts} == {"database", "argon2"}
+    assert {each.parent_span_id for each in parts} == {calls[0].span_id}
+    assert not any(map(attributes, parts))
+    assert all(each.start_time_unix_nano < each.end_time_unix_nano for each in collector.spans)
+    assert token not in str(collector.spans)
+    assert {(each["service.name"], each["skilder.worker"]) for each in collector.resources} == {("skilder-keys", 0)}
     authorized = {
         "rpc.system.name": "grpc",
         "rpc.method": "skilder.keys.v1.AuthorizationService/Authorize",
@@ -78,36 +90,28 @@ async def test_calls_that_share_a_statement_have_spans_of_their_own_verification
     transport: str, database_url: str, tmp_path: Path
 ) -> None:
     """Tokens that are new at the same time are read together; each is verified for its own call."""
-    with collecting() as collector:
-        async with serving(
-            database_url, tmp_path, transport=transport, trace_endpoint=collector.endpoint, trace_ratio=0
-        ) as service:
-            await service.operator.apply(small_workspace())
-            tokens = [(await service.operator.issue()).token for _ in range(6)]
-            authorize = service.service.authorization.Authorize
-            calls = (authorize(pb.AuthorizeRequest(token=token), metadata=traced("01")) for token in tokens)
-            await asyncio.gather(*calls)
-        calls_by_id = {each.span_id for each in collector.spans if each.kind == SERVER}
-        verified = [each for each in collector.spans if each.name == "argon2"]
-        assert len(calls_by_id) == len(verified) == len(tokens)
-        assert {each.parent_span_id for each in verified} == calls_by_id
+    async with serving_traced(transport, database_url, tmp_path) as (service, collector):
+        tokens = [(await service.operator.issue()).token for _ in range(6)]
+        authorize = service.service.authorization.Authorize
+        calls = (authorize(pb.AuthorizeRequest(token=token), metadata=traced("01")) for token in tokens)
+        await asyncio.gather(*calls)
+    calls_by_id = {each.span_id for each in collector.spans if each.kind == SERVER}
+    verified = [each for each in collector.spans if each.name == "argon2"]
+    assert len(calls_by_id) == len(verified) == len(tokens)
+    assert {each.parent_span_id for each in verified} == calls_by_id
 
 
 @GRPCIO_IF_SHORT
 async def test_a_change_has_spans_of_what_it_waits_for(transport: str, database_url: str, tmp_path: Path) -> None:
     """Of the database, and of the wait until all processes know."""
-    with collecting() as collector:
-        async with serving(
-            database_url, tmp_path, transport=transport, trace_endpoint=collector.endpoint, trace_ratio=0
-        ) as service:
-            await service.operator.apply(small_workspace())
-            issued = await service.operator.issue()
-            request = key_service_pb2.RevokeKeyRequest(key_id=issued.key.id)
-            await service.operator.keys.RevokeKey(request, metadata=traced("01"))
-        (call,) = (each for each in collector.spans if each.kind == SERVER)
-        assert attributes(call)["skilder.caller"] == "operator"
-        children = {each.name for each in collector.spans if each.parent_span_id == call.span_id}
-        assert children == {"database", "fence wait"}
+    async with serving_traced(transport, database_url, tmp_path) as (service, collector):
+        issued = await service.operator.issue()
+        request = key_service_pb2.RevokeKeyRequest(key_id=issued.key.id)
+        await service.operator.keys.RevokeKey(request, metadata=traced("01"))
+    (call,) = (each for each in collector.spans if each.kind == SERVER)
+    assert attributes(call)["skilder.caller"] == "operator"
+    children = {each.name for each in collector.spans if each.parent_span_id == call.span_id}
+    assert children == {"database", "fence wait"}
 
 
 @GRPCIO_IF_SHORT
