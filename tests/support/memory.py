@@ -24,8 +24,8 @@ from tests.support.ids import new_key_id
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from skilder_keys.app.authorization.first_sights import Lane
     from skilder_keys.app.authorization.key_cache import Ended
+    from skilder_keys.app.authorization.lanes import Lane
     from skilder_keys.domain.difference import Part
     from skilder_keys.domain.ids import KeyId
 

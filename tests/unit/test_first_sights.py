@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from skilder_keys.app.authorization.first_sights import FirstSights, Lane
+from skilder_keys.app.authorization.first_sights import FirstSights
 from skilder_keys.domain.errors import BusyError
 from tests.support.clock import FakeClock
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from skilder_keys.app.authorization.first_sights import Patience
+    from skilder_keys.app.authorization.lanes import Lane
 
 AT_ONCE = 64
 BOUND = 750

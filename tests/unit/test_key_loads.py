@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from skilder_keys.app.authorization.first_sights import FirstSights
-from skilder_keys.app.authorization.key_cache import KeyLoad
+from skilder_keys.app.authorization.key_load import KeyLoad
 from skilder_keys.app.authorization.snapshot import OPEN
 from skilder_keys.domain.difference import Part
 from skilder_keys.domain.errors import BusyError

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from skilder_keys.app.authorization.lanes import Lane, Line
 from skilder_keys.domain.errors import BusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
-    from types import TracebackType
 
     Patience = Callable[[], float | None]
     """Returns how many seconds a caller still waits; None if it has no deadline."""
@@ -73,7 +73,7 @@ class FirstSights:
         self._at_once = at_once
         self._longest_wait = longest_wait
         self._running = 0
-        self._lines: OrderedDict[Hashable, _Line] = OrderedDict()  # by caller, in order of their turns
+        self._lines: OrderedDict[Hashable, Line] = OrderedDict()  # by caller, in order of their turns
         self._batches: set[Lane] = set()
         self._alone = 0  # loads that wait, without those of batches
         self._pace = _FIRST_GUESS  # seconds from the end of one load to that of the next, while others wait
@@ -203,7 +203,7 @@ class FirstSights:
             self._window_start, self._finished = self._clock(), 0
         line = self._lines.get(lane.caller)
         if line is None:
-            line = self._lines[lane.caller] = _Line()
+            line = self._lines[lane.caller] = Line()
         if lane.key is not None:
             lane = line.of_keys.setdefault(lane.key, lane)
             line.alone += 1
@@ -238,74 +238,6 @@ class FirstSights:
         if self._finished >= _WINDOW_LOADS and elapsed >= _WINDOW_SECONDS:
             self._pace = elapsed / self._finished
             self._window_start, self._finished = self._clock(), 0
-
-
-class Lane:
-    """The loads of one key, or of one batch. Each has its turn from `begin` to `end`, or in the lane as a context.
-
-    Attributes:
-        caller: For whom they are.
-        key: The key; None for a batch.
-        waiting: Those that wait.
-        reserved: The tokens of a batch that have not come to their loads yet.
-    """
-
-    __slots__ = ("_first_sights", "caller", "key", "reserved", "waiting")
-
-    def __init__(self, first_sights: FirstSights, caller: Hashable, key: Hashable | None) -> None:
-        self.caller = caller
-        self.key = key
-        self.reserved = 0
-        self.waiting: deque[asyncio.Future[None]] = deque()
-        self._first_sights = first_sights
-
-    def begin(self) -> asyncio.Future[None] | None:
-        """Begin a turn: at once, or when the future is done that is returned. Whoever cancels it, gives up.
-
-        Raises:
-            BusyError: So many were admitted at the same moment that there is no place.
-        """
-        return self._first_sights.begin(self)
-
-    def end(self) -> None:
-        """End a turn."""
-        self._first_sights.end()
-
-    async def __aenter__(self) -> Self:
-        """Wait for a turn."""
-        turn = self.begin()
-        if turn is not None:
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():
-                    self.end()  # the turn came just before the call was given up
-                raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End the turn."""
-        self.end()
-
-
-class _Line:
-    """The lanes of a caller that have loads that wait, in order of their turns.
-
-    Attributes:
-        of_keys: The lanes of keys among them.
-        waiting: How many loads wait.
-        alone: How many of them are not of batches.
-    """
-
-    __slots__ = ("alone", "lanes", "of_keys", "waiting")
-
-    def __init__(self) -> None:
-        self.lanes: deque[Lane] = deque()
-        self.of_keys: dict[Hashable, Lane] = {}
-        self.waiting = 0
-        self.alone = 0
 
 
 def _jitter() -> float:

@@ -9,17 +9,17 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from skilder_keys.app.authorization.key_load import KeyLoad
 from skilder_keys.app.authorization.known_key import Scope
 from skilder_keys.app.authorization.release import release
 from skilder_keys.app.authorization.snapshot import OPEN, VOID
-from skilder_keys.app.batching import Shared
 from skilder_keys.domain.token import claimed_id_text, id_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from skilder_keys.app.authorization.first_sights import Lane
     from skilder_keys.app.authorization.known_key import KnownKey
+    from skilder_keys.app.authorization.lanes import Lane
     from skilder_keys.app.fence.lease import Lease
     from skilder_keys.domain.hashing import TokenFingerprint
     from skilder_keys.domain.ids import KeyId, WorkspaceId
@@ -30,29 +30,6 @@ if TYPE_CHECKING:
     """Begins to read a key, and reports later what it ends with."""
 
 _RELEASE_CHUNK = 1000
-
-
-class KeyLoad:
-    """A key that is being loaded, for all calls that need it meanwhile.
-
-    Attributes:
-        id: The key's id as tokens spell it.
-        touches: The changes that touched it since the load began: their epochs, and the workspace if a change touched
-            all keys of a workspace, which may be that of the key.
-        drops: How often memory had been dropped when it was made.
-        turn: The future of its turn, if it had to wait for it.
-        result: For the calls.
-    """
-
-    __slots__ = ("digest", "drops", "id", "result", "touches", "turn")
-
-    def __init__(self, id_: str, digest: bytes, drops: int) -> None:
-        self.id = id_
-        self.digest = digest
-        self.touches: list[tuple[int, WorkspaceId | None]] = []
-        self.drops = drops
-        self.turn: asyncio.Future[None] | None = None
-        self.result: Shared[KnownKey | None] = Shared()
 
 
 class KeyCache:

@@ -7,8 +7,9 @@ from functools import partial
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
-from skilder_keys.app.authorization.first_sights import Lane, endless
+from skilder_keys.app.authorization.first_sights import endless
 from skilder_keys.app.authorization.key_reads import LINGER_SECONDS, KeyReads
+from skilder_keys.app.authorization.lanes import Lane
 from skilder_keys.app.authorization.snapshot import OPEN
 from skilder_keys.app.authorization.tool_sets import SharedToolSet
 from skilder_keys.app.authorization.turns import Turns

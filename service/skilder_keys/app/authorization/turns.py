@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from skilder_keys.app.authorization.first_sights import FirstSights, Lane, endless
+from skilder_keys.app.authorization.first_sights import FirstSights, endless
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from skilder_keys.app.authorization.first_sights import Patience
+    from skilder_keys.app.authorization.lanes import Lane
 
 _STRANGERS_AT_ONCE = 16
 
